@@ -1,0 +1,1 @@
+"""From what users said to a snapshot one can train on."""

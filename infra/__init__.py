@@ -1,0 +1,1 @@
+"""What everything stands on: settings, database, artifacts, tracking, alerts, the local stack."""

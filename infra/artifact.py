@@ -1,0 +1,193 @@
+"""Identity of what is made: the key says what was asked for, the digest what bytes came out.
+
+Beside every artifact stands `record.json`, written last and atomically. No record, no artifact: a half-written
+folder is never read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from infra.database import now
+from infra.errors import CorruptArtifact
+from infra.settings import Config
+
+RECORD = "record.json"
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with sorted keys and no spaces, so that equal values give equal text. Pydantic models are dumped first.
+
+    Raises:
+        TypeError: the value holds something JSON cannot say, a path for example: places are not identity.
+    """
+    if isinstance(value, BaseModel):
+        value = value.model_dump(mode="json")
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def key_of(value: Any) -> str:
+    """Fingerprint of what was asked for: SHA-256 (hex) of its canonical JSON."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def digest_file(path: Path) -> str:
+    """SHA-256 (hex) of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest_dir(path: Path) -> str:
+    """SHA-256 (hex) over the relative names and bytes of all files below `path`, its `record.json` left out.
+
+    Raises:
+        CorruptArtifact: the folder does not exist or holds no file.
+    """
+    files = sorted(p for p in path.rglob("*") if p.is_file() and p != path / RECORD)
+    if not files:
+        raise CorruptArtifact(f"{path} holds no files; expected an artifact; make it again")
+    total = hashlib.sha256()
+    for file in files:
+        total.update(f"{file.relative_to(path).as_posix()}\0{digest_file(file)}\n".encode())
+    return total.hexdigest()
+
+
+class Record(Config):
+    """What an artifact is, said beside it."""
+
+    name: str
+    """What it is, for people."""
+    key: str
+    """Fingerprint of what was asked for."""
+    digest: str
+    """Hash of the bytes that came out."""
+    parents: Mapping[str, str] = {}
+    """Role -> key or digest of what it was made from."""
+    config: Mapping[str, Any] = {}
+    """The config that ran."""
+    versions: Mapping[str, str] = {}
+    """Versions of the packages that matter."""
+    result: Mapping[str, Any] = {}
+    """What came out: measures and names."""
+    created_at: datetime
+    """When it was finished (UTC). Not part of any identity."""
+
+
+def atomic_write(path: Path, content: str | bytes) -> None:
+    """Write `content` so that a reader sees the old file or the new one, also after a crash."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    staging = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    data = content.encode() if isinstance(content, str) else content
+    with staging.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    staging.replace(path)
+    _sync_dir(path.parent)
+
+
+def write_record(directory: Path, record: Record) -> None:
+    """Write `record.json` atomically; call it last."""
+    atomic_write(directory / RECORD, record.model_dump_json(indent=2) + "\n")
+
+
+def read_record(directory: Path) -> Record | None:
+    """The record beside an artifact, or None where the artifact is not (wholly) there.
+
+    Raises:
+        CorruptArtifact: there is a record but it cannot be read.
+    """
+    path = directory / RECORD
+    try:
+        return Record.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValidationError as error:
+        raise CorruptArtifact(f"{path} is not a record ({error.error_count()} errors); remove {directory}") from error
+
+
+def verify(directory: Path, weights: Path | None = None) -> Record:
+    """Check that the bytes below `weights` (default: `directory`) are those that the record promises.
+
+    Raises:
+        CorruptArtifact: no record, or other bytes.
+    """
+    record = read_record(directory)
+    if record is None:
+        raise CorruptArtifact(f"{directory} has no {RECORD}: it was not finished; make it again")
+    found = digest_dir(weights or directory)
+    if found != record.digest:
+        raise CorruptArtifact(
+            f"{directory} was changed after it was made: digest {found[:16]}, record says {record.digest[:16]}; "
+            "restore it or make it again"
+        )
+    return record
+
+
+def publish(staging: Path, final: Path, record: Record) -> Record:
+    """Move a finished folder to its place in one step, its record written first inside.
+
+    If another process published the same key meanwhile, its artifact stays and ours is dropped.
+
+    Returns:
+        The record that now stands at `final`.
+    """
+    existing = read_record(final)
+    if existing is not None:
+        shutil.rmtree(staging)
+        return existing
+    write_record(staging, record)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    if final.exists():  # no record in it: half-written by somebody who died
+        shutil.rmtree(final)
+    try:
+        staging.rename(final)
+    except OSError:
+        winner = read_record(final)
+        if winner is None:
+            raise
+        shutil.rmtree(staging)
+        return winner
+    _sync_dir(final.parent)
+    return record
+
+
+def finished_record(
+    *,
+    name: str,
+    key: str,
+    digest: str,
+    parents: Mapping[str, str] | None = None,
+    config: Mapping[str, Any] | None = None,
+    versions: Mapping[str, str] | None = None,
+    result: Mapping[str, Any] | None = None,
+) -> Record:
+    """A record stamped with the time."""
+    return Record(
+        name=name,
+        key=key,
+        digest=digest,
+        parents=parents or {},
+        config=config or {},
+        versions=versions or {},
+        result=result or {},
+        created_at=now(),
+    )
+
+
+def _sync_dir(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,99 @@
+"""One SQL database for what processes must agree on: SQLite (WAL) by default, Postgres by URL.
+
+Every owner declares its tables on `metadata` in its own file; `create_tables` makes those that are missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Dialect, Engine, MetaData, create_engine, event
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, OperationalError, ProgrammingError
+from sqlalchemy.types import BigInteger, TypeDecorator
+
+from infra.errors import UserError
+
+metadata = MetaData()
+
+
+def now() -> datetime:
+    """The time, aware, in UTC."""
+    return datetime.now(UTC)
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """Aware datetimes kept as integer microseconds since 1970 in UTC: the same order and value on every database."""
+
+    impl = BigInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError(f"naive datetime {value!r}: give it a time zone")
+        delta = value - datetime(1970, 1, 1, tzinfo=UTC)
+        return (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
+
+    def process_result_value(self, value: int | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return datetime.fromtimestamp(value // 1_000_000, UTC).replace(microsecond=value % 1_000_000)
+
+
+def connect(url: str) -> Engine:
+    """An engine for `url`. SQLite gets WAL, full durability at commit, and waits up to 30 s for a lock.
+
+    Raises:
+        UserError: the URL cannot be understood.
+    """
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        raise UserError(f"database_url {url!r} is not a SQLAlchemy URL, such as sqlite:///x.db; mend it") from error
+    if parsed.get_backend_name() != "sqlite":
+        return create_engine(parsed, pool_pre_ping=True)
+    if parsed.database and parsed.database != ":memory:":
+        Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(parsed, connect_args={"timeout": 30, "check_same_thread": False})
+
+    @event.listens_for(engine, "connect")
+    def _configure(connection: Any, _: Any) -> None:
+        # We say BEGIN ourselves (below): the driver's implicit begin would upgrade read locks to write locks late,
+        # which fails with "database is locked" instead of waiting.
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=30000", "foreign_keys=ON"):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        immediate = connection.get_execution_options().get("ratchet_write", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
+
+    return engine
+
+
+@contextmanager
+def begin_write(engine: Engine) -> Iterator[Connection]:
+    """A transaction that takes the write lock at its start (SQLite) and commits at the end of the block."""
+    with engine.connect().execution_options(ratchet_write=True) as connection, connection.begin():
+        yield connection
+
+
+def create_tables(engine: Engine) -> None:
+    """Create every declared table that is missing. Safe when several processes start at once."""
+    for attempt in range(5):
+        try:
+            metadata.create_all(engine, checkfirst=True)
+            return
+        except (OperationalError, ProgrammingError):
+            # Two processes may both find a table missing; the loser looks again.
+            if attempt == 4:
+                raise

@@ -1,0 +1,1 @@
+"""Thin Prefect skins over the packages below: retries, timeouts, artifacts."""

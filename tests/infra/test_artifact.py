@@ -1,0 +1,60 @@
+"""Identity: keys, digests, records, atomic publishing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from infra.artifact import (
+    RECORD,
+    canonical_json,
+    digest_dir,
+    finished_record,
+    key_of,
+    publish,
+    read_record,
+    verify,
+)
+from infra.errors import CorruptArtifact
+
+
+def make(folder: Path, text: str = "weights") -> str:
+    (folder / "sub").mkdir(parents=True)
+    (folder / "sub" / "a.bin").write_text(text)
+    return digest_dir(folder)
+
+
+def test_key_ignores_order_and_refuses_paths() -> None:
+    assert key_of({"a": 1, "b": [1, 2]}) == key_of({"b": [1, 2], "a": 1})
+    assert key_of({"a": 1}) != key_of({"a": 2})
+    with pytest.raises(TypeError):
+        canonical_json({"where": Path("/x")})
+
+
+def test_digest_covers_names_and_bytes(tmp_path: Path) -> None:
+    first = make(tmp_path / "one")
+    assert make(tmp_path / "two") == first
+    (tmp_path / "two" / "sub" / "a.bin").rename(tmp_path / "two" / "sub" / "b.bin")
+    assert digest_dir(tmp_path / "two") != first
+    with pytest.raises(CorruptArtifact):
+        digest_dir(tmp_path / "nothing")
+
+
+def test_no_record_no_artifact_and_the_first_publisher_wins(tmp_path: Path) -> None:
+    digest = make(tmp_path / "staging")
+    final = tmp_path / "final"
+    (final / "half").mkdir(parents=True)
+    assert read_record(final) is None
+    record = publish(tmp_path / "staging", final, finished_record(name="x", key="k", digest=digest))
+    assert read_record(final) == record and not (final / "half").exists()
+    other = make(tmp_path / "late", "other")
+    assert publish(tmp_path / "late", final, finished_record(name="y", key="k", digest=other)) == record
+    assert not (tmp_path / "late").exists()
+    verify(final)
+    (final / "sub" / "a.bin").write_text("changed")
+    with pytest.raises(CorruptArtifact, match="changed after it was made"):
+        verify(final)
+    (final / RECORD).write_text("{}")
+    with pytest.raises(CorruptArtifact, match="not a record"):
+        read_record(final)
