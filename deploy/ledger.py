@@ -1,0 +1,199 @@
+"""The ledger of releases: append-only, compare-and-set, the truth that registry and gateways follow.
+
+A line is written only if the tenant's last line is the one its writer had read: two promoters cannot both win.
+Nothing here updates or deletes, and the database refuses it too.
+
+    from deploy.ledger import Entry, append, current
+    before = current(engine, "default")
+    append(engine, Entry(tenant="default", action="paused", ...), expected_seq=before.seq)
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    DDL,
+    JSON,
+    Column,
+    Connection,
+    Engine,
+    Float,
+    Integer,
+    Row,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    event,
+    func,
+    insert,
+    select,
+)
+from sqlalchemy.exc import IntegrityError
+
+from deploy.standing import Action, Entry, RefusedTransition, Standing, Watch, apply, standing
+from infra.database import UtcDateTime, begin_write, metadata
+from infra.errors import Conflict
+
+__all__ = [
+    "Action",
+    "Entry",
+    "RefusedTransition",
+    "Standing",
+    "Watch",
+    "append",
+    "append_in",
+    "current",
+    "current_in",
+    "history",
+    "last_seq",
+    "releases",
+    "standing",
+    "tenants",
+]
+
+releases = Table(
+    "releases",
+    metadata,
+    Column("seq", Integer, primary_key=True, autoincrement=True),
+    Column("tenant", String(200), nullable=False),
+    Column("tenant_seq", Integer, nullable=False),
+    Column("action", String(20), nullable=False),
+    Column("version", String(200), nullable=False),
+    Column("previous", String(200)),
+    Column("share", Float),
+    Column("actor", String(200), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("evidence", JSON, nullable=False),
+    # Copied out of the evidence so that the database itself keeps "once a night".
+    Column("night_id", String(200)),
+    Column("at", UtcDateTime, nullable=False),
+    UniqueConstraint("tenant", "tenant_seq", name="uq_releases_tenant_seq"),
+    UniqueConstraint("tenant", "action", "night_id", name="uq_releases_night"),
+    sqlite_autoincrement=True,
+)
+
+_REFUSAL = "the ledger of releases is append-only"
+
+
+def _on_create(statement: str, dialect: str) -> None:
+    event.listen(releases, "after_create", DDL(statement).execute_if(dialect=dialect))  # type: ignore[no-untyped-call]
+
+
+for _verb in ("UPDATE", "DELETE"):
+    _on_create(
+        f"CREATE TRIGGER IF NOT EXISTS releases_no_{_verb.lower()} BEFORE {_verb} ON releases "
+        f"BEGIN SELECT RAISE(ABORT, '{_REFUSAL}'); END",
+        "sqlite",
+    )
+_on_create(
+    "CREATE OR REPLACE FUNCTION releases_append_only() RETURNS trigger LANGUAGE plpgsql AS "
+    f"$$ BEGIN RAISE EXCEPTION '{_REFUSAL}'; END $$",
+    "postgresql",
+)
+_on_create(
+    "CREATE OR REPLACE TRIGGER releases_append_only BEFORE UPDATE OR DELETE ON releases "
+    "FOR EACH ROW EXECUTE FUNCTION releases_append_only()",
+    "postgresql",
+)
+
+
+def append(engine: Engine, entry: Entry, expected_seq: int) -> Entry:
+    """Write one line if the tenant's last line is still `expected_seq` (`Standing.seq`; 0 before the first).
+
+    A line of the same tenant, action and night that stands already is returned as it is, whatever is expected.
+
+    Raises:
+        Conflict: somebody else wrote first; read the standing again and decide anew.
+        RefusedTransition: the line does not follow from what stands.
+    """
+    try:
+        with begin_write(engine) as connection:
+            return append_in(connection, entry, expected_seq)
+    except IntegrityError as error:
+        raise _lost(entry, expected_seq) from error
+
+
+def append_in(connection: Connection, entry: Entry, expected_seq: int) -> Entry:
+    """Like `append`, inside the caller's transaction: an alert or a second line is written with it or not at all.
+
+    On Postgres a lost race shows as sqlalchemy's IntegrityError when two transactions overlap; `append` and
+    `deploy.release` turn it into Conflict.
+    """
+    entry = Entry.model_validate(entry.model_dump(mode="json"))  # evidence must be JSON; fail before writing
+    if entry.night_id is not None:
+        written = connection.execute(
+            select(releases).where(
+                releases.c.tenant == entry.tenant,
+                releases.c.action == entry.action,
+                releases.c.night_id == entry.night_id,
+            )
+        ).first()
+        if written is not None:
+            return _entry(written)
+    before = current_in(connection, entry.tenant)
+    if before.seq != expected_seq:
+        raise _lost(entry, expected_seq, before.seq)
+    apply(before, entry)
+    values = entry.model_dump(mode="json", exclude={"seq", "tenant_seq", "at"})
+    result = connection.execute(
+        insert(releases).values(**values, tenant_seq=before.tenant_seq + 1, night_id=entry.night_id, at=entry.at)
+    )
+    assert result.inserted_primary_key is not None
+    return entry.model_copy(update={"seq": result.inserted_primary_key[0], "tenant_seq": before.tenant_seq + 1})
+
+
+def history(engine: Engine, tenant: str, *, after_seq: int = 0) -> list[Entry]:
+    """A tenant's lines in ledger order, those after `after_seq`."""
+    with engine.connect() as connection:
+        return _history_in(connection, tenant, after_seq)
+
+
+def current(engine: Engine, tenant: str) -> Standing:
+    """What the tenant's lines add up to now."""
+    with engine.connect() as connection:
+        return current_in(connection, tenant)
+
+
+def current_in(connection: Connection, tenant: str) -> Standing:
+    """Like `current`, as the caller's transaction sees it."""
+    return standing(_history_in(connection, tenant, 0), tenant=tenant)
+
+
+def tenants(engine: Engine) -> list[str]:
+    """Every tenant with a line in the ledger."""
+    with engine.connect() as connection:
+        return list(connection.scalars(select(releases.c.tenant).distinct().order_by(releases.c.tenant)))
+
+
+def last_seq(engine: Engine, tenant: str | None = None) -> int:
+    """Place of the last line (of a tenant, or of all): a cheap question for pollers. 0 when there is none.
+
+    Over all tenants it may rise before a line with a lower number is visible (Postgres hands out numbers before
+    commit), so what must not miss a line asks per tenant, where numbers and commits have one order.
+    """
+    query = select(func.max(releases.c.seq))
+    if tenant is not None:
+        query = query.where(releases.c.tenant == tenant)
+    with engine.connect() as connection:
+        return connection.scalar(query) or 0
+
+
+def _history_in(connection: Connection, tenant: str, after_seq: int) -> list[Entry]:
+    rows = connection.execute(
+        select(releases).where(releases.c.tenant == tenant, releases.c.seq > after_seq).order_by(releases.c.tenant_seq)
+    )
+    return [_entry(row) for row in rows]
+
+
+def _entry(row: Row[tuple[object, ...]]) -> Entry:
+    values = dict(row._mapping)
+    del values["night_id"]
+    return Entry.model_validate(values)
+
+
+def _lost(entry: Entry, expected: int, found: int | None = None) -> Conflict:
+    seen = "another line came first" if found is None else f"its last line is {found}"
+    return Conflict(
+        f"{entry.action} of {entry.version} was decided on line {expected} of tenant {entry.tenant!r}, but {seen}; "
+        "read the ledger again and decide anew"
+    )
