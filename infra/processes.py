@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+import psutil
 
 from infra.settings import Config
 
@@ -28,7 +29,7 @@ class ProcessIdentity(Config):
 
 def identify(pid: int) -> ProcessIdentity | None:
     """The identity of a running process, or None when there is no such process (a zombie counts as gone)."""
-    if sys.platform == "linux":
+    if Path("/proc/self/stat").exists():
         try:
             stat = Path(f"/proc/{pid}/stat").read_text()
             boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -38,8 +39,6 @@ def identify(pid: int) -> ProcessIdentity | None:
         fields = stat.rpartition(")")[2].split()
         state, start_ticks = fields[0], fields[19]
         return None if state in "ZX" else ProcessIdentity(pid=pid, mark=f"{boot}:{start_ticks}")
-    import psutil
-
     try:
         process = psutil.Process(pid)
         if process.status() == psutil.STATUS_ZOMBIE:
@@ -98,8 +97,6 @@ def port_taken(host: str, port: int) -> bool:
 
 
 def _descendants(pid: int) -> list[ProcessIdentity]:
-    import psutil
-
     try:
         children = psutil.Process(pid).children(recursive=True)
     except psutil.NoSuchProcess:
@@ -110,19 +107,13 @@ def _descendants(pid: int) -> list[ProcessIdentity]:
 def _session(leader: int) -> list[ProcessIdentity]:
     # The system does not give out an id again while a session of that number lives, so these are the leader's own.
     found = []
-    for pid in _all_pids():
+    for pid in psutil.pids():
         try:
             if pid != leader and os.getsid(pid) == leader and (member := identify(pid)) is not None:
                 found.append(member)
         except (ProcessLookupError, PermissionError):
             continue
     return found
-
-
-def _all_pids() -> list[int]:
-    import psutil
-
-    return list(psutil.pids())
 
 
 def _signal(pid: int, number: signal.Signals) -> None:

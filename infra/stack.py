@@ -1,7 +1,7 @@
 """Run a handful of servers on one machine, and keep them running.
 
-``up`` starts a supervisor process (``python -m infra.stack stack.json``) that starts the parts in order, waits until each
-is healthy, restarts one that dies, and writes what it knows into ``stack-state.json``. ``status`` reads that file;
+``up`` starts a supervisor process (infra.supervisor) that starts the parts in order, waits until each is
+healthy, restarts one that dies, and writes what it knows into ``stack-state.json``. ``status`` reads that file;
 ``down`` stops exactly the processes that were started, known by id and start time (see infra.processes), also when the
 supervisor itself was killed. Which parts there are is decided above this module.
 
@@ -10,36 +10,20 @@ Secrets reach the parts through the environment of the caller of ``up``, never t
 
 from __future__ import annotations
 
-import fcntl
-import json
 import os
 import signal
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from types import FrameType
 from typing import Literal
 
-from infra.artifact import atomic_write, key_of
-from infra.errors import ConfigError, UserError
+from infra.artifact import atomic_write
+from infra.errors import UserError
 from infra.processes import ProcessIdentity, alive, identify, port_taken, stop_tree
 from infra.settings import Config
-
-# Nobody's software phones home from a Ratchet machine. Handed to every part.
-TELEMETRY_OFF = {
-    "DO_NOT_TRACK": "1",
-    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "GX_ANALYTICS_ENABLED": "false",
-    "VLLM_NO_USAGE_STATS": "1",
-    "RAY_USAGE_STATS_ENABLED": "0",
-}
 
 Progress = Callable[[str], None]
 
@@ -51,7 +35,7 @@ class ProcessSpec(Config):
     """Short name, unique in the stack; names its log and pid file."""
     argv: tuple[str, ...]
     """Command line. The first word is the executable."""
-    env: dict[str, str] = {}
+    env: Mapping[str, str] = {}
     """Added to the environment of the supervisor. Never a secret: it is written to disk."""
     host: str = "127.0.0.1"
     """Address the part listens on."""
@@ -119,9 +103,13 @@ class StackStatus(Config):
     """In start order."""
 
 
-class _PidFile(Config):
+class PidFile(Config):
+    """Who runs as one part."""
+
     identity: ProcessIdentity
+    """The process."""
     spec_key: str
+    """Key of the specification it was started by."""
 
 
 def up(plan: StackPlan, *, on_progress: Progress = lambda line: None) -> bool:
@@ -131,8 +119,6 @@ def up(plan: StackPlan, *, on_progress: Progress = lambda line: None) -> bool:
         UserError: a port is taken, another plan is running in the same folder, or a part did not become ready (the
             message holds the end of its log). In the last case everything is stopped again.
     """
-    names = [spec.name for spec in plan.processes]
-    assert len(set(names)) == len(names), f"part names are not unique: {names}"
     plan.run_dir.mkdir(parents=True, exist_ok=True)
     supervisor = _supervisor(plan.run_dir)
     started = supervisor is None
@@ -140,9 +126,7 @@ def up(plan: StackPlan, *, on_progress: Progress = lambda line: None) -> bool:
         _check_ports(plan)
         supervisor = _start_supervisor(plan)
     elif (plan.run_dir / "stack.json").read_text() != plan.model_dump_json(indent=2):
-        raise UserError(
-            f"a stack with another configuration runs in {plan.run_dir}; stop it first (`ratchet down`), then start again"
-        )
+        raise UserError(f"a stack with another configuration runs in {plan.run_dir}; stop it first (`ratchet down`)")
     try:
         _wait_ready(plan, supervisor, on_progress)
     except BaseException:
@@ -168,7 +152,7 @@ def down(run_dir: Path, *, on_progress: Progress = lambda line: None) -> list[st
             time.sleep(0.05)
     # What is left belonged to a supervisor that was killed, or did not end in time.
     for path in sorted(run_dir.glob("*.pid")):
-        entry = _read_pid(path)
+        entry = read_pid_file(path)
         if entry is not None:
             stop_tree(entry.identity, grace_seconds=10.0)
         path.unlink(missing_ok=True)
@@ -204,19 +188,19 @@ def _plan(run_dir: Path) -> StackPlan:
 
 
 def _supervisor(run_dir: Path) -> ProcessIdentity | None:
-    entry = _read_pid(run_dir / "supervisor.pid")
+    entry = read_pid_file(run_dir / "supervisor.pid")
     return entry.identity if entry is not None and alive(entry.identity) else None
 
 
-def _read_pid(path: Path) -> _PidFile | None:
+def read_pid_file(path: Path) -> PidFile | None:
     try:
-        return _PidFile.model_validate_json(path.read_text())
+        return PidFile.model_validate_json(path.read_text())
     except (FileNotFoundError, ValueError):
         return None
 
 
 def _is_running(path: Path) -> bool:
-    entry = _read_pid(path)
+    entry = read_pid_file(path)
     return entry is not None and alive(entry.identity)
 
 
@@ -235,12 +219,12 @@ def _start_supervisor(plan: StackPlan) -> ProcessIdentity:
     (plan.run_dir / "stack-state.json").unlink(missing_ok=True)
     atomic_write(plan_file, plan.model_dump_json(indent=2))
     plan.log_file.parent.mkdir(parents=True, exist_ok=True)
-    with plan.log_file.open("ab") as log:
+    with plan.log_file.open("ab") as output:
         child = subprocess.Popen(
-            [sys.executable, "-m", "infra.stack", str(plan_file)],
+            [sys.executable, "-m", "infra.supervisor", str(plan_file)],
             stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
+            stdout=output,
+            stderr=output,
             start_new_session=True,
         )
     identity = identify(child.pid)
@@ -287,188 +271,3 @@ def _tail(path: Path, lines: int = 15) -> str:
         return "\n".join("    " + line for line in path.read_text(errors="replace").splitlines()[-lines:])
     except FileNotFoundError:
         return "    (no log)"
-
-
-# --- the supervisor ------------------------------------------------------------------------------------------------
-
-
-class _Part:
-    """One part as the supervisor sees it: at most one process, its own child or one adopted from a killed supervisor."""
-
-    def __init__(self, spec: ProcessSpec, run_dir: Path) -> None:
-        self.spec = spec
-        self.pid_file = run_dir / f"{spec.name}.pid"
-        self.spec_key = key_of(spec.model_dump(mode="json"))
-        self.child: subprocess.Popen[bytes] | None = None
-        self.identity: ProcessIdentity | None = None
-        self.state: PartState = "waiting"
-        self.restarts = 0
-        self.last_exit: str | None = None
-        self.started_at = 0.0
-        self.start_again_at = 0.0
-        self.pause = 0.5
-        self.checked_at = 0.0
-
-    def adopt_or_stop_leftover(self) -> None:
-        entry = _read_pid(self.pid_file)
-        if entry is None or not alive(entry.identity):
-            return
-        if entry.spec_key == self.spec_key:
-            self.identity, self.state, self.started_at = entry.identity, "starting", time.monotonic()
-            print(f"adopted {self.spec.name}, process {entry.identity.pid}", flush=True)
-        else:
-            stop_tree(entry.identity, grace_seconds=self.spec.stop_seconds)
-
-    def start(self) -> None:
-        spec = self.spec
-        spec.log_file.parent.mkdir(parents=True, exist_ok=True)
-        if spec.ready_file is not None:
-            spec.ready_file.unlink(missing_ok=True)
-        _rotate(spec.log_file)
-        with spec.log_file.open("ab") as log:
-            log.write(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')} start: {' '.join(spec.argv)}\n".encode())
-            log.flush()
-            self.child = subprocess.Popen(
-                spec.argv,
-                env={**os.environ, **TELEMETRY_OFF, **spec.env},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-        self.identity = identify(self.child.pid)
-        if self.identity is not None:
-            atomic_write(self.pid_file, _PidFile(identity=self.identity, spec_key=self.spec_key).model_dump_json())
-        self.state, self.started_at, self.checked_at = "starting", time.monotonic(), 0.0
-        print(f"started {spec.name}, process {self.child.pid}", flush=True)
-
-    def reap(self) -> None:
-        if self.child is not None:
-            self.child.poll()
-
-    def look(self, check_seconds: float) -> None:
-        """Advance this part by one step: notice its death, restart it after a pause, ask for its health."""
-        now = time.monotonic()
-        if self.state == "restarting":
-            if now >= self.start_again_at:
-                self.start()
-            return
-        self.reap()
-        if not alive(self.identity):
-            if self.identity is not None or self.child is not None:
-                self._died(now)
-            return
-        if self.state == "ready" and now - self.checked_at < check_seconds:
-            return
-        self.checked_at = now
-        if self._answers():
-            self.state = "ready"
-            if now - self.started_at > 60:
-                self.pause = 0.5
-        elif self.state == "ready":
-            # Reported, not restarted: on a busy machine a slow server is more use than one that starts over.
-            self.state = "not answering"
-
-    def stop(self) -> None:
-        if self.identity is not None:
-            stop_tree(self.identity, grace_seconds=self.spec.stop_seconds, on_wait=self.reap)
-        self.pid_file.unlink(missing_ok=True)
-        self.state = "stopped"
-
-    def report(self) -> PartStatus:
-        return PartStatus(
-            name=self.spec.name,
-            state=self.state,
-            pid=self.identity.pid
-            if self.identity is not None and self.state not in ("restarting", "stopped")
-            else None,
-            url=self.spec.health_url,
-            log_file=self.spec.log_file,
-            restarts=self.restarts,
-            last_exit=self.last_exit,
-        )
-
-    def _died(self, now: float) -> None:
-        code = self.child.returncode if self.child is not None else None
-        self.last_exit = f"with signal {-code}" if code is not None and code < 0 else f"with exit status {code}"
-        print(f"{self.spec.name} ended {self.last_exit}; starting it again in {self.pause:.1f} s", flush=True)
-        if self.identity is not None:
-            stop_tree(self.identity, grace_seconds=1.0)
-        self.pid_file.unlink(missing_ok=True)
-        self.restarts += 1
-        self.child, self.identity = None, None
-        self.state, self.start_again_at = "restarting", now + self.pause
-        self.pause = min(self.pause * 2, 60.0)
-
-    def _answers(self) -> bool:
-        if self.spec.health_url is not None:
-            try:
-                with urllib.request.urlopen(self.spec.health_url, timeout=5) as response:
-                    return bool(200 <= response.status < 300)
-            except (urllib.error.URLError, OSError, ValueError):
-                return False
-        return self.spec.ready_file is None or self.spec.ready_file.exists()
-
-
-def _rotate(log: Path, limit: int = 50_000_000) -> None:
-    if log.exists() and log.stat().st_size > limit:
-        log.replace(log.with_name(log.name + ".1"))
-
-
-def supervise(plan: StackPlan) -> None:
-    """Hold the parts until SIGTERM or SIGINT, then stop them in reverse order. One supervisor per folder."""
-    lock = (plan.run_dir / "stack.lock").open("w")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise UserError(f"another supervisor already runs in {plan.run_dir}") from None
-    ending = False
-
-    def end(number: int, frame: FrameType | None) -> None:
-        nonlocal ending
-        ending = True
-
-    signal.signal(signal.SIGTERM, end)
-    signal.signal(signal.SIGINT, end)
-    me = identify(os.getpid())
-    assert me is not None
-    atomic_write(plan.run_dir / "supervisor.pid", _PidFile(identity=me, spec_key="").model_dump_json())
-    parts = [_Part(spec, plan.run_dir) for spec in plan.processes]
-    by_name = {part.spec.name: part for part in parts}
-    for part in parts:
-        part.adopt_or_stop_leftover()
-    written = ""
-    while not ending:
-        for part in parts:
-            if part.state == "waiting":
-                if all(by_name[name].state == "ready" for name in part.spec.after):
-                    part.start()
-            else:
-                part.look(plan.check_seconds)
-        written = _write_state(plan, parts, written)
-        time.sleep(plan.poll_seconds)
-    for part in reversed(parts):
-        part.stop()
-    _write_state(plan, parts, written)
-    (plan.run_dir / "supervisor.pid").unlink(missing_ok=True)
-
-
-def _write_state(plan: StackPlan, parts: list[_Part], written: str) -> str:
-    reports = tuple(part.report() for part in parts)
-    healthy = all(report.state == "ready" for report in reports)
-    text = StackStatus(running=True, healthy=healthy, parts=reports).model_dump_json()
-    if text != written:
-        atomic_write(plan.run_dir / "stack-state.json", text)
-    return text
-
-
-def main(argv: list[str]) -> int:
-    """``python -m infra.stack stack.json``"""
-    if len(argv) != 1:
-        raise ConfigError(f"expected one argument, a stack.json; got {json.dumps(argv)}")
-    supervise(StackPlan.model_validate_json(Path(argv[0]).read_text()))
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
