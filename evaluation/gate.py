@@ -1,0 +1,273 @@
+"""The gate: a pure function from scorecard and policy to a verdict. It reads nothing, writes nothing, draws no luck.
+
+promote: the primary metric's gain is shown to exceed the floor and every guard to be non-inferior, both in one p-value
+per challenger, after Holm over all challengers launched. reject: harm is shown, or a budget is broken. inconclusive:
+neither; the champion stays and the verdict says how much more evidence it would take. Anything missing fails closed.
+docs/guarantees.md states the promises; benchmarks/gate_simulation.py measures them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from evaluation.policy import ForgettingBudget, GatePolicy, Guard
+from evaluation.scorecard import MetricInfo, Scorecard, VersionCard
+from infra.settings import Config
+
+__all__ = [
+    "ChallengerVerdict",
+    "ForgettingBudget",
+    "GatePolicy",
+    "Guard",
+    "GuardResult",
+    "SliceResult",
+    "Verdict",
+    "decide",
+]
+
+Decision = Literal["promote", "reject", "inconclusive"]
+
+
+class GuardResult(Config):
+    """One guard of one challenger."""
+
+    metric: str
+    """What is guarded."""
+    margin: float
+    """Greatest acceptable loss."""
+    mean: float
+    """Estimated change, turned so that more is better."""
+    p_value: float
+    """Small when the loss is shown to be smaller than the margin."""
+    harm_p_value: float
+    """Small when the challenger is shown to be worse than the champion."""
+    units: int
+    """Units compared."""
+
+
+class SliceResult(Config):
+    """One slice of one challenger, on the primary metric."""
+
+    name: str
+    """dimension=value; "(pooled)" gathers the values too small to judge."""
+    mean: float
+    """Estimated gain in the slice."""
+    adjusted_p: float
+    """Small when the slice is shown to be harmed; Holm over the challenger's slices."""
+    units: int
+    """Units compared."""
+    harmed: bool
+    """Whether that blocks."""
+
+
+class ChallengerVerdict(Config):
+    """What was decided about one challenger, with the numbers it rests on."""
+
+    version: str
+    """Which."""
+    label: str
+    """Its short name."""
+    decision: Decision
+    """promote here means it passed; of several that pass one is the winner."""
+    reasons: tuple[str, ...]
+    """Plain sentences with numbers."""
+    gain: float | None = None
+    """Estimated gain on the primary metric over the champion, turned so that more is better."""
+    gain_low: float | None = None
+    """Lower 95% confidence limit (BCa bootstrap; drawn, not decided by)."""
+    gain_high: float | None = None
+    """Upper 95% confidence limit."""
+    units: int = 0
+    """Units compared on the primary metric."""
+    p_value: float = 1.0
+    """Largest of superiority and guard p-values."""
+    adjusted_p: float = 1.0
+    """After Holm over every challenger launched that night."""
+    harm_p_value: float | None = None
+    """Small when it is shown to be worse than the champion on the primary metric."""
+    guards: tuple[GuardResult, ...] = ()
+    """In the policy's order."""
+    slices: tuple[SliceResult, ...] = ()
+    """Judged slices."""
+    unjudged_slices: tuple[str, ...] = ()
+    """Slices too small to judge on their own."""
+    fresh_gain: float | None = None
+    """Gain on items that no earlier verdict used."""
+    fresh_units: int = 0
+    """Units those items belong to."""
+    more_units: int | None = None
+    """Further units it would take to tell, at the estimates found; None where more would not help."""
+    more_items: int | None = None
+    """The same in items."""
+
+
+class Verdict(Config):
+    """The outcome of a night."""
+
+    decision: Decision
+    """promote names a winner; otherwise the champion stays."""
+    winner: str | None
+    """Version to release, or None."""
+    reasons: tuple[str, ...]
+    """Plain sentences with numbers."""
+    champion: str
+    """Who was live when it was decided."""
+    challengers: tuple[ChallengerVerdict, ...]
+    """Sorted by version."""
+    alpha: float
+    """Error rate of this night."""
+    floor: float
+    """Gain that had to be exceeded."""
+    flips: int
+    """Random sign flips drawn per test."""
+    needs_approval: bool
+    """Whether a person must agree before the release."""
+    primary: str
+    """Metric it was decided on."""
+    scorecard_digest: str
+    """What it was decided from."""
+    policy_digest: str
+    """By which rules."""
+
+
+def decide(scorecard: Scorecard, policy: GatePolicy, *, intervals: bool = True) -> Verdict:
+    """The verdict on every challenger of a scorecard. Pure and deterministic, so a replay is exact.
+
+    Args:
+        scorecard: with per-item values; the order of challengers and items changes nothing.
+        policy: the rules.
+        intervals: draw bootstrap intervals for people (they decide nothing; simulations leave them out).
+    """
+    from infra.artifact import key_of
+
+    launched = len(scorecard.challengers) + len(scorecard.failed_challengers)
+    noise = scorecard.noise.get(policy.primary)
+    floor = max(policy.minimum_effect, noise.floor if noise else 0.0)
+    flips = 0
+    refusals = night_refusals(scorecard, policy)
+    if refusals:
+        challengers = tuple(
+            ChallengerVerdict(version=card.version, label=card.label, decision="inconclusive", reasons=tuple(refusals))
+            for card in sorted(scorecard.challengers, key=lambda card: card.version)
+        )
+    else:
+        from evaluation.significance import flips_needed
+        from evaluation.trial import judge_challengers
+
+        flips = flips_needed(launched, policy.alpha)
+        challengers = judge_challengers(scorecard, policy, floor=floor, flips=flips, intervals=intervals)
+    winner = _best(scorecard, challengers, noise.floor if noise else 0.0)
+    decision: Decision
+    if winner is not None:
+        decision, reasons = "promote", _promotion_reasons(winner, challengers)
+    elif refusals:
+        decision, reasons = "inconclusive", refusals
+    elif challengers and all(challenger.decision == "reject" for challenger in challengers):
+        decision, reasons = "reject", [f"{c.label}: {reason}" for c in challengers for reason in c.reasons]
+    else:
+        decision, reasons = "inconclusive", [f"{c.label}: {reason}" for c in challengers for reason in c.reasons]
+        reasons = reasons or ["No challenger has weights to judge, so the champion stays."]
+    if winner is None and not refusals and scorecard.failed_challengers:
+        reasons = [*reasons, f"{len(scorecard.failed_challengers)} challenger(s) failed before they could be scored."]
+    return Verdict(
+        decision=decision,
+        winner=winner.version if winner else None,
+        reasons=tuple(reasons),
+        champion=scorecard.champion,
+        challengers=challengers,
+        alpha=policy.alpha,
+        floor=floor,
+        flips=flips,
+        needs_approval=winner is not None and policy.require_approval,
+        primary=policy.primary,
+        scorecard_digest=scorecard.digest,
+        policy_digest=key_of(policy),
+    )
+
+
+def night_refusals(scorecard: Scorecard, policy: GatePolicy) -> list[str]:
+    """Reasons why nothing of this scorecard can be promoted, whatever the numbers say. Empty when there is none."""
+    champion = scorecard.card(scorecard.champion)
+    if champion is None:
+        return [f"The champion {scorecard.champion} is not on the scorecard, so nothing can be compared with it."]
+    if champion.error is not None:
+        return [
+            f"The champion {scorecard.champion} could not be scored ({champion.error}); nothing is promoted blindly."
+        ]
+    refusals = []
+    if champion.items_digest != scorecard.items_digest:
+        refusals.append(
+            f"The champion answered other items ({champion.items_digest[:12]}) than this gate set "
+            f"({scorecard.items_digest[:12]}); score it again."
+        )
+    if scorecard.contaminated_items:
+        refusals.append(
+            f"{scorecard.contaminated_items} gate items were found in training data; the comparison is not trustworthy."
+        )
+    elif scorecard.contaminated_items is None and policy.require_contamination_check:
+        refusals.append("Nobody compared the gate items with the training data, and the policy asks for it.")
+    refusals.extend(
+        f"Judge {judge.name} is {judge.state.replace('_', ' ')}{': ' + judge.detail if judge.detail else ''}; "
+        "a verdict without it would be a guess."
+        for judge in scorecard.judges
+        if judge.state != "ok"
+    )
+    wanted: Sequence[tuple[str, str]] = [("primary metric", policy.primary)]
+    wanted = [*wanted, *(("guard", guard.metric) for guard in policy.guards)]
+    if policy.forgetting is not None and policy.forgetting.required:
+        wanted = [*wanted, ("forgetting budget", policy.forgetting.metric)]
+    refusals.extend(
+        reason
+        for role, name in wanted
+        if (reason := _unmeasured(scorecard, role, name, scorecard.champion)) is not None
+    )
+    units = len({item.group for item in scorecard.gate.items})
+    if units < policy.min_units:
+        refusals.append(
+            f"The gate set has {units} units (groups), the policy asks for {policy.min_units}: "
+            f"{policy.min_units - units} more are needed before anything can be told."
+        )
+    return refusals
+
+
+def _unmeasured(scorecard: Scorecard, role: str, name: str, champion: str) -> str | None:
+    metric = scorecard.metric(name)
+    if metric is None:
+        return f"The {role} {name} was not measured; measured were {', '.join(m.name for m in scorecard.metrics)}."
+    if metric.direction == "neutral":
+        return f"The {role} {name} has no better direction, so it cannot be tested; choose another."
+    values = _values(scorecard, metric, champion)
+    if values is None or all(value is None for value in values):
+        return f"The {role} {name} applies to none of the champion's answers, so it shows nothing."
+    return None
+
+
+def _values(scorecard: Scorecard, metric: MetricInfo, version: str) -> tuple[float | None, ...] | None:
+    by_version: Mapping[str, tuple[float | None, ...]] = scorecard.table(metric).scores.get(metric.name, {})
+    return by_version.get(version)
+
+
+def _best(scorecard: Scorecard, challengers: Sequence[ChallengerVerdict], noise: float) -> ChallengerVerdict | None:
+    """Of those that passed the best by gain; gains that differ by no more than the noise are ties, the cheaper wins."""
+    passed = [challenger for challenger in challengers if challenger.decision == "promote"]
+    if not passed:
+        return None
+    top = max(challenger.gain or 0.0 for challenger in passed)
+    tied = [challenger for challenger in passed if (challenger.gain or 0.0) >= top - noise - 1e-12]
+
+    def cost(challenger: ChallengerVerdict) -> tuple[int, float, str]:
+        card: VersionCard | None = scorecard.card(challenger.version)
+        return (card.size_bytes if card else 0, -(challenger.gain or 0.0), challenger.version)
+
+    return min(tied, key=cost)
+
+
+def _promotion_reasons(winner: ChallengerVerdict, challengers: Sequence[ChallengerVerdict]) -> list[str]:
+    others = [c.label for c in challengers if c.decision == "promote" and c.version != winner.version]
+    reasons = [f"{winner.label}: {reason}" for reason in winner.reasons]
+    if others:
+        reasons.append(
+            f"Also passed: {', '.join(others)}; {winner.label} gains most (ties go to the cheaper to serve)."
+        )
+    return reasons

@@ -1,0 +1,187 @@
+"""What one evaluation is asked to do: `python -m evaluation job.json` reads exactly this."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from infra.settings import Config
+
+
+class JudgeConfig(Config):
+    """One judge of win-rates."""
+
+    name: str = "reference"
+    """Registry name: reference (offline, compares with the reference), openai (any OpenAI-compatible server)."""
+    base_url: str | None = None
+    """URL of the server's API, up to and including /v1 (openai judge)."""
+    model: str | None = None
+    """Model to ask (openai judge)."""
+    api_key_env: str = "RATCHET_JUDGE_KEY"
+    """Environment variable that holds the key; may be unset for a local server."""
+    rubric: str = "Prefer the answer that is more correct and more helpful. Ignore length."
+    """What to judge by, put before both answers."""
+    max_calls: int = Field(default=2000, ge=1)
+    """Budget of requests per evaluation; when it is spent the verdict is inconclusive."""
+    timeout_seconds: float = Field(default=60.0, gt=0)
+    """Per request."""
+    retries: int = Field(default=2, ge=0)
+    """Further attempts per request before the judge counts as down."""
+
+    @model_validator(mode="after")
+    def _whole(self) -> JudgeConfig:
+        if self.name == "openai" and not (self.base_url and self.model):
+            raise ValueError("judge openai needs base_url and model, for example http://127.0.0.1:8000/v1 and its name")
+        return self
+
+
+class EvaluationConfig(Config):
+    """How versions are measured."""
+
+    metrics: tuple[str, ...] = (
+        "loss",
+        "exact_match",
+        "json_validity",
+        "json_schema",
+        "json_fields",
+        "numeric_answer",
+        "rouge_l",
+        "chrf",
+        "length",
+        "repetition",
+        "refusal",
+    )
+    """Registry names; one that applies to no item is left out of the scorecard."""
+    judges: tuple[JudgeConfig, ...] = (JudgeConfig(),)
+    """Judges of win-rate against the champion and against the recipe's own sft stage. The first gives win_rate."""
+    max_new_tokens: int = Field(default=256, ge=1)
+    """Longest answer."""
+    batch_size: int = Field(default=16, ge=1)
+    """Items answered at once."""
+    regression: bool = True
+    """Whether base abilities are measured (lm-eval)."""
+    regression_tasks: tuple[str, ...] = ()
+    """lm-eval tasks beside the bundled pack, by name (multiple choice or log-likelihood; may need downloads)."""
+    regression_limit: int | None = Field(default=None, ge=1)
+    """At most so many documents per task; None takes all."""
+    noise_items: int = Field(default=16, ge=0)
+    """Items the champion answers twice, in other batches, for the noise floor of the instrument. 0 skips it."""
+    parity_tolerance: float = Field(default=0.1, gt=0)
+    """Greatest relative error of an adapter's effect on its probe prompts."""
+    report_examples: int = Field(default=6, ge=0)
+    """Examples shown per challenger in the report, taken from `examples_file` only."""
+
+
+class Candidate(Config):
+    """One version to measure."""
+
+    version: str
+    """Name as served."""
+    label: str
+    """Short name for people."""
+    kind: Literal["adapter", "model", "base"]
+    """What `path` holds."""
+    path: Path | None = None
+    """Folder of the adapter or whole model; None for the base."""
+    digest: str
+    """Digest of the weights folder (of the base's, for the base)."""
+    recipe: str = ""
+    """Recipe that made it."""
+    objective: str = ""
+    """Objective of its last stage."""
+    sft_parent: str | None = None
+    """Version of the recipe's own sft stage, when that is measured too."""
+    seed: int | None = None
+    """Training seed; challengers of one recipe that differ by it alone give the seed-to-seed noise floor."""
+    reference_only: bool = False
+    """Scored for comparison but never promoted: an sft stage, or the champion's predecessor."""
+    probe: Path | None = None
+    """Its probe.json. Default: beside `path`, where a stage writes it."""
+
+    @model_validator(mode="after")
+    def _has_path(self) -> Candidate:
+        if self.kind != "base" and self.path is None:
+            raise ValueError(f"version {self.version} is a {self.kind} and has no path; say where its weights are")
+        return self
+
+
+class EvaluationJob(Config):
+    """One evaluation: these versions, these items, into this folder."""
+
+    night_id: str = ""
+    """The night that asks."""
+    base_path: Path
+    """Folder of the base model."""
+    base_digest: str
+    """Its digest."""
+    versions: tuple[Candidate, ...]
+    """Everything to measure: base, champion, challengers, references. The base may be the champion."""
+    champion: str
+    """Version that is live."""
+    failed_challengers: tuple[str, ...] = ()
+    """Labels of challengers that were launched and have no weights; they count in the correction."""
+    items_file: Path
+    """JSONL of gate items."""
+    examples_file: Path | None = None
+    """JSONL of validation or retired items that people may see in the report; never the gate's."""
+    training_files: tuple[Path, ...] = ()
+    """JSONL files of what the challengers trained on, to look for gate items in. Empty: nobody looks."""
+    config: EvaluationConfig = EvaluationConfig()
+    """How to measure."""
+    seed: int = 0
+    """Of generation (greedy answers don't use it) and bootstrap."""
+    threads: int = Field(default=2, ge=1)
+    """CPU threads."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Numerics of the loaded weights; the ones that serve."""
+    known_noise: Mapping[str, float] = {}
+    """Metric -> noise floor measured on this hardware before; the larger of old and new counts."""
+    output_dir: Path
+    """Folder for scorecard.json, items.parquet, report.html and record.json."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> EvaluationJob:
+        names = [candidate.version for candidate in self.versions]
+        if len(set(names)) != len(names):
+            raise ValueError(f"a version is listed twice: {sorted(names)}")
+        if self.champion not in names:
+            raise ValueError(f"champion {self.champion} is not among the versions {sorted(names)}; add it")
+        bases = [candidate for candidate in self.versions if candidate.kind == "base"]
+        if len(bases) != 1:
+            raise ValueError(f"exactly one version of kind base was expected, got {len(bases)}")
+        return self
+
+    @property
+    def base(self) -> Candidate:
+        """The untouched base."""
+        return next(candidate for candidate in self.versions if candidate.kind == "base")
+
+
+ALGORITHM_VERSION = 1
+"""Raise when the same job would measure something else."""
+
+
+def evaluation_key(job: EvaluationJob, items_digest: str) -> str:
+    """Fingerprint of what is measured: literals and digests, never a path, a thread count or a noise floor of old."""
+    from infra.artifact import key_of
+
+    versions: list[dict[str, Any]] = [
+        candidate.model_dump(mode="json", exclude={"path", "probe", "label"}) for candidate in job.versions
+    ]
+    return key_of(
+        {
+            "algorithm": ALGORITHM_VERSION,
+            "night_id": job.night_id,
+            "base": job.base_digest,
+            "versions": sorted(versions, key=lambda version: version["version"]),
+            "champion": job.champion,
+            "failed": sorted(job.failed_challengers),
+            "items": items_digest,
+            "config": job.config.model_dump(mode="json", exclude={"report_examples"}),
+            "seed": job.seed,
+            "dtype": job.dtype,
+        }
+    )

@@ -1,0 +1,281 @@
+"""The scorecard: every measurement of champion, challengers and base on the same items, as one frozen value.
+
+It carries the per-item values themselves (not only means), so that a verdict is a pure function of scorecard and
+policy and can be replayed years later from `scorecard.json` alone. Answers' texts live beside it in `items.parquet`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from infra.settings import Config
+
+Role = Literal["champion", "base", "challenger", "reference"]
+Direction = Literal["higher", "lower", "neutral"]
+
+
+class ScoredItem(Config):
+    """One question that every version answered."""
+
+    item_id: str
+    """Its id in the snapshot's gate set (or in the regression pack)."""
+    group: str
+    """The split group (conversation or user): the unit of every test."""
+    part: Literal["rolling", "frozen"] = "rolling"
+    """Which half of the gate set it belongs to."""
+    uses: int = 0
+    """How many earlier verdicts used it; 0 is a fresh item."""
+    slices: Mapping[str, str] = {}
+    """Dimension -> value: tenant, task, length, language, age."""
+
+
+class Table(Config):
+    """Items, and per metric and version one value per item in the same order (None: does not apply to the item)."""
+
+    items: tuple[ScoredItem, ...] = ()
+    """Sorted by item id."""
+    scores: Mapping[str, Mapping[str, tuple[float | None, ...]]] = {}
+    """Metric -> version -> values."""
+
+    @model_validator(mode="after")
+    def _whole(self) -> Table:
+        ids = [item.item_id for item in self.items]
+        if ids != sorted(set(ids)):
+            raise ValueError("items must be unique and sorted by item_id")
+        for metric, versions in self.scores.items():
+            for version, values in versions.items():
+                if len(values) != len(ids):
+                    raise ValueError(f"{metric} of {version} has {len(values)} values for {len(ids)} items")
+        return self
+
+
+class MetricInfo(Config):
+    """What a metric's numbers mean, so that a stored scorecard needs no code to be read."""
+
+    name: str
+    """Registry name."""
+    direction: Direction
+    """Whether more or less is better; neutral metrics are reported and never tested."""
+    binary: bool
+    """True when each item's value is 0 or 1."""
+    table: Literal["gate", "regression"] = "gate"
+    """Which table holds its values."""
+    description: str = ""
+    """One sentence for people."""
+
+
+class VersionCard(Config):
+    """One version that was measured, or that should have been."""
+
+    version: str
+    """Name as served: "v" + digest[:16], or the base's."""
+    label: str
+    """Short name for people."""
+    role: Role
+    """champion, base, challenger, or reference (scored for comparison, never promoted)."""
+    kind: Literal["adapter", "model", "base"]
+    """What is loaded."""
+    digest: str
+    """Digest of the weights."""
+    recipe: str = ""
+    """Recipe that made it."""
+    objective: str = ""
+    """Objective of its last stage."""
+    sft_parent: str | None = None
+    """Version of the recipe's own sft stage, when it has one."""
+    size_bytes: int = 0
+    """Bytes served on top of the base."""
+    items_digest: str = ""
+    """Digest of the items it answered; must equal the scorecard's."""
+    answered: int = 0
+    """Items it answered."""
+    error: str | None = None
+    """Why it could not be scored; None when it was."""
+    parity: Literal["passed", "failed", "missing", "not_needed"] = "missing"
+    """Whether the loaded weights gave the log-probabilities recorded at training."""
+    parity_error: float | None = None
+    """Relative error of the adapter's effect on the probe prompts."""
+    seconds_per_token: float | None = None
+    """Generation time per new token in this run (not part of the digest)."""
+
+
+class Estimate(Config):
+    """Mean of a metric for one version over a part of the items, by unit."""
+
+    metric: str
+    """Registry name."""
+    version: str
+    """Whose."""
+    part: Literal["all", "rolling", "frozen", "fresh"]
+    """Which items; fresh ones were used by no earlier verdict."""
+    mean: float
+    """Mean of group means."""
+    low: float
+    """Lower confidence limit (BCa bootstrap, 95%)."""
+    high: float
+    """Upper confidence limit."""
+    items: int
+    """Items the metric applied to."""
+    units: int
+    """Groups they belong to."""
+
+
+class Change(Config):
+    """Paired change of a metric between two versions."""
+
+    metric: str
+    """Registry name."""
+    version: str
+    """The newer version."""
+    since: str
+    """The version it is compared with: the champion, or the untouched base."""
+    slice: str = "all"
+    """"all", or "dimension=value"."""
+    mean: float
+    """Mean paired difference by unit, in the metric's own direction."""
+    low: float
+    """Lower confidence limit (BCa bootstrap, 95%)."""
+    high: float
+    """Upper confidence limit."""
+    units: int
+    """Units compared."""
+
+
+class NoiseFloor(Config):
+    """How much a metric moves when nothing changed."""
+
+    same_weights: float | None = None
+    """Absolute mean difference when the champion answers the same items again in other batches."""
+    same_weights_items: int = 0
+    """Items that were answered twice."""
+    seed_to_seed: float | None = None
+    """Spread between challengers of one recipe that differ by seed alone."""
+
+    @property
+    def floor(self) -> float:
+        """The larger of the two; 0 when neither was measured."""
+        return max(self.same_weights or 0.0, self.seed_to_seed or 0.0)
+
+
+class JudgeReport(Config):
+    """How a judge did its work."""
+
+    name: str
+    """Registry name."""
+    state: Literal["ok", "down", "over_budget"]
+    """Anything but ok makes the verdict inconclusive."""
+    comparisons: int = 0
+    """Pairs it was asked about."""
+    calls: int = 0
+    """Requests sent; cached answers cost none."""
+    tokens: int = 0
+    """Tokens billed."""
+    ties: int = 0
+    """Pairs it called equal, order flips included."""
+    flipped: int = 0
+    """Pairs whose winner changed with the order (counted as ties)."""
+    human_agreement: float | None = None
+    """Share of people's preferences it agreed with, where the items carry some."""
+    human_pairs: int = 0
+    """Preferences that share was measured on."""
+    detail: str = ""
+    """What went wrong, in words."""
+
+
+class Scorecard(Config):
+    """All measurements of one night. `evaluation.gate.decide` needs nothing else but a policy."""
+
+    schema_version: Literal[1] = 1
+    """Of this file's shape."""
+    night_id: str = ""
+    """The night that asked for it."""
+    champion: str
+    """Version that is live."""
+    base: str
+    """The untouched base's version."""
+    items_digest: str
+    """Digest of the questions, references and groups; also seeds the tests, so that values never choose their signs."""
+    versions: tuple[VersionCard, ...]
+    """Everything measured, sorted by version."""
+    failed_challengers: tuple[str, ...] = ()
+    """Challengers launched that night that have no weights to score; each counts in the correction with p = 1."""
+    metrics: tuple[MetricInfo, ...]
+    """What was measured, sorted by name."""
+    gate: Table
+    """Per-item values on the gate set."""
+    regression: Table = Table()
+    """Per-item values on the base-ability tasks."""
+    estimates: tuple[Estimate, ...] = ()
+    """Means with intervals; for reading, not for deciding."""
+    changes: tuple[Change, ...] = ()
+    """Paired changes since champion and base; for reading, not for deciding."""
+    noise: Mapping[str, NoiseFloor] = {}
+    """Metric -> noise floors on this hardware."""
+    judges: tuple[JudgeReport, ...] = ()
+    """Judges that were asked."""
+    contaminated_items: int | None = None
+    """Gate items whose text or group was found in training data; None when nobody looked."""
+    hardware: str = ""
+    """Where it was measured, in words (not part of the digest)."""
+    items_file: str = "items.parquet"
+    """Per-item table beside this file (not part of the digest)."""
+    items_file_digest: str = ""
+    """SHA-256 of that table (not part of the digest)."""
+    created_at: datetime | None = None
+    """When it was finished (not part of the digest)."""
+    seconds: float = Field(default=0.0, ge=0)
+    """How long the evaluation ran (not part of the digest)."""
+
+    @property
+    def digest(self) -> str:
+        """Digest of what was measured: times, places and clocks are left out, so a resumed run has the same one."""
+        content = self.model_dump(
+            mode="json", exclude={"hardware", "items_file", "items_file_digest", "created_at", "seconds"}
+        )
+        for card in content["versions"]:
+            del card["seconds_per_token"]
+        from infra.artifact import key_of
+
+        return key_of(content)
+
+    def card(self, version: str) -> VersionCard | None:
+        """The card of `version`, or None."""
+        return next((card for card in self.versions if card.version == version), None)
+
+    def metric(self, name: str) -> MetricInfo | None:
+        """The metric called `name`, or None when it was not measured."""
+        return next((metric for metric in self.metrics if metric.name == name), None)
+
+    def table(self, metric: MetricInfo) -> Table:
+        """The table that holds `metric`."""
+        return self.gate if metric.table == "gate" else self.regression
+
+    @property
+    def challengers(self) -> tuple[VersionCard, ...]:
+        """Cards that ask to go live."""
+        return tuple(card for card in self.versions if card.role == "challenger")
+
+
+def items_digest(items: Sequence[Mapping[str, Any]]) -> str:
+    """Digest of questions as dumped gate items, in any order. `uses` is left out: counting it changes no question."""
+    from infra.artifact import key_of
+
+    return key_of(
+        sorted(({k: v for k, v in item.items() if k != "uses"} for item in items), key=lambda i: i["item_id"])
+    )
+
+
+def read_scorecard(path: Path) -> Scorecard:
+    """Load a stored scorecard (`scorecard.json` or its folder)."""
+    file = path / "scorecard.json" if path.is_dir() else path
+    return Scorecard.model_validate_json(file.read_bytes())
+
+
+def scorecard_schema() -> dict[str, Any]:
+    """JSON schema of the scorecard file."""
+    return Scorecard.model_json_schema()
