@@ -1,0 +1,254 @@
+"""What happened: an interaction (a request and its answer), and feedback (what somebody said of it).
+
+Events are values: frozen, strict, and equal after a round trip through JSON. Text is made storable where it enters:
+NUL and lone surrogates, which neither Postgres nor UTF-8 can hold, become U+FFFD.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, JsonValue, model_validator
+
+from infra.settings import Config
+
+FeedbackKind = Literal["thumb", "rating", "edit", "preference", "reference", "document"]
+Arm = Literal["champion", "canary", "holdback", "pinned", "arena"]
+EXPLORING: frozenset[str] = frozenset({"canary", "arena"})
+"""Arms whose answers were shown to learn something, not because the champion would have said them."""
+
+
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+
+
+def storable(text: str) -> str:
+    """`text` with what cannot be stored (NUL, lone surrogates) replaced by U+FFFD."""
+    return _UNSTORABLE.sub("\ufffd", text)
+
+
+def _storable(value: Any) -> Any:
+    return storable(value) if isinstance(value, str) else value
+
+
+def _storable_json(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {_storable(key): _storable_json(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_storable_json(inner) for inner in value]
+    return _storable(value)
+
+
+Text = Annotated[str, BeforeValidator(_storable)]
+Name = Annotated[str, BeforeValidator(_storable), Field(min_length=1, max_length=200)]
+JsonObject = Annotated[dict[str, JsonValue], BeforeValidator(_storable_json)]
+Moment = Annotated[AwareDatetime, AfterValidator(lambda value: value.astimezone(UTC))]
+
+
+class Message(Config):
+    """One turn of a conversation, as chat templates take it."""
+
+    role: Literal["system", "user", "assistant", "tool"]
+    """Who speaks."""
+    content: Text
+    """What is said; empty where an assistant only calls tools."""
+    name: Text | None = None
+    """Name of the tool or participant."""
+    tool_calls: tuple[JsonObject, ...] | None = None
+    """Calls the assistant makes, in OpenAI's form."""
+    tool_call_id: Text | None = None
+    """The call that a tool message answers."""
+
+
+class Routing(Config):
+    """How it was decided which version answers; the canary's test needs all of it."""
+
+    release_seq: int
+    """Ledger sequence of the release under which the answer was given."""
+    arm: Arm
+    """The side of the comparison."""
+    unit: Name
+    """The randomised unit: user, else session, else request."""
+    probability: float = Field(gt=0, le=1)
+    """The chance that this unit got this arm."""
+
+
+class Interaction(Config):
+    """One request and its answer."""
+
+    interaction_id: Name
+    """Unique within the tenant."""
+    tenant: Name
+    """Whose traffic it is."""
+    user: Name | None = None
+    """End user, already a pseudonym (see `pseudonym`)."""
+    session: Name | None = None
+    """Conversation that the request belongs to."""
+    version: Name
+    """Model version that answered; `import` for answers of unknown origin."""
+    messages: tuple[Message, ...] = Field(min_length=1)
+    """The prompt."""
+    answer: Text = ""
+    """What was answered; empty where no answer was shown (imported problems)."""
+    created_at: Moment
+    """When (UTC)."""
+    latency_ms: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    """Milliseconds from request to last token."""
+    sampling: JsonObject = {}
+    """Sampling settings used."""
+    prompt_tokens: int = Field(default=0, ge=0)
+    """Tokens of the prompt."""
+    completion_tokens: int = Field(default=0, ge=0)
+    """Tokens of the answer."""
+    task: Name | None = None
+    """Task the application declared."""
+    routing: Routing | None = None
+    """How the version was chosen; None outside the gateway's routing."""
+    finish_reason: Text | None = None
+    """Why generation ended."""
+
+
+class Thumb(Config):
+    """Up or down."""
+
+    kind: Literal["thumb"] = "thumb"
+    """The kind, in the payload so that it explains itself."""
+    up: bool
+    """True for up."""
+
+
+class Rating(Config):
+    """A score on a scale that starts at 1, as stars do (0 is also allowed)."""
+
+    kind: Literal["rating"] = "rating"
+    """The kind, in the payload so that it explains itself."""
+    score: float = Field(ge=0, allow_inf_nan=False)
+    """The score given."""
+    scale: float = Field(default=5, gt=1, allow_inf_nan=False)
+    """The best possible score."""
+
+    @model_validator(mode="after")
+    def _within(self) -> Rating:
+        if self.score > self.scale:
+            raise ValueError(f"score {self.score} is above its scale {self.scale}")
+        return self
+
+    @property
+    def fraction(self) -> float:
+        """The score on 0..1, one star being 0."""
+        return max(0.0, (self.score - 1) / (self.scale - 1))
+
+
+class Edit(Config):
+    """The answer as it should have been."""
+
+    kind: Literal["edit"] = "edit"
+    """The kind, in the payload so that it explains itself."""
+    text: Text
+    """The corrected answer."""
+
+
+class Preference(Config):
+    """This over that."""
+
+    kind: Literal["preference"] = "preference"
+    """The kind, in the payload so that it explains itself."""
+    chosen: Text
+    """The better answer."""
+    rejected: Text
+    """The worse answer."""
+
+
+class Reference(Config):
+    """Ground truth for the prompt."""
+
+    kind: Literal["reference"] = "reference"
+    """The kind, in the payload so that it explains itself."""
+    text: Text
+    """A right answer."""
+    grader: Name | None = None
+    """Name of the grader that compares answers with it."""
+
+
+class Document(Config):
+    """Text on its own, for continued pretraining."""
+
+    kind: Literal["document"] = "document"
+    """The kind, in the payload so that it explains itself."""
+    text: Text
+    """The text."""
+
+
+Value = Thumb | Rating | Edit | Preference | Reference | Document
+
+
+class Feedback(Config):
+    """What somebody said of an interaction, or a document on its own."""
+
+    event_id: Name
+    """Unique within the tenant: the same event sent twice counts once."""
+    tenant: Name
+    """Whose traffic it is."""
+    interaction_id: Name | None = None
+    """What it is about; None for documents only."""
+    actor: Name
+    """Who says it, already a pseudonym."""
+    trusted: bool = False
+    """Whether the actor is one whose labels may stand in the gate set."""
+    kind: FeedbackKind
+    """What is said; follows from `value` where it is left out."""
+    value: Annotated[Value, Field(discriminator="kind")]
+    """The payload of that kind."""
+    comment: Text | None = None
+    """Free words beside it; kept, never trained on."""
+    created_at: Moment
+    """When it was said (UTC)."""
+    source: Name = "gateway"
+    """Where it came from."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_kind(cls, data: Any) -> Any:
+        """`kind` and the payload's own kind are one thing: either may be left out."""
+        if not isinstance(data, Mapping) or "value" not in data:
+            return data
+        value = data["value"]
+        if isinstance(value, Mapping):
+            if "kind" not in value and "kind" in data:
+                return {**data, "value": {**value, "kind": data["kind"]}}
+            if "kind" in value and "kind" not in data:
+                return {**data, "kind": value["kind"]}
+        elif "kind" not in data and isinstance(value, get_args(Value)):
+            return {**data, "kind": value.kind}
+        return data
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Feedback:
+        if self.kind != self.value.kind:
+            raise ValueError(f"kind is {self.kind!r} but value is a {self.value.kind}; make them the same")
+        if (self.interaction_id is None) != (self.kind == "document"):
+            raise ValueError(
+                f"a {self.kind} with interaction_id {self.interaction_id!r}: documents stand alone, all else needs one"
+            )
+        return self
+
+
+def pseudonym(identity: str, salt: str) -> str:
+    """A stable stand-in for a person's id: HMAC-SHA256 under `salt`, 96 bits. Nobody can turn it back without both."""
+    return "u-" + hmac.new(salt.encode(), storable(identity).encode(), hashlib.sha256).hexdigest()[:24]
+
+
+def score_of(value: Value) -> float | None:
+    """What a rating says on 0..1 (a thumb is 0 or 1); None for kinds that do not score."""
+    if isinstance(value, Thumb):
+        return 1.0 if value.up else 0.0
+    return value.fraction if isinstance(value, Rating) else None
+
+
+def event_time(value: datetime) -> datetime:
+    """`value` in UTC; a naive time is taken to be UTC already."""
+    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)

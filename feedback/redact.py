@@ -1,0 +1,264 @@
+"""Take personal data and secrets out of text before anything is learned from it.
+
+Fast patterns, each behind a cheap test of whether the text can hold a match at all, and each confirmed by what the
+kind promises (Luhn for cards, ISO 7064 mod 97-10 for IBANs, `ipaddress` for addresses, digit counts for phones).
+A value keeps one placeholder, such as [EMAIL_1], throughout one subject (an interaction and its feedback), so that
+text stays coherent; numbers are not shared between subjects, so nobody can be followed through the data, and no table
+is kept that would turn a placeholder back.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pydantic import JsonValue
+
+from feedback.events import (
+    Document,
+    Edit,
+    Feedback,
+    Interaction,
+    Message,
+    Preference,
+    Reference,
+)
+from infra.settings import Config
+
+Entity = Literal["SECRET", "EMAIL", "IBAN", "CARD", "IP", "PHONE"]
+Policy = Literal["redact", "drop", "refuse"]
+
+
+class RedactConfig(Config):
+    """What to do with personal data and secrets found in events."""
+
+    enabled: bool = True
+    """Whether to look at all. Only switch it off for data that is known to be clean."""
+    policy: Policy = "redact"
+    """redact: put placeholders; drop: quarantine the event (redacted); refuse: stop the whole ingest with an error."""
+    policies: Mapping[Entity, Policy] = {}
+    """Exceptions from `policy` for single kinds."""
+
+    def policy_of(self, entity: str) -> Policy:
+        """The policy for one kind."""
+        return next((policy for name, policy in self.policies.items() if name == entity), self.policy)
+
+
+@dataclass
+class Redactor:
+    """Redacts the texts of one subject with one numbering, and counts what it replaced."""
+
+    placeholders: dict[tuple[str, str], str] = field(default_factory=dict)
+    counts: Counter[str] = field(default_factory=Counter)
+    _used: Counter[str] = field(default_factory=Counter)
+
+    def text(self, text: str) -> str:
+        """`text` with every find replaced. Redacting again changes nothing."""
+        if "[" in text:
+            for entity, number in _PLACEHOLDER.findall(text):  # somebody's own [EMAIL_1] keeps its number to itself
+                self._used[entity] = max(self._used[entity], int(number))
+        finds = list(find_personal(text))
+        if not finds:
+            return text
+        pieces, position = [], 0
+        for start, end, entity in finds:
+            pieces += [text[position:start], self._placeholder(entity, text[start:end])]
+            position = end
+            self.counts[entity] += 1
+        return "".join([*pieces, text[position:]])
+
+    def json(self, value: JsonValue) -> JsonValue:
+        """The same through lists and objects, keys left alone."""
+        if isinstance(value, str):
+            return self.text(value)
+        if isinstance(value, list):
+            return [self.json(inner) for inner in value]
+        return {k: self.json(v) for k, v in value.items()} if isinstance(value, dict) else value
+
+    def _placeholder(self, entity: str, value: str) -> str:
+        key = (entity, value.casefold() if entity == "EMAIL" else re.sub(r"[\s().-]", "", value))
+        if key not in self.placeholders:
+            self._used[entity] += 1
+            self.placeholders[key] = f"[{entity}_{self._used[entity]}]"
+        return self.placeholders[key]
+
+
+def redact_interaction(interaction: Interaction, redactor: Redactor) -> Interaction:
+    """The interaction with its prompt and answer redacted."""
+    messages = tuple(_redact_message(message, redactor) for message in interaction.messages)
+    answer = redactor.text(interaction.answer)
+    if messages == interaction.messages and answer == interaction.answer:
+        return interaction
+    return interaction.model_copy(update={"messages": messages, "answer": answer})
+
+
+def redact_feedback(event: Feedback, redactor: Redactor) -> Feedback:
+    """The feedback with its texts and comment redacted."""
+    value = event.value
+    update: dict[str, Any] = {}
+    if isinstance(value, Edit | Reference | Document):
+        update = {"text": redactor.text(value.text)}
+    elif isinstance(value, Preference):
+        update = {"chosen": redactor.text(value.chosen), "rejected": redactor.text(value.rejected)}
+    comment = redactor.text(event.comment) if event.comment else event.comment
+    return event.model_copy(update={"value": value.model_copy(update=update), "comment": comment})
+
+
+def _redact_message(message: Message, redactor: Redactor) -> Message:
+    content = redactor.text(message.content)
+    calls = message.tool_calls
+    if calls is not None:
+        calls = tuple({key: redactor.json(value) for key, value in call.items()} for call in calls)
+    if content == message.content and calls == message.tool_calls:
+        return message
+    return message.model_copy(update={"content": content, "tool_calls": calls})
+
+
+def find_personal(text: str) -> Iterator[tuple[int, int, str]]:
+    """(start, end, entity) of every find in `text`, in order, none overlapping; earlier kinds of the table win."""
+    found: list[tuple[int, int, str]] = []
+    digits = _ANY_DIGITS.search(text) is not None
+    for entity, possible, pattern, confirm in _DETECTORS:
+        if not possible(text, digits):
+            continue
+        for match in pattern.finditer(text):
+            start, end = match.span("v") if "v" in pattern.groupindex else match.span()
+            end = start + confirm(text[start:end])
+            if end > start and all(end <= s or start >= e for s, e, _ in found):
+                found.append((start, end, entity))
+    return iter(sorted(found))
+
+
+def luhn(number: str) -> bool:
+    """Whether the digits pass the check of ISO/IEC 7812-1 annex B."""
+    total = 0
+    for place, digit in enumerate(reversed(number)):
+        doubled = int(digit) * (1 + place % 2)
+        total += doubled - 9 * (doubled > 9)
+    return total % 10 == 0
+
+
+def iban_length(candidate: str) -> int:
+    """How many characters of `candidate` are an IBAN of its country's length that passes mod 97-10 (ISO 13616)."""
+    wanted = _IBAN_LENGTHS.get(candidate[:2].upper())
+    places = [place for place, letter in enumerate(candidate, 1) if letter.isalnum()]
+    if wanted is None or len(places) < wanted:
+        return 0
+    taken = places[wanted - 1]
+    compact = "".join(letter for letter in candidate[:taken].upper() if letter.isalnum())
+    return taken if int("".join(str(int(c, 36)) for c in compact[4:] + compact[:4])) % 97 == 1 else 0
+
+
+def _card(candidate: str) -> int:
+    number = re.sub(r"[ -]", "", candidate)
+    fits = 13 <= len(number) <= 19 and number[0] in "23456" and len(set(number)) > 1 and luhn(number)
+    return len(candidate) if fits else 0
+
+
+def _ip(candidate: str) -> int:
+    try:
+        address = ipaddress.ip_address(candidate)
+    except ValueError:
+        return 0
+    return 0 if address.is_unspecified or address.is_loopback else len(candidate)
+
+
+def _phone(candidate: str) -> int:
+    number = re.sub(r"\D", "", candidate)
+    fits = 7 <= len(number) <= 15 and len(set(number)) > 1 and not _DATE.fullmatch(candidate.strip())
+    return len(candidate) if fits else 0
+
+
+def _secret(candidate: str) -> int:
+    """What follows `password:` and the like: everything but placeholders and plain words."""
+    return 0 if candidate.startswith("[") or _DULL.fullmatch(candidate) else len(candidate)
+
+
+_PLACEHOLDER = re.compile(r"\[(SECRET|EMAIL|IBAN|CARD|IP|PHONE)_(\d{1,6})\]")
+_ANY_DIGITS = re.compile(r"\d[\d\s().:\-A-Za-z]{2,}|\d{3}")
+_DATE = re.compile(r"(\d{4}[-./ ]\d{1,2}[-./ ]\d{1,2}|\d{1,2}[-./ ]\d{1,2}[-./ ]\d{2,4})([ T]\d{1,2}(:\d{2}){0,2})?")
+_DULL = re.compile(
+    r"(x+|\*+|\.+|<.*>|\$\{.*\}|none|null|true|false|password|passwort|secret|token|changed?|reset|required|invalid|"
+    r"expired|wrong|incorrect|is|was|not|and|or|the|my|your|[a-z]{1,7})[.,;!?]*",
+    re.I,
+)
+_SECRETS = re.compile(
+    r"""(?x)
+    (?P<v>-----BEGIN\ [A-Z0-9 ]*PRIVATE\ KEY(?:\ BLOCK)?-----.*?(?:-----END\ [A-Z0-9 ]*PRIVATE\ KEY(?:\ BLOCK)?-----|\Z)
+    | \b(?:AKIA|ASIA|AGPA|AIDA|AROA)[A-Z0-9]{16}\b
+    | \bgh[pousr]_[A-Za-z0-9]{30,255}\b | \bgithub_pat_[A-Za-z0-9_]{40,255}\b | \bglpat-[A-Za-z0-9_-]{20,}
+    | \bxox[abeoprs]-[A-Za-z0-9-]{10,} | \bsk-[A-Za-z0-9_-]{20,} | \b[sr]k_(?:live|test)_[A-Za-z0-9]{16,}
+    | \bAIza[A-Za-z0-9_-]{35} | \bhf_[A-Za-z0-9]{30,} | \bnpm_[A-Za-z0-9]{36} | \bpypi-[A-Za-z0-9_-]{40,}
+    | \bSG\.[A-Za-z0-9_-]{16,}\.[A-Za-z0-9_-]{16,} | \bdop_v1_[a-f0-9]{64}\b | \bya29\.[A-Za-z0-9_-]{20,}
+    | \beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*
+    )""",
+    re.S,
+)
+_SECRET_HINT = re.compile(
+    r"PRIVATE KEY|AKIA|ASIA|AGPA|AIDA|AROA|gh[pousr]_|github_pat_|glpat-|xox[abeoprs]-|sk-|[sr]k_(?:live|test)_|AIza|"
+    r"hf_|npm_|pypi-|SG\.|dop_v1_|ya29\.|eyJ"
+)
+_ASSIGNED = re.compile(
+    r"""(?xi)\b(?:api[ _-]?key|access[ _-]?key|secret(?:[ _-]?(?:access)?[ _-]?key)?|client[ _-]?secret|auth[ _-]?token
+    |access[ _-]?token|refresh[ _-]?token|token|passwd|password|passwort|pwd|passphrase)
+    (?:["']?\s*(?:[:=]|=>)\s*["']?|\s+is:?\s+["']?)(?P<v>[^\s"',;<>\[\]{}]{6,200})"""
+)
+_ASSIGNED_HINT = re.compile(r"key|secret|token|pass|pwd", re.I)
+_BEARER = re.compile(r"(?i)\b(?:bearer|basic)\s+(?P<v>[A-Za-z0-9_\-.~+/]{16,}=*)")
+_URL_LOGIN = re.compile(r"(?i)\b[a-z][a-z0-9+.-]{1,15}://[^\s/:@]{1,100}:(?P<v>[^\s/@]{1,200})@")
+_EMAIL = re.compile(
+    r"(?<![\w.+%-])[\w](?:[\w.!#$%&'*+/=?^`{|}~-]{0,62}[\w+])?@"
+    r"(?:[A-Za-z0-9\u00a1-\uffff](?:[A-Za-z0-9\u00a1-\uffff-]{0,61}[A-Za-z0-9\u00a1-\uffff])?\.)+"
+    r"[A-Za-z\u00a1-\uffff]{2,24}(?![\w-])"
+)
+_IBAN = re.compile(r"(?<![A-Za-z0-9])[A-Za-z]{2}\d{2}(?:[ -]?[A-Za-z0-9]){11,30}")
+# fmt: off
+_IBAN_LENGTHS: dict[str, int] = {
+    country: int(length)
+    for length, countries in {
+        15: "NO", 16: "BE", 18: "DK FI FO GL NL SD", 19: "MK SI", 20: "AT BA EE KZ LT LU XK MN", 21: "CH HR LI LV",
+        22: "BG BH CR DE GB GE IE ME RS", 23: "AE GI IL IQ OM TL SO", 24: "AD CZ ES MD PK RO SA SE SK TN VG",
+        25: "LY PT ST", 26: "IS TR", 27: "BI DJ FR GR IT MC MR SM", 28: "AL AZ BY CY DO GT HU LB NI PL SV",
+        29: "BR EG PS QA UA", 30: "JO KW MU YE", 31: "MT SC", 32: "LC", 33: "RU",
+    }.items()
+    for country in countries.split()
+}
+# fmt: on
+_CARD = re.compile(r"(?<![\w.+-])(?:\d[ -]?){12,18}\d(?![\w-])(?!\.\d)")
+_IPV4 = re.compile(r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?![\w]|\.\d)")
+_IPV6 = re.compile(
+    r"(?<![\w:.])(?=[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*:)[0-9A-Fa-f:]{2,39}(?:(?<=:)(?:\d{1,3}\.){3}\d{1,3})?(?![\w:])"
+)
+_PHONE = re.compile(
+    r"""(?xi)(?<![\w.+/#-])(?P<v>
+      (?:\+|00)[1-9]\d{0,2}[ .\-/]?(?:\(0?\d{1,4}\)[ .\-/]?)?\d{1,5}(?:[ .\-/]?\d{2,5}){1,5}      # international
+    | (?:1[ .\-])?\(\d{3}\)[ .\-]?\d{3}[ .\-]\d{4} | (?:1[ .\-])?[2-9]\d{2}[.\-][2-9]\d{2}[.\-]\d{4}  # North America
+    | [2-9]\d{2}[ ][2-9]\d{2}[ ]\d{4}
+    | \(0\d{1,5}\)[ .\-/]?\d{2,5}(?:[ .\-/]?\d{2,5}){1,4} | 0\d{2,5}[ ./\-]\d{3,8}(?:[ .\-]\d{2,5}){0,3}  # trunk 0
+    | 0\d(?:[ .\-]\d{2}){4}                                                                            # France
+    )(?![\w]|[-/.]\d)"""
+)
+_PHONE_SAID = re.compile(
+    r"""(?xi)\b(?:phone|telephone|tel|mobile|cell|fax|whatsapp|call(?:\s+me)?(?:\s+(?:at|on|back\s+(?:at|on)))?|text\s+me\s+(?:at|on)
+    |reach\s+me\s+(?:at|on)|ring\s+me\s+(?:at|on)|handy|telefon|rufnummer|number\s+is)
+    \W{0,3}(?:(?:number|no|nr|num)\.?\W{0,3})?(?:is\W{0,2})?(?P<v>\+?\(?\d[\d ().\-/]{5,18}\d)(?![\w])"""
+)
+
+Possible = Callable[[str, bool], bool]
+_DETECTORS: tuple[tuple[Entity, Possible, re.Pattern[str], Callable[[str], int]], ...] = (
+    ("SECRET", lambda t, _: _SECRET_HINT.search(t) is not None, _SECRETS, len),
+    ("SECRET", lambda t, _: "earer" in t.casefold() or "asic " in t.casefold(), _BEARER, _secret),
+    ("SECRET", lambda t, _: "://" in t and "@" in t, _URL_LOGIN, _secret),
+    ("SECRET", lambda t, _: _ASSIGNED_HINT.search(t) is not None, _ASSIGNED, _secret),
+    ("EMAIL", lambda t, _: "@" in t, _EMAIL, len),
+    ("IBAN", lambda _, digits: digits, _IBAN, iban_length),
+    ("CARD", lambda _, digits: digits, _CARD, _card),
+    ("IP", lambda t, digits: digits and "." in t, _IPV4, _ip),
+    ("IP", lambda t, _: t.count(":") > 1, _IPV6, _ip),
+    ("PHONE", lambda _, digits: digits, _PHONE, _phone),
+    ("PHONE", lambda _, digits: digits, _PHONE_SAID, _phone),
+)

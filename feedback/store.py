@@ -1,0 +1,446 @@
+"""The SQL store of events: durable before it returns, exactly once by event id.
+
+Feedback may arrive before its interaction, twice, or late. Each feedback gets a line in `feedback_ready` once it can
+be used (its interaction is known, it needs none, or it waited too long), so that readers follow one growing sequence
+and never have to look back for what was parked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Connection,
+    Engine,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    func,
+    insert,
+    select,
+    text,
+)
+
+from feedback.events import Feedback, Interaction, score_of
+from infra.database import UtcDateTime, begin_write, metadata, now
+
+_Id = BigInteger().with_variant(Integer, "sqlite")
+
+interactions = Table(
+    "interactions",
+    metadata,
+    Column("seq", _Id, primary_key=True, autoincrement=True),
+    Column("tenant", String(200), nullable=False),
+    Column("interaction_id", String(200), nullable=False),
+    Column("user", String(200)),
+    Column("version", String(200), nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("release_seq", BigInteger),
+    Column("arm", String(16)),
+    Column("unit", String(200)),
+    Column("probability", Float),
+    Column("body", Text, nullable=False),
+    UniqueConstraint("tenant", "interaction_id"),
+    Index("interactions_release", "tenant", "release_seq", "unit"),
+    Index("interactions_user", "tenant", "user"),
+    sqlite_autoincrement=True,
+)
+
+feedback = Table(
+    "feedback",
+    metadata,
+    Column("seq", _Id, primary_key=True, autoincrement=True),
+    Column("tenant", String(200), nullable=False),
+    Column("event_id", String(200), nullable=False),
+    Column("interaction_id", String(200)),
+    Column("actor", String(200), nullable=False),
+    Column("trusted", Boolean, nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("score", Float),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("received_at", UtcDateTime, nullable=False),
+    Column("waiting", Boolean, nullable=False),
+    Column("body", Text, nullable=False),
+    UniqueConstraint("tenant", "event_id"),
+    Index("feedback_interaction", "tenant", "interaction_id"),
+    Index("feedback_waiting", "waiting", "received_at"),
+    sqlite_autoincrement=True,
+)
+
+feedback_ready = Table(
+    "feedback_ready",
+    metadata,
+    Column("seq", _Id, primary_key=True, autoincrement=True),
+    Column("feedback_seq", _Id, ForeignKey("feedback.seq"), nullable=False, index=True),
+    Column("orphan", Boolean, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+_CHUNK = 400  # ids in one IN (...): well below every database's limit of parameters
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What became of one feedback: `stored`, `duplicate` (event id seen before), `parked` (interaction unknown yet)."""
+
+    status: Literal["stored", "duplicate", "parked"]
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A feedback whose turn has come. `seq` grows; `orphan` when its interaction never came."""
+
+    seq: int
+    feedback: Feedback
+    feedback_seq: int
+    orphan: bool
+
+
+@dataclass(frozen=True)
+class RatedUnit:
+    """One randomised unit that said something about answers given to it under one release."""
+
+    unit: str
+    arm: str
+    probability: float
+    score: float
+    """Mean of its last words (thumbs as 0 or 1, ratings on 0..1) on 0..1."""
+    first_seen: datetime
+    rated_at: datetime
+    trusted: bool
+    """Whether every one of those words came from a trusted actor."""
+    ratings: int
+
+
+@dataclass(frozen=True)
+class Landed:
+    """How many of a lot were new, and how many were there already."""
+
+    new: int
+    duplicates: int
+
+
+class Store:
+    """Interactions and feedback of all tenants. Every method is one transaction."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    def record_interaction(self, interaction: Interaction) -> bool:
+        """Store it durably; feedback that waited for it becomes ready. False when it was there already."""
+        with begin_write(self.engine) as connection:
+            return land_interactions(connection, [interaction]).new == 1
+
+    def record_feedback(self, event: Feedback) -> Receipt:
+        """Store it durably, once by (tenant, event_id)."""
+        with begin_write(self.engine) as connection:
+            _in_order(connection)
+            if _known(connection, feedback, "event_id", {(event.tenant, event.event_id)}):
+                return Receipt("duplicate")
+            parked = _insert_feedback(connection, [event])
+            return Receipt("parked" if parked else "stored")
+
+    def interaction(self, tenant: str, interaction_id: str) -> Interaction | None:
+        """The interaction of that id, or None."""
+        found = self.interactions_of({(tenant, interaction_id)})
+        return found.get((tenant, interaction_id))
+
+    def interactions_of(self, ids: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Interaction]:
+        """Those of the (tenant, interaction_id) pairs that are known."""
+        found: dict[tuple[str, str], Interaction] = {}
+        with self.engine.connect() as connection:
+            for tenant, chunk in _chunks(ids):
+                rows = connection.execute(
+                    select(interactions.c.interaction_id, interactions.c.body).where(
+                        interactions.c.tenant == tenant, interactions.c.interaction_id.in_(chunk)
+                    )
+                )
+                found.update({(tenant, row[0]): Interaction.model_validate_json(row[1]) for row in rows})
+        return found
+
+    def feedback_for(self, tenant: str, interaction_id: str) -> list[Feedback]:
+        """All feedback on one interaction, in the order it was stored."""
+        query = (
+            select(feedback.c.body)
+            .where(feedback.c.tenant == tenant, feedback.c.interaction_id == interaction_id)
+            .order_by(feedback.c.seq)
+        )
+        with self.engine.connect() as connection:
+            return [Feedback.model_validate_json(row[0]) for row in connection.execute(query)]
+
+    def ready_for(self, ids: Iterable[tuple[str, str]], through: int) -> dict[tuple[str, str], list[Ready]]:
+        """Feedback on these interactions that was ready at or before sequence `through`, in the order it was stored.
+
+        One that was made ready again (released from quarantine) appears once, at its latest turn.
+        """
+        found: dict[tuple[str, str], list[Ready]] = {}
+        with self.engine.connect() as connection:
+            for tenant, chunk in _chunks(ids):
+                query = (
+                    select(func.max(feedback_ready.c.seq), feedback.c.seq, feedback.c.body)
+                    .join(feedback, feedback.c.seq == feedback_ready.c.feedback_seq)
+                    .where(
+                        feedback.c.tenant == tenant,
+                        feedback.c.interaction_id.in_(chunk),
+                        feedback_ready.c.seq <= through,
+                        feedback_ready.c.orphan.is_(False),
+                    )
+                    .group_by(feedback.c.seq, feedback.c.body)
+                    .order_by(feedback.c.seq)
+                )
+                for ready_seq, feedback_seq, body in connection.execute(query):
+                    event = Feedback.model_validate_json(body)
+                    key = (tenant, event.interaction_id or event.event_id)
+                    found.setdefault(key, []).append(Ready(ready_seq, event, feedback_seq, orphan=False))
+        return found
+
+    def interactions_after(self, cursor: int, limit: int) -> list[tuple[int, Interaction]]:
+        """Up to `limit` interactions stored after sequence `cursor`, with their sequence."""
+        query = (
+            select(interactions.c.seq, interactions.c.body)
+            .where(interactions.c.seq > cursor)
+            .order_by(interactions.c.seq)
+            .limit(limit)
+        )
+        with self.engine.connect() as connection:
+            return [(row[0], Interaction.model_validate_json(row[1])) for row in connection.execute(query)]
+
+    def feedback_after(self, cursor: int, limit: int) -> list[Ready]:
+        """Up to `limit` feedback whose turn came after sequence `cursor`, in order."""
+        query = (
+            select(feedback_ready.c.seq, feedback_ready.c.orphan, feedback.c.seq, feedback.c.body)
+            .join(feedback, feedback.c.seq == feedback_ready.c.feedback_seq)
+            .where(feedback_ready.c.seq > cursor)
+            .order_by(feedback_ready.c.seq)
+            .limit(limit)
+        )
+        with self.engine.connect() as connection:
+            return [
+                Ready(row[0], Feedback.model_validate_json(row[3]), row[2], orphan=bool(row[1]))
+                for row in connection.execute(query)
+            ]
+
+    def ready_count(self, cursor: int) -> int:
+        """How many turns come after `cursor`."""
+        with self.engine.connect() as connection:
+            return connection.execute(
+                select(func.count()).select_from(feedback_ready).where(feedback_ready.c.seq > cursor)
+            ).scalar_one()
+
+    def parked(self) -> int:
+        """How many feedback wait for an interaction that has not come."""
+        with self.engine.connect() as connection:
+            return connection.execute(
+                select(func.count()).select_from(feedback).where(feedback.c.waiting.is_(True))
+            ).scalar_one()
+
+    def give_up_waiting(self, older_than: datetime) -> int:
+        """Make feedback that was received before `older_than` and still waits ready, as orphans. Returns how many."""
+        with begin_write(self.engine) as connection:
+            _in_order(connection)
+            waiting = select(feedback.c.seq).where(feedback.c.waiting.is_(True), feedback.c.received_at < older_than)
+            orphans = [row[0] for row in connection.execute(waiting.order_by(feedback.c.seq))]
+            _make_ready(connection, orphans, orphan=True)
+            return len(orphans)
+
+    def make_ready_again(self, tenant: str, event_ids: Sequence[str]) -> int:
+        """Give stored feedback another turn (a person released it). Returns how many were found."""
+        with begin_write(self.engine) as connection:
+            return requeue(connection, tenant, event_ids)
+
+    def rated_units(self, tenant: str, release_seq: int, *, window_s: float | None = None) -> list[RatedUnit]:
+        """Units that rated answers given to them under a release, one score each, in a stable order.
+
+        Only the last word per (interaction, actor, kind) counts, and, with `window_s`, only words received within
+        that many seconds of the unit's first interaction. Which words count follows the store's sequence, not clocks.
+        """
+        first = (
+            select(interactions.c.unit, func.min(interactions.c.created_at).label("first_seen"))
+            .where(interactions.c.tenant == tenant, interactions.c.release_seq == release_seq)
+            .group_by(interactions.c.unit)
+            .subquery()
+        )
+        query = (
+            select(
+                interactions.c.unit,
+                interactions.c.arm,
+                interactions.c.probability,
+                first.c.first_seen,
+                feedback.c.interaction_id,
+                feedback.c.actor,
+                feedback.c.kind,
+                feedback.c.score,
+                feedback.c.received_at,
+                feedback.c.trusted,
+            )
+            .join(
+                feedback,
+                (feedback.c.tenant == interactions.c.tenant)
+                & (feedback.c.interaction_id == interactions.c.interaction_id),
+            )
+            .join(first, first.c.unit == interactions.c.unit)
+            .where(
+                interactions.c.tenant == tenant,
+                interactions.c.release_seq == release_seq,
+                feedback.c.score.is_not(None),
+            )
+            .order_by(feedback.c.seq)
+        )
+        words: dict[str, dict[tuple[str, str, str], Any]] = {}
+        with self.engine.connect() as connection:
+            for row in connection.execute(query):
+                if window_s is None or (row.received_at - row.first_seen).total_seconds() <= window_s:
+                    words.setdefault(row.unit, {})[(row.interaction_id, row.actor, row.kind)] = row
+        return [_rated(unit, list(last.values())) for unit, last in sorted(words.items())]
+
+    def assigned_units(self, tenant: str, release_seq: int) -> dict[str, int]:
+        """How many units each arm of a release has answered."""
+        query = (
+            select(interactions.c.arm, func.count(interactions.c.unit.distinct()))
+            .where(interactions.c.tenant == tenant, interactions.c.release_seq == release_seq)
+            .group_by(interactions.c.arm)
+        )
+        with self.engine.connect() as connection:
+            return {row[0]: row[1] for row in connection.execute(query)}
+
+
+def land_interactions(connection: Connection, lot: Sequence[Interaction]) -> Landed:
+    """Insert what is new of `lot` inside the caller's write transaction, and wake the feedback that waited for it."""
+    _in_order(connection)
+    unique = {(i.tenant, i.interaction_id): i for i in reversed(lot)}
+    known = _known(connection, interactions, "interaction_id", unique.keys())
+    fresh = [i for key, i in reversed(unique.items()) if key not in known]
+    if fresh:
+        connection.execute(insert(interactions), [_interaction_row(i) for i in fresh])
+    for tenant, chunk in _chunks((i.tenant, i.interaction_id) for i in fresh):
+        waiting = select(feedback.c.seq).where(
+            feedback.c.tenant == tenant, feedback.c.interaction_id.in_(chunk), feedback.c.waiting.is_(True)
+        )
+        _make_ready(connection, [row[0] for row in connection.execute(waiting.order_by(feedback.c.seq))], orphan=False)
+    return Landed(len(fresh), len(lot) - len(fresh))
+
+
+def land_feedback(connection: Connection, lot: Sequence[Feedback]) -> Landed:
+    """Insert what is new of `lot` inside the caller's write transaction."""
+    _in_order(connection)
+    unique = {(f.tenant, f.event_id): f for f in reversed(lot)}
+    known = _known(connection, feedback, "event_id", unique.keys())
+    fresh = [f for key, f in reversed(unique.items()) if key not in known]
+    _insert_feedback(connection, fresh)
+    return Landed(len(fresh), len(lot) - len(fresh))
+
+
+def requeue(connection: Connection, tenant: str, event_ids: Sequence[str]) -> int:
+    """Give stored feedback another turn, inside the caller's write transaction. Returns how many were found."""
+    _in_order(connection)
+    query = select(feedback.c.seq).where(feedback.c.tenant == tenant, feedback.c.event_id.in_(list(event_ids)))
+    found = [row[0] for row in connection.execute(query.order_by(feedback.c.seq))]
+    _make_ready(connection, found, orphan=False)
+    return len(found)
+
+
+def _in_order(connection: Connection) -> None:
+    """Make sequence order the order of commits, so that a reader's cursor never jumps over a slower writer.
+
+    SQLite has one writer at a time already; Postgres gives sequence values out before commit, so writers queue here.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_xact_lock(7203641)"))
+
+
+def _insert_feedback(connection: Connection, fresh: Sequence[Feedback]) -> int:
+    """Insert feedback known to be new. Returns how many of them had to be parked."""
+    if not fresh:
+        return 0
+    wanted = {(f.tenant, f.interaction_id) for f in fresh if f.interaction_id is not None}
+    there = _known(connection, interactions, "interaction_id", wanted)
+    received = now()
+    rows = [
+        {
+            "tenant": f.tenant,
+            "event_id": f.event_id,
+            "interaction_id": f.interaction_id,
+            "actor": f.actor,
+            "trusted": f.trusted,
+            "kind": f.kind,
+            "score": score_of(f.value),
+            "created_at": f.created_at,
+            "received_at": received,
+            "waiting": f.interaction_id is not None and (f.tenant, f.interaction_id) not in there,
+            "body": f.model_dump_json(),
+        }
+        for f in fresh
+    ]
+    last = connection.execute(select(func.coalesce(func.max(feedback.c.seq), 0))).scalar_one()
+    connection.execute(insert(feedback), rows)
+    added = select(feedback.c.seq).where(feedback.c.seq > last, feedback.c.waiting.is_(False)).order_by(feedback.c.seq)
+    _make_ready(connection, [row[0] for row in connection.execute(added)], orphan=False)
+    return sum(1 for row in rows if row["waiting"])
+
+
+def _make_ready(connection: Connection, seqs: Sequence[int], *, orphan: bool) -> None:
+    if not seqs:
+        return
+    connection.execute(insert(feedback_ready), [{"feedback_seq": seq, "orphan": orphan} for seq in seqs])
+    for start in range(0, len(seqs), _CHUNK):
+        chunk = seqs[start : start + _CHUNK]
+        connection.execute(
+            feedback.update().where(feedback.c.seq.in_(chunk), feedback.c.waiting.is_(True)).values(waiting=False)
+        )
+
+
+def _known(connection: Connection, table: Table, column: str, keys: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
+    found: set[tuple[str, str]] = set()
+    for tenant, chunk in _chunks(keys):
+        query = select(table.c[column]).where(table.c.tenant == tenant, table.c[column].in_(chunk))
+        found.update((tenant, row[0]) for row in connection.execute(query))
+    return found
+
+
+def _chunks(keys: Iterable[tuple[str, str]]) -> Iterable[tuple[str, list[str]]]:
+    by_tenant: dict[str, list[str]] = {}
+    for tenant, key in keys:
+        by_tenant.setdefault(tenant, []).append(key)
+    for tenant, ids in by_tenant.items():
+        for start in range(0, len(ids), _CHUNK):
+            yield tenant, ids[start : start + _CHUNK]
+
+
+def _interaction_row(interaction: Interaction) -> dict[str, Any]:
+    routing = interaction.routing
+    return {
+        "tenant": interaction.tenant,
+        "interaction_id": interaction.interaction_id,
+        "user": interaction.user,
+        "version": interaction.version,
+        "created_at": interaction.created_at,
+        "release_seq": routing.release_seq if routing else None,
+        "arm": routing.arm if routing else None,
+        "unit": routing.unit if routing else None,
+        "probability": routing.probability if routing else None,
+        "body": interaction.model_dump_json(),
+    }
+
+
+def _rated(unit: str, words: list[Any]) -> RatedUnit:
+    return RatedUnit(
+        unit=unit,
+        arm=words[0].arm,
+        probability=words[0].probability,
+        score=sum(word.score for word in words) / len(words),
+        first_seen=words[0].first_seen,
+        rated_at=max(word.received_at for word in words),
+        trusted=all(word.trusted for word in words),
+        ratings=len(words),
+    )
