@@ -1,0 +1,39 @@
+"""`ratchet config check|show|schema`."""
+
+from __future__ import annotations
+
+import typer
+
+from flows.cli.output import DEFAULT_CONFIG, ConfigOption, JsonOption, as_json, load, say
+
+app = typer.Typer(no_args_is_help=True, help="Check, show and document the config file.")
+
+
+@app.command()
+def check(config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) -> None:
+    """Find every mistake before any work is done; exit code 2 when there is one."""
+    settings = load(config)
+    if json:
+        as_json({"ok": True, "pipeline": settings.pipeline})
+    else:
+        say(f"{config}: no mistakes found (pipeline {settings.pipeline})")
+
+
+@app.command()
+def show(config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) -> None:
+    """Print the whole config as it will be used, defaults included."""
+    import yaml
+
+    values = load(config).model_dump(mode="json")
+    if json:
+        as_json(values)
+    else:
+        say(yaml.safe_dump(values, sort_keys=False, allow_unicode=True).rstrip())
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of the config file; editors can use it for help and completion."""
+    from flows.config import PipelineConfig
+
+    as_json(PipelineConfig.model_json_schema())

@@ -1,0 +1,100 @@
+"""The configuration of one pipeline: one YAML file, composed of the configs of those who use them.
+
+`load_config` reports every mistake at once, each on a line of its own, before any work is done. Read `ratchet.yaml` in
+the repository for a commented example, or run `ratchet config schema`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError
+
+from evaluation.policy import GatePolicy
+from flows.config_errors import Mistake, mistakes_of
+from flows.schedule import ScheduleConfig
+from flows.yaml_file import Positions, read_yaml
+from infra.errors import ConfigError
+from infra.settings import Config, Places
+
+DEFAULT_FILE = Path("ratchet.yaml")
+
+
+class PipelineConfig(Config):
+    """Everything one pipeline needs to know."""
+
+    pipeline: str = Field(pattern=r"^[a-z][a-z0-9-]{0,39}$")
+    """Name of the pipeline: lower-case letters, digits and dashes. Clients ask for it as the model name, and MLflow
+    keeps its experiment and registered model under it."""
+
+    base_model: str = "HuggingFaceTB/SmolLM2-135M-Instruct"
+    """Model that every version starts from: a folder (relative ones count from this file), or a hub name."""
+
+    tenants: tuple[str, ...] = Field(default=("default",), min_length=1)
+    """Tenants that the scheduled runs serve, each with its own data, gate and release."""
+
+    places: Places = Places()
+    """Where state is kept and where servers listen."""
+
+    gate: GatePolicy = GatePolicy()
+    """What a challenger must show to go live."""
+
+    schedule: ScheduleConfig = ScheduleConfig()
+    """When things happen by themselves."""
+
+
+def load_config(path: Path = DEFAULT_FILE, *, overrides: Mapping[str, Any] | None = None) -> PipelineConfig:
+    """Read and check a config file. ``overrides`` maps dotted keys (``places.home``) to values that replace the file's.
+
+    Raises:
+        NotFound: no such file.
+        ConfigError: every mistake found, one line each: ``file:line: key: got ..., expected ...``.
+    """
+    found = read_yaml(path)
+    duplicates = [
+        Mistake(key, f"given twice, on lines {first} and {second}; keep one") for key, first, second in found.duplicates
+    ]
+    if not isinstance(found.values, dict):
+        raise ConfigError(f"{path}:1: got a {type(found.values).__name__}, expected keys and values (see ratchet.yaml)")
+    values = _with_overrides(found.values, overrides or {})
+    try:
+        config = PipelineConfig.model_validate(values)
+    except ValidationError as error:
+        raise _config_error(path, found, [*duplicates, *mistakes_of(error, PipelineConfig, values)]) from None
+    config = _anchored(config, path.absolute().parent)
+    from flows.config_checks import cross_check
+
+    mistakes = [*duplicates, *cross_check(config)]
+    if mistakes:
+        raise _config_error(path, found, mistakes)
+    return config
+
+
+def _config_error(path: Path, found: Positions, mistakes: list[Mistake]) -> ConfigError:
+    lines = sorted({(found.line(mistake.path), str(mistake)) for mistake in mistakes})
+    return ConfigError("\n".join(f"{path}:{line}: {text}" for line, text in lines))
+
+
+def _anchored(config: PipelineConfig, folder: Path) -> PipelineConfig:
+    """Relative places count from the folder of the config file, wherever the command was started."""
+    home = config.places.home.expanduser()
+    places = config.places.model_copy(update={"home": home if home.is_absolute() else folder / home})
+    base = config.base_model
+    local = folder / Path(base).expanduser()
+    if base.startswith((".", "/", "~")) or local.is_dir():
+        base = str(local)
+    return config.model_copy(update={"places": places, "base_model": base})
+
+
+def _with_overrides(values: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    for dotted_key, value in overrides.items():
+        *parents, last = dotted_key.split(".")
+        here = values = dict(values)
+        for parent in parents:
+            inner = here.get(parent)
+            here[parent] = dict(inner) if isinstance(inner, dict) else {}
+            here = here[parent]
+        here[last] = value
+    return values

@@ -1,0 +1,36 @@
+"""How processes of a pipeline talk to its Prefect server. No Prefect import: it reads its settings when imported."""
+
+from __future__ import annotations
+
+import httpx
+
+from flows.config import PipelineConfig
+from infra.errors import UserError
+
+
+def prefect_environment(config: PipelineConfig) -> dict[str, str]:
+    """Environment of every process that uses Prefect. To be set before Prefect is imported."""
+    return {
+        "PREFECT_API_URL": config.places.prefect_api,
+        "PREFECT_HOME": str(config.places.home_dir / "prefect"),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
+        # No pickle: what a task returns is kept as JSON.
+        "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
+        "DO_NOT_TRACK": "1",
+    }
+
+
+def require_prefect(config: PipelineConfig) -> None:
+    """Raise a UserError unless the pipeline's Prefect server answers."""
+    url = config.places.prefect_api
+    try:
+        answer = httpx.get(f"{url}/health", timeout=10.0, trust_env=False)
+    except httpx.HTTPError as error:
+        raise UserError(
+            f"no Prefect server answers at {url} ({type(error).__name__}); start the stack with `ratchet up`, "
+            "or set places.prefect_api_url to a server you run"
+        ) from None
+    if not answer.is_success:
+        raise UserError(f"{url} answered {answer.status_code}, expected a Prefect API; see places.prefect_api_url")
