@@ -1,4 +1,4 @@
-"""Turn what pydantic says about a config into lines for people: where, what was got, what was expected, what was meant."""
+"""Turn what pydantic says about a config into lines for people: where, what was got, what was expected."""
 
 from __future__ import annotations
 

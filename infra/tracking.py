@@ -1,0 +1,339 @@
+"""Write what happened in a night to MLflow, without the night ever depending on MLflow.
+
+Every call appends one operation to a journal file first and then tries to send what the journal holds, in order. While
+MLflow is down the journal grows and the night goes on; the next call, or the next night, sends the rest. Operations may
+be sent twice after a crash and change nothing then: runs are found by their key before they are made, equal parameters
+and metric points are one, artifacts replace themselves.
+
+The only other files that know mlflow are deploy/registry.py and feedback/sources/mlflow_traces.py.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from infra.artifact import atomic_write, canonical_json
+from infra.errors import Unavailable
+from infra.settings import Config
+
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
+
+log = logging.getLogger(__name__)
+
+KEY_TAG = "ratchet.key"
+_BATCH = 900  # metric points in one request; the server's limit is 1,000
+
+
+class Point(Config):
+    """One measured value of a curve."""
+
+    name: str
+    """Metric, such as train.loss."""
+    value: float
+    """The value; NaN and infinities are left out when sent."""
+    step: int = 0
+    """Position on the curve."""
+    at_ms: int
+    """When it was measured, milliseconds since 1970. Part of the point's identity: send the same one again."""
+
+
+class Operation(Config):
+    """One line of the journal."""
+
+    kind: Literal["run", "params", "tags", "points", "dataset", "artifact", "finish"]
+    """What is to be done."""
+    run: str
+    """Key of the run it is done to."""
+    body: Mapping[str, Any]
+    """The arguments."""
+
+
+class Tracker:
+    """The runs of one pipeline's experiment, addressed by keys of our own (``night/…``, ``night/…/recipe/stage``)."""
+
+    def __init__(self, *, url: str, experiment: str, journal: Path, pause_seconds: float = 30.0) -> None:
+        """``journal`` is the file operations go to first; ``pause_seconds`` the pause after MLflow did not answer."""
+        self.url = url.rstrip("/")
+        self.experiment = experiment
+        self.journal = journal
+        self.pause_seconds = pause_seconds
+        self._not_before = 0.0
+        self._warned = False
+        self._client: MlflowClient | None = None
+        self._experiment_id: str | None = None
+        self._runs: dict[str, str] | None = None
+
+    # --- what a caller says ----------------------------------------------------------------------------------------
+
+    def run(self, key: str, *, name: str, parent: str | None = None, tags: Mapping[str, str] | None = None) -> None:
+        """Open the run called ``key``, or go on with it when it exists; nested below ``parent`` (a key)."""
+        at = int(time.time() * 1000)
+        self._do("run", key, {"name": name, "parent": parent, "tags": dict(tags or {}), "at_ms": at})
+
+    def params(self, key: str, values: Mapping[str, Any]) -> None:
+        """Parameters, flattened with dots; what MLflow has under another value stays as it is."""
+        flat = dict(_flat(values))
+        if flat:
+            self._do("params", key, flat)
+
+    def tags(self, key: str, values: Mapping[str, str]) -> None:
+        """Set or replace tags."""
+        if values:
+            self._do("tags", key, dict(values))
+
+    def points(self, key: str, points: Iterable[Point]) -> None:
+        """Points of curves, any number."""
+        rows = [point.model_dump() for point in points if abs(point.value) < float("inf")]
+        if rows:
+            self._do("points", key, {"points": rows})
+
+    def metrics(self, key: str, values: Mapping[str, float], *, step: int = 0) -> None:
+        """Single values, measured now."""
+        at = int(time.time() * 1000)
+        self.points(key, [Point(name=name, value=value, step=step, at_ms=at) for name, value in values.items()])
+
+    def dataset(self, key: str, *, name: str, digest: str, source: str, context: str, rows: Mapping[str, int]) -> None:
+        """A dataset that the run used; ``rows`` is its profile (part or shape to count)."""
+        body = {"name": name, "digest": digest[:36], "source": source, "context": context, "rows": dict(rows)}
+        self._do("dataset", key, body)
+
+    def artifact(self, key: str, path: Path, folder: str | None = None) -> None:
+        """A file, or the content of a folder, copied into the run's artifacts."""
+        self._do("artifact", key, {"path": str(path.absolute()), "folder": folder})
+
+    def finish(self, key: str, status: Literal["FINISHED", "FAILED", "KILLED"] = "FINISHED") -> None:
+        """Close the run."""
+        self._do("finish", key, {"status": status, "at_ms": int(time.time() * 1000)})
+
+    def url_of(self, key: str) -> str | None:
+        """Address of the run's page, or None while MLflow has not got it yet."""
+        run = self._known_runs().get(key)
+        return None if run is None else f"{self.url}/#/experiments/{self._known_runs()['']}/runs/{run}"
+
+    def run_id(self, key: str) -> str | None:
+        """MLflow's id of the run, or None while MLflow has not got it yet."""
+        return self._known_runs().get(key)
+
+    # --- journal and sending ---------------------------------------------------------------------------------------
+
+    def _do(self, kind: str, run: str, body: Mapping[str, Any]) -> None:
+        operation = Operation.model_validate({"kind": kind, "run": run, "body": body})
+        with self._locked(), self.journal.open("a", encoding="utf-8") as file:
+            file.write(canonical_json(operation) + "\n")
+        self.send()
+
+    def send(self, *, now: bool = False) -> int:
+        """Send what the journal holds; the number of operations that still wait. Never raises for MLflow's sake.
+
+        After a failure nothing is tried for a while (``now`` tries at once), so that a night does not crawl.
+        """
+        with self._locked():
+            sent, waiting = self.pending()
+            if not waiting or (not now and time.monotonic() < self._not_before):
+                return len(waiting)
+            for done, operation in enumerate(waiting):
+                try:
+                    self._send_one(operation)
+                except Unavailable as error:
+                    self._not_before = time.monotonic() + self.pause_seconds
+                    if not self._warned:
+                        log.warning(
+                            "MLflow at %s does not answer (%s): the night goes on, what it has to say waits in %s",
+                            *(self.url, error, self.journal),
+                        )
+                    self._warned = True
+                    return len(waiting) - done
+                sent += 1
+                atomic_write(self._offset_file, str(sent))
+            if self._warned:
+                log.warning("MLflow at %s answers again: everything that waited was sent", self.url)
+            self._warned = False
+            return 0
+
+    def pending(self) -> tuple[int, list[Operation]]:
+        """How many operations were sent, and those that wait."""
+        try:
+            lines = self.journal.read_text(encoding="utf-8").split("\n")[:-1]
+        except FileNotFoundError:
+            return 0, []
+        sent = int(self._offset_file.read_text()) if self._offset_file.exists() else 0
+        waiting = []
+        for line in lines[sent:]:
+            try:
+                waiting.append(Operation.model_validate_json(line))
+            except ValueError:
+                # A line cut by a crash in the middle of a write: what it said is said again by the resumed night.
+                waiting.append(Operation(kind="tags", run="", body={}))
+        return sent, waiting
+
+    @property
+    def _offset_file(self) -> Path:
+        return self.journal.with_suffix(".sent")
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        self.journal.parent.mkdir(parents=True, exist_ok=True)
+        with self.journal.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def _known_runs(self) -> dict[str, str]:
+        if self._runs is None:
+            file = self.journal.with_suffix(".runs")
+            self._runs = json.loads(file.read_text()) if file.exists() else {}
+        return self._runs
+
+    def _remember(self, key: str, run_id: str) -> None:
+        runs = self._known_runs()
+        runs[key] = run_id
+        atomic_write(self.journal.with_suffix(".runs"), json.dumps(runs))
+
+    def _send_one(self, operation: Operation) -> None:
+        from mlflow.exceptions import MlflowException, RestException
+        from requests.exceptions import RequestException
+
+        try:
+            client = self._connected()
+            if operation.run:
+                self._apply(client, operation)
+        except RestException as error:
+            if error.error_code in ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED"):
+                raise Unavailable(_line(error)) from error
+            self._refused(operation, error)
+        except (MlflowException, RequestException, ConnectionError) as error:
+            # MLflow wraps a lost connection, a time-out and a 5xx of a proxy in its plain exception, told by its text.
+            lost = "failed with exception" in str(error) or "error code 5" in str(error)
+            if not lost and isinstance(error, MlflowException):
+                self._refused(operation, error)
+                return
+            raise Unavailable(_line(error)) from error
+        except OSError as error:  # an artifact that was there when it was named and is gone now
+            self._refused(operation, error)
+
+    def _refused(self, operation: Operation, error: Exception) -> None:
+        log.warning("MLflow refused %s of run %s, which is left out: %s", operation.kind, operation.run, _line(error))
+
+    def _connected(self) -> MlflowClient:
+        if self._client is None:
+            # Short patience: the journal is our retry, and a night must not hang on a server that is down.
+            for name, value in {
+                "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+                "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+                "MLFLOW_DISABLE_TELEMETRY": "true",
+                "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+                "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+            }.items():
+                os.environ.setdefault(name, value)
+            from mlflow.tracking import MlflowClient
+
+            self._client = MlflowClient(tracking_uri=self.url)
+        if self._experiment_id is None:
+            self._experiment_id = self._find_experiment(self._client)
+            self._remember("", self._experiment_id)
+        return self._client
+
+    def _find_experiment(self, client: MlflowClient) -> str:
+        from mlflow.exceptions import RestException
+
+        found = client.get_experiment_by_name(self.experiment)
+        if found is None:
+            try:
+                return str(client.create_experiment(self.experiment))
+            except RestException:
+                found = client.get_experiment_by_name(self.experiment)
+                if found is None:
+                    raise
+        return str(found.experiment_id)
+
+    def _apply(self, client: MlflowClient, operation: Operation) -> None:
+        from mlflow.entities import Metric, Param, RunTag
+
+        body = operation.body
+        if operation.kind == "run":
+            self._open_run(client, operation.run, body)
+            return
+        run_id = self._known_runs().get(operation.run) or self._find_run(client, operation.run)
+        if run_id is None:
+            log.warning("no MLflow run %s to write %s to: left out", operation.run, operation.kind)
+        elif operation.kind == "params":
+            client.log_batch(run_id, params=[Param(name, str(value)[:6000]) for name, value in body.items()])
+        elif operation.kind == "tags":
+            client.log_batch(run_id, tags=[RunTag(name, str(value)) for name, value in body.items()])
+        elif operation.kind == "points":
+            metrics = [Metric(p["name"], p["value"], p["at_ms"], p["step"]) for p in body["points"]]
+            for start in range(0, len(metrics), _BATCH):
+                client.log_batch(run_id, metrics=metrics[start : start + _BATCH])
+        elif operation.kind == "dataset":
+            self._log_dataset(client, run_id, body)
+        elif operation.kind == "artifact":
+            path = Path(body["path"])
+            (client.log_artifacts if path.is_dir() else client.log_artifact)(run_id, str(path), body["folder"])
+        else:
+            client.set_terminated(run_id, body["status"], body["at_ms"])
+
+    def _open_run(self, client: MlflowClient, key: str, body: Mapping[str, Any]) -> None:
+        run_id = self._known_runs().get(key) or self._find_run(client, key)
+        if run_id is not None:
+            client.update_run(run_id, "RUNNING")
+            return
+        tags = {**body["tags"], KEY_TAG: key}
+        if body["parent"] is not None:
+            parent = self._known_runs().get(body["parent"]) or self._find_run(client, body["parent"])
+            if parent is not None:
+                tags["mlflow.parentRunId"] = parent
+        run = client.create_run(str(self._experiment_id), body["at_ms"], tags, body["name"])
+        self._remember(key, run.info.run_id)
+
+    def _find_run(self, client: MlflowClient, key: str) -> str | None:
+        found = client.search_runs([str(self._experiment_id)], f"tags.`{KEY_TAG}` = '{key}'", max_results=1)
+        if not found:
+            return None
+        self._remember(key, found[0].info.run_id)
+        return str(found[0].info.run_id)
+
+    def _log_dataset(self, client: MlflowClient, run_id: str, body: Mapping[str, Any]) -> None:
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        dataset = Dataset(
+            name=body["name"],
+            digest=body["digest"],
+            source_type="local",
+            source=json.dumps({"uri": body["source"]}),
+            profile=json.dumps(body["rows"]),
+        )
+        tag = InputTag("mlflow.data.context", body["context"])
+        client.log_inputs(run_id, [DatasetInput(dataset=dataset, tags=[tag])])
+
+
+def send_leftovers(folder: Path, *, url: str, experiment: str) -> int:
+    """Send every journal below ``folder`` that earlier nights could not send; how many operations still wait."""
+    waiting = 0
+    for journal in sorted(folder.glob("*/tracking.jsonl")):
+        tracker = Tracker(url=url, experiment=experiment, journal=journal)
+        if tracker.pending()[1]:
+            waiting += tracker.send(now=True)
+            if waiting:
+                break
+    return waiting
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{name}.")
+        elif value is not None:
+            yield f"{prefix}{name}", value if isinstance(value, str) else canonical_json(value)
+
+
+def _line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
