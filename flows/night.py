@@ -1,0 +1,225 @@
+"""What a night has done so far, on disk, so that it can be killed at any moment and taken up again.
+
+A night is a folder ``nights/<night id>/`` with ``night.json`` in it: what was asked, the config it began with, and the
+result of every step that is finished. Steps are safe to run twice (they are keyed or idempotent by themselves); what is
+written here saves the work and makes the rest of the night see the same values. Taking a night up again uses the config
+it began with, so its snapshot, its stage keys and its verdict cannot change under it.
+
+One night at a time per tenant: an advisory lock on a file, which the system lets go of when the process dies.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import IO, Any, Literal, TypeVar
+
+from pydantic import TypeAdapter
+
+from flows.config import PipelineConfig
+from flows.request import NightRequest
+from infra.artifact import atomic_write
+from infra.database import now
+from infra.errors import NotFound, UserError
+from infra.settings import Config
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+NightState = Literal["running", "done", "failed", "abandoned"]
+
+
+class NightFile(Config):
+    """The content of ``night.json``."""
+
+    night_id: str
+    """Name of the night: its start in UTC, and the tenant."""
+    tenant: str
+    """Whose night it is."""
+    request: NightRequest
+    """What was asked for."""
+    config: Mapping[str, Any]
+    """The config the night began with; places are read anew when it is taken up again."""
+    state: NightState = "running"
+    """``running`` also when its process died: the next run takes it up."""
+    attempts: int = 1
+    """How many processes have worked on it."""
+    flow_runs: tuple[str, ...] = ()
+    """Ids of the Prefect flow runs that worked on it."""
+    started_at: datetime
+    """When it began."""
+    finished_at: datetime | None = None
+    """When it was closed."""
+    steps: Mapping[str, Any] = {}
+    """Step to its result."""
+    outcome: str = ""
+    """How it ended, in one sentence."""
+
+
+class Night:
+    """A night that this process holds the lock of."""
+
+    def __init__(self, folder: Path, file: NightFile, config: PipelineConfig) -> None:
+        self.folder = folder
+        self.file = file
+        self.config = config
+
+    @property
+    def night_id(self) -> str:
+        return self.file.night_id
+
+    @property
+    def tenant(self) -> str:
+        return self.file.tenant
+
+    @property
+    def request(self) -> NightRequest:
+        return self.file.request
+
+    def once(self, step: str, kind: type[T], make: Callable[[], T]) -> T:
+        """The result of ``step``: the one remembered, or that of ``make``, remembered before it is returned."""
+        adapter: TypeAdapter[T] = TypeAdapter(kind)
+        if step in self.file.steps:
+            log.info("%s: done before, taken from the night's record", step)
+            return adapter.validate_python(_from_json(adapter, self.file.steps[step]))
+        result = make()
+        self._write(steps={**self.file.steps, step: adapter.dump_python(result, mode="json")})
+        return result
+
+    def has(self, step: str) -> bool:
+        """Whether a step is finished."""
+        return step in self.file.steps
+
+    def note_flow_run(self, flow_run_id: str) -> None:
+        """Remember which Prefect run works on this night."""
+        if flow_run_id not in self.file.flow_runs:
+            self._write(flow_runs=(*self.file.flow_runs, flow_run_id))
+
+    def close(self, state: NightState, outcome: str) -> None:
+        """Close the night: it is never taken up again."""
+        self._write(state=state, outcome=outcome, finished_at=now())
+
+    def _write(self, **changes: Any) -> None:
+        self.file = self.file.model_copy(update=changes)
+        atomic_write(self.folder / "night.json", self.file.model_dump_json(indent=2))
+
+
+def _from_json(adapter: TypeAdapter[T], value: Any) -> T:
+    return adapter.validate_json(json.dumps(value))
+
+
+@contextmanager
+def open_night(config: PipelineConfig, request: NightRequest) -> Iterator[Night]:
+    """Take up the tenant's interrupted night, or begin a new one; hold the tenant's lock meanwhile.
+
+    Raises:
+        UserError: another process works on a night of this tenant.
+    """
+    tenant = _tenant(config, request)
+    nights = config.places.nights_dir
+    with _locked(nights / f"{tenant}.lock", tenant):
+        night = None if request.dry_run else _take_up(config, request, tenant)
+        yield night or _begin(config, request, tenant)
+
+
+def read_night(config: PipelineConfig, night_id: str) -> NightFile:
+    """The record of a night.
+
+    Raises:
+        NotFound: there is none of that name.
+    """
+    file = config.places.nights_dir / night_id / "night.json"
+    if not file.exists():
+        raise NotFound(f"no night {night_id!r} in {config.places.nights_dir}; `ratchet status` names the last ones")
+    return NightFile.model_validate_json(file.read_text())
+
+
+def nights_of(config: PipelineConfig, tenant: str) -> list[NightFile]:
+    """All nights of a tenant, oldest first."""
+    files = sorted(config.places.nights_dir.glob("*/night.json"))
+    nights = [NightFile.model_validate_json(file.read_text()) for file in files]
+    return sorted((night for night in nights if night.tenant == tenant), key=lambda night: night.started_at)
+
+
+def _tenant(config: PipelineConfig, request: NightRequest) -> str:
+    if request.tenant is None and len(config.tenants) == 1:
+        return config.tenants[0]
+    if request.tenant not in config.tenants:
+        raise UserError(f"got tenant {request.tenant!r}, expected one of {', '.join(config.tenants)}")
+    return request.tenant
+
+
+@contextmanager
+def _locked(path: Path, tenant: str) -> Iterator[None]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"a night of tenant {tenant!r} is running already ({_holder(lock)}); wait for it, or stop that process"
+            ) from None
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()}, since {now():%Y-%m-%d %H:%M:%S} UTC")
+        lock.flush()
+        yield
+
+
+def _holder(lock: IO[str]) -> str:
+    lock.seek(0)
+    return lock.read().strip() or "process unknown"
+
+
+def _begin(config: PipelineConfig, request: NightRequest, tenant: str) -> Night:
+    started = now()
+    stem = f"{started:%Y%m%d-%H%M%S}-{tenant}"
+    names = (stem if attempt == 0 else f"{stem}-{attempt + 1}" for attempt in range(1000))
+    night_id = next(name for name in names if not (config.places.nights_dir / name).exists())
+    if request.dry_run:
+        # A dry run leaves no night behind: nothing to take up, nothing to count.
+        night_id = f"dry-{night_id}"
+    file = NightFile(
+        night_id=night_id,
+        tenant=tenant,
+        request=request,
+        config=config.model_dump(mode="json"),
+        started_at=started,
+    )
+    night = Night(config.places.nights_dir / night_id, file, config)
+    if not request.dry_run:
+        night._write()
+    return night
+
+
+def _take_up(config: PipelineConfig, request: NightRequest, tenant: str) -> Night | None:
+    """The last night of the tenant when it was interrupted and may go on; older unfinished ones are closed."""
+    unfinished = [night for night in nights_of(config, tenant) if night.state == "running"]
+    for file in unfinished:
+        night = Night(config.places.nights_dir / file.night_id, file, config)
+        reason = _why_not(config, request, file)
+        if file is unfinished[-1] and reason is None:
+            began_with = PipelineConfig.model_validate({**file.config, "places": config.places.model_dump(mode="json")})
+            night.config = began_with
+            night._write(attempts=file.attempts + 1)
+            done = ", ".join(file.steps) or "nothing yet"
+            log.warning("night %s was interrupted; it is taken up again (done so far: %s)", file.night_id, done)
+            return night
+        night.close("abandoned", reason or "a later night was begun")
+        log.warning("night %s is closed: %s", file.night_id, night.file.outcome)
+    return None
+
+
+def _why_not(config: PipelineConfig, request: NightRequest, file: NightFile) -> str | None:
+    if request.fresh:
+        return "a fresh night was asked for"
+    if now() - file.started_at > timedelta(hours=config.schedule.resume_hours):
+        return f"it began more than {config.schedule.resume_hours:g} hours ago"
+    if file.attempts >= config.schedule.attempts:
+        return f"it was tried {file.attempts} times"
+    return None

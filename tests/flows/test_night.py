@@ -1,0 +1,132 @@
+"""The record of a night: taken up after a kill with what it knew, one at a time, closed when it is too old."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from flows.config import PipelineConfig
+from flows.night import nights_of, open_night, read_night
+from flows.request import NightRequest
+from infra.artifact import atomic_write
+from infra.errors import NotFound, UserError
+from infra.settings import Config, Places
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+class Result(Config):
+    value: int
+    """A number."""
+
+
+def pipeline(home: Path, **changes: object) -> PipelineConfig:
+    return PipelineConfig(pipeline="test", places=Places(home=home)).model_copy(update=changes)
+
+
+def test_a_finished_step_is_not_done_again_when_the_night_is_taken_up(tmp_path: Path) -> None:
+    config = pipeline(tmp_path)
+    calls: list[int] = []
+
+    def make() -> Result:
+        calls.append(1)
+        return Result(value=len(calls))
+
+    with open_night(config, NightRequest()) as night:
+        first = night.once("one", Result, make)
+        name = night.night_id
+    with open_night(config, NightRequest()) as night:
+        assert night.night_id == name
+        assert night.file.attempts == 2
+        assert night.once("one", Result, make) == first
+    assert calls == [1]
+
+
+def test_a_night_taken_up_keeps_the_config_and_request_it_began_with(tmp_path: Path) -> None:
+    with open_night(pipeline(tmp_path, base_model="one"), NightRequest(note="first")):
+        pass
+    with open_night(pipeline(tmp_path, base_model="two"), NightRequest(note="second")) as night:
+        assert (night.config.base_model, night.request.note) == ("one", "first")
+
+
+def test_a_closed_night_is_not_taken_up(tmp_path: Path) -> None:
+    config = pipeline(tmp_path)
+    with open_night(config, NightRequest()) as night:
+        night.close("done", "nothing new")
+        name = night.night_id
+    with open_night(config, NightRequest()) as night:
+        assert night.night_id != name
+    assert read_night(config, name).outcome == "nothing new"
+
+
+@pytest.mark.parametrize("why", ["old", "attempts", "fresh"])
+def test_a_night_that_may_not_go_on_is_closed_and_says_why(tmp_path: Path, why: str) -> None:
+    config = pipeline(tmp_path)
+    with open_night(config, NightRequest()) as night:
+        name = night.night_id
+        update = {
+            "old": {"started_at": night.file.started_at - timedelta(hours=21)},
+            "attempts": {"attempts": 3},
+            "fresh": {},
+        }[why]
+        atomic_write(night.folder / "night.json", night.file.model_copy(update=update).model_dump_json())
+    with open_night(config, NightRequest(fresh=why == "fresh")) as night:
+        assert night.night_id != name
+    closed = read_night(config, name)
+    assert closed.state == "abandoned"
+    expected = {"old": "20 hours ago", "attempts": "tried 3 times", "fresh": "fresh night"}[why]
+    assert expected in closed.outcome
+
+
+def test_a_dry_run_leaves_nothing_and_takes_up_nothing(tmp_path: Path) -> None:
+    config = pipeline(tmp_path)
+    with open_night(config, NightRequest()) as night:
+        name = night.night_id
+    with open_night(config, NightRequest(dry_run=True)) as night:
+        assert night.night_id != name
+    assert [file.night_id for file in nights_of(config, "default")] == [name]
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from flows.night import open_night
+from flows.request import NightRequest
+from tests.flows.test_night import pipeline
+with open_night(pipeline(Path(sys.argv[1])), NightRequest()) as night:
+    print(night.night_id, flush=True)
+    time.sleep(600)
+"""
+
+
+def test_one_night_at_a_time_and_the_lock_dies_with_its_process(tmp_path: Path) -> None:
+    argv = [sys.executable, "-c", HOLD, str(tmp_path)]
+    with subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        name = holder.stdout.readline().strip()
+        refused = pytest.raises(UserError, match=rf"is running already \(process {holder.pid}, since")
+        with refused, open_night(pipeline(tmp_path), NightRequest()):
+            pass
+        os.kill(holder.pid, signal.SIGKILL)
+        holder.wait()
+    with open_night(pipeline(tmp_path), NightRequest()) as night:
+        assert night.night_id == name
+
+
+def test_tenants_run_beside_each_other(tmp_path: Path) -> None:
+    config = pipeline(tmp_path, tenants=("a", "b"))
+    with open_night(config, NightRequest(tenant="a")) as one, open_night(config, NightRequest(tenant="b")) as two:
+        assert one.night_id != two.night_id
+    with pytest.raises(UserError, match="expected one of a, b"), open_night(config, NightRequest()):
+        pass
+
+
+def test_an_unknown_night_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(NotFound, match="no night 'x'"):
+        read_night(pipeline(tmp_path), "x")
