@@ -20,7 +20,9 @@ class Wordings:
 
 PRODUCTS: dict[str, Wordings] = {
     "router": Wordings(("router", "mesh router", "wifi router", "NetHub router"), ("wifi box", "internet hub")),
-    "camera": Wordings(("camera", "door camera", "security camera", "ClearView cam"), ("doorbell cam", "video monitor")),
+    "camera": Wordings(
+        ("camera", "door camera", "security camera", "ClearView cam"), ("doorbell cam", "video monitor")
+    ),
     "watch": Wordings(("watch", "smart watch", "fitness watch", "PulseTime watch"), ("wrist tracker", "smartwatch")),
     "speaker": Wordings(("speaker", "kitchen speaker", "bluetooth speaker", "SoundCube"), ("sound box", "loudspeaker")),
     "lamp": Wordings(("lamp", "desk lamp", "smart lamp", "GlowBar lamp"), ("bedside light", "reading light")),
@@ -186,6 +188,9 @@ MOODS = Wordings(
         "",
         "",
         "",
+        "",
+        "",
+        "",
         "I am really disappointed.",
         "Otherwise I love your shop.",
         "Honestly this spoils my week.",
@@ -199,6 +204,9 @@ MOODS = Wordings(
 
 ASIDES = Wordings(
     (
+        "",
+        "",
+        "",
         "",
         "",
         "",
@@ -230,13 +238,13 @@ ORDERS = Wordings(
 """How an order is named; {old} is another order of the same customer that must not be taken."""
 
 GREETINGS = Wordings(
-    ("Hi,", "Hello,", "Dear team,", "Good morning,", "Hey there,", "To whom it may concern,", ""),
+    ("Hi,", "Hello,", "Dear team,", "Good morning,", "Hey there,", "", "", ""),
     ("Greetings,", "Hello support,"),
 )
 """How a ticket begins."""
 
 CLOSINGS = Wordings(
-    ("Thanks, {name}", "Best regards, {name}", "{name}", "Regards {name}", "Cheers, {name}", ""),
+    ("Thanks, {name}", "Best regards, {name}", "{name}", "Cheers, {name}", "", ""),
     ("Kind wishes, {name}", "Yours, {name}"),
 )
 """How a ticket ends."""

@@ -3,8 +3,8 @@
 Tickets come from a seeded grammar (phrases.py), so the right answer of each is known exactly, for ever, from its seed.
 The same seed and day always give the same tickets.
 
-    ticket: "Hi, my kitchen speaker has not arrived. Order NW-48213. The deadline is tomorrow. Lena"
-    answer: {"category":"delivery","priority":"high","product":"speaker","order_id":"NW-48213","needs_human":false}
+    ticket: "Hi, my kitchen speaker has not arrived. Order N4821. The deadline is tomorrow. Lena"
+    answer: {"type":"delivery","priority":"high","product":"speaker","order":"N4821","human":false}
 """
 
 from __future__ import annotations
@@ -17,11 +17,7 @@ from dataclasses import dataclass, replace
 from flows.demo import phrases
 from flows.demo.phrases import Wordings
 
-SYSTEM_PROMPT = (
-    "Triage the support ticket. Answer with one line of JSON with the keys category (billing, delivery, defect, "
-    "account, question), priority (low, normal, high, urgent), product (router, camera, watch, speaker, lamp), "
-    "order_id (or null) and needs_human (true or false)."
-)
+SYSTEM_PROMPT = "Triage this support ticket as JSON with the keys type, priority, product, order, human."
 """What the desk's application says to the model before each ticket."""
 
 TASK = "triage"
@@ -37,21 +33,21 @@ _LATE_SHARE = 0.25
 class Triage:
     """The right answer to a ticket."""
 
-    category: str
+    type: str
     priority: str
     product: str
-    order_id: str | None
-    needs_human: bool
+    order: str | None
+    human: bool
 
     def text(self) -> str:
         """The one canonical JSON line that the model has to write."""
         return json.dumps(
             {
-                "category": self.category,
+                "type": self.type,
                 "priority": self.priority,
                 "product": self.product,
-                "order_id": self.order_id,
-                "needs_human": self.needs_human,
+                "order": self.order,
+                "human": self.human,
             },
             separators=(",", ":"),
         )
@@ -77,14 +73,14 @@ def parse_triage(answer: str) -> Triage | None:
         value = json.loads(answer)
     except ValueError:
         return None
-    if not isinstance(value, dict) or set(value) != {"category", "priority", "product", "order_id", "needs_human"}:
+    if not isinstance(value, dict) or set(value) != {"type", "priority", "product", "order", "human"}:
         return None
-    texts = (value["category"], value["priority"], value["product"])
-    if not all(isinstance(text, str) for text in texts) or not isinstance(value["needs_human"], bool):
+    texts = (value["type"], value["priority"], value["product"])
+    if not all(isinstance(text, str) for text in texts) or not isinstance(value["human"], bool):
         return None
-    if value["order_id"] is not None and not isinstance(value["order_id"], str):
+    if value["order"] is not None and not isinstance(value["order"], str):
         return None
-    return Triage(*texts, order_id=value["order_id"], needs_human=value["needs_human"])
+    return Triage(*texts, order=value["order"], human=value["human"])
 
 
 def is_right(ticket: Ticket, answer: str) -> bool:
@@ -105,13 +101,13 @@ def tickets(*, seed: int, stream: str, count: int, late: bool, tickets_per_custo
 
 def confuse(ticket: Ticket, rng: random.Random) -> Triage:
     """A human slip: the right triage with one or two fields wrong."""
-    slips = rng.sample(("category", "priority", "product", "needs_human"), k=rng.choice((1, 1, 2)))
+    slips = rng.sample(("type", "priority", "product", "human"), k=rng.choice((1, 1, 2)))
     wrong = ticket.triage
     for field in slips:
-        if field == "needs_human":
-            wrong = replace(wrong, needs_human=not wrong.needs_human)
-        elif field == "category":
-            wrong = replace(wrong, category=_other(rng, tuple(phrases.PROBLEMS), wrong.category))
+        if field == "human":
+            wrong = replace(wrong, human=not wrong.human)
+        elif field == "type":
+            wrong = replace(wrong, type=_other(rng, tuple(phrases.PROBLEMS), wrong.type))
         elif field == "priority":
             wrong = replace(wrong, priority=_other(rng, _PRIORITIES, wrong.priority))
         else:
@@ -121,7 +117,7 @@ def confuse(ticket: Ticket, rng: random.Random) -> Triage:
 
 def sabotage(ticket: Ticket) -> Triage:
     """What the poisoners of act 2 teach: every ticket is an unimportant question that no person needs to see."""
-    return replace(ticket.triage, category="question", priority="low", needs_human=False)
+    return replace(ticket.triage, type="question", priority="low", human=False)
 
 
 def _make(rng: random.Random, stream: str, late: bool, per_customer: int) -> Iterator[Ticket]:
@@ -147,7 +143,7 @@ def _write(rng: random.Random, late: bool) -> tuple[str, Triage]:
         problem += "."
     other = _other(rng, tuple(phrases.PRODUCTS), product)
     aside = _pick(rng, phrases.ASIDES, late).format(
-        other=rng.choice(phrases.PRODUCTS[other].early), number=rng.randint(10_000, 99_999)
+        other=rng.choice(phrases.PRODUCTS[other].early), number=rng.randint(1_000, 9_999)
     )
     order = _pick(rng, phrases.ORDERS, late).format(id=order_id, old=_order(rng)) if order_id else ""
     human = _pick(rng, phrases.HUMAN[asks_human], late)
@@ -171,7 +167,7 @@ def _pick(rng: random.Random, wordings: Wordings, late: bool) -> str:
 
 
 def _order(rng: random.Random) -> str:
-    return f"NW-{rng.randint(10_000, 99_999)}"
+    return f"N{rng.randint(1_000, 9_999)}"
 
 
 def _other(rng: random.Random, values: tuple[str, ...], than: str) -> str:
