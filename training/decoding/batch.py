@@ -1,0 +1,421 @@
+"""The running batch: requests join between steps, each goes through its own adapter, finished ones leave.
+
+A *lane* is one loaded model with its cache rows. All plain LoRA adapters share the base's lane; a whole model, and an
+adapter that cannot share, has a lane of its own.
+"""
+
+from __future__ import annotations
+
+import math
+import secrets
+from collections import OrderedDict, deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from infra.errors import UserError
+from training.decoding.lora import Routes
+from training.decoding.rows import KeyValueRows, Plan, Prefill
+from training.decoding.sampling import TextOfTokens, sample
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """One prompt to be continued."""
+
+    prompt_ids: tuple[int, ...]
+    """Tokens of the prompt, template included."""
+    request_id: str = ""
+    """Name of the request, unique in a batch. Default: one is made."""
+    adapter: str | None = None
+    """Name given to `attach` or `attach_model`; None asks the base."""
+    max_tokens: int = 256
+    """Most tokens to answer with; also bounded by the model's context length."""
+    temperature: float = 0.0
+    """0 takes the most probable token each time."""
+    top_p: float = 1.0
+    """Sample from the smallest set of tokens that holds this probability."""
+    seed: int | None = None
+    """Same seed, same draw. None draws anew each time."""
+    stop: tuple[str, ...] = ()
+    """The answer ends before any of these texts."""
+    stream: bool = False
+    """Whether `step` gives out text as it comes."""
+    logprobs: bool = False
+    """Whether to keep the log-probability of each token of the answer."""
+    prefix_len: int = 0
+    """How many leading tokens other requests are likely to share (a system prompt); they are computed once."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Completion:
+    """A finished answer."""
+
+    request_id: str
+    adapter: str | None
+    text: str
+    token_ids: tuple[int, ...]
+    """Tokens of the answer, the end-of-turn token included."""
+    finish_reason: str
+    """`stop`, `length`, or `cancelled`."""
+    prompt_tokens: int
+    completion_tokens: int
+    logprobs: tuple[float, ...] | None = None
+    """Natural logarithm of each token's probability at temperature 1."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one step did for one request."""
+
+    request_id: str
+    text: str
+    """New text that may be shown (only for `stream` requests)."""
+    completion: Completion | None
+    """Set when the request finished in this step."""
+
+
+@dataclass
+class Lane:
+    """One loaded model."""
+
+    model: Any
+    routes: Routes
+    adapters: set[str] = field(default_factory=set)
+    """Names served by this lane; plain LoRA adapters for the base's lane."""
+
+
+@dataclass
+class _Sequence:
+    request: Request
+    text: TextOfTokens
+    generator: torch.Generator | None
+    limit: int
+    row: int = -1
+    position: int = 0
+    """Tokens of this sequence in the cache."""
+    tokens: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    finish_reason: str | None = None
+
+
+class _Prefixes:
+    """Keys and values of shared beginnings, by adapter; the least recently used go first."""
+
+    def __init__(self, capacity: int = 64) -> None:
+        self._kept: OrderedDict[tuple[str | None, tuple[int, ...]], KeyValueRows | None] = OrderedDict()
+        self._capacity = capacity
+
+    def find(self, adapter: str | None, tokens: tuple[int, ...]) -> tuple[bool, KeyValueRows | None]:
+        """(seen before, what is kept). The first request with a beginning only leaves its mark."""
+        key = (adapter, tokens)
+        seen = key in self._kept
+        kept = self._kept.setdefault(key, None)
+        self._kept.move_to_end(key)
+        while len(self._kept) > self._capacity:
+            self._kept.popitem(last=False)
+        return seen, kept
+
+    def keep(self, adapter: str | None, tokens: tuple[int, ...], rows: KeyValueRows) -> None:
+        self._kept[(adapter, tokens)] = rows
+
+    def forget(self, adapter: str | None) -> None:
+        for key in [key for key in self._kept if key[0] == adapter]:
+            del self._kept[key]
+
+
+class Batch:
+    """Requests being answered together. Not thread-safe: one thread adds, steps and cancels.
+
+    Args:
+        lane_of: the lane that serves a name (None: the base); raises UserError for an unknown one.
+        max_size: most sequences in one pass; further ones wait in the order they came.
+        prefill_tokens: most prompt tokens taken into one step, so that new prompts delay running answers little.
+    """
+
+    def __init__(
+        self,
+        *,
+        lane_of: Any,
+        tokenizer: Any,
+        end_tokens: frozenset[int],
+        context_length: int,
+        device: torch.device,
+        max_size: int = 32,
+        prefill_tokens: int = 1024,
+    ) -> None:
+        self._lane_of = lane_of
+        self._tokenizer = tokenizer
+        self._end_tokens = end_tokens
+        self._context_length = context_length
+        self._device = device
+        self._max_size = max_size
+        self._prefill_tokens = prefill_tokens
+        self._waiting: deque[_Sequence] = deque()
+        self._running: dict[int, list[_Sequence]] = {}
+        self._lanes: dict[int, Lane] = {}
+        self._caches: dict[int, KeyValueRows] = {}
+        self._prefixes = _Prefixes()
+
+    def __len__(self) -> int:
+        """Requests that are running or waiting."""
+        return len(self._waiting) + sum(len(rows) for rows in self._running.values())
+
+    def add(self, request: Request) -> str:
+        """Let a request join at the next step.
+
+        Raises:
+            UserError: empty or too long a prompt, or an unknown adapter; the message is fit for the client.
+        """
+        count = len(request.prompt_ids)
+        if count == 0:
+            raise UserError("the prompt is empty; send at least one token")
+        if count >= self._context_length:
+            raise UserError(
+                f"the prompt has {count} tokens, but the model's context length is {self._context_length} tokens, "
+                "the answer included; send a shorter prompt"
+            )
+        self._lane_of(request.adapter)
+        if not request.request_id:
+            request = Request(**{**request.__dict__, "request_id": secrets.token_hex(8)})
+        generator = None
+        if request.temperature > 0:
+            generator = torch.Generator(device="cpu")
+            generator.manual_seed(request.seed if request.seed is not None else secrets.randbits(63))
+        limit = max(1, min(request.max_tokens, self._context_length - count))
+        text = TextOfTokens(self._tokenizer, request.stop)
+        self._waiting.append(_Sequence(request=request, text=text, generator=generator, limit=limit))
+        return request.request_id
+
+    @torch.inference_mode()
+    def cancel(self, request_id: str) -> Completion | None:
+        """Drop a request; what it had so far, or None when it is not (any more) in the batch."""
+        for sequence in self._waiting:
+            if sequence.request.request_id == request_id:
+                self._waiting.remove(sequence)
+                return self._completion(sequence, "cancelled")
+        for lane_id, rows in self._running.items():
+            for sequence in rows:
+                if sequence.request.request_id == request_id:
+                    self._release(lane_id, [sequence])
+                    return self._completion(sequence, "cancelled")
+        return None
+
+    def adapters_in_use(self) -> set[str | None]:
+        """Names that running or waiting requests go through."""
+        running = [sequence for rows in self._running.values() for sequence in rows]
+        return {sequence.request.adapter for sequence in [*self._waiting, *running]}
+
+    def forget(self, adapter: str | None) -> None:
+        """Drop what is kept for an adapter that is being taken away."""
+        self._prefixes.forget(adapter)
+        for lane_id, lane in list(self._lanes.items()):
+            if not self._running.get(lane_id) and adapter in lane.adapters and len(lane.adapters) == 1:
+                self._running.pop(lane_id, None)
+                self._caches.pop(lane_id, None)
+                del self._lanes[lane_id]
+
+    @torch.inference_mode()
+    def warm(self, adapter: str | None, tokens: Sequence[int]) -> None:
+        """Compute a shared beginning now, for the requests that will name it by their `prefix_len`."""
+        key = tuple(tokens)
+        if self._prefixes.find(adapter, key)[1] is None:
+            self._prefixes.keep(adapter, key, self._compute_prefix(adapter, key))
+
+    @torch.inference_mode()
+    def step(self) -> list[Step]:
+        """Take in waiting requests, continue every sequence by one token, and say what came of it."""
+        admitted = self._admit()
+        done: list[Step] = []
+        for lane_id in list(self._running):
+            if self._running[lane_id]:
+                done += self._step_lane(lane_id, admitted.get(lane_id, []))
+        return done
+
+    def _admit(self) -> dict[int, list[_Sequence]]:
+        admitted: dict[int, list[_Sequence]] = {}
+        size = sum(len(rows) for rows in self._running.values())
+        budget = self._prefill_tokens
+        while self._waiting and size < self._max_size:
+            cost = len(self._waiting[0].request.prompt_ids)
+            if cost > budget and admitted:
+                break
+            sequence = self._waiting.popleft()
+            lane = self._lane_of(sequence.request.adapter)
+            self._lanes[id(lane)] = lane
+            rows = self._running.setdefault(id(lane), [])
+            cache = self._caches.setdefault(id(lane), KeyValueRows())
+            sequence.row = len(rows)
+            rows.append(sequence)
+            # Room is made a little ahead: growing copies everything.
+            cache.reserve(len(rows), min(cost + sequence.limit, cost + 64))
+            sequence.position = self._use_prefix(cache, sequence)
+            admitted.setdefault(id(lane), []).append(sequence)
+            size += 1
+            budget -= cost - sequence.position
+        return admitted
+
+    def _use_prefix(self, cache: KeyValueRows, sequence: _Sequence) -> int:
+        request = sequence.request
+        length = min(request.prefix_len, len(request.prompt_ids) - 1)
+        if length < 8:
+            return 0
+        tokens = request.prompt_ids[:length]
+        seen, kept = self._prefixes.find(request.adapter, tokens)
+        if not seen:
+            return 0
+        if kept is None:
+            kept = self._compute_prefix(request.adapter, tokens)
+            self._prefixes.keep(request.adapter, tokens, kept)
+        cache.copy_from(kept, row=sequence.row, length=length)
+        return length
+
+    def _compute_prefix(self, adapter: str | None, tokens: tuple[int, ...]) -> KeyValueRows:
+        lane = self._lane_of(adapter)
+        rows = KeyValueRows(rows=1, positions=len(tokens))
+        lane.routes.segments = [(0, len(tokens), adapter)] if adapter is not None else []
+        plan = Plan(cache=rows, prefills=[Prefill(0, len(tokens), 0, 0)])
+        forward(lane.model, list(tokens), list(range(len(tokens))), [len(tokens) - 1], plan, self._device)
+        return rows
+
+    def _step_lane(self, lane_id: int, admitted: list[_Sequence]) -> list[Step]:
+        rows, cache, lane = self._running[lane_id], self._caches[lane_id], self._lanes[lane_id]
+        continued = rows[: len(rows) - len(admitted)]
+        cache.reserve(len(rows), max(sequence.position for sequence in rows) + 1)
+        tokens: list[int] = []
+        positions: list[int] = []
+        order = [0] * len(continued)
+        last = [0] * len(rows)
+        prefills: list[Prefill] = []
+        segments: list[tuple[int, int, str]] = []
+        # Tokens of one adapter lie together, so that each adapter is one slice of the flat pass.
+        for sequence in sorted(rows, key=lambda each: (each.request.adapter or "", each.row)):
+            begin = len(tokens)
+            if sequence.row < len(continued):
+                order[sequence.row] = begin
+                tokens.append(sequence.tokens[-1])
+                positions.append(sequence.position)
+                sequence.position += 1
+            else:
+                new = sequence.request.prompt_ids[sequence.position :]
+                tokens += new
+                positions += range(sequence.position, sequence.position + len(new))
+                prefills.append(Prefill(begin, len(tokens), sequence.row, sequence.position))
+                sequence.position += len(new)
+            last[sequence.row] = len(tokens) - 1
+            _extend(segments, begin, len(tokens), sequence.request.adapter)
+        lane.routes.segments = segments
+        plan = Plan(cache=cache, prefills=prefills)
+        if continued:
+            plan.positions = torch.tensor([sequence.position - 1 for sequence in continued], device=self._device)
+            plan.longest = max(sequence.position for sequence in continued)
+            if order != list(range(len(order))):
+                plan.order = torch.tensor(order, device=self._device)
+        logits = forward(lane.model, tokens, positions, last, plan, self._device)
+        steps = self._choose(rows, logits)
+        self._release(lane_id, [sequence for sequence in rows if sequence.finish_reason is not None])
+        return steps
+
+    def _choose(self, rows: list[_Sequence], logits: Tensor) -> list[Step]:
+        best = logits.argmax(dim=-1).tolist()
+        steps = []
+        for index, sequence in enumerate(rows):
+            request = sequence.request
+            token = best[index]
+            if sequence.generator is not None:
+                token = sample(
+                    logits[index].float().cpu(),
+                    temperature=request.temperature,
+                    top_p=request.top_p,
+                    generator=sequence.generator,
+                )
+            if request.logprobs:
+                value = float(torch.log_softmax(logits[index].float(), dim=-1)[token])
+                assert math.isfinite(value), f"the model gave log-probability {value}"
+                sequence.logprobs.append(value)
+            sequence.tokens.append(token)
+            text = ""
+            if token in self._end_tokens:
+                sequence.finish_reason = "stop"
+            else:
+                if request.stream or request.stop:
+                    text = sequence.text.push(token)
+                if sequence.text.stopped:
+                    sequence.finish_reason = "stop"
+                elif len(sequence.tokens) >= sequence.limit:
+                    sequence.finish_reason = "length"
+            completion = None
+            if sequence.finish_reason is not None:
+                if request.stream or request.stop:
+                    text += sequence.text.end()
+                completion = self._completion(sequence, sequence.finish_reason)
+            if completion is not None or text:
+                steps.append(Step(request.request_id, text if request.stream else "", completion))
+        return steps
+
+    def _completion(self, sequence: _Sequence, reason: str) -> Completion:
+        request, tokens = sequence.request, sequence.tokens
+        if request.stream or request.stop:
+            text = sequence.text.text
+        else:
+            body = [token for token in tokens if token not in self._end_tokens]
+            text = str(self._tokenizer.decode(body, skip_special_tokens=True))
+        return Completion(
+            request_id=request.request_id,
+            adapter=request.adapter,
+            text=text,
+            token_ids=tuple(tokens),
+            finish_reason=reason,
+            prompt_tokens=len(request.prompt_ids),
+            completion_tokens=len(tokens),
+            logprobs=tuple(sequence.logprobs) if request.logprobs else None,
+        )
+
+    def _release(self, lane_id: int, finished: list[_Sequence]) -> None:
+        rows, cache = self._running[lane_id], self._caches[lane_id]
+        for sequence in finished:
+            last = rows.pop()
+            if last is not sequence:
+                cache.move(last.row, sequence.row, last.position)
+                rows[sequence.row] = last
+                last.row = sequence.row
+
+
+def forward(
+    model: Any, tokens: list[int], positions: list[int], keep: Sequence[int], plan: Plan, device: torch.device
+) -> Tensor:
+    """One flat pass; returns the logits [len(keep), vocabulary] after the flat tokens `keep`."""
+    output = model(
+        input_ids=torch.tensor([tokens], device=device),
+        position_ids=torch.tensor([positions], device=device),
+        use_cache=False,
+        logits_to_keep=torch.tensor(keep, device=device),
+        plan=plan,
+    )
+    logits: Tensor = output.logits[0]
+    return logits
+
+
+def lanes_by_name(lanes: Mapping[str | None, Lane]) -> Any:
+    """A lookup for `Batch` over a live mapping, with an error fit for the client."""
+
+    def find(name: str | None) -> Lane:
+        try:
+            return lanes[name]
+        except KeyError:
+            known = ", ".join(sorted(str(each) for each in lanes if each is not None)) or "none"
+            raise UserError(f"adapter or model {name!r} is not loaded; loaded are: {known}") from None
+
+    return find
+
+
+def _extend(segments: list[tuple[int, int, str]], begin: int, end: int, adapter: str | None) -> None:
+    if adapter is None:
+        return
+    if segments and segments[-1][1] == begin and segments[-1][2] == adapter:
+        segments[-1] = (segments[-1][0], end, adapter)
+    else:
+        segments.append((begin, end, adapter))
