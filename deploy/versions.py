@@ -114,7 +114,7 @@ def list_versions(versions_dir: Path) -> list[str]:
 def _kind(folder: Path) -> Kind:
     for kind in ("adapter", "model"):
         if (folder / kind).is_dir():
-            return kind  # type: ignore[return-value]  # mypy widens the tuple's literals
+            return kind
     raise CorruptArtifact(f"{folder} holds neither adapter/ nor model/; expected one of them; run its stage again")
 
 

@@ -1,0 +1,56 @@
+"""One move of the ledger: its lines and the alert that tells people, in one transaction, decided anew when it lost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from sqlalchemy import Engine
+from sqlalchemy.exc import IntegrityError
+
+from deploy.ledger import Entry, Standing, append_in, current
+from infra.alerts import Alert, Severity, enqueue
+from infra.database import begin_write
+from infra.errors import Conflict
+
+
+def line_alert(
+    line: Entry, kind: str, severity: Severity, title: str, *, text: str = "", next_step: str = "`ratchet status`"
+) -> Alert:
+    """The alert of a line; a night tells of the same thing once."""
+    facts = line.model_dump(mode="json", exclude={"seq", "tenant_seq"})
+    return Alert(
+        kind=kind,
+        severity=severity,
+        tenant=line.tenant,
+        title=title,
+        text=text,
+        next_step=next_step,
+        payload=facts,
+        dedupe_key=f"{line.tenant}/{kind}/{line.night_id}" if line.night_id else None,
+    )
+
+
+def write(engine: Engine, lines: Sequence[Entry], expected_seq: int, alert: Alert) -> Entry:
+    """All lines and the alert, or none; returns the last line."""
+    try:
+        with begin_write(engine) as connection:
+            written = lines[0]
+            for line in lines:
+                written = append_in(connection, line, expected_seq)
+                expected_seq = written.seq
+            enqueue(connection, alert.model_copy(update={"payload": {**alert.payload, "seq": written.seq}}))
+            return written
+    except IntegrityError as error:
+        raise Conflict(
+            f"{lines[-1].action} of {lines[-1].version}: another line came first; read the ledger again"
+        ) from error
+
+
+def retry(engine: Engine, tenant: str, attempt: Callable[[Standing], Entry]) -> Entry:
+    """Decide on what stands and write; decide anew when somebody else wrote first."""
+    for _ in range(20):
+        try:
+            return attempt(current(engine, tenant))
+        except Conflict as error:
+            lost = error
+    raise lost

@@ -1,0 +1,281 @@
+"""Releases: once a night, one transaction with their alert, proved before they are written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deploy.canary_policy import CanaryPolicy
+from deploy.ledger import Entry, RefusedTransition, append, current, history
+from deploy.release import (
+    Override,
+    bar,
+    hold,
+    lift_bar,
+    open_release,
+    pause,
+    promote,
+    resume,
+    roll_back,
+    settle,
+    start,
+    step,
+    withdraw,
+)
+from infra.alerts import list_alerts
+from infra.database import connect, create_tables, now
+from infra.errors import Conflict, CorruptArtifact, NotFound, RatchetError
+from tests.deploy.stages import published
+
+POLICY = CanaryPolicy(steps=(0.1, 0.5), minimum_seconds=0, holdback=0.1)
+PASSED = {"decision": "promote", "reason": "wins by 8 points", "scorecard": "abc"}
+
+
+class Engines:
+    """Stands where engines are: remembers what it was asked to prove, and refuses what it is told to."""
+
+    def __init__(self, *refuses: str) -> None:
+        self.refuses, self.proved = set(refuses), list[str]()
+
+    def __call__(self, version: str) -> Mapping[str, Any]:
+        if version in self.refuses:
+            raise RatchetError(f"{version} answers like the base model")
+        self.proved.append(version)
+        return {"error": 0.001}
+
+
+class World:
+    """A ledger with a base champion and published versions."""
+
+    def __init__(self, tmp_path: Path) -> None:
+        self.tmp_path, self.prove = tmp_path, Engines()
+        self.db = connect(f"sqlite:///{tmp_path / 'db.sqlite'}")
+        create_tables(self.db)
+        start(self.db, "t", "base-1")
+        self.v1, self.v2 = published(tmp_path, "one"), published(tmp_path, "two")
+
+    def open(self, version: str, **more: Any) -> Entry:
+        options: dict[str, Any] = {"gate": PASSED, "actor": "night", "policy": POLICY, "prove": self.prove} | more
+        return open_release(self.db, "t", version, versions_dir=self.tmp_path / "versions", **options)
+
+    def make_champion(self, version: str, policy: CanaryPolicy = POLICY) -> None:
+        self.open(version)
+        promote(self.db, current(self.db, "t"), policy=policy, reason="not worse", evidence={})
+        if policy.holdback:
+            settle(self.db, current(self.db, "t"), reason="over", evidence={})
+
+    @property
+    def actions(self) -> list[str]:
+        return [line.action for line in history(self.db, "t")]
+
+    @property
+    def alerts(self) -> list[str]:
+        return [alert.kind for alert in list_alerts(self.db)][::-1]
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
+
+
+def test_a_whole_release_each_line_with_its_alert(world: World) -> None:
+    opened = world.open(world.v1, night_id="n1")
+    assert (opened.action, opened.share, opened.previous) == ("canary", 0.1, "base-1")
+    assert opened.evidence["gate"] == PASSED and opened.evidence["parity"] == {"error": 0.001}
+    assert world.prove.proved == [world.v1]
+    step(world.db, current(world.db, "t"), 0.5, reason="fine so far", evidence={"rated": 40})
+    promote(world.db, current(world.db, "t"), policy=POLICY, reason="not worse", evidence={"rated": 400})
+    live = current(world.db, "t")
+    assert (live.champion, live.holdback) == (world.v1, "base-1")
+    assert live.holdback_share == pytest.approx(0.1)
+    settle(world.db, live, reason="a week without harm", evidence={})
+    assert world.actions == ["baseline", "gated", "canary", "canary", "champion", "superseded"]
+    assert world.alerts == ["baseline", "release_opened", "canary_step", "promoted", "settled"]
+    told = list_alerts(world.db)[1]
+    assert told.payload["seq"] == 5 and told.payload["version"] == world.v1
+
+
+def test_a_night_releases_once_however_often_it_is_run(world: World) -> None:
+    first = world.open(world.v1, night_id="n1")
+    assert world.open(world.v1, night_id="n1") == first
+    assert world.actions == ["baseline", "gated", "canary"] and world.alerts.count("release_opened") == 1
+
+
+def test_promoters_who_race_open_one_canary(world: World) -> None:
+    def attempt(number: int) -> str:
+        try:
+            return world.open([world.v1, world.v2][number % 2]).action
+        except (Conflict, RefusedTransition) as error:
+            return type(error).__name__
+
+    with ThreadPoolExecutor(6) as pool:
+        results = list(pool.map(attempt, range(6)))
+    assert results.count("canary") == 1
+    assert world.actions == ["baseline", "gated", "canary"] and world.alerts.count("release_opened") == 1
+
+
+def test_the_same_night_run_twice_at_once_writes_one_release(world: World) -> None:
+    def attempt(_: int) -> str:
+        try:
+            return world.open(world.v1, night_id="n1").action
+        except Conflict:
+            return world.open(world.v1, night_id="n1").action
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(attempt, range(4))) == ["canary"] * 4
+    assert world.actions == ["baseline", "gated", "canary"]
+
+
+def test_a_release_needs_the_gate_or_a_named_override(world: World) -> None:
+    for gate in (None, {"decision": "reject"}, {"decision": "inconclusive"}):
+        with pytest.raises(RefusedTransition, match="named override"):
+            world.open(world.v1, gate=gate)
+    with pytest.raises(RefusedTransition, match="a name and a reason"):
+        world.open(world.v1, gate=None, override=Override(actor=" ", reason="x"))
+    line = world.open(world.v1, gate=None, override=Override(actor="ada", reason="the customer waits"))
+    assert line.actor == "ada" and line.evidence["override"] == {"actor": "ada", "reason": "the customer waits"}
+    newest = list_alerts(world.db)[0]
+    assert newest.kind == "release_opened" and newest.severity == "warning"
+
+
+def test_a_version_the_engine_does_not_prove_is_never_written(world: World) -> None:
+    world.prove.refuses.add(world.v1)
+    with pytest.raises(RatchetError, match="answers like the base"):
+        world.open(world.v1)
+    assert world.actions == ["baseline"] and world.alerts[-1] == "release_refused"
+    held = world.open(world.v1, night_id="n1")
+    assert held.action == "held" and "answers like the base" in held.reason
+    with pytest.raises(NotFound):
+        world.open("v-not-published")
+    weights = world.tmp_path / "versions" / world.v2 / "adapter" / "adapter_model.safetensors"
+    weights.chmod(0o644)
+    weights.write_text("changed")
+    with pytest.raises(CorruptArtifact):
+        world.open(world.v2)
+    assert world.prove.proved == []
+
+
+def test_one_watch_at_a_time_and_the_night_that_comes_second_is_held(world: World) -> None:
+    world.open(world.v1, night_id="n1")
+    with pytest.raises(RefusedTransition, match="one watch at a time"):
+        world.open(world.v2)
+    held = world.open(world.v2, night_id="n2")
+    assert held.action == "held" and "one watch at a time" in held.reason
+    assert world.open(world.v2, night_id="n2") == held
+    assert current(world.db, "t").canary == world.v1 and world.alerts.count("held") == 1
+
+
+def test_barred_weights_and_the_champions_own_are_refused(world: World) -> None:
+    world.make_champion(world.v1)
+    with pytest.raises(RefusedTransition, match="champion's own"):
+        world.open(world.v1)
+    bar(world.db, "t", world.v2, actor="ada", reason="leaks names")
+    with pytest.raises(RefusedTransition, match="leaks names"):
+        world.open(world.v2, override=Override(actor="bob", reason="please"))
+    assert world.open(world.v2, night_id="n9").action == "held"
+    lift_bar(world.db, "t", world.v2, actor="ada", reason="looked at it")
+    assert world.open(world.v2).action == "canary"
+
+
+def test_rolling_back_a_canary(world: World) -> None:
+    world.open(world.v1)
+    line = roll_back(world.db, "t", actor="controller", reason="complaints", evidence={"rated": 99}, pause_seconds=3600)
+    assert (line.version, line.previous, line.evidence["rated"]) == (world.v1, "base-1", 99)
+    after = current(world.db, "t")
+    assert (after.champion, after.watch, dict(after.barred)) == ("base-1", None, {world.v1: "complaints"})
+    assert after.paused_at(now()) and not after.paused_at(now() + timedelta(hours=2))
+    assert world.alerts[-1] == "rolled_back" and list_alerts(world.db)[0].severity == "critical"
+
+
+def test_after_a_rollback_nights_wait_for_a_person_and_a_person_need_not(world: World) -> None:
+    world.open(world.v1)
+    roll_back(world.db, "t", actor="controller", reason="complaints")
+    assert world.open(world.v2, night_id="n2").action == "held"
+    resume(world.db, "t", actor="ada", reason="understood")
+    assert world.open(world.v2, night_id="n3").action == "canary"
+    withdraw(world.db, current(world.db, "t"), actor="ada", reason="changed my mind")
+    assert current(world.db, "t").canary is None and not current(world.db, "t").barred.get(world.v2)
+    pause(world.db, "t", actor="ada", reason="holidays", until=now() + timedelta(days=1))
+    assert world.open(world.v2, night_id="n4").action == "held"
+    assert world.open(world.v2, override=Override(actor="ada", reason="now")).action == "canary"
+
+
+def test_rolling_back_a_champion_goes_to_the_last_that_can_be_proved(world: World) -> None:
+    world.make_champion(world.v1)
+    world.make_champion(world.v2)
+    line = roll_back(world.db, "t", actor="ada", reason="bad", prove=Engines(world.v1))
+    assert line.previous == "base-1" and world.v1 in line.evidence["targets_refused"]
+    assert set(current(world.db, "t").barred) == {world.v2}  # failing its probe is no bar
+
+
+def test_rolling_back_with_nothing_behind_means_the_base_and_then_nothing(world: World) -> None:
+    world.make_champion(world.v1)
+    assert roll_back(world.db, "t", actor="ada", reason="bad", prove=world.prove).previous == "base-1"
+    with pytest.raises(RefusedTransition, match="nothing behind it"):
+        roll_back(world.db, "t", actor="ada", reason="bad")
+
+
+def test_rolling_back_to_a_named_version(world: World) -> None:
+    world.make_champion(world.v1)
+    world.make_champion(world.v2)
+    with pytest.raises(RefusedTransition, match="never champion"):
+        roll_back(world.db, "t", actor="ada", reason="bad", to="v-unknown")
+    assert roll_back(world.db, "t", actor="ada", reason="bad", to="base-1").previous == "base-1"
+    assert current(world.db, "t").champion == "base-1"
+
+
+def test_in_the_holdback_the_new_champion_goes_back(world: World) -> None:
+    world.open(world.v1)
+    promote(world.db, current(world.db, "t"), policy=POLICY, reason="not worse", evidence={})
+    line = roll_back(world.db, "t", actor="controller", reason="complaints")
+    after = current(world.db, "t")
+    assert (line.version, after.champion, after.watch) == (world.v1, "base-1", None)
+
+
+def test_a_move_decided_on_an_old_standing_is_lost_whole(world: World) -> None:
+    world.open(world.v1)
+    old = current(world.db, "t")
+    hold(world.db, "t", world.v2, reason="later", night_id="n5")
+    before = world.alerts
+    moves: list[Callable[[], Entry]] = [
+        lambda: step(world.db, old, 0.5, reason="r", evidence={}),
+        lambda: promote(world.db, old, policy=POLICY, reason="r", evidence={}),
+        lambda: roll_back(world.db, "t", actor="controller", reason="r", decided_on=old),
+        lambda: withdraw(world.db, old, actor="a", reason="r"),
+    ]
+    for move in moves:
+        with pytest.raises(Conflict):
+            move()
+    assert world.alerts == before and current(world.db, "t").canary == world.v1
+
+
+def test_a_person_who_rolls_back_is_not_beaten_by_other_lines(world: World) -> None:
+    world.open(world.v1)
+
+    def chatter(number: int) -> None:
+        hold(world.db, "t", world.v2, reason="later", night_id=f"c{number}")
+
+    with ThreadPoolExecutor(3) as pool:
+        noise = [pool.submit(chatter, n) for n in range(10)]
+        back = pool.submit(roll_back, world.db, "t", actor="ada", reason="bad")
+        assert back.result().action == "rolled_back"
+        for job in noise:
+            job.result()
+    assert current(world.db, "t").canary is None and world.actions.count("held") == 10
+
+
+def test_starting_again_keeps_the_first_baseline(world: World) -> None:
+    assert start(world.db, "t", "base-2").version == "base-1"
+    assert world.actions == ["baseline"]
+
+
+def test_lines_without_a_baseline_are_refused(world: World) -> None:
+    with pytest.raises(RefusedTransition, match="baseline"):
+        append(world.db, Entry(tenant="u", action="gated", version="v", actor="a", reason="r"), 0)
+    with pytest.raises(RefusedTransition, match="no champion"):
+        roll_back(world.db, "u", actor="a", reason="r")
