@@ -6,6 +6,8 @@ folder is never read.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -148,16 +150,26 @@ def publish(staging: Path, final: Path, record: Record) -> Record:
         return existing
     write_record(staging, record)
     final.parent.mkdir(parents=True, exist_ok=True)
-    if final.exists():  # no record in it: half-written by somebody who died
-        shutil.rmtree(final)
-    try:
-        staging.rename(final)
-    except OSError:
-        winner = read_record(final)
-        if winner is None:
-            raise
-        shutil.rmtree(staging)
-        return winner
+    while True:
+        try:
+            staging.rename(final)
+            break
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            winner = read_record(final)
+            if winner is not None:
+                shutil.rmtree(staging)
+                return winner
+        # Half-written by somebody who died. It is moved away and looked at again before it is removed: meanwhile
+        # another publisher may have put a finished one in its place, which must not be the one removed.
+        aside = final.with_name(f".{final.name}.{uuid.uuid4().hex}.aside")
+        with contextlib.suppress(FileNotFoundError):
+            final.rename(aside)
+            if read_record(aside) is not None:
+                with contextlib.suppress(OSError):
+                    aside.rename(final)
+            shutil.rmtree(aside, ignore_errors=True)
     _sync_dir(final.parent)
     return record
 
