@@ -135,8 +135,8 @@ class EvaluationJob(Config):
     """Of generation (greedy answers don't use it) and bootstrap."""
     threads: int = Field(default=2, ge=1)
     """CPU threads."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Numerics of the loaded weights; the ones that serve."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Numerics of the loaded weights; the ones that serve. auto: as this CPU serves."""
     known_noise: Mapping[str, float] = {}
     """Metric -> noise floor measured on this hardware before; the larger of old and new counts."""
     output_dir: Path

@@ -1,0 +1,111 @@
+"""One version answers all items: greedy, in fixed batches, so that a resumed run makes the same batches again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from evaluation.rows import Row, Rows
+
+if TYPE_CHECKING:
+    from feedback.gate_items import GateItem
+
+    from training.generation import Generator
+
+_BATCHES_A_PIECE = 4
+"""Batches done between two writes to the log: what a kill can cost."""
+
+
+def answer_items(
+    generator: Generator,
+    adapter: str | None,
+    items: Sequence[GateItem],
+    rows: Rows,
+    key: tuple[str, ...],
+    *,
+    batch_size: int,
+    max_new_tokens: int,
+    on_done: Callable[[int], None],
+) -> None:
+    """Append one row per item under `key` + item id: answer, its tokens, log-probabilities of the reference, seconds.
+
+    Args:
+        generator: with the version attached as `adapter` (None: the base).
+        on_done: told how many items were finished since the last call.
+    """
+    prompts = {item.item_id: generator.encode_chat(_dicts(item)) for item in items}
+    ordered = sorted(items, key=lambda item: (len(prompts[item.item_id]), item.item_id))
+    for piece in _pieces(ordered, batch_size * _BATCHES_A_PIECE):
+        if all(rows.get(*key, item.item_id) is not None for item in piece):
+            on_done(len(piece))
+            continue
+        done = _answer_piece(generator, adapter, piece, prompts, batch_size, max_new_tokens, on_done)
+        rows.append([((*key, item_id), row) for item_id, row in done])
+
+
+def _answer_piece(
+    generator: Generator,
+    adapter: str | None,
+    piece: Sequence[GateItem],
+    prompts: dict[str, tuple[int, ...]],
+    batch_size: int,
+    max_new_tokens: int,
+    on_done: Callable[[int], None],
+) -> list[tuple[str, Row]]:
+    from training.generation import Request
+
+    # What does not fit the context gets no answer from anybody: the same for every version.
+    fitting = [item for item in piece if len(prompts[item.item_id]) < generator.context_length]
+    requests = [
+        Request(prompt_ids=prompts[item.item_id], request_id=item.item_id, adapter=adapter, max_tokens=max_new_tokens)
+        for item in fitting
+    ]
+    began = time.monotonic()
+    completions = generator.generate(requests, max_size=batch_size, on_done=lambda completion: on_done(1))
+    seconds = (time.monotonic() - began) / max(1, len(fitting))
+    references = [_with_reference(generator, item, prompts[item.item_id]) for item in fitting]
+    likelihoods = generator.logprobs(adapter, [tokens for tokens, _ in references])
+    result: list[tuple[str, Row]] = []
+    for item, completion, (_, start), values in zip(fitting, completions, references, likelihoods, strict=True):
+        result.append(
+            (
+                item.item_id,
+                {
+                    "answer": completion.text,
+                    "answer_tokens": completion.completion_tokens,
+                    "truncated": completion.finish_reason == "length",
+                    "seconds": seconds,
+                    "reference_logprobs": [round(value, 6) for value in values[start - 1 :]],
+                },
+            )
+        )
+    for item in piece:
+        if len(prompts[item.item_id]) >= generator.context_length:
+            empty = {"answer": "", "answer_tokens": 0, "truncated": True, "seconds": 0.0, "reference_logprobs": []}
+            result.append((item.item_id, empty))
+            on_done(1)
+    return result
+
+
+def _with_reference(generator: Generator, item: GateItem, prompt: tuple[int, ...]) -> tuple[tuple[int, ...], int]:
+    """Tokens of prompt and reference up to its end of turn, and where the reference begins."""
+    whole = generator.encode_chat(
+        [*_dicts(item), {"role": "assistant", "content": item.reference}], add_generation_prompt=False
+    )
+    if whole[: len(prompt)] != prompt:  # a template that renders a past turn otherwise than a coming one
+        whole = (*prompt, *generator.encode(item.reference))
+    whole = whole[: generator.context_length]
+    for index in range(len(whole) - 1, len(prompt), -1):
+        if whole[index] in generator.end_tokens:
+            return whole[: index + 1], len(prompt)
+    return whole, len(prompt)
+
+
+def _dicts(item: GateItem) -> list[dict[str, str]]:
+    return [{"role": message.role, "content": message.content} for message in item.messages]
+
+
+def _pieces(items: Sequence[GateItem], size: int) -> Iterator[Sequence[GateItem]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]

@@ -1,0 +1,74 @@
+"""Reading the questions of an evaluation, and looking for them in training data."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from infra.errors import NotFound, UserError
+
+if TYPE_CHECKING:
+    from feedback.gate_items import GateItem
+
+
+def read_items(path: Path) -> list[GateItem]:
+    """Gate items of a JSONL file, sorted by id.
+
+    Raises:
+        NotFound: no such file.
+        UserError: a line is no gate item, an id stands twice, or the file is empty.
+    """
+    from feedback.gate_items import GateItem
+    from pydantic import ValidationError
+
+    if not path.exists():
+        raise NotFound(f"items file {path} does not exist; expected JSONL of gate items")
+    items: dict[str, GateItem] = {}
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            item = GateItem.model_validate_json(line)
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(str(part) for part in first["loc"])
+            raise UserError(f"{path}:{number} is no gate item: {place}: {first['msg']}") from error
+        if item.item_id in items:
+            raise UserError(f"{path}:{number}: item {item.item_id} stands twice; ids must be unique")
+        items[item.item_id] = item
+    if not items:
+        raise UserError(f"{path} holds no items; cut a snapshot with a gate part first")
+    return [items[name] for name in sorted(items)]
+
+
+def conversation_text(messages: Iterable[Any]) -> str:
+    """A conversation as one normalised text: for judges, for reports, and for finding copies."""
+    parts = []
+    for message in messages:
+        role = message["role"] if isinstance(message, dict) else message.role
+        content = message["content"] if isinstance(message, dict) else message.content
+        parts.append(f"{role}: {' '.join(str(content).split())}")
+    return "\n".join(parts)
+
+
+def contaminated(items: Sequence[GateItem], training_files: Sequence[Path]) -> int | None:
+    """How many items share their group or their whole conversation with training data; None when no file was given."""
+    if not training_files:
+        return None
+    by_group: dict[str, set[str]] = {}
+    by_text: dict[str, set[str]] = {}
+    for item in items:
+        by_group.setdefault(item.group, set()).add(item.item_id)
+        by_text.setdefault(conversation_text(item.messages).casefold(), set()).add(item.item_id)
+    found: set[str] = set()
+    for file in training_files:
+        with file.open() as lines:
+            for line in lines:
+                if not line.strip():
+                    continue
+                example = json.loads(line)
+                found |= by_group.get(str(example.get("group")), set())
+                found |= by_text.get(conversation_text(example.get("messages") or ()).casefold(), set())
+    return len(found)

@@ -1,0 +1,30 @@
+"""Judges by name. A new one is one file here and one line in `JUDGES`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from evaluation.job import JudgeConfig
+from evaluation.judges.judge import Judge
+
+JUDGES: dict[str, str] = {
+    "openai": "evaluation.judges.openai_compatible",
+    "reference": "evaluation.judges.reference",
+}
+"""Name -> module that defines build(config, cache_dir)."""
+
+
+def build_judge(config: JudgeConfig, cache_dir: Path) -> Judge:
+    """The judge that `config` names; its answers are cached by content in `cache_dir`.
+
+    Raises:
+        UserError: there is none of that name.
+    """
+    from importlib import import_module
+
+    from infra.errors import UserError
+
+    if config.name not in JUDGES:
+        raise UserError(f"judge {config.name!r} is not known; use one of {', '.join(sorted(JUDGES))}")
+    judge: Judge = import_module(JUDGES[config.name]).build(config, cache_dir)
+    return judge

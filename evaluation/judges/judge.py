@@ -1,0 +1,58 @@
+"""What a judge is: something that prefers one answer over another, knows its costs, and says so when it cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from infra.errors import Unavailable
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two answers to one question."""
+
+    question: str
+    """The conversation up to the answer, as text."""
+    reference: str
+    """The right answer as trusted people gave it; a judge may be told not to look."""
+    ours: str
+    """The answer being judged."""
+    theirs: str
+    """The answer it is compared with."""
+
+
+@dataclass
+class Tally:
+    """What a judge's work cost so far."""
+
+    comparisons: int = 0
+    calls: int = 0
+    tokens: int = 0
+    ties: int = 0
+    flipped: int = 0
+
+
+class JudgeDown(Unavailable):
+    """The judge did not answer, or answered what cannot be read."""
+
+
+class JudgeOverBudget(Unavailable):
+    """The judge's budget of calls is spent."""
+
+
+class Judge(Protocol):
+    """Prefers one answer over another."""
+
+    name: str
+    tally: Tally
+
+    def compare(self, pairs: Sequence[Pair]) -> list[float]:
+        """1 where ours is better, 0 where theirs is, 0.5 for a tie; order-balanced.
+
+        Raises:
+            JudgeDown: it cannot be asked.
+            JudgeOverBudget: it may not be asked any more.
+        """
+        ...

@@ -1,0 +1,56 @@
+"""The offline judge: the answer closer to the reference wins. For machines with no model to ask.
+
+JSON is compared by the share of right fields, numbers by the final number, prose by word overlap (F1), which is
+length-controlled: padding an answer lowers its precision.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from evaluation.job import JudgeConfig
+from evaluation.judges.judge import Pair, Tally
+from evaluation.metrics import exact_match, json_fields, numeric_answer
+from evaluation.metrics.metric import Answered
+
+_TIE = 0.02
+"""Similarities closer than this are a tie: two points of overlap decide nothing."""
+
+
+def similarity(answer: str, reference: str) -> float:
+    """How close an answer is to the reference, 0..1."""
+    item = Answered(reference=reference, answer=answer)
+    if exact_match.score(item):
+        return 1.0
+    for graded in (json_fields.score(item), numeric_answer.score(item)):
+        if graded is not None:
+            return min(graded, 0.999)
+    ours, theirs = (Counter(exact_match.normalise(text).split()) for text in (answer, reference))
+    common = (ours & theirs).total()
+    return min(0.999, 2.0 * common / (ours.total() + theirs.total())) if common else 0.0
+
+
+class ReferenceJudge:
+    """Prefers the answer closer to the reference. Symmetric, so the order cannot matter."""
+
+    name = "reference"
+
+    def __init__(self) -> None:
+        self.tally = Tally()
+
+    def compare(self, pairs: Sequence[Pair]) -> list[float]:
+        """See `Judge.compare`; never down."""
+        results = []
+        for pair in pairs:
+            lead = similarity(pair.ours, pair.reference) - similarity(pair.theirs, pair.reference)
+            results.append(0.5 if abs(lead) < _TIE else float(lead > 0))
+        self.tally.comparisons += len(pairs)
+        self.tally.ties += results.count(0.5)
+        return results
+
+
+def build(config: JudgeConfig, cache_dir: Path) -> ReferenceJudge:
+    """The judge; it needs no settings and caches nothing."""
+    return ReferenceJudge()

@@ -1,0 +1,129 @@
+"""Win-rates: every challenger against the champion, and against its recipe's own sft stage, on given answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from evaluation.items import conversation_text
+from evaluation.job import EvaluationJob
+from evaluation.judges import build_judge
+from evaluation.judges.judge import Judge, JudgeDown, JudgeOverBudget, Pair
+from evaluation.rows import Rows
+from evaluation.scorecard import JudgeReport
+
+if TYPE_CHECKING:
+    from feedback.gate_items import GateItem
+
+_PIECE = 16
+"""Comparisons between two writes to the log."""
+
+
+def judge_answers(
+    job: EvaluationJob,
+    items: Sequence[GateItem],
+    rows: Rows,
+    scored: Sequence[str],
+    cache: Path,
+    on_done: Callable[[int], None],
+) -> list[JudgeReport]:
+    """Ask every configured judge; one that cannot answer is reported, and its values are left out.
+
+    Args:
+        scored: versions that answered all items.
+        cache: folder for answers of judges that cost something.
+    """
+    reports = []
+    for index, config in enumerate(job.config.judges):
+        judge = build_judge(config, cache / f"judge-{index}")
+        state: Literal["ok", "down", "over_budget"] = "ok"
+        detail = ""
+        agreement: tuple[float | None, int] = (None, 0)
+        try:
+            for against, version, opponent in matches(job, scored):
+                _play(judge, index, items, rows, against, version, opponent, on_done)
+            if judge.name != "reference":  # it would only be asked whether the reference is the reference
+                agreement = _agreement(judge, items)
+        except JudgeDown as error:
+            state, detail = "down", str(error)
+        except JudgeOverBudget as error:
+            state, detail = "over_budget", str(error)
+        judged = rows.starting("judged", str(index))
+        reports.append(
+            JudgeReport(
+                name=judge.name,
+                state=state,
+                comparisons=len(judged),
+                calls=judge.tally.calls,
+                tokens=judge.tally.tokens,
+                ties=sum(row["value"] == 0.5 for row in judged),
+                flipped=judge.tally.flipped,
+                human_agreement=agreement[0],
+                human_pairs=agreement[1],
+                detail=detail,
+            )
+        )
+    return reports
+
+
+def matches(job: EvaluationJob, scored: Sequence[str]) -> list[tuple[str, str, str]]:
+    """(kind, version, opponent) of every comparison to make."""
+    found = []
+    for candidate in sorted(job.versions, key=lambda candidate: candidate.version):
+        if candidate.version not in scored or candidate.version == job.champion:
+            continue
+        if job.champion in scored:
+            found.append(("champion", candidate.version, job.champion))
+        if candidate.sft_parent in scored and candidate.sft_parent != candidate.version:
+            found.append(("sft", candidate.version, str(candidate.sft_parent)))
+    return found
+
+
+def _play(
+    judge: Judge,
+    index: int,
+    items: Sequence[GateItem],
+    rows: Rows,
+    against: str,
+    version: str,
+    opponent: str,
+    on_done: Callable[[int], None],
+) -> None:
+    for start in range(0, len(items), _PIECE):
+        piece = items[start : start + _PIECE]
+        open_ = [item for item in piece if rows.get("judged", str(index), against, version, item.item_id) is None]
+        pairs = [
+            Pair(
+                question=conversation_text(item.messages),
+                reference=item.reference,
+                ours=_answer(rows, version, item.item_id),
+                theirs=_answer(rows, opponent, item.item_id),
+            )
+            for item in open_
+        ]
+        values = judge.compare(pairs)
+        rows.append(
+            [
+                (("judged", str(index), against, version, item.item_id), {"value": value})
+                for item, value in zip(open_, values, strict=True)
+            ]
+        )
+        on_done(len(piece))
+
+
+def _answer(rows: Rows, version: str, item_id: str) -> str:
+    row = rows.get("answer", version, item_id)
+    assert row is not None, f"{version} is said to have answered all items, but {item_id} is missing"
+    return str(row["answer"])
+
+
+def _agreement(judge: Judge, items: Sequence[GateItem]) -> tuple[float | None, int]:
+    """Share of people's preferences that the judge shares (ties count half), and how many there were."""
+    pairs = [
+        Pair(question=conversation_text(i.messages), reference="", ours=i.chosen, theirs=i.rejected)
+        for i in items
+        if i.chosen and i.rejected
+    ]
+    values = judge.compare(pairs)
+    return (sum(values) / len(values) if values else None), len(values)

@@ -1,0 +1,337 @@
+"""From durable rows to the scorecard: metrics, judges' results, intervals, noise floors. No model is needed here."""
+
+from __future__ import annotations
+
+import math
+import platform
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from evaluation.evidence import compare
+from evaluation.job import Candidate, EvaluationJob
+from evaluation.metrics import metric as find_metric
+from evaluation.metrics.metric import Answered
+from evaluation.regression import ACCURACY, PROBABILITY
+from evaluation.rows import Row, Rows
+from evaluation.scorecard import (
+    Change,
+    Estimate,
+    JudgeReport,
+    MetricInfo,
+    NoiseFloor,
+    Role,
+    Scorecard,
+    ScoredItem,
+    Table,
+    VersionCard,
+)
+from evaluation.significance import bca_interval, seed_of
+
+if TYPE_CHECKING:
+    from feedback.gate_items import GateItem
+
+Values = dict[str, dict[str, tuple[float | None, ...]]]
+_DRAWS = 1000
+_PARTS: tuple[Literal["all", "rolling", "frozen", "fresh"], ...] = ("all", "rolling", "frozen", "fresh")
+
+
+def answered(item: GateItem, row: Row) -> Answered:
+    """What metrics see of one row."""
+    return Answered(
+        reference=item.reference,
+        answer=row["answer"],
+        grader=item.grader,
+        reference_logprobs=tuple(row["reference_logprobs"]),
+        answer_tokens=row["answer_tokens"],
+        truncated=row["truncated"],
+    )
+
+
+def build_scorecard(
+    job: EvaluationJob,
+    items: Sequence[GateItem],
+    digest: str,
+    rows: Rows,
+    errors: dict[str, str],
+    judges: Sequence[JudgeReport],
+    contaminated_items: int | None,
+) -> Scorecard:
+    """The scorecard of all finished rows.
+
+    Args:
+        digest: of the items.
+        errors: version -> why it could not be scored.
+    """
+    names = sorted(candidate.version for candidate in job.versions if candidate.version not in errors)
+    scores, infos = _gate_scores(job, items, rows, names)
+    _add_judged(job, items, rows, names, scores, infos, judges)
+    regression = _regression(rows, names, infos)
+    card = Scorecard(
+        night_id=job.night_id,
+        champion=job.champion,
+        base=job.base.version,
+        items_digest=digest,
+        versions=tuple(sorted((_card(job, c, items, digest, rows, errors) for c in job.versions), key=_version)),
+        failed_challengers=tuple(sorted(job.failed_challengers)),
+        metrics=tuple(sorted(infos, key=lambda info: info.name)),
+        gate=Table(items=tuple(_scored(item) for item in items), scores=scores),
+        regression=regression,
+        noise=_noise(job, items, rows, scores, infos),
+        judges=tuple(judges),
+        contaminated_items=contaminated_items,
+        hardware=f"{platform.machine()} {platform.system()}, {job.threads} threads, {job.dtype}",
+    )
+    return card.model_copy(update={"estimates": _estimates(card), "changes": _changes(card)})
+
+
+def _version(card: VersionCard) -> str:
+    return card.version
+
+
+def _scored(item: GateItem) -> ScoredItem:
+    return ScoredItem(item_id=item.item_id, group=item.group, part=item.part, uses=item.uses, slices=dict(item.slices))
+
+
+def _card(
+    job: EvaluationJob,
+    candidate: Candidate,
+    items: Sequence[GateItem],
+    digest: str,
+    rows: Rows,
+    errors: dict[str, str],
+) -> VersionCard:
+    role: Role = "challenger"
+    if candidate.version == job.champion:
+        role = "champion"
+    elif candidate.kind == "base":
+        role = "base"
+    elif candidate.reference_only:
+        role = "reference"
+    answers = rows.starting("answer", candidate.version)
+    tokens = sum(row["answer_tokens"] for row in answers)
+    parity = rows.get("parity", candidate.version)
+    size = sum(f.stat().st_size for f in candidate.path.rglob("*") if f.is_file()) if candidate.path else 0
+    return VersionCard(
+        version=candidate.version,
+        label=candidate.label,
+        role=role,
+        kind=candidate.kind,
+        digest=candidate.digest,
+        recipe=candidate.recipe,
+        objective=candidate.objective,
+        sft_parent=candidate.sft_parent,
+        size_bytes=size,
+        items_digest=digest if len(answers) == len(items) else "",
+        answered=len(answers),
+        error=errors.get(candidate.version),
+        parity="not_needed" if candidate.kind == "base" else parity["state"] if parity else "missing",
+        parity_error=parity["error"] if parity else None,
+        seconds_per_token=sum(row["seconds"] for row in answers) / tokens if tokens else None,
+    )
+
+
+def _gate_scores(
+    job: EvaluationJob, items: Sequence[GateItem], rows: Rows, names: Sequence[str]
+) -> tuple[Values, list[MetricInfo]]:
+    scores: Values = {}
+    infos = []
+    for name in sorted(set(job.config.metrics)):
+        metric = find_metric(name)
+        by_version = {}
+        for version in names:
+            found = ((item, rows.get("answer", version, item.item_id)) for item in items)
+            by_version[version] = tuple(metric.score(answered(item, row)) if row else None for item, row in found)
+        if any(value is not None for values in by_version.values() for value in values):
+            scores[name] = by_version
+            infos.append(
+                MetricInfo(name=name, direction=metric.direction, binary=metric.binary, description=metric.description)
+            )
+    return scores, infos
+
+
+def win_rate_name(judge_index: int, judge: str, against: Literal["champion", "sft"]) -> str:
+    """The first judge's win-rate against the champion is `win_rate`; others carry their name and opponent."""
+    return "win_rate" + ("_sft" if against == "sft" else "") + (f"_{judge}" if judge_index else "")
+
+
+def _add_judged(
+    job: EvaluationJob,
+    items: Sequence[GateItem],
+    rows: Rows,
+    names: Sequence[str],
+    scores: Values,
+    infos: list[MetricInfo],
+    judges: Sequence[JudgeReport],
+) -> None:
+    """Win-rates as values 0..1 per item, the champion's being 0.5 by definition: then they pair like any metric."""
+    for index, report in enumerate(judges):
+        if report.state != "ok":
+            continue
+        opponents: tuple[Literal["champion", "sft"], ...] = ("champion", "sft")
+        for against in opponents:
+            name = win_rate_name(index, report.name, against)
+            by_version: dict[str, tuple[float | None, ...]] = {}
+            for version in names:
+                found = [rows.get("judged", str(index), against, version, item.item_id) for item in items]
+                if all(row is not None for row in found):
+                    by_version[version] = tuple(row["value"] for row in found if row is not None)
+            if by_version:
+                if job.champion in names:
+                    by_version[job.champion] = (0.5,) * len(items)
+                scores[name] = by_version
+                whom = "the champion" if against == "champion" else "the recipe's own sft stage"
+                infos.append(
+                    MetricInfo(
+                        name=name,
+                        direction="higher",
+                        binary=False,
+                        description=f"Share of answers that judge {report.name} prefers to those of {whom}; ties half.",
+                    )
+                )
+
+
+def _regression(rows: Rows, names: Sequence[str], infos: list[MetricInfo]) -> Table:
+    by_version = {v: {row["item_id"]: row for row in rows.starting("regression", v)} for v in names}
+    by_version = {version: found for version, found in by_version.items() if found}
+    if not by_version:
+        return Table()
+    ids = sorted(set().union(*by_version.values()))
+    tasks = {row["item_id"]: row["task"] for found in by_version.values() for row in found.values()}
+    for name, binary, text in (
+        (ACCURACY, True, "Share of base-ability questions answered right (lm-eval, by likelihood)."),
+        (PROBABILITY, False, "Probability of the right choice among the choices of base-ability questions."),
+    ):
+        infos.append(MetricInfo(name=name, direction="higher", binary=binary, table="regression", description=text))
+    return Table(
+        items=tuple(ScoredItem(item_id=i, group=i, part="frozen", slices={"ability": tasks[i]}) for i in ids),
+        scores={
+            name: {
+                version: tuple(found[i][field] if i in found else None for i in ids)
+                for version, found in by_version.items()
+            }
+            for name, field in ((ACCURACY, "accuracy"), (PROBABILITY, "probability"))
+        },
+    )
+
+
+def _noise(
+    job: EvaluationJob, items: Sequence[GateItem], rows: Rows, scores: Values, infos: Sequence[MetricInfo]
+) -> dict[str, NoiseFloor]:
+    again = {row["key"][-1]: row for row in rows.starting("again", job.champion)}
+    floors: dict[str, NoiseFloor] = {}
+    for info in infos:
+        if info.table != "gate" or info.name.startswith("win_rate"):
+            continue
+        values = scores[info.name]
+        same: float | None = None
+        differences = []
+        if job.champion in values:
+            for item, first in zip(items, values[job.champion], strict=True):
+                if first is not None and item.item_id in again:
+                    second = find_metric(info.name).score(answered(item, again[item.item_id]))
+                    differences.append((second or 0.0) - first)
+            same = abs(math.fsum(differences)) / len(differences) if differences else None
+        known = job.known_noise.get(info.name)
+        if known is not None:
+            same = max(same or 0.0, known)
+        spread = _seed_spread(job, values)
+        if same is not None or spread is not None:
+            floors[info.name] = NoiseFloor(same_weights=same, same_weights_items=len(differences), seed_to_seed=spread)
+    return floors
+
+
+def _seed_spread(job: EvaluationJob, values: dict[str, tuple[float | None, ...]]) -> float | None:
+    """Largest difference of means between challengers of one recipe that differ by seed alone; None without such."""
+    means: dict[str, dict[int, float]] = {}
+    for candidate in job.versions:
+        present = [value for value in values.get(candidate.version, ()) if value is not None]
+        if candidate.seed is not None and present and candidate.recipe and not candidate.reference_only:
+            means.setdefault(candidate.recipe, {})[candidate.seed] = math.fsum(present) / len(present)
+    spreads = [max(found.values()) - min(found.values()) for found in means.values() if len(found) > 1]
+    return max(spreads) if spreads else None
+
+
+def _estimates(card: Scorecard) -> tuple[Estimate, ...]:
+    result = []
+    for info in card.metrics:
+        table = card.table(info)
+        for version, values in sorted(table.scores[info.name].items()):
+            for part in _PARTS:
+                if info.table == "regression" and part != "all":
+                    continue
+                groups: dict[str, list[float]] = {}
+                for item, value in zip(table.items, values, strict=True):
+                    if value is not None and _in_part(item, part):
+                        groups.setdefault(item.group, []).append(value)
+                if not groups:
+                    continue
+                means = np.array([math.fsum(groups[g]) / len(groups[g]) for g in sorted(groups)])
+                interval = bca_interval(means, draws=_DRAWS, seed=seed_of(f"{info.name}/{version}/{part}"))
+                result.append(
+                    Estimate(
+                        metric=info.name,
+                        version=version,
+                        part=part,
+                        mean=interval.mean,
+                        low=interval.low,
+                        high=interval.high,
+                        items=sum(len(found) for found in groups.values()),
+                        units=len(groups),
+                    )
+                )
+    return tuple(result)
+
+
+def _in_part(item: ScoredItem, part: str) -> bool:
+    return part == "all" or (item.uses == 0 if part == "fresh" else item.part == part)
+
+
+def _changes(card: Scorecard) -> tuple[Change, ...]:
+    result: list[Change] = []
+    for info in card.metrics:
+        table = card.table(info)
+        scores = table.scores[info.name]
+        slices = sorted({(d, v) for item in table.items for d, v in item.slices.items()})
+        counts: dict[str, int] = {}
+        for dimension, _ in slices:
+            counts[dimension] = counts.get(dimension, 0) + 1
+        slices = [pair for pair in slices if counts[pair[0]] > 1]
+        for version in sorted(scores):
+            for since in sorted({card.champion, card.base} - {version}):
+                if since not in scores:
+                    continue
+                result += _change(card, info, version, since, "all", lambda item: True)
+                if since == card.champion:
+                    for dimension, value in slices:
+                        keep = _slice_filter(dimension, value)
+                        result += _change(card, info, version, since, f"{dimension}={value}", keep)
+    return tuple(result)
+
+
+def _slice_filter(dimension: str, value: str) -> Callable[[ScoredItem], bool]:
+    return lambda item: item.slices.get(dimension) == value
+
+
+def _change(
+    card: Scorecard, info: MetricInfo, version: str, since: str, name: str, keep: Callable[[ScoredItem], bool]
+) -> list[Change]:
+    paired = compare(card, info, version, since, keep)
+    if not paired.units:
+        return []
+    # `compare` turns differences so that more is better; a reader wants the metric's own direction.
+    own = -paired.differences if info.direction == "lower" else paired.differences
+    interval = bca_interval(own, draws=_DRAWS, seed=seed_of(f"{info.name}/{version}/{since}/{name}"))
+    return [
+        Change(
+            metric=info.name,
+            version=version,
+            since=since,
+            slice=name,
+            mean=interval.mean,
+            low=interval.low,
+            high=interval.high,
+            units=len(paired.units),
+        )
+    ]

@@ -1,0 +1,37 @@
+"""Metrics by name. A new one is one file here and one line in `METRICS`."""
+
+from __future__ import annotations
+
+from evaluation.metrics.metric import Metric
+
+METRICS: dict[str, str] = {
+    "chrf": "evaluation.metrics.chrf",
+    "exact_match": "evaluation.metrics.exact_match",
+    "json_fields": "evaluation.metrics.json_fields",
+    "json_schema": "evaluation.metrics.json_schema",
+    "json_validity": "evaluation.metrics.json_validity",
+    "length": "evaluation.metrics.length",
+    "loss": "evaluation.metrics.loss",
+    "numeric_answer": "evaluation.metrics.numeric_answer",
+    "refusal": "evaluation.metrics.refusal",
+    "repetition": "evaluation.metrics.repetition",
+    "rouge_l": "evaluation.metrics.rouge_l",
+}
+"""Name -> module that defines METRIC."""
+
+
+def metric(name: str) -> Metric:
+    """The metric called `name`.
+
+    Raises:
+        UserError: there is none; the message lists those there are.
+    """
+    from importlib import import_module
+
+    from infra.errors import UserError
+
+    if name not in METRICS:
+        raise UserError(f"metric {name!r} is not known; use one of {', '.join(sorted(METRICS))}")
+    found = import_module(METRICS[name]).METRIC
+    assert isinstance(found, Metric)
+    return found

@@ -1,0 +1,14 @@
+"""Where JSON is expected: is the whole answer valid JSON?"""
+
+from __future__ import annotations
+
+from evaluation.metrics.metric import Answered, Metric
+from evaluation.metrics.structured import is_structured
+
+
+def score(item: Answered) -> float | None:
+    """1 for a JSON object or array, 0 otherwise; None where the reference is prose."""
+    return float(is_structured(item.answer)) if is_structured(item.reference) else None
+
+
+METRIC = Metric("json_validity", "higher", True, "Share of answers that are valid JSON where JSON is expected.", score)

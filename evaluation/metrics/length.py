@@ -1,0 +1,13 @@
+"""How long the answers are, in tokens: neither more nor less is better, but a jump is worth seeing."""
+
+from __future__ import annotations
+
+from evaluation.metrics.metric import Answered, Metric
+
+
+def score(item: Answered) -> float | None:
+    """Tokens of the answer."""
+    return float(item.answer_tokens)
+
+
+METRIC = Metric("length", "neutral", False, "Tokens of the answer.", score)

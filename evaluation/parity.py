@@ -1,0 +1,44 @@
+"""Proof that the weights loaded here are the weights that were trained, by the probe written beside them."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from training.generation import Generator
+
+
+def check_parity(
+    generator: Generator, adapter: str, probe: Path, tolerance: float
+) -> tuple[Literal["passed", "failed", "missing"], float | None]:
+    """Compare the probe's recorded log-probabilities with those of the attached version.
+
+    Only the adapter's effect is compared, ||(here - base here) - (trained - base then)|| / ||trained - base then||:
+    what numerics do to base and version alike cancels out. No effect at all fails too: then nothing proves what is loaded.
+
+    Args:
+        adapter: name under which the version is attached.
+        probe: its probe.json; where there is none the state is `missing`.
+
+    Returns:
+        The state, and the relative error where it was measured.
+    """
+    from training.probe import read_probe
+
+    if not probe.exists():
+        return "missing", None
+    prompts = read_probe(probe.parent).prompts
+    ids = [prompt.ids for prompt in prompts]
+    here, base = generator.logprobs(adapter, ids), generator.logprobs(None, ids)
+    expected, difference = [], []
+    for prompt, ours, plain in zip(prompts, here, base, strict=True):
+        for then, then_base, now, now_base in zip(prompt.version, prompt.base, ours, plain, strict=True):
+            expected.append(then - then_base)
+            difference.append((now - now_base) - (then - then_base))
+    size = math.sqrt(math.fsum(value * value for value in expected))
+    if size == 0.0:
+        return "failed", None
+    error = round(math.sqrt(math.fsum(value * value for value in difference)) / size, 4)
+    return ("passed" if error <= tolerance else "failed"), error

@@ -1,0 +1,315 @@
+"""Runs one evaluation: the base is loaded once, versions answer the same items one after another, rows are durable.
+
+A killed run goes on where it was: a piece of work is done again only when its rows were not on disk, and always in the
+same batches, so the scorecard's digest is the same as without the kill.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evaluation.answering import answer_items
+from evaluation.items import contaminated, read_items
+from evaluation.job import Candidate, EvaluationJob, evaluation_key
+from evaluation.judging import judge_answers, matches
+from evaluation.measured import build_scorecard
+from evaluation.parity import check_parity
+from evaluation.rows import Rows
+from evaluation.scorecard import Scorecard, items_digest
+from infra.artifact import Record, atomic_write, digest_file, finished_record, read_record, write_record
+from infra.database import now
+from infra.errors import RatchetError
+
+if TYPE_CHECKING:
+    from feedback.gate_items import GateItem
+
+    from training.generation import Generator
+
+log = logging.getLogger(__name__)
+
+
+class _Progress:
+    """Counts finished work and appends a line to progress.jsonl at most every half second."""
+
+    def __init__(self, path: Path, total: int) -> None:
+        self._path, self.total, self.done = path, max(1, total), 0
+        self._phase, self._last = "", 0.0
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("")
+
+    def phase(self, name: str) -> None:
+        self._phase = name
+        self._write()
+
+    def add(self, count: int) -> None:
+        self.done += count
+        if time.monotonic() - self._last > 0.5:
+            self._write()
+
+    def _write(self) -> None:
+        self._last = time.monotonic()
+        with self._path.open("a") as file:
+            line = {"done": min(self.done, self.total), "total": self.total, "phase": self._phase}
+            file.write(json.dumps(line) + "\n")
+
+
+def evaluate(job: EvaluationJob) -> Record:
+    """Measure everything the job names and write the output folder; at once if it was finished before.
+
+    Raises:
+        UserError: items, metrics, judges or tasks are named wrongly.
+        RatchetError: the base cannot be loaded. A version that cannot is reported on the scorecard instead.
+    """
+    from training.locks import hold
+
+    items = read_items(job.items_file)
+    digest = items_digest([item.model_dump(mode="json") for item in items])
+    key = evaluation_key(job, digest)
+    out = job.output_dir
+    with hold(out / ".lock"):
+        record = read_record(out)
+        if record is not None and record.key == key:
+            return record
+        return _evaluate(job, items, digest, key, out)
+
+
+def _evaluate(job: EvaluationJob, items: Sequence[GateItem], digest: str, key: str, out: Path) -> Record:
+    began = time.monotonic()
+    (out / "record.json").unlink(missing_ok=True)  # of another job: from here on the folder is not whole
+    work = out / "work" / key[:16]
+    rows = Rows(work / "rows.jsonl")
+    progress = _Progress(out / "progress.jsonl", _amount(job, len(items)))
+    errors = _answers(job, items, rows, work, progress)
+    scored = [candidate.version for candidate in job.versions if candidate.version not in errors]
+    progress.phase("judging")
+    judges = judge_answers(job, items, rows, scored, out / "work" / "judged", progress.add)
+    progress.phase("scoring")
+    scorecard = build_scorecard(job, items, digest, rows, errors, judges, contaminated(items, job.training_files))
+    _write_items(out / "items.parquet", items, rows, scorecard)
+    scorecard = scorecard.model_copy(
+        update={
+            "items_file_digest": digest_file(out / "items.parquet"),
+            "created_at": now(),
+            "seconds": time.monotonic() - began,
+        }
+    )
+    atomic_write(out / "scorecard.json", scorecard.model_dump_json(indent=1) + "\n")
+    from evaluation.report import EXAMPLES, publish_report
+
+    progress.phase("report")
+    atomic_write(out / EXAMPLES, json.dumps(_examples(job, rows), ensure_ascii=False, indent=1) + "\n")
+    publish_report(out, None)
+    record = finished_record(
+        name=f"evaluation of {len(job.versions)} versions",
+        key=key,
+        digest=scorecard.digest,
+        parents={"items": digest, "base": job.base_digest} | {c.version: c.digest for c in job.versions},
+        config=job.config.model_dump(mode="json"),
+        result={
+            "scorecard": "scorecard.json",
+            "items": "items.parquet",
+            "report": "report.html",
+            "errors": errors,
+            "seconds": scorecard.seconds,
+        },
+    )
+    write_record(out, record)
+    progress.add(progress.total)
+    progress.phase("done")
+    return record
+
+
+def _amount(job: EvaluationJob, items: int) -> int:
+    """Units of work: answers, regression runs (as 20 answers each), the champion's second answers, comparisons."""
+    versions = len(job.versions)
+    compared = len(matches(job, [c.version for c in job.versions])) * items * len(job.config.judges)
+    regression = 20 * versions if job.config.regression else 0
+    return versions * items + regression + min(job.config.noise_items, items) + compared
+
+
+def _answers(
+    job: EvaluationJob, items: Sequence[GateItem], rows: Rows, work: Path, progress: _Progress
+) -> dict[str, str]:
+    """Let every version answer what it has not yet; version -> error for those that could not."""
+    errors: dict[str, str] = {}
+    generator: Generator | None = None
+    shown = _read_examples(job)
+    for candidate in _order(job):
+        if _finished(job, candidate, items, shown, rows):
+            progress.add(len(items) + (20 if job.config.regression else 0))
+            continue
+        if generator is None:
+            from training.generation import Generator as TheGenerator
+
+            progress.phase("loading the base model")
+            generator = TheGenerator(job.base_path, dtype=job.dtype, threads=job.threads)
+        try:
+            with _attached(generator, candidate) as adapter:
+                progress.phase(f"answers of {candidate.label}")
+                _measure(generator, adapter, candidate, job, items, shown, rows, work, progress)
+        except RatchetError as error:
+            log.warning("version %s cannot be scored: %s", candidate.version, error)
+            errors[candidate.version] = str(error)
+    return errors
+
+
+def _order(job: EvaluationJob) -> list[Candidate]:
+    """Base and champion first: without them the rest is worth nothing."""
+    return sorted(job.versions, key=lambda c: (c.kind != "base", c.version != job.champion, c.version))
+
+
+def _finished(
+    job: EvaluationJob, candidate: Candidate, items: Sequence[GateItem], shown: Sequence[GateItem], rows: Rows
+) -> bool:
+    version = candidate.version
+    return (
+        all(rows.get("answer", version, item.item_id) for item in items)
+        and all(rows.get("example", version, item.item_id) for item in shown)
+        and (candidate.kind == "base" or rows.get("parity", version) is not None)
+        and (not job.config.regression or bool(rows.starting("regression", version)))
+        and (version != job.champion or len(rows.starting("again", version)) >= min(job.config.noise_items, len(items)))
+    )
+
+
+@contextlib.contextmanager
+def _attached(generator: Generator, candidate: Candidate) -> Iterator[str | None]:
+    if candidate.kind == "base":
+        yield None
+        return
+    assert candidate.path is not None, "Candidate has checked that weights have a path"
+    attach = generator.attach if candidate.kind == "adapter" else generator.attach_model
+    attach(candidate.version, candidate.path)
+    try:
+        yield candidate.version
+    finally:
+        generator.detach(candidate.version)
+
+
+def _measure(
+    generator: Generator,
+    adapter: str | None,
+    candidate: Candidate,
+    job: EvaluationJob,
+    items: Sequence[GateItem],
+    shown: Sequence[GateItem],
+    rows: Rows,
+    work: Path,
+    progress: _Progress,
+) -> None:
+    version, config = candidate.version, job.config
+    if adapter is not None and rows.get("parity", version) is None:
+        assert candidate.path is not None
+        probe = candidate.probe or candidate.path.parent / "probe.json"
+        state, error = check_parity(generator, adapter, probe, config.parity_tolerance)
+        rows.append([(("parity", version), {"state": state, "error": error})])
+
+    def answer(what: str, which: Sequence[GateItem], size: int, on_done: Callable[[int], None]) -> None:
+        answer_items(
+            generator,
+            adapter,
+            which,
+            rows,
+            (what, version),
+            batch_size=size,
+            max_new_tokens=config.max_new_tokens,
+            on_done=on_done,
+        )
+
+    answer("answer", items, config.batch_size, progress.add)
+    answer("example", shown, config.batch_size, lambda count: None)
+    if version == job.champion and config.noise_items:
+        # Every so-many-th item, in batches of another size: what changes is the instrument's doing.
+        again = items[:: max(1, len(items) // config.noise_items)][: config.noise_items]
+        answer("again", again, max(1, config.batch_size // 3), progress.add)
+    if config.regression:
+        progress.phase(f"base abilities of {candidate.label}")
+        _regression(generator, adapter, version, job, rows, work)
+        progress.add(20)
+
+
+def _regression(
+    generator: Generator, adapter: str | None, version: str, job: EvaluationJob, rows: Rows, work: Path
+) -> None:
+    if rows.starting("regression", version):
+        return
+    from evaluation.regression import measure
+
+    scores = measure(
+        generator,
+        adapter,
+        tasks=job.config.regression_tasks,
+        limit=job.config.regression_limit,
+        scratch=work / "datasets",
+    )
+    rows.append(
+        [
+            (
+                ("regression", version, score.item_id),
+                {
+                    "item_id": score.item_id,
+                    "task": score.task,
+                    "accuracy": score.accuracy,
+                    "probability": score.probability,
+                },
+            )
+            for score in scores
+        ]
+    )
+
+
+def _read_examples(job: EvaluationJob) -> list[GateItem]:
+    """Items that people may see. They come from a file of their own: validation or retired items, never the gate's."""
+    if job.examples_file is None or not job.config.report_examples:
+        return []
+    return read_items(job.examples_file)[: 4 * job.config.report_examples]
+
+
+def _examples(job: EvaluationJob, rows: Rows) -> list[dict[str, Any]]:
+    from evaluation.items import conversation_text
+
+    return [
+        {
+            "item_id": item.item_id,
+            "question": conversation_text(item.messages),
+            "reference": item.reference,
+            "answers": {
+                c.version: row["answer"]
+                for c in job.versions
+                if (row := rows.get("example", c.version, item.item_id)) is not None
+            },
+        }
+        for item in _read_examples(job)
+    ]
+
+
+def _write_items(path: Path, items: Sequence[GateItem], rows: Rows, scorecard: Scorecard) -> None:
+    """One line per item and version: the answer and every metric's value."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns: dict[str, list[Any]] = {name: [] for name in ("item_id", "group", "part", "uses", "version", "answer")}
+    metrics = [info.name for info in scorecard.metrics if info.table == "gate"]
+    columns |= {name: [] for name in metrics}
+    for card in scorecard.versions:
+        for index, item in enumerate(items):
+            row = rows.get("answer", card.version, item.item_id)
+            if row is None:
+                continue
+            facts = (item.item_id, item.group, item.part, item.uses, card.version, row["answer"])
+            for name, value in zip(("item_id", "group", "part", "uses", "version", "answer"), facts, strict=True):
+                columns[name].append(value)
+            for name in metrics:
+                values = scorecard.gate.scores[name].get(card.version)
+                columns[name].append(values[index] if values else None)
+    table = pa.table(
+        {name: pa.array(v, pa.float64()) if name in metrics else pa.array(v) for name, v in columns.items()}
+    )
+    staging = path.with_suffix(".tmp")
+    pq.write_table(table, staging)
+    staging.replace(path)
