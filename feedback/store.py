@@ -35,12 +35,13 @@ from sqlalchemy import (
 from feedback.events import Feedback, Interaction, score_of
 from infra.database import UtcDateTime, begin_write, metadata, now
 
-_Id = BigInteger().with_variant(Integer, "sqlite")
+SEQUENCE = BigInteger().with_variant(Integer, "sqlite")
+"""Type of growing sequences: SQLite counts by itself only in its own INTEGER."""
 
 interactions = Table(
     "interactions",
     metadata,
-    Column("seq", _Id, primary_key=True, autoincrement=True),
+    Column("seq", SEQUENCE, primary_key=True, autoincrement=True),
     Column("tenant", String(200), nullable=False),
     Column("interaction_id", String(200), nullable=False),
     Column("user", String(200)),
@@ -60,7 +61,7 @@ interactions = Table(
 feedback = Table(
     "feedback",
     metadata,
-    Column("seq", _Id, primary_key=True, autoincrement=True),
+    Column("seq", SEQUENCE, primary_key=True, autoincrement=True),
     Column("tenant", String(200), nullable=False),
     Column("event_id", String(200), nullable=False),
     Column("interaction_id", String(200)),
@@ -81,8 +82,8 @@ feedback = Table(
 feedback_ready = Table(
     "feedback_ready",
     metadata,
-    Column("seq", _Id, primary_key=True, autoincrement=True),
-    Column("feedback_seq", _Id, ForeignKey("feedback.seq"), nullable=False, index=True),
+    Column("seq", SEQUENCE, primary_key=True, autoincrement=True),
+    Column("feedback_seq", SEQUENCE, ForeignKey("feedback.seq"), nullable=False, index=True),
     Column("orphan", Boolean, nullable=False),
     sqlite_autoincrement=True,
 )

@@ -1,0 +1,332 @@
+"""Keep people who mean harm, or do it, out of the training data: every decision is a reason on a quarantined event.
+
+Trusted people are never judged. Of everybody else:
+
+flood: one account gives more than its share of the window's feedback; what exceeds the share is held.
+burst: an account says more than `burst_events` things within `burst_seconds`; all of them are held.
+disagrees: an account's claims agree with trusted people's on the same or near inputs significantly less than these
+    agree with one another; all it said in the batch is held, and (suspended) all it says for `suspend_days`.
+coordinated: accounts give near-identical labels that, taken together, disagree in the same way.
+improbable: an account's labels are far less probable to the champion than other people's, and nobody bears them out.
+trigger: a listed phrase, or a rare word that a few accounts always pair with one answer (see triggers.py).
+
+The tests of agreement are one-sided z-tests at `alpha` an account. Where there are too few trusted claims to compare
+with, the crowd stands in, each account with the same few votes, so that flooding buys no say.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist, median
+
+from pydantic import Field
+
+from feedback.agreement import Bar, Claim, Neighbours, label_key
+from feedback.events import Edit, Feedback, Interaction, Message, Preference, Rating, Reference, Thumb
+from feedback.past import Lesson, Past
+from feedback.triggers import TriggerConfig, find_triggers
+from infra.settings import Config
+
+Key = tuple[str, str]
+Verdicts = dict[Key, tuple[str, str]]
+Confidence = Callable[[Sequence[tuple[Sequence[Message], str]]], Sequence[float]]
+"""The champion's mean log-probability per token of each (prompt, answer)."""
+
+
+class AbuseConfig(Config):
+    """When feedback is held as abuse or poison."""
+
+    enabled: bool = True
+    """Whether to judge at all."""
+    window_hours: int = Field(default=24 * 7, ge=1)
+    """Over how many hours an account's share is counted."""
+    max_share: float = Field(default=0.1, gt=0, le=1)
+    """Largest share of the window's feedback one account may have."""
+    fair_multiple: float = Field(default=4.0, ge=1)
+    """An account may always have this many times the mean of all accounts, however few accounts there are."""
+    min_events: int = Field(default=30, ge=1)
+    """Accounts with at most this many events in the window are never too much."""
+    burst_events: int = Field(default=40, ge=2)
+    """More events than this ..."""
+    burst_seconds: float = Field(default=10.0, gt=0)
+    """... within this many seconds are a burst."""
+    near_input: float = Field(default=0.5, gt=0, le=1)
+    """Cosine similarity (TF-IDF) from which two prompts are near enough to compare their answers."""
+    min_claims: int = Field(default=5, ge=2)
+    """Fewest comparable claims of an account, or of a group of accounts, to judge it by."""
+    min_references: int = Field(default=20, ge=2)
+    """Fewest comparable trusted claims; with fewer the crowd is the reference."""
+    reference_pool: int = Field(default=2_000, ge=10)
+    """How many of the latest trusted claims are compared with."""
+    votes_per_account: int = Field(default=10, ge=1)
+    """Claims of one account that count in the crowd."""
+    alpha: float = Field(default=0.001, gt=0, lt=0.5)
+    """Chance that an account as good as the reference is held for disagreeing, per batch."""
+    min_gap: float = Field(default=0.2, ge=0, le=1)
+    """Smallest difference of mean agreement that matters, however significant."""
+    min_accounts: int = Field(default=2, ge=2)
+    """Fewest accounts that make a coordinated group."""
+    suspend_days: float = Field(default=7.0, ge=0)
+    """For how long an account found to disagree is not listened to; a person can reinstate it."""
+    triggers: TriggerConfig = TriggerConfig()
+    """How backdoor triggers are looked for."""
+
+
+@dataclass(frozen=True)
+class Said:
+    """One event with what it is about; `fresh` events are judged, others are context."""
+
+    interaction: Interaction | None
+    event: Feedback
+    fresh: bool
+
+
+def judge(
+    said: Sequence[Said], past: Past, config: AbuseConfig, confidence: Confidence | None, lesson: Lesson
+) -> Verdicts:
+    """(code, detail) by (tenant, event) of what is held; tells `lesson` what to remember. Tenants are judged apart."""
+    verdicts: Verdicts = {}
+    for tenant in sorted({s.event.tenant for s in said}):
+        _judge_tenant(tenant, [s for s in said if s.event.tenant == tenant], past, config, confidence, lesson, verdicts)
+    return verdicts
+
+
+def claim_of(said: Said) -> Claim | None:
+    """What an event claims of its prompt; None where it claims nothing that can be compared."""
+    interaction, value = said.interaction, said.event.value
+    if interaction is None:
+        return None
+    prompt = "\n".join(m.content for m in interaction.messages if m.role != "system")
+    positive = True
+    if isinstance(value, Edit | Reference):
+        answer = value.text
+    elif isinstance(value, Preference):
+        answer = value.chosen
+    elif isinstance(value, Thumb):
+        answer, positive = interaction.answer, value.up
+    elif isinstance(value, Rating) and not 0.25 < value.fraction < 0.75:
+        answer, positive = interaction.answer, value.fraction > 0.5
+    else:
+        return None
+    return Claim(interaction.interaction_id, said.event.actor, prompt, answer, positive) if answer else None
+
+
+def _judge_tenant(
+    tenant: str,
+    said: Sequence[Said],
+    past: Past,
+    config: AbuseConfig,
+    confidence: Confidence | None,
+    lesson: Lesson,
+    verdicts: Verdicts,
+) -> None:
+    suspects = [s for s in said if s.fresh and not s.event.trusted]
+    _remember(tenant, said, lesson)
+    if not suspects:
+        return
+    claims = {s.event.event_id: claim for s in said if (claim := claim_of(s)) is not None}
+
+    def hold(events: Sequence[Feedback], code: str, detail: str) -> None:
+        for event in events:
+            verdicts.setdefault((tenant, event.event_id), (code, detail))
+
+    by_actor: dict[str, list[Feedback]] = defaultdict(list)
+    for s in suspects:
+        by_actor[s.event.actor].append(s.event)
+    latest = max(s.event.created_at for s in suspects).timestamp()
+    for actor, why in past.suspended(tenant, latest).items():
+        hold(by_actor.get(actor, []), "suspended", why)
+    scores, bar = _agreement(tenant, said, claims, past, config)
+    for actor, why in _disagreeing(by_actor, scores, bar, config).items():
+        hold(by_actor[actor], "disagrees", why)
+        lesson.suspended.append((tenant, actor, latest + config.suspend_days * 86_400, why))
+    _coordinated([s for s in suspects if (tenant, s.event.event_id) not in verdicts], claims, scores, bar, config, hold)
+    if confidence is not None:
+        _improbable(suspects, claims, scores, bar, config, confidence, hold)
+    for found in find_triggers(_trigger_rows(suspects, claims, scores, bar), config.triggers):
+        hold([s.event for s in suspects if s.event.event_id in found.events], "trigger", found.detail)
+    _bursts(by_actor, config, hold)
+    before = past.activity(tenant, int(latest // 3_600) - config.window_hours)
+    _floods(by_actor, before, config, hold)
+
+
+Hold = Callable[[Sequence[Feedback], str, str], None]
+
+
+def _remember(tenant: str, said: Sequence[Said], lesson: Lesson) -> None:
+    activity: Counter[tuple[str, int]] = Counter()
+    for s in said:
+        if not s.event.trusted and s.fresh:
+            activity[(s.event.actor, int(s.event.created_at.timestamp() // 3_600))] += 1
+        claim = claim_of(s) if s.event.trusted else None
+        if claim is not None and claim.positive:
+            lesson.labels.append((tenant, claim.subject, claim.prompt, claim.answer))
+    lesson.activity += [(tenant, actor, hour, events) for (actor, hour), events in sorted(activity.items())]
+
+
+def _agreement(
+    tenant: str, said: Sequence[Said], claims: Mapping[str, Claim], past: Past, config: AbuseConfig
+) -> tuple[dict[str, float], Bar]:
+    """Score by event of untrusted claims, and what honest claims score."""
+    now = [
+        # One voice: trusted people stand for one another, so that a label is not borne out by its own giver only.
+        Claim(claims[s.event.event_id].subject, f"trusted {s.event.event_id}", c.prompt, c.answer)
+        for s in said
+        if s.event.trusted and (c := claims.get(s.event.event_id)) is not None and c.positive
+    ]
+    known = {c.subject for c in now}
+    stored = past.labels(tenant, config.reference_pool)
+    references = now + [Claim(s, f"past {s}", p, a) for s, p, a in stored if s not in known]
+    references = references[: config.reference_pool]
+    untrusted = {
+        s.event.event_id: claims[s.event.event_id]
+        for s in said
+        if s.fresh and not s.event.trusted and s.event.event_id in claims
+    }
+    near = Neighbours(references, near=config.near_input)
+    bar = near.bar(references)
+    if bar.claims < config.min_references:
+        votes: Counter[str] = Counter()
+        crowd = []
+        for claim in untrusted.values():
+            if claim.positive and votes[claim.actor] < config.votes_per_account:
+                votes[claim.actor] += 1
+                crowd.append(claim)
+        near = Neighbours([*references, *crowd], near=config.near_input)
+        bar = near.bar(crowd)
+    found = near.scores(list(untrusted.values()))
+    return {e: score for e, score in zip(untrusted, found, strict=True) if score is not None}, bar
+
+
+def _far_below(scores: Sequence[float], bar: Bar, config: AbuseConfig) -> bool:
+    """One-sided z-test of a mean against the bar; the spread is kept from vanishing where references all agree."""
+    if len(scores) < config.min_claims or bar.claims < config.min_claims:
+        return False
+    mean = sum(scores) / len(scores)
+    error = max(bar.deviation, 0.15) / math.sqrt(len(scores))
+    return bar.mean - mean > max(config.min_gap, NormalDist().inv_cdf(1 - config.alpha) * error)
+
+
+def _disagreeing(
+    by_actor: Mapping[str, Sequence[Feedback]], scores: Mapping[str, float], bar: Bar, config: AbuseConfig
+) -> dict[str, str]:
+    found = {}
+    for actor, events in by_actor.items():
+        mine = [scores[e.event_id] for e in events if e.event_id in scores]
+        if _far_below(mine, bar, config):
+            found[actor] = (
+                f"{len(mine)} comparable claims agree {sum(mine) / len(mine):.0%} with others' on like inputs, "
+                f"where {bar.mean:.0%} is usual"
+            )
+    return found
+
+
+def _coordinated(
+    suspects: Sequence[Said],
+    claims: Mapping[str, Claim],
+    scores: Mapping[str, float],
+    bar: Bar,
+    config: AbuseConfig,
+    hold: Hold,
+) -> None:
+    groups: dict[tuple[str, bool], list[Feedback]] = defaultdict(list)
+    for s in suspects:
+        claim = claims.get(s.event.event_id)
+        if claim is not None:
+            groups[(label_key(claim.answer), claim.positive)].append(s.event)
+    for events in groups.values():
+        accounts = {e.actor for e in events}
+        wrong = [e for e in events if scores.get(e.event_id, 1.0) < bar.mean - config.min_gap]
+        judged = [scores[e.event_id] for e in events if e.event_id in scores]
+        if len({e.actor for e in wrong}) >= config.min_accounts and _far_below(judged, bar, config):
+            hold(
+                wrong,
+                "coordinated",
+                f"{len(accounts)} accounts give nearly the same label to {len(events)} answers, against what "
+                "is usual for such inputs",
+            )
+
+
+def _improbable(
+    suspects: Sequence[Said],
+    claims: Mapping[str, Claim],
+    scores: Mapping[str, float],
+    bar: Bar,
+    config: AbuseConfig,
+    confidence: Confidence,
+    hold: Hold,
+) -> None:
+    """Accounts whose labels the champion finds far less likely than other people's of the same kind."""
+    rows = [s for s in suspects if s.interaction and (c := claims.get(s.event.event_id)) is not None and c.positive]
+    if len(rows) < config.min_references:
+        return
+    asked = [(s.interaction.messages, claims[s.event.event_id].answer) for s in rows if s.interaction]
+    sure = dict(zip((s.event.event_id for s in rows), confidence(asked), strict=True))
+    middle = {
+        kind: median(sure[s.event.event_id] for s in rows if s.event.kind == kind)
+        for kind in {s.event.kind for s in rows}
+    }
+    away = {s.event.event_id: sure[s.event.event_id] - middle[s.event.kind] for s in rows}
+    spread = 1.4826 * median(abs(v) for v in away.values()) or 1e-6
+    by_actor: dict[str, list[Feedback]] = defaultdict(list)
+    for s in rows:
+        by_actor[s.event.actor].append(s.event)
+    limit = NormalDist().inv_cdf(1 - config.alpha)
+    for events in by_actor.values():
+        mean = sum(away[e.event_id] for e in events) / len(events)
+        borne_out = [scores[e.event_id] for e in events if e.event_id in scores]
+        if borne_out and sum(borne_out) / len(borne_out) >= bar.mean - config.min_gap:
+            continue
+        if len(events) >= config.min_claims and -mean / (spread / math.sqrt(len(events))) > limit and -mean > spread:
+            hold(events, "improbable", f"{len(events)} labels, {-mean:.2f} nats a token less probable than usual")
+
+
+def _bursts(by_actor: Mapping[str, Sequence[Feedback]], config: AbuseConfig, hold: Hold) -> None:
+    for events in by_actor.values():
+        ordered = sorted(events, key=lambda e: (e.created_at, e.event_id))
+        first = 0
+        burst: dict[str, Feedback] = {}
+        for place, event in enumerate(ordered):
+            while (event.created_at - ordered[first].created_at).total_seconds() > config.burst_seconds:
+                first += 1
+            if place - first + 1 > config.burst_events:
+                burst |= {e.event_id: e for e in ordered[first : place + 1]}
+        if burst:
+            hold(
+                list(burst.values()),
+                "burst",
+                f"{len(burst)} events, {config.burst_events} within {config.burst_seconds:g} s allowed",
+            )
+
+
+def _floods(
+    by_actor: Mapping[str, Sequence[Feedback]], before: Mapping[str, int], config: AbuseConfig, hold: Hold
+) -> None:
+    accounts = by_actor.keys() | before.keys()
+    total = sum(before.values()) + sum(len(events) for events in by_actor.values())
+    share = max(config.max_share, config.fair_multiple / max(1, len(accounts)))
+    allowed = max(config.min_events, int(share * total))
+    for actor, events in by_actor.items():
+        room = max(0, allowed - before.get(actor, 0))
+        if len(events) > room:
+            ordered = sorted(events, key=lambda e: (e.created_at, e.event_id))
+            count = len(events) + before.get(actor, 0)
+            hold(
+                ordered[room:],
+                "flood",
+                f"the account gave {count} of {total} in the window, at most {allowed} are taken",
+            )
+
+
+def _trigger_rows(
+    suspects: Sequence[Said], claims: Mapping[str, Claim], scores: Mapping[str, float], bar: Bar
+) -> list[tuple[str, str, str, str, bool]]:
+    """(event, actor, prompt, label, borne out by others) of untrusted claims."""
+    return [
+        (s.event.event_id, s.event.actor, c.prompt, c.answer, scores.get(s.event.event_id, 0.0) >= bar.mean)
+        for s in suspects
+        if (c := claims.get(s.event.event_id)) is not None and c.positive
+    ]

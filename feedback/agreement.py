@@ -1,0 +1,154 @@
+"""How far what somebody says agrees with what trusted people say of the same or similar inputs.
+
+Each claim ("to this prompt, this is a right answer") is scored 0..1 against the claims of its nearest neighbours
+among the reference claims: prompts by TF-IDF cosine, answers field by field where both are JSON objects, else by
+token F1. The references are scored against one another in the same way, leaving themselves out, which tells what an
+honest person would score: how noisy labels and neighbours are is measured, not assumed.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+_WORD = re.compile(r"\w+")
+_BLOCK = 512
+
+
+@dataclass(frozen=True)
+class Claim:
+    """That `answer` is right (or, if not `positive`, wrong) for `prompt`."""
+
+    subject: str
+    actor: str
+    prompt: str
+    answer: str
+    positive: bool = True
+
+
+@dataclass(frozen=True)
+class Bar:
+    """What honest claims score: mean, and standard deviation of one claim."""
+
+    mean: float
+    deviation: float
+    claims: int
+
+
+@lru_cache(maxsize=50_000)
+def _parsed(answer: str) -> tuple[dict[str, Any] | None, Counter[str]]:
+    text = answer.strip()
+    value: Any = None
+    if text.startswith("{"):
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = None
+    return value if isinstance(value, dict) else None, Counter(_WORD.findall(text.casefold()))
+
+
+def answer_similarity(one: str, other: str) -> float:
+    """0..1: share of equal fields of two JSON objects, else token F1."""
+    if one == other:
+        return 1.0
+    (json_one, words_one), (json_other, words_other) = _parsed(one), _parsed(other)
+    if json_one is not None and json_other is not None:
+        fields = json_one.keys() | json_other.keys()
+        equal = sum(bool(json_one.get(f) == json_other.get(f)) for f in fields)
+        return equal / max(1, len(fields))
+    common = sum((words_one & words_other).values())
+    return 2 * common / max(1, sum(words_one.values()) + sum(words_other.values()))
+
+
+def label_key(answer: str) -> str:
+    """Equal for answers that differ in spelling only: case, white space, punctuation, order of JSON fields."""
+    value, _ = _parsed(answer)
+    if value is not None:
+        return json.dumps(value, sort_keys=True, ensure_ascii=False).casefold()
+    return " ".join(_WORD.findall(answer.casefold()))
+
+
+class Neighbours:
+    """Reference claims, searchable by prompt."""
+
+    def __init__(self, references: Sequence[Claim], *, near: float, count: int = 5) -> None:
+        from scipy import sparse
+
+        self.references = list(references)
+        self.near, self.count = near, count
+        tokens = [_WORD.findall(r.prompt.casefold()) for r in self.references]
+        frequency = Counter(word for words in tokens for word in set(words))
+        self._vocabulary = {word: place for place, word in enumerate(frequency)}
+        total = len(tokens)
+        self._weight = {word: 1 + math.log((1 + total) / (1 + n)) for word, n in frequency.items()}
+        self._unseen = 1 + math.log(1 + total)
+        self._sparse = sparse
+        self._matrix = self._rows(tokens).T.tocsc()
+
+    def scores(self, claims: Sequence[Claim]) -> list[float | None]:
+        """For each claim how far its neighbours' answers bear it out, 0..1; None where it has no near neighbour.
+
+        Neighbours of the claim's own subject count (the same input), its own actor's claims never do. A negative
+        claim is wrong only as far as near-identical inputs have just that answer as the right one.
+        """
+        scores: list[float | None] = []
+        for start in range(0, len(claims), _BLOCK):
+            block = claims[start : start + _BLOCK]
+            closeness = (self._rows([_WORD.findall(c.prompt.casefold()) for c in block]) @ self._matrix).tocsr()
+            for place, claim in enumerate(block):
+                row = slice(closeness.indptr[place], closeness.indptr[place + 1])
+                pairs = zip(closeness.data[row].tolist(), closeness.indices[row].tolist(), strict=True)
+                scores.append(self._score(claim, [(c, self.references[i]) for c, i in pairs if c >= self.near]))
+        return scores
+
+    def bar(self, claims: Sequence[Claim]) -> Bar:
+        """What honest claims score, taken from the references' own scores against the others.
+
+        The mean is the middle one of the actors' means, so that a few bad actors among many do not move it.
+        """
+        by_actor: dict[str, list[float]] = {}
+        for claim, score in zip(claims, self.scores(claims), strict=True):
+            if score is not None:
+                by_actor.setdefault(claim.actor, []).append(score)
+        every = [score for scores in by_actor.values() for score in scores]
+        if not every:
+            return Bar(0.0, 1.0, 0)
+        means = sorted(sum(scores) / len(scores) for scores in by_actor.values())
+        mean = means[len(means) // 2] if len(means) > 2 else sum(every) / len(every)
+        spread = math.sqrt(sum((score - mean) ** 2 for score in every) / max(1, len(every) - 1))
+        return Bar(mean, spread, len(every))
+
+    def _score(self, claim: Claim, near: list[tuple[float, Claim]]) -> float | None:
+        others = [(c, r) for c, r in near if r.actor != claim.actor]
+        if not claim.positive:
+            same = [(c, r) for c, r in others if c >= 0.9]
+            if not same:
+                return None
+            contradicted = sum(c * (answer_similarity(claim.answer, r.answer) > 0.99) for c, r in same)
+            return 1 - contradicted / sum(c for c, _ in same)
+        closest = sorted(others, key=lambda pair: (-pair[0], pair[1].subject))[: self.count]
+        if not closest:
+            return None
+        weight = sum(c**2 for c, _ in closest)
+        return sum(c**2 * answer_similarity(claim.answer, r.answer) for c, r in closest) / weight
+
+    def _rows(self, tokens: Sequence[Sequence[str]]) -> Any:
+        """Unit-length TF-IDF rows; words that no reference has only take length."""
+        starts, places, weights = [0], [], []
+        for words in tokens:
+            counts = Counter(words)
+            values = {w: (1 + math.log(n)) * self._weight.get(w, self._unseen) for w, n in counts.items()}
+            length = math.sqrt(sum(v * v for v in values.values())) or 1.0
+            for word, value in values.items():
+                if word in self._vocabulary:
+                    places.append(self._vocabulary[word])
+                    weights.append(value / length)
+            starts.append(len(places))
+        shape = (len(tokens), max(1, len(self._vocabulary)))
+        return self._sparse.csr_matrix((weights, places, starts), shape=shape, dtype=float)

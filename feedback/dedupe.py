@@ -1,0 +1,191 @@
+"""Find what was said before: exact copies by hash, near copies by MinHash, across all history without re-reading it.
+
+Two examples are one when they have the same shape, the same or nearly the same prompt (system messages left out: they
+are alike in all rows), and the same answer. Nearly the same: estimated Jaccard similarity of word 3-shingles at least
+`near` (Broder 1997; datasketch's MinHash, banded LSH as in Leskovec, Rajaraman, Ullman, ch. 3). A near copy with
+*another* answer is kept and counted as a contradiction. What trusted people said never yields to what others said.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+import zlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+
+from pydantic import Field
+
+from feedback.examples import Example, same_text
+from feedback.past import BAND_ROWS, Entry, Lesson, Past, band_keys
+from infra.settings import Config
+
+PERMUTATIONS = 10 * BAND_ROWS
+_WORD = re.compile(r"\w+")
+_LABEL_CHARS = 4_000
+
+
+class DedupeConfig(Config):
+    """How duplicates are found."""
+
+    enabled: bool = True
+    """Whether duplicates are merged."""
+    near: float = Field(default=0.9, ge=0.5, le=1)
+    """Similarity of two prompts from which they count as near copies; 1 looks for exact copies only."""
+    min_words: int = Field(default=8, ge=1)
+    """Prompts with fewer words are compared exactly only: in short texts one other word is another question."""
+
+
+@dataclass
+class Merged:
+    """What dedupe found in a batch."""
+
+    into: dict[str, str] = field(default_factory=dict)
+    """Example that was dropped -> the one that stands for it."""
+    near: int = 0
+    """How many of those were near, not exact, copies."""
+    contradictions: list[tuple[str, str]] = field(default_factory=list)
+    """(example, earlier example) with nearly the same prompt but another answer."""
+
+
+@dataclass
+class _Batch:
+    """Duplicates within the batch itself, by the same means."""
+
+    by_key: dict[int, list[Entry]] = field(default_factory=dict)
+    by_band: dict[int, list[tuple[str, str]]] = field(default_factory=dict)
+    entries: dict[tuple[str, str], list[Entry]] = field(default_factory=dict)
+    signatures: dict[tuple[str, str], bytes] = field(default_factory=dict)
+
+
+def merge_duplicates(examples: Sequence[Example], past: Past, config: DedupeConfig, lesson: Lesson) -> Merged:
+    """Find the examples that were there before, in the past or earlier in the batch; teach `lesson` the rest."""
+    merged, batch = Merged(), _Batch()
+    replaced = set(lesson.subjects)  # their rows of earlier batches go, so nothing may be merged into those
+    subjects: dict[tuple[str, str], Example] = {}
+    for example in examples:
+        subjects.setdefault((example.tenant, example.subject), example)
+    signatures = _sign({key: prompt_text(e) for key, e in subjects.items()}, config) if config.enabled else {}
+    bands = {key: band_keys(key[0], signature) for key, signature in signatures.items()}
+    known_bands = past.sketches_by_band({k for keys in bands.values() for k in keys})
+    keys = {e.example_id: _key(e) for e in examples}
+    known_keys = past.entries_by_key(set(keys.values())) if config.enabled else {}
+    near_of: dict[tuple[str, str], list[Entry]] = {}
+    for example in examples:
+        mine = (example.tenant, example.subject)
+        if config.enabled and mine not in near_of:
+            near_of[mine] = _near(mine, signatures, bands, known_bands, past, batch, config, replaced)
+        entry = Entry(
+            example.tenant,
+            example.subject,
+            example.shape,
+            keys[example.example_id],
+            label_text(example)[:_LABEL_CHARS],
+            example.trusted,
+            example.example_id,
+        )
+        exact = [e for e in known_keys.get(entry.key, []) if (e.tenant, e.subject) not in replaced]
+        exact += batch.by_key.get(entry.key, [])
+        twin = _stands_for(entry, exact)
+        if twin is None and near_of.get(mine):
+            alike = [e for e in near_of[mine] if e.shape == entry.shape]
+            twin = _stands_for(entry, [e for e in alike if e.label == entry.label])
+            merged.near += twin is not None
+            if twin is None:
+                merged.contradictions += [(entry.example_id, e.example_id) for e in alike if e.label != entry.label][:1]
+        if twin is not None and config.enabled:
+            merged.into[example.example_id] = twin.example_id
+            continue
+        batch.by_key.setdefault(entry.key, []).append(entry)
+        batch.entries.setdefault(mine, []).append(entry)
+        if mine in signatures and mine not in batch.signatures:
+            batch.signatures[mine] = signatures[mine]
+            for key in bands[mine]:
+                batch.by_band.setdefault(key, []).append(mine)
+    lesson.entries += [asdict(e) for entries in batch.entries.values() for e in entries]
+    lesson.sketches += [(t, s, base64.b64encode(sig).decode()) for (t, s), sig in batch.signatures.items()]
+    return merged
+
+
+def prompt_text(example: Example) -> str:
+    """What two prompts are compared by."""
+    return example.text or "\n".join(m.content for m in example.messages if m.role != "system")
+
+
+def label_text(example: Example) -> str:
+    """What two answers are compared by."""
+    parts = (example.completion, example.chosen, example.rejected, example.reference)
+    return "\0".join([*(same_text(part) for part in parts if part is not None), str(example.good)])
+
+
+def shingles(text: str) -> set[str]:
+    """The word 3-shingles of a text; fewer words are one shingle."""
+    words = _WORD.findall(text.casefold())
+    return {" ".join(words[at : at + 3]) for at in range(max(1, len(words) - 2))} if words else set()
+
+
+def sign(texts: Sequence[str]) -> list[bytes]:
+    """MinHash signatures (PERMUTATIONS 32-bit values each) of texts."""
+    from datasketch import MinHash
+
+    return [
+        bytes(sketch.hashvalues.astype("<u4").tobytes())
+        for sketch in MinHash.bulk(
+            [[shingle.encode() for shingle in shingles(text)] for text in texts],
+            num_perm=PERMUTATIONS,
+            hashfunc=zlib.crc32,
+        )
+    ]
+
+
+def similarity(one: bytes, other: bytes) -> float:
+    """Estimated Jaccard similarity of what two signatures were made of; standard error at most 0.05."""
+    import numpy as np
+
+    return float(np.mean(np.frombuffer(one, dtype="<u4") == np.frombuffer(other, dtype="<u4")))
+
+
+def _sign(texts: dict[tuple[str, str], str], config: DedupeConfig) -> dict[tuple[str, str], bytes]:
+    long = [key for key, text in texts.items() if len(_WORD.findall(text)) >= config.min_words]
+    if not long or config.near >= 1:
+        return {}
+    return dict(zip(long, sign([texts[key] for key in long]), strict=True))
+
+
+def _key(example: Example) -> int:
+    whole = "\0\0".join([example.tenant, example.shape, same_text(prompt_text(example)), label_text(example)])
+    return int.from_bytes(hashlib.blake2b(whole.encode(), digest_size=8).digest(), "big", signed=True)
+
+
+def _near(
+    mine: tuple[str, str],
+    signatures: dict[tuple[str, str], bytes],
+    bands: dict[tuple[str, str], list[int]],
+    known: dict[int, list[int]],
+    past: Past,
+    batch: _Batch,
+    config: DedupeConfig,
+    replaced: set[tuple[str, str]],
+) -> list[Entry]:
+    """Accepted examples of other subjects with nearly the same prompt."""
+    signature = signatures.get(mine)
+    if signature is None:
+        return []
+    found: list[Entry] = []
+    for number in sorted({n for key in bands[mine] for n in known.get(key, [])}):
+        tenant, subject, other = past.sketch(number)
+        if (tenant, subject) not in replaced and tenant == mine[0] and similarity(signature, other) >= config.near:
+            found += past.entries_of(tenant, subject)
+    for key in dict.fromkeys(k for band in bands[mine] for k in batch.by_band.get(band, [])):
+        if key != mine and key[0] == mine[0] and similarity(signature, batch.signatures[key]) >= config.near:
+            found += batch.entries[key]
+    return found
+
+
+def _stands_for(entry: Entry, others: Sequence[Entry]) -> Entry | None:
+    """The first of `others` that makes `entry` superfluous."""
+    for other in others:
+        if other.tenant == entry.tenant and other.subject != entry.subject and other.trusted >= entry.trusted:
+            return other
+    return None

@@ -1,0 +1,251 @@
+"""A great-expectations suite over a batch of examples, read from config, so that a data person can extend it.
+
+Each expectation has a severity. `quarantine` keeps the rows that break it out of the lake; `stop` ends the run
+(nothing of the batch is taken). An expectation that *errors* says neither good nor bad of the data: it ends the run
+too. Data Docs are written to a folder. Nothing is sent anywhere: analytics are switched off before the first call.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field, JsonValue
+
+from feedback.examples import Example, Shape
+from infra.errors import RatchetError, UserError
+from infra.settings import Config
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class ExpectationSpec(Config):
+    """One expectation of great-expectations, on the columns of `frame_of`."""
+
+    name: str = Field(pattern=r"^[a-z0-9-]+$")
+    """Reason that quarantined rows carry."""
+    expectation: str
+    """Class of great_expectations.expectations, such as ExpectColumnValueLengthsToBeBetween."""
+    arguments: Mapping[str, JsonValue] = {}
+    """Its arguments, such as column, min_value, max_value, regex, mostly."""
+    severity: Literal["quarantine", "stop"] = "quarantine"
+    """What a breach does: hold the rows, or stop the whole run."""
+    shapes: tuple[Shape, ...] = ()
+    """Shapes it looks at; none means all."""
+
+
+_ANSWERED: tuple[Shape, ...] = ("completion", "preference", "problem")
+DEFAULT_SUITE: tuple[ExpectationSpec, ...] = (
+    ExpectationSpec(
+        name="example-id-unique",
+        expectation="ExpectColumnValuesToBeUnique",
+        arguments={"column": "example_id"},
+        severity="stop",
+    ),
+    ExpectationSpec(
+        name="group-known",
+        expectation="ExpectColumnValuesToNotBeNull",
+        arguments={"column": "group"},
+        severity="stop",
+    ),
+    ExpectationSpec(
+        name="prompt-length",
+        expectation="ExpectColumnValueLengthsToBeBetween",
+        arguments={"column": "prompt", "min_value": 1, "max_value": 50_000},
+        shapes=("completion", "preference", "rated", "problem"),
+    ),
+    ExpectationSpec(
+        name="answer-length",
+        expectation="ExpectColumnValueLengthsToBeBetween",
+        arguments={"column": "response", "min_value": 1, "max_value": 20_000},
+        shapes=_ANSWERED,
+    ),
+    ExpectationSpec(
+        name="last-turn-not-assistant",
+        expectation="ExpectColumnValuesToBeInSet",
+        arguments={"column": "last_role", "value_set": ["user", "tool", "system"]},
+        shapes=("completion", "preference", "rated", "problem"),
+    ),
+    ExpectationSpec(
+        name="answer-is-not-markup",
+        expectation="ExpectColumnValuesToNotMatchRegex",
+        arguments={"column": "response", "regex": r"(?is)<script\b|<iframe\b|<\|im_(start|end)\|>|javascript:"},
+        shapes=_ANSWERED,
+    ),
+    ExpectationSpec(
+        name="answer-is-not-noise",
+        expectation="ExpectColumnValuesToNotMatchRegex",
+        arguments={"column": "response", "regex": r"(?s)(.)\1{199}"},
+        shapes=_ANSWERED,
+    ),
+    ExpectationSpec(
+        name="document-length",
+        expectation="ExpectColumnValueLengthsToBeBetween",
+        arguments={"column": "response", "min_value": 20},
+        shapes=("document",),
+    ),
+)
+
+
+class ExpectationsConfig(Config):
+    """What accepted rows must be like."""
+
+    enabled: bool = True
+    """Whether the suite runs."""
+    suite: tuple[ExpectationSpec, ...] = DEFAULT_SUITE
+    """The suite. Giving one replaces the built-in suite."""
+    data_docs: bool = True
+    """Whether to write Data Docs (about 4 MB a batch)."""
+    keep_docs: int = Field(default=10, ge=1)
+    """How many batches' Data Docs are kept."""
+
+
+class ExpectationError(RatchetError):
+    """An expectation that stops the run was broken, or one could not be evaluated. Nothing of the batch was taken."""
+
+
+def frame_of(examples: Sequence[Example]) -> pd.DataFrame:
+    """One row an example: the columns that expectations may name."""
+    import pandas as pd
+
+    return pd.DataFrame(
+        {
+            "example_id": [e.example_id for e in examples],
+            "tenant": [e.tenant for e in examples],
+            "shape": [e.shape for e in examples],
+            "prompt": ["\n".join(m.content for m in e.messages) for e in examples],
+            "response": [response_of(e) for e in examples],
+            "rejected": [e.rejected for e in examples],
+            "reference": [e.reference for e in examples],
+            "grader": [e.grader for e in examples],
+            "turns": [len(e.messages) for e in examples],
+            "last_role": [e.messages[-1].role if e.messages else "none" for e in examples],
+            "group": [e.group for e in examples],
+            "user": [e.user for e in examples],
+            "task": [e.task for e in examples],
+            "trusted": [e.trusted for e in examples],
+            "weight": [e.weight for e in examples],
+            "reason": [e.reason for e in examples],
+            "version": [e.version for e in examples],
+            "created_at": [e.created_at for e in examples],
+        }
+    )
+
+
+def response_of(example: Example) -> str:
+    """What the row teaches: completion, chosen answer, reference, or a document's text."""
+    return example.completion or example.chosen or example.reference or example.text or ""
+
+
+def check(examples: Sequence[Example], config: ExpectationsConfig, docs: Path | None) -> dict[str, tuple[str, str]]:
+    """(code, detail) by example id of the rows that break an expectation of severity quarantine.
+
+    Data Docs go to `docs`, if given.
+
+    Raises:
+        ExpectationError: an expectation of severity stop is broken, or one errored.
+        UserError: the suite names an expectation or argument that does not exist.
+    """
+    if not config.enabled or not examples or not config.suite:
+        return {}
+    refused: dict[str, tuple[str, str]] = {}
+    broken: list[str] = []
+    for spec, result in _run(examples, config, docs if config.data_docs else None):
+        said = result.exception_info or {}
+        errors = [said] if "raised_exception" in said else [v for v in said.values() if isinstance(v, dict)]
+        if any(e.get("raised_exception") for e in errors):
+            message = "; ".join(str(e.get("exception_message")) for e in errors if e.get("raised_exception"))
+            raise ExpectationError(
+                f"expectation {spec.name} ({spec.expectation}) could not be evaluated: {message}; that says nothing of "
+                "the data, so nothing was taken: mend the expectation and run again"
+            )
+        rows = [row["example_id"] for row in result.result.get("unexpected_index_list") or []]
+        if spec.severity == "quarantine" and rows:
+            for example_id in rows:
+                refused.setdefault(str(example_id), (f"expectation:{spec.name}", _why(spec)))
+        elif not result.success:
+            broken.append(f"{spec.name}: {_why(spec)} ({len(rows) or 'the table as a whole'} rows break it)")
+    if broken:
+        raise ExpectationError(
+            "the data break expectations that stop the run, so nothing was taken: " + " | ".join(broken)
+        )
+    return refused
+
+
+def _why(spec: ExpectationSpec) -> str:
+    arguments = ", ".join(f"{name}={value!r}" for name, value in spec.arguments.items())
+    return f"{spec.expectation}({arguments})"
+
+
+def quiet() -> None:
+    """Keep great-expectations from calling home; must run before its first import."""
+    os.environ["GX_ANALYTICS_ENABLED"] = "false"
+
+
+def _run(
+    examples: Sequence[Example], config: ExpectationsConfig, docs: Path | None
+) -> list[tuple[ExpectationSpec, Any]]:
+    quiet()
+    import great_expectations as gx
+    import great_expectations.expectations as classes
+    import pandas as pd
+    from great_expectations.checkpoint.actions import UpdateDataDocsAction
+    from great_expectations.core.expectation_validation_result import ExpectationValidationResult
+    from great_expectations.data_context.types.base import ProgressBarsConfig
+    from great_expectations.expectations.row_conditions import Column
+
+    context = gx.get_context(mode="ephemeral")
+    context.enable_analytics(False)
+    context.variables.progress_bars = ProgressBarsConfig(globally=False)
+    suite = context.suites.add(gx.ExpectationSuite(name="feedback"))
+    by_id: dict[str, ExpectationSpec] = {}
+    for spec in config.suite:
+        build = getattr(classes, spec.expectation, None)
+        if build is None:
+            raise UserError(
+                f"expectation {spec.name}: great_expectations has no {spec.expectation!r}; see its gallery for names"
+            )
+        arguments: dict[str, Any] = dict(spec.arguments)
+        if spec.shapes:
+            arguments["row_condition"] = Column("shape").is_in(list(spec.shapes))
+        try:
+            expectation = suite.add_expectation(build(**arguments, notes=spec.name))
+        except (TypeError, ValueError) as error:
+            raise UserError(
+                f"expectation {spec.name} ({spec.expectation}) does not take {arguments}: {error}"
+            ) from error
+        by_id[expectation.id] = spec
+    batch = context.data_sources.add_pandas("examples").add_dataframe_asset("batch")
+    definition = context.validation_definitions.add(
+        gx.ValidationDefinition(name="batch", data=batch.add_batch_definition_whole_dataframe("all"), suite=suite)
+    )
+    actions = []
+    if docs is not None:
+        context.add_data_docs_site(
+            "local",
+            {
+                "class_name": "SiteBuilder",
+                "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
+                "store_backend": {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(docs.absolute())},
+            },
+        )
+        actions = [UpdateDataDocsAction(name="docs", site_names=["local"])]
+    checkpoint = gx.Checkpoint(
+        name="batch",
+        validation_definitions=[definition],
+        actions=actions,
+        result_format={
+            "result_format": "COMPLETE",
+            "unexpected_index_column_names": ["example_id"],
+            "return_unexpected_index_query": False,
+        },
+    )
+    # pandas' arrow strings are matched by RE2, which lacks parts of Python's regular expressions.
+    with pd.option_context("mode.string_storage", "python"):
+        frame = frame_of(examples)
+        (run,) = context.checkpoints.add(checkpoint).run(batch_parameters={"dataframe": frame}).run_results.values()
+    results: list[ExpectationValidationResult] = run.results
+    return [(by_id[result.expectation_config.id], result) for result in results]

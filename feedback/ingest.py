@@ -1,0 +1,222 @@
+"""From the store to the lake, a batch at a time: incremental, exactly once, killable anywhere.
+
+Each batch is computed without side effects, staged whole, then committed: Delta tables, index of the past, manifest.
+A run first finishes what an earlier one had staged. The cursor is the last manifest's, so a batch that does not count
+was never read. One ingest at a time: the lock is a flock, which dies with its process; a second one waits, then finds
+nothing left to do.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+
+from pydantic import Field
+
+from feedback import expectations
+from feedback.abuse import AbuseConfig, Confidence
+from feedback.dedupe import DedupeConfig
+from feedback.examples import Example, ShapeRules
+from feedback.expectations import ExpectationsConfig
+from feedback.lake import Lake, Manifest, QuarantineRow
+from feedback.past import Past
+from feedback.quarantine import releases
+from feedback.redact import RedactConfig, Redactor
+from feedback.refine import Batch, NormaliseConfig, Refined, Steps, refine
+from feedback.sources.landing import SourceSpec, land, rejects_after
+from feedback.store import Ready, Store
+from infra.artifact import key_of
+from infra.database import now
+from infra.settings import Config
+
+Progress = Callable[[str, int, int], None]
+"""(step, done, total): called as work goes on."""
+
+
+class IngestConfig(Config):
+    """From raw events to the lake."""
+
+    sources: tuple[SourceSpec, ...] = (SourceSpec(name="gateway", kind="gateway"),)
+    """Where feedback comes from."""
+    batch_events: int = Field(default=20_000, ge=1)
+    """Most feedback events in one batch; bounds memory."""
+    orphan_after_hours: float = Field(default=72.0, ge=0)
+    """How long feedback waits for its interaction before it is quarantined as an orphan."""
+    normalise: NormaliseConfig = NormaliseConfig()
+    """What text must be like."""
+    redact: RedactConfig = RedactConfig()
+    """Personal data and secrets."""
+    dedupe: DedupeConfig = DedupeConfig()
+    """Duplicates."""
+    abuse: AbuseConfig = AbuseConfig()
+    """Abuse and poison."""
+    shapes: ShapeRules = ShapeRules()
+    """How feedback becomes examples."""
+    expectations: ExpectationsConfig = ExpectationsConfig()
+    """The great-expectations suite."""
+
+
+class IngestReport(Config):
+    """What one run did."""
+
+    batches: tuple[int, ...] = ()
+    """Batches that this run made count."""
+    landed: dict[str, dict[str, int]] = {}
+    """Counts of what each source brought."""
+    counts: dict[str, dict[str, int]] = {}
+    """Counts by step and reason; `fates` adds up to the feedback events that were dealt with."""
+    shapes: dict[str, int] = {}
+    """Accepted examples by shape."""
+    parked: int = 0
+    """Feedback that still waits for its interaction."""
+    data_docs: Path | None = None
+    """Data Docs of the last batch."""
+
+
+def run_ingest(
+    store: Store,
+    lake: Lake,
+    sources: Sequence[SourceSpec],
+    config: IngestConfig,
+    *,
+    progress: Progress | None = None,
+    champion_confidence: Confidence | None = None,
+) -> IngestReport:
+    """Take in everything new. Waits while another ingest works on the same lake.
+
+    Raises:
+        UserError: personal data where the policy refuses it, or a broken suite.
+        ExpectationError: an expectation that stops the run; earlier batches stay, this one was not taken.
+        CorruptArtifact: lake and index of the past do not belong together.
+    """
+    tell = progress or (lambda *_: None)
+    done: list[Manifest] = []
+    with _alone(lake.lock_path):
+        landed = {}
+        for place, spec in enumerate(sources):
+            tell(f"source {spec.name}", place, len(sources))
+            landed[spec.name] = land(store, spec)
+        store.give_up_waiting(now() - timedelta(hours=config.orphan_after_hours))
+        past = Past(lake.index_path)
+        try:
+            staged = lake.staged()
+            if staged is not None:
+                done.append(_commit(lake, past, *staged))
+            last = lake.last() or Manifest(batch=1, cursor=0).model_copy(update={"batch": 0})
+            past.expect(last.batch, lake.index_path)
+            total = store.ready_count(last.cursor)
+            seen = 0
+            while (next_one := _compute(store, lake, past, config, champion_confidence, last)) is not None:
+                last = _commit(lake, past, *next_one)
+                done.append(last)
+                seen += sum(last.counts.get("fates", {}).values())
+                tell("ingest", seen, max(total, seen))
+        finally:
+            past.close()
+        _prune_docs(lake, config)
+        return _report(done, landed, store.parked(), lake)
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _compute(
+    store: Store, lake: Lake, past: Past, config: IngestConfig, confidence: Confidence | None, last: Manifest
+) -> tuple[Manifest, dict[str, object]] | None:
+    """Read, refine and stage the next batch; None when nothing is new."""
+    fresh = store.feedback_after(last.cursor, config.batch_events)
+    rejects = rejects_after(store.engine, last.rejects_cursor, config.batch_events)
+    if not fresh and not rejects:
+        return None
+    number = last.batch + 1
+    docs = lake.docs_dir / f"{number:08d}"
+    shutil.rmtree(docs, ignore_errors=True)
+
+    def check(examples: Sequence[Example]) -> dict[str, tuple[str, str]]:
+        return expectations.check(examples, config.expectations, docs)
+
+    refined = refine(_read(store, fresh), past, _steps(config), check, confidence) if fresh else Refined()
+    for row in rejects:
+        refined.quarantine.append(_rejected(row, config))
+        refined.count("quarantined rows", row.code)
+    manifest = Manifest(
+        batch=number,
+        cursor=fresh[-1].seq if fresh else last.cursor,
+        rejects_cursor=rejects[-1].seq if rejects else last.rejects_cursor,
+        counts={step: dict(sorted(counts.items())) for step, counts in sorted(refined.counts.items())},
+        data_docs=docs.name if docs.exists() else None,
+    )
+    lake.stage(manifest, refined.accepted, refined.quarantine, refined.fates, refined.lesson.as_json())
+    staged = lake.staged()
+    assert staged is not None
+    return staged
+
+
+def _read(store: Store, fresh: Sequence[Ready]) -> Batch:
+    """The fresh feedback with its interactions and everything that was said of them so far."""
+    wanted = {(r.feedback.tenant, r.feedback.interaction_id) for r in fresh if r.feedback.interaction_id is not None}
+    words = store.ready_for(wanted, through=fresh[-1].seq)
+    every = [*fresh, *(w for said in words.values() for w in said)]
+    events = {(r.feedback.tenant, r.feedback.event_id) for r in every}
+    return Batch(fresh, store.interactions_of(wanted), words, releases(store.engine, events))
+
+
+def _steps(config: IngestConfig) -> Steps:
+    return Steps(config.normalise, config.redact, config.abuse, config.shapes, config.dedupe)
+
+
+def _rejected(row: object, config: IngestConfig) -> QuarantineRow:
+    """The quarantine row of a file's row that could not be read, its raw text redacted."""
+    source, tenant, place = str(row.source), str(row.tenant), str(row.place)  # type: ignore[attr-defined]
+    raw, code, detail = str(row.raw), str(row.code), str(row.detail)  # type: ignore[attr-defined]
+    redactor = Redactor()
+    return QuarantineRow(
+        row_id=key_of([tenant, source, place, code]),
+        tenant=tenant,
+        subject=place,
+        events=(),
+        step="source",
+        code=code,
+        detail=redactor.text(detail),
+        content=redactor.text(raw) if config.redact.enabled else raw,
+        created_at=row.at,  # type: ignore[attr-defined]
+    )
+
+
+def _commit(lake: Lake, past: Past, manifest: Manifest, lesson: dict[str, object]) -> Manifest:
+    """Make a staged batch count. Every part is done at most once, whoever began it."""
+    manifest = lake.append_staged(manifest)
+    past.learn(manifest.batch, lesson)
+    lake.publish(manifest)
+    return manifest
+
+
+def _prune_docs(lake: Lake, config: IngestConfig) -> None:
+    for folder in sorted(lake.docs_dir.glob("[0-9]*"))[: -config.expectations.keep_docs]:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _report(done: Sequence[Manifest], landed: dict[str, dict[str, int]], parked: int, lake: Lake) -> IngestReport:
+    counts: dict[str, Counter[str]] = {}
+    for manifest in done:
+        for step, by_code in manifest.counts.items():
+            counts.setdefault(step, Counter()).update(by_code)
+    docs = next((lake.docs_dir / m.data_docs for m in reversed(done) if m.data_docs), None)
+    return IngestReport(
+        batches=tuple(m.batch for m in done),
+        landed=landed,
+        counts={step: dict(sorted(by_code.items())) for step, by_code in sorted(counts.items())},
+        shapes=dict(sorted(counts.get("shapes", Counter()).items())),
+        parked=parked,
+        data_docs=docs,
+    )

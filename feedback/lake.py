@@ -1,0 +1,292 @@
+"""The growing, versioned store of accepted examples, of quarantined rows, and of how each event ended.
+
+Three Delta tables (`accepted`, `quarantine`, `fates`) and one folder of manifests. A batch is first staged whole on
+local disk, then appended table by table under a Delta application transaction, and counts only once its manifest,
+written last, names it. Whoever dies in between is finished by the next run from the same staged files, so nothing is
+lost or doubled; rows of a batch without a manifest are invisible to every reader.
+
+A later batch may say something new about an interaction: all rows of a subject are replaced by those of the latest
+batch that names it (`fates` names every subject, also one that makes no example any more).
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from feedback.events import Message, Moment
+from feedback.examples import Example
+from infra.artifact import atomic_write
+from infra.errors import CorruptArtifact
+from infra.settings import Config
+
+if TYPE_CHECKING:
+    import polars as pl
+
+TABLES = ("accepted", "quarantine", "fates")
+_APP = "ratchet-ingest"
+_READY = "ready.json"
+
+
+class QuarantineRow(Config):
+    """Something that was kept out, and why, so that a person can read, correct and release it."""
+
+    row_id: str
+    """Hash of what is held and the code: the same thing held for the same reason is one row."""
+    tenant: str
+    """Whose data it is."""
+    subject: str
+    """Interaction, document event, or place in a file."""
+    events: tuple[str, ...]
+    """Feedback events that are held; empty for rows of files that could not be read."""
+    actor: str | None = None
+    """Who said it (pseudonym)."""
+    step: str
+    """Step that held it: source, normalise, redact, abuse, shape, expectations."""
+    code: str
+    """Reason in a word; counted by it."""
+    detail: str
+    """Reason in a sentence."""
+    content: str
+    """What is held (redacted), as JSON or raw text."""
+    created_at: Moment
+    """When the latest event was said, or the row was read (UTC)."""
+
+
+class EventFate(Config):
+    """How one feedback event ended."""
+
+    tenant: str
+    """Whose data it is."""
+    event_id: str
+    """The event."""
+    subject: str
+    """Interaction it is about, or itself for a document."""
+    status: str
+    """accepted, merged or quarantined."""
+    code: str
+    """Reason in a word."""
+    examples: tuple[str, ...] = ()
+    """Examples that it made or that it was merged into."""
+
+
+class Manifest(Config):
+    """What one batch put where. The batch exists if and only if this does."""
+
+    batch: int = Field(ge=1)
+    """Number, counting from 1 without gaps."""
+    cursor: int
+    """Sequence in the store up to which feedback is dealt with."""
+    rejects_cursor: int = 0
+    """The same for rows of files that could not be read."""
+    rows: Mapping[str, int] = {}
+    """Rows by table."""
+    versions: Mapping[str, int] = {}
+    """Delta version of each table after this batch."""
+    counts: Mapping[str, Mapping[str, int]] = {}
+    """Counts by step and reason."""
+    data_docs: str | None = None
+    """Name of the batch's Data Docs folder."""
+
+
+class Lake:
+    """The lake below one folder. Readers need no lock; `commit` is called by ingest, which holds one."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def lock_path(self) -> Path:
+        """File whose flock an ingest holds."""
+        return self.path / "ingest.lock"
+
+    @property
+    def index_path(self) -> Path:
+        """The index of the past for duplicates and abuse (SQLite)."""
+        return self.path / "index.db"
+
+    @property
+    def docs_dir(self) -> Path:
+        """Folder of Data Docs, one sub-folder a batch."""
+        return self.path / "data_docs"
+
+    def last(self) -> Manifest | None:
+        """The manifest of the latest batch that counts."""
+        numbers = sorted(int(path.stem) for path in (self.path / "batches").glob("[0-9]*.json"))
+        if not numbers:
+            return None
+        if numbers[-1] != len(numbers):
+            raise CorruptArtifact(
+                f"{self.path / 'batches'} holds {len(numbers)} manifests but the last is number {numbers[-1]}: some "
+                "were deleted; restore the folder from a backup"
+            )
+        return self.manifest(numbers[-1])
+
+    def manifest(self, batch: int) -> Manifest:
+        """The manifest of one batch."""
+        return Manifest.model_validate_json(self._manifest_path(batch).read_bytes())
+
+    def stage(
+        self,
+        manifest: Manifest,
+        accepted: Sequence[Example],
+        quarantine: Sequence[QuarantineRow],
+        fates: Sequence[EventFate],
+        side: Mapping[str, Any],
+    ) -> None:
+        """Put a whole batch on disk; from `ready.json` on it will be committed, whatever happens.
+
+        `side` is JSON that the committer needs besides (what the index must learn).
+        """
+        folder = self._staging(manifest.batch)
+        if folder.exists():
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True)
+        frames = {
+            "accepted": _frame([_example_row(e, manifest.batch) for e in accepted], _accepted_schema()),
+            "quarantine": _frame([_plain_row(q, manifest.batch) for q in quarantine], _quarantine_schema()),
+            "fates": _frame([_plain_row(f, manifest.batch) for f in fates], _fates_schema()),
+        }
+        for table, frame in frames.items():
+            frame.write_parquet(folder / f"{table}.parquet")
+        atomic_write(folder / "side.json", json.dumps(side))
+        rows = {table: frame.height for table, frame in frames.items()}
+        atomic_write(folder / _READY, manifest.model_copy(update={"rows": rows}).model_dump_json())
+
+    def staged(self) -> tuple[Manifest, dict[str, Any]] | None:
+        """The batch that was staged whole but not yet committed, with its side data."""
+        batch = self._next()
+        ready = self._staging(batch) / _READY
+        if not ready.exists():
+            return None
+        side: dict[str, Any] = json.loads((self._staging(batch) / "side.json").read_text())
+        return Manifest.model_validate_json(ready.read_bytes()), side
+
+    def append_staged(self, manifest: Manifest) -> Manifest:
+        """Append the staged tables, each at most once. Returns the manifest with the tables' versions."""
+        import polars as pl
+        from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+
+        versions: dict[str, int] = {}
+        for table in TABLES:
+            target = str(self.path / table)
+            exists = DeltaTable.is_deltatable(target)
+            # Application transactions stop concurrent writers only: the same batch again would be taken, so look first.
+            done = (DeltaTable(target).transaction_version(_APP) or 0) if exists else 0
+            if manifest.rows.get(table) and done < manifest.batch:
+                frame = pl.read_parquet(self._staging(manifest.batch) / f"{table}.parquet")
+                write_deltalake(
+                    target,
+                    frame,
+                    mode="append",
+                    partition_by=["tenant"],
+                    commit_properties=CommitProperties(app_transactions=[Transaction(_APP, manifest.batch)]),
+                )
+                exists = True
+            if exists:
+                versions[table] = DeltaTable(target).version()
+        return manifest.model_copy(update={"versions": versions})
+
+    def publish(self, manifest: Manifest) -> None:
+        """Write the manifest: from here on the batch counts. Then clear away the staged files."""
+        atomic_write(self._manifest_path(manifest.batch), manifest.model_dump_json(indent=2) + "\n")
+        shutil.rmtree(self._staging(manifest.batch), ignore_errors=True)
+
+    def scan(self, table: str, *, through: int | None = None) -> pl.LazyFrame | None:
+        """Rows of one table in batches that count, up to and with batch `through`; None while there are none."""
+        import polars as pl
+        from deltalake import DeltaTable
+
+        last = self.last()
+        if last is None or not DeltaTable.is_deltatable(str(self.path / table)):
+            return None
+        limit = last.batch if through is None else min(through, last.batch)
+        return pl.scan_delta(str(self.path / table)).filter(pl.col("batch") <= limit)
+
+    def current(self, *, tenant: str | None = None, through: int | None = None) -> pl.DataFrame:
+        """Accepted rows as they stand: of every subject those of the latest batch that names it, in a stable order."""
+        import polars as pl
+
+        accepted, fates = self.scan("accepted", through=through), self.scan("fates", through=through)
+        if accepted is None or fates is None:
+            return _frame([], _accepted_schema())
+        if tenant is not None:
+            accepted, fates = accepted.filter(pl.col("tenant") == tenant), fates.filter(pl.col("tenant") == tenant)
+        latest = fates.group_by("tenant", "subject").agg(pl.col("batch").max())
+        joined = accepted.join(latest, on=["tenant", "subject", "batch"], how="semi")
+        return joined.sort("tenant", "example_id").collect()
+
+    def examples(self, *, tenant: str | None = None, through: int | None = None) -> list[Example]:
+        """Accepted examples as they stand, in a stable order."""
+        return [example_of(row) for row in self.current(tenant=tenant, through=through).iter_rows(named=True)]
+
+    def _next(self) -> int:
+        last = self.last()
+        return (last.batch if last else 0) + 1
+
+    def _staging(self, batch: int) -> Path:
+        return self.path / "staging" / f"{batch:08d}"
+
+    def _manifest_path(self, batch: int) -> Path:
+        return self.path / "batches" / f"{batch:08d}.json"
+
+
+def example_of(row: Mapping[str, Any]) -> Example:
+    """The example a row of the accepted table stands for."""
+    fields = {name: row[name] for name in Example.model_fields if name != "messages"}
+    messages = tuple(Message.model_validate(m) for m in json.loads(row["messages"]))
+    return Example.model_validate({**fields, "messages": messages, "source_events": tuple(row["source_events"])})
+
+
+def _example_row(example: Example, batch: int) -> dict[str, Any]:
+    row = {name: getattr(example, name) for name in Example.model_fields}
+    messages = [m.model_dump(mode="json", exclude_none=True) for m in example.messages]
+    return {
+        **row,
+        "batch": batch,
+        "messages": json.dumps(messages, ensure_ascii=False),
+        "source_events": list(example.source_events),
+    }
+
+
+def _plain_row(value: Config, batch: int) -> dict[str, Any]:
+    row = {name: getattr(value, name) for name in type(value).model_fields}
+    return {"batch": batch} | {k: list(v) if isinstance(v, tuple) else v for k, v in row.items()}
+
+
+def _frame(rows: list[dict[str, Any]], schema: dict[str, Any]) -> pl.DataFrame:
+    import polars as pl
+
+    return pl.DataFrame({name: [row[name] for row in rows] for name in schema}, schema=schema)
+
+
+def _accepted_schema() -> dict[str, Any]:
+    import polars as pl
+
+    flags, texts = {"good", "trusted", "explored"}, list(Example.model_fields)
+    schema: dict[str, Any] = {"batch": pl.Int64}
+    for name in texts:
+        schema[name] = pl.Boolean if name in flags else pl.String
+    schema["weight"] = pl.Float64
+    schema["source_events"] = pl.List(pl.String)
+    schema["created_at"] = pl.Datetime("us", "UTC")
+    return schema
+
+
+def _quarantine_schema() -> dict[str, Any]:
+    import polars as pl
+
+    schema: dict[str, Any] = {"batch": pl.Int64} | dict.fromkeys(QuarantineRow.model_fields, pl.String)
+    return schema | {"events": pl.List(pl.String), "created_at": pl.Datetime("us", "UTC")}
+
+
+def _fates_schema() -> dict[str, Any]:
+    import polars as pl
+
+    schema: dict[str, Any] = {"batch": pl.Int64} | dict.fromkeys(EventFate.model_fields, pl.String)
+    return schema | {"examples": pl.List(pl.String)}

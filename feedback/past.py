@@ -1,0 +1,254 @@
+"""What ingest must remember of earlier batches, on disk, so that a night's cost follows its new rows.
+
+One SQLite file beside the lake: sketches of accepted prompts (near-duplicates), keys of accepted examples
+(duplicates), labels given by trusted people, who said how much when, and which events and actors are held. It learns
+a batch in one transaction after the lake took it, and remembers that it did: learning a batch twice changes nothing.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+from infra.errors import CorruptArtifact
+
+BAND_ROWS = 12
+_CHUNK = 500
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS learned (batch INTEGER PRIMARY KEY);
+CREATE TABLE IF NOT EXISTS sketch (
+    id INTEGER PRIMARY KEY, tenant TEXT NOT NULL, subject TEXT NOT NULL, signature BLOB NOT NULL);
+CREATE UNIQUE INDEX IF NOT EXISTS sketch_subject ON sketch (tenant, subject);
+CREATE TABLE IF NOT EXISTS band (
+    key INTEGER NOT NULL, sketch INTEGER NOT NULL, PRIMARY KEY (key, sketch)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS entry (
+    key INTEGER NOT NULL, tenant TEXT NOT NULL, subject TEXT NOT NULL, shape TEXT NOT NULL, label TEXT NOT NULL,
+    trusted INTEGER NOT NULL, example_id TEXT NOT NULL);
+CREATE INDEX IF NOT EXISTS entry_key ON entry (key);
+CREATE INDEX IF NOT EXISTS entry_subject ON entry (tenant, subject);
+CREATE TABLE IF NOT EXISTS label (
+    id INTEGER PRIMARY KEY, tenant TEXT NOT NULL, subject TEXT NOT NULL, prompt TEXT NOT NULL, answer TEXT NOT NULL);
+CREATE INDEX IF NOT EXISTS label_subject ON label (tenant, subject);
+CREATE TABLE IF NOT EXISTS activity (
+    tenant TEXT NOT NULL, actor TEXT NOT NULL, hour INTEGER NOT NULL, events INTEGER NOT NULL,
+    PRIMARY KEY (tenant, hour, actor)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS held (
+    tenant TEXT NOT NULL, event_id TEXT NOT NULL, code TEXT NOT NULL, detail TEXT NOT NULL,
+    PRIMARY KEY (tenant, event_id)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS suspended (
+    tenant TEXT NOT NULL, actor TEXT NOT NULL, until REAL NOT NULL, detail TEXT NOT NULL,
+    PRIMARY KEY (tenant, actor)) WITHOUT ROWID;
+"""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One accepted example, as duplicates are found by it."""
+
+    tenant: str
+    subject: str
+    shape: str
+    key: int
+    label: str
+    trusted: bool
+    example_id: str
+
+
+@dataclass
+class Lesson:
+    """What one batch teaches; plain JSON through `asdict`, so that it can be staged with the batch."""
+
+    subjects: list[tuple[str, str]] = field(default_factory=list)
+    """(tenant, subject) whose earlier rows are replaced."""
+    sketches: list[tuple[str, str, str]] = field(default_factory=list)
+    """(tenant, subject, base64 signature)."""
+    entries: list[dict[str, Any]] = field(default_factory=list)
+    """Accepted examples as `Entry` fields."""
+    labels: list[tuple[str, str, str, str]] = field(default_factory=list)
+    """(tenant, subject, prompt, answer) that trusted people stand for."""
+    activity: list[tuple[str, str, int, int]] = field(default_factory=list)
+    """(tenant, actor, hour since 1970, events) of untrusted actors."""
+    held: list[tuple[str, str, str, str]] = field(default_factory=list)
+    """(tenant, event, code, detail) of events that stay out when their interaction is looked at again."""
+    suspended: list[tuple[str, str, float, str]] = field(default_factory=list)
+    """(tenant, actor, until (seconds since 1970), detail)."""
+    released: list[tuple[str, str]] = field(default_factory=list)
+    """(tenant, event) that a person let in: no longer held."""
+
+    def as_json(self) -> dict[str, Any]:
+        """As plain lists and objects."""
+        return asdict(self)
+
+
+class Past:
+    """The index, opened. Readers see what whole batches taught."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._db = sqlite3.connect(path, timeout=30, isolation_level=None)
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "cache_size=-65536", "temp_store=MEMORY"):
+            self._db.execute(f"PRAGMA {pragma}")
+        self._db.executescript(_SCHEMA)
+
+    def close(self) -> None:
+        self._db.close()
+
+    def expect(self, batch: int, path: Path) -> None:
+        """Check that the index knows exactly the batches that the lake counts.
+
+        Raises:
+            CorruptArtifact: it lags behind or is ahead, because a file was removed or restored on its own.
+        """
+        (known,) = self._db.execute("SELECT coalesce(max(batch), 0) FROM learned").fetchone()
+        if known != batch:
+            raise CorruptArtifact(
+                f"{path} knows {known} batches but the lake counts {batch}: one of the two was removed or restored "
+                "alone; restore both from the same backup"
+            )
+
+    def learn(self, batch: int, lesson: Mapping[str, Any]) -> None:
+        """Take in what a batch teaches, once."""
+        db = self._db
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            if db.execute("INSERT OR IGNORE INTO learned VALUES (?)", (batch,)).rowcount:
+                self._learn(lesson)
+            db.execute("COMMIT")
+        except BaseException:
+            db.execute("ROLLBACK")
+            raise
+
+    def _learn(self, lesson: Mapping[str, Any]) -> None:
+        db = self._db
+        for tenant, subject in lesson["subjects"]:
+            row = db.execute(
+                "SELECT id, signature FROM sketch WHERE tenant = ? AND subject = ?", (tenant, subject)
+            ).fetchone()
+            if row is not None:
+                db.executemany(
+                    "DELETE FROM band WHERE key = ? AND sketch = ?",
+                    [(key, row[0]) for key in band_keys(tenant, row[1])],
+                )
+                db.execute("DELETE FROM sketch WHERE id = ?", (row[0],))
+            db.execute("DELETE FROM entry WHERE tenant = ? AND subject = ?", (tenant, subject))
+            db.execute("DELETE FROM label WHERE tenant = ? AND subject = ?", (tenant, subject))
+        bands: list[tuple[int, int]] = []
+        for tenant, subject, encoded in lesson["sketches"]:
+            signature = base64.b64decode(encoded)
+            cursor = db.execute(
+                "INSERT INTO sketch (tenant, subject, signature) VALUES (?, ?, ?)", (tenant, subject, signature)
+            )
+            bands += [(key, cursor.lastrowid or 0) for key in band_keys(tenant, signature)]
+        # Sorted, so that a batch touches each page of the tree once.
+        db.executemany("INSERT OR IGNORE INTO band VALUES (?, ?)", sorted(bands))
+        db.executemany(
+            "INSERT INTO entry VALUES (:key, :tenant, :subject, :shape, :label, :trusted, :example_id)",
+            sorted(lesson["entries"], key=itemgetter("key")),
+        )
+        db.executemany("INSERT INTO label (tenant, subject, prompt, answer) VALUES (?, ?, ?, ?)", lesson["labels"])
+        db.executemany(
+            "INSERT INTO activity VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET events = events + excluded.events",
+            lesson["activity"],
+        )
+        db.executemany("INSERT OR REPLACE INTO held VALUES (?, ?, ?, ?)", lesson["held"])
+        db.executemany("INSERT OR REPLACE INTO suspended VALUES (?, ?, ?, ?)", lesson["suspended"])
+        db.executemany("DELETE FROM held WHERE tenant = ? AND event_id = ?", lesson["released"])
+
+    def entries_by_key(self, keys: Iterable[int]) -> dict[int, list[Entry]]:
+        """Accepted examples with exactly these keys."""
+        found: dict[int, list[Entry]] = {}
+        for chunk, marks in _chunks(list(keys)):
+            for row in self._db.execute(
+                f"SELECT tenant, subject, shape, key, label, trusted, example_id FROM entry WHERE key IN ({marks})",  # noqa: S608
+                chunk,
+            ):
+                found.setdefault(row[3], []).append(_entry(row))
+        return found
+
+    def entries_of(self, tenant: str, subject: str) -> list[Entry]:
+        """Accepted examples of one subject."""
+        rows = self._db.execute(
+            "SELECT tenant, subject, shape, key, label, trusted, example_id FROM entry "
+            "WHERE tenant = ? AND subject = ?",
+            (tenant, subject),
+        )
+        return [_entry(row) for row in rows]
+
+    def sketches_by_band(self, keys: Iterable[int]) -> dict[int, list[int]]:
+        """Sketch ids by band key."""
+        found: dict[int, list[int]] = {}
+        for chunk, marks in _chunks(sorted(keys)):
+            for key, sketch in self._db.execute(f"SELECT key, sketch FROM band WHERE key IN ({marks})", chunk):  # noqa: S608
+                found.setdefault(key, []).append(sketch)
+        return found
+
+    def sketch(self, number: int) -> tuple[str, str, bytes]:
+        """(tenant, subject, signature) of a sketch."""
+        row = self._db.execute("SELECT tenant, subject, signature FROM sketch WHERE id = ?", (number,)).fetchone()
+        return str(row[0]), str(row[1]), bytes(row[2])
+
+    def labels(self, tenant: str, limit: int) -> list[tuple[str, str, str]]:
+        """The latest `limit` (subject, prompt, answer) that trusted people stand for."""
+        rows = self._db.execute(
+            "SELECT subject, prompt, answer FROM label WHERE tenant = ? ORDER BY id DESC LIMIT ?", (tenant, limit)
+        )
+        return [(str(a), str(b), str(c)) for a, b, c in rows]
+
+    def activity(self, tenant: str, since_hour: int) -> dict[str, int]:
+        """Events per untrusted actor since an hour (counted from 1970)."""
+        rows = self._db.execute(
+            "SELECT actor, sum(events) FROM activity WHERE tenant = ? AND hour >= ? GROUP BY actor",
+            (tenant, since_hour),
+        )
+        return {str(actor): int(events) for actor, events in rows}
+
+    def held(self, events: Iterable[tuple[str, str]]) -> dict[tuple[str, str], tuple[str, str]]:
+        """(code, detail) of those events that are held."""
+        found = {}
+        for tenant, event in events:
+            row = self._db.execute(
+                "SELECT code, detail FROM held WHERE tenant = ? AND event_id = ?", (tenant, event)
+            ).fetchone()
+            if row is not None:
+                found[(tenant, event)] = (str(row[0]), str(row[1]))
+        return found
+
+    def suspended(self, tenant: str, at: float) -> dict[str, str]:
+        """Actors whose words are held at that time (seconds since 1970), with the reason."""
+        rows = self._db.execute("SELECT actor, detail FROM suspended WHERE tenant = ? AND until > ?", (tenant, at))
+        return {str(actor): str(detail) for actor, detail in rows}
+
+    def reinstate(self, tenant: str, actor: str) -> None:
+        """A person looked: the actor's words are heard again."""
+        self._db.execute("DELETE FROM suspended WHERE tenant = ? AND actor = ?", (tenant, actor))
+
+
+def band_keys(tenant: str, signature: bytes) -> list[int]:
+    """The LSH keys of a MinHash signature (32-bit values): equal in one band makes two texts candidates."""
+    width = 4 * BAND_ROWS
+    seed = hashlib.blake2b(tenant.encode(), digest_size=8).digest()
+    return [
+        int.from_bytes(
+            hashlib.blake2b(signature[at : at + width], digest_size=8, key=seed, salt=at.to_bytes(2, "big")).digest(),
+            "big",
+            signed=True,
+        )
+        for at in range(0, len(signature) - width + 1, width)
+    ]
+
+
+def _chunks(keys: Sequence[int]) -> Iterator[tuple[list[int], str]]:
+    for start in range(0, len(keys), _CHUNK):
+        chunk = list(keys[start : start + _CHUNK])
+        yield chunk, ",".join("?" * len(chunk))
+
+
+def _entry(row: tuple[Any, ...]) -> Entry:
+    return Entry(row[0], row[1], row[2], row[3], row[4], bool(row[5]), row[6])

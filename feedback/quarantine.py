@@ -1,0 +1,196 @@
+"""What was kept out, for a person to read, correct and release, or to drop for good.
+
+A release gives the events another turn in the next ingest. What a person released counts as reviewed: it passes the
+checks that held it and speaks as trusted people do. Decisions are kept; nothing is deleted here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pydantic import ValidationError
+from sqlalchemy import Column, Engine, Index, String, Table, Text, UniqueConstraint, insert, select
+
+from feedback.events import Feedback, Interaction
+from feedback.lake import Lake, QuarantineRow
+from feedback.store import Store, land_feedback, land_interactions, requeue
+from infra.database import UtcDateTime, begin_write, metadata, now
+from infra.errors import NotFound, UserError
+
+quarantine_decisions = Table(
+    "quarantine_decisions",
+    metadata,
+    Column("row_id", String(64), primary_key=True),
+    Column("tenant", String(200), nullable=False),
+    Column("decision", String(16), nullable=False),
+    Column("by", String(200), nullable=False),
+    Column("note", Text, nullable=False),
+    Column("at", UtcDateTime, nullable=False),
+)
+
+quarantine_releases = Table(
+    "quarantine_releases",
+    metadata,
+    Column("tenant", String(200), nullable=False),
+    Column("event_id", String(200), nullable=False),
+    Column("row_id", String(64), nullable=False),
+    Column("correction", Text),
+    UniqueConstraint("tenant", "event_id"),
+    Index("quarantine_releases_row", "row_id"),
+)
+
+
+def held_rows(
+    store: Store, lake: Lake, *, tenant: str | None = None, code: str | None = None, decided: bool = False
+) -> list[QuarantineRow]:
+    """Rows in quarantine as things stand, newest first; those a person decided on only with `decided`."""
+    import polars as pl
+
+    rows, fates = lake.scan("quarantine"), lake.scan("fates")
+    if rows is None:
+        return []
+    if fates is not None:
+        # A subject's latest batch says all there is to say of it; rows of unreadable files have no fate and stay.
+        latest = fates.group_by("tenant", "subject").agg(pl.col("batch").max().alias("latest"))
+        rows = rows.join(latest, on=["tenant", "subject"], how="left").filter(
+            pl.col("latest").is_null() | (pl.col("latest") == pl.col("batch"))
+        )
+    if tenant is not None:
+        rows = rows.filter(pl.col("tenant") == tenant)
+    if code is not None:
+        rows = rows.filter(pl.col("code") == code)
+    frame = rows.sort("created_at", "row_id", descending=True).collect()
+    known = set() if decided else _decided(store.engine)
+    names = list(QuarantineRow.model_fields)
+    return [
+        QuarantineRow.model_validate({n: tuple(r[n]) if n == "events" else r[n] for n in names})
+        for r in frame.iter_rows(named=True)
+        if r["row_id"] not in known
+    ]
+
+
+def show(store: Store, lake: Lake, row_id: str) -> QuarantineRow:
+    """One row by its id, or by the beginning of its id.
+
+    Raises:
+        NotFound: there is none, or several begin so.
+    """
+    found = [row for row in held_rows(store, lake, decided=True) if row.row_id.startswith(row_id)]
+    if len({row.row_id for row in found}) != 1:
+        raise NotFound(
+            f"{len(found)} quarantined rows begin with {row_id!r}, expected one; "
+            "list them with `ratchet quarantine list`"
+        )
+    return found[0]
+
+
+def accept(
+    store: Store, lake: Lake, row_id: str, *, by: str, note: str = "", correction: Mapping[str, Any] | None = None
+) -> QuarantineRow:
+    """Release a row: its events are ready again, reviewed, and with `correction` as their new value if one is given.
+
+    For a row of a file that could not be read, `correction` is the event it should have been:
+    `{"interaction": {...}}` and/or `{"feedback": {...}}`.
+
+    Raises:
+        NotFound: no such row.
+        UserError: the row was decided on before, or the correction does not fit.
+    """
+    row = show(store, lake, row_id)
+    fixed = _checked(row, correction)
+    with begin_write(store.engine) as connection:
+        _decide(connection, row, "accept", by, note)
+        for part in fixed:
+            if isinstance(part, Interaction):
+                land_interactions(connection, [part])
+            elif not row.events:
+                land_feedback(connection, [part])
+        for event_id in row.events:
+            connection.execute(
+                quarantine_releases.delete().where(
+                    quarantine_releases.c.tenant == row.tenant, quarantine_releases.c.event_id == event_id
+                )
+            )
+            value = next((p.value.model_dump_json() for p in fixed if isinstance(p, Feedback)), None)
+            connection.execute(
+                insert(quarantine_releases),
+                {"tenant": row.tenant, "event_id": event_id, "row_id": row.row_id, "correction": value},
+            )
+        requeue(connection, row.tenant, row.events)
+    return row
+
+
+def drop(store: Store, lake: Lake, row_id: str, *, by: str, note: str = "") -> QuarantineRow:
+    """Decide that a row stays out. It remains in the lake's history but is listed no more.
+
+    Raises:
+        NotFound: no such row.
+        UserError: it was decided on before.
+    """
+    row = show(store, lake, row_id)
+    with begin_write(store.engine) as connection:
+        _decide(connection, row, "drop", by, note)
+    return row
+
+
+def releases(engine: Engine, events: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str | None]:
+    """Which of the (tenant, event_id) pairs a person released, with the corrected value as JSON where there is one."""
+    wanted: dict[str, set[str]] = {}
+    for tenant, event_id in events:
+        wanted.setdefault(tenant, set()).add(event_id)
+    found: dict[tuple[str, str], str | None] = {}
+    with engine.connect() as connection:
+        for tenant, ids in wanted.items():
+            # Releases are few (people make them), so all of a tenant's are read rather than asking for each event.
+            query = select(quarantine_releases.c.event_id, quarantine_releases.c.correction).where(
+                quarantine_releases.c.tenant == tenant
+            )
+            found.update({(tenant, r[0]): r[1] for r in connection.execute(query) if r[0] in ids})
+    return found
+
+
+def _checked(row: QuarantineRow, correction: Mapping[str, Any] | None) -> list[Interaction | Feedback]:
+    if correction is None:
+        if not row.events:
+            raise UserError(
+                f"row {row.row_id[:12]} of {row.subject} could not be read ({row.detail}); give the event it "
+                "should have been as a correction, or mend the file and import it again"
+            )
+        return []
+    try:
+        if row.events:
+            if len(row.events) != 1:
+                raise UserError(f"row {row.row_id[:12]} holds {len(row.events)} events; a correction fits one only")
+            held = Feedback.model_validate(_event(row))
+            return [Feedback.model_validate({**held.model_dump(), "value": {"kind": held.kind, **correction}})]
+        parts: list[Interaction | Feedback] = []
+        if "interaction" in correction:
+            parts.append(Interaction.model_validate(correction["interaction"]))
+        if "feedback" in correction:
+            parts.append(Feedback.model_validate(correction["feedback"]))
+    except ValidationError as error:
+        raise UserError(f"the correction does not fit: {error}") from error
+    if not parts:
+        raise UserError("the correction has neither `interaction` nor `feedback`; expected at least one of them")
+    return parts
+
+
+def _event(row: QuarantineRow) -> Any:
+    import json
+
+    return json.loads(row.content)["feedback"]
+
+
+def _decide(connection: Any, row: QuarantineRow, decision: str, by: str, note: str) -> None:
+    table = quarantine_decisions
+    before = connection.execute(select(table.c.decision, table.c.by).where(table.c.row_id == row.row_id)).first()
+    if before is not None:
+        raise UserError(f"row {row.row_id[:12]} was decided before: {before[0]} by {before[1]}")
+    values = {"row_id": row.row_id, "tenant": row.tenant, "decision": decision, "by": by, "note": note, "at": now()}
+    connection.execute(insert(table), values)
+
+
+def _decided(engine: Engine) -> set[str]:
+    with engine.connect() as connection:
+        return {row[0] for row in connection.execute(select(quarantine_decisions.c.row_id))}
