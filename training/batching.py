@@ -1,0 +1,283 @@
+"""From examples to token ids: chat templates, which tokens carry loss, a cache on disk, and rows without padding."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from infra.artifact import digest_file, key_of
+from infra.errors import UserError
+from training.objectives import Objective
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from feedback.examples import Example
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1
+"""Version of the tokenisation below; raise it when it makes other tokens."""
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """One sequence. `loss[i]` says whether predicting `ids[i]` is trained."""
+
+    ids: tuple[int, ...]
+    loss: tuple[bool, ...]
+
+    def __post_init__(self) -> None:
+        assert len(self.ids) == len(self.loss) and not (self.loss and self.loss[0])
+
+    @property
+    def start(self) -> int:
+        """Index of the first token that carries loss."""
+        return self.loss.index(True)
+
+
+@dataclass(frozen=True)
+class Item:
+    """What the loss sees of one example."""
+
+    sequences: tuple[Tokens, ...]
+    weight: float = 1.0
+    good: bool = True
+    reference: tuple[float, ...] = field(default=())
+    """Summed log-probability of each sequence under the model that the stage starts from, where needed."""
+
+
+class Template:
+    """A tokenizer with its chat template."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        if not getattr(tokenizer, "chat_template", None):
+            raise UserError(
+                f"the tokenizer of {tokenizer.name_or_path} has no chat template; use an instruction-tuned base model"
+            )
+        self.tokenizer = tokenizer
+        self.end: int = tokenizer.eos_token_id
+
+    def _text(self, messages: Sequence[Mapping[str, Any]], prompt: bool) -> str:
+        return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt))
+
+    def _ids(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def _answer_ids(self, text: str) -> list[int]:
+        """Ids of an answer's text up to its end token; what a template writes after that is never generated."""
+        ids = self._ids(text)
+        return [*ids[: ids.index(self.end)], self.end] if self.end in ids else [*ids, self.end]
+
+    def answer(self, messages: Sequence[Mapping[str, Any]], text: str) -> Tokens:
+        """The prompt as the engine renders it, then `text`, with loss on `text` and its end token only."""
+        prompt = self._text(messages, True)
+        whole = self._text([*messages, {"role": "assistant", "content": text}], False)
+        tail = whole[len(prompt) :] if whole.startswith(prompt) else text
+        before, after = self._ids(prompt), self._answer_ids(tail)
+        return Tokens((*before, *after), (*([False] * len(before)), *([True] * len(after))))
+
+    def conversation(self, messages: Sequence[Mapping[str, Any]], text: str) -> list[Tokens]:
+        """The conversation that ends in `text`, with loss on every assistant turn.
+
+        Each stretch is tokenised apart, so that no token spans the border between a prompt and an answer: the model
+        never meets such a token when it generates. One sequence; but one for each turn where the template rewrites
+        earlier turns (some drop their reasoning), so that every turn is seen as it is when it is generated.
+        """
+        turns = [*messages, {"role": "assistant", "content": text}]
+        answers = [index for index, turn in enumerate(turns) if turn["role"] == "assistant"]
+        ids: list[int] = []
+        loss: list[bool] = []
+        seen = ""
+        for index in answers:
+            prompt, whole = self._text(turns[:index], True), self._text(turns[: index + 1], False)
+            if not (prompt.startswith(seen) and whole.startswith(prompt)):
+                return [self.answer(turns[:i], str(turns[i]["content"])) for i in answers]
+            before, after = self._ids(prompt[len(seen) :]), self._ids(whole[len(prompt) :])
+            end = after.index(self.end) + 1 if self.end in after else len(after)
+            ids += before + after
+            loss += [False] * len(before) + [True] * end + [False] * (len(after) - end)
+            seen = whole
+        last = len(loss) - loss[::-1].index(True)
+        ids, loss = ids[:last], loss[:last]
+        if ids[-1] != self.end:
+            ids, loss = [*ids, self.end], [*loss, True]
+        return [Tokens(tuple(ids), tuple(loss))]
+
+    def document(self, text: str, length: int) -> list[Tokens]:
+        """A document cut into stretches of at most `length` tokens, loss on all but each stretch's first."""
+        ids = [*self._ids(text), self.end]
+        pieces = [ids[i : i + length] for i in range(0, len(ids), length)]
+        return [Tokens(tuple(p), (False, *([True] * (len(p) - 1)))) for p in pieces if len(p) > 1]
+
+
+def plain(messages: Sequence[Any]) -> list[dict[str, Any]]:
+    """Messages as the chat template wants them: dictionaries without empty fields."""
+    return [message.model_dump(mode="json", exclude_none=True) for message in messages]
+
+
+@dataclass(frozen=True)
+class Tokenised:
+    """All items of one file, and how many examples were left out and why."""
+
+    items: list[Item]
+    left_out: dict[str, int]
+
+
+def read_examples(path: Path) -> Iterator[Example]:
+    """The examples of a snapshot's JSONL file.
+
+    Raises:
+        UserError: a line is not an example.
+    """
+    from pydantic import ValidationError
+
+    from feedback.examples import Example
+
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                try:
+                    yield Example.model_validate_json(line)
+                except ValidationError as error:
+                    raise UserError(f"{path}:{number} is not an example: {error.errors()[0]['msg']}") from error
+
+
+def tokenise(
+    path: Path, objective: Objective, options: Any, template: Template, *, max_length: int, cache: Path, identity: str
+) -> Tokenised:
+    """The items of `objective` in the file `path`, from the cache where they were made before.
+
+    Args:
+        path: JSONL of examples.
+        objective: what to encode them for.
+        options: its options.
+        template: tokenizer and chat template.
+        max_length: longer sequences are left out, never cut: half an answer teaches to stop half-way.
+        cache: folder of the cache.
+        identity: digest of tokenizer and template.
+    """
+    key = key_of(
+        {
+            "format": FORMAT,
+            "file": digest_file(path),
+            "tokenizer": identity,
+            "objective": [objective.name, objective.version],
+            "options": options.model_dump(mode="json"),
+            "max_length": max_length,
+        }
+    )
+    file = cache / "tokenised" / f"{key[:32]}.safetensors"
+    if file.is_file():
+        return _load(file)
+    items: list[Item] = []
+    left_out: dict[str, int] = {}
+    for example in read_examples(path):
+        if example.shape not in objective.shapes:
+            continue
+        made = objective.encode(example, template, options)
+        fitting = [item for item in made if all(len(s.ids) <= max_length for s in item.sequences)]
+        if not made:
+            left_out["nothing to learn"] = left_out.get("nothing to learn", 0) + 1
+        elif len(fitting) < len(made):
+            left_out[f"longer than {max_length} tokens"] = left_out.get(f"longer than {max_length} tokens", 0) + 1
+        items += fitting
+    if objective.arrange is not None and items:
+        items = objective.arrange(items, options)
+    done = Tokenised(items, left_out)
+    _save(file, done)
+    return done
+
+
+def tokenizer_identity(base: Path) -> str:
+    """Digest of the files that decide how text becomes tokens."""
+    names = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "tokenizer.model", "vocab.json")
+    return key_of({name: digest_file(base / name) for name in names if (base / name).is_file()})
+
+
+def _save(file: Path, tokenised: Tokenised) -> None:
+    """Flat columns, as safetensors: small, quick to read, and nothing in it can run."""
+    import json
+
+    import numpy as np
+    from safetensors.numpy import save
+
+    from infra.artifact import atomic_write
+
+    sequences = [s for item in tokenised.items for s in item.sequences]
+    columns: dict[str, np.ndarray[Any, Any]] = {
+        "ids": np.array([i for s in sequences for i in s.ids], dtype=np.int32),
+        "loss": np.array([flag for s in sequences for flag in s.loss], dtype=np.uint8),
+        "lengths": np.array([len(s.ids) for s in sequences], dtype=np.int64),
+        "per_item": np.array([len(item.sequences) for item in tokenised.items], dtype=np.int64),
+        "weight": np.array([item.weight for item in tokenised.items], dtype=np.float64),
+        "good": np.array([item.good for item in tokenised.items], dtype=np.uint8),
+    }
+    atomic_write(file, save(columns, metadata={"left_out": json.dumps(tokenised.left_out)}))
+
+
+def _load(file: Path) -> Tokenised:
+    import json
+
+    import numpy as np
+    from safetensors import safe_open
+
+    with safe_open(file, framework="numpy") as columns:
+        left_out = json.loads(columns.metadata()["left_out"])
+        ids, loss, lengths, per_item, weight, good = (
+            columns.get_tensor(name) for name in ("ids", "loss", "lengths", "per_item", "weight", "good")
+        )
+    ends = np.cumsum(lengths)
+    sequences = [
+        Tokens(tuple(ids[end - length : end].tolist()), tuple(loss[end - length : end].astype(bool).tolist()))
+        for end, length in zip(ends, lengths, strict=True)
+    ]
+    stops = np.cumsum(per_item)
+    return Tokenised(
+        [
+            Item(tuple(sequences[stop - count : stop]), float(w), bool(g))
+            for stop, count, w, g in zip(stops, per_item, weight, good, strict=True)
+        ],
+        left_out,
+    )
+
+
+def order(count: int, epochs: float, seed: int) -> list[int]:
+    """Indices of the items in the order in which they are trained: a fresh shuffle for each epoch, fixed by `seed`.
+
+    The whole order is known beforehand, so a resumed stage goes on exactly where it was.
+    """
+    import numpy as np
+
+    total = max(1, round(count * epochs))
+    indices: list[int] = []
+    epoch = 0
+    while len(indices) < total:
+        indices += np.random.default_rng([seed, epoch]).permutation(count).tolist()
+        epoch += 1
+    return indices[:total]
+
+
+def with_reference(items: Sequence[Item], scores: Sequence[Sequence[float]]) -> list[Item]:
+    """Items that know their log-probabilities under the reference."""
+    return [replace(item, reference=tuple(s)) for item, s in zip(items, scores, strict=True)]
+
+
+def passes(items: Sequence[Item], tokens_per_pass: int) -> list[list[int]]:
+    """Split items, in order, into groups whose sequences together hold at most `tokens_per_pass` tokens.
+
+    An item is never split; one that is longer alone makes a group of its own.
+    """
+    groups: list[list[int]] = []
+    room = 0
+    for index, item in enumerate(items):
+        size = sum(len(s.ids) for s in item.sequences)
+        if not groups or size > room:
+            groups.append([])
+            room = tokens_per_pass
+        groups[-1].append(index)
+        room -= size
+    return groups

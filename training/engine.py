@@ -1,0 +1,421 @@
+"""The one place for speed: how sequences are laid out, run through a model and stepped over, for every objective.
+
+transformers' Trainer is the frame (checkpoints, schedules, accelerate); layout, loss and optimizer are ours:
+
+- sequences end to end in one row, causal within each, no padding (packed_attention.py);
+- the output layer only on tokens that carry loss (a 49k vocabulary dominates a small model);
+- weights and adapters in bfloat16 where the machine has it, float32 master copies in the optimizer (optimizer.py);
+- no gradient checkpointing unless asked for;
+- reference log-probabilities once, before the first step, from the very weights that the stage starts from: no second
+  model.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn.functional import cross_entropy
+from transformers import Trainer
+
+from infra.errors import RatchetError
+from training.batching import Item, Tokens, passes
+from training.objectives import Objective
+from training.optimizer import MasterAdamW
+
+log = logging.getLogger(__name__)
+
+
+class Diverged(RatchetError):
+    """The loss became infinite, not a number, or left the range it was in; the stage makes no artifact."""
+
+
+@dataclass
+class Pass:
+    """One pass through the model, as a loss sees it. I items, k live and q quiet sequences in each, n loss tokens."""
+
+    weight: torch.Tensor
+    """[I] weights of the items."""
+    good: torch.Tensor
+    """[I] whether each item is an example of what is wanted."""
+    reference: torch.Tensor
+    """[I, k + q] summed log-probabilities under the reference, or [I, 0]."""
+    item_of_token: torch.Tensor
+    """[n] which item each loss token belongs to."""
+    token_logps: torch.Tensor
+    """[n] log-probabilities of the loss tokens, with gradient."""
+    logps: torch.Tensor
+    """[I, k] their sums over each sequence."""
+    counts: torch.Tensor
+    """[I, k] numbers of loss tokens."""
+    step_quiet: torch.Tensor
+    """[all items of the step, q] summed log-probabilities of the quiet sequences, without gradient."""
+    step_quiet_reference: torch.Tensor
+    """[all items of the step, q] the same under the reference."""
+
+
+def lay_out(sequences: Sequence[Tokens], per_item: int, pack: bool, pad: int) -> dict[str, Any]:
+    """Tensors for one run of the model over `sequences`, `per_item` of which belong to each item in turn."""
+    rows, columns, targets, owners = [], [], [], []
+    for index, tokens in enumerate(sequences):
+        for at, carries in enumerate(tokens.loss):
+            if carries:
+                rows.append(index)
+                columns.append(at - 1)  # the position before predicts it
+                targets.append(tokens.ids[at])
+                owners.append(index)
+    laid: dict[str, Any] = {
+        "targets": torch.tensor(targets),
+        "sequence_of_token": torch.tensor(owners),
+        "item_of_token": torch.tensor(owners) // per_item,
+        "sequences": len(sequences),
+        "tokens": sum(len(s.ids) for s in sequences),
+    }
+    if pack:
+        bounds = [0]
+        for tokens in sequences:
+            bounds.append(bounds[-1] + len(tokens.ids))
+        laid["ids"] = torch.tensor([[i for s in sequences for i in s.ids]])
+        laid["positions"] = torch.tensor([[p for s in sequences for p in range(len(s.ids))]])
+        laid["keep"] = torch.tensor([bounds[row] + column for row, column in zip(rows, columns, strict=True)])
+        laid["bounds"] = tuple(bounds)
+        return laid
+    longest = max(len(s.ids) for s in sequences)
+    laid["ids"] = torch.tensor([[*s.ids, *([pad] * (longest - len(s.ids)))] for s in sequences])
+    laid["mask"] = torch.tensor([[1] * len(s.ids) + [0] * (longest - len(s.ids)) for s in sequences])
+    keep = sorted(set(columns))
+    where = {column: at for at, column in enumerate(keep)}
+    laid["keep"] = torch.tensor(keep)
+    laid["row"] = torch.tensor(rows)
+    laid["column"] = torch.tensor([where[column] for column in columns])
+    return laid
+
+
+def token_logps(model: torch.nn.Module, laid: dict[str, Any], offset: int = 0) -> torch.Tensor:
+    """[n] log-probability of every token that carries loss; the output layer runs on those positions only.
+
+    `offset` is the number of learned positions that the tuner puts before every row (prompt tuning).
+    """
+    if "bounds" in laid:
+        logits = model(
+            input_ids=laid["ids"],
+            position_ids=laid["positions"],
+            logits_to_keep=laid["keep"],
+            sequence_bounds=laid["bounds"],
+            use_cache=False,
+        ).logits[0]
+    else:
+        logits = model(input_ids=laid["ids"], attention_mask=laid["mask"], logits_to_keep=laid["keep"] + offset).logits[
+            laid["row"], laid["column"]
+        ]
+    return -cross_entropy(logits.float(), laid["targets"], reduction="none")
+
+
+def per_sequence(logps: torch.Tensor, laid: dict[str, Any]) -> torch.Tensor:
+    """[sequences] sums of token log-probabilities."""
+    return logps.new_zeros(laid["sequences"]).index_add(0, laid["sequence_of_token"], logps)
+
+
+class Collator:
+    """Items of one optimizer step to the passes that it takes."""
+
+    def __init__(self, objective: Objective, *, tokens_per_pass: int, pack: bool, pad: int) -> None:
+        self.objective = objective
+        self.tokens_per_pass = tokens_per_pass
+        self.pack = pack
+        self.pad = pad
+
+    def __call__(self, items: list[Item]) -> dict[str, Any]:
+        live = [i for i in range(self.objective.sequences) if i not in self.objective.quiet]
+        made = []
+        for group in passes(items, self.tokens_per_pass):
+            chosen = [items[index] for index in group]
+            one: dict[str, Any] = {
+                "live": self._lay_out(chosen, live),
+                "weight": torch.tensor([item.weight for item in chosen], dtype=torch.float32),
+                "good": torch.tensor([item.good for item in chosen]),
+                "reference": torch.tensor([item.reference for item in chosen], dtype=torch.float32),
+            }
+            if self.objective.quiet:
+                one["quiet"] = self._lay_out(chosen, list(self.objective.quiet))
+            made.append(one)
+        return {"passes": made}
+
+    def _lay_out(self, items: list[Item], which: list[int]) -> dict[str, Any]:
+        return lay_out([item.sequences[i] for item in items for i in which], len(which), self.pack, self.pad)
+
+
+def step_losses(
+    model: torch.nn.Module,
+    batch: dict[str, Any],
+    objective: Objective,
+    options: Any,
+    *,
+    offset: int = 0,
+    use: Callable[[torch.Tensor], None],
+    scale: Callable[[torch.Tensor], torch.Tensor] = lambda mass: mass,
+) -> tuple[float, float, dict[str, float]]:
+    """Run all passes of one step; hand each pass's share of the step's loss to `use` (which may go backward).
+
+    Returns:
+        Sum of losses, what to divide it by, sums of metrics over items.
+    """
+    quiet, quiet_reference = [], []
+    columns = list(objective.quiet)
+    for one in batch["passes"]:
+        if columns:
+            with torch.no_grad():
+                scores = per_sequence(token_logps(model, one["quiet"], offset), one["quiet"])
+            quiet.append(scores.view(-1, len(columns)))
+            quiet_reference.append(one["reference"][:, columns])
+    nothing = torch.zeros(0, 0)
+    scored: list[Pass] = []
+    for one in batch["passes"]:
+        live = one["live"]
+        scored.append(
+            Pass(
+                weight=one["weight"],
+                good=one["good"],
+                reference=one["reference"],
+                item_of_token=live["item_of_token"],
+                token_logps=nothing,
+                logps=nothing,
+                counts=per_sequence(torch.ones_like(live["targets"], dtype=torch.float32), live).view(
+                    len(one["weight"]), -1
+                ),
+                step_quiet=torch.cat(quiet) if quiet else nothing,
+                step_quiet_reference=torch.cat(quiet_reference) if quiet else nothing,
+            )
+        )
+    mass_of = objective.mass or (lambda p: p.weight.sum())
+    mass = scale(torch.stack([mass_of(p) for p in scored]).sum())
+    total, metrics = 0.0, dict[str, float]()
+    for one, p in zip(batch["passes"], scored, strict=True):
+        p.token_logps = token_logps(model, one["live"], offset)
+        p.logps = per_sequence(p.token_logps, one["live"]).view(len(p.weight), -1)
+        loss, seen = objective.loss(p, options)
+        use(loss / mass)
+        total += float(loss.detach())
+        for name, value in seen.items():
+            metrics[name] = metrics.get(name, 0.0) + value
+    return total, float(mass), metrics
+
+
+def in_batches(items: Sequence[Item], size: int) -> list[list[Item]]:
+    """Consecutive groups of `size` items."""
+    return [list(items[i : i + size]) for i in range(0, len(items), size)]
+
+
+@torch.no_grad()
+def reference_scores(
+    model: torch.nn.Module, items: Sequence[Item], collator: Collator, batch_size: int, offset: int = 0
+) -> list[list[float]]:
+    """Summed log-probability of every sequence of every item under `model` as it is now, dropout off."""
+    from dataclasses import replace
+
+    model.eval()
+    everything = Collator(
+        replace(collator.objective, quiet=()), tokens_per_pass=collator.tokens_per_pass, pack=collator.pack,
+        pad=collator.pad,
+    )  # fmt: skip
+    scores: list[list[float]] = []
+    device = next(model.parameters()).device
+    for group in in_batches([replace(item, reference=()) for item in items], batch_size):
+        for one in everything(group)["passes"]:
+            laid = _to(one["live"], device)
+            sums = per_sequence(token_logps(model, laid, offset), laid)
+            scores += sums.view(-1, collator.objective.sequences).tolist()
+    return scores
+
+
+def _to(value: Any, device: torch.device) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.to(device)
+    if isinstance(value, dict):
+        return {name: _to(v, device) for name, v in value.items()}
+    if isinstance(value, list):
+        return [_to(v, device) for v in value]
+    return value
+
+
+class StageTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
+    """transformers' Trainer with our passes, loss, optimizer, validation and pickle-free checkpoints."""
+
+    def __init__(
+        self,
+        *,
+        objective: Objective,
+        options: Any,
+        validation: Sequence[Item],
+        batch_size: int,
+        offset: int = 0,
+        make_optimizer: Callable[[torch.nn.Module, float, float], torch.optim.Optimizer] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.optimizer: Any
+        self.lr_scheduler: Any
+        self.control: Any
+        super().__init__(**kwargs)
+        self.objective = objective
+        self.objective_options = options
+        self.validation = validation
+        self.step_items = batch_size
+        self.offset = offset
+        self.make_optimizer = make_optimizer
+        self.tokens_seen = 0
+        self._sums: dict[str, float] = {}
+        self._recent: list[float] = []
+        self._spikes = 0
+
+    def training_step(
+        self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None
+    ) -> torch.Tensor:
+        """One optimizer step's gradient: every pass forward and backward."""
+        model.train()
+        batch = self._prepare_inputs(inputs)
+        world = self.accelerator.num_processes
+
+        def scale(mass: torch.Tensor) -> torch.Tensor:
+            # Gradients are averaged over processes, so each divides by its share of the global mass.
+            return mass if world == 1 else self.accelerator.reduce(mass, "sum") / world
+
+        total, mass, metrics = step_losses(
+            model, batch, self.objective, self.objective_options, offset=self.offset,
+            use=self._backward, scale=scale,
+        )  # fmt: skip
+        self._watch(total / mass)
+        items = sum(len(one["weight"]) for one in batch["passes"])
+        self.tokens_seen += sum(
+            one[part]["tokens"] for one in batch["passes"] for part in ("live", "quiet") if part in one
+        )
+        for name, value in metrics.items():
+            self._sums[name] = value / items
+        return torch.tensor(total / mass)
+
+    def _backward(self, loss: torch.Tensor) -> None:
+        if not torch.isfinite(loss):
+            raise Diverged(
+                f"step {self.state.global_step + 1}: the loss is {float(loss.detach())}; lower learning_rate, or look "
+                "for broken examples"
+            )
+        self.accelerator.backward(loss)
+
+    def _watch(self, loss: float) -> None:
+        """Stop on a spike: two steps in a row far above the recent median."""
+        if len(self._recent) >= 20:
+            usual = sorted(self._recent)[len(self._recent) // 2]
+            self._spikes = self._spikes + 1 if loss > 5 * abs(usual) + 1 else 0
+            if self._spikes >= 2:
+                raise Diverged(
+                    f"step {self.state.global_step + 1}: the loss spiked to {loss:.3g} (usual {usual:.3g}) twice in a "
+                    "row; lower learning_rate"
+                )
+        if not self._spikes:
+            self._recent = [*self._recent[-19:], loss]
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Adds the objective's metrics to the line that is logged."""
+        if "loss" in logs:
+            logs = {**logs, **self._sums, "tokens": float(self.tokens_seen)}
+        super().log(logs, start_time)
+
+    def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
+        """The tuner's optimizer, or AdamW, with master copies where weights are not float32."""
+        if self.optimizer is None:
+            of = model or self.model
+            make = self.make_optimizer or default_optimizer
+            self.optimizer = make(of, self.args.learning_rate, self.args.weight_decay)
+        optimizer: torch.optim.Optimizer = self.optimizer
+        return optimizer
+
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
+    ) -> torch.optim.lr_scheduler.LambdaLR:
+        """Warm-up that starts above zero (transformers' wastes the first of few steps), then the spec's fall."""
+        if self.lr_scheduler is None:
+            warm = int(self.args.warmup_steps)
+            kind = str(getattr(self.args.lr_scheduler_type, "value", self.args.lr_scheduler_type))
+
+            def share(step: int) -> float:
+                if step < warm:
+                    return (step + 1) / (warm + 1)
+                done = (step - warm) / max(1, num_training_steps - warm)
+                if kind == "cosine":
+                    return 0.5 * (1 + math.cos(math.pi * done))
+                return 1 - done if kind == "linear" else 1.0
+
+            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer or self.optimizer, share)
+        schedule: torch.optim.lr_scheduler.LambdaLR = self.lr_scheduler
+        return schedule
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Mean loss over the validation items, dropout off."""
+        self.model.eval()
+        total = mass = 0.0
+        with torch.no_grad():
+            for group in in_batches(self.validation, self.step_items):
+                batch = self._prepare_inputs(self.data_collator(group))
+                t, m, _ = step_losses(
+                    self.model, batch, self.objective, self.objective_options, offset=self.offset,
+                    use=lambda loss: None,
+                )  # fmt: skip
+                total, mass = total + t, mass + m
+        metrics = {"eval_loss": total / mass if mass else math.nan}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        # Trainer's own also pickles its arguments; nothing pickled is wanted on disk.
+        save_weights(self.model, Path(output_dir or self.args.output_dir), state_dict)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
+        # Trainer's own casts bfloat16 adapters to float32 on the way, and a resumed run would differ.
+        load_weights(model or self.model, Path(resume_from_checkpoint))
+
+
+def default_optimizer(model: torch.nn.Module, rate: float, weight_decay: float) -> torch.optim.Optimizer:
+    """AdamW on all weights that are trained; weight decay on matrices only."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    if all(p.dtype == torch.float32 for p in trained):
+        return torch.optim.AdamW(groups, lr=rate, weight_decay=weight_decay)
+    return MasterAdamW(groups, lr=rate, weight_decay=weight_decay)
+
+
+def is_peft(model: torch.nn.Module) -> bool:
+    """Whether `model` carries a peft adapter."""
+    return hasattr(model, "peft_config")
+
+
+def save_weights(model: Any, folder: Path, state_dict: dict[str, Any] | None = None) -> None:
+    """What was trained, as safetensors: the adapter, or the whole model."""
+    folder.mkdir(parents=True, exist_ok=True)
+    # save_embedding_layers=False: peft would otherwise ask the hub whether the vocabulary grew.
+    extra = {"save_embedding_layers": False} if is_peft(model) else {}
+    model.save_pretrained(folder, state_dict=state_dict, safe_serialization=True, **extra)
+
+
+def load_weights(model: Any, folder: Path) -> None:
+    """Put weights that `save_weights` wrote back into the same model, bit for bit."""
+    from safetensors.torch import load_file
+
+    tensors = {name: t for file in sorted(folder.glob("*.safetensors")) for name, t in load_file(file).items()}
+    if is_peft(model):
+        from peft import set_peft_model_state_dict
+
+        result = set_peft_model_state_dict(model, tensors, adapter_name=model.active_adapter)
+    else:
+        result = model.load_state_dict(tensors, strict=False)
+        model.tie_weights()
+    if result.unexpected_keys:
+        raise RatchetError(f"{folder} holds weights that this model has not: {result.unexpected_keys[:3]}")

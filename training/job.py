@@ -1,0 +1,180 @@
+"""A stage's job: everything `python -m training job.json` needs, and the part of it that is identity.
+
+Literals are identity, places are not: the key is made of digests, the resolved spec, seed, dtype and the like; moving
+every folder leaves it as it is.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from infra.artifact import Record, digest_file, key_of
+from infra.errors import NotFound
+from infra.settings import Config
+from training.base_model import Base
+from training.objectives import objective_named
+from training.recipe import StageSpec, resolve
+
+ENGINE = 1
+"""Version of what the engine computes for a given job; raise it when it makes other weights."""
+
+
+class Previous(Config):
+    """The finished stage that this one starts from."""
+
+    path: Path
+    """Its folder. A place."""
+    key: str
+    """Its key."""
+    digest: str
+    """Digest of the weights it made."""
+    kind: Literal["adapter", "model"]
+    """What it made."""
+
+
+class StageJob(Config):
+    """One stage, ready to run."""
+
+    label: str
+    """For people: recipe and stage. Not identity, so recipes share equal stages."""
+    spec: StageSpec
+    """What to do, everything filled in."""
+    base: Base
+    """The base model."""
+    train: Path
+    """JSONL of training examples. A place."""
+    train_digest: str
+    """Digest of that file."""
+    validation: Path
+    """JSONL of validation examples (never gate items). A place."""
+    validation_digest: str
+    """Digest of that file."""
+    previous: Previous | None = None
+    """The stage before, for specs that start from one."""
+    seed: int = 0
+    """Seed of shuffles, initialisation and dropout."""
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    """What weights and activations are computed in."""
+    world_size: int = Field(default=1, ge=1)
+    """Processes that train together."""
+    stages_dir: Path
+    """Where finished stages stand, each under its key. A place."""
+    cache: Path
+    """Folder for tokenised data. A place."""
+    threads: int = Field(default=1, ge=1)
+    """Threads of the process. Not identity; bits may differ in the last place between counts."""
+    checkpoint_seconds: float = Field(default=30.0, ge=0)
+    """Save a checkpoint after so many seconds. Not identity: resuming changes no bits."""
+
+    @property
+    def key(self) -> str:
+        """`stage_key` of this job."""
+        return stage_key(self)
+
+    @property
+    def final(self) -> Path:
+        """Folder of the finished stage."""
+        return self.stages_dir / self.key
+
+    @property
+    def work(self) -> Path:
+        """Folder of the unfinished stage: checkpoints, progress, log."""
+        return self.stages_dir / f".{self.key}.work"
+
+
+def stage_key(job: StageJob) -> str:
+    """Fingerprint of what is asked for (SHA-256, hex). No path, thread count or label enters it."""
+    return key_of(
+        {
+            "engine": ENGINE,
+            "objective_version": objective_named(job.spec.objective).version,
+            "spec": job.spec.model_dump(mode="json"),
+            "base": job.base.digest,
+            "train": job.train_digest,
+            "validation": job.validation_digest,
+            "previous": job.previous.digest if job.previous else None,
+            "seed": job.seed,
+            "dtype": job.dtype,
+            "world_size": job.world_size,
+        }
+    )
+
+
+def make_job(
+    spec: StageSpec,
+    *,
+    label: str,
+    base: Base,
+    train: Path,
+    validation: Path,
+    stages_dir: Path,
+    cache: Path,
+    previous: Record | None = None,
+    seed: int = 0,
+    dtype: Literal["float32", "bfloat16"] | None = None,
+    threads: int | None = None,
+    world_size: int = 1,
+    checkpoint_seconds: float = 30.0,
+) -> StageJob:
+    """A job with everything left out of `spec` filled in from the data and the base model.
+
+    Args:
+        previous: record of the stage before, found under its key in `stages_dir`; needed unless spec starts from base.
+
+    Raises:
+        NotFound: a file is missing, or the data hold nothing that the objective learns from.
+        UserError: options are wrong, or objective and tuner do not go together.
+    """
+    from training.hardware import best_dtype, physical_cores
+
+    for file in (train, validation):
+        if not file.is_file():
+            raise NotFound(f"training data {file} does not exist; expected a snapshot's JSONL file; cut a snapshot")
+    shapes = objective_named(spec.objective).shapes
+    count = count_shapes(train, shapes)
+    if not count:
+        raise NotFound(
+            f"{train} holds no example that {spec.objective} learns from (shapes: {', '.join(shapes)}); collect some, "
+            "or leave the recipe out"
+        )
+    assert (previous is None) == (spec.starts_from == "base"), "a stage starts from base or from a finished stage"
+    before = None
+    if previous is not None:
+        before = Previous(
+            path=stages_dir.absolute() / previous.key,
+            key=previous.key,
+            digest=previous.digest,
+            kind=previous.result["kind"],
+        )
+    return StageJob(
+        label=label,
+        spec=resolve(spec, examples=count, hidden_size=_hidden_size(base.path)),
+        base=base,
+        train=train.absolute(),
+        train_digest=digest_file(train),
+        validation=validation.absolute(),
+        validation_digest=digest_file(validation),
+        previous=before,
+        seed=seed,
+        dtype=dtype or best_dtype(),
+        world_size=world_size,
+        stages_dir=stages_dir.absolute(),
+        cache=cache.expanduser().absolute(),
+        threads=threads or physical_cores(),
+        checkpoint_seconds=checkpoint_seconds,
+    )
+
+
+def count_shapes(file: Path, shapes: tuple[str, ...]) -> int:
+    """How many examples of these shapes a JSONL file holds."""
+    with file.open(encoding="utf-8") as lines:
+        return sum(json.loads(line).get("shape") in shapes for line in lines if line.strip())
+
+
+def _hidden_size(base: Path) -> int:
+    config = json.loads((base / "config.json").read_text())
+    return int(config.get("text_config", config)["hidden_size"])

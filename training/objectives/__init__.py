@@ -1,0 +1,78 @@
+"""Objectives: what the loss asks. One file and one line in `OBJECTIVES` for each.
+
+An objective turns an example into sequences (`encode`) and the model's log-probabilities of their tokens into a loss
+(`loss`). How sequences are laid out, run through the model and stepped over is the engine's business, the same for all.
+An objective's file is light to import (no torch at the top).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from infra.errors import NotFound
+from infra.settings import Config
+
+if TYPE_CHECKING:
+    import torch
+
+    from feedback.examples import Example
+    from training.batching import Item, Template
+    from training.engine import Pass
+
+OBJECTIVES: Mapping[str, str] = {
+    "sft": "training.objectives.sft",
+    "dpo": "training.objectives.dpo",
+    "kto": "training.objectives.kto",
+}
+"""Name -> module that defines `OBJECTIVE`."""
+
+
+@dataclass(frozen=True)
+class Objective:
+    """One thing a loss can ask."""
+
+    name: str
+    summary: str
+    """One sentence with its source."""
+    shapes: tuple[str, ...]
+    """Shapes of example that it learns from."""
+    options: type[Config]
+    """Its options, documented and with working defaults."""
+    encode: Callable[[Example, Template, Any], list[Item]]
+    """(example, chat template, options) -> training items; none, where nothing of it can be learnt."""
+    loss: Callable[[Pass, Any], tuple[torch.Tensor, dict[str, float]]]
+    """(one pass through the model, options) -> sum of losses over its items, and sums of metrics to log."""
+    epochs: Callable[[int], float]
+    """Examples -> passes over them, when not given."""
+    version: int = 1
+    """Version of the algorithm; part of the key."""
+    sequences: int = 1
+    """Sequences in an item."""
+    quiet: tuple[int, ...] = ()
+    """Which of an item's sequences are scored without a gradient."""
+    reference: bool = False
+    """Whether the loss needs log-probabilities under the model that the stage starts from."""
+    rate_against_sft: float = 1.0
+    """Learning rate as a multiple of that of sft."""
+    arrange: Callable[[list[Item], Any], list[Item]] | None = None
+    """Last touch over all items together (weights that balance, mismatched pairs)."""
+    mass: Callable[[Pass], torch.Tensor] | None = None
+    """What the sum of losses is divided by; default: the items' weights."""
+    cost: float = 1.0
+    """Time per example and epoch, as a multiple of sft's."""
+
+
+def objective_named(name: str) -> Objective:
+    """The objective called `name`.
+
+    Raises:
+        NotFound: there is none; the message lists those there are.
+    """
+    if name not in OBJECTIVES:
+        raise NotFound(f"unknown objective {name!r}; expected one of {', '.join(OBJECTIVES)}")
+    objective = import_module(OBJECTIVES[name]).OBJECTIVE
+    assert isinstance(objective, Objective) and objective.name == name
+    return objective

@@ -1,0 +1,82 @@
+"""AdamW with float32 master weights for parameters that are kept in bfloat16.
+
+A bfloat16 weight has 8 bits of mantissa: updates under 1/256 of it would vanish. The master copy keeps them; the model
+computes with its rounded copy, so nothing is cast in the forward pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, overload
+
+import torch
+
+
+class MasterAdamW(torch.optim.Optimizer):
+    """AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101) on float32 copies of the parameters.
+
+    Equal to torch.optim.AdamW where parameters are float32.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
+
+    @overload
+    def step(self, closure: None = None) -> None: ...
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """One update of every parameter that has a gradient."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            params = [p for p in group["params"] if p.grad is not None]
+            if not params:
+                continue
+            for p in params:
+                if not self.state[p]:
+                    self.state[p] = {
+                        "step": torch.tensor(0.0),
+                        "master": p.detach().clone().float(),
+                        "exp_avg": torch.zeros_like(p, dtype=torch.float32),
+                        "exp_avg_sq": torch.zeros_like(p, dtype=torch.float32),
+                    }
+            states = [self.state[p] for p in params]
+            masters = [s["master"] for s in states]
+            torch.optim.adamw.adamw(
+                masters,
+                [p.grad.float() for p in params if p.grad is not None],
+                [s["exp_avg"] for s in states],
+                [s["exp_avg_sq"] for s in states],
+                [],
+                [s["step"] for s in states],
+                foreach=True,
+                amsgrad=False,
+                beta1=group["betas"][0],
+                beta2=group["betas"][1],
+                lr=group["lr"],
+                weight_decay=group["weight_decay"],
+                eps=group["eps"],
+                maximize=False,
+            )
+            torch._foreach_copy_(params, masters)
+        return loss
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Like torch's, but keeps float32 what it would round to the parameters' dtype."""
+        super().load_state_dict(state_dict)
+        params = [p for group in self.param_groups for p in group["params"]]
+        indices = [i for group in state_dict["param_groups"] for i in group["params"]]
+        for index, p in zip(indices, params, strict=True):
+            for name, value in state_dict["state"].get(index, {}).items():
+                self.state[p][name] = value.detach().clone() if name == "step" else value.detach().clone().to(p.device)

@@ -1,0 +1,207 @@
+"""Which recipes tonight: those the data support, cheapest first, within the budget; and why the others not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from infra.errors import UserError
+from infra.settings import Config
+from training.objectives import objective_named
+from training.recipe import RECIPES, Recipe, StageSpec, recipe_named
+from training.tuners import tuner_named
+
+
+class TrainingConfig(Config):
+    """How challengers are trained."""
+
+    methods: Literal["auto"] | tuple[str, ...] = "auto"
+    """auto: every recipe that the night's data support, cheapest first, within the budget. Or names of recipes."""
+    recipes: Mapping[str, Recipe] = {}
+    """Recipes of your own, by name; `methods: auto` considers them too."""
+    budget_minutes: float = Field(default=120.0, gt=0)
+    """Time for all training of one night."""
+    price_per_hour: float | None = Field(default=None, ge=0)
+    """Price of the training machine, if money is to be kept within a budget too."""
+    budget_money: float | None = Field(default=None, gt=0)
+    """Most that one night's training may cost, in the currency of `price_per_hour`."""
+    minimum_examples: int = Field(default=16, ge=1)
+    """A recipe is left out if a stage of it would learn from fewer examples than this."""
+    seed: int = 0
+    """Seed of everything random in training."""
+    threads: int | None = Field(default=None, ge=1)
+    """Threads of a training process. Default: the physical cores."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """What to compute in. auto: bfloat16 where the machine has instructions for it."""
+    checkpoint_seconds: float = Field(default=30.0, ge=0)
+    """Save a checkpoint after so many seconds of training."""
+    tokens_per_example: int = Field(default=250, ge=1)
+    """Usual length of an example in tokens, for estimates only."""
+    tokens_per_second: float | None = Field(default=None, gt=0)
+    """Training speed of sft with lora on this machine, for estimates only. Default: by cores and model size."""
+
+    @model_validator(mode="after")
+    def _known(self) -> TrainingConfig:
+        for name, recipe in self.recipes.items():
+            if name != recipe.name:
+                raise ValueError(f"recipes: {name!r} holds a recipe named {recipe.name!r}; give both the same name")
+        if self.methods != "auto":
+            known = {**RECIPES, **self.recipes}
+            unknown = [name for name in self.methods if name not in known]
+            if unknown:
+                raise ValueError(f"methods: unknown {', '.join(unknown)}; expected auto or some of {', '.join(known)}")
+            if not self.methods:
+                raise ValueError("methods: an empty list trains nothing; say auto or name recipes")
+        if (self.price_per_hour is None) != (self.budget_money is None):
+            raise ValueError("price_per_hour and budget_money go together; give both or neither")
+        return self
+
+
+class Estimate(Config):
+    """What a recipe is expected to take, when what it shares with cheaper ones is not done twice."""
+
+    recipe: str
+    """Name of the recipe."""
+    minutes: float
+    """Time."""
+    money: float | None
+    """Price, if one per hour is set."""
+    examples: Mapping[str, int]
+    """Objective -> training examples."""
+
+
+class LeftOut(Config):
+    """A recipe that does not run, and why."""
+
+    recipe: str
+    """Name of the recipe."""
+    reason: str
+    """A sentence for a person."""
+
+
+class Plan(Config):
+    """One night's training."""
+
+    recipes: tuple[Recipe, ...]
+    """What runs, in order."""
+    left_out: tuple[LeftOut, ...]
+    """What does not, and why."""
+    estimates: tuple[Estimate, ...]
+    """What each of `recipes` is expected to take."""
+
+    @property
+    def minutes(self) -> float:
+        """Expected time of all of it."""
+        return sum(e.minutes for e in self.estimates)
+
+
+def plan_night(counts: Mapping[str, int], config: TrainingConfig, *, parameters: int = 135_000_000) -> Plan:
+    """Choose the night's recipes.
+
+    Args:
+        counts: training examples by shape (completion, preference, rated, problem, document) in the snapshot.
+        config: budget and wishes. Recipes that are named are never left out for the budget: it is a person's choice.
+        parameters: size of the base model, for the estimate of time.
+    """
+    named = config.methods != "auto"
+    pool = {**RECIPES, **config.recipes}
+    candidates = [recipe_named(n, config.recipes) for n in config.methods] if named else list(pool.values())
+    left_out: list[LeftOut] = []
+    supported: list[Recipe] = []
+    for recipe in candidates:
+        reason = _unsupported(recipe, counts, config.minimum_examples)
+        if reason:
+            left_out.append(LeftOut(recipe=recipe.name, reason=reason))
+        else:
+            supported.append(recipe)
+    if not named:
+        supported.sort(key=lambda r: (_minutes(r.stages, counts, config, parameters), r.name))
+    chosen: list[Recipe] = []
+    estimates: list[Estimate] = []
+    done: set[tuple[str, ...]] = set()
+    spent = 0.0
+    for recipe in supported:
+        fresh = [stage for i, stage in enumerate(recipe.stages) if _prefix(recipe, i) not in done]
+        minutes = _minutes(tuple(fresh), counts, config, parameters)
+        money = None if config.price_per_hour is None else minutes / 60 * config.price_per_hour
+        reason = None if named else _over(minutes, money, spent, config)
+        if reason:
+            left_out.append(LeftOut(recipe=recipe.name, reason=reason))
+            continue
+        spent += minutes
+        done |= {_prefix(recipe, i) for i in range(len(recipe.stages))}
+        chosen.append(recipe)
+        estimates.append(
+            Estimate(
+                recipe=recipe.name,
+                minutes=minutes,
+                money=money,
+                examples={s.objective: _examples(s, counts) for s in recipe.stages},
+            )
+        )
+    return Plan(recipes=tuple(chosen), left_out=tuple(left_out), estimates=tuple(estimates))
+
+
+def _prefix(recipe: Recipe, index: int) -> tuple[str, ...]:
+    """Equal for two recipes whose first stages are the same: those are trained once."""
+    return tuple(stage.model_dump_json() for stage in recipe.stages[: index + 1])
+
+
+def _examples(stage: StageSpec, counts: Mapping[str, int]) -> int:
+    return sum(counts.get(shape, 0) for shape in objective_named(stage.objective).shapes)
+
+
+def _unsupported(recipe: Recipe, counts: Mapping[str, int], least: int) -> str | None:
+    for stage in recipe.stages:
+        refused = tuner_named(stage.tuner).refuses(stage.objective)
+        if refused:
+            return f"{stage.objective} with {stage.tuner} cannot be trained: {refused}"
+        found = _examples(stage, counts)
+        if found < least:
+            shapes = " or ".join(objective_named(stage.objective).shapes)
+            return f"{stage.objective} needs at least {least} {shapes} examples, the snapshot has {found}"
+    return None
+
+
+def _over(minutes: float, money: float | None, spent: float, config: TrainingConfig) -> str | None:
+    if spent + minutes > config.budget_minutes:
+        return (
+            f"would take about {minutes:.0f} min; of the night's {config.budget_minutes:.0f} min cheaper recipes use "
+            f"{spent:.0f}"
+        )
+    if money is not None and config.budget_money is not None and config.price_per_hour is not None:
+        before = spent / 60 * config.price_per_hour
+        if before + money > config.budget_money:
+            limit = config.budget_money
+            return f"would cost about {money:.2f}; of the night's {limit:.2f} cheaper recipes use {before:.2f}"
+    return None
+
+
+def _minutes(
+    stages: tuple[StageSpec, ...], counts: Mapping[str, int], config: TrainingConfig, parameters: int
+) -> float:
+    """Expected time: tokens through the model, by what each objective and tuner costs beside sft with lora."""
+    from training.hardware import has_gpu, physical_cores
+
+    speed = config.tokens_per_second
+    if speed is None:
+        # LoRA's forward and backward take about 4 operations per weight and token (no weight gradients of the base).
+        # 50 GFLOP/s a core is what an AVX512-bf16 core sustained; a GPU's 40% of 100 TFLOP/s is a careful guess.
+        rate = 4e13 if has_gpu() else 5e10 * (config.threads or physical_cores())
+        speed = rate / (4 * parameters)
+    seconds = 0.0
+    for stage in stages:
+        objective, tuner = objective_named(stage.objective), tuner_named(stage.tuner)
+        examples = _examples(stage, counts)
+        tokens = examples * config.tokens_per_example * (stage.epochs or objective.epochs(examples))
+        seconds += 20 + tokens * objective.cost * tuner.cost / speed  # 20 s: imports, loading, saving, the probe
+    return seconds / 60
+
+
+def refuse_empty(plan: Plan) -> None:
+    """Raise UserError if nothing can be trained tonight, with every reason."""
+    if not plan.recipes:
+        reasons = "; ".join(f"{entry.recipe}: {entry.reason}" for entry in plan.left_out)
+        raise UserError(f"no recipe can be trained on this snapshot: {reasons}")

@@ -1,0 +1,181 @@
+"""Recipes: which objectives, with which tuners, in which order, each stage saying what it starts from.
+
+A recipe is a value. What a person leaves out is filled in by `resolve` from the amount of data and the size of the
+model, before the stage's key is made, so a default that changes is a new key and never a silent difference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from infra.errors import NotFound, UserError
+from infra.settings import Config
+from training.objectives import OBJECTIVES, objective_named
+from training.tuners import TUNERS, tuner_named
+
+Options = Mapping[str, bool | int | float | str]
+
+
+class StageSpec(Config):
+    """One objective with one tuner."""
+
+    objective: str
+    """What the loss asks: a name from `ratchet methods`."""
+    tuner: str = "lora"
+    """Which weights move: a name from `ratchet methods`."""
+    starts_from: Literal["base", "previous", "merged"] = "base"
+    """base: the untouched base model. previous: goes on training the adapter (or model) of the stage before. merged:
+    the adapter of the stage before is merged into the weights, and a new one is trained on top; the result is saved
+    as a whole model."""
+    objective_options: Options = {}
+    """Options of the objective (beta of dpo, ...)."""
+    tuner_options: Options = {}
+    """Options of the tuner (rank of lora, ...)."""
+    epochs: float | None = Field(default=None, gt=0, le=100)
+    """Passes over the data. Default: fewer the more data there is."""
+    learning_rate: float | None = Field(default=None, gt=0, lt=1)
+    """Peak learning rate. Default: by model width, tuner and objective."""
+    batch_size: int | None = Field(default=None, ge=1)
+    """Examples per optimizer step, over all processes together. Default: by amount of data."""
+    max_length: int = Field(default=2048, ge=16)
+    """Longest sequence in tokens; longer examples are left out and counted."""
+    schedule: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
+    """How the learning rate falls after its warm-up."""
+    warmup: float = Field(default=0.1, ge=0, le=0.5)
+    """Share of the steps in which the learning rate rises."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    """AdamW's decoupled weight decay."""
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    """Gradients are clipped to this norm."""
+    evaluations: int = Field(default=4, ge=0)
+    """How often the validation loss is measured, evenly over the stage; 0: never, and the last weights are kept."""
+    validation_examples: int = Field(default=64, ge=1)
+    """At most so many validation examples are used for it."""
+    patience: int = Field(default=2, ge=1)
+    """Stop after so many measurements in a row that are no better than the best."""
+    tokens_per_pass: int = Field(default=4096, ge=64)
+    """Tokens that go through the model at once; an optimizer step takes as many passes as it needs."""
+    gradient_checkpointing: bool = False
+    """Recompute activations to save memory: about 1.5 times slower."""
+
+    @field_validator("objective")
+    @classmethod
+    def _known_objective(cls, value: str) -> str:
+        if value not in OBJECTIVES:
+            raise ValueError(f"unknown objective {value!r}; expected one of {', '.join(OBJECTIVES)}")
+        return value
+
+    @field_validator("tuner")
+    @classmethod
+    def _known_tuner(cls, value: str) -> str:
+        if value not in TUNERS:
+            raise ValueError(f"unknown tuner {value!r}; expected one of {', '.join(TUNERS)}")
+        return value
+
+
+class Recipe(Config):
+    """Stages in order. What the last one makes is the challenger."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")
+    """Name of the recipe, and of the challenger it makes."""
+    stages: tuple[StageSpec, ...] = Field(min_length=1)
+    """The stages."""
+
+    @model_validator(mode="after")
+    def _chain(self) -> Recipe:
+        if self.stages[0].starts_from != "base":
+            raise ValueError(f"recipe {self.name}: the first stage must start from base")
+        for before, stage in zip(self.stages, self.stages[1:], strict=False):
+            if stage.starts_from == "base":
+                raise ValueError(
+                    f"recipe {self.name}: stage {stage.objective} starts from base, so the stage before it would "
+                    "be lost; say previous or merged"
+                )
+            if stage.starts_from == "previous" and stage.tuner != before.tuner:
+                raise ValueError(
+                    f"recipe {self.name}: stage {stage.objective} ({stage.tuner}) cannot go on with what "
+                    f"{before.objective} ({before.tuner}) trained; use the same tuner, or starts_from: merged"
+                )
+        return self
+
+
+def _stages(*specs: tuple[str, str]) -> tuple[StageSpec, ...]:
+    return tuple(
+        StageSpec(objective=objective, tuner=tuner, starts_from="base" if index == 0 else "previous")
+        for index, (objective, tuner) in enumerate(specs)
+    )
+
+
+RECIPES: Mapping[str, Recipe] = {
+    recipe.name: recipe
+    for recipe in (
+        Recipe(name="sft-lora", stages=_stages(("sft", "lora"))),
+        Recipe(name="sft-full", stages=_stages(("sft", "full"))),
+        Recipe(name="sft-dpo-lora", stages=_stages(("sft", "lora"), ("dpo", "lora"))),
+        Recipe(name="sft-kto-lora", stages=_stages(("sft", "lora"), ("kto", "lora"))),
+    )
+}
+"""The recipes that come with Ratchet, by name."""
+
+
+def recipe_named(name: str, own: Mapping[str, Recipe] | None = None) -> Recipe:
+    """The recipe called `name`, a person's own before ours.
+
+    Raises:
+        NotFound: no such recipe; the message lists those there are.
+    """
+    known = {**RECIPES, **(own or {})}
+    if name not in known:
+        raise NotFound(f"unknown recipe {name!r}; expected one of {', '.join(known)}, or define it under recipes:")
+    return known[name]
+
+
+def resolve(spec: StageSpec, *, examples: int, hidden_size: int) -> StageSpec:
+    """`spec` with everything that was left out filled in, so that it can be part of a key.
+
+    Args:
+        spec: what a person or a named recipe asks for.
+        examples: training examples of the objective's shapes.
+        hidden_size: width of the base model.
+
+    The learning rate follows the fit of "LoRA Without Regret" (Schulman et al., Thinking Machines Lab 2025):
+    5e-5 (2000 / width)^0.781 for full fine-tuning of Llama-like models and ten times that for LoRA, whatever its rank;
+    it is held to 2e-4..1e-3 for LoRA, where small data stays stable. Preference objectives take a tenth of it, as
+    their papers do.
+
+    Raises:
+        UserError: options that the objective or tuner does not know.
+    """
+    objective, tuner = objective_named(spec.objective), tuner_named(spec.tuner)
+    reason = tuner.refuses(spec.objective)
+    if reason:
+        raise UserError(f"{spec.objective} with {spec.tuner} cannot be trained: {reason}")
+    objective_options = _validated(objective.options, spec.objective_options, f"objective {spec.objective}")
+    tuner_options = _validated(tuner.options, spec.tuner_options, f"tuner {spec.tuner}")
+    full_rate = 5e-5 * (2000 / hidden_size) ** 0.781
+    low, high = tuner.learning_rates
+    rate = min(max(full_rate * tuner.rate_against_full, low), high) * objective.rate_against_sft
+    return spec.model_copy(
+        update={
+            "objective_options": objective_options,
+            "tuner_options": tuner_options,
+            "learning_rate": spec.learning_rate or float(f"{rate:.2g}"),
+            "epochs": spec.epochs or objective.epochs(examples),
+            "batch_size": spec.batch_size or (8 if examples < 2_000 else 16 if examples < 10_000 else 32),
+        }
+    )
+
+
+def _validated(model: type[Config], given: Options, whose: str) -> dict[str, bool | int | float | str]:
+    from pydantic import ValidationError
+
+    try:
+        return model.model_validate(dict(given)).model_dump(mode="json", exclude_none=True)
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise UserError(
+            f"options of {whose} are wrong: {problems}; it knows {', '.join(model.model_fields) or 'none'}"
+        ) from error

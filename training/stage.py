@@ -1,0 +1,331 @@
+"""Run one stage: data to tokens, tokens to weights, weights to an artifact. Resumes where it was killed.
+
+    python -m training job.json
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from infra.artifact import Record, atomic_write, digest_dir, finished_record, publish, read_record
+from infra.errors import CorruptArtifact, NotFound
+from training.job import StageJob
+from training.locks import hold
+from training.objectives import Objective, objective_named
+from training.tuners import tuner_named
+
+if TYPE_CHECKING:
+    from training.batching import Item
+    from training.engine import Collator, StageTrainer
+    from training.watching import Watch
+
+log = logging.getLogger(__name__)
+
+
+def run_stage(job: StageJob) -> Record:
+    """Train the stage, or return its record if somebody finished it.
+
+    Raises:
+        UserError: the data or the settings cannot be trained on.
+        Diverged: the loss left the range of numbers, or spiked.
+        CorruptArtifact: an input is not what the job says it is.
+    """
+    with hold(job.stages_dir / f".{job.key}.lock"):
+        existing = read_record(job.final)
+        if existing is not None:
+            return existing
+        job.work.mkdir(parents=True, exist_ok=True)
+        record = _train(job)
+        shutil.rmtree(job.work, ignore_errors=True)
+        return record
+
+
+def _train(job: StageJob) -> Record:
+    import torch
+    from transformers import set_seed
+
+    from training.loading import load_for_stage, packs
+
+    torch.set_num_threads(job.threads)
+    started = time.monotonic()
+    _check_inputs(job)
+    objective, tuner = objective_named(job.spec.objective), tuner_named(job.spec.tuner)
+    options = objective.options.model_validate(dict(job.spec.objective_options))
+    train, validation, left_out = _items(job, objective, options)
+
+    set_seed(job.seed)
+    model, rebased = load_for_stage(job, tuner)
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    collator = _collator(job, objective, packs(inner, tuner))
+    offset = _virtual_tokens(model)
+    if objective.reference:
+        train, validation = _with_reference(job, model, train, validation, collator, offset)
+
+    trainer, watch = _trainer(job, objective, options, model, train, validation, collator, offset)
+    checkpoint = _resume_point(job)
+    if checkpoint is not None:
+        log.info("goes on from step %s", checkpoint.name.split("-")[1])
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+
+    best = _take_best(job, model)
+    kind = "model" if rebased or tuner.saves == "model" else "adapter"
+    staging = job.work / "final"
+    shutil.rmtree(staging, ignore_errors=True)
+    weights = staging / kind
+    _save(model, weights, kind, job)
+    digest = digest_dir(weights)
+    from training.watching import evaluations
+
+    result: dict[str, Any] = {
+        "kind": kind,
+        "version": "v" + digest[:16],
+        "label": job.label,
+        "examples": len(train),
+        "validation_examples": len(validation),
+        "left_out": left_out,
+        "steps": trainer.state.global_step,
+        "planned_steps": trainer.state.max_steps,
+        "stopped_early": watch.stopped_early,
+        "best_step": best["step"] if best else trainer.state.global_step,
+        "validation_loss": best["loss"] if best else None,
+        "validation_losses": evaluations(trainer.state),
+        "train_loss": _last_loss(trainer.state.log_history),
+        "trained_parameters": trained,
+        "bytes": sum(p.stat().st_size for p in weights.rglob("*") if p.is_file()),
+        "tokens": trainer.tokens_seen,
+        "resumed_at": int(checkpoint.name.split("-")[1]) if checkpoint else 0,
+        "served": "model" if kind == "model" else tuner.served,
+    }
+    del trainer, model
+    from training.probe import take_probe
+
+    probe = take_probe(job.base.path, weights, kind, job.dtype, staging)  # type: ignore[arg-type]
+    result |= {"probe_effect": probe.effect, "servable": probe.servable, "seconds": time.monotonic() - started}
+    shutil.copy(job.work / "progress.jsonl", staging / "progress.jsonl")
+    return publish(staging, job.final, _record(job, digest, result))
+
+
+def _check_inputs(job: StageJob) -> None:
+    """Trust no path: the job says which bytes it means."""
+    from infra.artifact import digest_file
+
+    for file, digest in ((job.train, job.train_digest), (job.validation, job.validation_digest)):
+        if not file.is_file():
+            raise NotFound(f"training data {file} does not exist any more; cut the snapshot again")
+        if digest_file(file) != digest:
+            raise CorruptArtifact(f"{file} is not the file the job was made for; make the job again")
+    if job.previous is not None:
+        weights = job.previous.path / job.previous.kind
+        if not weights.is_dir() or digest_dir(weights) != job.previous.digest:
+            raise CorruptArtifact(
+                f"{weights} is not what stage {job.previous.key[:12]} made; remove it and train again"
+            )
+
+
+def _items(job: StageJob, objective: Objective, options: Any) -> tuple[list[Item], list[Item], dict[str, int]]:
+    from transformers import AutoTokenizer
+
+    from training.batching import Template, tokenise, tokenizer_identity
+
+    template = Template(AutoTokenizer.from_pretrained(job.base.path, local_files_only=True))
+    identity = tokenizer_identity(job.base.path)
+
+    def read(path: Path) -> Any:
+        return tokenise(
+            path, objective, options, template, max_length=job.spec.max_length, cache=job.cache, identity=identity
+        )
+
+    train, validation = read(job.train), read(job.validation)
+    if not train.items:
+        raise NotFound(
+            f"{job.train} holds nothing that {objective.name} can learn from (left out: {train.left_out or 'nothing'}; "
+            f"shapes wanted: {', '.join(objective.shapes)}); collect more, or raise max_length"
+        )
+    for reason, count in train.left_out.items():
+        log.warning("%d training examples left out: %s", count, reason)
+    return train.items, validation.items[: job.spec.validation_examples], train.left_out
+
+
+def _collator(job: StageJob, objective: Objective, pack: bool) -> Collator:
+    from training.engine import Collator
+
+    return Collator(objective, tokens_per_pass=job.spec.tokens_per_pass, pack=pack, pad=0)
+
+
+def _virtual_tokens(model: Any) -> int:
+    """Positions that prompt tuning puts before every row (prefix tuning's are in the cache, not in the row)."""
+    config = model.peft_config["default"] if hasattr(model, "peft_config") else None
+    if config is None or not config.is_prompt_learning or config.peft_type.value == "PREFIX_TUNING":
+        return 0
+    return int(config.num_virtual_tokens)
+
+
+def _with_reference(
+    job: StageJob,
+    model: Any,
+    train: Sequence[Item],
+    validation: Sequence[Item],
+    collator: Collator,
+    offset: int,
+) -> tuple[list[Item], list[Item]]:
+    """Items with their log-probabilities under the weights that the stage starts from; kept for a resumed run."""
+    from training.batching import with_reference
+    from training.engine import reference_scores
+
+    file = job.work / "reference.json"
+    if file.is_file():
+        scores = json.loads(file.read_text())
+    else:
+        both = [*train, *validation]
+        scores = reference_scores(model, both, collator, job.spec.batch_size or 8, offset)
+        atomic_write(file, json.dumps(scores))
+    return with_reference(train, scores[: len(train)]), with_reference(validation, scores[len(train) :])
+
+
+def _trainer(
+    job: StageJob,
+    objective: Objective,
+    options: Any,
+    model: Any,
+    train: Sequence[Item],
+    validation: Sequence[Item],
+    collator: Collator,
+    offset: int,
+) -> tuple[StageTrainer, Watch]:
+    from torch.utils.data import SequentialSampler
+    from transformers import TrainingArguments
+
+    from training.batching import order
+    from training.engine import StageTrainer
+    from training.hardware import has_gpu
+    from training.watching import Watch, last_checkpoint
+
+    spec = job.spec
+    assert spec.batch_size and spec.epochs and spec.learning_rate, "the job's spec is resolved"
+    sequence = [train[i] for i in order(len(train), spec.epochs, job.seed)]
+    size = max(1, spec.batch_size // job.world_size)
+    steps = -(-len(sequence) // (size * job.world_size))
+    count = spec.evaluations if validation else 0
+    arguments = TrainingArguments(
+        output_dir=str(job.work / "checkpoints"),
+        per_device_train_batch_size=size,
+        num_train_epochs=1,  # the order above holds all epochs
+        learning_rate=spec.learning_rate,
+        lr_scheduler_type=spec.schedule,
+        warmup_steps=round(spec.warmup * steps),
+        weight_decay=spec.weight_decay,
+        max_grad_norm=spec.max_grad_norm,
+        seed=job.seed,
+        use_cpu=not has_gpu(),
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        save_strategy="no",  # Watch asks for checkpoints by time
+        save_total_limit=2,
+        report_to=[],
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        dataloader_pin_memory=False,
+    )
+    checkpoint = last_checkpoint(job.work / "checkpoints")
+    watch = Watch(
+        job.work,
+        evaluate_at=sorted({max(1, round(steps * (i + 1) / count)) for i in range(count)}),
+        patience=spec.patience,
+        checkpoint_seconds=job.checkpoint_seconds,
+        resumed_at=int(checkpoint.name.split("-")[1]) if checkpoint else 0,
+    )
+    trainer = StageTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=sequence,
+        data_collator=collator,
+        objective=objective,
+        options=options,
+        validation=validation,
+        batch_size=spec.batch_size,
+        offset=offset,
+        make_optimizer=tuner_named(spec.tuner).optimizer,
+        callbacks=[watch],
+    )
+    watch.trainer = trainer
+    trainer._get_train_sampler = lambda *_: SequentialSampler(sequence)
+    from transformers.trainer_callback import PrinterCallback
+
+    trainer.remove_callback(PrinterCallback)
+    return trainer, watch
+
+
+def _resume_point(job: StageJob) -> Path | None:
+    from training.watching import last_checkpoint
+
+    return last_checkpoint(job.work / "checkpoints")
+
+
+def _take_best(job: StageJob, model: Any) -> dict[str, Any] | None:
+    """Put the best weights back; None where there was no validation."""
+    from training.engine import load_weights
+
+    best = job.work / "best"
+    if not (best / "best.json").is_file():
+        return None
+    load_weights(model, best)
+    found: dict[str, Any] = json.loads((best / "best.json").read_text())
+    return found
+
+
+def _save(model: Any, weights: Path, kind: str, job: StageJob) -> None:
+    """The weights as engines load them. No path gets into their bytes."""
+    from training.engine import is_peft, save_weights
+
+    if kind == "model" and is_peft(model):
+        model = model.merge_and_unload()
+    if kind == "adapter":
+        for config in model.peft_config.values():
+            config.base_model_name_or_path = job.base.name
+            config.inference_mode = True
+    else:
+        model.config.name_or_path = job.base.name
+        model.config.use_cache = True
+        model.set_attn_implementation("sdpa")
+    save_weights(model, weights)
+    (weights / "README.md").unlink(missing_ok=True)  # peft's model card: nothing but a template
+    if kind == "model":
+        for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "tokenizer.model"):
+            if (job.base.path / name).is_file():
+                shutil.copy(job.base.path / name, weights / name)
+
+
+def _last_loss(history: Sequence[dict[str, Any]]) -> float | None:
+    losses = [float(entry["loss"]) for entry in history if "loss" in entry]
+    return sum(losses[-5:]) / len(losses[-5:]) if losses else None
+
+
+def _record(job: StageJob, digest: str, result: dict[str, Any]) -> Record:
+    from importlib.metadata import version
+
+    parents = {"base": job.base.digest, "train": job.train_digest, "validation": job.validation_digest}
+    if job.previous is not None:
+        parents |= {"previous": job.previous.digest, "previous_stage": job.previous.key}
+    return finished_record(
+        name=job.label,
+        key=job.key,
+        digest=digest,
+        parents=parents,
+        config={
+            "spec": job.spec.model_dump(mode="json"),
+            "base": job.base.name,
+            "seed": job.seed,
+            "dtype": job.dtype,
+            "world_size": job.world_size,
+            "threads": job.threads,
+        },
+        versions={name: version(name) for name in ("torch", "transformers", "peft", "trl", "accelerate")},
+        result=result,
+    )

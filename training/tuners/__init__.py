@@ -1,0 +1,90 @@
+"""Tuners: which weights move. One file and one line in `TUNERS` for each.
+
+A tuner's file is light to import (no torch): what needs torch or peft is imported inside its functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Literal
+
+from infra.errors import NotFound
+from infra.settings import Config
+
+if TYPE_CHECKING:
+    import torch
+
+TUNERS: Mapping[str, str] = {
+    "full": "training.tuners.full",
+    "lora": "training.tuners.lora",
+}
+"""Name -> module that defines `TUNER`."""
+
+
+class Shape(Config):
+    """What the count of trained parameters depends on: the linear layers that are adapted, and widths."""
+
+    linears: tuple[tuple[int, int], ...]
+    """(inputs, outputs) of every linear layer inside the blocks, the output layer left out."""
+    total: int
+    """All parameters of the base model."""
+    layers: int
+    """Transformer blocks."""
+    hidden: int
+    """Width of the model."""
+    kv_width: int
+    """Key (and value) heads x head size."""
+
+
+@dataclass(frozen=True)
+class Tuner:
+    """One way to choose which weights move."""
+
+    name: str
+    summary: str
+    """One sentence with its source."""
+    options: type[Config]
+    """Its options, documented and with working defaults."""
+    attach: Callable[[Any, Any, str], Any]
+    """(base model, options, base name) -> model with the trained weights marked; peft's, unless it saves `model`."""
+    parameters: Callable[[Shape, Any], int]
+    """Number of trained parameters, by formula."""
+    saves: Literal["adapter", "model"] = "adapter"
+    """What is written: a peft adapter, or the whole model."""
+    served: Literal["adapter", "merged", "model"] = "adapter"
+    """How engines get it: as a LoRA adapter (embedded and vLLM), merged into a whole model, or it is one."""
+    merges: bool = True
+    """Whether its weights can be added into the base's."""
+    packs: bool = True
+    """Whether sequences may lie end to end in one row (no, where a learned prefix stands before every row)."""
+    quantised: bool = False
+    """Whether the frozen base is loaded in 4 bits."""
+    rate_against_full: float = 10.0
+    """Learning rate as a multiple of full fine-tuning's."""
+    learning_rates: tuple[float, float] = (2e-4, 1e-3)
+    """Bounds within which the rule for the learning rate is held (for sft)."""
+    cost: float = 1.0
+    """Time per token, as a multiple of lora's."""
+    cannot: Mapping[str, str] = field(default_factory=dict)
+    """Objective -> why the two do not go together."""
+    optimizer: Callable[[torch.nn.Module, float, float], torch.optim.Optimizer] | None = None
+    """(model, learning rate, weight decay) -> optimizer, where the method is one of the optimizer."""
+
+    def refuses(self, objective: str) -> str | None:
+        """Why this tuner cannot carry `objective`, or None."""
+        return self.cannot.get(objective)
+
+
+def tuner_named(name: str) -> Tuner:
+    """The tuner called `name`.
+
+    Raises:
+        NotFound: there is none; the message lists those there are.
+    """
+    if name not in TUNERS:
+        raise NotFound(f"unknown tuner {name!r}; expected one of {', '.join(TUNERS)}")
+    tuner = import_module(TUNERS[name]).TUNER
+    assert isinstance(tuner, Tuner) and tuner.name == name
+    return tuner

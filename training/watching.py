@@ -1,0 +1,127 @@
+"""What is watched while a stage trains: progress, checkpoints, validation, early stopping, the best weights."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from training.engine import StageTrainer, save_weights
+
+log = logging.getLogger(__name__)
+
+COMPLETE = "complete"
+"""Written into a checkpoint after everything else: one without it was cut off and is never read."""
+
+
+class Watch(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
+    """Writes progress.jsonl and drives validation and checkpoints.
+
+    Everything that decides is computed from the trainer's own log, which checkpoints hold: a resumed stage decides as
+    an undisturbed one does.
+    """
+
+    def __init__(
+        self, work: Path, *, evaluate_at: Sequence[int], patience: int, checkpoint_seconds: float, resumed_at: int
+    ) -> None:
+        self.work = work
+        self.evaluate_at = frozenset(evaluate_at)
+        self.patience = patience
+        self.checkpoint_seconds = checkpoint_seconds
+        self.saved_at = time.monotonic()
+        self.trainer: StageTrainer | None = None
+        self.stopped_early = False
+        kept = [line for line in read_progress(work) if line["step"] <= resumed_at]
+        self.before = float(kept[-1]["seconds"]) if kept else 0.0
+        self.started = time.monotonic()
+        (work / "progress.jsonl").write_text("".join(json.dumps(line) + "\n" for line in kept))
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Ask for a validation or a checkpoint where one is due."""
+        if state.global_step in self.evaluate_at:
+            control.should_evaluate = True
+        due = time.monotonic() - self.saved_at >= self.checkpoint_seconds
+        if due and state.global_step < state.max_steps:
+            control.should_save = True
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Mark the checkpoint as whole."""
+        (Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
+        self.saved_at = time.monotonic()
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, Any], **kwargs: Any
+    ) -> None:
+        """One line of progress."""
+        if "loss" not in logs and "eval_loss" not in logs:
+            return
+        line = {
+            "step": state.global_step,
+            "total": state.max_steps,
+            "loss": logs.get("loss"),
+            "lr": logs.get("learning_rate"),
+            "tokens": int(self.trainer.tokens_seen) if self.trainer else 0,
+            "seconds": round(self.before + time.monotonic() - self.started, 2),
+            "eval_loss": logs.get("eval_loss"),
+            **{
+                name: value
+                for name, value in logs.items()
+                if name not in ("loss", "learning_rate", "tokens", "epoch", "eval_loss") and isinstance(value, float)
+            },
+        }
+        with (self.work / "progress.jsonl").open("a") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Keep the weights if they are the best so far; stop if they have not been for a while."""
+        losses = evaluations(state)
+        best = min(range(len(losses)), key=lambda i: losses[i][1])
+        if best == len(losses) - 1 and self.trainer is not None:
+            _keep(self.trainer.model, self.work, step=state.global_step, loss=losses[-1][1])
+        elif len(losses) - 1 - best >= self.patience:
+            self.stopped_early = True
+            control.should_training_stop = True
+            log.warning(
+                "the validation loss was lowest at step %d (%.4f) and has risen since (%.4f): training stops, those "
+                "weights are kept",
+                losses[best][0], losses[best][1], losses[-1][1],
+            )  # fmt: skip
+
+
+def evaluations(state: TrainerState) -> list[tuple[int, float]]:
+    """(step, validation loss) so far."""
+    return [(entry["step"], entry["eval_loss"]) for entry in state.log_history if "eval_loss" in entry]
+
+
+def _keep(model: Any, work: Path, *, step: int, loss: float) -> None:
+    staging, best = work / "best.new", work / "best"
+    shutil.rmtree(staging, ignore_errors=True)
+    save_weights(model, staging)
+    (staging / "best.json").write_text(json.dumps({"step": step, "loss": loss}))
+    shutil.rmtree(best, ignore_errors=True)
+    staging.rename(best)
+
+
+def read_progress(work: Path) -> list[dict[str, Any]]:
+    """The lines of progress.jsonl; a last line that was cut off is left out."""
+    try:
+        text = (work / "progress.jsonl").read_text()
+    except FileNotFoundError:
+        return []
+    return [json.loads(line) for line in text.split("\n")[:-1] if line]
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The newest whole checkpoint; the others are removed."""
+    found = sorted(folder.glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]))
+    whole = [p for p in found if (p / COMPLETE).exists()]
+    for checkpoint in found:
+        if not whole or checkpoint != whole[-1]:
+            shutil.rmtree(checkpoint)
+    return whole[-1] if whole else None
