@@ -1,0 +1,248 @@
+"""The controller: watches canaries, takes bad versions back, keeps MLflow in step, and delivers alerts.
+
+    python -m deploy.controller controller.json
+
+It keeps nothing in memory that matters: leases, judgements, moves and alerts are rows, every move is a compare-and-set,
+so it may be killed anywhere and started again, and two of them do no harm. It needs neither Prefect nor MLflow to
+watch. When it is dead, the canary's lease runs out and gateways route everyone to the champion.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError
+from sqlalchemy import JSON, Column, Engine, Integer, String, Table, delete, insert, select
+
+from deploy.canary_policy import CanaryPolicy
+from deploy.following import reconcile
+from deploy.lease import canary_lease, release
+from deploy.ledger import tenants
+from deploy.release import Prove, start
+from deploy.watching import look, watch_quality
+from infra.alerts import AlertsConfig, deliver
+from infra.database import UtcDateTime, begin_write, connect, create_tables, metadata, now
+from infra.errors import NotFound, RatchetError, Unavailable, UserError
+from infra.settings import Config
+
+log = logging.getLogger(__name__)
+
+heartbeats = Table(
+    "heartbeats",
+    metadata,
+    Column("name", String(200), primary_key=True),
+    Column("pid", Integer, nullable=False),
+    Column("at", UtcDateTime, nullable=False),
+    Column("facts", JSON, nullable=False),
+)
+
+
+class ControllerJob(Config):
+    """The one file of `python -m deploy.controller controller.json`."""
+
+    database_url: str
+    """SQLAlchemy URL of store, ledger and outbox."""
+    versions_dir: Path
+    """Folder of versions, as the engine sees it too."""
+    base_version: str
+    """Version name of the untouched base: the first champion of `tenants`."""
+    tenants: tuple[str, ...] = ("default",)
+    """Tenants that get the base as their first champion; others are found in the ledger."""
+    engine_url: str | None = None
+    """Address of the engine, where versions are loaded and proved; None: releases asked for in MLflow are put back."""
+    engine: str = "embedded"
+    """The engine's kind: embedded or vllm."""
+    engine_base_name: str | None = None
+    """What the engine calls the base. Default: `base_version`."""
+    parity_tolerance: float | None = Field(default=None, gt=0)
+    """Largest relative error of a version's effect, engine against record. Default: by engine and dtype."""
+    canary: CanaryPolicy = CanaryPolicy()
+    """How releases are watched, where the ledger does not say it of one."""
+    alerts: AlertsConfig = AlertsConfig()
+    """Where alerts go."""
+    mlflow_url: str | None = None
+    """MLflow server whose registry follows the ledger; None: none does."""
+    mlflow_model: str = "ratchet"
+    """Registered model of the tenant "default"; other tenants have "<this>--<tenant>"."""
+    poll_seconds: float = Field(default=1.0, gt=0)
+    """Wait between two looks at the watches, and between two deliveries of alerts."""
+    registry_seconds: float = Field(default=5.0, gt=0)
+    """Wait between two looks at MLflow."""
+    holder: str = Field(default_factory=lambda: f"controller@{socket.gethostname()}")
+    """Name under which it holds leases; the same after a restart, so that it goes on at once."""
+
+
+def watch_once(engine: Engine, job: ControllerJob) -> dict[str, str]:
+    """One look at every tenant's watch; returns tenant -> decision. One tenant's failure does not keep the others."""
+    seen: dict[str, str] = {}
+    for tenant in tenants(engine):
+        try:
+            judged = look(engine, tenant, policy=job.canary, holder=job.holder)
+            if judged is not None:
+                seen[tenant] = judged.decision
+        except Exception:  # the other tenants' watches must go on
+            log.exception("looking at the watch of tenant %s failed", tenant)
+            seen[tenant] = "failed"
+    return seen
+
+
+def follow_once(engine: Engine, job: ControllerJob, prove: Prove) -> dict[str, str]:
+    """Bring MLflow in step for every tenant; returns tenant -> what was moved, or why not."""
+    from deploy.registry import Registry
+
+    assert job.mlflow_url is not None, "no MLflow to follow"
+    seen: dict[str, str] = {}
+    for tenant in tenants(engine):
+        name = job.mlflow_model if tenant == "default" else f"{job.mlflow_model}--{tenant}"
+        try:
+            moved = reconcile(
+                engine,
+                Registry(job.mlflow_url, name),
+                tenant,
+                versions_dir=job.versions_dir,
+                policy=job.canary,
+                prove=prove,
+            )
+            seen[tenant] = ", ".join(moved) or "in step"
+        except Unavailable as error:
+            seen[tenant] = str(error)
+            break  # it is down for all tenants
+        except RatchetError as error:
+            log.warning("MLflow is not in step for tenant %s: %s", tenant, error)
+            seen[tenant] = str(error)
+    return seen
+
+
+def make_prover(job: ControllerJob) -> Prove:
+    """Loads and proves versions in the engine; without one, refuses all."""
+    if job.engine_url is None:
+
+        def refuse(version: str) -> Mapping[str, Any]:
+            raise Unavailable(f"no engine is configured to prove {version} in; set engine_url")
+
+        return refuse
+    from deploy.engines.client import EngineClient, dialect_of
+    from deploy.parity import prover
+    from deploy.serving import ENGINE_KEY
+
+    client = EngineClient(job.engine_url, os.environ.get(ENGINE_KEY, ""), dialect=dialect_of(job.engine))
+    return prover(
+        client,
+        job.versions_dir,
+        base_version=job.base_version,
+        base_name=job.engine_base_name,
+        tolerance=job.parity_tolerance,
+    )
+
+
+def beat(engine: Engine, name: str, facts: Mapping[str, Any]) -> None:
+    """Say that the controller lives, and what it last did."""
+    with begin_write(engine) as connection:
+        connection.execute(delete(heartbeats).where(heartbeats.c.name == name))
+        connection.execute(insert(heartbeats).values(name=name, pid=os.getpid(), at=now(), facts=dict(facts)))
+
+
+def last_beats(engine: Engine) -> dict[str, tuple[datetime, dict[str, Any]]]:
+    """Controller's name -> when it was last alive and what it said, for `ratchet status`."""
+    with engine.connect() as connection:
+        return {row.name: (row.at, dict(row.facts)) for row in connection.execute(select(heartbeats))}
+
+
+def run(job: ControllerJob, stop: threading.Event) -> None:
+    """Work until `stop` is set. Alerts and MLflow have threads of their own: neither may delay a rollback."""
+    engine = connect(job.database_url)
+    create_tables(engine)
+    for tenant in job.tenants:
+        start(engine, tenant, job.base_version, actor="controller")
+    facts: dict[str, Any] = {"watches": {}, "mlflow": {}}
+    threads = [_every(job.poll_seconds, stop, "alerts", lambda: deliver(engine, job.alerts))]
+    if job.mlflow_url is not None:
+        prove = make_prover(job)
+
+        def follow_registry() -> None:
+            facts["mlflow"] = follow_once(engine, job, prove)
+
+        threads.append(_every(job.registry_seconds, stop, "mlflow", follow_registry))
+    threads.append(_every(60.0, stop, "quality", lambda: _watch_qualities(engine, job)))
+    looks = 0
+    while not stop.is_set():
+        try:
+            facts["watches"] = watch_once(engine, job)
+            if looks % max(1, round(2.0 / job.poll_seconds)) == 0:
+                beat(engine, job.holder, facts)
+        except Exception:  # the database may be away for a while; watching goes on when it is back
+            log.exception("the controller's look failed; it looks again in %s s", job.poll_seconds)
+        looks += 1
+        stop.wait(job.poll_seconds)
+    for thread in threads:
+        thread.join(10.0)
+    for tenant in tenants(engine):
+        release(engine, canary_lease(tenant), job.holder)
+
+
+def main(argv: list[str]) -> int:
+    """Run as a process until SIGTERM or SIGINT."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    try:
+        job = read_job(argv)
+        stop = threading.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: stop.set())
+        log.info("controller %s watches %s", job.holder, job.database_url.rpartition("@")[2])
+        run(job, stop)
+    except RatchetError as error:
+        print(f"controller: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def read_job(argv: list[str]) -> ControllerJob:
+    """The job named on the command line.
+
+    Raises:
+        UserError: not one file, or not a valid one.
+    """
+    if len(argv) != 1:
+        raise UserError(f"expected one argument, the job's JSON file, got {len(argv)}")
+    path = Path(argv[0])
+    try:
+        return ControllerJob.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        raise NotFound(f"there is no job file {path}; `ratchet up` writes one") from None
+    except ValidationError as error:
+        raise UserError(f"{path} is not a controller's job: {error}") from error
+
+
+def _watch_qualities(engine: Engine, job: ControllerJob) -> None:
+    for tenant in tenants(engine):
+        watch_quality(engine, tenant, job.canary)
+
+
+def _every(seconds: float, stop: threading.Event, name: str, work: Callable[[], object]) -> threading.Thread:
+    """Start a thread that does `work` again and again, whatever goes wrong, until `stop`."""
+
+    def loop() -> None:
+        while not stop.is_set():
+            try:
+                work()
+            except Exception:  # a thread that dies quietly would be worse than one that complains for ever
+                log.exception("%s failed; tried again in %s s", name, seconds)
+            stop.wait(seconds)
+
+    thread = threading.Thread(target=loop, name=name, daemon=True)
+    thread.start()
+    return thread
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

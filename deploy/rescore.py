@@ -1,0 +1,51 @@
+"""What the nights say of the live champion: it is scored again beside its predecessor; the canary judge reads it."""
+
+from __future__ import annotations
+
+from sqlalchemy import Column, Engine, Float, Integer, String, Table, UniqueConstraint, insert, select
+from sqlalchemy.exc import IntegrityError
+
+from infra.database import UtcDateTime, begin_write, metadata, now
+from infra.errors import UserError
+
+rescores = Table(
+    "champion_rescores",
+    metadata,
+    Column("seq", Integer, primary_key=True, autoincrement=True),
+    Column("tenant", String(200), nullable=False),
+    Column("version", String(200), nullable=False),
+    Column("night_id", String(200), nullable=False),
+    Column("p_value", Float, nullable=False),
+    Column("at", UtcDateTime, nullable=False),
+    UniqueConstraint("tenant", "version", "night_id"),
+)
+
+
+def record_rescore(engine: Engine, tenant: str, version: str, night_id: str, p_value: float) -> bool:
+    """Keep one night's p-value of "the champion is not worse than its predecessor"; False when the night has one.
+
+    Raises:
+        UserError: it is no p-value.
+    """
+    if not 0.0 <= p_value <= 1.0:
+        raise UserError(f"p-value {p_value} of night {night_id} is not between 0 and 1")
+    try:
+        with begin_write(engine) as connection:
+            connection.execute(
+                insert(rescores).values(tenant=tenant, version=version, night_id=night_id, p_value=p_value, at=now())
+            )
+        return True
+    except IntegrityError:
+        return False
+
+
+def rescored(engine: Engine, tenant: str, version: str) -> tuple[float, ...]:
+    """The nights' p-values for a version, in the order in which they were recorded."""
+    with engine.connect() as connection:
+        return tuple(
+            connection.scalars(
+                select(rescores.c.p_value)
+                .where(rescores.c.tenant == tenant, rescores.c.version == version)
+                .order_by(rescores.c.seq)
+            )
+        )

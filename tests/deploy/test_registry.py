@@ -1,0 +1,148 @@
+"""MLflow's aliases follow the ledger, against a real server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine, update
+
+from deploy.ledger import Standing
+from deploy.registry import Registry, follow, hand_moves, written_aliases
+from deploy.standing import Watch
+from deploy.versions import VersionFile, load_version
+from infra.database import begin_write, connect, create_tables, now
+from infra.errors import Unavailable
+from tests.deploy.mlflow_server import mlflow_server
+from tests.deploy.stages import published
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with mlflow_server(tmp_path_factory.mktemp("mlflow")) as url:
+        yield url
+
+
+@pytest.fixture
+def registry(url: str, tmp_path: Path) -> Registry:
+    return Registry(url, f"bot-{tmp_path.name}")
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Engine:
+    engine = connect(f"sqlite:///{tmp_path / 'db.sqlite'}")
+    create_tables(engine)
+    return engine
+
+
+def files(tmp_path: Path, *contents: str) -> dict[str, VersionFile]:
+    names = [published(tmp_path, content) for content in contents]
+    return {name: load_version(tmp_path / "versions", name) for name in names}
+
+
+def canary(version: str) -> Standing:
+    watch = Watch(
+        version=version,
+        previous="base-1",
+        phase="canary",
+        opened_seq=3,
+        opened_at=now(),
+        step=0,
+        step_seq=3,
+        step_at=now(),
+        share=0.1,
+        shares=((3, 0.1),),
+    )
+    return Standing(
+        tenant="t", seq=3, tenant_seq=3, champion="base-1", base="base-1", champions=("base-1",), watch=watch
+    )
+
+
+def live(version: str) -> Standing:
+    return Standing(
+        tenant="t",
+        seq=4,
+        tenant_seq=4,
+        champion=version,
+        previous="base-1",
+        base="base-1",
+        champions=("base-1", version),
+    )
+
+
+def test_aliases_and_tags_follow_and_adapters_are_kept_there(
+    registry: Registry, engine: Engine, tmp_path: Path
+) -> None:
+    known = files(tmp_path, "one")
+    [v1] = known
+    assert follow(engine, registry, canary(v1), known) == ["champion", "challenger"]
+    assert follow(engine, registry, canary(v1), known) == []
+    assert {a: registry.version_of(n)[0] for a, n in registry.aliases().items()} == {
+        "champion": "base-1",
+        "challenger": v1,
+    }
+    assert follow(engine, registry, live(v1), known) == ["champion", "challenger", "previous"]
+    assert hand_moves(engine, registry, "t") == []
+    aliases = registry.aliases()
+    assert {a: registry.version_of(n)[0] for a, n in aliases.items()} == {"champion": v1, "previous": "base-1"}
+    assert registry.version_of(aliases["champion"])[1]["ratchet.state"] == "champion"
+
+    entry = registry.client.get_model_version(registry.model, aliases["champion"])
+    assert entry.source.startswith("models:/m-")
+    model_id = entry.source.removeprefix("models:/")
+    names = {item.path for item in registry.client.list_logged_model_artifacts(model_id)}
+    assert {"adapter", "record.json", "probe.json"} <= names
+
+
+def test_registering_again_makes_no_second_version(registry: Registry, tmp_path: Path) -> None:
+    known = files(tmp_path, "one")
+    [v1] = known
+    assert registry.number_of(v1) is None
+    assert registry.register(v1, known[v1], {}) == registry.register(v1, known[v1], {}) == registry.number_of(v1) == "1"
+
+
+def test_an_alias_moved_by_hand_is_noticed_and_our_own_late_write_is_not(
+    registry: Registry, engine: Engine, tmp_path: Path
+) -> None:
+    known = files(tmp_path, "one", "two")
+    v1, v2 = known
+    follow(engine, registry, live(v1), known)
+    two = registry.register(v2, known[v2], {"ratchet.override_by": "ada"})
+    registry.set_alias("champion", two)
+    [move] = hand_moves(engine, registry, "t")
+    assert (move.alias, move.found, move.version) == ("champion", two, v2)
+    assert move.tags["ratchet.override_by"] == "ada" and move.last_written == registry.number_of(v1)
+
+    # A crash between our write to MLflow and our note of it leaves the value as pending: nobody's hand.
+    with begin_write(engine) as connection:
+        connection.execute(update(written_aliases).where(written_aliases.c.alias == "champion").values(pending=two))
+    assert hand_moves(engine, registry, "t") == []
+
+    follow(engine, registry, live(v1), known)
+    registry.set_alias("champion", None)
+    [gone] = hand_moves(engine, registry, "t")
+    assert (gone.found, gone.version) == (None, None)
+    assert follow(engine, registry, live(v1), known) == ["champion"]
+    assert hand_moves(engine, registry, "t") == []
+
+
+def test_a_model_version_made_by_others_is_not_ours(registry: Registry, engine: Engine, tmp_path: Path) -> None:
+    known = files(tmp_path, "one")
+    [v1] = known
+    follow(engine, registry, live(v1), known)
+    logged = registry.client.create_logged_model("0", name="foreign")
+    registry.client.finalize_logged_model(logged.model_id, "READY")
+    foreign = registry.client.create_model_version(
+        registry.model, source=f"models:/{logged.model_id}", model_id=logged.model_id
+    )
+    registry.set_alias("champion", foreign.version)
+    [move] = hand_moves(engine, registry, "t")
+    assert move.version is None and move.found == str(foreign.version)
+
+
+def test_mlflow_being_down_is_said_and_loses_nothing(engine: Engine, tmp_path: Path) -> None:
+    known = files(tmp_path, "one")
+    [v1] = known
+    with pytest.raises(Unavailable, match="MLflow at"):
+        follow(engine, Registry("http://127.0.0.1:9", "bot"), live(v1), known)
