@@ -69,6 +69,11 @@ class Generator:
         self._paths: dict[str, Path] = {}
 
     @property
+    def vocabulary(self) -> int:
+        """Number of tokens the model knows."""
+        return int(self._lanes[None].model.config.vocab_size)
+
+    @property
     def names(self) -> tuple[str, ...]:
         """Names of attached adapters and models."""
         return tuple(self._paths)
@@ -269,8 +274,8 @@ class Generator:
             raise CorruptArtifact(f"the model in {path} cannot be loaded: {error}") from error
         if info["missing_keys"] or info["mismatched_keys"]:
             raise CorruptArtifact(
-                f"the model in {path} lacks {len(info['missing_keys'])} tensors and {len(info['mismatched_keys'])} have "
-                "another shape than its config says; copy or train it again"
+                f"the model in {path} lacks {len(info['missing_keys'])} tensors and has {len(info['mismatched_keys'])} "
+                "of another shape than its config says; copy or train it again"
             )
         return model.eval().requires_grad_(False).to(self.device)
 

@@ -23,8 +23,8 @@ KEY = re.compile(r"^base_model\.model\.(?P<module>.+)\.lora_(?P<side>[AB])\.weig
 KEEPS_BASE = (True, False, None, "gaussian", "orthogonal", "eva")
 VARIANTS = (
     "use_dora", "use_qalora", "use_bdlora", "lora_bias", "modules_to_save", "trainable_token_indices",
-    "target_parameters", "layer_replication", "alora_invocation_tokens", "arrow_config", "velora_config", "monteclora_config",
-    "kasa_config", "megatron_config",
+    "target_parameters", "layer_replication", "alora_invocation_tokens", "arrow_config", "velora_config",
+    "monteclora_config", "kasa_config", "megatron_config",
 )  # fmt: skip
 
 

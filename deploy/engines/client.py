@@ -1,0 +1,230 @@
+"""The client of an engine, embedded or vLLM: one contract, asynchronous for the gateway, plain for everybody else.
+
+What differs between the two engines is said by a `Dialect`; nothing else knows which one answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from infra.errors import CorruptArtifact, NotFound, RatchetError, Unavailable, UserError
+
+
+class EngineRefusal(RatchetError):
+    """The engine answered with an error; `status` and `body` are its own."""
+
+    def __init__(self, status: int, body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> None:
+        self.status, self.body, self.headers = status, dict(body), dict(headers or {})
+        error = self.body.get("error")
+        self.message = str(error.get("message") if isinstance(error, Mapping) else error or self.body)
+        super().__init__(f"the engine answered {status}: {self.message}")
+
+    @property
+    def model_unknown(self) -> bool:
+        """Whether it does not have the model that was asked for."""
+        return self.status == 404
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """What differs between engines."""
+
+    name: str
+    refuses: Callable[[Path], str | None]
+    """Why a weights folder cannot be loaded by this engine; None when it can."""
+    probe_tokens: int
+    """`max_tokens` of a request that only wants prompt log-probabilities."""
+    already_loaded: Callable[[int, str], bool]
+    """Whether an error (status, message) only says that the name is loaded already."""
+
+
+EMBEDDED = Dialect(
+    name="embedded", refuses=lambda path: None, probe_tokens=0, already_loaded=lambda status, message: False
+)
+
+
+def dialect_of(engine: str) -> Dialect:
+    """The dialect of the engine named in the config."""
+    if engine == "embedded":
+        return EMBEDDED
+    from deploy.engines.vllm import VLLM
+
+    return VLLM
+
+
+class EngineClient:
+    """Plain client, for the controller, parity and tests. Close it, or use it as a context manager.
+
+    Every method raises EngineRefusal when the engine says no, Unavailable when it does not answer.
+    """
+
+    def __init__(self, url: str, key: str, *, dialect: Dialect = EMBEDDED, timeout: float = 120.0) -> None:
+        self.dialect = dialect
+        self._http = httpx.Client(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=timeout)
+
+    def __enter__(self) -> EngineClient:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close its connections."""
+        self._http.close()
+
+    def healthy(self) -> bool:
+        """Whether the engine says that it is well."""
+        try:
+            return self._http.get("/health", timeout=5.0).is_success
+        except httpx.HTTPError:
+            return False
+
+    def models(self) -> list[str]:
+        """Names that requests may ask for."""
+        return [str(model["id"]) for model in self._ask("GET", "/v1/models")["data"]]
+
+    def load(self, name: str, path: Path) -> None:
+        """Load a weights folder under a content-hash name; harmless when it is loaded already.
+
+        Raises:
+            UserError: this engine cannot serve that kind of weights.
+            NotFound, CorruptArtifact: the folder is missing, or its bytes are not what the name says.
+        """
+        _check_servable(self.dialect, path)
+        try:
+            self._ask("POST", "/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(path)})
+        except EngineRefusal as refusal:
+            _load_refused(self.dialect, refusal)
+
+    def unload(self, name: str, *, wait_seconds: float = 30.0) -> bool:
+        """Take a name away once no answer goes through it; False when that still takes time."""
+        body = {"lora_name": name} | ({"wait_seconds": wait_seconds} if self.dialect is EMBEDDED else {})
+        answer = self._ask("POST", "/v1/unload_lora_adapter", body)
+        return answer.get("status") != "draining"
+
+    def chat(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """`POST /v1/chat/completions`, whole."""
+        return self._ask("POST", "/v1/chat/completions", body)
+
+    def prompt_logprobs(self, model: str, ids: Sequence[int]) -> list[float]:
+        """Log-probability of each of the tokens 1.. given those before it: n - 1 values for n tokens."""
+        return _scores(self._ask("POST", "/v1/completions", _probe_body(self.dialect, model, ids)), ids)
+
+    def _ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        try:
+            answer = self._http.request(method, path, json=body)
+        except httpx.HTTPError as error:
+            raise _unreachable(self._http.base_url, error) from error
+        return _parsed(answer)
+
+
+class AsyncEngineClient:
+    """The same for the gateway's event loop."""
+
+    def __init__(self, url: str, key: str, *, dialect: Dialect = EMBEDDED, timeout: float = 300.0) -> None:
+        self.dialect = dialect
+        self._http = httpx.AsyncClient(
+            base_url=url,
+            headers={"Authorization": f"Bearer {key}"},
+            timeout=httpx.Timeout(timeout, connect=5.0),
+            limits=httpx.Limits(max_connections=1024, max_keepalive_connections=256),
+        )
+
+    async def close(self) -> None:
+        """Close its connections."""
+        await self._http.aclose()
+
+    async def healthy(self) -> bool:
+        """Whether the engine says that it is well."""
+        try:
+            return (await self._http.get("/health", timeout=5.0)).is_success
+        except httpx.HTTPError:
+            return False
+
+    async def load(self, name: str, path: Path) -> None:
+        """As `EngineClient.load`."""
+        _check_servable(self.dialect, path)
+        try:
+            await self._ask("POST", "/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(path)})
+        except EngineRefusal as refusal:
+            _load_refused(self.dialect, refusal)
+
+    async def chat(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """`POST /v1/chat/completions`, whole."""
+        return await self._ask("POST", "/v1/chat/completions", body)
+
+    async def stream(self, body: Mapping[str, Any]) -> AsyncIterator[str]:
+        """`POST /v1/chat/completions` with `stream`: the data of each server-sent event, `[DONE]` left out.
+
+        Closing the iterator early closes the connection, which cancels the request in the engine.
+        """
+        try:
+            async with self._http.stream("POST", "/v1/chat/completions", json={**body, "stream": True}) as answer:
+                if not answer.is_success:
+                    await answer.aread()
+                    _parsed(answer)
+                async for line in answer.aiter_lines():
+                    if line.startswith("data:") and (data := line[5:].strip()) != "[DONE]":
+                        yield data
+        except httpx.HTTPError as error:
+            raise _unreachable(self._http.base_url, error) from error
+
+    async def _ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        try:
+            answer = await self._http.request(method, path, json=body)
+        except httpx.HTTPError as error:
+            raise _unreachable(self._http.base_url, error) from error
+        return _parsed(answer)
+
+
+def _parsed(answer: httpx.Response) -> dict[str, Any]:
+    try:
+        body = answer.json()
+    except ValueError:
+        body = {"error": {"message": answer.text[:300]}}  # vLLM answers some calls in plain text
+    if not isinstance(body, dict):
+        body = {"data": body}
+    if not answer.is_success:
+        raise EngineRefusal(answer.status_code, body, {k.lower(): v for k, v in answer.headers.items()})
+    return body
+
+
+def _unreachable(url: httpx.URL, error: httpx.HTTPError) -> Unavailable:
+    return Unavailable(f"the engine at {url} does not answer ({type(error).__name__}: {error}); is it running?")
+
+
+def _check_servable(dialect: Dialect, path: Path) -> None:
+    if (why := dialect.refuses(path)) is not None:
+        raise UserError(f"the engine {dialect.name} cannot serve {path}: {why}")
+
+
+def _load_refused(dialect: Dialect, refusal: EngineRefusal) -> None:
+    if dialect.already_loaded(refusal.status, refusal.message):
+        return
+    if refusal.status == 404:
+        raise NotFound(refusal.message) from refusal
+    if refusal.status == 422:
+        raise CorruptArtifact(refusal.message) from refusal
+    raise refusal
+
+
+def _probe_body(dialect: Dialect, model: str, ids: Sequence[int]) -> dict[str, Any]:
+    return {
+        "model": model,
+        "prompt": list(ids),
+        "max_tokens": dialect.probe_tokens,
+        "prompt_logprobs": 0,
+        "temperature": 0,
+    }
+
+
+def _scores(answer: Mapping[str, Any], ids: Sequence[int]) -> list[float]:
+    found = answer["choices"][0]["prompt_logprobs"]
+    if not isinstance(found, list) or len(found) != len(ids):
+        raise Unavailable(f"the engine gave no log-probabilities for {len(ids)} prompt tokens; check its version")
+    return [float(found[index][str(token)]["logprob"]) for index, token in enumerate(ids) if index > 0]

@@ -1,0 +1,217 @@
+"""The part of OpenAI's protocol that engine and gateway speak: requests as typed values, errors, answers, chunks."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from infra.errors import UserError
+
+
+class ApiError(Exception):
+    """An error in OpenAI's form. `kind` is its type, `code` its machine-readable name."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        kind: str = "invalid_request_error",
+        code: str | None = None,
+        param: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status, self.message, self.kind, self.code, self.param = status, message, kind, code, param
+        self.headers = dict(headers or {})
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """The JSON body."""
+        return {"error": {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}}
+
+
+class TextPart(BaseModel):
+    """A part of a message; only text is understood."""
+
+    model_config = ConfigDict(frozen=True)
+    type: str
+    text: str = ""
+
+
+class ChatMessage(BaseModel):
+    """One message of a chat request."""
+
+    model_config = ConfigDict(frozen=True)
+    role: str = Field(pattern="^(system|developer|user|assistant|tool)$")
+    content: str | tuple[TextPart, ...] | None = None
+    name: str | None = None
+
+    @property
+    def text(self) -> str:
+        """The content as one text."""
+        if self.content is None or isinstance(self.content, str):
+            return self.content or ""
+        for part in self.content:
+            if part.type != "text":
+                raise ApiError(400, f"content of type {part.type!r} is not supported; send text", param="messages")
+        return "".join(part.text for part in self.content)
+
+    @property
+    def plain(self) -> dict[str, str]:
+        """Role and text, as chat templates take them."""
+        return {"role": "system" if self.role == "developer" else self.role, "content": self.text}
+
+
+class Sampling(BaseModel):
+    """Settings that chat and text completions share; unknown ones are ignored, as OpenAI-compatible servers do."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+    model: str
+    stream: bool = False
+    stream_options: dict[str, Any] | None = None
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
+    stop: str | tuple[str, ...] | None = None
+    max_tokens: int | None = Field(default=None, ge=0, le=10_000_000)
+    n: int | None = None
+    user: str | None = None
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """Stop strings."""
+        found = (self.stop,) if isinstance(self.stop, str) else self.stop or ()
+        if len(found) > 16:
+            raise ApiError(400, f"{len(found)} stop strings; at most 16 are supported", param="stop")
+        return tuple(text for text in found if text)
+
+    @property
+    def wants_usage(self) -> bool:
+        """Whether a stream should end with a chunk that counts tokens."""
+        return bool((self.stream_options or {}).get("include_usage"))
+
+
+class ChatRequest(Sampling):
+    """`POST /v1/chat/completions`."""
+
+    messages: tuple[ChatMessage, ...] = Field(min_length=1)
+    max_completion_tokens: int | None = Field(default=None, ge=1, le=10_000_000)
+    tools: Any = None
+    response_format: Any = None
+    logprobs: bool | None = None
+
+    def check(self) -> None:
+        """Refuse what would otherwise be ignored and give a wrong answer."""
+        kind = self.response_format.get("type") if isinstance(self.response_format, dict) else None
+        for name, asked in (
+            ("n", self.n not in (None, 1)),
+            ("tools", bool(self.tools)),
+            ("logprobs", bool(self.logprobs)),
+            ("response_format", kind not in (None, "text")),
+        ):
+            if asked:
+                raise ApiError(400, f"{name} is not supported by this server; leave it out", param=name)
+
+
+class CompletionRequest(Sampling):
+    """`POST /v1/completions`, with a text or token ids."""
+
+    prompt: str | tuple[int, ...]
+    prompt_logprobs: int | None = Field(default=None, ge=0)
+
+
+def parse(kind: type[BaseModel], body: bytes) -> Any:
+    """The request in `body`.
+
+    Raises:
+        ApiError: 400 that names the field and what is wrong with it.
+    """
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise ApiError(400, f"the body is not JSON: {error}") from error
+    try:
+        return kind.model_validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ApiError(400, f"{where or 'body'}: {first['msg']}", param=where or None) from error
+
+
+def refused(error: UserError) -> ApiError:
+    """A request that the model cannot answer, in OpenAI's form."""
+    message = str(error)
+    code = "context_length_exceeded" if "context length" in message else None
+    return ApiError(400, message, code=code, param="messages" if code else None)
+
+
+def unknown_model(name: str, known: list[str]) -> ApiError:
+    """The model asked for is not there."""
+    return ApiError(
+        404, f"the model {name!r} does not exist; there are: {', '.join(known)}", code="model_not_found", param="model"
+    )
+
+
+def usage(prompt_tokens: int, completion_tokens: int) -> dict[str, int]:
+    """Token counts."""
+    return {
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": completion_tokens,
+        "total_tokens": prompt_tokens + completion_tokens,
+    }
+
+
+def chat_answer(
+    answer_id: str, model: str, text: str, finish_reason: str, counts: dict[str, int], **extra: Any
+) -> dict[str, Any]:
+    """A whole answer."""
+    return {
+        "id": answer_id,
+        "object": "chat.completion",
+        "created": int(time.time()),
+        "model": model,
+        "choices": [
+            {
+                "index": 0,
+                "message": {"role": "assistant", "content": text, "refusal": None},
+                "logprobs": None,
+                "finish_reason": finish_reason,
+            }
+        ],
+        "usage": counts,
+        **extra,
+    }
+
+
+def chat_chunk(
+    answer_id: str,
+    model: str,
+    created: int,
+    *,
+    delta: dict[str, Any] | None = None,
+    finish_reason: str | None = None,
+    counts: dict[str, int] | None = None,
+    **extra: Any,
+) -> dict[str, Any]:
+    """One chunk of a stream; without `delta` it has no choices (the chunk that counts tokens)."""
+    choices = [] if delta is None else [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}]
+    return {
+        "id": answer_id,
+        "object": "chat.completion.chunk",
+        "created": created,
+        "model": model,
+        "choices": choices,
+        **({"usage": counts} if counts is not None else {}),
+        **extra,
+    }
+
+
+def event(value: Mapping[str, Any] | str) -> bytes:
+    """One server-sent event."""
+    data = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return f"data: {data}\n\n".encode()

@@ -1,0 +1,33 @@
+"""``python -m deploy.gateway gateway.json``"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+
+from infra.errors import ConfigError
+
+
+def main(argv: list[str]) -> int:
+    """Serve until SIGTERM; running answers end first."""
+    import uvicorn
+
+    from deploy.gateway.app import build_app
+    from deploy.serving import ENGINE_KEY, USER_SALT, GatewayJob
+    from infra.settings import secret
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    if len(argv) != 1:
+        raise ConfigError(f"expected one argument, a gateway.json; got {argv}")
+    job = GatewayJob.model_validate_json(Path(argv[0]).read_text())
+    app = build_app(job, engine_key=secret(ENGINE_KEY), user_salt=secret(USER_SALT))
+    uvicorn.run(
+        app, host=job.host, port=job.port, log_level="warning", timeout_keep_alive=75, timeout_graceful_shutdown=30
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

@@ -1,0 +1,71 @@
+"""Who asks, what they may do, and how often."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+
+from sqlalchemy import Engine
+
+from deploy.engines.protocol import ApiError
+from deploy.keys import ApiKey, Scope, verify
+
+REMEMBER_SECONDS = 2.0
+"""How long a verified key is believed: a revoked one stops working within this time."""
+
+
+class Gatekeeper:
+    """Verifies keys against the database, remembers them for a moment, and counts their requests."""
+
+    def __init__(self, engine: Engine, *, requests_per_minute: int) -> None:
+        self._engine = engine
+        self._rate = requests_per_minute / 60.0
+        self._burst = max(1.0, requests_per_minute / 6.0)
+        self._known: OrderedDict[str, tuple[ApiKey | None, float]] = OrderedDict()
+        self._buckets: dict[str, tuple[float, float]] = {}
+
+    async def admit(self, authorization: str | None, scope: Scope) -> ApiKey:
+        """The key of a request that may go on.
+
+        Raises:
+            ApiError: 401 for a wrong key, 403 for a missing scope, 429 when it asks too often.
+        """
+        kind, _, secret = (authorization or "").partition(" ")
+        key = await self._verify(secret.strip()) if kind.lower() == "bearer" and secret.strip() else None
+        if key is None:
+            message = "no valid API key; send `Authorization: Bearer <key>`, made with `ratchet keys create`"
+            raise ApiError(401, message, kind="authentication_error", code="invalid_api_key")
+        if not key.may(scope):
+            have = ", ".join(sorted(key.scopes))
+            message = f"this key has the scopes {have}; this request needs {scope!r}"
+            raise ApiError(403, message, kind="permission_error", code="missing_scope")
+        self._count(key.key_id)
+        return key
+
+    async def _verify(self, secret: str) -> ApiKey | None:
+        at = time.monotonic()
+        found = self._known.get(secret)
+        if found is not None and at - found[1] < REMEMBER_SECONDS:
+            return found[0]
+        key = await asyncio.to_thread(verify, self._engine, secret)
+        self._known[secret] = (key, at)
+        self._known.move_to_end(secret)
+        while len(self._known) > 10_000:
+            self._known.popitem(last=False)
+        return key
+
+    def _count(self, key_id: str) -> None:
+        at = time.monotonic()
+        tokens, last = self._buckets.get(key_id, (self._burst, at))
+        tokens = min(self._burst, tokens + (at - last) * self._rate)
+        if tokens < 1.0:
+            wait = max(1, round((1.0 - tokens) / self._rate + 0.5))
+            raise ApiError(
+                429,
+                f"this key may send {self._rate * 60:.0f} requests a minute; wait {wait} s",
+                kind="rate_limit_error",
+                code="rate_limit_exceeded",
+                headers={"Retry-After": str(wait)},
+            )
+        self._buckets[key_id] = (tokens - 1.0, at)

@@ -1,0 +1,84 @@
+"""A version answers only after the engine has loaded it and its probe was proved; again after an engine's restart."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from pathlib import Path
+
+from deploy.engines.client import Dialect, EngineClient
+from deploy.parity import prover
+from infra.errors import RatchetError, Unavailable
+
+log = logging.getLogger(__name__)
+RETRY_SECONDS = 2.0
+
+
+class Loading:
+    """Knows which versions the engine was proved to serve; proves others when they are first needed."""
+
+    def __init__(
+        self,
+        *,
+        url: str,
+        key: str,
+        dialect: Dialect,
+        versions_dir: Path,
+        base_version: str,
+        base_name: str,
+        tolerance: float | None,
+    ) -> None:
+        self._client = EngineClient(url, key, dialect=dialect)
+        self._base_version = base_version
+        self._prove = prover(
+            self._client, versions_dir, base_version=base_version, base_name=base_name, tolerance=tolerance
+        )
+        self._proved: set[str] = set()
+        self._failed: dict[str, tuple[float, RatchetError]] = {}
+        self._running: dict[str, asyncio.Task[None]] = {}
+
+    def close(self) -> None:
+        """Close the connections to the engine."""
+        self._client.close()
+
+    @property
+    def proved(self) -> frozenset[str]:
+        """Versions that may be routed to without asking again."""
+        return frozenset(self._proved)
+
+    def forget(self, version: str) -> None:
+        """The engine does not have it (any more): it must be loaded and proved again."""
+        self._proved.discard(version)
+
+    async def ensure(self, version: str) -> None:
+        """Return when the engine serves `version`, proved.
+
+        Raises:
+            RatchetError: it cannot be loaded or proved (remembered for two seconds, so that a broken version does not
+                cost every request a try), or the engine does not answer.
+        """
+        if version == self._base_version or version in self._proved:
+            return
+        failed = self._failed.get(version)
+        if failed is not None and time.monotonic() - failed[0] < RETRY_SECONDS:
+            raise failed[1]
+        task = self._running.get(version)
+        if task is None:
+            task = asyncio.create_task(self._load(version))
+            self._running[version] = task
+            task.add_done_callback(lambda _: self._running.pop(version, None))
+        await asyncio.shield(task)
+
+    async def _load(self, version: str) -> None:
+        try:
+            measured = await asyncio.to_thread(self._prove, version)
+        except Unavailable:
+            raise
+        except RatchetError as error:
+            self._failed[version] = (time.monotonic(), error)
+            log.error("version %s cannot be served: %s", version, error)
+            raise
+        self._failed.pop(version, None)
+        self._proved.add(version)
+        log.info("version %s is loaded and proved: %s", version, dict(measured))

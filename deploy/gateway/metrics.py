@@ -1,0 +1,64 @@
+"""What Prometheus reads at /metrics; a registry of its own, so that several gateways fit in one test process."""
+
+from __future__ import annotations
+
+import time
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+
+class Counting:
+    """Counts requests and times them up to the last byte. Plain ASGI: it stands in no stream's way."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started, status = time.monotonic(), "500"
+
+        async def noting(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = str(message["status"])
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noting)
+        finally:
+            name = getattr(scope.get("route"), "path", "other")
+            self._metrics.requests.labels(name, status).inc()
+            self._metrics.seconds.labels(name).observe(time.monotonic() - started)
+
+
+class Metrics:
+    """Counts and times of one gateway."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "ratchet_requests", "Requests by route and status", ["route", "status"], registry=self.registry
+        )
+        self.seconds = Histogram(
+            "ratchet_request_seconds", "Time until the last byte of an answer", ["route"], registry=self.registry
+        )
+        self.tokens = Counter("ratchet_tokens", "Tokens by direction", ["direction"], registry=self.registry)
+        self.answers = Counter(
+            "ratchet_answers",
+            "Answers by tenant, version and arm",
+            ["tenant", "version", "arm"],
+            registry=self.registry,
+        )
+        self.feedback = Counter("ratchet_feedback", "Feedback by kind and receipt", ["kind", "status"],
+                                registry=self.registry)  # fmt: skip
+        self.waiting = Gauge("ratchet_capture_waiting", "Interactions that wait for a commit", registry=self.registry)
+        self.ledger_seq = Gauge("ratchet_ledger_seq", "Ledger line that routing follows", ["tenant"],
+                                registry=self.registry)  # fmt: skip
+
+    def render(self) -> bytes:
+        """The text Prometheus reads."""
+        return generate_latest(self.registry)

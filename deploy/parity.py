@@ -1,0 +1,154 @@
+"""Parity: prove that what an engine serves under a version's name is that version.
+
+Engines have been seen to answer with the wrong adapter, a stale one, or the bare base, without a word. So after a load
+the engine scores the probe's fixed tokens, through the adapter and through the base, and both are compared with what
+training recorded in serving numerics. With a = adapter, b = base, all as vectors of log-probabilities:
+
+    effect = ||a_recorded - b_recorded||      error = ||(a_engine - b_engine) - (a_recorded - b_recorded)||
+
+    refuse if the base differs       ||b_engine - b_recorded|| / sqrt(n) > base tolerance (another base, or revision)
+    refuse if there is no effect     the adapter changes nothing
+    refuse if error > tolerance * effect + 2 * ||b_engine - b_recorded||, or the effects point elsewhere (cosine < 0.7)
+
+The noise term is what the engine's rounding alone does to the base, so a weak but right adapter passes in bfloat16.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from deploy.engines.client import Dialect
+from deploy.versions import load_version
+from infra.errors import NotFound, RatchetError
+from infra.settings import Config
+from training.probe import Probe, read_probe
+
+MINIMUM_COSINE = 0.7
+
+
+class ParityError(RatchetError):
+    """What the engine serves is not the version; the message holds the numbers."""
+
+
+class Scores(Protocol):
+    """The part of an engine client that is needed here."""
+
+    dialect: Dialect
+
+    def load(self, name: str, path: Path) -> None: ...
+
+    def prompt_logprobs(self, model: str, ids: Sequence[int]) -> list[float]: ...
+
+
+class Parity(Config):
+    """What a parity check measured."""
+
+    version: str
+    """The version checked."""
+    tokens: int
+    """Log-probabilities compared."""
+    effect: float
+    """Root mean square of the recorded effect, in nats a token."""
+    relative_error: float
+    """||error|| / ||effect||."""
+    cosine: float
+    """Between the engine's effect and the recorded one."""
+    base_error: float
+    """Root mean square difference of the base, in nats a token."""
+
+
+def tolerances(engine: str, dtype: str) -> tuple[float, float]:
+    """(relative error of the effect, root mean square of the base in nats) allowed for an engine and a dtype."""
+    if dtype == "float32" and engine == "embedded":
+        return 0.02, 0.005
+    return (0.25, 0.1) if engine == "embedded" else (0.35, 0.15)
+
+
+def check_parity(
+    client: Scores, version: str, probe: Probe, *, base_name: str, tolerance: float | None = None
+) -> Parity:
+    """Compare the engine with the record.
+
+    Args:
+        client: the engine; `version` and the base are loaded there.
+        base_name: what the engine calls the base.
+        tolerance: relative error allowed; default by engine and dtype.
+
+    Raises:
+        ParityError: it is not the version.
+    """
+    allowed, base_allowed = tolerances(client.dialect.name, probe.dtype)
+    allowed = tolerance or allowed
+    adapter_engine: list[float] = []
+    base_engine: list[float] = []
+    for prompt in probe.prompts:
+        adapter_engine += client.prompt_logprobs(version, prompt.ids)
+        base_engine += client.prompt_logprobs(base_name, prompt.ids)
+    adapter_record = [value for prompt in probe.prompts for value in prompt.version]
+    base_record = [value for prompt in probe.prompts for value in prompt.base]
+    wanted = _minus(adapter_record, base_record)
+    served = _minus(adapter_engine, base_engine)
+    noise = _norm(_minus(base_engine, base_record))
+    effect, count = _norm(wanted), len(wanted)
+    error = _norm(_minus(served, wanted))
+    length = _norm(served) * effect
+    found = Parity(
+        version=version,
+        tokens=count,
+        effect=effect / math.sqrt(count),
+        relative_error=error / effect if effect else math.inf,
+        cosine=sum(a * b for a, b in zip(served, wanted, strict=True)) / length if length else 0.0,
+        base_error=noise / math.sqrt(count),
+    )
+    numbers = (
+        f"effect {found.effect:.4g} nats a token, relative error {found.relative_error:.3g} (allowed {allowed:.3g}), "
+        f"cosine {found.cosine:.3f}, base differs by {found.base_error:.3g} nats (allowed {base_allowed:.3g}), "
+        f"{count} tokens, recorded in {probe.dtype}"
+    )
+    if not math.isfinite(error + noise):
+        raise ParityError(f"the engine gives values that are not finite for {version}: {numbers}")
+    if found.base_error > base_allowed:
+        raise ParityError(f"the engine's base is not the one that {version} was trained on: {numbers}")
+    if found.effect < 1e-6:
+        raise ParityError(f"{version} does not differ from the base at all, there is nothing to serve: {numbers}")
+    if error > allowed * effect + 2 * noise or found.cosine < MINIMUM_COSINE:
+        raise ParityError(f"what the engine serves as {version} is not that version: {numbers}")
+    return found
+
+
+def prover(
+    client: Scores,
+    versions_dir: Path,
+    *,
+    base_version: str,
+    base_name: str | None = None,
+    tolerance: float | None = None,
+) -> Callable[[str], Mapping[str, Any]]:
+    """What releases and rollbacks call: load a version into the engine and prove it (see deploy/rollback.py)."""
+
+    def prove(version: str) -> Mapping[str, Any]:
+        if version == base_version:
+            client.prompt_logprobs(base_name or base_version, (1, 2))  # it answers; nothing is recorded to compare with
+            return {"version": version, "base": True}
+        file = load_version(versions_dir, version)
+        if file.probe is None:
+            raise NotFound(
+                f"{file.folder} has no probe.json, so what an engine serves cannot be proved; train it again"
+            )
+        client.load(version, file.path)
+        probe = read_probe(file.folder)
+        measured = check_parity(client, version, probe, base_name=base_name or base_version, tolerance=tolerance)
+        return measured.model_dump(mode="json")
+
+    return prove
+
+
+def _minus(left: Sequence[float], right: Sequence[float]) -> list[float]:
+    return [a - b for a, b in zip(left, right, strict=True)]
+
+
+def _norm(values: Sequence[float]) -> float:
+    return math.sqrt(sum(value * value for value in values))
