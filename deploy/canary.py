@@ -175,8 +175,8 @@ def assess(
     not_worse = log_wealth_not_worse(complaint, treated, share, margin=policy.margin)
     crossed = int(np.argmax(worse >= needed_back)) + 1 if len(units) and worse[-1] >= needed_back else None
     difference = float(np.mean(weighted_difference(complaint, treated, share))) if len(units) else None
-    back = float(worse[-1]) if len(units) else 0.0
-    forward = float(np.max(not_worse)) if len(units) else 0.0
+    # Wealth starts at 1, before anybody has rated.
+    back, forward = float(np.max(worse, initial=0.0)), float(np.max(not_worse, initial=0.0))
 
     def conclude(decision: Decision, reason: str, **more: Any) -> Assessment:
         return Assessment(

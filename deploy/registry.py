@@ -19,6 +19,8 @@ from infra.errors import Unavailable
 from infra.settings import Config
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
+# What `pending` holds while an alias is being taken away; NULL means that nothing is pending.
+_TAKEN_AWAY = ""
 ALIASES = (CHAMPION, CHALLENGER, PREVIOUS)
 VERSION_TAG = "ratchet.version"
 
@@ -188,7 +190,7 @@ def hand_moves(engine: Engine, registry: Registry, tenant: str) -> list[HandMove
     for alias in ALIASES:
         holds = found.get(alias)
         value, pending = written.get(alias, (None, None))
-        if holds in (value, pending):
+        if holds == value or (pending is not None and holds == (pending or None)):
             continue
         version, tags = registry.version_of(holds) if holds is not None else (None, {})
         moves.append(HandMove(alias=alias, found=holds, version=version, tags=tags, last_written=value))
@@ -213,7 +215,7 @@ def follow(engine: Engine, registry: Registry, standing: Standing, files: Mappin
                 standing,
                 alias,
                 value=_written(engine, standing.tenant).get(alias, (None, None))[0],
-                pending=number,
+                pending=number or _TAKEN_AWAY,
             )
             registry.set_alias(alias, number)
             moved.append(alias)
