@@ -12,12 +12,18 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
+from deploy.canary_policy import CanaryPolicy
+from deploy.serving import ServingConfig
+from evaluation.job import EvaluationConfig
 from evaluation.policy import GatePolicy
+from feedback.ingest import IngestConfig
 from flows.config_errors import Mistake, mistakes_of
 from flows.schedule import ScheduleConfig
 from flows.yaml_file import Positions, read_yaml
+from infra.alert_settings import AlertsConfig
 from infra.errors import ConfigError
 from infra.settings import Config, Places
+from training.plan import TrainingConfig
 
 DEFAULT_FILE = Path("ratchet.yaml")
 
@@ -38,8 +44,26 @@ class PipelineConfig(Config):
     places: Places = Places()
     """Where state is kept and where servers listen."""
 
+    ingest: IngestConfig = IngestConfig()
+    """From what users said to the lake: sources, redaction, duplicates, abuse, expectations."""
+
+    training: TrainingConfig = TrainingConfig()
+    """Which challengers are trained, and within which budget."""
+
+    evaluation: EvaluationConfig = EvaluationConfig()
+    """How versions are measured."""
+
     gate: GatePolicy = GatePolicy()
     """What a challenger must show to go live."""
+
+    serving: ServingConfig = ServingConfig()
+    """The engine and the gateway."""
+
+    canary: CanaryPolicy = CanaryPolicy()
+    """How a release is watched on live traffic, goes forward, and goes back by itself."""
+
+    alerts: AlertsConfig = AlertsConfig()
+    """Where alerts go."""
 
     schedule: ScheduleConfig = ScheduleConfig()
     """When things happen by themselves."""

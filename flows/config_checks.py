@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from flows.config import PipelineConfig
-from flows.config_errors import Mistake
+from flows.config_errors import Mistake, nearest
+from flows.yaml_file import KeyPath
 
 
 def cross_check(config: PipelineConfig) -> list[Mistake]:
     """Mistakes between sections. Cheap: nothing is loaded, nothing asked over a network."""
-    return [*_ports(config), *_tenants(config)]
+    return [*_ports(config), *_tenants(config), *_base_model(config), *_metrics(config)]
 
 
 def _ports(config: PipelineConfig) -> list[Mistake]:
@@ -27,3 +30,42 @@ def _ports(config: PipelineConfig) -> list[Mistake]:
 def _tenants(config: PipelineConfig) -> list[Mistake]:
     repeated = sorted({tenant for tenant in config.tenants if config.tenants.count(tenant) > 1})
     return [Mistake(("tenants",), f"{tenant!r} is named twice; name each tenant once") for tenant in repeated]
+
+
+def _base_model(config: PipelineConfig) -> list[Mistake]:
+    base = config.base_model
+    if not base.startswith(("/", "~")):
+        # A hub name: whether it can be reached is a question to the network, which `ratchet doctor` asks.
+        return []
+    folder = Path(base).expanduser()
+    if not folder.is_dir():
+        return [
+            Mistake(("base_model",), f"no folder {folder}; expected a model folder, or a hub name such as owner/model")
+        ]
+    if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
+        return [
+            Mistake(("base_model",), f"{folder} is not a model folder: expected config.json and *.safetensors in it")
+        ]
+    return []
+
+
+def _metrics(config: PipelineConfig) -> list[Mistake]:
+    from evaluation.metrics import METRICS
+    from evaluation.regression import ACCURACY, PROBABILITY
+
+    asked = [*config.evaluation.metrics, *(("win_rate",) if config.evaluation.judges else ())]
+    asked += [ACCURACY, PROBABILITY] if config.evaluation.regression else []
+    wanted: list[tuple[KeyPath, str]] = [
+        (("evaluation", "metrics", index), name) for index, name in enumerate(config.evaluation.metrics)
+    ]
+    mistakes = [
+        Mistake(path, f"unknown metric {name!r}{nearest(name, list(METRICS))}")
+        for path, name in wanted
+        if name not in METRICS
+    ]
+    gate: list[tuple[KeyPath, str]] = [(("gate", "primary"), config.gate.primary)]
+    gate += [(("gate", "guards", index, "metric"), guard.metric) for index, guard in enumerate(config.gate.guards)]
+    for path, name in gate:
+        if name not in asked:
+            mistakes.append(Mistake(path, f"metric {name!r} is not measured{nearest(name, asked)}"))
+    return mistakes

@@ -39,7 +39,7 @@ def _mistake(one: dict[str, Any], model: type[BaseModel], values: Any) -> Mistak
     path = _path_in(values, one["loc"])
     kind, context = one["type"], one.get("ctx", {})
     if kind == "extra_forbidden":
-        return Mistake(path, f"unknown key{_nearest(str(path[-1]), known_keys(model, path[:-1]))}")
+        return Mistake(path, f"unknown key{nearest(str(path[-1]), known_keys(model, path[:-1]))}")
     if kind == "missing":
         return Mistake(path, "missing; this key is required")
     if kind == "value_error":
@@ -49,7 +49,7 @@ def _mistake(one: dict[str, Any], model: type[BaseModel], values: Any) -> Mistak
     if kind in ("literal_error", "enum"):
         expected = context["expected"]
         choices = [choice.strip(" '") for choice in expected.replace(" or ", ",").split(",")]
-        return Mistake(path, f"{got}, expected one of {', '.join(choices)}{_nearest(str(one['input']), choices)}")
+        return Mistake(path, f"{got}, expected one of {', '.join(choices)}{nearest(str(one['input']), choices)}")
     expected = one["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
     return Mistake(path, f"{got}, expected {expected[0].lower()}{expected[1:]}")
 
@@ -90,7 +90,8 @@ def _models_in(annotation: Any) -> list[type[BaseModel]]:
     return [model for part in get_args(annotation) for model in _models_in(part)]
 
 
-def _nearest(got: str, known: list[str]) -> str:
+def nearest(got: str, known: list[str]) -> str:
+    """``; did you mean ...?``, or the whole list when it is short, or nothing."""
     close = difflib.get_close_matches(got, known, n=1, cutoff=0.6)
     if close:
         return f"; did you mean {close[0]}?"

@@ -1,0 +1,218 @@
+"""From a plan to challengers: each recipe trained, its curves on MLflow, its progress in Prefect."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from infra.artifact import Record
+from infra.errors import RatchetError, UserError
+from infra.settings import Config, Places
+from infra.tracking import Point, Tracker
+from training.base_model import Base, resolve_base
+from training.challenger import train_recipe
+from training.job import StageJob
+from training.plan import Plan, TrainingConfig, plan_night
+from training.recipe import Recipe
+
+log = logging.getLogger(__name__)
+
+
+class TrainedStage(Config):
+    """One finished stage of a challenger."""
+
+    key: str
+    """Key of the stage; names its folder."""
+    digest: str
+    """Digest of its weights."""
+    kind: Literal["adapter", "model"]
+    """What it made."""
+    objective: str
+    """Its objective."""
+
+    @property
+    def version(self) -> str:
+        """Name of its weights as a version."""
+        return f"v{self.digest[:16]}"
+
+
+class Challenger(Config):
+    """A recipe that was launched, and what came of it."""
+
+    recipe: str
+    """Name of the recipe."""
+    stages: tuple[TrainedStage, ...] = ()
+    """Its finished stages; the last one asks to go live."""
+    error: str | None = None
+    """Why it failed. It still counts in the gate's correction."""
+
+
+@task(name="find base model", cache_policy=NO_CACHE)
+def find_base(name: str, places: Places) -> Base:
+    """Where the base model is, converted if that was never done."""
+    return resolve_base(name, places.cache_dir)
+
+
+@task(name="plan", cache_policy=NO_CACHE)
+def plan(counts: Mapping[str, int], config: TrainingConfig, base: Base) -> Plan:
+    """Which recipes tonight's data and budget support."""
+    chosen = plan_night(counts, config, parameters=_parameters(base.path))
+    for left in chosen.left_out:
+        log.info("not tonight: %s: %s", left.recipe, left.reason)
+    return chosen
+
+
+@task(name="train", task_run_name="train {recipe.name}", cache_policy=NO_CACHE)
+def train(
+    recipe: Recipe,
+    *,
+    base: Base,
+    data: tuple[Path, Path],
+    config: TrainingConfig,
+    places: Places,
+    tracker: Tracker,
+    night_key: str,
+) -> Challenger:
+    """All stages of one recipe. A recipe that fails is a challenger without weights; the night goes on."""
+    diary = TrainingDiary(tracker, night_key, recipe)
+    diary.open()
+    challenger = _trained(recipe, lambda: _stages(recipe, base, data, config, places, diary.note))
+    diary.close(challenger, places.stages_dir)
+    return challenger
+
+
+def _stages(
+    recipe: Recipe,
+    base: Base,
+    data: tuple[Path, Path],
+    config: TrainingConfig,
+    places: Places,
+    note: Callable[[StageJob, Mapping[str, Any]], None],
+) -> list[Record]:
+    return train_recipe(
+        recipe,
+        base=base,
+        train=data[0],
+        validation=data[1],
+        stages_dir=places.stages_dir,
+        cache=places.cache_dir,
+        config=config,
+        on_progress=note,
+    )
+
+
+def _trained(recipe: Recipe, stages: Callable[[], list[Record]], *, attempts: int = 2) -> Challenger:
+    for attempt in range(1, attempts + 1):
+        try:
+            records = stages()
+        except UserError as error:
+            log.error("%s cannot be trained: %s", recipe.name, error)
+            return Challenger(recipe=recipe.name, error=str(error))
+        except RatchetError as error:
+            # Once more: it goes on from its last checkpoint, and a full disk or a killed process may be mended by then.
+            log.error("%s failed (try %s of %s): %s", recipe.name, attempt, attempts, error)
+            failure = str(error)
+            continue
+        found = zip(recipe.stages, records, strict=True)
+        return Challenger(
+            recipe=recipe.name,
+            stages=tuple(
+                TrainedStage(key=r.key, digest=r.digest, kind=r.result["kind"], objective=spec.objective)
+                for spec, r in found
+            ),
+        )
+    return Challenger(recipe=recipe.name, error=failure)
+
+
+class TrainingDiary:
+    """Writes a challenger's training to MLflow (curves, parameters, records) and a progress bar to Prefect."""
+
+    def __init__(self, tracker: Tracker, night_key: str, recipe: Recipe, *, every_seconds: float = 3.0) -> None:
+        self.tracker = tracker
+        self.night_key = night_key
+        self.recipe = recipe
+        self.key = f"{night_key}/{recipe.name}"
+        self.every_seconds = every_seconds
+        self.job: StageJob | None = None
+        self.points: list[Point] = []
+        self.written = time.monotonic()
+        self.progress: Any = None
+
+    def open(self) -> None:
+        """Open the challenger's run, nested in the night's."""
+        tags = {"ratchet.recipe": self.recipe.name, "ratchet.kind": "challenger"}
+        self.tracker.run(self.key, name=self.recipe.name, parent=self.night_key, tags=tags)
+
+    def note(self, job: StageJob, line: Mapping[str, Any]) -> None:
+        """One line of a stage's progress."""
+        if self.job is None or self.job.key != job.key:
+            self._next_stage(job)
+        at, step = int(time.time() * 1000), int(line["step"])
+        for name in ("loss", "eval_loss", "lr", "tokens", "seconds"):
+            if isinstance(line.get(name), int | float):
+                self.points.append(Point(name=name, value=float(line[name]), step=step, at_ms=at))
+        if time.monotonic() - self.written > self.every_seconds or step >= int(line["total"]):
+            self._write()
+            self._show(100.0 * step / max(1, int(line["total"])), line)
+
+    def close(self, challenger: Challenger, stages_dir: Path) -> None:
+        """Attach what every stage made, and end the runs."""
+        self._write()
+        for index, stage in enumerate(challenger.stages):
+            key = self._stage_key(index, stage.objective)
+            self.tracker.run(key, name=f"{self.recipe.name}: {stage.objective}", parent=self.key)
+            self.tracker.tags(key, {"ratchet.stage_key": stage.key, "ratchet.version": stage.version})
+            self.tracker.artifact(key, stages_dir / stage.key / "record.json")
+            self.tracker.finish(key)
+        if challenger.stages:
+            self.tracker.tags(self.key, {"ratchet.version": challenger.stages[-1].version})
+        if challenger.error is not None:
+            self.tracker.tags(self.key, {"ratchet.error": challenger.error[:4000]})
+        self.tracker.finish(self.key, "FAILED" if challenger.error else "FINISHED")
+
+    def _next_stage(self, job: StageJob) -> None:
+        self._write()
+        self.job = job
+        key = self._key_of(job)
+        self.tracker.run(key, name=f"{self.recipe.name}: {job.spec.objective}", parent=self.key)
+        self.tracker.params(key, {**job.spec.model_dump(mode="json"), "seed": job.seed, "dtype": job.dtype})
+        rows = {"train": 0}
+        self.tracker.dataset(
+            key, name="train", digest=job.train_digest, source=str(job.train), context="training", rows=rows
+        )
+        log.info("training %s", job.label)
+        self.progress = None
+
+    def _write(self) -> None:
+        if self.job is not None and self.points:
+            self.tracker.points(self._key_of(self.job), self.points)
+        self.points, self.written = [], time.monotonic()
+
+    def _show(self, percent: float, line: Mapping[str, Any]) -> None:
+        from prefect.artifacts import create_progress_artifact, update_progress_artifact
+
+        if self.job is None:
+            return
+        if self.progress is None:
+            label = f"{self.job.label}: step {line['step']} of {line['total']}"
+            self.progress = create_progress_artifact(percent, description=label)
+        else:
+            update_progress_artifact(self.progress, percent)
+
+    def _key_of(self, job: StageJob) -> str:
+        index = int(job.label.rsplit("/", 1)[1].split("-", 1)[0]) - 1
+        return self._stage_key(index, job.spec.objective)
+
+    def _stage_key(self, index: int, objective: str) -> str:
+        return f"{self.key}/{index + 1}-{objective}"
+
+
+def _parameters(base: Path) -> int:
+    """Size of the base model, told from its weights' bytes at two bytes a weight: good enough for an estimate."""
+    return max(1, sum(file.stat().st_size for file in base.glob("*.safetensors")) // 2)
