@@ -1,0 +1,117 @@
+"""What challengers are examined on. Nothing in training may import this module: it could only be to cheat."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+from feedback.events import Message
+from feedback.examples import Example
+from feedback.firewall import Firewall
+from feedback.language import language_of
+from feedback.snapshot_layout import GATE_FILES, SHOWN, Snapshot
+from infra.artifact import key_of
+from infra.settings import Config
+
+GatePart = Literal["rolling", "frozen", "validation"]
+
+
+class GateItem(Config):
+    """One question with its right answer, given by trusted people."""
+
+    item_id: str
+    """Hash of tenant, subject, prompt and reference."""
+    group: str
+    """Unit of the gate's tests: the split group."""
+    messages: tuple[Message, ...]
+    """The prompt."""
+    reference: str
+    """A right answer."""
+    grader: str | None = None
+    """Grader to compare an answer with the reference; None leaves it to the evaluation's config."""
+    shapes: tuple[str, ...] = ()
+    """Shapes of examples it was made from."""
+    chosen: str | None = None
+    """Better answer of a preference on this prompt."""
+    rejected: str | None = None
+    """Worse answer of a preference on this prompt."""
+    slices: dict[str, str] = {}
+    """Dimension -> value: tenant, task, length, language, age."""
+    part: GatePart = "rolling"
+    """rolling (recent), frozen, or validation for items that people may be shown."""
+    uses: int = 0
+    """How many earlier verdicts used it."""
+
+
+def items_of(examples: Sequence[Example], part: GatePart, latest: datetime) -> list[GateItem]:
+    """One item per subject with a right answer, sorted by id. `latest` is the time that ages count from."""
+    return [item for item, _ in dated_items(examples, part, latest)]
+
+
+def dated_items(examples: Sequence[Example], part: GatePart, latest: datetime) -> list[tuple[GateItem, datetime]]:
+    """The same, each with the time its right answer was given."""
+    by_subject: dict[str, list[Example]] = {}
+    for example in examples:
+        by_subject.setdefault(example.subject, []).append(example)
+    made = (_item(rows, part, latest) for rows in by_subject.values())
+    return sorted((found for found in made if found is not None), key=lambda found: found[0].item_id)
+
+
+def gate_items(snapshot: Snapshot, *, part: Literal["rolling", "frozen"] | None = None) -> list[GateItem]:
+    """The gate items of a snapshot, sorted by id, each with how often earlier verdicts used it."""
+    files = [snapshot.path / name for kind, name in GATE_FILES.items() if part in (None, kind)]
+    items = sorted((item for file in files for item in _read(file)), key=lambda item: item.item_id)
+    with Firewall(snapshot.path.parent) as firewall:
+        uses = firewall.uses(snapshot.tenant)
+    return [item.model_copy(update={"uses": uses.get(item.item_id, 0)}) for item in items]
+
+
+def shown_items(snapshot: Snapshot) -> list[GateItem]:
+    """Items of the validation part: the ones that people may be shown."""
+    return _read(snapshot.path / SHOWN)
+
+
+def mark_used(snapshots_dir: Path, tenant: str, items: Iterable[str], verdict: str) -> None:
+    """Note that a verdict used these items. Noting it again changes nothing."""
+    with Firewall(snapshots_dir) as firewall:
+        firewall.mark_used(tenant, items, verdict)
+
+
+def _read(path: Path) -> list[GateItem]:
+    return [GateItem.model_validate_json(line) for line in path.read_text().splitlines() if line]
+
+
+def _item(rows: Sequence[Example], part: GatePart, latest: datetime) -> tuple[GateItem, datetime] | None:
+    by_shape = {row.shape: row for row in rows}
+    pair = by_shape.get("preference")
+    best = by_shape.get("problem") or by_shape.get("completion") or pair
+    if best is None:
+        return None
+    reference = best.reference or best.completion or best.chosen or ""
+    item = GateItem(
+        item_id="i-" + key_of([best.tenant, best.subject, [m.model_dump() for m in best.messages], reference])[:24],
+        group=best.group,
+        messages=best.messages,
+        reference=reference,
+        grader=best.grader,
+        shapes=tuple(sorted(by_shape)),
+        chosen=pair.chosen if pair else None,
+        rejected=pair.rejected if pair else None,
+        slices=_slices(best, latest),
+        part=part,
+    )
+    return item, best.created_at
+
+
+def _slices(example: Example, latest: datetime) -> dict[str, str]:
+    said = "\n".join(m.content for m in example.messages if m.role != "system")
+    words, days = len(said.split()), (latest - example.created_at).days
+    return {
+        "tenant": example.tenant,
+        "task": example.task or "none",
+        "length": "short" if words < 50 else "medium" if words < 250 else "long",
+        "language": language_of(said),
+        "age": "week" if days < 7 else "month" if days < 30 else "older",
+    }

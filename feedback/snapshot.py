@@ -1,0 +1,209 @@
+"""Cut an immutable, content-addressed snapshot of the lake, with training and gate kept apart by group.
+
+    <snapshots>/<id>/training/{train,validation}.jsonl   Example rows, all that training may open
+                     gate/{rolling,frozen}.jsonl          GateItem rows, for the evaluation only
+                     shown/validation.jsonl               items people may look at
+                     manifest.json record.json
+
+The id is the hash of the manifest, which names tenant, config and the hash of each file: the same rows and config
+give the same id, wherever and whenever they are cut.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import uuid
+from collections import Counter
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from feedback.dedupe import prompt_text
+from feedback.examples import Example
+from feedback.firewall import Firewall, NearGate, prompt_hash
+from feedback.gate_items import GateItem, dated_items, items_of
+from feedback.lake import Lake
+from feedback.snapshot_layout import GATE_FILES, MANIFEST, SHOWN, TRAIN, VALIDATION, Snapshot
+from infra.artifact import canonical_json, digest_dir, digest_file, finished_record, key_of, publish, read_record
+from infra.errors import CorruptArtifact, NotFound
+from infra.settings import Config
+
+__all__ = ["Snapshot", "SnapshotConfig", "cut_snapshot", "load_snapshot", "training_parts"]
+_ALGORITHM = 1
+
+
+class SnapshotConfig(Config):
+    """How the lake is split. Shares are of groups, not rows."""
+
+    validation_share: float = Field(default=0.1, ge=0, lt=1)
+    """Share of groups for validation: early stopping, races, searches, what people are shown."""
+    rolling_share: float = Field(default=0.15, ge=0, lt=1)
+    """Share of groups for the rolling gate."""
+    frozen_share: float = Field(default=0.1, ge=0, lt=1)
+    """Share of groups from which the frozen gate is filled; once it is full they go to the rolling gate."""
+    frozen_items: int = Field(default=500, ge=0)
+    """Size of the frozen gate."""
+    rolling_days: float = Field(default=90.0, gt=0)
+    """Items of the rolling gate retire at this age, counted from the newest example; they never train."""
+    retire_uses: int = Field(default=100, ge=1)
+    """Items of the rolling gate retire after this many verdicts; they never train."""
+    near_gate: float = Field(default=0.8, ge=0.5, le=1)
+    """Similarity of prompts from which a training row counts as a copy of a gate item and is removed."""
+    near_min_words: int = Field(default=8, ge=3)
+    """Prompts with fewer words are compared exactly only."""
+    salt: str = Field(default="ratchet", min_length=1)
+    """Salt of the split's hash. A new one changes the part of new groups only."""
+
+    @model_validator(mode="after")
+    def _leaves_training(self) -> SnapshotConfig:
+        kept = self.validation_share + self.rolling_share + self.frozen_share
+        if kept > 0.9:
+            raise ValueError(f"validation, rolling and frozen shares add up to {kept:.2f}; at most 0.9 leaves training")
+        return self
+
+
+def cut_snapshot(lake: Lake, snapshots_dir: Path, config: SnapshotConfig, *, tenant: str) -> Snapshot:
+    """Cut a snapshot of a tenant's accepted examples; the same one again is found, not made.
+
+    Raises:
+        NotFound: the lake holds no accepted example of that tenant.
+    """
+    examples = lake.examples(tenant=tenant)
+    if not examples:
+        raise NotFound(f"the lake at {lake.path} holds no accepted example of tenant {tenant!r}; ingest feedback first")
+    staging = snapshots_dir / f".staging-{uuid.uuid4().hex}"
+    try:
+        return _publish(snapshots_dir, staging, config, tenant, _split(examples, snapshots_dir, config, tenant))
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def load_snapshot(path: Path) -> Snapshot:
+    """The snapshot in a folder.
+
+    Raises:
+        NotFound: there is no finished snapshot.
+        CorruptArtifact: its record says something else than its manifest.
+    """
+    record = read_record(path)
+    if record is None:
+        raise NotFound(f"{path} is no finished snapshot: no record.json; cut one with `ratchet run nightly`")
+    manifest = json.loads((path / MANIFEST).read_text())
+    if key_of(manifest["identity"]) != record.key:
+        raise CorruptArtifact(
+            f"{path}: the manifest was changed after the snapshot was cut; restore it or cut it again"
+        )
+    return Snapshot(
+        id=record.name,
+        tenant=manifest["identity"]["tenant"],
+        path=path,
+        digest=record.digest,
+        counts=manifest["counts"],
+        removed=manifest["removed"],
+    )
+
+
+def training_parts(snapshot: Snapshot) -> tuple[Path, Path]:
+    """(train.jsonl, validation.jsonl): all that training may open."""
+    return snapshot.train, snapshot.validation
+
+
+class _Split:
+    """The rows of each part."""
+
+    def __init__(self) -> None:
+        self.train: list[Example] = []
+        self.validation: list[Example] = []
+        self.rolling: list[GateItem] = []
+        self.frozen: list[GateItem] = []
+        self.shown: list[GateItem] = []
+        self.removed: Counter[str] = Counter()
+
+
+def _split(examples: Sequence[Example], snapshots_dir: Path, config: SnapshotConfig, tenant: str) -> _Split:
+    out = _Split()
+    latest = max(e.created_at for e in examples)
+    shares = {
+        "validation": config.validation_share,
+        "rolling": config.rolling_share,
+        "frozen": config.frozen_share,
+    }
+    with Firewall(snapshots_dir) as firewall:
+        parts = firewall.assign(tenant, (e.group for e in examples), config.salt, shares)
+        uses = firewall.uses(tenant)
+        gate = [e for e in examples if parts[e.group] in GATE_FILES]
+        admitted = [e for e in gate if e.trusted and e.shape in ("completion", "preference", "problem")]
+        out.removed["not admitted to the gate"] = len(gate) - len(admitted)
+        items = dated_items(admitted, "rolling", latest)
+        eligible = sorted((born, i.item_id) for i, born in items if parts[i.group] == "frozen")
+        frozen = firewall.freeze(tenant, [item_id for _, item_id in eligible], config.frozen_items)
+        examined = firewall.remember_prompts(tenant, [prompt_text(e) for e in admitted])
+    oldest = latest - timedelta(days=config.rolling_days)
+    for item, born in items:
+        if item.item_id in frozen:
+            out.frozen.append(item.model_copy(update={"part": "frozen"}))
+        elif born < oldest or uses.get(item.item_id, 0) >= config.retire_uses:
+            out.removed["retired from the gate"] += 1
+        else:
+            out.rolling.append(item)
+    # Whatever is or ever was a gate prompt, retired and unadmitted rows included, stays out of training.
+    near = NearGate([prompt_text(e) for e in gate], near=config.near_gate, min_words=config.near_min_words)
+    for example in examples:
+        part = parts[example.group]
+        if part in GATE_FILES:
+            continue
+        if near.holds(prompt_text(example)) or prompt_hash(prompt_text(example)) in examined:
+            out.removed["near copies of gate prompts"] += 1
+        else:
+            (out.validation if part == "validation" else out.train).append(example)
+    out.shown = items_of([e for e in out.validation if e.trusted and e.shape != "rated"], "validation", latest)
+    return out
+
+
+def _publish(snapshots_dir: Path, staging: Path, config: SnapshotConfig, tenant: str, split: _Split) -> Snapshot:
+    files: dict[str, Sequence[Config]] = {
+        TRAIN: split.train,
+        VALIDATION: split.validation,
+        GATE_FILES["rolling"]: split.rolling,
+        GATE_FILES["frozen"]: split.frozen,
+        SHOWN: split.shown,
+    }
+    for name, rows in files.items():
+        path = staging / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w") as file:
+            file.writelines(canonical_json(row) + "\n" for row in rows)
+    identity: dict[str, Any] = {
+        "algorithm": _ALGORITHM,
+        "tenant": tenant,
+        "config": config.model_dump(mode="json"),
+        "files": {name: digest_file(staging / name) for name in files},
+    }
+    counts = {
+        "train": _by_shape(split.train),
+        "validation": _by_shape(split.validation),
+        "rolling": {"items": len(split.rolling), "groups": len({i.group for i in split.rolling})},
+        "frozen": {"items": len(split.frozen), "groups": len({i.group for i in split.frozen})},
+    }
+    removed = {reason: number for reason, number in sorted(split.removed.items()) if number}
+    manifest = {"identity": identity, "counts": counts, "removed": removed}
+    (staging / MANIFEST).write_text(canonical_json(manifest) + "\n")
+    key = key_of(identity)
+    name = "s-" + key[:24]
+    record = finished_record(
+        name=name,
+        key=key,
+        digest=digest_dir(staging),
+        config=config.model_dump(mode="json"),
+        result={"counts": counts, "removed": removed},
+    )
+    publish(staging, snapshots_dir / name, record)
+    return load_snapshot(snapshots_dir / name)
+
+
+def _by_shape(examples: Sequence[Example]) -> dict[str, int]:
+    return dict(sorted(Counter(e.shape for e in examples).items()))
