@@ -10,7 +10,6 @@ from evaluation.rows import Row, Rows
 
 if TYPE_CHECKING:
     from feedback.gate_items import GateItem
-
     from training.generation import Generator
 
 _BATCHES_A_PIECE = 4

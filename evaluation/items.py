@@ -20,8 +20,9 @@ def read_items(path: Path) -> list[GateItem]:
         NotFound: no such file.
         UserError: a line is no gate item, an id stands twice, or the file is empty.
     """
-    from feedback.gate_items import GateItem
     from pydantic import ValidationError
+
+    from feedback.gate_items import GateItem
 
     if not path.exists():
         raise NotFound(f"items file {path} does not exist; expected JSONL of gate items")

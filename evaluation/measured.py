@@ -91,7 +91,8 @@ def _version(card: VersionCard) -> str:
 
 
 def _scored(item: GateItem) -> ScoredItem:
-    return ScoredItem(item_id=item.item_id, group=item.group, part=item.part, uses=item.uses, slices=dict(item.slices))
+    assert item.part != "validation", "evaluate has refused validation items"
+    return ScoredItem(item_id=item.item_id, group=item.group, part=item.part, uses=item.uses, slices=item.slices)
 
 
 def _card(

@@ -16,7 +16,7 @@ def check_parity(
     """Compare the probe's recorded log-probabilities with those of the attached version.
 
     Only the adapter's effect is compared, ||(here - base here) - (trained - base then)|| / ||trained - base then||:
-    what numerics do to base and version alike cancels out. No effect at all fails too: then nothing proves what is loaded.
+    what numerics do to base and version alike cancels out. No effect at all fails too: then nothing is proved.
 
     Args:
         adapter: name under which the version is attached.

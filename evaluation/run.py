@@ -24,11 +24,10 @@ from evaluation.rows import Rows
 from evaluation.scorecard import Scorecard, items_digest
 from infra.artifact import Record, atomic_write, digest_file, finished_record, read_record, write_record
 from infra.database import now
-from infra.errors import RatchetError
+from infra.errors import RatchetError, UserError
 
 if TYPE_CHECKING:
     from feedback.gate_items import GateItem
-
     from training.generation import Generator
 
 log = logging.getLogger(__name__)
@@ -69,6 +68,14 @@ def evaluate(job: EvaluationJob) -> Record:
     from training.locks import hold
 
     items = read_items(job.items_file)
+    hidden = {item.item_id for item in items if item.part != "validation"}
+    if len(hidden) < len(items):
+        raise UserError(
+            f"{job.items_file} holds {len(items) - len(hidden)} validation items; the gate uses none of them"
+        )
+    shown = hidden & {item.item_id for item in _read_examples(job)}
+    if shown:
+        raise UserError(f"{job.examples_file} holds {len(shown)} gate items ({min(shown)}); people must not see those")
     digest = items_digest([item.model_dump(mode="json") for item in items])
     key = evaluation_key(job, digest)
     out = job.output_dir

@@ -1,0 +1,137 @@
+"""Judges: the offline one by hand, the other against a real server on loopback."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+import evaluation.judges
+from evaluation.job import JudgeConfig
+from evaluation.judges import JUDGES, build_judge
+from evaluation.judges.judge import JudgeDown, JudgeOverBudget, Pair
+from infra.errors import UserError
+
+
+def pair(ours: str, theirs: str, reference: str = "the cat sat on the mat") -> Pair:
+    return Pair(question="user: where?", reference=reference, ours=ours, theirs=theirs)
+
+
+def test_the_reference_judge_prefers_what_is_closer_and_padding_does_not_help(tmp_path: Path) -> None:
+    judge = build_judge(JudgeConfig(), tmp_path)
+    right = "the cat sat on the mat"
+    triage = '{"a": 1, "b": 2}'
+    assert judge.compare(
+        [
+            pair(right, "a dog"),
+            pair("a dog", right),
+            pair(right, right),
+            pair(right + " and it was a very long day indeed", "the cat sat on a mat"),
+            pair('{"a": 1, "b": 3}', "billing", triage),
+            pair("it is 12", "it is 13", "12"),
+        ]
+    ) == [1.0, 0.0, 0.5, 0.0, 1.0, 1.0]
+    assert (judge.tally.comparisons, judge.tally.ties) == (6, 1)
+
+
+@contextmanager
+def server(
+    reply: Callable[[str], str], status: Callable[[int], int] = lambda call: 200
+) -> Iterator[tuple[str, list[str]]]:
+    """A chat server that answers with `reply(prompt)`; yields its URL and the prompts it got."""
+    prompts: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            prompts.append(body["messages"][0]["content"])
+            answer = {"choices": [{"message": {"content": reply(prompts[-1])}}], "usage": {"total_tokens": 10}}
+            data = json.dumps(answer).encode()
+            self.send_response(status(len(prompts)))
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    web = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=web.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{web.server_port}/v1", prompts
+    finally:
+        web.shutdown()
+        web.server_close()
+        thread.join()
+
+
+def first_answer(prompt: str) -> str:
+    return prompt.split("<<<ANSWER 1\n")[1].split("\nANSWER 1>>>")[0]
+
+
+def config(url: str, **changes: object) -> JudgeConfig:
+    return JudgeConfig.model_validate({"name": "openai", "base_url": url, "model": "m", "retries": 1} | changes)
+
+
+def test_both_orders_are_asked_and_cached_by_content(tmp_path: Path) -> None:
+    with server(lambda prompt: "1" if "good" in first_answer(prompt) else "2") as (url, prompts):
+        judge = build_judge(config(url), tmp_path)
+        assert judge.compare([pair("good", "bad"), pair("bad", "good"), pair("same", "same")]) == [1.0, 0.0, 0.5]
+        # The second pair is the first one turned round: both its requests were asked before.
+        assert len(prompts) == judge.tally.calls == 2
+        assert judge.tally.tokens == 20
+        again = build_judge(config(url), tmp_path)
+        assert again.compare([pair("good", "bad")]) == [1.0]
+        assert (again.tally.calls, len(prompts)) == (0, 2)
+        other = build_judge(config(url, rubric="Prefer cats."), tmp_path)
+        assert other.compare([pair("good", "bad")]) == [1.0]
+        assert len(prompts) == 4
+
+
+def test_a_liking_for_the_first_answer_is_a_tie(tmp_path: Path) -> None:
+    with server(lambda prompt: "1") as (url, _):
+        judge = build_judge(config(url), tmp_path)
+        assert judge.compare([pair("x", "y"), pair("z", "w")]) == [0.5, 0.5]
+        assert (judge.tally.flipped, judge.tally.ties) == (2, 2)
+
+
+def test_a_stated_tie_against_a_win_is_half_a_win(tmp_path: Path) -> None:
+    with server(lambda prompt: "=" if first_answer(prompt) == "x" else "2") as (url, _):
+        assert build_judge(config(url), tmp_path).compare([pair("x", "y")]) == [0.75]
+
+
+def test_a_passing_fault_is_retried(tmp_path: Path) -> None:
+    with server(lambda prompt: "=", lambda call: 503 if call == 1 else 200) as (url, prompts):
+        assert build_judge(config(url), tmp_path).compare([pair("x", "y")]) == [0.5]
+        assert len(prompts) == 3
+
+
+def test_down_over_budget_and_gibberish_are_said(tmp_path: Path) -> None:
+    with (
+        server(lambda prompt: "1", lambda call: 500) as (url, _),
+        pytest.raises(JudgeDown, match="did not answer after 2 attempts"),
+    ):
+        build_judge(config(url), tmp_path / "a").compare([pair("x", "y")])
+    with pytest.raises(JudgeDown, match="Connect"):
+        build_judge(config("http://127.0.0.1:9/v1"), tmp_path / "b").compare([pair("x", "y")])
+    with server(lambda prompt: "1") as (url, _), pytest.raises(JudgeOverBudget, match="budget is 3"):
+        build_judge(config(url, max_calls=3), tmp_path / "c").compare([pair("x", "y"), pair("z", "w")])
+    with server(lambda prompt: "Both are nice") as (url, _), pytest.raises(JudgeDown, match="Both are nice"):
+        build_judge(config(url), tmp_path / "d").compare([pair("x", "y")])
+
+
+def test_the_registry_holds_every_judge_file_and_nothing_else(tmp_path: Path) -> None:
+    folder = Path(evaluation.judges.__file__).parent
+    files = {f"evaluation.judges.{file.stem}" for file in folder.glob("*.py") if file.stem not in ("__init__", "judge")}
+    assert files == set(JUDGES.values())
+    with pytest.raises(UserError, match="'oracle' is not known; use one of openai, reference"):
+        build_judge(JudgeConfig(name="oracle"), tmp_path)
+    with pytest.raises(ValidationError, match="needs base_url and model"):
+        JudgeConfig(name="openai")
