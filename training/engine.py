@@ -27,6 +27,7 @@ from infra.errors import RatchetError
 from training.batching import Item, Tokens, passes
 from training.objectives import Objective
 from training.optimizer import MasterAdamW
+from training.spikes import SpikeGuard
 
 log = logging.getLogger(__name__)
 
@@ -269,8 +270,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
         self.make_optimizer = make_optimizer
         self.tokens_seen = 0
         self._sums: dict[str, float] = {}
-        self._recent: list[float] = []
-        self._spikes = 0
+        self._spikes = SpikeGuard()
 
     def training_step(
         self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None
@@ -306,17 +306,12 @@ class StageTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
         self.accelerator.backward(loss)
 
     def _watch(self, loss: float) -> None:
-        """Stop on a spike: two steps in a row far above the recent median."""
-        if len(self._recent) >= 20:
-            usual = sorted(self._recent)[len(self._recent) // 2]
-            self._spikes = self._spikes + 1 if loss > 5 * abs(usual) + 1 else 0
-            if self._spikes >= 2:
-                raise Diverged(
-                    f"step {self.state.global_step + 1}: the loss spiked to {loss:.3g} (usual {usual:.3g}) twice in a "
-                    "row; lower learning_rate"
-                )
-        if not self._spikes:
-            self._recent = [*self._recent[-19:], loss]
+        usual = self._spikes.spiked(loss)
+        if usual is not None:
+            raise Diverged(
+                f"step {self.state.global_step + 1}: the loss spiked to {loss:.3g} (usual {usual:.3g}) twice in a "
+                "row; lower learning_rate"
+            )
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds the objective's metrics to the line that is logged."""

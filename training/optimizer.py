@@ -6,6 +6,7 @@ computes with its rounded copy, so nothing is cast in the forward pass.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any, overload
 
@@ -53,22 +54,20 @@ class MasterAdamW(torch.optim.Optimizer):
                     }
             states = [self.state[p] for p in params]
             masters = [s["master"] for s in states]
-            torch.optim.adamw.adamw(
-                masters,
-                [p.grad.float() for p in params if p.grad is not None],
-                [s["exp_avg"] for s in states],
-                [s["exp_avg_sq"] for s in states],
-                [],
-                [s["step"] for s in states],
-                foreach=True,
-                amsgrad=False,
-                beta1=group["betas"][0],
-                beta2=group["betas"][1],
-                lr=group["lr"],
-                weight_decay=group["weight_decay"],
-                eps=group["eps"],
-                maximize=False,
-            )
+            first, second = [s["exp_avg"] for s in states], [s["exp_avg_sq"] for s in states]
+            gradients = [p.grad.float() for p in params if p.grad is not None]
+            (beta1, beta2), rate = group["betas"], group["lr"]
+            for s in states:
+                s["step"] += 1
+            torch._foreach_mul_(masters, 1 - rate * group["weight_decay"])
+            torch._foreach_lerp_(first, gradients, 1 - beta1)
+            torch._foreach_mul_(second, beta2)
+            torch._foreach_addcmul_(second, gradients, gradients, 1 - beta2)
+            counts = [float(s["step"]) for s in states]
+            scale = torch._foreach_sqrt(second)
+            torch._foreach_div_(scale, [math.sqrt(1 - beta2**count) for count in counts])
+            torch._foreach_add_(scale, group["eps"])
+            torch._foreach_addcdiv_(masters, first, scale, [-rate / (1 - beta1**count) for count in counts])
             torch._foreach_copy_(params, masters)
         return loss
 

@@ -1,0 +1,88 @@
+"""Tokens and which of them carry loss."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from transformers import AutoTokenizer
+
+from infra.errors import UserError
+from tests.training.world import GOOD, example
+from training.batching import Item, Template, Tokens, order, passes, tokenise
+from training.objectives import objective_named
+
+
+@pytest.fixture(scope="module")
+def template(tiny_base: Path) -> Template:
+    return Template(AutoTokenizer.from_pretrained(tiny_base))
+
+
+def test_every_assistant_turn_and_nothing_else_carries_loss(template: Template) -> None:
+    messages = [
+        {"role": "user", "content": "hello"},
+        {"role": "assistant", "content": "how can I help"},
+        {"role": "user", "content": "refund"},
+    ]
+    [tokens] = template.conversation(messages, "yes")
+    said = template.tokenizer.decode([i for i, carries in zip(tokens.ids, tokens.loss, strict=True) if carries])
+    assert said == "how can I help<|im_end|>yes<|im_end|>"
+    assert template.tokenizer.decode(tokens.ids) == (
+        "<|im_start|>user\nhello<|im_end|>\n<|im_start|>assistant\nhow can I help<|im_end|>\n"
+        "<|im_start|>user\nrefund<|im_end|>\n<|im_start|>assistant\nyes<|im_end|>"
+    )
+
+
+def test_a_template_that_rewrites_earlier_turns_gives_one_sequence_a_turn(tiny_base: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_base)
+    tokenizer.chat_template = (
+        "{% for m in messages %}{% if m.role == 'assistant' and not loop.last %}<|im_start|>assistant\n...<|im_end|>\n"
+        "{% else %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    messages = [
+        {"role": "user", "content": "hello"},
+        {"role": "assistant", "content": "how can I help"},
+        {"role": "user", "content": "refund"},
+    ]
+    found = Template(tokenizer).conversation(messages, "yes")
+    said = [tokenizer.decode([i for i, carries in zip(t.ids, t.loss, strict=True) if carries]) for t in found]
+    assert said == ["how can I help<|im_end|>", "yes<|im_end|>"]
+
+
+def test_long_examples_are_left_out_and_counted_and_the_cache_says_the_same(template: Template, tmp_path: Path) -> None:
+    sft = objective_named("sft")
+    file = tmp_path / "train.jsonl"
+    rows = [example(1, "completion", completion=GOOD), example(2, "completion", completion="refund " * 200)]
+    file.write_text("".join(json.dumps(r) + "\n" for r in rows))
+    results = [
+        tokenise(file, sft, sft.options(), template, max_length=100, cache=tmp_path / "c", identity="x")
+        for _ in range(2)
+    ]
+    assert results[0] == results[1]
+    assert len(results[0].items) == 1 and results[0].left_out == {"longer than 100 tokens": 1}
+    assert len(list((tmp_path / "c" / "tokenised").iterdir())) == 1
+
+
+def test_a_line_that_is_no_example_is_named(template: Template, tmp_path: Path) -> None:
+    file = tmp_path / "train.jsonl"
+    file.write_text(json.dumps(example(1, "completion", completion=GOOD)) + '\n{"shape": "completion"}\n')
+    sft = objective_named("sft")
+    with pytest.raises(UserError, match=r"train\.jsonl:2 is not an example"):
+        tokenise(file, sft, sft.options(), template, max_length=100, cache=tmp_path / "c", identity="x")
+
+
+def test_order_holds_every_item_once_an_epoch_and_is_fixed_by_the_seed() -> None:
+    indices = order(10, 2.5, seed=3)
+    assert sorted(indices[:10]) == sorted(indices[10:20]) == list(range(10)) and len(indices) == 25
+    assert indices[:10] != indices[10:20]
+    assert order(10, 2.5, seed=3) == indices != order(10, 2.5, seed=4)
+
+
+def test_passes_keep_within_the_budget_and_never_split_an_item() -> None:
+    def item(length: int) -> Item:
+        return Item((Tokens((1,) * length, (False,) + (True,) * (length - 1)),))
+
+    groups = passes([item(n) for n in (30, 30, 50, 120, 10)], 100)
+    assert groups == [[0, 1], [2], [3], [4]]

@@ -1,0 +1,61 @@
+"""A stage's key: what is asked for, and never where."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from infra.errors import NotFound, UserError
+from tests.training.world import job_for
+from training.job import StageJob, stage_key
+from training.recipe import StageSpec
+
+SFT = StageSpec(objective="sft", tuner="lora")
+
+
+def test_moving_every_folder_keeps_the_key(tmp_path: Path, tiny_base: Path) -> None:
+    job = job_for(SFT, tmp_path, tiny_base)
+    there = tmp_path / "elsewhere"
+    there.mkdir()
+    for name in ("train.jsonl", "validation.jsonl"):
+        shutil.copy(tmp_path / name, there / name)
+    shutil.copytree(tiny_base, there / "base")
+    moved = job_for(SFT, there, there / "base", checkpoint_seconds=1.0)
+    assert moved.stages_dir != job.stages_dir and moved.base.path != job.base.path
+    assert stage_key(moved) == stage_key(job)
+    assert str(tmp_path) not in json.dumps(job.spec.model_dump(mode="json"))
+
+
+def test_a_job_survives_its_file(tmp_path: Path, tiny_base: Path) -> None:
+    job = job_for(SFT, tmp_path, tiny_base)
+    again = StageJob.model_validate_json(job.model_dump_json())
+    assert again == job and again.key == job.key
+
+
+def test_defaults_given_or_left_out_are_the_same_key(tmp_path: Path, tiny_base: Path) -> None:
+    job = job_for(SFT, tmp_path, tiny_base)
+    said = SFT.model_copy(update={"learning_rate": job.spec.learning_rate, "tuner_options": {"rank": 16}})
+    assert job_for(said, tmp_path, tiny_base).key == job.key
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"epochs": 7.0}, {"learning_rate": 3e-4}, {"tuner_options": {"rank": 4}}, {"objective": "dpo"}, {"tuner": "full"}],
+)
+def test_what_is_asked_for_changes_the_key(tmp_path: Path, tiny_base: Path, change: dict[str, object]) -> None:
+    job = job_for(SFT, tmp_path, tiny_base)
+    assert job_for(SFT.model_copy(update=change), tmp_path, tiny_base).key != job.key
+    other_seed = job.model_copy(update={"seed": 1})
+    other_data = job.model_copy(update={"train_digest": "0" * 64})
+    assert len({job.key, other_seed.key, other_data.key}) == 3
+
+
+def test_mistakes_are_said_before_any_work(tmp_path: Path, tiny_base: Path) -> None:
+    with pytest.raises(UserError, match=r"tuner lora.*rnak"):
+        job_for(SFT.model_copy(update={"tuner_options": {"rnak": 4}}), tmp_path, tiny_base)
+    (tmp_path / "train.jsonl").write_text("")
+    with pytest.raises(NotFound, match="holds no example that sft learns from"):
+        job_for(SFT, tmp_path, tiny_base)

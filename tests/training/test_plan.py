@@ -1,0 +1,98 @@
+"""Which recipes a night's data and budget allow."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from pydantic import ValidationError
+
+from infra.errors import UserError
+from training.objectives import OBJECTIVES, objective_named
+from training.plan import TrainingConfig, plan_night, refuse_empty
+from training.recipe import RECIPES, Recipe, StageSpec, resolve
+from training.tuners import TUNERS, tuner_named
+
+
+def names(counts: dict[str, int], config: TrainingConfig) -> list[str]:
+    return [recipe.name for recipe in plan_night(counts, config).recipes]
+
+
+def test_auto_takes_what_the_data_support_cheapest_first() -> None:
+    config = TrainingConfig(threads=2, budget_minutes=10_000)
+    assert names({"completion": 200}, config) == ["sft-lora", "sft-full"]
+    everything = names({"completion": 200, "preference": 150, "rated": 150}, config)
+    assert set(everything) == {
+        n for n, r in RECIPES.items() if all(s.objective in ("sft", "dpo", "kto") for s in r.stages)
+    }
+    assert everything[0] == "sft-lora"
+
+
+def test_what_is_left_out_says_why() -> None:
+    plan = plan_night({"completion": 200, "rated": 3}, TrainingConfig(threads=2, budget_minutes=10_000))
+    reasons = {entry.recipe: entry.reason for entry in plan.left_out}
+    assert reasons["sft-dpo-lora"] == "dpo needs at least 16 preference examples, the snapshot has 0"
+    assert reasons["sft-kto-lora"] == "kto needs at least 16 rated examples, the snapshot has 3"
+    assert {*reasons, *(r.name for r in plan.recipes)} == set(RECIPES)
+
+
+def test_budget_is_kept_and_shared_stages_cost_once() -> None:
+    counts = {"completion": 200, "preference": 150, "rated": 150}
+    wide = plan_night(counts, TrainingConfig(threads=2, budget_minutes=10_000))
+    cost = {e.recipe: e.minutes for e in wide.estimates}
+    alone = plan_night(counts, TrainingConfig(methods=("sft-dpo-lora",), threads=2)).estimates[0].minutes
+    assert cost["sft-lora"] + cost["sft-dpo-lora"] == pytest.approx(alone)
+    tight = TrainingConfig(threads=2, budget_minutes=cost["sft-lora"] * 1.01)
+    plan = plan_night(counts, tight)
+    assert [r.name for r in plan.recipes] == ["sft-lora"] and plan.minutes <= tight.budget_minutes
+    assert all("would take about" in entry.reason for entry in plan.left_out if entry.recipe in cost)
+    priced = TrainingConfig(threads=2, budget_minutes=10_000, price_per_hour=60, budget_money=cost["sft-lora"] * 1.01)
+    assert names(counts, priced) == ["sft-lora"]
+
+
+def test_named_methods_run_in_the_order_given_whatever_they_cost() -> None:
+    config = TrainingConfig(methods=("sft-full", "sft-lora"), budget_minutes=0.001)
+    assert names({"completion": 200}, config) == ["sft-full", "sft-lora"]
+    with pytest.raises(UserError, match="sft-full: sft needs at least 16"):
+        refuse_empty(plan_night({}, config))
+
+
+def test_config_refuses_what_it_does_not_know() -> None:
+    with pytest.raises(ValidationError, match="unknown sft-lroa"):
+        TrainingConfig(methods=("sft-lroa",))
+    with pytest.raises(ValidationError, match="unknown tuner 'lroa'"):
+        StageSpec(objective="sft", tuner="lroa")
+    with pytest.raises(ValidationError, match="must start from base"):
+        Recipe(name="x", stages=(StageSpec(objective="sft", starts_from="previous"),))
+    with pytest.raises(ValidationError, match="cannot go on with what"):
+        Recipe(
+            name="x",
+            stages=(StageSpec(objective="sft"), StageSpec(objective="dpo", tuner="full", starts_from="previous")),
+        )
+
+
+def test_learning_rate_follows_width_tuner_and_objective() -> None:
+    def rate(objective: str, tuner: str, hidden: int) -> float:
+        spec = resolve(StageSpec(objective=objective, tuner=tuner), examples=100, hidden_size=hidden)
+        assert spec.learning_rate is not None
+        return spec.learning_rate
+
+    assert rate("sft", "lora", 576) == 1e-3
+    assert rate("sft", "lora", 4096) == pytest.approx(5e-4 * (2000 / 4096) ** 0.781, rel=0.02)
+    assert rate("sft", "full", 4096) == pytest.approx(rate("sft", "lora", 4096) / 10, rel=0.05)
+    assert rate("dpo", "lora", 4096) == pytest.approx(rate("sft", "lora", 4096) / 10, rel=0.05)
+
+
+def test_registries_hold_what_they_name() -> None:
+    assert [tuner_named(name).name for name in TUNERS] == list(TUNERS)
+    assert [objective_named(name).name for name in OBJECTIVES] == list(OBJECTIVES)
+
+
+def test_choosing_and_planning_import_no_torch() -> None:
+    code = (
+        "import sys, training.plan, training.job, training.launch, training.tuners, training.objectives as o\n"
+        "[o.objective_named(n) for n in o.OBJECTIVES]; [training.tuners.tuner_named(n) for n in training.tuners.TUNERS]\n"
+        "bad = {'torch', 'transformers', 'peft', 'trl', 'pandas'} & set(sys.modules); assert not bad, bad"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
