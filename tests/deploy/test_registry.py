@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,19 +13,12 @@ from deploy.standing import Watch
 from deploy.versions import VersionFile, load_version
 from infra.database import begin_write, connect, create_tables, now
 from infra.errors import Unavailable
-from tests.deploy.mlflow_server import mlflow_server
 from tests.deploy.stages import published
 
 
-@pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with mlflow_server(tmp_path_factory.mktemp("mlflow")) as url:
-        yield url
-
-
 @pytest.fixture
-def registry(url: str, tmp_path: Path) -> Registry:
-    return Registry(url, f"bot-{tmp_path.name}")
+def registry(mlflow_url: str, tmp_path: Path) -> Registry:
+    return Registry(mlflow_url, f"bot-{tmp_path.name}")
 
 
 @pytest.fixture
