@@ -17,11 +17,12 @@ from deploy.serving import ServingConfig
 from evaluation.job import EvaluationConfig
 from evaluation.policy import GatePolicy
 from feedback.ingest import IngestConfig
+from feedback.snapshot import SnapshotConfig
 from flows.config_errors import Mistake, mistakes_of
 from flows.schedule import ScheduleConfig
 from flows.yaml_file import Positions, read_yaml
 from infra.alert_settings import AlertsConfig
-from infra.errors import ConfigError
+from infra.errors import ConfigError, UserError
 from infra.settings import Config, Places
 from training.plan import TrainingConfig
 
@@ -47,6 +48,9 @@ class PipelineConfig(Config):
     ingest: IngestConfig = IngestConfig()
     """From what users said to the lake: sources, redaction, duplicates, abuse, expectations."""
 
+    snapshot: SnapshotConfig = SnapshotConfig()
+    """How the lake is split into training, validation and gate parts."""
+
     training: TrainingConfig = TrainingConfig()
     """Which challengers are trained, and within which budget."""
 
@@ -67,6 +71,19 @@ class PipelineConfig(Config):
 
     schedule: ScheduleConfig = ScheduleConfig()
     """When things happen by themselves."""
+
+
+def tenant_of(config: PipelineConfig, tenant: str | None) -> str:
+    """The tenant meant by a name that may be left out where there is one only.
+
+    Raises:
+        UserError: an unknown one, or none where there are several.
+    """
+    if tenant is None and len(config.tenants) == 1:
+        return config.tenants[0]
+    if tenant is None or tenant not in config.tenants:
+        raise UserError(f"got tenant {tenant!r}, expected one of {', '.join(config.tenants)}; name it with --tenant")
+    return tenant
 
 
 def load_config(path: Path = DEFAULT_FILE, *, overrides: Mapping[str, Any] | None = None) -> PipelineConfig:

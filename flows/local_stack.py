@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from flows.config import PipelineConfig
 from flows.prefect_settings import prefect_environment
+from flows.process_jobs import controller_job, engine_job, gateway_job
+from infra.artifact import atomic_write
+from infra.settings import Config
 from infra.stack import ProcessSpec, StackPlan
 
+if TYPE_CHECKING:
+    from training.base_model import Base
 
-def stack_plan(config: PipelineConfig) -> StackPlan:
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def stack_plan(config: PipelineConfig, config_file: Path, base: Base) -> StackPlan:
     """The parts in start order. A server that the config names by URL is somebody else's, and is not started."""
     places = config.places
     parts: list[ProcessSpec] = []
@@ -17,11 +27,18 @@ def stack_plan(config: PipelineConfig) -> StackPlan:
         parts.append(_prefect(config))
     if places.mlflow_url is None:
         parts.append(_mlflow(config))
+    if config.serving.engine_url is None:
+        parts.append(_engine(config, base))
+    parts.append(_gateway(config, base))
+    parts.append(_controller(config, base))
+    parts.append(_deployments(config, config_file))
     return StackPlan(run_dir=places.run_dir, log_file=places.logs_dir / "stack.log", processes=tuple(parts))
 
 
 def _prefect(config: PipelineConfig) -> ProcessSpec:
     places = config.places
+    store = places.home_dir / "prefect"
+    store.mkdir(parents=True, exist_ok=True)
     return ProcessSpec(
         name="prefect",
         argv=(
@@ -32,7 +49,7 @@ def _prefect(config: PipelineConfig) -> ProcessSpec:
             **prefect_environment(config),
             # Without it the page in the browser calls port 4200, whatever port the server has.
             "PREFECT_SERVER_UI_API_URL": places.prefect_api,
-            "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{places.home_dir / 'prefect' / 'prefect.db'}",
+            "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{store / 'prefect.db'}",
         },
         host=places.host,
         port=places.prefect_port,
@@ -63,3 +80,74 @@ def _mlflow(config: PipelineConfig) -> ProcessSpec:
         log_file=places.logs_dir / "mlflow.log",
         ready_seconds=240,
     )
+
+
+def _engine(config: PipelineConfig, base: Base) -> ProcessSpec:
+    places = config.places
+    threads = str(config.serving.threads)
+    return ProcessSpec(
+        name="engine",
+        argv=_own("deploy.engines.embedded", places.run_dir / "engine.job.json", engine_job(config, base)),
+        env={**_OURS, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "HF_HUB_OFFLINE": "1"},
+        host=places.host,
+        port=places.engine_port,
+        health_url=f"{places.engine_url}/health",
+        log_file=places.logs_dir / "engine.log",
+        ready_seconds=300,
+    )
+
+
+def _gateway(config: PipelineConfig, base: Base) -> ProcessSpec:
+    places = config.places
+    return ProcessSpec(
+        name="gateway",
+        argv=_own("deploy.gateway", places.run_dir / "gateway.job.json", gateway_job(config, base)),
+        env=_OURS,
+        host=places.host,
+        port=places.gateway_port,
+        health_url=f"{places.gateway_url}/readyz",
+        log_file=places.logs_dir / "gateway.log",
+        stop_seconds=35,
+        # It refuses requests while its engine loads; whoever waits for `up` means to send some.
+        after=("engine",) if config.serving.engine_url is None else (),
+    )
+
+
+def _controller(config: PipelineConfig, base: Base) -> ProcessSpec:
+    places = config.places
+    return ProcessSpec(
+        name="controller",
+        argv=_own("deploy.controller", places.run_dir / "controller.job.json", controller_job(config, base)),
+        env=_OURS,
+        log_file=places.logs_dir / "controller.log",
+    )
+
+
+def _deployments(config: PipelineConfig, config_file: Path) -> ProcessSpec:
+    from flows.deployments import ServeJob
+
+    places = config.places
+    ready = places.run_dir / "deployments.ready"
+    return ProcessSpec(
+        name="deployments",
+        argv=_own(
+            "flows.deployments",
+            places.run_dir / "deployments.job.json",
+            ServeJob(config=config_file.absolute(), ready_file=ready),
+        ),
+        env={**_OURS, **prefect_environment(config)},
+        ready_file=ready,
+        log_file=places.logs_dir / "deployments.log",
+        ready_seconds=180,
+        after=("prefect",) if places.prefect_api_url is None else (),
+    )
+
+
+# Our own modules are found wherever the command was started.
+_OURS = {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false"}
+
+
+def _own(module: str, file: Path, job: Config) -> tuple[str, ...]:
+    """Command line of one of our processes, its job file written."""
+    atomic_write(file, job.model_dump_json(indent=2))
+    return (sys.executable, "-m", module, str(file))

@@ -22,7 +22,7 @@ from typing import IO, Any, Literal, TypeVar
 
 from pydantic import TypeAdapter
 
-from flows.config import PipelineConfig
+from flows.config import PipelineConfig, tenant_of
 from flows.request import NightRequest
 from infra.artifact import atomic_write
 from infra.database import now
@@ -121,7 +121,7 @@ def open_night(config: PipelineConfig, request: NightRequest) -> Iterator[Night]
     Raises:
         UserError: another process works on a night of this tenant.
     """
-    tenant = _tenant(config, request)
+    tenant = tenant_of(config, request.tenant)
     nights = config.places.nights_dir
     with _locked(nights / f"{tenant}.lock", tenant):
         night = None if request.dry_run else _take_up(config, request, tenant)
@@ -145,14 +145,6 @@ def nights_of(config: PipelineConfig, tenant: str) -> list[NightFile]:
     files = sorted(config.places.nights_dir.glob("*/night.json"))
     nights = [NightFile.model_validate_json(file.read_text()) for file in files]
     return sorted((night for night in nights if night.tenant == tenant), key=lambda night: night.started_at)
-
-
-def _tenant(config: PipelineConfig, request: NightRequest) -> str:
-    if request.tenant is None and len(config.tenants) == 1:
-        return config.tenants[0]
-    if request.tenant not in config.tenants:
-        raise UserError(f"got tenant {request.tenant!r}, expected one of {', '.join(config.tenants)}")
-    return request.tenant
 
 
 @contextmanager

@@ -17,6 +17,7 @@ def prefect_environment(config: PipelineConfig) -> dict[str, str]:
         "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
         # No pickle: what a task returns is kept as JSON.
         "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",
+        "PREFECT_LOGGING_EXTRA_LOGGERS": "flows,tasks,deploy,evaluation,training,feedback,infra",
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
         "DO_NOT_TRACK": "1",
     }

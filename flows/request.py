@@ -49,3 +49,16 @@ class NightRequest(Config):
     """Train and judge although nothing new came in since the last night."""
     note: str = Field(default="", max_length=500)
     """Why this night was asked for; kept with its record."""
+
+
+class RollbackRequest(Config):
+    """Take the live version (or the canary) back."""
+
+    reason: str = Field(min_length=3, max_length=500)
+    """Why; it stands in the ledger for ever."""
+    actor: str = Field(default="operator", min_length=1)
+    """Who decides."""
+    to: str | None = None
+    """Version to go back to; empty: the champion for a canary, else the last good champion."""
+    tenant: str | None = None
+    """Tenant; may be left empty when the pipeline has one only."""

@@ -32,6 +32,9 @@ class ScheduleConfig(Config):
     attempts: int = Field(default=3, ge=1)
     """How often one night is tried before it is closed as failed."""
 
+    approval_hours: float = Field(default=12.0, gt=0)
+    """How long a night waits for a person where the gate's policy asks for approval; then the answer is no."""
+
     @field_validator("nightly", "ingest", "watch")
     @classmethod
     def _cron(cls, value: str | None) -> str | None:

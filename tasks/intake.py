@@ -8,10 +8,14 @@ from pathlib import Path
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from feedback.gate_items import gate_items, shown_items
 from feedback.ingest import IngestConfig, IngestReport, run_ingest
 from feedback.lake import Lake
+from feedback.snapshot import Snapshot, SnapshotConfig, cut_snapshot
 from feedback.store import Store
-from infra.settings import Config, Places
+from infra.artifact import atomic_write, canonical_json
+from infra.errors import NotFound
+from infra.settings import Places
 from tasks.opened import database
 
 log = logging.getLogger(__name__)
@@ -23,6 +27,30 @@ def ingest(config: IngestConfig, places: Places) -> IngestReport:
     report = run_ingest(Store(database(places)), Lake(places.lake_dir), config.sources, config, progress=_tell)
     log.info("ingest: %s", said_of(report))
     return report
+
+
+@task(name="snapshot", cache_policy=NO_CACHE)
+def snapshot(config: SnapshotConfig, places: Places, tenant: str) -> str:
+    """Name of an immutable cut of the lake, split for training and gate; "" when nothing was ever accepted."""
+    try:
+        cut = cut_snapshot(Lake(places.lake_dir), places.snapshots_dir, config, tenant=tenant)
+    except NotFound as error:
+        log.info("no snapshot: %s", error)
+        return ""
+    log.info("snapshot %s: %s", cut.id, canonical_json(cut.counts))
+    return cut.id
+
+
+def write_questions(cut: Snapshot, folder: Path) -> int:
+    """The gate's items and those that people may be shown, as the evaluation reads them; how many gate items.
+
+    Written once: how often an item was used before must not change when the night is taken up again.
+    """
+    questions, shown = folder / "items.jsonl", folder / "shown.jsonl"
+    if not questions.exists():
+        atomic_write(shown, "".join(canonical_json(item) + "\n" for item in shown_items(cut)))
+        atomic_write(questions, "".join(canonical_json(item) + "\n" for item in gate_items(cut)))
+    return len(questions.read_text().splitlines())
 
 
 def said_of(report: IngestReport) -> str:

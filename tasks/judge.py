@@ -59,7 +59,7 @@ def evaluation_job(
     dtype: Any,
     threads: int | None,
 ) -> EvaluationJob:
-    """Everything to measure tonight: base, champion, its predecessor, each challenger and the sft stage it came from."""
+    """Everything to measure tonight: base, champion, its predecessor, the challengers and their sft stages."""
     versions = {base.version: _base(base)}
     for name in (standing.champion, standing.previous):
         if name is not None and name not in versions:
@@ -102,9 +102,7 @@ def _released(name: str, places: Places, *, reference: bool) -> Candidate:
     )
 
 
-def _add_challenger(
-    versions: dict[str, Candidate], challenger: Challenger, places: Places, standing: Standing
-) -> None:
+def _add_challenger(versions: dict[str, Candidate], challenger: Challenger, places: Places, standing: Standing) -> None:
     """The challenger, and as a reference the sft stage that a preference recipe began with."""
     if challenger.error is not None:
         return
@@ -150,7 +148,9 @@ def log_scorecard(
     ``recipes`` maps a version to the recipe whose run is its own.
     """
     for card in scorecard.versions:
-        means = {f"gate.{e.metric}": e.mean for e in scorecard.estimates if e.version == card.version and e.part == "all"}
+        means = {
+            f"gate.{e.metric}": e.mean for e in scorecard.estimates if e.version == card.version and e.part == "all"
+        }
         if card.version in recipes:
             tracker.metrics(f"{night_key}/{recipes[card.version]}", means)
         if card.version == scorecard.champion:

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import typer
 
-from flows.cli import config_commands, stack_commands
+from flows.cli import (
+    config_commands,
+    data_commands,
+    key_commands,
+    look_commands,
+    release_commands,
+    run_commands,
+    stack_commands,
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -17,4 +25,15 @@ app = typer.Typer(
 app.command()(stack_commands.up)
 app.command()(stack_commands.down)
 app.command()(stack_commands.status)
+app.command()(look_commands.demo)
+app.add_typer(run_commands.app, name="run")
+app.command()(release_commands.rollback)
+app.command()(release_commands.resume)
+app.command()(release_commands.unbar)
+app.command()(release_commands.ledger)
+app.command()(look_commands.methods)
+app.command()(look_commands.doctor)
 app.add_typer(config_commands.app, name="config")
+app.add_typer(data_commands.feedback, name="feedback")
+app.add_typer(data_commands.quarantine, name="quarantine")
+app.add_typer(key_commands.app, name="keys")

@@ -32,19 +32,6 @@ def load(path: Path) -> PipelineConfig:
     return config
 
 
-def pick_tenant(config: PipelineConfig, tenant: str | None) -> str:
-    """The tenant meant by an option that may be left out."""
-    from infra.errors import UserError
-
-    if tenant is None:
-        if len(config.tenants) == 1:
-            return config.tenants[0]
-        raise UserError(f"there are several tenants; say which with --tenant: {', '.join(config.tenants)}")
-    if tenant not in config.tenants:
-        raise UserError(f"unknown tenant {tenant!r}; the config knows {', '.join(config.tenants)}")
-    return tenant
-
-
 def say(text: str = "") -> None:
     """A line for people, on stdout."""
     typer.echo(text)

@@ -7,25 +7,32 @@ from flows.cli.output import DEFAULT_CONFIG, ConfigOption, JsonOption, as_json, 
 
 def up(config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) -> None:
     """Start all servers of the pipeline on this machine and wait until they answer. Harmless when they run already."""
+    from flows.first_keys import first_keys
     from flows.local_secrets import load_secrets
     from flows.local_stack import stack_plan
     from infra import stack
+    from training.base_model import resolve_base
 
     settings = load(config)
-    load_secrets(settings.places.run_dir)
-    started = stack.up(stack_plan(settings), on_progress=note)
     places = settings.places
+    load_secrets(places.run_dir)
+    note(f"base model {settings.base_model} ...")
+    base = resolve_base(settings.base_model, places.cache_dir)
+    note(f"base model {base.version}, found in: {base.source} ({base.path})")
+    keys = first_keys(settings)
+    started = stack.up(stack_plan(settings, config, base), on_progress=note)
     urls = {
         "gateway": places.gateway_url + "/v1",
         "prefect": places.prefect_api.removesuffix("/api"),
         "mlflow": places.mlflow,
     }
     if json:
-        as_json({"started": started, "urls": urls, "logs": str(places.logs_dir)})
+        as_json({"started": started, "urls": urls, "logs": str(places.logs_dir), "keys": str(keys.file)})
         return
     say("the stack is up" if started else "the stack was up already")
     table(("server", "address"), urls.items())
     say(f"logs: {places.logs_dir}")
+    say(keys.advice(settings))
 
 
 def down(config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) -> None:
@@ -41,13 +48,28 @@ def down(config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) -> Non
 
 
 def status(config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) -> None:
-    """What runs, which version is live, since when and why."""
+    """What runs, which version is live, since when and why, the last nights, and alerts not delivered yet."""
+    from flows.night import nights_of
     from infra import stack
+    from infra.alerts import list_alerts
+    from tasks.opened import database
+    from tasks.standing import standing_facts
 
     settings = load(config)
     state = stack.status(settings.places.run_dir)
+    releases = {tenant: standing_facts(settings.places, tenant) for tenant in settings.tenants}
+    nights = [night for tenant in settings.tenants for night in nights_of(settings, tenant)[-3:]]
+    failing = [alert for alert in list_alerts(database(settings.places)) if alert.failing]
     if json:
-        as_json({"stack": state.model_dump(mode="json")})
+        summary = [n.model_dump(mode="json", include={"night_id", "tenant", "state", "outcome"}) for n in nights]
+        as_json(
+            {
+                "stack": state.model_dump(mode="json"),
+                "releases": releases,
+                "nights": summary,
+                "alerts_failing": [alert.model_dump(mode="json") for alert in failing],
+            }
+        )
         return
     say("stack: " + ("healthy" if state.healthy else "running, not healthy" if state.running else "not running"))
     if state.parts:
@@ -55,3 +77,19 @@ def status(config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) -> N
             ("part", "state", "pid", "restarts", "last exit", "log"),
             ((p.name, p.state, p.pid or "-", p.restarts, p.last_exit or "-", p.log_file) for p in state.parts),
         )
+    for tenant, facts in releases.items():
+        say(f"{tenant}: {facts['champion'] or 'nothing'} is live since {facts['since'] or '-'}: {facts['why']}")
+        if facts["canary"]:
+            said = (facts["watch"] or {}).get("reason", "not judged yet")
+            say(f"  canary: {facts['canary']} gets {facts['canary_share']:.0%} of new users ({said})")
+        if facts["holdback"]:
+            say(f"  held back for comparison: {facts['holdback']}")
+        for version, why in facts["barred"].items():
+            say(f"  barred: {version} ({why})")
+        if facts["paused"]:
+            say("  releases by the nightly run are paused; `ratchet resume` lets them go on")
+    for night in nights:
+        ended = night.outcome or ("interrupted or running; `ratchet run nightly` takes it up")
+        say(f"night {night.night_id}: {night.state}. {ended[:200]}")
+    for alert in failing:
+        say(f"alert not delivered: {alert.title} ({', '.join(f'{k}: {v}' for k, v in alert.failing.items())})")

@@ -1,0 +1,123 @@
+"""`ratchet quarantine` and `ratchet feedback`: what was kept out, and bringing feedback in from files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from flows.cli.output import DEFAULT_CONFIG, ConfigOption, JsonOption, TenantOption, as_json, load, say, table
+
+quarantine = typer.Typer(no_args_is_help=True, help="Look at what was kept out, and decide on it.")
+feedback = typer.Typer(no_args_is_help=True, help="Bring feedback in from files.")
+RowArgument = Annotated[str, typer.Argument(help="Id of a row, or the beginning of it.")]
+NoteOption = Annotated[str, typer.Option(help="Why.")]
+
+
+def _opened(config: Path) -> tuple[Any, Any, Any]:
+    from feedback.lake import Lake
+    from feedback.store import Store
+    from tasks.opened import database
+
+    settings = load(config)
+    return settings, Store(database(settings.places)), Lake(settings.places.lake_dir)
+
+
+@quarantine.command("list")
+def list_rows(
+    config: ConfigOption = DEFAULT_CONFIG,
+    tenant: TenantOption = None,
+    code: Annotated[str | None, typer.Option(help="Only rows kept out for this reason.")] = None,
+    last: Annotated[int, typer.Option(help="Only so many rows.")] = 50,
+    json: JsonOption = False,
+) -> None:
+    """Rows that wait for a decision, newest first."""
+    from feedback.quarantine import held_rows
+
+    _, store, lake = _opened(config)
+    rows = held_rows(store, lake, tenant=tenant, code=code)
+    if json:
+        as_json([row.model_dump(mode="json") for row in rows[:last]])
+        return
+    say(f"{len(rows)} rows in quarantine")
+    if rows:
+        shown = ((r.row_id[:12], r.tenant, r.step, r.code, r.detail[:80]) for r in rows[:last])
+        table(("row", "tenant", "step", "reason", "detail"), shown)
+
+
+@quarantine.command()
+def show(row: RowArgument, config: ConfigOption = DEFAULT_CONFIG) -> None:
+    """One row with everything that is known of it, as JSON."""
+    from feedback.quarantine import show as find
+
+    _, store, lake = _opened(config)
+    as_json(find(store, lake, row))
+
+
+@quarantine.command()
+def accept(
+    row: RowArgument,
+    config: ConfigOption = DEFAULT_CONFIG,
+    note: NoteOption = "",
+    correction: Annotated[str | None, typer.Option(help="The corrected value, as JSON.")] = None,
+    json: JsonOption = False,
+) -> None:
+    """Release a row: its events are taken in by the next ingest, as reviewed by a person."""
+    import json as json_module
+
+    from feedback.quarantine import accept as release
+    from flows.cli.run_commands import person
+    from infra.errors import UserError
+
+    try:
+        value = json_module.loads(correction) if correction else None
+    except ValueError as error:
+        raise UserError(f"--correction is not JSON: {error}") from None
+    _, store, lake = _opened(config)
+    done = release(store, lake, row, by=person(), note=note, correction=value)
+    if json:
+        as_json(done)
+    else:
+        say(f"row {done.row_id[:12]} is released; the next ingest takes it in")
+
+
+@quarantine.command()
+def drop(
+    row: RowArgument, config: ConfigOption = DEFAULT_CONFIG, note: NoteOption = "", json: JsonOption = False
+) -> None:
+    """Decide that a row stays out."""
+    from feedback.quarantine import drop as keep_out
+    from flows.cli.run_commands import person
+
+    _, store, lake = _opened(config)
+    done = keep_out(store, lake, row, by=person(), note=note)
+    if json:
+        as_json(done)
+    else:
+        say(f"row {done.row_id[:12]} stays out")
+
+
+@feedback.command("import")
+def import_file(
+    file: Annotated[Path, typer.Argument(help="JSONL or Parquet file of interactions and feedback.")],
+    config: ConfigOption = DEFAULT_CONFIG,
+    tenant: TenantOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would come in and what would not.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Bring a file's feedback into the store; the next ingest takes it in. Importing again changes nothing."""
+    from flows.config import tenant_of
+    from flows.file_import import import_feedback
+
+    settings, store, _ = _opened(config)
+    found = import_feedback(store, file, tenant=tenant_of(settings, tenant), dry_run=dry_run)
+    if json:
+        as_json(found)
+        return
+    say(
+        ("would bring in: " if dry_run else "brought in: ")
+        + ", ".join(f"{n} {what}" for what, n in found["counts"].items())
+    )
+    for reject in found["rejects"]:
+        say(f"{reject['place']}: {reject['detail']}")

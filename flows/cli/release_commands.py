@@ -1,0 +1,118 @@
+"""`ratchet rollback`, `ledger`, `resume`, `unbar`: the ledger by hand. No Prefect, no MLflow needed."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from flows.cli.output import DEFAULT_CONFIG, ConfigOption, JsonOption, TenantOption, as_json, load, note, say, table
+
+Reason = Annotated[str, typer.Option(help="Why; it stands in the ledger for ever.")]
+
+
+def rollback(
+    reason: Reason,
+    config: ConfigOption = DEFAULT_CONFIG,
+    tenant: TenantOption = None,
+    to: Annotated[str | None, typer.Option(help="Version to go back to; default: the last good one.")] = None,
+    json: JsonOption = False,
+) -> None:
+    """Take back what is under watch, else the champion. It is barred, and nights release nothing meanwhile."""
+    from deploy.controller import make_prover
+    from deploy.release import roll_back
+    from flows.cli.run_commands import person
+    from flows.config import tenant_of
+    from flows.process_jobs import controller_job
+    from infra.errors import Unavailable
+    from tasks.opened import database
+    from training.base_model import resolve_base
+
+    settings = load(config)
+    base = resolve_base(settings.base_model, settings.places.cache_dir)
+    prove = make_prover(controller_job(settings, base))
+    try:
+        prove(base.version)
+    except Unavailable as error:
+        # Going back must work when half the house is on fire; the gateway proves what it loads anyway.
+        note(f"warning: {error}; the target is not proved")
+        prove = lambda version: {"version": version, "proved": False}  # noqa: E731
+    entry = roll_back(
+        database(settings.places),
+        tenant_of(settings, tenant),
+        actor=person(),
+        reason=reason,
+        to=to,
+        pause_seconds=settings.canary.pause_seconds,
+        prove=prove,
+    )
+    if json:
+        as_json(entry)
+    else:
+        say(f"{entry.version} was taken back and is barred; {entry.previous} is live (ledger line {entry.seq})")
+
+
+def resume(
+    reason: Reason, config: ConfigOption = DEFAULT_CONFIG, tenant: TenantOption = None, json: JsonOption = False
+) -> None:
+    """Let nights release again after a rollback."""
+    from deploy.release import resume as go_on
+    from flows.cli.run_commands import person
+    from flows.config import tenant_of
+    from tasks.opened import database
+
+    settings = load(config)
+    entry = go_on(database(settings.places), tenant_of(settings, tenant), actor=person(), reason=reason)
+    if json:
+        as_json(entry)
+    else:
+        say(f"promotions go on (ledger line {entry.seq})")
+
+
+def unbar(
+    version: Annotated[str, typer.Argument(help="A barred version.")],
+    reason: Reason,
+    config: ConfigOption = DEFAULT_CONFIG,
+    tenant: TenantOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Allow a barred version to be released again."""
+    from deploy.release import lift_bar
+    from flows.cli.run_commands import person
+    from flows.config import tenant_of
+    from tasks.opened import database
+
+    settings = load(config)
+    engine = database(settings.places)
+    entry = lift_bar(engine, tenant_of(settings, tenant), version, actor=person(), reason=reason)
+    if json:
+        as_json(entry)
+    else:
+        say(f"{entry.version} may be released again (ledger line {entry.seq})")
+
+
+def ledger(
+    config: ConfigOption = DEFAULT_CONFIG,
+    tenant: TenantOption = None,
+    last: Annotated[int, typer.Option(help="Only so many lines.")] = 20,
+    json: JsonOption = False,
+) -> None:
+    """The history of releases: what replaced what, when, why, by whom."""
+    from deploy.ledger import history
+    from flows.config import tenant_of
+    from tasks.opened import database
+
+    settings = load(config)
+    lines = history(database(settings.places), tenant_of(settings, tenant))[-last:]
+    if json:
+        as_json([line.model_dump(mode="json") for line in lines])
+    elif not lines:
+        say("the ledger is empty: nothing was ever released")
+    else:
+        table(
+            ("line", "when (UTC)", "action", "version", "share", "by", "why"),
+            (
+                (e.seq, f"{e.at:%Y-%m-%d %H:%M:%S}", e.action, e.version, e.share or "-", e.actor, e.reason[:100])
+                for e in lines
+            ),
+        )

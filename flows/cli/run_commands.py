@@ -1,0 +1,149 @@
+"""`ratchet run nightly|ingest|watch|rollback`: a flow in this process, on the running stack's Prefect server."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from flows.cli.output import DEFAULT_CONFIG, ConfigOption, JsonOption, TenantOption, as_json, load, say
+
+if TYPE_CHECKING:
+    from flows.config import PipelineConfig
+
+app = typer.Typer(no_args_is_help=True, help="Run a flow now.")
+
+
+@app.command()
+def nightly(
+    config: ConfigOption = DEFAULT_CONFIG,
+    tenant: TenantOption = None,
+    recipe: Annotated[list[str] | None, typer.Option(help="Train this recipe; may be repeated.")] = None,
+    budget_minutes: Annotated[float | None, typer.Option(help="Minutes that training may take.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of training and evaluation.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Do not take up an interrupted night.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Train although nothing new came in.")] = False,
+    note: Annotated[str, typer.Option(help="Why; kept with the night's record.")] = "",
+    json: JsonOption = False,
+) -> None:
+    """Ingest, train challengers, evaluate, gate, release. Takes up a night that was interrupted."""
+    settings = _prepared(config)
+    from pydantic import ValidationError
+
+    from flows.request import NightRequest
+    from infra.errors import UserError
+
+    try:
+        request = NightRequest(
+            tenant=tenant,
+            recipes=tuple(recipe or ()),
+            budget_minutes=budget_minutes,
+            seed=seed,
+            dry_run=dry_run,
+            fresh=fresh,
+            force=force,
+            note=note,
+        )
+    except ValidationError as error:
+        raise UserError("; ".join(f"--{e['loc'][0]}: {e['msg']}".replace("_", "-") for e in error.errors())) from None
+    _check(settings, request)
+    from flows.nightly import nightly as flow
+
+    found = _run(lambda: flow(request=request, config=str(config)))
+    if json:
+        as_json(found)
+    elif dry_run:
+        say(f"would train {', '.join(found['recipes']) or 'nothing'} in about {found['minutes']} min")
+        say(f"new feedback events since the last ingest: {found['new_feedback_events']}")
+        for name, reason in found["left_out"].items():
+            say(f"not {name}: {reason}")
+    else:
+        say(f"night {found['night_id']}: {found['outcome']}")
+
+
+@app.command()
+def ingest(config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) -> None:
+    """Bring new feedback into the lake."""
+    _prepared(config)
+    from flows.ingest import ingest as flow
+
+    found = _run(lambda: flow(config=str(config)))
+    if json:
+        as_json(found)
+    else:
+        say(found["said"])
+
+
+@app.command()
+def watch(config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) -> None:
+    """Show in Prefect what is live and how its watch stands."""
+    _prepared(config)
+    from flows.watch import watch as flow
+
+    found = _run(lambda: flow(config=str(config)))
+    if json:
+        as_json(found)
+    else:
+        for tenant, facts in found["tenants"].items():
+            say(f"{tenant}: champion {facts['champion']}, canary {facts['canary'] or '-'}")
+
+
+@app.command()
+def rollback(
+    reason: Annotated[str, typer.Option(help="Why; it stands in the ledger for ever.")],
+    config: ConfigOption = DEFAULT_CONFIG,
+    tenant: TenantOption = None,
+    to: Annotated[str | None, typer.Option(help="Version to go back to.")] = None,
+    json: JsonOption = False,
+) -> None:
+    """Take the live version back, as a Prefect run. `ratchet rollback` does it without Prefect."""
+    _prepared(config)
+    from flows.request import RollbackRequest
+    from flows.rollback import rollback as flow
+
+    request = RollbackRequest(tenant=tenant, to=to, reason=reason, actor=person())
+    found = _run(lambda: flow(request=request, config=str(config)))
+    if json:
+        as_json(found)
+    else:
+        say(f"{found['version']} was taken back; {found['previous']} is live")
+
+
+def person() -> str:
+    """Who is at the keyboard."""
+    import getpass
+
+    return getpass.getuser()
+
+
+def _prepared(config: Path) -> PipelineConfig:
+    """Config checked, Prefect's environment set before Prefect is imported, its server asked."""
+    from flows.prefect_settings import prefect_environment, require_prefect
+
+    settings = load(config)
+    os.environ.update(prefect_environment(settings))
+    require_prefect(settings)
+    return settings
+
+
+def _check(settings: PipelineConfig, request: Any) -> None:
+    """What the flow would find out minutes later."""
+    from flows.config import tenant_of
+    from training.recipe import recipe_named
+
+    tenant_of(settings, request.tenant)
+    for name in request.recipes:
+        recipe_named(name, settings.training.recipes)
+
+
+def _run(flow: Callable[[], Any]) -> Any:
+    """Run with Prefect's own output on stderr, so that stdout holds facts only."""
+    import contextlib
+
+    with contextlib.redirect_stdout(sys.stderr):
+        return flow()

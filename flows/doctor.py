@@ -1,0 +1,143 @@
+"""What `ratchet doctor` looks at before anything is started: each check says what it found and what to do."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal
+
+from flows.config import PipelineConfig
+from infra import stack
+from infra.errors import RatchetError
+from infra.processes import port_taken
+from infra.settings import Config
+
+# What newer versions of these break is told in docs/; each pin is also in pyproject.toml.
+_PINNED = {"fastapi": (0, 151), "sqlalchemy": (2, 1), "pandas": (3, 1)}
+_NEEDED = ("torch", "transformers", "peft", "trl", "prefect", "mlflow", "great-expectations", "deltalake", "polars")
+
+
+class Finding(Config):
+    """One thing that was looked at."""
+
+    what: str
+    """What was looked at."""
+    state: Literal["ok", "warning", "problem"]
+    """problem: something will not work."""
+    found: str
+    """What was found."""
+    advice: str = ""
+    """What to do about it."""
+
+
+def examine(config: PipelineConfig) -> Iterator[Finding]:
+    """All checks, one after the other; none of them changes anything."""
+    yield _python()
+    yield from _packages()
+    yield _processor()
+    yield _disk(config.places.home_dir)
+    yield from _ports(config)
+    yield _base(config)
+    yield _gate(config)
+
+
+def _python() -> Finding:
+    found = platform.python_version()
+    good = sys.version_info[:2] == (3, 11)
+    return Finding(
+        what="Python",
+        state="ok" if good else "warning",
+        found=found,
+        advice="" if good else "Ratchet is tested with 3.11 only",
+    )
+
+
+def _packages() -> Iterator[Finding]:
+    for name in (*_NEEDED, *_PINNED):
+        try:
+            found = version(name)
+        except PackageNotFoundError:
+            yield Finding(
+                what=name, state="problem", found="not installed", advice="pip install -e . -c constraints.txt"
+            )
+            continue
+        below = _PINNED.get(name)
+        bad = below is not None and tuple(int(part) for part in found.split(".")[:2]) >= below
+        advice = (
+            f"install {name}<{'.'.join(map(str, below))}: newer ones break Prefect or evidently"
+            if bad and below
+            else ""
+        )
+        yield Finding(what=name, state="problem" if bad else "ok", found=found, advice=advice)
+
+
+def _processor() -> Finding:
+    flags = set()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        line = next((line for line in info.read_text().splitlines() if line.startswith(("flags", "Features"))), "")
+        flags = set(line.split())
+    fast = [name for name in ("amx_bf16", "avx512_bf16", "avx512f", "avx2", "bf16") if name in flags]
+    found = f"{os.cpu_count()} cores, {platform.machine()}, {', '.join(fast) or 'no wide vector instructions found'}"
+    advice = (
+        "" if {"amx_bf16", "avx512_bf16", "bf16"} & flags else "no bfloat16 instructions: training uses float32, slower"
+    )
+    return Finding(what="processor", state="ok" if not advice else "warning", found=found, advice=advice)
+
+
+def _disk(home: Path) -> Finding:
+    place = home
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free / 1e9
+    return Finding(
+        what="disk",
+        state="ok" if free > 10 else "warning" if free > 3 else "problem",
+        found=f"{free:.0f} GB free at {place}",
+        advice=""
+        if free > 10
+        else "a night keeps checkpoints, versions and logs: leave 10 GB free, or move places.home",
+    )
+
+
+def _ports(config: PipelineConfig) -> Iterator[Finding]:
+    running = {part.name for part in stack.status(config.places.run_dir).parts if part.pid is not None}
+    owners = {"prefect": "prefect_port", "mlflow": "mlflow_port", "engine": "engine_port", "gateway": "gateway_port"}
+    for owner, key in owners.items():
+        port = getattr(config.places, key)
+        if owner in running:
+            yield Finding(what=f"port {port}", state="ok", found=f"our own {owner}")
+        elif port_taken(config.places.host, port):
+            advice = f"stop that program, or set places.{key} to another port"
+            yield Finding(what=f"port {port}", state="problem", found=f"taken, {owner} wants it", advice=advice)
+        else:
+            yield Finding(what=f"port {port}", state="ok", found=f"free for {owner}")
+
+
+def _base(config: PipelineConfig) -> Finding:
+    from training.base_model import resolve_base
+
+    try:
+        base = resolve_base(config.base_model, config.places.cache_dir)
+    except RatchetError as error:
+        return Finding(what="base model", state="problem", found=str(error), advice="see base_model in the config")
+    return Finding(what="base model", state="ok", found=f"{base.version} from {base.source}: {base.path}")
+
+
+def _gate(config: PipelineConfig) -> Finding:
+    """What the gate can see, so that nobody waits years for a promotion."""
+    from evaluation.significance import margin_for_units
+
+    units = config.gate.min_units
+    seen = margin_for_units(units, variance=0.2, alpha=config.gate.alpha, power=config.gate.power)
+    return Finding(
+        what="gate",
+        state="ok" if seen < 0.2 else "warning",
+        found=f"with {units} conversations it sees gains from about {100 * seen:.0f} points (20% discordance)",
+        advice="" if seen < 0.2 else "collect more trusted labels, or accept more wrong promotions a year",
+    )

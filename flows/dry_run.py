@@ -1,0 +1,46 @@
+"""A dry run: what the night would do, and how long that would take. Nothing is written."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from feedback.lake import Lake
+from feedback.store import Store
+from flows.night import Night, nights_of
+from flows.night_steps import training_of
+from infra.errors import NotFound
+from tasks import notify, train
+from tasks.opened import database
+
+log = logging.getLogger(__name__)
+
+
+def say_plan(night: Night) -> dict[str, Any]:
+    """The plan on the data of the last night's snapshot, and how much feedback has come in since."""
+    from feedback.snapshot import load_snapshot
+
+    config, places = night.config, night.config.places
+    last = Lake(places.lake_dir).last()
+    waiting = Store(database(places)).ready_count(last.cursor if last else 0)
+    counts: dict[str, int] = {}
+    for earlier in reversed(nights_of(config, night.tenant)):
+        if earlier.steps.get("snapshot"):
+            try:
+                counts = load_snapshot(places.snapshots_dir / earlier.steps["snapshot"]).counts["train"]
+                break
+            except NotFound:
+                continue
+    base = train.find_base(config.base_model, places)
+    plan = train.plan(counts, training_of(night), base)
+    notify.show_plan(plan)
+    log.info("dry run: %s new feedback events, %s recipes, %.0f min", waiting, len(plan.recipes), plan.minutes)
+    return {
+        "dry_run": True,
+        "tenant": night.tenant,
+        "new_feedback_events": waiting,
+        "examples_of_last_snapshot": counts,
+        "recipes": [recipe.name for recipe in plan.recipes],
+        "minutes": round(plan.minutes, 1),
+        "left_out": {left.recipe: left.reason for left in plan.left_out},
+    }

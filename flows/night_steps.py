@@ -1,0 +1,137 @@
+"""The steps of a night that need its record: what to train and to measure, and when there is nothing to do."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from deploy.ledger import Standing
+from evaluation.gate import Verdict
+from evaluation.policy import GatePolicy
+from feedback.snapshot import Snapshot
+from flows.night import Night, nights_of
+from infra.artifact import key_of
+from infra.tracking import Tracker
+from tasks import approval, judge, train
+from tasks.train import Challenger
+from training.base_model import Base
+from training.plan import Plan, TrainingConfig
+from training.recipe import Recipe
+
+log = logging.getLogger(__name__)
+
+
+def night_key(night: Night) -> str:
+    """Key of the night's MLflow run."""
+    return f"night/{night.night_id}"
+
+
+def training_of(night: Night) -> TrainingConfig:
+    """The config's training section with what this night was asked for."""
+    request, training = night.request, night.config.training
+    changes: dict[str, Any] = {}
+    if request.recipes:
+        changes["methods"] = request.recipes
+    if request.budget_minutes is not None:
+        changes["budget_minutes"] = request.budget_minutes
+    if request.seed is not None:
+        changes["seed"] = request.seed
+    return TrainingConfig.model_validate({**training.model_dump(), **changes})
+
+
+def gate_of(night: Night) -> GatePolicy:
+    """The config's gate policy with this night's changes."""
+    return GatePolicy.model_validate({**night.config.gate.model_dump(), **night.request.gate.given()})
+
+
+def asked_of(night: Night, snapshot: str, base: Base) -> str:
+    """Fingerprint of what a night works on: the same again would give the same challengers and the same verdict."""
+    return key_of(
+        {
+            "snapshot": snapshot,
+            "base": base.digest,
+            "training": training_of(night).model_dump(mode="json"),
+            "evaluation": night.config.evaluation.model_dump(mode="json"),
+            "gate": gate_of(night).model_dump(mode="json"),
+        }
+    )
+
+
+def nothing_new(night: Night, snapshot: str, asked: str) -> str | None:
+    """Why there is nothing to do tonight, or None."""
+    if not snapshot:
+        return "nothing to learn from yet: no feedback of this tenant was ever accepted"
+    if night.request.force:
+        return None
+    for earlier in reversed(nights_of(night.config, night.tenant)):
+        if earlier.night_id != night.night_id and earlier.state == "done" and "verdict" in earlier.steps:
+            if earlier.steps.get("asked") == asked:
+                return f"nothing new since night {earlier.night_id}: the snapshot is still {snapshot}"
+            return None
+    return None
+
+
+def why_not_trained(plan: Plan, questions: int) -> str:
+    """Why a night with data trains nothing."""
+    if not questions:
+        return "nothing can be judged yet: the snapshot has no gate items (labels by trusted people) to examine with"
+    reasons = "; ".join(f"{left.recipe}: {left.reason}" for left in plan.left_out)
+    return f"no recipe can be trained tonight: {reasons}"
+
+
+def train_one(night: Night, recipe: Recipe, base: Base, snapshot: Snapshot, tracker: Tracker) -> Challenger:
+    """One recipe's challenger, trained once per night."""
+    return night.once(
+        f"train {recipe.name}",
+        Challenger,
+        lambda: train.train(
+            recipe,
+            base=base,
+            data=(snapshot.train, snapshot.validation),
+            config=training_of(night),
+            places=night.config.places,
+            tracker=tracker,
+            night_key=night_key(night),
+        ),
+    )
+
+
+def measure(
+    night: Night,
+    base: Base,
+    standing: Standing,
+    challengers: tuple[Challenger, ...],
+    snapshot: Snapshot,
+    tracker: Tracker,
+) -> Verdict:
+    """All versions on tonight's items, and the gate's word on them."""
+    training = training_of(night)
+    job = judge.evaluation_job(
+        night_id=night.night_id,
+        base=base,
+        standing=standing,
+        challengers=challengers,
+        items=night.folder / "items.jsonl",
+        examples=night.folder / "shown.jsonl",
+        train=snapshot.train,
+        config=night.config.evaluation,
+        places=night.config.places,
+        seed=training.seed,
+        dtype=night.config.serving.dtype,
+        threads=training.threads,
+    )
+    recipes = {c.stages[-1].version: c.recipe for c in challengers if c.stages}
+    scorecard = judge.evaluate(job, tracker=tracker, night_key=night_key(night), recipes=recipes)
+    return judge.judge(scorecard, gate_of(night))
+
+
+def approve(night: Night, verdict: Verdict) -> str:
+    """ "" when the release may go on, else a person's (or the clock's) no."""
+    if not verdict.needs_approval:
+        return ""
+    return approval.ask_approval(verdict, hours=night.config.schedule.approval_hours)
+
+
+def evidence(night: Night, snapshot: Snapshot, tracker: Tracker) -> dict[str, Any]:
+    """What the ledger's line of this night points to."""
+    return {"snapshot": snapshot.id, "mlflow_run": tracker.run_id(night_key(night)), "note": night.request.note}

@@ -1,0 +1,71 @@
+"""A night's own run on MLflow: opened, described, and closed. Curves and scorecards are written by the tasks."""
+
+from __future__ import annotations
+
+import logging
+
+from deploy.ledger import Entry
+from evaluation.gate import Verdict
+from feedback.ingest import IngestReport
+from feedback.snapshot import Snapshot
+from flows.night import Night
+from flows.night_steps import gate_of, night_key, training_of
+from infra.tracking import Tracker, send_leftovers
+
+log = logging.getLogger(__name__)
+
+
+def open_tracking(night: Night) -> Tracker:
+    """The night's tracker; what earlier nights could not send is sent first."""
+    url, pipeline = night.config.places.mlflow, night.config.pipeline
+    waiting = send_leftovers(night.config.places.nights_dir, url=url, experiment=pipeline)
+    if waiting:
+        log.warning("%s operations of earlier nights still wait for MLflow at %s", waiting, url)
+    return Tracker(url=url, experiment=pipeline, journal=night.folder / "tracking.jsonl")
+
+
+def log_night(tracker: Tracker, night: Night, report: IngestReport, snapshot: Snapshot) -> None:
+    """Open the night's run with what it was asked for and what it works on."""
+    key = night_key(night)
+    tags = {"ratchet.kind": "night", "ratchet.night": night.night_id, "ratchet.tenant": night.tenant}
+    tracker.run(key, name=night.night_id, tags={**tags, "ratchet.snapshot": snapshot.id})
+    tracker.params(
+        key,
+        {
+            "base_model": night.config.base_model,
+            "training": training_of(night).model_dump(mode="json", exclude={"recipes"}),
+            "gate": gate_of(night).model_dump(mode="json"),
+            "snapshot": snapshot.id,
+        },
+    )
+    for part in ("train", "validation", "rolling", "frozen"):
+        rows = snapshot.counts.get(part, {})
+        context = "training" if part == "train" else "evaluation" if part in ("rolling", "frozen") else part
+        name = f"{snapshot.id}-{part}"
+        tracker.dataset(key, name=name, digest=snapshot.digest, source=str(snapshot.path), context=context, rows=rows)
+    tracker.metrics(key, {f"intake.{shape}": float(count) for shape, count in report.shapes.items()})
+    if report.data_docs is not None and report.data_docs.exists():
+        tracker.artifact(key, report.data_docs, "data_docs")
+
+
+def log_verdict(tracker: Tracker, night: Night, verdict: Verdict, entry: Entry) -> None:
+    """Say on the runs what was decided, and close the night's."""
+    key = night_key(night)
+    tracker.tags(
+        key,
+        {
+            "ratchet.decision": verdict.decision,
+            "ratchet.winner": verdict.winner or "none",
+            "ratchet.ledger": f"{entry.seq}: {entry.action} {entry.version}",
+            "mlflow.note.content": "\n\n".join(verdict.reasons)[:4000],
+        },
+    )
+    for challenger in verdict.challengers:
+        run = f"{key}/{challenger.label}"
+        tracker.tags(run, {"ratchet.decision": challenger.decision})
+        if challenger.gain is not None:
+            tracker.metrics(run, {"gate.gain": challenger.gain, "gate.p_value": challenger.adjusted_p})
+    tracker.finish(key)
+    waiting = tracker.send(now=True)
+    if waiting:
+        log.warning("MLflow is down; %s operations are kept and sent by the next night", waiting)

@@ -1,0 +1,112 @@
+"""The night, top to bottom: ingest, snapshot, plan, train each recipe, evaluate, gate, release, notify.
+
+    ratchet run nightly                      on the running stack
+    flows.nightly.nightly                    the module entrypoint of the deployment
+
+Killed at any moment, the next run takes the same night up again (see flows/night.py): every step is remembered once it
+is finished, and safe to repeat when it was not.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from prefect import flow
+from prefect.runtime import flow_run
+
+from evaluation.gate import Verdict
+from evaluation.scorecard import read_scorecard
+from feedback.ingest import IngestReport
+from feedback.snapshot import load_snapshot
+from flows.dry_run import say_plan
+from flows.night import Night, open_night
+from flows.night_end import end_early, summary, tell_failure
+from flows.night_steps import (
+    approve,
+    asked_of,
+    evidence,
+    measure,
+    night_key,
+    nothing_new,
+    train_one,
+    training_of,
+    why_not_trained,
+)
+from flows.night_tracking import log_night, log_verdict, open_tracking
+from flows.opened import opened_config
+from flows.prefect_runs import close_dead_runs
+from flows.process_jobs import controller_job
+from flows.request import NightRequest
+from tasks import intake, notify, release, train
+from training.plan import Plan
+
+
+@flow(name="nightly", validate_parameters=True)
+def nightly(request: NightRequest = NightRequest(), config: str = "ratchet.yaml") -> dict[str, Any]:  # noqa: B008
+    """Retrain on what users said, and let the best challenger replace the live model only when it measurably wins.
+
+    Args:
+        request: what this night is asked for; left as it is, the config decides.
+        config: path of the pipeline's config file, on the machine that runs this.
+    """
+    with open_night(opened_config(Path(config)), request) as night:
+        if request.dry_run:
+            return say_plan(night)
+        close_dead_runs(night.file.flow_runs)
+        night.note_flow_run(str(flow_run.id))
+        try:
+            run_night(night)
+        except Exception as error:
+            tell_failure(night, error)
+            raise
+        return summary(night)
+
+
+def run_night(night: Night) -> None:
+    """All steps. Each is a line here; what it does stands in flows/night_steps.py and tasks/."""
+    config, places, tenant = night.config, night.config.places, night.tenant
+    base = train.find_base(config.base_model, places)
+    standing = release.find_champion(places, tenant, base.version)
+
+    report = night.once("ingest", IngestReport, lambda: intake.ingest(config.ingest, places))
+    notify.show_intake(report)
+    name = night.once("snapshot", str, lambda: intake.snapshot(config.snapshot, places, tenant))
+    asked = night.once("asked", str, lambda: asked_of(night, name, base))
+    nothing = nothing_new(night, name, asked)
+    if nothing is not None:
+        end_early(night, nothing)
+        return
+    snapshot = load_snapshot(places.snapshots_dir / name)
+    questions = intake.write_questions(snapshot, night.folder)
+    plan = night.once("plan", Plan, lambda: train.plan(snapshot.counts["train"], training_of(night), base))
+    notify.show_plan(plan)
+    if not plan.recipes or not questions:
+        end_early(night, why_not_trained(plan, questions))
+        return
+
+    tracker = open_tracking(night)
+    log_night(tracker, night, report, snapshot)
+    challengers = tuple(train_one(night, recipe, base, snapshot, tracker) for recipe in plan.recipes)
+    verdict = night.once("verdict", Verdict, lambda: measure(night, base, standing, challengers, snapshot, tracker))
+    scorecard = read_scorecard(places.evaluations_dir / night.night_id)
+    notify.show_scorecard(scorecard)
+
+    refusal = night.once("approval", str, lambda: approve(night, verdict))
+    entry = release.release(
+        verdict,
+        night_id=night.night_id,
+        tenant=tenant,
+        challengers=challengers,
+        refusal=refusal,
+        places=places,
+        policy=config.canary,
+        prover=controller_job(config, base),
+        evidence=evidence(night, snapshot, tracker),
+    )
+    release.count_uses(places, tenant, tuple(item.item_id for item in scorecard.gate.items), night.night_id)
+    notify.show_verdict(verdict, entry)
+    notify.show_links({"MLflow run": tracker.url_of(night_key(night))})
+    log_verdict(tracker, night, verdict, entry)
+    notify.send_if_nobody_does(places, config.alerts)
+    night.close("done", f"{verdict.decision}: {entry.action} {entry.version}. {entry.reason}")

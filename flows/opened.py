@@ -1,0 +1,15 @@
+"""What every flow does first: read the config, put the stack's secrets into the environment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from flows.config import PipelineConfig, load_config
+from flows.local_secrets import load_secrets
+
+
+def opened_config(path: Path) -> PipelineConfig:
+    """The pipeline's config; secrets of its local stack, if it has one, are in the environment afterwards."""
+    config = load_config(path)
+    load_secrets(config.places.run_dir)
+    return config

@@ -1,0 +1,63 @@
+"""The job files of the serving processes, made from the pipeline's config. Secrets are not in them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from deploy.serving import EngineJob, GatewayJob
+from flows.config import PipelineConfig
+
+if TYPE_CHECKING:
+    from deploy.controller import ControllerJob
+    from training.base_model import Base
+
+
+def engine_job(config: PipelineConfig, base: Base) -> EngineJob:
+    """For `python -m deploy.engines.embedded`."""
+    return EngineJob(
+        base_path=base.path,
+        base_name=base.version,
+        host=config.places.host,
+        port=config.places.engine_port,
+        serving=config.serving,
+    )
+
+
+def gateway_job(config: PipelineConfig, base: Base) -> GatewayJob:
+    """For `python -m deploy.gateway`."""
+    return GatewayJob(
+        pipeline=config.pipeline,
+        tenant=config.tenants[0],
+        database_url=config.places.database,
+        versions_dir=config.places.versions_dir,
+        base_name=base.version,
+        engine_url=engine_url(config),
+        host=config.places.host,
+        port=config.places.gateway_port,
+        serving=config.serving,
+    )
+
+
+def controller_job(config: PipelineConfig, base: Base) -> ControllerJob:
+    """For `python -m deploy.controller`, and for whoever else must prove a version in the engine."""
+    from deploy.controller import ControllerJob
+
+    return ControllerJob(
+        database_url=config.places.database,
+        versions_dir=config.places.versions_dir,
+        base_version=base.version,
+        tenants=config.tenants,
+        engine_url=engine_url(config),
+        engine=config.serving.engine,
+        engine_base_name=config.serving.base_model_name,
+        parity_tolerance=config.serving.parity_tolerance,
+        canary=config.canary,
+        alerts=config.alerts,
+        mlflow_url=config.places.mlflow,
+        mlflow_model=config.pipeline,
+    )
+
+
+def engine_url(config: PipelineConfig) -> str:
+    """Address of the engine: the one the config names, else the local one."""
+    return config.serving.engine_url or config.places.engine_url

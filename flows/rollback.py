@@ -1,0 +1,40 @@
+"""Take the live version back, from Prefect's form.
+
+ratchet rollback --reason "..."          does the same without Prefect
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from prefect import flow
+
+from flows.config import tenant_of
+from flows.opened import opened_config
+from flows.process_jobs import controller_job
+from flows.request import RollbackRequest
+from tasks import notify, release, train
+
+
+@flow(name="rollback")
+def rollback(request: RollbackRequest, config: str = "ratchet.yaml") -> dict[str, Any]:
+    """Make the previous version live again and bar the one that is.
+
+    Args:
+        request: what to take back, and why.
+        config: path of the pipeline's config file, on the machine that runs this.
+    """
+    settings = opened_config(Path(config))
+    base = train.find_base(settings.base_model, settings.places)
+    entry = release.take_back(
+        settings.places,
+        tenant_of(settings, request.tenant),
+        to=request.to,
+        actor=request.actor,
+        reason=request.reason,
+        pause_seconds=settings.canary.pause_seconds,
+        prover=controller_job(settings, base),
+    )
+    notify.send_if_nobody_does(settings.places, settings.alerts)
+    return entry.model_dump(mode="json")

@@ -1,0 +1,105 @@
+"""What people see of a night: Prefect artifacts, and alerts for what the ledger does not say."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from datetime import timedelta
+
+from prefect import task
+from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
+from prefect.cache_policies import NO_CACHE
+
+from deploy.controller import last_beats
+from deploy.ledger import Entry
+from evaluation.gate import Verdict
+from evaluation.scorecard import Scorecard
+from feedback.ingest import IngestReport
+from infra.alerts import Alert, AlertsConfig, deliver, enqueue
+from infra.database import begin_write, now
+from infra.settings import Places
+from tasks.opened import database
+from training.plan import Plan
+
+log = logging.getLogger(__name__)
+
+
+@task(name="alert", cache_policy=NO_CACHE)
+def alert(places: Places, config: AlertsConfig, what: Alert) -> None:
+    """Write an alert, and send it ourselves when no controller is alive to do it."""
+    engine = database(places)
+    with begin_write(engine) as connection:
+        enqueue(connection, what)
+    send_if_nobody_does(places, config)
+
+
+def send_if_nobody_does(places: Places, config: AlertsConfig) -> None:
+    """Deliver what is due unless a controller beat within the last half minute: it delivers all the time."""
+    engine = database(places)
+    if not any(at > now() - timedelta(seconds=30) for at, _ in last_beats(engine).values()):
+        deliver(engine, config)
+
+
+def show_intake(report: IngestReport) -> None:
+    """A table of what came in, by step and reason."""
+    rows = [
+        {"step": step, "what": reason, "events": count}
+        for step, counts in report.counts.items()
+        for reason, count in counts.items()
+    ]
+    create_table_artifact(
+        rows or [{"step": "ingest", "what": "nothing new", "events": 0}],
+        key="intake",
+        description="What came in, and what became of it.",
+    )
+
+
+def show_plan(plan: Plan) -> None:
+    """Which recipes run tonight, how long they take, and why others don't."""
+    lines = ["# Plan", "", f"About {plan.minutes:.0f} minutes of training.", "", "| recipe | minutes |", "|---|---|"]
+    lines += [f"| {estimate.recipe} | {estimate.minutes:.0f} |" for estimate in plan.estimates]
+    if plan.left_out:
+        lines += ["", "Not tonight:", ""] + [f"- {left.recipe}: {left.reason}" for left in plan.left_out]
+    create_markdown_artifact("\n".join(lines), key="plan", description="Tonight's recipes.")
+
+
+def show_scorecard(scorecard: Scorecard) -> None:
+    """A table with one row per version and one column per metric."""
+    means = {(e.version, e.metric): e for e in scorecard.estimates if e.part == "all"}
+    rows = []
+    for card in scorecard.versions:
+        row: dict[str, str] = {"version": card.label, "role": card.role, "name": card.version}
+        for metric in scorecard.metrics:
+            found = means.get((card.version, metric.name))
+            row[metric.name] = "-" if found is None else f"{found.mean:.3f} [{found.low:.3f}, {found.high:.3f}]"
+        rows.append(row)
+    create_table_artifact(rows, key="scorecard", description="All versions on the same items, with 95% intervals.")
+
+
+def show_verdict(verdict: Verdict, entry: Entry) -> None:
+    """The verdict in plain words, and what the ledger says of it."""
+    words = {"promote": "Promote", "reject": "Reject", "inconclusive": "Inconclusive: the champion stays"}
+    lines = [f"# {words[verdict.decision]}", ""]
+    lines += [f"- {reason}" for reason in verdict.reasons]
+    lines += ["", "| challenger | verdict | gain | 95% interval | p (adjusted) |", "|---|---|---|---|---|"]
+    for c in verdict.challengers:
+        gain = "-" if c.gain is None else f"{c.gain:+.3f}"
+        between = "-" if c.gain_low is None or c.gain_high is None else f"{c.gain_low:+.3f} to {c.gain_high:+.3f}"
+        lines.append(f"| {c.label} | {c.decision} | {gain} | {between} | {c.adjusted_p:.3g} |")
+    lines += ["", f"Ledger line {entry.seq}: **{entry.action}** {entry.version}. {entry.reason}"]
+    create_markdown_artifact("\n".join(lines), key="verdict", description="What the gate decided, and why.")
+
+
+def show_links(links: Mapping[str, str | None]) -> None:
+    """Where to look further."""
+    for name, url in links.items():
+        if url is not None:
+            key = "".join(letter if letter.isalnum() else "-" for letter in name.lower())
+            create_link_artifact(link=url, link_text=name, key=key, description=name)
+
+
+def show_standing(seen: Mapping[str, Mapping[str, object]]) -> None:
+    """A table of what is live for each tenant."""
+    columns = ("champion", "since", "why", "canary", "canary_share", "holdback", "paused")
+    rows = [{"tenant": tenant, **{name: str(facts[name]) for name in columns}} for tenant, facts in seen.items()]
+    create_table_artifact(rows, key="standing", description="What is live, since when, and why.")

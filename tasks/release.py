@@ -1,0 +1,151 @@
+"""From a verdict to the ledger: a canary opened, or the night held. Once per night, whatever is killed when."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from deploy.canary_policy import CanaryPolicy
+from deploy.controller import ControllerJob, make_prover
+from deploy.ledger import Entry, Standing, current
+from deploy.release import hold, open_release, roll_back, start
+from deploy.versions import publish_version
+from evaluation.gate import Verdict
+from feedback.gate_items import mark_used
+from infra.errors import RatchetError, Unavailable
+from infra.settings import Places
+from tasks.opened import database
+from tasks.train import Challenger
+
+log = logging.getLogger(__name__)
+
+
+@task(name="champion", cache_policy=NO_CACHE)
+def find_champion(places: Places, tenant: str, base_version: str) -> Standing:
+    """What is live. Where nothing ever was, the untouched base model becomes the first champion."""
+    engine = database(places)
+    start(engine, tenant, base_version, actor="night")
+    return current(engine, tenant)
+
+
+@task(name="release", cache_policy=NO_CACHE)
+def release(
+    verdict: Verdict,
+    *,
+    night_id: str,
+    tenant: str,
+    challengers: tuple[Challenger, ...],
+    refusal: str,
+    places: Places,
+    policy: CanaryPolicy,
+    prover: ControllerJob,
+    evidence: dict[str, Any],
+) -> Entry:
+    """Open the winner's canary, or write why the night is held. ``refusal`` is a person's (or a time-out's) no."""
+    if verdict.winner is None or refusal:
+        return _held(verdict, refusal, night_id, tenant, places, evidence)
+    _publish(verdict.winner, challengers, places)
+    _wait_for_engine(prover)
+    return open_release(
+        database(places),
+        tenant,
+        verdict.winner,
+        versions_dir=places.versions_dir,
+        policy=policy,
+        prove=make_prover(prover),
+        actor="night",
+        gate={**_gist(verdict), **evidence},
+        night_id=night_id,
+    )
+
+
+@task(name="retire used questions", cache_policy=NO_CACHE)
+def count_uses(places: Places, tenant: str, items: tuple[str, ...], night_id: str) -> None:
+    """Note that this night's verdict used these gate items. Noting it again changes nothing."""
+    mark_used(places.snapshots_dir, tenant, items, night_id)
+
+
+def _held(
+    verdict: Verdict, refusal: str, night_id: str, tenant: str, places: Places, evidence: dict[str, Any]
+) -> Entry:
+    about = verdict.winner or best_challenger(verdict) or verdict.champion
+    reason = refusal or f"{verdict.decision}: {' '.join(verdict.reasons)}"
+    regressed = any(c.harm_p_value is not None and c.harm_p_value < 0.05 for c in verdict.challengers)
+    severity: Any = "warning" if regressed or verdict.decision == "reject" else "info"
+    gist = {**_gist(verdict), **evidence}
+    return hold(
+        database(places), tenant, about, reason=reason[:4000], night_id=night_id, evidence=gist, severity=severity
+    )
+
+
+def best_challenger(verdict: Verdict) -> str | None:
+    """The challenger with the largest estimated gain, promoted or not."""
+    known = [c for c in verdict.challengers if c.gain is not None]
+    return max(known, key=lambda c: (c.gain or 0.0, c.version)).version if known else None
+
+
+def _gist(verdict: Verdict) -> dict[str, Any]:
+    """What the ledger keeps of a verdict; the whole of it stands in the night's record."""
+    winner = next((c for c in verdict.challengers if c.version == verdict.winner), None)
+    return {
+        "decision": verdict.decision,
+        "reason": verdict.reasons[0] if verdict.reasons else verdict.decision,
+        "primary": verdict.primary,
+        "alpha": verdict.alpha,
+        "scorecard": verdict.scorecard_digest,
+        "policy": verdict.policy_digest,
+        "gain": winner.gain if winner else None,
+    }
+
+
+def _publish(version: str, challengers: tuple[Challenger, ...], places: Places) -> None:
+    for challenger in challengers:
+        for stage in challenger.stages:
+            if stage.version == version:
+                publish_version(places.stages_dir / stage.key, places.versions_dir)
+                return
+    raise RatchetError(f"the verdict's winner {version} is no stage of this night; its record was changed by hand")
+
+
+def _wait_for_engine(job: ControllerJob, seconds: float = 120.0) -> None:
+    """An engine that is just being restarted must not cost the night its release."""
+    import httpx
+
+    deadline = time.monotonic() + seconds
+    while job.engine_url is not None and time.monotonic() < deadline:
+        try:
+            if httpx.get(f"{job.engine_url}/health", timeout=5.0, trust_env=False).is_success:
+                return
+        except httpx.HTTPError:
+            pass
+        time.sleep(1.0)
+    raise Unavailable(
+        f"the engine at {job.engine_url} does not answer; start it (`ratchet up`), the night then goes on"
+    )
+
+
+@task(name="roll back", cache_policy=NO_CACHE)
+def take_back(
+    places: Places,
+    tenant: str,
+    *,
+    to: str | None,
+    actor: str,
+    reason: str,
+    pause_seconds: float | None,
+    prover: ControllerJob,
+) -> Entry:
+    """One ledger line: another version is live, the bad one is barred. A target that fails its probe yields."""
+    return roll_back(
+        database(places),
+        tenant,
+        to=to,
+        actor=actor,
+        reason=reason,
+        pause_seconds=pause_seconds,
+        prove=make_prover(prover),
+    )
