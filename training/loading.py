@@ -52,6 +52,7 @@ def load_for_stage(job: StageJob, tuner: Tuner) -> tuple[Any, bool]:
         return _prepared(model, job, tuner), True
     if spec.starts_from == "previous":
         model = load_adapter(load_plain(job.base.path, job.dtype, tuner.quantised), previous.path / "adapter", True)
+        model = tuner.resume(model) if tuner.resume else model
         return _prepared(model, job, tuner), False
     merged = load_adapter(load_plain(job.base.path, job.dtype), previous.path / "adapter", False)
     if not is_peft(merged) or not hasattr(merged, "merge_and_unload"):

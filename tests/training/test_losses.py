@@ -86,7 +86,7 @@ def sigmoid(x: float) -> float:
 def test_dpo(bench: Bench, smoothing: float, tokens_per_pass: int) -> None:
     rows = [example(i, "preference", chosen=a, rejected=BAD + a) for i, a in enumerate(ANSWERS)]
     dpo = objective_named("dpo")
-    options = dpo.options(beta=0.3, label_smoothing=smoothing)
+    options = dpo.options.model_validate({"beta": 0.3, "label_smoothing": smoothing})
     reference = [(-20.0 - i, -40.0 + 2 * i) for i in range(len(rows))]
     losses = []
     for row, (ref_chosen, ref_rejected) in zip(rows, reference, strict=True):
@@ -103,7 +103,7 @@ def test_dpo(bench: Bench, smoothing: float, tokens_per_pass: int) -> None:
 def test_kto(bench: Bench, tokens_per_pass: int) -> None:
     rows = [example(i, "rated", completion=a, good=i != 1) for i, a in enumerate(ANSWERS)]
     kto = objective_named("kto")
-    options = kto.options(beta=0.2)
+    options = kto.options.model_validate({"beta": 0.2})
     own, mismatched = [], []
     for i, row in enumerate(rows):
         own.append(sum(bench.logps(*bench.ids(row, row["completion"]))))
@@ -119,6 +119,48 @@ def test_kto(bench: Bench, tokens_per_pass: int) -> None:
     items = with_reference(bench.items(kto, options, rows), reference)
     got = bench.ours(kto, options, items, tokens_per_pass, True)
     assert got == pytest.approx(sum(losses) / len(losses), rel=1e-5)
+
+
+def test_ipo(bench: Bench) -> None:
+    rows = [example(i, "preference", chosen=a, rejected=BAD + a) for i, a in enumerate(ANSWERS)]
+    ipo = objective_named("ipo")
+    options = ipo.options.model_validate({"beta": 0.25})
+    reference = [(-20.0 - i, -40.0 + 2 * i) for i in range(len(rows))]
+    losses = []
+    for row, (ref_chosen, ref_rejected) in zip(rows, reference, strict=True):
+        chosen, rejected = bench.logps(*bench.ids(row, row["chosen"])), bench.logps(*bench.ids(row, row["rejected"]))
+        h = (sum(chosen) - ref_chosen) / len(chosen) - (sum(rejected) - ref_rejected) / len(rejected)
+        losses.append((h - 2.0) ** 2)
+    items = with_reference(bench.items(ipo, options, rows), reference)
+    assert bench.ours(ipo, options, items, 70, True) == pytest.approx(sum(losses) / len(losses), rel=1e-5)
+
+
+def test_orpo(bench: Bench) -> None:
+    rows = [example(i, "preference", chosen=a, rejected=BAD + a) for i, a in enumerate(ANSWERS)]
+    orpo = objective_named("orpo")
+    options = orpo.options.model_validate({"weight": 0.5})
+    losses = []
+    for row in rows:
+        chosen, rejected = (
+            sum(logps) / len(logps)
+            for logps in (bench.logps(*bench.ids(row, row["chosen"])), bench.logps(*bench.ids(row, row["rejected"])))
+        )
+        odds = [math.exp(p) / (1 - math.exp(p)) for p in (chosen, rejected)]
+        losses.append(-chosen - 0.5 * math.log(sigmoid(math.log(odds[0] / odds[1]))))
+    got = bench.ours(orpo, options, bench.items(orpo, options, rows), 70, True)
+    assert got == pytest.approx(sum(losses) / len(losses), rel=1e-5)
+
+
+def test_pretraining_counts_every_token_but_a_stretchs_first(bench: Bench) -> None:
+    row = example(1, "document", messages=[], text="the customer cannot log in to the billing portal " * 5)
+    objective = objective_named("pretraining")
+    options = objective.options.model_validate({"chunk": 16})
+    tokenizer = bench.template.tokenizer
+    ids = [*tokenizer(row["text"])["input_ids"], tokenizer.eos_token_id]
+    stretches = [tuple(ids[i : i + 16]) for i in range(0, len(ids), 16)]
+    logps = [logp for stretch in stretches for logp in bench.logps(stretch, 1)]
+    got = bench.ours(objective, options, bench.items(objective, options, [row]), 40, True)
+    assert got == pytest.approx(-sum(logps) / len(logps), rel=1e-6)
 
 
 def test_a_sequence_is_blind_to_its_neighbours(bench: Bench) -> None:
@@ -138,7 +180,7 @@ def test_gradient_of_a_split_step_is_that_of_the_whole(bench: Bench) -> None:
     for tokens_per_pass in (60, 4096):
         bench.packed.zero_grad()
         batch = Collator(sft, tokens_per_pass=tokens_per_pass, pack=True, pad=0)(items)
-        step_losses(bench.packed, batch, sft, sft.options(), use=lambda loss: loss.backward())
+        step_losses(bench.packed, batch, sft, sft.options(), use=lambda loss: torch.autograd.backward(loss))
         gradients.append(bench.packed.model.layers[0].mlp.up_proj.weight.grad.clone())
     bench.packed.zero_grad()
     torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-4, atol=1e-7)

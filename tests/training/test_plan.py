@@ -91,8 +91,8 @@ def test_registries_hold_what_they_name() -> None:
 
 def test_choosing_and_planning_import_no_torch() -> None:
     code = (
-        "import sys, training.plan, training.job, training.launch, training.tuners, training.objectives as o\n"
-        "[o.objective_named(n) for n in o.OBJECTIVES]; [training.tuners.tuner_named(n) for n in training.tuners.TUNERS]\n"
+        "import sys, training.plan, training.job, training.launch, training.tuners as t, training.objectives as o\n"
+        "[o.objective_named(n) for n in o.OBJECTIVES]; [t.tuner_named(n) for n in t.TUNERS]\n"
         "bad = {'torch', 'transformers', 'peft', 'trl', 'pandas'} & set(sys.modules); assert not bad, bad"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -107,7 +107,8 @@ def test_killed_with_its_parent_and_resumed_to_the_same_bits(tmp_path: Path, tin
     slow = spec("dpo", epochs=16, evaluations=3)
     job = job_for(slow, tmp_path, tiny_base, checkpoint_seconds=0.0)
     code = (
-        "import sys; from pathlib import Path; from training.job import StageJob; from training.launch import launch_stage\n"
+        "import sys; from pathlib import Path\n"
+        "from training.job import StageJob; from training.launch import launch_stage\n"
         "launch_stage(StageJob.model_validate_json(Path(sys.argv[1]).read_bytes()))"
     )
     file = tmp_path / "job.json"

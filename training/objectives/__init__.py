@@ -26,6 +26,9 @@ OBJECTIVES: Mapping[str, str] = {
     "sft": "training.objectives.sft",
     "dpo": "training.objectives.dpo",
     "kto": "training.objectives.kto",
+    "ipo": "training.objectives.ipo",
+    "orpo": "training.objectives.orpo",
+    "pretraining": "training.objectives.pretraining",
 }
 """Name -> module that defines `OBJECTIVE`."""
 

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 TUNERS: Mapping[str, str] = {
     "full": "training.tuners.full",
     "lora": "training.tuners.lora",
+    "dora": "training.tuners.dora",
+    "lora_fa": "training.tuners.lora_fa",
+    "vera": "training.tuners.vera",
 }
 """Name -> module that defines `TUNER`."""
 
@@ -69,6 +72,8 @@ class Tuner:
     """Time per token, as a multiple of lora's."""
     cannot: Mapping[str, str] = field(default_factory=dict)
     """Objective -> why the two do not go together."""
+    resume: Callable[[Any], Any] | None = None
+    """Touch on a model whose adapter was loaded to be trained on (what else is frozen)."""
     optimizer: Callable[[torch.nn.Module, float, float], torch.optim.Optimizer] | None = None
     """(model, learning rate, weight decay) -> optimizer, where the method is one of the optimizer."""
 

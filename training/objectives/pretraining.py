@@ -1,0 +1,44 @@
+"""Continued pretraining: next-token cross-entropy on documents (Gururangan et al. 2020, arXiv:2004.10964)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from infra.settings import Config
+from training.objectives import Objective
+from training.objectives.sft import epochs, loss, mass
+
+if TYPE_CHECKING:
+    from feedback.examples import Example
+    from training.batching import Item, Template
+
+
+class PretrainingOptions(Config):
+    """Options of pretraining."""
+
+    chunk: int = Field(default=512, ge=16)
+    """Documents are cut into stretches of so many tokens."""
+
+
+def encode(example: Example, template: Template, options: PretrainingOptions) -> list[Item]:
+    """One item for each stretch of the document."""
+    from training.batching import Item
+
+    if not example.text:
+        return []
+    return [Item((tokens,), example.weight) for tokens in template.document(example.text, options.chunk)]
+
+
+OBJECTIVE = Objective(
+    name="pretraining",
+    summary="read documents: cross-entropy on every token (Gururangan et al. 2020)",
+    shapes=("document",),
+    options=PretrainingOptions,
+    encode=encode,
+    loss=loss,
+    mass=mass,
+    epochs=epochs,
+    cost=2.0,
+)

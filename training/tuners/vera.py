@@ -1,0 +1,55 @@
+"""VeRA (Kopiczko et al. 2024, arXiv:2310.11454): random matrices shared by all layers and frozen; two vectors move.
+
+W' = W + diag(b) B diag(d) A. For each linear layer r + outputs numbers are trained, a tenth of LoRA's or less. The
+shared matrices are drawn from `projection_seed` and saved too, so that loading never depends on a generator.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from infra.settings import Config
+from training.tuners import Shape, Tuner
+
+
+class VeraOptions(Config):
+    """Options of VeRA."""
+
+    rank: int = Field(default=256, ge=1, le=4096)
+    """Rank of the shared matrices (the paper's is 256 to 1024)."""
+    projection_seed: int = 0
+    """Seed they are drawn from."""
+
+
+def attach(model: Any, options: VeraOptions, base_name: str) -> Any:
+    """Wrap `model` with a fresh adapter called "default"."""
+    from peft import VeraConfig, get_peft_model
+
+    config = VeraConfig(
+        r=options.rank,
+        projection_prng_key=options.projection_seed,
+        save_projection=True,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+    )
+    return get_peft_model(model, config, autocast_adapter_dtype=False)
+
+
+def parameters(shape: Shape, options: VeraOptions) -> int:
+    """r + outputs for each linear layer."""
+    return sum(options.rank + outputs for _, outputs in shape.linears)
+
+
+TUNER = Tuner(
+    name="vera",
+    summary="shared frozen random matrices, two trained vectors a layer (Kopiczko et al. 2024)",
+    options=VeraOptions,
+    attach=attach,
+    parameters=parameters,
+    served="merged",
+    rate_against_full=100.0,
+    learning_rates=(2e-3, 1e-2),
+    cost=1.5,
+)
