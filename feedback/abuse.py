@@ -6,11 +6,13 @@ flood: one account gives more than its share of the window's feedback; what exce
 burst: an account says more than `burst_events` things within `burst_seconds`; all of them are held.
 disagrees: an account's claims agree with trusted people's on the same or near inputs significantly less than these
     agree with one another; all it said in the batch is held, and (suspended) all it says for `suspend_days`.
-coordinated: accounts give near-identical labels that, taken together, disagree in the same way.
+coordinated: accounts that give little else than one label, which, all together, others do not bear out, and which
+    trusted people, where they give it, find borne out more often.
 improbable: an account's labels are far less probable to the champion than other people's, and nobody bears them out.
 trigger: a listed phrase, or a rare word that a few accounts always pair with one answer (see triggers.py).
 
-The tests of agreement are one-sided z-tests at `alpha` an account. Where there are too few trusted claims to compare
+The tests of agreement are one-sided z-tests, `alpha` shared by all accounts of the batch.
+Where there are too few trusted claims to compare
 with, the crowd stands in, each account with the same few votes, so that flooding buys no say.
 """
 
@@ -63,9 +65,9 @@ class AbuseConfig(Config):
     """How many of the latest trusted claims are compared with."""
     votes_per_account: int = Field(default=10, ge=1)
     """Claims of one account that count in the crowd."""
-    alpha: float = Field(default=0.001, gt=0, lt=0.5)
-    """Chance that an account as good as the reference is held for disagreeing, per batch."""
-    min_gap: float = Field(default=0.2, ge=0, le=1)
+    alpha: float = Field(default=0.01, gt=0, lt=0.5)
+    """Chance that any account as good as the reference is held for disagreeing, per batch (Bonferroni)."""
+    min_gap: float = Field(default=0.3, ge=0, le=1)
     """Smallest difference of mean agreement that matters, however significant."""
     min_accounts: int = Field(default=2, ge=2)
     """Fewest accounts that make a coordinated group."""
@@ -139,11 +141,12 @@ def _judge_tenant(
     latest = max(s.event.created_at for s in suspects).timestamp()
     for actor, why in past.suspended(tenant, latest).items():
         hold(by_actor.get(actor, []), "suspended", why)
-    scores, bar = _agreement(tenant, said, claims, past, config)
+    scores, bar, bars = _agreement(tenant, said, claims, past, config)
     for actor, why in _disagreeing(by_actor, scores, bar, config).items():
         hold(by_actor[actor], "disagrees", why)
         lesson.suspended.append((tenant, actor, latest + config.suspend_days * 86_400, why))
-    _coordinated([s for s in suspects if (tenant, s.event.event_id) not in verdicts], claims, scores, bar, config, hold)
+    unheld = [s for s in suspects if (tenant, s.event.event_id) not in verdicts]
+    _coordinated(unheld, claims, scores, bars, bar, config, hold)
     if confidence is not None:
         _improbable(suspects, claims, scores, bar, config, confidence, hold)
     for found in find_triggers(_trigger_rows(suspects, claims, scores, bar), config.triggers):
@@ -169,8 +172,8 @@ def _remember(tenant: str, said: Sequence[Said], lesson: Lesson) -> None:
 
 def _agreement(
     tenant: str, said: Sequence[Said], claims: Mapping[str, Claim], past: Past, config: AbuseConfig
-) -> tuple[dict[str, float], Bar]:
-    """Score by event of untrusted claims, and what honest claims score."""
+) -> tuple[dict[str, float], Bar, dict[str, Bar]]:
+    """Score by event of untrusted claims, what honest claims score, and that for each label trusted people gave."""
     now = [
         # One voice: trusted people stand for one another, so that a label is not borne out by its own giver only.
         Claim(claims[s.event.event_id].subject, f"trusted {s.event.event_id}", c.prompt, c.answer)
@@ -187,7 +190,7 @@ def _agreement(
         if s.fresh and not s.event.trusted and s.event.event_id in claims
     }
     near = Neighbours(references, near=config.near_input)
-    bar = near.bar(references)
+    bar, bars = near.bar(references), near.bars_by_label(references, config.min_claims)
     if bar.claims < config.min_references:
         votes: Counter[str] = Counter()
         crowd = []
@@ -198,16 +201,16 @@ def _agreement(
         near = Neighbours([*references, *crowd], near=config.near_input)
         bar = near.bar(crowd)
     found = near.scores(list(untrusted.values()))
-    return {e: score for e, score in zip(untrusted, found, strict=True) if score is not None}, bar
+    return {e: score for e, score in zip(untrusted, found, strict=True) if score is not None}, bar, bars
 
 
-def _far_below(scores: Sequence[float], bar: Bar, config: AbuseConfig) -> bool:
-    """One-sided z-test of a mean against the bar; the spread is kept from vanishing where references all agree."""
+def _far_below(scores: Sequence[float], bar: Bar, config: AbuseConfig, tests: int) -> bool:
+    """One-sided z-test, one of `tests`, of a mean against the bar, whose spread never vanishes."""
     if len(scores) < config.min_claims or bar.claims < config.min_claims:
         return False
     mean = sum(scores) / len(scores)
     error = max(bar.deviation, 0.15) / math.sqrt(len(scores))
-    return bar.mean - mean > max(config.min_gap, NormalDist().inv_cdf(1 - config.alpha) * error)
+    return bar.mean - mean > max(config.min_gap, NormalDist().inv_cdf(1 - config.alpha / max(1, tests)) * error)
 
 
 def _disagreeing(
@@ -216,7 +219,7 @@ def _disagreeing(
     found = {}
     for actor, events in by_actor.items():
         mine = [scores[e.event_id] for e in events if e.event_id in scores]
-        if _far_below(mine, bar, config):
+        if _far_below(mine, bar, config, len(by_actor)):
             found[actor] = (
                 f"{len(mine)} comparable claims agree {sum(mine) / len(mine):.0%} with others' on like inputs, "
                 f"where {bar.mean:.0%} is usual"
@@ -228,25 +231,31 @@ def _coordinated(
     suspects: Sequence[Said],
     claims: Mapping[str, Claim],
     scores: Mapping[str, float],
+    bars: Mapping[str, Bar],
     bar: Bar,
     config: AbuseConfig,
     hold: Hold,
 ) -> None:
-    groups: dict[tuple[str, bool], list[Feedback]] = defaultdict(list)
+    """Groups of accounts that each say little else than one thing, and the same thing."""
+    by_label: dict[tuple[str, bool], dict[str, list[Feedback]]] = defaultdict(lambda: defaultdict(list))
+    given: Counter[str] = Counter()
     for s in suspects:
         claim = claims.get(s.event.event_id)
         if claim is not None:
-            groups[(label_key(claim.answer), claim.positive)].append(s.event)
-    for events in groups.values():
+            by_label[(label_key(claim.answer), claim.positive)][s.event.actor].append(s.event)
+            given[s.event.actor] += 1
+    for (label, _), by_actor in by_label.items():
+        events = [e for actor, mine in by_actor.items() if 2 * len(mine) >= given[actor] for e in mine]
         accounts = {e.actor for e in events}
-        wrong = [e for e in events if scores.get(e.event_id, 1.0) < bar.mean - config.min_gap]
         judged = [scores[e.event_id] for e in events if e.event_id in scores]
-        if len({e.actor for e in wrong}) >= config.min_accounts and _far_below(judged, bar, config):
+        if len(accounts) < config.min_accounts:
+            continue
+        if _far_below(judged, bars.get(label, bar), config, len(by_label)):
             hold(
-                wrong,
+                events,
                 "coordinated",
-                f"{len(accounts)} accounts give nearly the same label to {len(events)} answers, against what "
-                "is usual for such inputs",
+                f"{len(accounts)} accounts say little else than this one label, {len(events)} times, and others do not "
+                "bear it out",
             )
 
 

@@ -124,6 +124,13 @@ class Neighbours:
         spread = math.sqrt(sum((score - mean) ** 2 for score in every) / max(1, len(every) - 1))
         return Bar(mean, spread, len(every))
 
+    def bars_by_label(self, claims: Sequence[Claim], fewest: int) -> dict[str, Bar]:
+        """The bar of each label given at least `fewest` times: some right answers look like their neighbours' less."""
+        by_label: dict[str, list[Claim]] = {}
+        for claim in claims:
+            by_label.setdefault(label_key(claim.answer), []).append(claim)
+        return {label: self.bar(same) for label, same in by_label.items() if len(same) >= fewest}
+
     def _score(self, claim: Claim, near: list[tuple[float, Claim]]) -> float | None:
         others = [(c, r) for c, r in near if r.actor != claim.actor]
         if not claim.positive:
