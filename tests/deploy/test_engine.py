@@ -116,7 +116,7 @@ def test_stream_ends_on_the_version_it_began_with(engine: EngineClient, folder: 
 
     import json
 
-    pieces = []
+    pieces: list[str] = []
     thread = threading.Thread(target=unload)
     headers = {"Authorization": f"Bearer {ENGINE_KEY}"}
     with httpx.stream(

@@ -33,7 +33,7 @@ def test_openai_client_chats_streams_and_sends_feedback(serving: Stack) -> None:
     assert whole.usage is not None
     assert whole.usage.completion_tokens == 10
     assert whole.choices[0].finish_reason == "length"
-    facts = whole.model_extra["ratchet"]  # type: ignore[index]
+    facts = whole.model_extra["ratchet"]
     assert facts == {"interaction_id": whole.id, "version": whole.model}
 
     pieces = list(
