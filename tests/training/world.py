@@ -60,7 +60,6 @@ def job_for(
         stages_dir=tmp_path / "stages",
         cache=tmp_path / "cache",
         previous=previous,
-        dtype="float32",
         threads=1,
-        **kwargs,
+        **{"dtype": "float32", **kwargs},
     )
