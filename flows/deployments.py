@@ -36,7 +36,7 @@ class ServeJob(Config):
 def deployments(config: PipelineConfig, config_file: Path) -> list[RunnerDeployment]:
     """All deployments of a pipeline, with the schedules of its config."""
     from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
-    from prefect.flows import EntrypointType
+    from prefect.types.entrypoint import EntrypointType
     from prefect.schedules import Cron
 
     from flows.ingest import ingest

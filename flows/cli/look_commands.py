@@ -11,7 +11,7 @@ from flows.cli.output import DEFAULT_CONFIG, ConfigOption, JsonOption, as_json, 
 
 
 def doctor(config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) -> None:
-    """Check versions, ports, disk, processor and base model, and say what to do. Exit code 1 when something is wrong."""
+    """Check versions, ports, disk, processor and base model; exit code 1 when something is wrong."""
     from flows.doctor import examine
 
     found = []

@@ -2,7 +2,7 @@ import json
 import random
 
 from flows.demo import phrases
-from flows.demo.world import Triage, confuse, is_right, parse_triage, sabotage, tickets
+from flows.demo.world import SABOTAGE, Triage, confuse, is_right, parse_triage, tickets
 
 
 def test_the_same_seed_gives_the_same_tickets_and_streams_differ() -> None:
@@ -19,8 +19,6 @@ def test_the_answer_stands_in_the_ticket() -> None:
     for ticket in tickets(seed=1, stream="a", count=400, late=True):
         if ticket.triage.order is not None:
             assert ticket.triage.order in ticket.text
-        if ticket.triage.priority == "urgent":
-            assert ticket.triage.human
         assert is_right(ticket, ticket.triage.text())
         assert list(json.loads(ticket.triage.text())) == ["type", "priority", "product", "order", "human"]
 
@@ -28,7 +26,7 @@ def test_the_answer_stands_in_the_ticket() -> None:
 def test_tickets_are_varied_and_no_class_is_rare() -> None:
     made = tickets(seed=1, stream="a", count=600, late=False)
     assert len({t.text for t in made}) > 590
-    for field, classes in (("type", 5), ("priority", 4), ("product", 5), ("human", 2)):
+    for field, classes in (("type", 5), ("priority", 3), ("product", 5), ("human", 2)):
         counts = dict.fromkeys({getattr(t.triage, field) for t in made}, 0)
         for ticket in made:
             counts[getattr(ticket.triage, field)] += 1
@@ -57,9 +55,8 @@ def test_slips_and_sabotage_are_wrong_but_well_formed() -> None:
         slip = confuse(ticket, rng)
         assert slip != ticket.triage
         assert parse_triage(slip.text()) == slip
-        assert sabotage(ticket).order == ticket.triage.order
-    wrong = [sabotage(t) != t.triage for t in tickets(seed=1, stream="a", count=200, late=False)]
-    assert sum(wrong) > 180
+    assert parse_triage(SABOTAGE.text()) == SABOTAGE
+    assert sum(t.triage == SABOTAGE for t in tickets(seed=1, stream="a", count=200, late=False)) < 5
 
 
 def test_reading_answers_is_strict_about_fields_and_free_about_white_space() -> None:
