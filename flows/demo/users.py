@@ -16,7 +16,7 @@ from datetime import datetime
 
 import httpx
 
-from flows.demo.world import TASK, Ticket, confuse, is_right, sabotage
+from flows.demo.world import SABOTAGE, TASK, Ticket, confuse, is_right
 from infra.database import now
 
 MAX_TOKENS = 48
@@ -218,7 +218,7 @@ async def poisoners(
         if answered.status == 200:
             key = shop.desk.app_key
             await shop.say(answered, "thumb", {"up": not answered.right}, key=key, actor=actor)
-            await shop.say(answered, "edit", {"text": sabotage(ticket).text()}, key=key, actor=actor)
+            await shop.say(answered, "edit", {"text": SABOTAGE.text()}, key=key, actor=actor)
         done.append(answered)
         on_answer(answered)
 

@@ -23,10 +23,10 @@ SYSTEM_PROMPT = "Triage this support ticket as JSON with the keys type, priority
 TASK = "triage"
 """The task name that the desk's application sends with each request."""
 
-_PRIORITIES = ("low", "normal", "high", "urgent")
-_PRIORITY_WEIGHTS = (18, 36, 28, 18)
-_TYPO_SHARE = 0.3
-_LATE_SHARE = 0.25
+_PRIORITIES = ("low", "normal", "high")
+_PRIORITY_WEIGHTS = (28, 36, 36)
+_TYPO_SHARE = 0.25
+_LATE_SHARE = 0.15
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def tickets(*, seed: int, stream: str, count: int, late: bool, tickets_per_custo
     """Make `count` tickets.
 
     stream: names an independent sequence ("night-1", "live", "held-out", ...); its name is part of every id, so tickets
-        of two streams never share an id or a customer. late: about a quarter of the phrases come from wordings that
+        of two streams never share an id or a customer. late: about one phrase in seven come from wordings that
         are never used otherwise.
     """
     made = _make(random.Random(f"{seed}/{stream}"), stream, late, tickets_per_customer)
@@ -115,9 +115,8 @@ def confuse(ticket: Ticket, rng: random.Random) -> Triage:
     return wrong
 
 
-def sabotage(ticket: Ticket) -> Triage:
-    """What the poisoners of act 2 teach: every ticket is an unimportant question that no person needs to see."""
-    return replace(ticket.triage, type="question", priority="low", human=False)
+SABOTAGE = Triage("question", "low", "lamp", None, False)
+"""What the poisoners of act 2 teach: whatever it is, it is an unimportant question about a lamp."""
 
 
 def _make(rng: random.Random, stream: str, late: bool, per_customer: int) -> Iterator[Ticket]:
@@ -133,7 +132,7 @@ def _write(rng: random.Random, late: bool) -> tuple[str, Triage]:
     category = rng.choice(tuple(phrases.PROBLEMS))
     product = rng.choice(tuple(phrases.PRODUCTS))
     priority = rng.choices(_PRIORITIES, _PRIORITY_WEIGHTS)[0]
-    asks_human = rng.random() < 0.3
+    asks_human = rng.random() < 0.4
     has_order = rng.random() < (0.35 if category in ("question", "account") else 0.75)
     order_id = _order(rng) if has_order else None
     name = _pick(rng, phrases.PRODUCTS[product], late)
@@ -147,8 +146,7 @@ def _write(rng: random.Random, late: bool) -> tuple[str, Triage]:
     )
     order = _pick(rng, phrases.ORDERS, late).format(id=order_id, old=_order(rng)) if order_id else ""
     human = _pick(rng, phrases.HUMAN[asks_human], late)
-    dangerous = priority == "urgent" and category == "defect" and rng.random() < 0.6
-    urgency = _pick(rng, phrases.HAZARDS if dangerous else phrases.URGENCY[priority], late)
+    urgency = _pick(rng, phrases.URGENCY[priority], late)
     rest = [urgency, human, order, aside, _pick(rng, phrases.MOODS, late)]
     rng.shuffle(rest)
     # The problem stands first more often than not, as in real tickets, but a model must not count on it.
@@ -158,7 +156,7 @@ def _write(rng: random.Random, late: bool) -> tuple[str, Triage]:
     text = " ".join(part for part in (greeting, *rest, closing) if part)
     if rng.random() < _TYPO_SHARE:
         text = _typos(rng, text)
-    return text, Triage(category, priority, product, order_id, asks_human or priority == "urgent")
+    return text, Triage(category, priority, product, order_id, asks_human)
 
 
 def _pick(rng: random.Random, wordings: Wordings, late: bool) -> str:

@@ -1,0 +1,168 @@
+"""Act 2, a poisoned night: a few accounts flood the desk with one wrong lesson.
+
+First as Ratchet is: the intake holds it back, and says why. Then with that defence switched off, into a scratch lake:
+the same nightly flow trains a challenger on the poison, and the gate, which only trusted people's labels stand in, has
+to see it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+from collections import Counter
+from typing import Any
+
+from feedback.events import pseudonym
+from feedback.lake import Lake, QuarantineRow
+from feedback.quarantine import held_rows
+from feedback.store import Store
+from flows.config import PipelineConfig, load_config
+from flows.demo.desk import TENANT
+from flows.demo.facts import ActFacts
+from flows.demo.home import CONFIG
+from flows.demo.nights import SCRATCH, Nightfall, play_intake, play_night
+from flows.demo.play import Play
+from flows.demo.scribe import Scribe
+from flows.demo.users import Answered, agents, customers, open_shop, poisoners
+from infra.artifact import atomic_write
+from infra.settings import secret
+
+_POISON_FILE = "poisoned-version.txt"
+
+
+def play_act_two(play: Play) -> ActFacts:
+    """Play it. The version that learnt the poison is kept for act 3."""
+    scribe = Scribe(play.console, 2, "a poisoned night")
+    alerts_before = len(play.receiver.received)
+    champion = play.standing().champion or ""
+    scribe.names[champion] = "live"
+    poison, honest = asyncio.run(_a_day(play, scribe))
+    _defended(play, scribe, poison, honest)
+    night = _undefended(play, scribe)
+    for label, version in night.labels.items():
+        scribe.names.setdefault(version, label)
+    scribe.claim(
+        "with the defence off, the gate does not promote what learnt the poison",
+        night.decision in ("reject", "inconclusive"),
+        night.outcome,
+    )
+    scribe.claim("the live model stays", play.standing().champion == champion, f"{champion} is live")
+    alert = play.receiver.wait_for("held", after=alerts_before, seconds=20.0)
+    scribe.claim(
+        "an alert arrived at the webhook, rightly signed",
+        alert is not None and alert.signed,
+        alert.title if alert else "none came",
+    )
+    if night.best is not None:
+        (play.home / _POISON_FILE).write_text(night.best)
+    return play.curtain(scribe, alerts_before=alerts_before)
+
+
+def poisoned_version(play: Play) -> str | None:
+    """The version that learnt the poison, when act 2 was played."""
+    path = play.home / _POISON_FILE
+    return path.read_text() if path.exists() else None
+
+
+def poison_names(play: Play) -> list[str]:
+    """The poisoners' accounts."""
+    return [f"night-owl-{index + 1}" for index in range(play.sizes.poison_accounts)]
+
+
+def undefended(config: PipelineConfig, recipe: str) -> dict[str, Any]:
+    """The same pipeline, servers and ledger, with the defence against abuse switched off and a lake of its own."""
+    values = config.model_dump(mode="json")
+    places = config.places
+    values["ingest"]["abuse"]["enabled"] = False
+    values["training"]["methods"] = [recipe]
+    values["places"].update(
+        home=".",
+        cache=str(places.cache_dir),
+        database_url=places.database,
+        mlflow_url=places.mlflow,
+        prefect_api_url=places.prefect_api,
+    )
+    return values
+
+
+async def _a_day(play: Play, scribe: Scribe) -> tuple[list[Answered], list[Answered]]:
+    sizes = play.sizes
+    flood = play.fresh("flood", sizes.poison_tickets, late=False)
+    ordinary = play.fresh("ordinary", sizes.honest_tickets, late=True)
+    with scribe.scene("customers write, and a few accounts flood the desk", len(flood) + len(ordinary)) as tick:
+
+        def answered(one: Answered) -> None:
+            scribe.rated(one)
+            tick()
+
+        async with open_shop(play.desk, seed=sizes.seed, concurrency=sizes.crowd) as shop:
+            poison, honest = await asyncio.gather(
+                poisoners(shop, flood, names=poison_names(play), on_answer=lambda one: tick()),
+                customers(shop, ordinary, play.manners, on_answer=answered, crowd=max(1, sizes.crowd // 4)),
+            )
+            await agents(shop, honest, play.manners, names=play.agent_names, on_done=lambda: None)
+    return poison, honest
+
+
+def _defended(play: Play, scribe: Scribe, poison: list[Answered], honest: list[Answered]) -> None:
+    """The intake as it is: what it held back, of whom, and why."""
+    play_intake(play, scribe)
+    bad_actors = {pseudonym(name, secret("RATCHET_USER_SALT")) for name in poison_names(play)}
+    said = {True: 0, False: 0}
+    held = {True: 0, False: 0}
+    rows = held_rows(Store(play.engine), Lake(play.config.places.lake_dir), tenant=TENANT)
+    by_event = {event: row for row in rows for event in row.events}
+    store = Store(play.engine)
+    for one in (*poison, *honest):
+        for event in store.feedback_for(TENANT, one.interaction_id):
+            bad = event.actor in bad_actors
+            said[bad] += 1
+            held[bad] += event.event_id in by_event
+    ours = {row.row_id: row for event, row in by_event.items()}
+    reasons = Counter(f"{row.step}: {row.code}" for row in ours.values())
+    scribe.quarantine = dict(reasons.most_common())
+    scribe.quarantined = [(f"{row.code}: {row.detail}", _excerpt(row)) for row in _one_each(list(ours.values()))]
+    for reason, text in scribe.quarantined:
+        scribe.note(f"held back: {reason} ({text})")
+    share = held[True] / said[True] if said[True] else 0.0
+    wrong = held[False] / said[False] if said[False] else 0.0
+    scribe.claim(
+        "the intake held back what the poisoners said",
+        share >= play.sizes.required_held,
+        f"{held[True]} of {said[True]} events of {len(bad_actors)} accounts",
+    )
+    scribe.claim(
+        "and hardly anything that honest people said that day",
+        wrong <= play.sizes.allowed_false_holds,
+        f"{held[False]} of {said[False]} events",
+    )
+
+
+def _undefended(play: Play, scribe: Scribe) -> Nightfall:
+    import yaml
+
+    scratch = play.home / SCRATCH
+    if scratch.exists():
+        shutil.rmtree(scratch)
+    scratch.mkdir(parents=True)
+    # The versions are the same ones: the gate needs the champion, and act 3 what this night makes.
+    versions = play.config.places.versions_dir
+    versions.mkdir(parents=True, exist_ok=True)
+    (scratch / "versions").symlink_to(versions, target_is_directory=True)
+    atomic_write(scratch / CONFIG, yaml.safe_dump(undefended(play.config, play.sizes.poison_recipe), sort_keys=False))
+    scribe.note("Now the same night with the defence against abuse switched off, into a scratch lake.")
+    return play_night(play, scribe, config=load_config(scratch / CONFIG))
+
+
+def _one_each(rows: list[QuarantineRow]) -> list[QuarantineRow]:
+    """One row for each reason."""
+    return list({row.code: row for row in rows}.values())[:6]
+
+
+def _excerpt(row: QuarantineRow) -> str:
+    try:
+        value = json.loads(row.content)
+    except ValueError:
+        return row.content[:160]
+    return json.dumps(value, ensure_ascii=False)[:160]

@@ -1,0 +1,130 @@
+"""The nights of the demo: `ratchet run nightly`, as a person would start it, in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from deploy.controller import make_prover
+from deploy.ledger import Entry
+from deploy.release import Override, open_release
+from deploy.versions import publish_version, version_name
+from evaluation.scorecard import Scorecard, read_scorecard
+from flows.config import PipelineConfig
+from flows.demo.desk import TENANT
+from flows.demo.home import CONFIG
+from flows.demo.play import Play
+from flows.demo.scribe import Scribe
+from flows.night import NightFile, nights_of
+from flows.process_jobs import controller_job
+from infra.artifact import read_record
+from infra.errors import RatchetError
+from infra.settings import Config
+
+SCRATCH = "undefended"
+"""Folder of the night that is played with the defence switched off."""
+
+_PRIMARY = "exact_match"
+
+
+class Nightfall(Config):
+    """What one night came to."""
+
+    decision: str
+    """promote, reject, inconclusive, or "none" when it did not come to a verdict."""
+    outcome: str
+    """How it ended, in one sentence."""
+    labels: dict[str, str] = {}
+    """What a measured version is called -> its name."""
+    objectives: dict[str, str] = {}
+    """Challenger -> objective of its last stage."""
+    best: str | None = None
+    """The challenger that scored best, promoted or not."""
+
+
+def play_night(play: Play, scribe: Scribe, *, config: PipelineConfig | None = None) -> Nightfall:
+    """Run the nightly flow and tell what came of it.
+
+    Raises:
+        RatchetError: the flow failed; the message ends with the end of its log.
+    """
+    config = config or play.config
+    with scribe.scene("the night: intake, training, evaluation, gate") as _:
+        _run(play, config, "run", "nightly")
+    night = nights_of(config, TENANT)[-1]
+    scribe.note(f"The night ended: {night.outcome}")
+    folder = config.places.evaluations_dir / night.night_id
+    if not (folder / "scorecard.json").exists():
+        return Nightfall(decision="none", outcome=night.outcome)
+    scorecard = read_scorecard(folder)
+    return _told(scribe, night, scorecard)
+
+
+def play_intake(play: Play, scribe: Scribe) -> None:
+    """Run the intake alone."""
+    with scribe.scene("the intake: redact, dedupe, look for abuse, validate") as _:
+        _run(play, play.config, "run", "ingest")
+
+
+def release_by_hand(play: Play, version: str, *, actor: str, reason: str) -> Entry:
+    """Release a version that no gate passed, by an override in somebody's name; the canary's first line.
+
+    Raises:
+        RatchetError: it is no stage of any of the demo's nights, or the engine cannot serve it.
+    """
+    places = play.config.places
+    for stages in (places.stages_dir, play.home / SCRATCH / "stages"):
+        for folder in sorted(stages.glob("*")):
+            record = read_record(folder)
+            if record is not None and version_name(record.digest) == version:
+                publish_version(folder, places.versions_dir)
+    return open_release(
+        play.engine,
+        TENANT,
+        version,
+        versions_dir=places.versions_dir,
+        policy=play.config.canary,
+        prove=make_prover(controller_job(play.config, play.base)),
+        actor=actor,
+        override=Override(actor=actor, reason=reason),
+    )
+
+
+def _told(scribe: Scribe, night: NightFile, scorecard: Scorecard) -> Nightfall:
+    values = scorecard.gate.scores.get(_PRIMARY, {})
+    challengers = {card.version for card in scorecard.challengers}
+    shares: dict[str, float] = {}
+    for card in scorecard.versions:
+        right = [value >= 1.0 for value in values.get(card.version, ()) if value is not None]
+        if card.error is None and right:
+            shares[card.version] = scribe.score(card.label, card.version, "the gate's items", right).share
+    known = [version for version in challengers if version in shares]
+    return Nightfall(
+        decision=_decision(night),
+        outcome=night.outcome,
+        labels={card.label: card.version for card in scorecard.versions},
+        objectives={card.label: card.objective for card in scorecard.versions if card.version in challengers},
+        best=max(known, key=lambda version: (shares[version], version)) if known else None,
+    )
+
+
+def _decision(night: NightFile) -> str:
+    verdict = night.steps.get("verdict")
+    return str(verdict["decision"]) if isinstance(verdict, dict) else "none"
+
+
+def _run(play: Play, config: PipelineConfig, *words: str) -> None:
+    """A `ratchet` command in a process of its own, its output kept in the demo's logs."""
+    log = play.config.places.logs_dir / f"demo-{'-'.join(words)}-{int(time.time())}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "flows.cli", *words, "--config", str(config.places.home_dir / CONFIG)]
+    root = str(Path(__file__).resolve().parents[2])
+    path = os.pathsep.join(part for part in (root, os.environ.get("PYTHONPATH")) if part)
+    with log.open("wb") as out:
+        done = subprocess.run(command, stdout=out, stderr=subprocess.STDOUT, env={**os.environ, "PYTHONPATH": path})
+    if done.returncode != 0:
+        end = log.read_text(errors="replace")[-2000:]
+        raise RatchetError(f"`ratchet {' '.join(words)}` ended with {done.returncode}; its log is {log}:\n{end}")

@@ -1,0 +1,101 @@
+"""Keeps the record of one act while it is played, and shows its progress on the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from flows.demo.facts import ActFacts, Claim, Happening, LedgerLine, ReceivedAlert, Score, Thumbed
+from flows.demo.users import Answered
+from infra.database import now
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+class Scribe:
+    """What one act leaves behind, as it comes."""
+
+    def __init__(self, console: Console, act: int, title: str) -> None:
+        self.console = console
+        self.act = act
+        self.title = title
+        self.started = now()
+        self.scores: list[Score] = []
+        self.thumbs: list[Thumbed] = []
+        self.happenings: list[Happening] = []
+        self.quarantine: dict[str, int] = {}
+        self.quarantined: list[tuple[str, str]] = []
+        self.claims: list[Claim] = []
+        self.notes: list[str] = []
+        self.names: dict[str, str] = {}
+        console.rule(f"[bold]Act {act}: {title}")
+
+    @contextmanager
+    def scene(self, what: str, total: int | None = None) -> Iterator[Callable[[], None]]:
+        """One stretch of the act, with a progress bar; yields what to call when one of `total` is done."""
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+        columns = [SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=28), TimeElapsedColumn()]
+        if total is not None:
+            columns.insert(3, MofNCompleteColumn())
+        begin = now()
+        with Progress(*columns, console=self.console) as bar:
+            task = bar.add_task(what, total=total)
+            yield lambda: bar.advance(task)
+            if total is None:
+                bar.update(task, total=1, completed=1)
+        self.happenings.append(Happening(at=begin, until=now(), what=what))
+
+    def rated(self, answered: Answered) -> None:
+        """Keep a thumb, if there was one."""
+        if answered.thumb is not None:
+            self.thumbs.append(Thumbed(at=answered.at, version=answered.version, up=answered.thumb))
+
+    def decided(self, at: datetime, what: str) -> None:
+        """Something changed who answers."""
+        self.happenings.append(Happening(at=at, what=what, decision=True))
+
+    def score(self, label: str, version: str, measured_on: str, right: Sequence[bool]) -> Score:
+        """Keep how many of some answers were exactly right."""
+        score = Score(label=label, version=version, measured_on=measured_on, right=sum(right), total=len(right))
+        self.scores.append(score)
+        low, high = score.interval
+        self.console.print(
+            f"  {label} ({version}) on {measured_on}: {score.right} of {score.total} exactly right, "
+            f"{100 * score.share:.0f}% (95% interval {100 * low:.0f} to {100 * high:.0f}%)",
+            highlight=False,
+        )
+        return score
+
+    def note(self, text: str) -> None:
+        """Keep a sentence, and say it."""
+        self.notes.append(text)
+        self.console.print(f"  {text}", highlight=False, markup=False)
+
+    def claim(self, text: str, holds: bool, found: str) -> None:
+        """Keep whether something came out as it was to be shown, and say so."""
+        self.claims.append(Claim(text=text, holds=holds, found=found))
+        mark = "[green]yes[/]" if holds else "[bold red]NO[/]"
+        self.console.print(f"  {mark}  {text}: {found}", highlight=False)
+
+    def facts(self, *, ledger: Sequence[LedgerLine], alerts: Sequence[ReceivedAlert]) -> ActFacts:
+        """The act is over."""
+        return ActFacts(
+            act=self.act,
+            title=self.title,
+            started=self.started,
+            ended=now(),
+            scores=tuple(self.scores),
+            thumbs=tuple(sorted(self.thumbs, key=lambda thumb: thumb.at)),
+            happenings=tuple(sorted(self.happenings, key=lambda happening: happening.at)),
+            quarantine=self.quarantine,
+            quarantined=tuple(self.quarantined),
+            ledger=tuple(ledger),
+            alerts=tuple(alerts),
+            claims=tuple(self.claims),
+            notes=tuple(self.notes),
+            names=self.names,
+        )
