@@ -277,7 +277,12 @@ def test_wrong_items_are_refused_before_any_model_is_loaded(
         write_items(items, 2)
         changes["examples_file"] = items
     with pytest.raises(UserError, match=message):
-        launch_evaluation(night.job(tmp_path / "out", **changes))
+        evaluate(night.job(tmp_path / "out", **changes))
+
+
+def test_a_mistake_in_the_child_is_the_same_mistake_here(night: Night, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"the evaluation failed: items file .* does not exist"):
+        launch_evaluation(night.job(tmp_path / "out", items_file=tmp_path / "nowhere.jsonl"))
 
 
 def test_the_key_knows_literals_and_no_places(night: Night, tmp_path: Path) -> None:
