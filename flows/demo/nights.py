@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from flows.config import PipelineConfig
 from flows.demo.desk import TENANT
 from flows.demo.home import CONFIG
 from flows.demo.play import Play
-from flows.demo.scribe import Scribe
+from flows.demo.scribe import Bar, Scribe
 from flows.night import NightFile, nights_of
 from flows.process_jobs import controller_job
 from infra.artifact import read_record
@@ -52,8 +53,8 @@ def play_night(play: Play, scribe: Scribe, *, config: PipelineConfig | None = No
         RatchetError: the flow failed; the message ends with the end of its log.
     """
     config = config or play.config
-    with scribe.scene("the night: intake, training, evaluation, gate") as _:
-        _run(play, config, "run", "nightly")
+    with scribe.scene("the night: intake, training, evaluation, gate") as bar:
+        _run(play, config, bar, "run", "nightly")
     night = nights_of(config, TENANT)[-1]
     scribe.note(f"The night ended: {night.outcome}")
     folder = config.places.evaluations_dir / night.night_id
@@ -65,8 +66,8 @@ def play_night(play: Play, scribe: Scribe, *, config: PipelineConfig | None = No
 
 def play_intake(play: Play, scribe: Scribe) -> None:
     """Run the intake alone."""
-    with scribe.scene("the intake: redact, dedupe, look for abuse, validate") as _:
-        _run(play, play.config, "run", "ingest")
+    with scribe.scene("the intake: redact, dedupe, look for abuse, validate") as bar:
+        _run(play, play.config, bar, "run", "ingest")
 
 
 def release_by_hand(play: Play, version: str, *, actor: str, reason: str) -> Entry:
@@ -116,15 +117,46 @@ def _decision(night: NightFile) -> str:
     return str(verdict["decision"]) if isinstance(verdict, dict) else "none"
 
 
-def _run(play: Play, config: PipelineConfig, *words: str) -> None:
+def _run(play: Play, config: PipelineConfig, bar: Bar, *words: str) -> None:
     """A `ratchet` command in a process of its own, its output kept in the demo's logs."""
     log = play.config.places.logs_dir / f"demo-{'-'.join(words)}-{int(time.time())}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "flows.cli", *words, "--config", str(config.places.home_dir / CONFIG)]
     root = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join(part for part in (root, os.environ.get("PYTHONPATH")) if part)
+    began = time.time()
     with log.open("wb") as out:
-        done = subprocess.run(command, stdout=out, stderr=subprocess.STDOUT, env={**os.environ, "PYTHONPATH": path})
-    if done.returncode != 0:
+        running = subprocess.Popen(
+            command, stdout=out, stderr=subprocess.STDOUT, env={**os.environ, "PYTHONPATH": path}
+        )
+        try:
+            while running.poll() is None:
+                time.sleep(0.5)
+                bar.show(*_how_far(config, began))
+        finally:
+            if running.poll() is None:
+                running.terminate()
+                running.wait()
+    if running.returncode != 0:
         end = log.read_text(errors="replace")[-2000:]
-        raise RatchetError(f"`ratchet {' '.join(words)}` ended with {done.returncode}; its log is {log}:\n{end}")
+        raise RatchetError(f"`ratchet {' '.join(words)}` ended with {running.returncode}; its log is {log}:\n{end}")
+
+
+def _how_far(config: PipelineConfig, began: float) -> tuple[str, int, int | None]:
+    """What the night is at: the newest line of progress that a stage or an evaluation wrote."""
+    places = config.places
+    files = [*places.stages_dir.glob("*/progress.jsonl"), *places.evaluations_dir.glob("*/progress.jsonl")]
+    times = {file: file.stat().st_mtime for file in files}
+    fresh = [file for file in files if times[file] >= began]
+    if not fresh:
+        return "taking in what people said", 0, None
+    newest = max(fresh, key=lambda file: times[file])
+    lines = newest.read_bytes().splitlines()
+    try:
+        line = json.loads(lines[-1]) if lines else {}
+    except ValueError:
+        line = {}
+    if newest.is_relative_to(places.evaluations_dir):
+        return f"evaluation ({line.get('phase', 'starting')})", int(line.get("done", 0)), line.get("total")
+    stages = sum(file.is_relative_to(places.stages_dir) for file in fresh)
+    return f"training, stage {stages}", int(line.get("step", 0)), line.get("total")

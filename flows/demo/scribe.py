@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -13,6 +13,28 @@ from infra.database import now
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import Progress
+
+
+class Bar:
+    """The progress bar of one scene. Called, it moves on by one."""
+
+    def __init__(self, progress: Progress, what: str, total: int | None) -> None:
+        self._progress = progress
+        self._what = what
+        self._task = progress.add_task(what, total=total)
+
+    def __call__(self) -> None:
+        """One more is done."""
+        self._progress.advance(self._task)
+
+    def show(self, detail: str, done: int, total: int | None) -> None:
+        """Say what is going on within the scene, and how far it is; no total: nobody knows."""
+        self._progress.update(self._task, description=f"{self._what}: {detail}", completed=done, total=total)
+
+    def end(self) -> None:
+        """The scene is over: the bar is full, whatever it counted."""
+        self._progress.update(self._task, description=self._what, completed=1, total=1)
 
 
 class Scribe:
@@ -34,19 +56,19 @@ class Scribe:
         console.rule(f"[bold]Act {act}: {title}")
 
     @contextmanager
-    def scene(self, what: str, total: int | None = None) -> Iterator[Callable[[], None]]:
-        """One stretch of the act, with a progress bar; yields what to call when one of `total` is done."""
+    def scene(self, what: str, total: int | None = None) -> Iterator[Bar]:
+        """One stretch of the act, with a progress bar; calling it means that one of `total` is done."""
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
         columns = [SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=28), TimeElapsedColumn()]
         if total is not None:
             columns.insert(3, MofNCompleteColumn())
         begin = now()
-        with Progress(*columns, console=self.console) as bar:
-            task = bar.add_task(what, total=total)
-            yield lambda: bar.advance(task)
+        with Progress(*columns, console=self.console) as progress:
+            bar = Bar(progress, what, total)
+            yield bar
             if total is None:
-                bar.update(task, total=1, completed=1)
+                bar.end()
         self.happenings.append(Happening(at=begin, until=now(), what=what))
 
     def rated(self, answered: Answered) -> None:
