@@ -39,7 +39,7 @@ def load_for_stage(job: StageJob, tuner: Tuner) -> tuple[Any, bool]:
     Raises:
         UserError: the stage before made something that this one cannot start from.
     """
-    from training.engine import is_peft
+    from training.weights import is_peft
 
     spec, previous = job.spec, job.previous
     options = tuner.options.model_validate(dict(spec.tuner_options))

@@ -1,6 +1,6 @@
 """Run one stage: data to tokens, tokens to weights, weights to an artifact. Resumes where it was killed.
 
-    python -m training job.json
+python -m training job.json
 """
 
 from __future__ import annotations
@@ -270,7 +270,7 @@ def _resume_point(job: StageJob) -> Path | None:
 
 def _take_best(job: StageJob, model: Any) -> dict[str, Any] | None:
     """Put the best weights back; None where there was no validation."""
-    from training.engine import load_weights
+    from training.weights import load_weights
 
     best = job.work / "best"
     if not (best / "best.json").is_file():
@@ -282,7 +282,7 @@ def _take_best(job: StageJob, model: Any) -> dict[str, Any] | None:
 
 def _save(model: Any, weights: Path, kind: str, job: StageJob) -> None:
     """The weights as engines load them. No path gets into their bytes."""
-    from training.engine import is_peft, save_weights
+    from training.weights import is_peft, save_weights
 
     if kind == "model" and is_peft(model):
         model = model.merge_and_unload()

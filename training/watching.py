@@ -12,7 +12,8 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from training.engine import StageTrainer, save_weights
+from training.engine import StageTrainer
+from training.weights import save_weights
 
 log = logging.getLogger(__name__)
 
