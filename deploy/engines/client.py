@@ -102,10 +102,10 @@ class EngineClient:
             _load_refused(self.dialect, refusal)
 
     def unload(self, name: str, *, wait_seconds: float = 30.0) -> bool:
-        """Take a name away once no answer goes through it; False when that still takes time."""
+        """Take a name away once no answer goes through it; False when that still takes time, or it was loaded again."""
         body = {"lora_name": name} | ({"wait_seconds": wait_seconds} if self.dialect is EMBEDDED else {})
         answer = self._ask("POST", "/v1/unload_lora_adapter", body)
-        return answer.get("status") != "draining"
+        return answer.get("status") not in ("draining", "kept")
 
     def chat(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """`POST /v1/chat/completions`, whole."""

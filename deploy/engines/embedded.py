@@ -18,7 +18,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
@@ -36,6 +36,7 @@ from training.generation import Completion, Generator
 from training.generation import Request as Prompt
 
 log = logging.getLogger(__name__)
+Unloaded = Literal["unloaded", "draining", "kept"]
 CONTENT_NAME = re.compile(r"^v([0-9a-f]{16})$")
 
 
@@ -105,21 +106,28 @@ class Shelf:
             self.digests[name] = digest
             self.loaded[name] = int(time.time())
 
-    async def unload(self, name: str, wait_seconds: float) -> bool:
-        """Take a name off at once, and its weights away when the last answer through it ended; False while waiting."""
+    async def unload(self, name: str, wait_seconds: float) -> Unloaded:
+        """Take a name off at once, and its weights away when the last answer through it has ended (see `finish`)."""
         if name not in self.loaded:
             raise NotFound(f"{name!r} is not loaded; loaded are: {', '.join(self.names)}")
         self.closing.add(name)
-        if not await self.worker.unused(name, wait_seconds):
-            return False
-        async with self._turn:
-            # Loaded again meanwhile, or gone by another unload.
-            if name not in self.closing or name not in self.loaded or self.worker.references[name]:
-                return name not in self.loaded
-            await self.worker.call(lambda: self.worker.forget(name))
-            del self.loaded[name]
-            self.closing.discard(name)
-        return True
+        return await self.finish(name, wait_seconds)
+
+    async def finish(self, name: str, wait_seconds: float) -> Unloaded:
+        """Wait for the last answer, then take the weights away: `unloaded`.
+
+        `draining`: answers still run after `wait_seconds`. `kept`: it was loaded again, which ends the unload.
+        """
+        deadline = time.monotonic() + wait_seconds
+        while name in self.closing:
+            if not await self.worker.unused(name, deadline - time.monotonic()):
+                return "draining"
+            async with self._turn:
+                if name in self.closing and not self.worker.references[name]:
+                    await self.worker.call(lambda: self.worker.forget(name))
+                    del self.loaded[name]
+                    self.closing.discard(name)
+        return "kept" if name in self.loaded else "unloaded"
 
 
 class Bearer:
@@ -154,7 +162,7 @@ def build_app(job: EngineJob, make_generator: Callable[[], Generator], key: str)
         await worker.stop()
 
     app = FastAPI(title="Ratchet embedded engine", lifespan=lifespan, docs_url=None, redoc_url=None)
-    waiting_unloads: set[asyncio.Task[bool]] = set()
+    waiting_unloads: set[asyncio.Task[Unloaded]] = set()
 
     app.add_middleware(Bearer, key=key)
 
@@ -201,12 +209,13 @@ def build_app(job: EngineJob, make_generator: Callable[[], Generator], key: str)
     async def unload(request: Request) -> JSONResponse:
         asked: UnloadRequest = parse(UnloadRequest, await request.body())
         shelf: Shelf = app.state.shelf
-        if await shelf.unload(asked.lora_name, asked.wait_seconds):
-            return JSONResponse({"status": "unloaded", "name": asked.lora_name})
-        task = asyncio.create_task(shelf.unload(asked.lora_name, 3600.0))
-        waiting_unloads.add(task)
-        task.add_done_callback(waiting_unloads.discard)
-        return JSONResponse({"status": "draining", "name": asked.lora_name}, 202)
+        status = await shelf.unload(asked.lora_name, asked.wait_seconds)
+        if status == "draining":
+            # Only finishes what was asked for: it must not take away what is loaded again meanwhile.
+            task = asyncio.create_task(shelf.finish(asked.lora_name, 3600.0))
+            waiting_unloads.add(task)
+            task.add_done_callback(waiting_unloads.discard)
+        return JSONResponse({"status": status, "name": asked.lora_name}, 202 if status == "draining" else 200)
 
     @app.post("/v1/completions")
     async def completions(request: Request) -> dict[str, Any]:

@@ -26,6 +26,9 @@ from feedback.events import Interaction, Message, Routing, pseudonym
 from infra.database import now
 from infra.errors import RatchetError, Unavailable
 
+TRIES = 4
+"""How often a request may find that the engine has just lost its version, before it is given up."""
+
 
 @dataclass(frozen=True)
 class Caller:
@@ -115,16 +118,7 @@ class Answering:
     async def whole(self, exchange: Exchange) -> dict[str, Any]:
         """The answer in one piece; it is stored when this returns."""
         body = self._engine_body(exchange)
-        try:
-            answer = await self._client.chat(body)
-        except EngineRefusal as refusal:
-            if not refusal.model_unknown:
-                raise _passed_on(refusal) from refusal
-            await self._load_again(exchange)
-            try:
-                answer = await self._client.chat(body)
-            except EngineRefusal as again:
-                raise _passed_on(again) from again
+        answer = await self._asked(exchange, body)
         choice, counts = answer["choices"][0], answer["usage"]
         text, reason = choice["message"]["content"] or "", choice["finish_reason"]
         await self._store(exchange, text, reason, counts["prompt_tokens"], counts["completion_tokens"])
@@ -184,8 +178,18 @@ class Answering:
                 _unfinished.add(task)
                 task.add_done_callback(_unfinished.discard)
 
+    async def _asked(self, exchange: Exchange, body: dict[str, Any]) -> dict[str, Any]:
+        for tries_left in reversed(range(TRIES)):
+            try:
+                return await self._client.chat(body)
+            except EngineRefusal as refusal:
+                if not tries_left or not refusal.model_unknown:
+                    raise _passed_on(refusal) from refusal
+                await self._load_again(exchange)
+        raise AssertionError("unreachable")
+
     async def _begun(self, exchange: Exchange, body: dict[str, Any]) -> AsyncGenerator[str]:
-        for last in (False, True):
+        for tries_left in reversed(range(TRIES)):
             begun = False
             try:
                 async for data in self._client.stream(body):
@@ -193,7 +197,7 @@ class Answering:
                     yield data
                 return
             except EngineRefusal as refusal:
-                if begun or last or not refusal.model_unknown:
+                if begun or not tries_left or not refusal.model_unknown:
                     raise _passed_on(refusal) from refusal
                 await self._load_again(exchange)
 

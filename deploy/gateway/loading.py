@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from deploy.engines.client import Dialect, EngineClient
+from deploy.engines.client import Dialect, EngineClient, EngineRefusal
 from deploy.parity import prover
 from infra.errors import RatchetError, Unavailable
 
 log = logging.getLogger(__name__)
 RETRY_SECONDS = 2.0
+PROVE_TRIES = 5
 
 
 class Loading:
@@ -72,9 +75,9 @@ class Loading:
 
     async def _load(self, version: str) -> None:
         try:
-            measured = await asyncio.to_thread(self._prove, version)
-        except Unavailable:
-            raise
+            measured = await self._prove_patiently(version)
+        except (Unavailable, EngineRefusal):
+            raise  # says something of the engine now, nothing of the version
         except RatchetError as error:
             self._failed[version] = (time.monotonic(), error)
             log.error("version %s cannot be served: %s", version, error)
@@ -82,3 +85,13 @@ class Loading:
         self._failed.pop(version, None)
         self._proved.add(version)
         log.info("version %s is loaded and proved: %s", version, dict(measured))
+
+    async def _prove_patiently(self, version: str) -> Mapping[str, Any]:
+        for _ in range(PROVE_TRIES - 1):
+            try:
+                return await asyncio.to_thread(self._prove, version)
+            except EngineRefusal as refusal:
+                if not refusal.model_unknown:
+                    raise
+                # Somebody unloaded it between our load and our probe: load it again.
+        return await asyncio.to_thread(self._prove, version)

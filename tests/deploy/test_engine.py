@@ -192,3 +192,19 @@ def test_vllm_is_asked_for_plain_lora_only(folder: Path, tiny_base: Path, tmp_pa
         dora = build_tiny_adapter(tiny_base, tmp_path / "dora", seed=3, use_dora=True)
         with pytest.raises(UserError, match="use_dora"):
             client.load("dora", dora)
+
+
+def test_loading_again_ends_an_unload_that_waits(engine: EngineClient, folder: Path, url: str) -> None:
+    engine.load("one", folder / "one")
+    headers = {"Authorization": f"Bearer {ENGINE_KEY}"}
+    body = {**HELLO, "model": "one", "max_tokens": 600, "stream": True}
+    with httpx.stream("POST", f"{url}/v1/chat/completions", json=body, headers=headers, timeout=60) as answer:
+        lines = answer.iter_lines()
+        next(lines)
+        assert not engine.unload("one", wait_seconds=0), "an answer goes through it"
+        assert "one" not in engine.models()
+        engine.load("one", folder / "one")
+        for _ in lines:
+            pass
+    assert engine.chat({**HELLO, "model": "one", "max_tokens": 1})["model"] == "one"
+    assert engine.unload("one")

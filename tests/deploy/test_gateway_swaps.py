@@ -54,12 +54,14 @@ def _swap_under_load(stack: Stack, base: Path, *, clients: int, requests: int, s
                     "temperature": 0,
                     "max_tokens": 8,
                 }
+                said = ""
                 try:
                     answer = http.post("/v1/chat/completions", json=body)
+                    said = answer.text
                     value = answer.json()
                     version, text = value["model"], value["choices"][0]["message"]["content"]
                 except (httpx.HTTPError, ValueError, KeyError) as error:
-                    failures.append(f"request {number}: {error!r}")
+                    failures.append(f"request {number}: {error!r} {said}")
                     continue
                 if text != expected[version, prompt]:
                     failures.append(f"request {number}: {version} answered {text!r}, not {expected[version, prompt]!r}")
