@@ -50,6 +50,8 @@ def launch_stage(job: StageJob, on_progress: Progress = lambda line: None) -> Re
         PARENT: str(os.getpid()),
         "OMP_NUM_THREADS": str(job.threads),
         "MKL_NUM_THREADS": str(job.threads),
+        # Waiting threads sleep instead of spinning: beside busy servers a spinning one can slow a step tenfold.
+        "OMP_WAIT_POLICY": "PASSIVE",
         "TOKENIZERS_PARALLELISM": "false",
         "PYTHONPATH": os.pathsep.join(p for p in (root, os.environ.get("PYTHONPATH")) if p),
     }
