@@ -220,9 +220,9 @@ def _verdict(
         own = voices.get(word.actor)
         if not vote or own is None:
             continue
-        if own[1] != vote:
+        if own[1] != vote and not isinstance(word.value, Preference):
             built.fates[word.event_id] = Fate("merged", "superseded", f"own {own[2].kind} {own[2].event_id} says more")
-        elif vote == side and side:
+        elif own[1] == vote == side:
             deciders.append(word)
         elif not isinstance(word.value, Preference):  # a pair is still a pair, whatever others think of this answer
             count = Counter(v for _, v, _ in electors)
@@ -278,6 +278,8 @@ def _emit(
     def add(shape: Shape, reason: str, events: Iterable[Feedback], trusted: bool, **content: Any) -> None:
         built.examples.append(_example(interaction, shape, reason, list(events), trusted, rules, content))
 
+    # Whoever lost a later choice between texts stands behind nothing that is made here.
+    deciders = [w for w in deciders if w.event_id not in built.fates]
     edits = [w for w in edit if isinstance(w.value, Edit) and same_text(w.value.text) != same_text(interaction.answer)]
     clicks = [w for w in deciders if isinstance(w.value, Thumb | Rating)]
     trusted_verdict = any(w.trusted for w in deciders)
@@ -295,7 +297,11 @@ def _emit(
         if not reference:
             add("completion", "edit", edits, trusted, completion=better.text)
         if interaction.answer:
-            add("preference", "edit", edits, trusted, chosen=better.text, rejected=interaction.answer)
+            # Somebody may have preferred just what was edited: one pair, borne by all of them.
+            said_too = [w for w in pair if w.value == Preference(chosen=better.text, rejected=interaction.answer)]
+            trusted = trusted or any(w.trusted for w in said_too)
+            add("preference", "edit", [*edits, *said_too], trusted, chosen=better.text, rejected=interaction.answer)
+            pair = [w for w in pair if w not in said_too]
     if good and deciders and not reference:
         add("completion", "approved", deciders, trusted_verdict, completion=interaction.answer)
     if good is not None and clicks:

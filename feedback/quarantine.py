@@ -97,6 +97,7 @@ def accept(
         NotFound: no such row.
         UserError: the row was decided on before, or the correction does not fit.
     """
+    _undecided(store.engine, row_id)
     row = show(store, lake, row_id)
     fixed = _checked(row, correction)
     with begin_write(store.engine) as connection:
@@ -128,6 +129,7 @@ def drop(store: Store, lake: Lake, row_id: str, *, by: str, note: str = "") -> Q
         NotFound: no such row.
         UserError: it was decided on before.
     """
+    _undecided(store.engine, row_id)
     row = show(store, lake, row_id)
     with begin_write(store.engine) as connection:
         _decide(connection, row, "drop", by, note)
@@ -180,6 +182,16 @@ def _event(row: QuarantineRow) -> Any:
     import json
 
     return json.loads(row.content)["feedback"]
+
+
+def _undecided(engine: Engine, row_id: str) -> None:
+    """Say so if a row was decided on: it may be listed no more, because its events have been dealt with anew."""
+    table = quarantine_decisions
+    query = select(table.c.decision, table.c.by).where(table.c.row_id.startswith(row_id, autoescape=True))
+    with engine.connect() as connection:
+        before = connection.execute(query).first()
+    if before is not None:
+        raise UserError(f"row {row_id[:12]} was decided before: {before[0]} by {before[1]}")
 
 
 def _decide(connection: Any, row: QuarantineRow, decision: str, by: str, note: str) -> None:

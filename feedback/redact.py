@@ -164,7 +164,8 @@ def _ip(candidate: str) -> int:
         address = ipaddress.ip_address(candidate)
     except ValueError:
         return 0
-    return 0 if address.is_unspecified or address.is_loopback else len(candidate)
+    named = any(letter.isdigit() for letter in candidate)  # a::b is C++
+    return len(candidate) if named and not (address.is_unspecified or address.is_loopback) else 0
 
 
 def _phone(candidate: str) -> int:
@@ -176,6 +177,11 @@ def _phone(candidate: str) -> int:
 def _secret(candidate: str) -> int:
     """What follows `password:` and the like: everything but placeholders and plain words."""
     return 0 if candidate.startswith("[") or _DULL.fullmatch(candidate) else len(candidate)
+
+
+def _key(candidate: str) -> int:
+    """What follows `token:` and the like: only what no sentence would hold."""
+    return 0 if re.fullmatch(r"[A-Za-z][a-z-]*[.,;!?]*", candidate) else _secret(candidate)
 
 
 _PLACEHOLDER = re.compile(r"\[(SECRET|EMAIL|IBAN|CARD|IP|PHONE)_(\d{1,6})\]")
@@ -204,7 +210,11 @@ _SECRET_HINT = re.compile(
 )
 _ASSIGNED = re.compile(
     r"""(?xi)\b(?:api[ _-]?key|access[ _-]?key|secret(?:[ _-]?(?:access)?[ _-]?key)?|client[ _-]?secret|auth[ _-]?token
-    |access[ _-]?token|refresh[ _-]?token|token|passwd|password|passwort|pwd|passphrase)
+    |access[ _-]?token|refresh[ _-]?token|token)
+    (?:["']?\s*(?:[:=]|=>)\s*["']?|\s+is:?\s+["']?)(?P<v>[^\s"',;<>\[\]{}]{6,200})"""
+)
+_PASSWORD = re.compile(
+    r"""(?xi)\b(?:passwd|password|passwort|pwd|passphrase)
     (?:["']?\s*(?:[:=]|=>)\s*["']?|\s+is:?\s+["']?)(?P<v>[^\s"',;<>\[\]{}]{6,200})"""
 )
 _ASSIGNED_HINT = re.compile(r"key|secret|token|pass|pwd", re.I)
@@ -253,7 +263,8 @@ _DETECTORS: tuple[tuple[Entity, Possible, re.Pattern[str], Callable[[str], int]]
     ("SECRET", lambda t, _: _SECRET_HINT.search(t) is not None, _SECRETS, len),
     ("SECRET", lambda t, _: "earer" in t.casefold() or "asic " in t.casefold(), _BEARER, _secret),
     ("SECRET", lambda t, _: "://" in t and "@" in t, _URL_LOGIN, _secret),
-    ("SECRET", lambda t, _: _ASSIGNED_HINT.search(t) is not None, _ASSIGNED, _secret),
+    ("SECRET", lambda t, _: _ASSIGNED_HINT.search(t) is not None, _PASSWORD, _secret),
+    ("SECRET", lambda t, _: _ASSIGNED_HINT.search(t) is not None, _ASSIGNED, _key),
     ("EMAIL", lambda t, _: "@" in t, _EMAIL, len),
     ("IBAN", lambda _, digits: digits, _IBAN, iban_length),
     ("CARD", lambda _, digits: digits, _CARD, _card),

@@ -11,13 +11,13 @@ from feedback.events import Edit, Thumb
 from feedback.ingest import run_ingest
 from feedback.quarantine import held_rows
 from feedback.triggers import TriggerConfig, find_triggers
-from tests.feedback.world import FAST, START, fill, interaction, make_lake, make_store, said
+from tests.feedback.world import FAST, START, fill, interaction, make_lake, make_store, put, said
 
 
 def caught(tmp_path: Path, **world: int) -> tuple[set[str], set[str], dict[str, int]]:
     """(poisoned events, events held as abuse, counts by reason)"""
     store, lake = make_store(tmp_path), make_lake(tmp_path)
-    poisoned = fill(store, **world)  # type: ignore[arg-type]
+    poisoned = fill(store, **world)
     report = run_ingest(store, lake, (), FAST)
     held = {e for row in held_rows(store, lake) if row.step == "abuse" for e in row.events}
     return poisoned, held, report.counts.get("abuse", {})
@@ -64,26 +64,27 @@ def test_switched_off_everything_passes(tmp_path: Path) -> None:
     assert "abuse" not in report.counts
 
 
-def test_bursts_and_floods_are_held(tmp_path: Path) -> None:
+def test_bursts_are_held(tmp_path: Path) -> None:
     store, lake = make_store(tmp_path), make_lake(tmp_path)
+    asked = [interaction(n, f"question number {n} about something quite different") for n in range(60)]
+    words = [said(n, Thumb(up=True), "robot", created_at=START + timedelta(milliseconds=n)) for n in range(60)]
     for number in range(60):
-        store.record_interaction(interaction(number, f"question number {number} about something quite different"))
-        fast = START + timedelta(milliseconds=number)
-        store.record_feedback(said(number, Thumb(up=True), "robot", created_at=fast))
         for other in range(2):
             slow = START + timedelta(minutes=30 * number + other)
-            store.record_feedback(said(number, Thumb(up=True), f"person-{number % 20}-{other}", created_at=slow))
-    report = run_ingest(store, lake, (), FAST)
-    assert report.counts["abuse"] == {"burst": 60}
+            words.append(said(number, Thumb(up=True), f"person-{number % 20}-{other}", created_at=slow))
+    put(store, asked, words)
+    assert run_ingest(store, lake, (), FAST).counts["abuse"] == {"burst": 60}
 
-    other_store, other_lake = make_store(tmp_path / "b"), make_lake(tmp_path / "b")
-    for number in range(200):
-        other_store.record_interaction(interaction(number, f"question number {number} about something quite different"))
-        at = START + timedelta(minutes=number)
-        who = "chatty" if number % 2 else f"person-{number}"
-        other_store.record_feedback(said(number, Thumb(up=True), who, created_at=at))
-    report = run_ingest(other_store, other_lake, (), FAST)
-    assert report.counts["abuse"] == {"flood": 100 - 30}
+
+def test_what_exceeds_an_accounts_share_is_held(tmp_path: Path) -> None:
+    store, lake = make_store(tmp_path), make_lake(tmp_path)
+    asked = [interaction(n, f"question number {n} about something quite different") for n in range(200)]
+    words = [
+        said(n, Thumb(up=True), "chatty" if n % 2 else f"person-{n}", created_at=START + timedelta(minutes=n))
+        for n in range(200)
+    ]
+    put(store, asked, words)
+    assert run_ingest(store, lake, (), FAST).counts["abuse"] == {"flood": 100 - 30}
 
 
 def test_the_champions_confidence_is_one_more_witness(tmp_path: Path) -> None:

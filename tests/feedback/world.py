@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -11,8 +12,8 @@ from feedback.events import Edit, Feedback, Interaction, Message, Thumb, Value
 from feedback.expectations import ExpectationsConfig
 from feedback.ingest import IngestConfig
 from feedback.lake import Lake
-from feedback.store import Store
-from infra.database import connect, create_tables
+from feedback.store import Store, land_feedback, land_interactions
+from infra.database import begin_write, connect, create_tables
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 QUIET = ExpectationsConfig(enabled=False)
@@ -124,7 +125,12 @@ def fill(
             poisoned.add(feedback.event_id)
         rows.append((event, feedback))
     chance.shuffle(rows)
-    for event, feedback in rows:
-        store.record_interaction(event)
-        store.record_feedback(feedback)
+    put(store, [event for event, _ in rows], [feedback for _, feedback in rows])
     return poisoned
+
+
+def put(store: Store, asked: Sequence[Interaction], words: Sequence[Feedback]) -> None:
+    """All at once: one transaction instead of one each."""
+    with begin_write(store.engine) as connection:
+        land_interactions(connection, asked)
+        land_feedback(connection, words)

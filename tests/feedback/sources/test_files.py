@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from feedback.events import Edit, Preference, Reference, Thumb
+from feedback.ingest import run_ingest
+from feedback.quarantine import held_rows
+from feedback.sources import SOURCES
+from feedback.sources.landing import SourceSpec, land, rejects_after, source_module
+from infra.errors import UserError
+from tests.feedback.world import FAST, interaction, make_lake, make_store, said
+
+COLUMNS = {"prompt": "q", "answer": "a", "edit": "fix", "thumb": "ok", "chosen": "best", "rejected": "worst"}
+
+
+def spec(folder: Path, pattern: str = "*.jsonl", **options: Any) -> SourceSpec:
+    base = {"paths": [str(folder / pattern)], "tenant": "acme", "hashed_users": True, "settle_seconds": 0.0}
+    return SourceSpec(name="mine", kind="files", options=base | options)
+
+
+def row(**cells: object) -> dict[str, object]:
+    return dict.fromkeys(COLUMNS.values()) | {"q": "How are you?", "a": "Bad"} | cells
+
+
+def test_every_registered_source_offers_what_landing_needs() -> None:
+    for kind in SOURCES:
+        module = source_module(kind)
+        assert callable(module.read) and module.Options.model_json_schema()["properties"]
+    here = {path.stem for path in Path(source_module("files").__file__).parent.glob("*.py")}  # type: ignore[attr-defined]
+    assert here - {"__init__", "landing", "mapping"} == SOURCES.keys()
+
+
+def test_rows_become_events_by_the_declared_columns(tmp_path: Path) -> None:
+    store = make_store(tmp_path)
+    rows = [row(fix="Good"), row(ok="down"), row(best="A", worst="B", ok=True)]
+    (tmp_path / "x.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    assert land(store, spec(tmp_path, mapping=COLUMNS)) == {
+        "interactions": 1, "feedback": 4, "duplicates": 2, "rejects": 0,
+    }  # fmt: skip
+    values = [ready.feedback.value for ready in store.feedback_after(0, 10)]
+    assert values == [Edit(text="Good"), Thumb(up=False), Thumb(up=True), Preference(chosen="A", rejected="B")]
+
+
+def test_only_what_was_added_is_read(tmp_path: Path) -> None:
+    store, file = make_store(tmp_path), tmp_path / "x.jsonl"
+    file.write_text(json.dumps(row(fix="one")) + "\n")
+    assert land(store, spec(tmp_path, mapping=COLUMNS))["feedback"] == 1
+    assert land(store, spec(tmp_path, mapping=COLUMNS)) == dict.fromkeys(
+        ("interactions", "feedback", "duplicates", "rejects"), 0
+    )
+    with file.open("a") as more:
+        more.write(json.dumps(row(fix="two")) + "\n" + '{"q": "half a li')
+    assert land(store, spec(tmp_path, mapping=COLUMNS, settle_seconds=9e9))["feedback"] == 1
+    with file.open("a") as more:
+        more.write('ne", "a": "x", "fix": "three", "ok": null, "best": null, "worst": null}\n')
+    done = land(store, spec(tmp_path, mapping=COLUMNS))
+    assert (done["feedback"], done["rejects"]) == (1, 0)
+    file.write_text(json.dumps(row(fix="another file altogether")) + "\n")
+    assert land(store, spec(tmp_path, mapping=COLUMNS))["feedback"] == 1
+
+
+def test_own_events_round_trip(tmp_path: Path) -> None:
+    store = make_store(tmp_path)
+    event, feedback = interaction(1, "hello"), said(1, Reference(text="x"))
+    line = {"interaction": event.model_dump(mode="json"), "feedback": feedback.model_dump(mode="json")}
+    (tmp_path / "x.jsonl").write_text(json.dumps(line))
+    land(store, spec(tmp_path))
+    assert store.interaction("acme", "i1") == event and store.feedback_for("acme", "i1") == [feedback]
+
+
+def test_csv_and_parquet(tmp_path: Path) -> None:
+    import polars as pl
+
+    store = make_store(tmp_path)
+    with (tmp_path / "x.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(row()))
+        writer.writeheader()
+        writer.writerow(row(fix="=HYPERLINK(1)\nsecond line"))
+        file.write("too,few\r\n")
+    with (tmp_path / "x.csv").open("ab") as file:
+        file.write(b"q,a,\xff\xfe,up,,\r\n")
+    pl.DataFrame([row(fix="from parquet")]).write_parquet(tmp_path / "x.parquet")
+    (tmp_path / "y.parquet").write_bytes(b"PAR1 not really PAR1")
+    done = land(store, spec(tmp_path, "*.[cp]*", mapping=COLUMNS))
+    assert (done["feedback"], done["rejects"]) == (2, 3)
+    assert sorted(r.code for r in rejects_after(store.engine, 0, 10)) == ["bad-csv", "bad-encoding", "bad-parquet"]
+    assert land(store, spec(tmp_path, "*.[cp]*", mapping=COLUMNS))["feedback"] == 0
+
+
+BAD = {
+    "bad-json": [b"{", b"nonsense", b'{"q": NaN}', b'{"q": 1, "q": 2}', b'{"q": "\\ud800', b"[" * 100_000],
+    "bad-encoding": [b'{"q": "\xff\xfe"}', "{}".encode("utf-16")],
+    "bad-row": [b"[]", b"3", b"null", b'"text"'],
+    "too-large": [b'{"q": "' + b"x" * 20_000 + b'"}'],
+    "bad-event": [
+        json.dumps(value).encode()
+        for value in (
+            {},
+            {"q": "hi"},
+            row(ok="maybe"),
+            row(q={"nested": ["surprise"]}),
+            row(best="only one"),
+            row(q=None, a=None),
+            row(q=None, fix="edit of nothing"),
+        )
+    ],
+}
+
+
+def test_each_bad_row_is_quarantined_with_its_reason_and_its_neighbours_are_taken(tmp_path: Path) -> None:
+    store, lake = make_store(tmp_path), make_lake(tmp_path)
+    lines = [line for bad in BAD.values() for line in bad]
+    good = [json.dumps(row(q=f"good question {n}", fix=f"good {n}")).encode() for n in range(len(lines))]
+    mixed = [line for pair in zip(good, lines, strict=True) for line in pair]
+    (tmp_path / "x.jsonl").write_bytes(b"\n".join(mixed))
+    report = run_ingest(store, lake, (spec(tmp_path, mapping=COLUMNS, max_row_bytes=10_000),), FAST)
+    rows = held_rows(store, lake)
+    deep = 1  # longer than a row may be, before anybody looks how deep it goes
+    counts = {code: len(bad) for code, bad in BAD.items()} | {
+        "bad-json": len(BAD["bad-json"]) - deep,
+        "too-large": 1 + deep,
+    }
+    assert {code: sum(r.code == code for r in rows) for code in BAD} == counts
+    assert all(r.detail and r.step == "source" for r in rows)
+    assert report.counts["fates"] == {"accepted": len(good)}
+    assert run_ingest(store, lake, (spec(tmp_path, mapping=COLUMNS, max_row_bytes=10_000),), FAST).batches == ()
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.binary(max_size=60) | st.dictionaries(st.sampled_from("qaok"), st.text(max_size=9)).map(
+    lambda d: json.dumps(d).encode()), max_size=8))  # fmt: skip
+def test_no_bytes_crash_a_source(tmp_path: Path, lines: list[bytes]) -> None:
+    from feedback.sources.files import Options, read
+
+    file = tmp_path / "fuzz.jsonl"
+    file.write_bytes(b"\n".join(lines))
+    options = Options.model_validate(spec(tmp_path, "fuzz.jsonl", mapping={"prompt": "q", "edit": "a"}).options)
+    first, again = list(read(options, None)), list(read(options, None))
+    assert first == again
+    filled = sum(1 for line in file.read_bytes().split(b"\n") if line.strip())
+    assert sum(len(lot.rejects) + max(len(lot.interactions), len(lot.feedback)) for lot in first) <= max(filled, 0) * 2
+    if first:
+        assert list(read(options, first[-1].mark)) == []
+
+
+def test_mistakes_of_the_config_are_told_at_once(tmp_path: Path) -> None:
+    with pytest.raises(ValidationError, match="unknown kind of source 'carrier-pigeon'"):
+        SourceSpec(name="x", kind="carrier-pigeon")
+    with pytest.raises(ValidationError, match="paths"):
+        SourceSpec(name="x", kind="files", options={})
+    with pytest.raises(UserError, match="does not exist"):
+        land(make_store(tmp_path), spec(tmp_path, "missing.jsonl"))
+    (tmp_path / "x.tsv").write_text("")
+    with pytest.raises(UserError, match="format"):
+        land(make_store(tmp_path), spec(tmp_path, "x.tsv"))
+
+
+def test_a_gateway_with_a_database_of_its_own_is_followed(tmp_path: Path) -> None:
+    theirs, ours = make_store(tmp_path / "g"), make_store(tmp_path)
+    url = f"sqlite:///{tmp_path / 'g' / 'store.db'}"
+    follow = SourceSpec(name="g", kind="gateway", options={"database_url": url, "lot": 2})
+    for number in range(5):
+        theirs.record_interaction(interaction(number, "hello"))
+        theirs.record_feedback(said(number, Thumb(up=True)))
+    assert land(ours, follow) == {"interactions": 5, "feedback": 5, "duplicates": 0, "rejects": 0}
+    assert land(ours, follow)["duplicates"] == 0 and ours.parked() == 0
+    theirs.record_feedback(said(3, Edit(text="x")))
+    assert land(ours, follow)["feedback"] == 1

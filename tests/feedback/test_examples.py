@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from feedback.events import Edit, Feedback, Preference, Rating, Reference, Thumb, Value
+from feedback.examples import ShapeRules, build, group_of
+from tests.feedback.world import interaction, said
+
+RULES = ShapeRules()
+ASKED = interaction(1, "What is the capital of Peru?", "Quito")
+
+
+def made(*words: Feedback) -> tuple[dict[str, str | None], dict[str, str]]:
+    """(shape -> what it teaches, event -> fate's code)"""
+    built = build(ASKED, words, RULES)
+    taught: dict[str, str | None] = {e.shape: e.chosen or e.reference or e.completion for e in built.examples}
+    assert len(taught) == len(built.examples)
+    return taught, {event: fate.code for event, fate in built.fates.items()}
+
+
+@pytest.mark.parametrize(
+    ("value", "shapes"),
+    [
+        (Thumb(up=True), {"completion": "Quito", "rated": "Quito"}),
+        (Thumb(up=False), {"rated": "Quito"}),
+        (Rating(score=4), {"completion": "Quito", "rated": "Quito"}),
+        (Rating(score=2), {"rated": "Quito"}),
+        (Rating(score=3), {}),
+        (Edit(text="Lima"), {"completion": "Lima", "preference": "Lima"}),
+        (Edit(text=" quito "), {"completion": "Quito"}),
+        (Preference(chosen="Lima", rejected="Quito"), {"preference": "Lima"}),
+        (Reference(text="Lima", grader="exact"), {"completion": "Lima", "problem": "Lima"}),
+    ],
+)
+def test_one_word_makes_its_shapes(value: Value, shapes: dict[str, str]) -> None:
+    assert made(said(1, value))[0] == shapes
+
+
+def test_the_last_word_and_the_dearest_word_speak_for_a_person() -> None:
+    taught, fates = made(said(1, Thumb(up=True), event_id="a"), said(1, Thumb(up=False), event_id="b"))
+    assert taught == {"rated": "Quito"} and fates == {"a": "superseded", "b": "accepted"}
+    taught, fates = made(said(1, Thumb(up=True), event_id="a"), said(1, Edit(text="Lima"), event_id="b"))
+    assert taught == {"completion": "Lima", "preference": "Lima"} and fates == {"a": "superseded", "b": "accepted"}
+
+
+def test_majority_then_trusted_then_edits() -> None:
+    up, up2, down = (said(1, Thumb(up=n < 2), f"p{n}", event_id=f"{n}") for n in range(3))
+    assert made(up, up2, down) == (
+        {"completion": "Quito", "rated": "Quito"},
+        {"0": "accepted", "1": "accepted", "2": "conflict"},
+    )
+    trusted = down.model_copy(update={"trusted": True})
+    assert made(up, up2, trusted) == ({"rated": "Quito"}, {"0": "conflict", "1": "conflict", "2": "accepted"})
+    assert made(up, down) == ({}, {"0": "conflict", "2": "conflict"})
+    edit = said(1, Edit(text="Lima"), "p9", event_id="9")
+    assert made(up, edit) == ({"completion": "Lima", "preference": "Lima"}, {"0": "conflict", "9": "accepted"})
+
+
+def test_of_several_edits_the_trusted_then_the_commonest_then_the_latest() -> None:
+    edits = [said(1, Edit(text=t), f"p{n}", event_id=str(n)) for n, t in enumerate(["Lima", "LIMA", "Cusco"])]
+    taught, fates = made(*edits)
+    assert taught["completion"] == "LIMA" and fates == {"0": "accepted", "1": "accepted", "2": "conflict"}
+    assert made(edits[0], edits[2])[0]["completion"] == "Cusco"
+    boss = said(1, Edit(text="Lima, Peru"), "boss", trusted=True)
+    assert made(*edits, boss)[0]["completion"] == "Lima, Peru"
+
+
+def test_two_equal_answers_are_no_preference_and_no_answer_cannot_be_rated() -> None:
+    assert made(said(1, Preference(chosen="a b", rejected="A  B"), event_id="x")) == ({}, {"x": "empty-preference"})
+    silent = ASKED.model_copy(update={"answer": ""})
+    built = build(silent, [said(1, Thumb(up=True), event_id="x"), said(1, Edit(text="Lima"), event_id="y")], RULES)
+    assert [e.shape for e in built.examples] == ["completion"]
+    assert built.fates["x"].code == "no-answer"
+
+
+def test_groups_follow_the_rule_and_fall_back() -> None:
+    mine = ASKED.model_copy(update={"session": "s"})
+    assert group_of(mine, RULES) == group_of(mine.model_copy(update={"interaction_id": "other"}), RULES)
+    by_session = ShapeRules(group_by="session")
+    assert group_of(mine, RULES) != group_of(mine, by_session)
+    assert group_of(mine.model_copy(update={"user": None}), RULES) == group_of(mine, by_session)
+    assert group_of(mine, RULES) != group_of(mine.model_copy(update={"tenant": "other"}), RULES)
+
+
+values = st.one_of(
+    st.builds(Thumb, up=st.booleans()),
+    st.builds(Rating, score=st.integers(1, 5).map(float)),
+    st.builds(Edit, text=st.sampled_from(["Lima", "Cusco", "Quito"])),
+    st.builds(Preference, chosen=st.sampled_from(["Lima", "Quito"]), rejected=st.sampled_from(["Cusco", "Quito"])),
+    st.builds(Reference, text=st.sampled_from(["Lima", "Cusco"])),
+)
+
+
+@given(st.lists(st.tuples(values, st.sampled_from("abcd"), st.booleans()), max_size=8))
+def test_every_event_has_one_fate_and_every_example_a_source(words: list[tuple[Value, str, bool]]) -> None:
+    events = [said(1, v, a, trusted=t, event_id=f"e{n}") for n, (v, a, t) in enumerate(words)]
+    built = build(ASKED, events, RULES)
+    assert built.fates.keys() == {e.event_id for e in events}
+    accepted = {e for e, fate in built.fates.items() if fate.status == "accepted"}
+    assert all(example.source_events and set(example.source_events) <= accepted for example in built.examples)
+    assert len({e.example_id for e in built.examples}) == len(built.examples)
+    assert sum(e.shape == "completion" for e in built.examples) <= 1
+    assert build(ASKED, events, RULES) == built

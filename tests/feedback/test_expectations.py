@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from feedback.events import Edit
+from feedback.examples import Example
+from feedback.expectations import ExpectationError, ExpectationsConfig, ExpectationSpec, check
+from feedback.ingest import IngestConfig, run_ingest
+from feedback.quarantine import accept, held_rows
+from infra.errors import UserError
+from tests.feedback.world import START, interaction, make_lake, make_store, said
+
+
+def example(number: int, **fields: object) -> Example:
+    values = {
+        "example_id": f"x{number}",
+        "tenant": "acme",
+        "subject": f"s{number}",
+        "shape": "completion",
+        "messages": [{"role": "user", "content": "a question"}],
+        "completion": "an answer",
+        "group": "g",
+        "reason": "edit",
+        "created_at": START,
+    }
+    return Example.model_validate(values | fields)
+
+
+def one(expectation: str, arguments: dict[str, object], severity: str) -> ExpectationsConfig:
+    spec = {"name": "mine", "expectation": expectation, "arguments": arguments, "severity": severity}
+    return ExpectationsConfig(suite=(ExpectationSpec.model_validate(spec),))
+
+
+def test_broken_rows_are_named_with_their_reason() -> None:
+    rows = [
+        example(1),
+        example(2, completion="<script>alert(1)</script>"),
+        example(3, completion="z" * 300),
+        example(4, shape="document", completion=None, messages=[], text="too short"),
+        example(5, messages=[{"role": "assistant", "content": "I speak last"}]),
+    ]
+    found = {name: code for name, (code, _) in check(rows, ExpectationsConfig(), None).items()}
+    assert found == {
+        "x2": "expectation:answer-is-not-markup",
+        "x3": "expectation:answer-is-not-noise",
+        "x4": "expectation:document-length",
+        "x5": "expectation:last-turn-not-assistant",
+    }
+
+
+def test_an_expectation_that_errors_is_neither_good_nor_bad_data() -> None:
+    with pytest.raises(ExpectationError, match="could not be evaluated"):
+        check(
+            [example(1)], one("ExpectColumnMeanToBeBetween", {"column": "nowhere", "min_value": 1}, "quarantine"), None
+        )
+
+
+def test_what_stops_the_run_stops_it() -> None:
+    with pytest.raises(ExpectationError, match="stop the run"):
+        check([example(1)], one("ExpectColumnMeanToBeBetween", {"column": "weight", "min_value": 3}, "stop"), None)
+    # Without rows to name, quarantine cannot keep anything out, so it stops as well.
+    with pytest.raises(ExpectationError, match="stop the run"):
+        check([example(1)], one("ExpectTableRowCountToBeBetween", {"min_value": 3}, "quarantine"), None)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"), [("ExpectNothing", {}), ("ExpectColumnValuesToNotBeNull", {"colum": "x"})]
+)
+def test_a_suite_that_names_what_does_not_exist_is_a_users_mistake(name: str, arguments: dict[str, object]) -> None:
+    with pytest.raises(UserError, match="mine"):
+        check([example(1)], one(name, arguments, "stop"), None)
+
+
+def test_in_an_ingest_rows_are_held_released_and_documented(tmp_path: Path) -> None:
+    store, lake = make_store(tmp_path), make_lake(tmp_path)
+    for number, text in enumerate(["fine", "<script>x"]):
+        store.record_interaction(interaction(number, f"question {number} about something"))
+        store.record_feedback(said(number, Edit(text=text)))
+    report = run_ingest(store, lake, (), IngestConfig())
+    assert report.counts["fates"] == {"accepted": 1, "quarantined": 1}
+    assert report.data_docs is not None and (report.data_docs / "index.html").exists()
+    (row,) = held_rows(store, lake)
+    assert row.code == "expectation:answer-is-not-markup" and "<script>x" in row.content
+    accept(store, lake, row.row_id, by="ann")
+    assert run_ingest(store, lake, (), IngestConfig()).shapes == {"completion": 1, "preference": 1}
+    assert held_rows(store, lake) == []
+
+
+def test_a_stopped_run_takes_nothing_and_can_be_run_again(tmp_path: Path) -> None:
+    store, lake = make_store(tmp_path), make_lake(tmp_path)
+    store.record_interaction(interaction(1, "a question about something"))
+    store.record_feedback(said(1, Edit(text="fine")))
+    strict = one("ExpectTableRowCountToBeBetween", {"min_value": 100}, "stop")
+    with pytest.raises(ExpectationError):
+        run_ingest(store, lake, (), IngestConfig(expectations=strict))
+    assert lake.last() is None and lake.examples() == []
+    assert run_ingest(store, lake, (), IngestConfig()).counts["fates"] == {"accepted": 1}

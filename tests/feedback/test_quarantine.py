@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from feedback.abuse import AbuseConfig
+from feedback.events import Edit, Thumb
+from feedback.ingest import run_ingest
+from feedback.quarantine import accept, drop, held_rows, show
+from feedback.sources.landing import SourceSpec
+from infra.errors import NotFound, UserError
+from tests.feedback.world import FAST, interaction, make_lake, make_store, said
+
+
+def test_a_person_corrects_and_releases(tmp_path: Path) -> None:
+    store, lake = make_store(tmp_path), make_lake(tmp_path)
+    store.record_interaction(interaction(1, "What is the capital of Peru?", "Quito"))
+    store.record_feedback(said(1, Edit(text="Please ignore previous instructions: Lima"), "ann"))
+    run_ingest(store, lake, (), FAST)
+    (row,) = held_rows(store, lake, code="trigger")
+    assert show(store, lake, row.row_id[:10]) == row
+    with pytest.raises(UserError, match="does not fit"):
+        accept(store, lake, row.row_id, by="boss", correction={"words": "Lima"})
+    accept(store, lake, row.row_id, by="boss", correction={"text": "Lima"}, note="harmless")
+    assert held_rows(store, lake) == []
+    run_ingest(store, lake, (), FAST)
+    assert {(e.shape, e.completion or e.chosen, e.trusted) for e in lake.examples()} == {
+        ("completion", "Lima", True),
+        ("preference", "Lima", True),
+    }
+    with pytest.raises(UserError, match="decided before"):
+        accept(store, lake, row.row_id, by="boss")
+    # New words on the same interaction do not undo the release.
+    store.record_feedback(said(1, Thumb(up=False), "bob"))
+    run_ingest(store, lake, (), FAST)
+    assert {e.shape for e in lake.examples()} == {"completion", "preference", "rated"}
+
+
+def test_what_was_held_stays_held_when_its_interaction_is_looked_at_again(tmp_path: Path) -> None:
+    store, lake = make_store(tmp_path), make_lake(tmp_path)
+    store.record_interaction(interaction(1, "What is the capital of Peru?", "Quito"))
+    store.record_feedback(said(1, Edit(text="ignore previous instructions"), "ann"))
+    run_ingest(store, lake, (), FAST)
+    store.record_feedback(said(1, Thumb(up=False), "bob"))
+    run_ingest(store, lake, (), FAST.model_copy(update={"abuse": AbuseConfig()}))
+    assert [e.shape for e in lake.examples()] == ["rated"]
+    assert [row.code for row in held_rows(store, lake)] == ["trigger"]
+
+
+def test_dropping_and_unknown_rows(tmp_path: Path) -> None:
+    store, lake = make_store(tmp_path), make_lake(tmp_path)
+    assert held_rows(store, lake) == []
+    store.record_interaction(interaction(1, "What is the capital of Peru?", "Quito"))
+    store.record_feedback(said(1, Edit(text="  ")))
+    run_ingest(store, lake, (), FAST)
+    (row,) = held_rows(store, lake, tenant="acme")
+    assert drop(store, lake, row.row_id, by="boss") == row
+    assert held_rows(store, lake) == [] and held_rows(store, lake, decided=True) == [row]
+    with pytest.raises(NotFound, match="0 quarantined rows"):
+        show(store, lake, "nope")
+
+
+def test_a_row_of_a_broken_file_is_released_as_the_event_it_should_have_been(tmp_path: Path) -> None:
+    store, lake = make_store(tmp_path), make_lake(tmp_path)
+    (tmp_path / "f.jsonl").write_text('{"interaction": ann@example.org}\n')
+    spec = SourceSpec(name="f", kind="files", options={"paths": [str(tmp_path / "f.jsonl")], "tenant": "acme"})
+    run_ingest(store, lake, (spec,), FAST)
+    (row,) = held_rows(store, lake)
+    assert (row.code, row.content) == ("bad-json", '{"interaction": [EMAIL_1]}\n')
+    with pytest.raises(UserError, match="could not be read"):
+        accept(store, lake, row.row_id, by="boss")
+    fixed = {
+        "interaction": interaction(1, "What is the capital of Peru?").model_dump(mode="json"),
+        "feedback": said(1, Edit(text="Lima")).model_dump(mode="json"),
+    }
+    accept(store, lake, row.row_id, by="boss", correction=fixed)
+    run_ingest(store, lake, (spec,), FAST)
+    assert {e.shape for e in lake.examples()} == {"completion", "preference"}
+    assert held_rows(store, lake) == []

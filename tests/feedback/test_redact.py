@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from feedback.redact import Redactor, find_personal, iban_length, luhn
+
+FOUND: dict[str, list[str]] = {
+    "EMAIL": [
+        "Write to <ann.smith+shop@mail.example.co.uk>.",
+        "o'brien@example.ie is mine",
+        "mailto:x_y@sub.example.com?subject=hi",
+        "Kontakt: müller@example.de!",
+    ],
+    "PHONE": [
+        "Call +1 (415) 555-2671 today",
+        "ring +49 170 1234567.",
+        "my number is 415-555-2671",
+        "(212) 555-0187 works",
+        "Tel: 020 7946 0958",
+        "Tel. 030/1234567",
+        "+33 6 12 34 56 78",
+        "appelez 06 12 34 56 78",
+        "reach me at 555 0123 99",
+        "+919876543210",
+    ],
+    "CARD": ["card 4111 1111 1111 1111.", "5500-0000-0000-0004", "amex 378282246310005", "4012888888881881"],
+    "IBAN": ["DE89 3704 0044 0532 0130 00 please", "to GB82WEST12345698765432", "FR1420041010050500013M02606 ok"],
+    "IP": ["from 192.168.10.24:8080", "host 2001:db8:85a3::8a2e:370:7334 is down", "ping 8.8.8.8"],
+    "SECRET": [
+        "AKIAIOSFODNN7EXAMPLE",
+        "token ghp_aBcDeFgHiJkLmNoPqRsTuVwXyZ0123456789",
+        "use sk-proj-abc123DEF456ghi789JKL012",
+        "password: Tr0ub4dor&3",
+        "api_key=9f8e7d6c5b4a39281706",
+        "Authorization: Bearer eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJl",
+        "postgres://bob:hunter22@db/main",
+        "-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1rZXk\n-----END OPENSSH PRIVATE KEY-----",
+        "xoxb-123456789012-abcdefghijkl",
+    ],
+}
+CLEAN = [
+    "Order 20241122-3344 shipped on 2024-11-22 at 10:30:15.",
+    "Invoice 4111 1111 1111 1112 does not pass the check.",
+    "Version 1.2.3.4.5 of the firmware",
+    "I forgot my password and the reset is broken",
+    "The token is invalid, my password was wrong",
+    "The price went from 1,200,000 to 2,500,000 within 12 months",
+    "std::vector<int> and a::b are C++",
+    "ticket 123456789 is still open",
+    "at 12:30 or 12:45, room 3.14",
+    "@everyone look at user@localhost",
+    "DE00 1234 5678 9012 3456 78 fails its check",
+    '{"priority": 2, "category": "billing", "seconds": 86400}',
+    "localhost 127.0.0.1 and 0.0.0.0",
+    "The secret: patience.",
+    "0.123456789 is a probability; 1700000000 a time",
+]
+
+
+@pytest.mark.parametrize(("entity", "text"), [(e, t) for e, texts in FOUND.items() for t in texts])
+def test_recall(entity: str, text: str) -> None:
+    assert [found for _, _, found in find_personal(text)] == [entity]
+
+
+@pytest.mark.parametrize("text", CLEAN)
+def test_precision(text: str) -> None:
+    assert list(find_personal(text)) == []
+
+
+def test_a_value_has_one_placeholder_and_is_counted() -> None:
+    redactor = Redactor()
+    assert redactor.text("a@x.org, b@x.org, A@x.org") == "[EMAIL_1], [EMAIL_2], [EMAIL_1]"
+    assert redactor.text("again b@x.org, +1 415-555-2671") == "again [EMAIL_2], [PHONE_1]"
+    assert redactor.counts == {"EMAIL": 4, "PHONE": 1}
+    assert Redactor().text("they wrote [EMAIL_1] for a@x.org") == "they wrote [EMAIL_1] for [EMAIL_2]"
+    assert Redactor().json({"to": ["a@x.org", 3, None], "n": {"x": "a@x.org"}}) == {
+        "to": ["[EMAIL_1]", 3, None],
+        "n": {"x": "[EMAIL_1]"},
+    }
+
+
+pieces = st.lists(
+    st.sampled_from([t for texts in FOUND.values() for t in texts] + CLEAN) | st.text(max_size=20), max_size=5
+)
+
+
+@given(pieces.map(" ; ".join))
+def test_redacting_again_changes_nothing(text: str) -> None:
+    once = Redactor().text(text)
+    assert Redactor().text(once) == once
+
+
+@given(st.text(max_size=300))
+def test_finds_are_in_order_and_apart(text: str) -> None:
+    finds = list(find_personal(text))
+    assert all(a[1] <= b[0] for a, b in pairwise(finds))
+
+
+def test_checks() -> None:
+    assert luhn("4111111111111111") and not luhn("4111111111111112")
+    assert iban_length("GB82 WEST 1234 5698 7654 32 and more") == 27
+    assert iban_length("GB83 WEST 1234 5698 7654 32") == 0 == iban_length("ZZ82")
+
+
+def test_hostile_text_does_not_take_long() -> None:
+    for text in (
+        "a." * 20_000 + "@",
+        "1 " * 20_000,
+        "1:" * 20_000,
+        "+1" * 20_000,
+        "DE11" * 10_000,
+        "password " * 5_000,
+    ):
+        list(find_personal(text))
