@@ -36,8 +36,8 @@ class ServeJob(Config):
 def deployments(config: PipelineConfig, config_file: Path) -> list[RunnerDeployment]:
     """All deployments of a pipeline, with the schedules of its config."""
     from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
-    from prefect.types.entrypoint import EntrypointType
     from prefect.schedules import Cron
+    from prefect.types.entrypoint import EntrypointType
 
     from flows.ingest import ingest
     from flows.nightly import nightly

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from flows.config import PipelineConfig, load_config
 from flows.local_secrets import load_secrets
+from flows.prefect_settings import OUR_PACKAGES
 
 
 def opened_config(path: Path) -> PipelineConfig:
     """The pipeline's config; secrets of its local stack, if it has one, are in the environment afterwards."""
     config = load_config(path)
     load_secrets(config.places.run_dir)
+    for package in OUR_PACKAGES.split(","):
+        # Prefect hands on what these loggers say, but leaves them at WARNING, where a night would be silent.
+        logging.getLogger(package).setLevel(logging.INFO)
     return config

@@ -7,6 +7,9 @@ import httpx
 from flows.config import PipelineConfig
 from infra.errors import UserError
 
+# Whose log lines belong on a run's page.
+OUR_PACKAGES = "flows,tasks,deploy,evaluation,training,feedback,infra"
+
 
 def prefect_environment(config: PipelineConfig) -> dict[str, str]:
     """Environment of every process that uses Prefect. To be set before Prefect is imported."""
@@ -17,7 +20,7 @@ def prefect_environment(config: PipelineConfig) -> dict[str, str]:
         "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
         # No pickle: what a task returns is kept as JSON.
         "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",
-        "PREFECT_LOGGING_EXTRA_LOGGERS": "flows,tasks,deploy,evaluation,training,feedback,infra",
+        "PREFECT_LOGGING_EXTRA_LOGGERS": OUR_PACKAGES,
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
         "DO_NOT_TRACK": "1",
     }

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -70,12 +71,12 @@ def test_a_night_that_may_not_go_on_is_closed_and_says_why(tmp_path: Path, why: 
     config = pipeline(tmp_path)
     with open_night(config, NightRequest()) as night:
         name = night.night_id
-        update = {
+        changes: dict[str, dict[str, Any]] = {
             "old": {"started_at": night.file.started_at - timedelta(hours=21)},
             "attempts": {"attempts": 3},
             "fresh": {},
-        }[why]
-        atomic_write(night.folder / "night.json", night.file.model_copy(update=update).model_dump_json())
+        }
+        atomic_write(night.folder / "night.json", night.file.model_copy(update=changes[why]).model_dump_json())
     with open_night(config, NightRequest(fresh=why == "fresh")) as night:
         assert night.night_id != name
     closed = read_night(config, name)

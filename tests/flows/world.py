@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -11,6 +13,8 @@ import yaml
 from feedback.events import Edit, Feedback, Interaction, Message, Thumb
 from feedback.store import Store
 from flows.config import PipelineConfig, load_config
+from flows.local_secrets import load_secrets
+from infra.stack import down
 from tasks.opened import database
 
 TOPICS = ("billing", "router", "delivery", "parcel", "refund", "portal", "order", "login")
@@ -86,7 +90,9 @@ def tell_feedback(config: PipelineConfig, *, conversations: int = 60, first: int
             user=f"user-{number}",
             session=f"session-{number}",
             version="base",
-            messages=(Message(role="user", content=f"ticket {number * 7919}: the {topic} of customer {number} is wrong"),),
+            messages=(
+                Message(role="user", content=f"ticket {number * 7919}: the {topic} of customer {number} is wrong"),
+            ),
             answer=f"no idea about {number}",
             created_at=at,
             latency_ms=5.0,
@@ -101,6 +107,7 @@ def tell_feedback(config: PipelineConfig, *, conversations: int = 60, first: int
                     interaction_id=name,
                     actor=who,
                     trusted=kind == "edit",
+                    kind=value.kind,
                     value=value,
                     created_at=at + timedelta(seconds=30),
                     source="gateway",
@@ -108,5 +115,47 @@ def tell_feedback(config: PipelineConfig, *, conversations: int = 60, first: int
             )
 
 
-def load(path: Path) -> PipelineConfig:
-    return load_config(path)
+ROOT = Path(__file__).parent.parent.parent
+
+
+def ratchet(*words: str, config: Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """A `ratchet` command in a process of its own, as a person would give it."""
+    command = [sys.executable, "-m", "flows.cli", *words, "--config", str(config)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert not check or done.returncode == 0, done.stderr[-4000:]
+    return done
+
+
+class Stack:
+    """A pipeline whose servers run, and further pipelines that share them."""
+
+    def __init__(self, folder: Path, base: Path) -> None:
+        self.base = base
+        self.file = write_pipeline(folder, base)
+        self.config = load_config(self.file)
+
+    def neighbour(self, folder: Path, **sections: object) -> PipelineConfig:
+        """A pipeline with a home and a database of its own on the same Prefect, MLflow and engine."""
+        path = write_pipeline(
+            folder, self.base, prefect_api_url=self.config.places.prefect_api, mlflow_url=self.config.places.mlflow
+        )
+        values = yaml.safe_load(path.read_text())
+        values["serving"]["engine_url"] = self.config.places.engine_url
+        values.update(sections)
+        path.write_text(yaml.safe_dump(values, sort_keys=False))
+        config = load_config(path)
+        # The engine asks for the key of the stack that it belongs to.
+        load_secrets(self.config.places.run_dir)
+        load_secrets(config.places.run_dir)
+        tell_feedback(config)
+        return config
+
+    def stop(self) -> None:
+        down(self.config.places.run_dir)
+
+
+def start_stack(folder: Path, base: Path) -> Stack:
+    stack = Stack(folder, base)
+    ratchet("up", config=stack.file)
+    load_secrets(stack.config.places.run_dir)
+    return stack

@@ -1,0 +1,102 @@
+"""The command line: light to start, errors of one line, facts as JSON, and references that cannot be stale."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from flows.local_secrets import SECRET_NAMES, load_secrets
+from tests.flows.world import ROOT, ratchet, write_pipeline
+
+HEAVY = {
+    "torch",
+    "transformers",
+    "prefect",
+    "mlflow",
+    "great_expectations",
+    "pandas",
+    "polars",
+    "sqlalchemy",
+    "fastapi",
+}
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = (
+        "import sys\nfrom flows.cli import main\n"
+        "try:\n    main(['--help'])\nexcept SystemExit as end:\n    assert end.code == 0, end\n"
+        f"print('HEAVY', sorted({HEAVY!r} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "nightly" not in done.stdout or "run" in done.stdout
+    assert done.stdout.strip().endswith("HEAVY []")
+
+
+def test_a_user_s_mistake_is_one_line_and_exit_code_2(tiny_base: Path, tmp_path: Path) -> None:
+    config = write_pipeline(tmp_path, tiny_base)
+    done = ratchet("rollback", "--reason", "a try", "--tenant", "nobody", config=config, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines()[-1].startswith("error: got tenant 'nobody', expected one of default")
+    assert "Traceback" not in done.stderr
+
+
+def test_status_and_ledger_and_doctor_work_on_a_pipeline_that_never_ran(tiny_base: Path, tmp_path: Path) -> None:
+    config = write_pipeline(tmp_path, tiny_base)
+    status = json.loads(ratchet("status", "--json", config=config).stdout)
+    assert status["stack"] == {"running": False, "healthy": False, "parts": []}
+    assert status["releases"]["default"]["champion"] is None
+    assert json.loads(ratchet("ledger", "--json", config=config).stdout) == []
+    findings = json.loads(ratchet("doctor", "--json", config=config).stdout)
+    assert next(f for f in findings if f["what"] == "base model")["state"] == "ok"
+    assert json.loads(ratchet("down", "--json", config=config).stdout) == {"stopped": []}
+
+
+def test_keys_are_made_listed_and_revoked(tiny_base: Path, tmp_path: Path) -> None:
+    config = write_pipeline(tmp_path, tiny_base)
+    made = json.loads(ratchet("keys", "create", "my app", "--json", config=config).stdout)
+    listed = ratchet("keys", "list", "--json", config=config).stdout
+    assert [key["name"] for key in json.loads(listed)] == ["my app"]
+    assert made["key"] not in listed
+    ratchet("keys", "revoke", made["key_id"], config=config)
+    assert json.loads(ratchet("keys", "list", "--json", config=config).stdout) == []
+
+
+def test_a_malformed_file_is_imported_row_by_row_and_says_what_is_wrong(tiny_base: Path, tmp_path: Path) -> None:
+    config = write_pipeline(tmp_path, tiny_base)
+    event = {
+        "interaction": {
+            "interaction_id": "a",
+            "tenant": "default",
+            "version": "import",
+            "messages": [{"role": "user", "content": "hello"}],
+            "answer": "hi",
+            "created_at": "2026-01-05T09:00:00Z",
+        }
+    }
+    file = tmp_path / "feedback.jsonl"
+    file.write_text(json.dumps(event) + "\n{broken\n")
+    dry = json.loads(ratchet("feedback", "import", str(file), "--dry-run", "--json", config=config).stdout)
+    assert (dry["counts"]["interactions"], dry["counts"]["rejects"]) == (1, 1)
+    done = json.loads(ratchet("feedback", "import", str(file), "--json", config=config).stdout)
+    assert done["counts"]["interactions"] == 1
+    again = json.loads(ratchet("feedback", "import", str(file), "--json", config=config).stdout)
+    assert again["counts"]["interactions"] == 0
+
+
+def test_secrets_are_made_once_closed_and_yield_to_the_environment(tmp_path: Path) -> None:
+    first: dict[str, str] = {}
+    load_secrets(tmp_path, first)
+    assert set(first) == set(SECRET_NAMES)
+    assert (tmp_path / "secrets.env").stat().st_mode & 0o777 == 0o600
+    second = {"RATCHET_ENGINE_KEY": "mine"}
+    load_secrets(tmp_path, second)
+    assert second == {**first, "RATCHET_ENGINE_KEY": "mine"}
+
+
+def test_the_references_say_what_the_code_says() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "flows.reference", "--check"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,221 @@
+"""The nightly flow on a tiny model and real servers: it promotes, it ends early, and it survives kill -9 anywhere."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from deploy.ledger import history
+from flows.config import PipelineConfig
+from flows.night import NightFile, nights_of
+from tasks.opened import database
+from tests.flows.world import ROOT, Stack, ratchet
+
+ONE_RECIPE = {
+    "training": {
+        "methods": ["tiny-sft"],
+        "recipes": {
+            "tiny-sft": {"name": "tiny-sft", "stages": [{"objective": "sft", "epochs": 2, "batch_size": 4}]},
+        },
+        "minimum_examples": 2,
+        "threads": 1,
+        "dtype": "float32",
+        "checkpoint_seconds": 0,
+    }
+}
+
+
+def config_file(config: PipelineConfig) -> Path:
+    return config.places.home_dir.parent / "ratchet.yaml"
+
+
+def last_night(config: PipelineConfig) -> NightFile | None:
+    nights = nights_of(config, "default")
+    return nights[-1] if nights else None
+
+
+def gist(config: PipelineConfig) -> dict[str, Any]:
+    """What must not depend on whether a night was killed: the snapshot, the stages asked for, the verdict, the lines.
+
+    Keys, not digests: a stage that went on from a checkpoint may differ from an undisturbed one in the last bits.
+    """
+    night = last_night(config)
+    assert night is not None
+    verdict = night.steps["verdict"]
+    challengers = [(c["label"], c["decision"], round(c["gain"], 3), c["units"]) for c in verdict["challengers"]]
+    trained = {name: step["stages"] for name, step in night.steps.items() if name.startswith("train ")}
+    return {
+        "snapshot": night.steps["snapshot"],
+        "stages": {name: [stage["key"] for stage in stages] for name, stages in trained.items()},
+        "verdict": (verdict["decision"], verdict["champion"], verdict["policy_digest"], challengers),
+        "ledger": [line.action for line in history(database(config.places), "default")],
+    }
+
+
+def kill_when(config: PipelineConfig, moment: Callable[[PipelineConfig], bool]) -> None:
+    """Start the night and kill -9 its process at the first sight of a moment."""
+    command = [sys.executable, "-m", "flows.cli", "run", "nightly", "--config", str(config_file(config))]
+    log = config_file(config).with_name("killed.log")
+    with log.open("ab") as out, subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=out) as process:
+        while not moment(config):
+            assert process.poll() is None, f"the night ended before the moment came: {log.read_text()[-3000:]}"
+            time.sleep(0.02)
+        os.kill(process.pid, signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+
+
+def step_done(name: str) -> Callable[[PipelineConfig], bool]:
+    def moment(config: PipelineConfig) -> bool:
+        night = last_night(config)
+        return night is not None and name in night.steps
+
+    return moment
+
+
+def training_writes(config: PipelineConfig) -> bool:
+    """In the middle of a stage: its progress has begun, its record is not there."""
+    return any(config.places.stages_dir.glob(".*.work/progress.jsonl"))
+
+
+def evaluating(config: PipelineConfig) -> bool:
+    return any(config.places.evaluations_dir.glob("*/progress.jsonl"))
+
+
+def ledger_written(config: PipelineConfig) -> bool:
+    """The release stands in the ledger and the night does not know it yet."""
+    lines = history(database(config.places), "default")
+    return any(line.action in ("canary", "held") for line in lines)
+
+
+MOMENTS = {
+    "ingest done": step_done("ingest"),
+    "snapshot cut": step_done("snapshot"),
+    "planned": step_done("plan"),
+    "in training": training_writes,
+    "trained": step_done("train tiny-sft"),
+    "in evaluation": evaluating,
+    "verdict": step_done("verdict"),
+    "ledger line": ledger_written,
+}
+
+
+@pytest.fixture(scope="session")
+def reference(running_stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> PipelineConfig:
+    """A night that nobody disturbed."""
+    config = running_stack.neighbour(tmp_path_factory.mktemp("reference"), **ONE_RECIPE)
+    done = ratchet("run", "nightly", "--json", config=config_file(config))
+    found = json.loads(done.stdout)
+    assert (found["state"], found["decision"]) == ("done", "promote")
+    return config
+
+
+def assert_same_as_undisturbed(config: PipelineConfig, reference: PipelineConfig, attempts: int) -> None:
+    ratchet("run", "nightly", "--json", config=config_file(config))
+    night = last_night(config)
+    assert night is not None
+    assert (night.state, night.attempts) == ("done", attempts)
+    assert len(nights_of(config, "default")) == 1
+    assert gist(config) == gist(reference)
+    lines = history(database(config.places), "default")
+    assert [line.action for line in lines] == ["baseline", "gated", "canary"]
+    assert lines[-1].version == night.steps["verdict"]["winner"]
+
+
+def test_a_night_promotes_what_measurably_wins(reference: PipelineConfig) -> None:
+    lines = history(database(reference.places), "default")
+    assert [line.action for line in lines] == ["baseline", "gated", "canary"]
+    night = last_night(reference)
+    assert night is not None
+    assert lines[-1].night_id == night.night_id
+    assert lines[-1].evidence["gate"]["snapshot"] == night.steps["snapshot"]
+
+
+def test_prefect_shows_the_scorecard_the_verdict_and_the_way_to_mlflow(reference: PipelineConfig) -> None:
+    found = httpx.post(f"{reference.places.prefect_api}/artifacts/filter", json={}).json()
+    assert {"intake", "plan", "scorecard", "verdict", "mlflow-run"} <= {a["key"] for a in found}
+    verdict = next(a for a in found if a["key"] == "verdict")
+    assert "# Promote" in verdict["data"]
+    runs = httpx.post(f"{reference.places.prefect_api}/flow_runs/filter", json={}).json()
+    assert "COMPLETED" in {run["state_type"] for run in runs}
+
+
+def test_mlflow_has_the_night_with_nested_runs_curves_data_and_evaluation(reference: PipelineConfig) -> None:
+    from mlflow.tracking import MlflowClient
+
+    night = last_night(reference)
+    assert night is not None
+    client = MlflowClient(reference.places.mlflow)
+    experiment = client.get_experiment_by_name("desk")
+    assert experiment is not None
+    runs = {run.data.tags["ratchet.key"]: run for run in client.search_runs([experiment.experiment_id])}
+    top, challenger, stage = (f"night/{night.night_id}{tail}" for tail in ("", "/tiny-sft", "/tiny-sft/1-sft"))
+    assert {top, challenger, stage} <= set(runs)
+    assert runs[challenger].data.tags["mlflow.parentRunId"] == runs[top].info.run_id
+    assert runs[stage].data.tags["mlflow.parentRunId"] == runs[challenger].info.run_id
+    assert {runs[key].info.status for key in (top, challenger, stage)} == {"FINISHED"}
+    assert len(client.get_metric_history(runs[stage].info.run_id, "loss")) >= 2
+    assert runs[top].inputs.dataset_inputs
+    assert "gate.loss" in runs[challenger].data.metrics
+    assert runs[top].data.tags["ratchet.decision"] == "promote"
+    files = {file.path for file in client.list_artifacts(runs[top].info.run_id, "evaluation")}
+    assert {"evaluation/scorecard.json", "evaluation/report.html"} <= files
+
+
+def test_a_second_night_with_nothing_new_ends_at_once(reference: PipelineConfig) -> None:
+    found = json.loads(ratchet("run", "nightly", "--json", config=config_file(reference)).stdout)
+    assert found["outcome"].startswith("nothing new since night")
+    assert found["decision"] is None
+    nights = nights_of(reference, "default")
+    (reference.places.nights_dir / nights[-1].night_id / "night.json").unlink()  # the reference stays the last one
+
+
+def test_a_dry_run_says_what_it_would_do_and_does_nothing(reference: PipelineConfig) -> None:
+    before = len(nights_of(reference, "default"))
+    found = json.loads(ratchet("run", "nightly", "--dry-run", "--json", config=config_file(reference)).stdout)
+    assert found["recipes"] == ["tiny-sft"]
+    assert found["minutes"] > 0
+    assert len(nights_of(reference, "default")) == before
+
+
+def test_a_night_killed_again_and_again_ends_as_if_it_was_not(
+    running_stack: Stack, reference: PipelineConfig, tmp_path: Path
+) -> None:
+    """One night killed in training, after the verdict, and between the ledger's line and the night's end."""
+    config = running_stack.neighbour(tmp_path, **ONE_RECIPE, schedule={"attempts": 9})
+    for name in ("in training", "verdict", "ledger line"):
+        kill_when(config, MOMENTS[name])
+    assert_same_as_undisturbed(config, reference, attempts=4)
+    night = last_night(config)
+    assert night is not None
+    api = config.places.prefect_api
+    states = [httpx.get(f"{api}/flow_runs/{run}").json()["state_type"] for run in night.flow_runs]
+    assert states == ["CRASHED", "CRASHED", "CRASHED", "COMPLETED"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MOMENTS)
+def test_a_night_killed_at_any_moment_ends_as_if_it_was_not(
+    name: str, running_stack: Stack, reference: PipelineConfig, tmp_path: Path
+) -> None:
+    config = running_stack.neighbour(tmp_path, **ONE_RECIPE)
+    kill_when(config, MOMENTS[name])
+    assert_same_as_undisturbed(config, reference, attempts=2)
+
+
+def test_without_a_stack_the_message_says_what_to_do(tiny_base: Path, tmp_path: Path) -> None:
+    from tests.flows.world import write_pipeline
+
+    done = ratchet("run", "nightly", config=write_pipeline(tmp_path, tiny_base), check=False)
+    assert done.returncode == 2
+    assert "no Prefect server answers" in done.stderr
+    assert "ratchet up" in done.stderr

@@ -1,0 +1,114 @@
+"""Tracking that never stops a night: a journal first, a real MLflow server when it answers."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from infra.stack import ProcessSpec, StackPlan, down, up
+from infra.tracking import Point, Tracker, send_leftovers
+
+NOWHERE = "http://127.0.0.1:9"
+
+
+@pytest.fixture(scope="module")
+def mlflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("mlflow")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    options = ("--host", "127.0.0.1", "--port", str(port), "--workers", "1")
+    store = ("--backend-store-uri", f"sqlite:///{folder}/m.db", "--artifacts-destination", str(folder / "art"))
+    spec = ProcessSpec(
+        name="mlflow",
+        argv=(sys.executable, "-m", "mlflow", "server", *options, *store),
+        env={"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+        port=port,
+        health_url=f"http://127.0.0.1:{port}/health",
+        log_file=folder / "log",
+        ready_seconds=240,
+    )
+    up(StackPlan(run_dir=folder / "run", log_file=folder / "stack.log", processes=(spec,)))
+    yield f"http://127.0.0.1:{port}"
+    down(folder / "run")
+
+
+def tell(tracker: Tracker, folder: Path) -> None:
+    file = folder / "record.json"
+    file.write_text("{}")
+    tracker.run("night/1", name="night 1", tags={"ratchet.kind": "night"})
+    tracker.params("night/1", {"training": {"seed": 3, "methods": ["a", "b"], "none": None}})
+    tracker.run("night/1/sft", name="sft", parent="night/1")
+    points = [Point(name="loss", value=1.0 / (step + 1), step=step, at_ms=1000 + step) for step in range(1500)]
+    tracker.points("night/1/sft", [*points, Point(name="loss", value=float("nan"), step=9, at_ms=5)])
+    tracker.dataset("night/1/sft", name="train", digest="d", source="here", context="training", rows={"sft": 3})
+    tracker.artifact("night/1/sft", file, "stage")
+    tracker.finish("night/1/sft")
+    tracker.finish("night/1")
+
+
+def check(url: str, experiment: str) -> None:
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(url)
+    found = client.get_experiment_by_name(experiment)
+    assert found is not None
+    runs = {run.data.tags["ratchet.key"]: run for run in client.search_runs([found.experiment_id])}
+    assert set(runs) == {"night/1", "night/1/sft"}
+    night, sft = runs["night/1"], runs["night/1/sft"]
+    assert sft.data.tags["mlflow.parentRunId"] == night.info.run_id
+    assert night.data.params == {"training.seed": "3", "training.methods": '["a","b"]'}
+    history = client.get_metric_history(sft.info.run_id, "loss")
+    assert len(history) == 1500
+    assert [file.path for file in client.list_artifacts(sft.info.run_id, "stage")] == ["stage/record.json"]
+    assert sft.inputs.dataset_inputs[0].dataset.name == "train"
+    assert {night.info.status, sft.info.status} == {"FINISHED"}
+
+
+def test_a_night_is_written_with_nested_runs_curves_and_data(mlflow: str, tmp_path: Path) -> None:
+    tracker = Tracker(url=mlflow, experiment="one", journal=tmp_path / "n" / "tracking.jsonl")
+    tell(tracker, tmp_path)
+    assert tracker.send() == 0
+    check(mlflow, "one")
+    assert tracker.url_of("night/1") == f"{mlflow}/#/experiments/{tracker.run_id('')}/runs/{tracker.run_id('night/1')}"
+
+
+def test_while_mlflow_is_down_everything_waits_and_is_sent_later(
+    mlflow: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    journal = tmp_path / "night" / "tracking.jsonl"
+    down_now = Tracker(url=NOWHERE, experiment="two", journal=journal)
+    tell(down_now, tmp_path)
+    assert down_now.send() == 8
+    assert [r.message for r in caplog.records if "does not answer" in r.message][1:] == [], "warned once, not each time"
+    assert send_leftovers(tmp_path, url=mlflow, experiment="two") == 0
+    check(mlflow, "two")
+
+
+def test_what_was_sent_may_be_sent_again_and_nothing_doubles(mlflow: str, tmp_path: Path) -> None:
+    journal = tmp_path / "night" / "tracking.jsonl"
+    tell(Tracker(url=mlflow, experiment="three", journal=journal), tmp_path)
+    # As after a kill between the server's answer and our note of it, and on another machine.
+    journal.with_suffix(".sent").unlink()
+    journal.with_suffix(".runs").unlink()
+    assert Tracker(url=mlflow, experiment="three", journal=journal).send() == 0
+    check(mlflow, "three")
+
+
+def test_a_refused_operation_is_left_out_and_said(
+    mlflow: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tracker = Tracker(url=mlflow, experiment="four", journal=tmp_path / "t.jsonl")
+    tracker.run("k", name="k")
+    tracker.params("k", {"a": 1})
+    tracker.params("k", {"a": 2})
+    tracker.artifact("k", tmp_path / "gone")
+    tracker.metrics("k", {"m": 1.0})
+    assert tracker.send() == 0
+    refused = [record.getMessage() for record in caplog.records if "refused" in record.getMessage()]
+    assert len(refused) == 2
+    assert "params" in refused[0] and "artifact" in refused[1]
