@@ -33,7 +33,6 @@ def play_act_one(play: Play) -> ActFacts:
     )
     _release(play, scribe, night)
     live = play.standing().champion or base
-    scribe.names[live] = scribe.names.get(live, "live")
 
     held_out = play.fresh("held-out", play.sizes.held_out_tickets, late=True)
     shares = exam(play, scribe, {"base, before": base, "live, after": live}, held_out, "held-out tickets")
@@ -48,7 +47,7 @@ def play_act_one(play: Play) -> ActFacts:
 
 def _release(play: Play, scribe: Scribe, night: Nightfall) -> None:
     promoted = night.decision == "promote"
-    scribe.claim("the gate promoted one of them", promoted, night.outcome)
+    scribe.claim("the gate promoted one of them", promoted, night.found)
     if play.standing().watch is None and not promoted and play.sizes.release_anyway and night.best is not None:
         scribe.note(f"The gate refused; {night.best} is released by the override that this play was configured with.")
         release_by_hand(play, night.best, actor="the play's director", reason="to go on with the acts")

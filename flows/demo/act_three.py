@@ -20,7 +20,7 @@ def play_act_three(play: Play, bad: str) -> ActFacts:
     alerts_before = len(play.receiver.received)
     before = play.standing()
     good = before.champion or ""
-    scribe.names.update({good: "live", bad: "the bad release"})
+    scribe.names[bad] = "the bad release"
     if bad in before.barred:
         lift_bar(play.engine, TENANT, bad, actor=_WHO, reason="the act is played again")
     if before.paused:

@@ -36,7 +36,6 @@ def play_act_two(play: Play) -> ActFacts:
     scribe = Scribe(play.console, 2, "a poisoned night")
     alerts_before = len(play.receiver.received)
     champion = play.standing().champion or ""
-    scribe.names[champion] = "live"
     poison, honest = asyncio.run(_a_day(play, scribe))
     _defended(play, scribe, poison, honest)
     night = _undefended(play, scribe)
@@ -45,7 +44,7 @@ def play_act_two(play: Play) -> ActFacts:
     scribe.claim(
         "with the defence off, the gate does not promote what learnt the poison",
         night.decision in ("reject", "inconclusive"),
-        night.outcome,
+        night.found,
     )
     scribe.claim("the live model stays", play.standing().champion == champion, f"{champion} is live")
     alert = play.receiver.wait_for("held", after=alerts_before, seconds=20.0)
@@ -110,32 +109,33 @@ def _defended(play: Play, scribe: Scribe, poison: list[Answered], honest: list[A
     play_intake(play, scribe)
     bad_actors = {pseudonym(name, secret("RATCHET_USER_SALT")) for name in poison_names(play)}
     said = {True: 0, False: 0}
-    held = {True: 0, False: 0}
-    rows = held_rows(Store(play.engine), Lake(play.config.places.lake_dir), tenant=TENANT)
-    by_event = {event: row for row in rows for event in row.events}
+    held: dict[bool, list[QuarantineRow]] = {True: [], False: []}
     store = Store(play.engine)
+    rows = held_rows(store, Lake(play.config.places.lake_dir), tenant=TENANT)
+    by_event = {event: row for row in rows for event in row.events}
     for one in (*poison, *honest):
         for event in store.feedback_for(TENANT, one.interaction_id):
             bad = event.actor in bad_actors
             said[bad] += 1
-            held[bad] += event.event_id in by_event
-    ours = {row.row_id: row for event, row in by_event.items()}
-    reasons = Counter(f"{row.step}: {row.code}" for row in ours.values())
-    scribe.quarantine = dict(reasons.most_common())
-    scribe.quarantined = [(f"{row.code}: {row.detail}", _excerpt(row)) for row in _one_each(list(ours.values()))]
+            if event.event_id in by_event:
+                held[bad].append(by_event[event.event_id])
+    scribe.quarantine = dict(Counter(f"{row.step}: {row.code}" for row in held[True] + held[False]).most_common())
+    scribe.quarantined = [(f"{row.code}: {row.detail}", _excerpt(row)) for row in _one_each(held[True] + held[False])]
     for reason, text in scribe.quarantined:
         scribe.note(f"held back: {reason} ({text})")
-    share = held[True] / said[True] if said[True] else 0.0
-    wrong = held[False] / said[False] if said[False] else 0.0
+    share = len(held[True]) / said[True] if said[True] else 0.0
     scribe.claim(
         "the intake held back what the poisoners said",
         share >= play.sizes.required_held,
-        f"{held[True]} of {said[True]} events of {len(bad_actors)} accounts",
+        f"{len(held[True])} of {said[True]} events of {len(bad_actors)} accounts",
     )
+    # A customer's thumb that an agent's correction contradicts is held too, rightly: that is not taking her for a
+    # poisoner.
+    accused = sum(row.step == "abuse" for row in held[False])
     scribe.claim(
-        "and hardly anything that honest people said that day",
-        wrong <= play.sizes.allowed_false_holds,
-        f"{held[False]} of {said[False]} events",
+        "and took hardly any honest person for a poisoner",
+        accused <= play.sizes.allowed_false_holds * max(1, said[False]),
+        f"{accused} of {said[False]} events of honest people held as abuse",
     )
 
 
@@ -161,8 +161,10 @@ def _one_each(rows: list[QuarantineRow]) -> list[QuarantineRow]:
 
 
 def _excerpt(row: QuarantineRow) -> str:
+    """What was said, in short."""
     try:
-        value = json.loads(row.content)
-    except ValueError:
+        value = json.loads(row.content)["feedback"]["value"]
+    except (ValueError, KeyError, TypeError):
         return row.content[:160]
-    return json.dumps(value, ensure_ascii=False)[:160]
+    said = value.get("text") or value.get("chosen") or ("thumb up" if value.get("up") else "thumb down")
+    return f"{value.get('kind', '?')}: {said}"[:160]

@@ -36,8 +36,8 @@ class Nightfall(Config):
 
     decision: str
     """promote, reject, inconclusive, or "none" when it did not come to a verdict."""
-    outcome: str
-    """How it ended, in one sentence."""
+    found: str
+    """The decision, and the share of right answers of each version that was measured."""
     labels: dict[str, str] = {}
     """What a measured version is called -> its name."""
     objectives: dict[str, str] = {}
@@ -56,10 +56,10 @@ def play_night(play: Play, scribe: Scribe, *, config: PipelineConfig | None = No
     with scribe.scene("the night: intake, training, evaluation, gate") as bar:
         _run(play, config, bar, "run", "nightly")
     night = nights_of(config, TENANT)[-1]
-    scribe.note(f"The night ended: {night.outcome}")
+    scribe.note(f"The night ended: {brief(night.outcome)}")
     folder = config.places.evaluations_dir / night.night_id
     if not (folder / "scorecard.json").exists():
-        return Nightfall(decision="none", outcome=night.outcome)
+        return Nightfall(decision="none", found=brief(night.outcome))
     scorecard = read_scorecard(folder)
     return _told(scribe, night, scorecard)
 
@@ -78,7 +78,7 @@ def release_by_hand(play: Play, version: str, *, actor: str, reason: str) -> Ent
     """
     places = play.config.places
     for stages in (places.stages_dir, play.home / SCRATCH / "stages"):
-        for folder in sorted(stages.glob("*")):
+        for folder in sorted(path for path in stages.glob("[!.]*") if path.is_dir()):
             record = read_record(folder)
             if record is not None and version_name(record.digest) == version:
                 publish_version(folder, places.versions_dir)
@@ -94,6 +94,11 @@ def release_by_hand(play: Play, version: str, *, actor: str, reason: str) -> Ent
     )
 
 
+def brief(text: str, limit: int = 300) -> str:
+    """The beginning of a long text, to its last whole word; the whole of it stands in the ledger."""
+    return text if len(text) <= limit else text[:limit].rsplit(" ", 1)[0] + " ..."
+
+
 def _told(scribe: Scribe, night: NightFile, scorecard: Scorecard) -> Nightfall:
     values = scorecard.gate.scores.get(_PRIMARY, {})
     challengers = {card.version for card in scorecard.challengers}
@@ -102,10 +107,11 @@ def _told(scribe: Scribe, night: NightFile, scorecard: Scorecard) -> Nightfall:
         right = [value >= 1.0 for value in values.get(card.version, ()) if value is not None]
         if card.error is None and right:
             shares[card.version] = scribe.score(card.label, card.version, "the gate's items", right).share
+    measured = ", ".join(f"{c.label} {100 * shares[c.version]:.0f}%" for c in scorecard.versions if c.version in shares)
     known = [version for version in challengers if version in shares]
     return Nightfall(
         decision=_decision(night),
-        outcome=night.outcome,
+        found=f"{_decision(night)} ({measured or 'nothing was measured'})",
         labels={card.label: card.version for card in scorecard.versions},
         objectives={card.label: card.objective for card in scorecard.versions if card.version in challengers},
         best=max(known, key=lambda version: (shares[version], version)) if known else None,

@@ -142,7 +142,7 @@ def watch_canary(play: Play, scribe: Scribe, stream: str) -> Watched:
     made = play.fresh(stream, play.sizes.live_tickets, late=True)
 
     async def scene() -> list[Answered]:
-        with scribe.scene(f"customers write, {watch.version} is watched", len(made)) as tick:
+        with scribe.scene("customers write while the canary is watched", len(made)) as tick:
 
             def answered(one: Answered) -> None:
                 scribe.rated(one)
@@ -160,7 +160,8 @@ def watch_canary(play: Play, scribe: Scribe, stream: str) -> Watched:
         time.sleep(0.5)
     end = ended.line
     if end is not None:
-        scribe.decided(end.at, f"{watch.version}: {end.action.replace('_', ' ')}")
+        name = scribe.names.get(watch.version, watch.version)
+        scribe.decided(end.at, f"{name}: {end.action.replace('_', ' ')}")
     return Watched(
         ended_by=end.action if end else "nothing",
         version=watch.version,

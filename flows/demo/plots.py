@@ -33,43 +33,42 @@ def accuracy(scores: Sequence[Score]) -> str:
 
 
 def thumbs(acts: Sequence[ActFacts]) -> str:
-    """Share of thumbs up per version over time (the last 25 of each version), with the decisions as lines."""
+    """Share of thumbs up per version (the last 25 of each), as they came in, with the decisions as lines.
+
+    Across runs the number of thumbs, not the clock: the hours in which nobody rates take no room.
+    """
     figure, axes = _figure(3.6)
     names = {version: name for act in acts for version, name in act.names.items()}
-    series: dict[str, list[tuple[datetime, bool]]] = {}
-    for act in acts:
-        for thumb in act.thumbs:
-            series.setdefault(thumb.version, []).append((thumb.at, thumb.up))
-    start = min((points[0][0] for points in series.values()), default=None)
+    everything = sorted((thumb for act in acts for thumb in act.thumbs), key=lambda thumb: thumb.at)
+    series: dict[str, list[tuple[int, datetime, bool]]] = {}
+    for number, thumb in enumerate(everything):
+        series.setdefault(thumb.version, []).append((number, thumb.at, thumb.up))
     for index, (version, points) in enumerate(series.items()):
-        points.sort()
         colour = _COLOURS[index % len(_COLOURS)]
-        segments = _segments([at for at, _ in points])
-        for number, (first, last) in enumerate(segments):
+        for part, (first, last) in enumerate(_segments([at for _, at, _ in points])):
             xs, middle, low, high = [], [], [], []
             for at in range(first, last):
-                seen = [up for _, up in points[max(first, at - _WINDOW + 1) : at + 1]]
+                seen = [up for _, _, up in points[max(first, at - _WINDOW + 1) : at + 1]]
                 if len(seen) < 5:
                     continue
                 bounds = wilson(sum(seen), len(seen))
-                xs.append(_minutes(points[at][0], start))
+                xs.append(points[at][0])
                 middle.append(sum(seen) / len(seen))
                 low.append(bounds[0])
                 high.append(bounds[1])
-            label = names.get(version, version) if number == 0 else None
-            axes.plot(xs, middle, color=colour, linewidth=2, label=label)
+            axes.plot(xs, middle, color=colour, linewidth=2, label=names.get(version, version) if part == 0 else None)
             axes.fill_between(xs, low, high, color=colour, alpha=0.12, linewidth=0)
     for act in acts:
         for moment in act.happenings:
-            if moment.decision and start is not None:
-                x = _minutes(moment.at, start)
+            if moment.decision and everything:
+                x = sum(thumb.at <= moment.at for thumb in everything)
                 axes.axvline(x, color=_INK, linewidth=1, linestyle=(0, (3, 3)))
                 axes.annotate(
                     moment.what, (x, 1.03), xycoords=("data", "axes fraction"), rotation=25, fontsize=8, color=_INK
                 )
     axes.set_ylim(-0.02, 1.02)
     axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f}%")
-    axes.set_xlabel("minutes since the first thumb")
+    axes.set_xlabel("thumbs so far, in the order in which they came")
     axes.set_ylabel(f"thumbs up, last {_WINDOW}")
     if series:
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)

@@ -44,7 +44,7 @@ class DemoSizes(Config):
     required_held: float = 0.8
     """Act 2 claims that at least this share of the poisoners' feedback is held back."""
     allowed_false_holds: float = 0.05
-    """Act 2 claims that at most this share of honest people's feedback is held back."""
+    """Act 2 claims that at most this share of honest people's feedback is held as abuse."""
     release_anyway: bool = False
     """When the gate refuses every challenger of act 1, release the best by a named override, and say so. For the tiny
     random model of the tests, which no gate in its right mind would let pass."""

@@ -19,7 +19,7 @@ import httpx
 from flows.demo.world import SABOTAGE, TASK, Ticket, confuse, is_right
 from infra.database import now
 
-MAX_TOKENS = 48
+MAX_TOKENS = 40
 """Longest answer that the desk's application asks for; a right one takes about 25 tokens."""
 
 
