@@ -103,8 +103,9 @@ class Neighbours:
             closeness = (self._rows([_WORD.findall(c.prompt.casefold()) for c in block]) @ self._matrix).tocsr()
             for place, claim in enumerate(block):
                 row = slice(closeness.indptr[place], closeness.indptr[place + 1])
-                pairs = zip(closeness.data[row].tolist(), closeness.indices[row].tolist(), strict=True)
-                scores.append(self._score(claim, [(c, self.references[i]) for c, i in pairs if c >= self.near]))
+                near = closeness.data[row] >= self.near
+                pairs = zip(closeness.data[row][near].tolist(), closeness.indices[row][near].tolist(), strict=True)
+                scores.append(self._score(claim, [(c, self.references[i]) for c, i in pairs]))
         return scores
 
     def bar(self, claims: Sequence[Claim]) -> Bar:

@@ -13,7 +13,7 @@ import hashlib
 import re
 import zlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 from pydantic import Field
 
@@ -103,7 +103,7 @@ def merge_duplicates(examples: Sequence[Example], past: Past, config: DedupeConf
             batch.signatures[mine] = signatures[mine]
             for key in bands[mine]:
                 batch.by_band.setdefault(key, []).append(mine)
-    lesson.entries += [asdict(e) for entries in batch.entries.values() for e in entries]
+    lesson.entries += [dict(vars(e)) for entries in batch.entries.values() for e in entries]
     lesson.sketches += [(t, s, base64.b64encode(sig).decode()) for (t, s), sig in batch.signatures.items()]
     return merged
 
@@ -143,7 +143,8 @@ def similarity(one: bytes, other: bytes) -> float:
     """Estimated Jaccard similarity of what two signatures were made of; standard error at most 0.05."""
     import numpy as np
 
-    return float(np.mean(np.frombuffer(one, dtype="<u4") == np.frombuffer(other, dtype="<u4")))
+    equal = np.count_nonzero(np.frombuffer(one, dtype="<u4") == np.frombuffer(other, dtype="<u4"))
+    return int(equal) * 4 / len(one)
 
 
 def _sign(texts: dict[tuple[str, str], str], config: DedupeConfig) -> dict[tuple[str, str], bytes]:

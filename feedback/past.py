@@ -11,7 +11,7 @@ import base64
 import hashlib
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -63,7 +63,7 @@ class Entry:
 
 @dataclass
 class Lesson:
-    """What one batch teaches; plain JSON through `asdict`, so that it can be staged with the batch."""
+    """What one batch teaches; plain JSON through `as_json`, so that it can be staged with the batch."""
 
     subjects: list[tuple[str, str]] = field(default_factory=list)
     """(tenant, subject) whose earlier rows are replaced."""
@@ -84,7 +84,7 @@ class Lesson:
 
     def as_json(self) -> dict[str, Any]:
         """As plain lists and objects."""
-        return asdict(self)
+        return dict(vars(self))  # asdict would copy every row deeply
 
 
 class Past:
