@@ -31,7 +31,7 @@ from feedback.refine import Batch, NormaliseConfig, Refined, Steps, refine
 from feedback.sources.landing import SourceSpec, land, rejects_after
 from feedback.store import Ready, Store
 from infra.artifact import key_of
-from infra.database import now
+from infra.database import create_tables, now
 from infra.settings import Config
 
 Progress = Callable[[str, int, int], None]
@@ -96,6 +96,7 @@ def run_ingest(
     """
     tell = progress or (lambda *_: None)
     done: list[Manifest] = []
+    create_tables(store.engine)  # who opened the database may not know of the sources' tables
     with _alone(lake.lock_path):
         landed = {}
         for place, spec in enumerate(sources):
