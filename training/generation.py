@@ -24,6 +24,7 @@ from infra.errors import Conflict, CorruptArtifact, NotFound, UserError
 from training.decoding.batch import Batch, Completion, Lane, Request, Step, forward, lanes_by_name
 from training.decoding.lora import Routes, place_rows, read_rows, remove_rows, why_not_rows
 from training.decoding.rows import ATTENTION, Plan, Prefill, register
+from training.hardware import best_dtype
 
 __all__ = ["Batch", "Completion", "DType", "Generator", "Request", "Step", "pick_dtype"]
 
@@ -31,12 +32,9 @@ DType = Literal["auto", "float32", "bfloat16"]
 
 
 def pick_dtype(dtype: DType = "auto") -> torch.dtype:
-    """The dtype to serve in: bfloat16 where this CPU multiplies it fast, else float32 (fp16 never is fast on CPUs)."""
-    if dtype != "auto":
-        return torch.float32 if dtype == "float32" else torch.bfloat16
-    return (
-        torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else torch.float32
-    )
+    """The dtype to serve in; `auto` is what this machine was measured to be fastest with (training/hardware.py)."""
+    chosen = best_dtype() if dtype == "auto" else dtype
+    return torch.float32 if chosen == "float32" else torch.bfloat16
 
 
 class Generator:

@@ -160,7 +160,7 @@ def make_job(
         validation_digest=digest_file(validation),
         previous=before,
         seed=seed,
-        dtype=dtype or best_dtype(),
+        dtype=dtype or best_dtype(cache),
         world_size=world_size,
         stages_dir=stages_dir.absolute(),
         cache=cache.expanduser().absolute(),
