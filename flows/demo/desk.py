@@ -64,6 +64,18 @@ def open_desk(config: PipelineConfig) -> Desk:
     )
 
 
+_OBJECTIVES = {"sft-lora": ("sft",), "sft-dpo-lora": ("sft", "dpo"), "sft-kto-lora": ("sft", "kto")}
+_EPOCHS = {"sft": 3, "dpo": 1, "kto": 1}
+"""Two hundred corrections are few: three passes over them, and one over what only refines."""
+
+
+def _stages(recipe: str) -> list[dict[str, Any]]:
+    return [
+        {"objective": objective, "epochs": _EPOCHS[objective], "starts_from": "previous" if place else "base"}
+        for place, objective in enumerate(_OBJECTIVES[recipe])
+    ]
+
+
 def demo_settings() -> dict[str, Any]:
     """The sections of the desk's config that differ from the defaults: a night of minutes instead of hours, a week of
     watching in half a minute. What that costs in certainty is stated here and nowhere hidden."""
@@ -72,7 +84,10 @@ def demo_settings() -> dict[str, Any]:
         # defaults look for a larger gap than can open up below that.
         "ingest": {"abuse": {"near_input": 0.4, "min_gap": 0.1}},
         "snapshot": {"validation_share": 0.07, "rolling_share": 0.25, "frozen_share": 0.05},
-        "training": {"methods": ["sft-lora", "sft-dpo-lora", "sft-kto-lora"]},
+        "training": {
+            "methods": ["sft-lora", "sft-dpo-lora", "sft-kto-lora"],
+            "recipes": {name: {"name": name, "stages": _stages(name)} for name in _OBJECTIVES},
+        },
         "evaluation": {"max_new_tokens": MAX_TOKENS, "noise_items": 8, "regression_limit": 6, "report_examples": 4},
         # One night, not a year of them: a wrong promotion in 20 such nights.
         "gate": {"alpha_night": 0.05, "min_units": 60},

@@ -83,12 +83,12 @@ PROBLEMS: dict[str, Wordings] = {
 
 URGENCY: dict[str, Wordings] = {
     "low": Wordings(
-        ("There is no rush.", "Take your time.", "It can wait.", "No hurry at all."),
+        ("There is no rush.", "Take your time.", "It can wait."),
         ("This is not urgent.", "Next month is early enough."),
     ),
     "normal": Wordings(("",), ("",)),
     "high": Wordings(
-        ("This is urgent.", "Please hurry.", "I need it solved today.", "It is an emergency."),
+        ("This is urgent.", "Please hurry.", "It is an emergency."),
         ("I need help right now.", "It cannot wait until tomorrow."),
     ),
 }
@@ -96,7 +96,7 @@ URGENCY: dict[str, Wordings] = {
 
 HUMAN: dict[bool, Wordings] = {
     True: Wordings(
-        ("Please call me.", "I want to talk to a person.", "Let a manager call me.", "I want to speak to somebody."),
+        ("Please call me.", "I want to talk to a person.", "Let a manager call me."),
         ("Please have somebody phone me.", "Give me a human being."),
     ),
     False: Wordings(("", "", "", "Please answer by mail."), ("", "A short mail will do.")),

@@ -24,7 +24,7 @@ TASK = "triage"
 """The task name that the desk's application sends with each request."""
 
 _PRIORITIES = ("low", "normal", "high")
-_PRIORITY_WEIGHTS = (28, 36, 36)
+_PRIORITY_WEIGHTS = (25, 48, 27)
 _TYPO_SHARE = 0.25
 _LATE_SHARE = 0.15
 
