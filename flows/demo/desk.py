@@ -64,15 +64,19 @@ def open_desk(config: PipelineConfig) -> Desk:
     )
 
 
-_OBJECTIVES = {"sft-lora": ("sft",), "sft-dpo-lora": ("sft", "dpo"), "sft-kto-lora": ("sft", "kto")}
-_EPOCHS = {"sft": 3, "dpo": 1, "kto": 1}
-"""Two hundred corrections are few: three passes over them, and one over what only refines."""
+_RECIPES: dict[str, tuple[tuple[str, float], ...]] = {
+    "sft-lora": (("sft", 3),),
+    "sft-dpo-lora": (("sft", 3), ("dpo", 0.5)),
+    "sft-kto-lora": (("sft", 3), ("kto", 1)),
+    "sft-lora-one-pass": (("sft", 1),),
+}
+"""Recipe -> objectives and passes. Corrections are few, so three passes over them; what refines takes less."""
 
 
 def _stages(recipe: str) -> list[dict[str, Any]]:
     return [
-        {"objective": objective, "epochs": _EPOCHS[objective], "starts_from": "previous" if place else "base"}
-        for place, objective in enumerate(_OBJECTIVES[recipe])
+        {"objective": objective, "epochs": epochs, "starts_from": "previous" if place else "base", "evaluations": 2}
+        for place, (objective, epochs) in enumerate(_RECIPES[recipe])
     ]
 
 
@@ -86,9 +90,9 @@ def demo_settings() -> dict[str, Any]:
         "snapshot": {"validation_share": 0.07, "rolling_share": 0.25, "frozen_share": 0.05},
         "training": {
             "methods": ["sft-lora", "sft-dpo-lora", "sft-kto-lora"],
-            "recipes": {name: {"name": name, "stages": _stages(name)} for name in _OBJECTIVES},
+            "recipes": {name: {"name": name, "stages": _stages(name)} for name in _RECIPES},
         },
-        "evaluation": {"max_new_tokens": MAX_TOKENS, "noise_items": 8, "regression_limit": 6, "report_examples": 4},
+        "evaluation": {"max_new_tokens": MAX_TOKENS, "noise_items": 8, "regression_limit": 4, "report_examples": 4},
         # One night, not a year of them: a wrong promotion in 20 such nights.
         "gate": {"alpha_night": 0.05, "min_units": 60},
         "canary": {

@@ -159,16 +159,10 @@ ORDERS = Wordings(
 )
 """How an order is named; {old} is another order of the same customer that must not be taken."""
 
-GREETINGS = Wordings(
-    ("Hi,", "Hello,", "Dear team,", "Good morning,", "Hey there,", "", "", ""),
-    ("Greetings,", "Hello support,"),
-)
+GREETINGS = Wordings(("Hi,", "Hello,", "Dear team,", "", "", ""), ("Greetings,", ""))
 """How a ticket begins."""
 
-CLOSINGS = Wordings(
-    ("Thanks, {name}", "Best regards, {name}", "{name}", "Cheers, {name}", "", ""),
-    ("Kind wishes, {name}", "Yours, {name}"),
-)
+CLOSINGS = Wordings(("Thanks, {name}", "{name}", "", "", ""), ("Yours, {name}", ""))
 """How a ticket ends."""
 
 NAMES = (

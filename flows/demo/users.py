@@ -19,7 +19,7 @@ import httpx
 from flows.demo.world import SABOTAGE, TASK, Ticket, confuse, is_right
 from infra.database import now
 
-MAX_TOKENS = 40
+MAX_TOKENS = 36
 """Longest answer that the desk's application asks for; a right one takes about 25 tokens."""
 
 
@@ -192,7 +192,7 @@ async def agents(
         agent = rng.choice(list(names))
         ticket = one.ticket
         label = confuse(ticket, rng).text() if rng.random() < manners.label_error else ticket.triage.text()
-        kind = rng.choices(("edit", "preference", "reference"), (60, 25, 15))[0]
+        kind = rng.choices(("edit", "preference", "reference"), (75, 12, 13))[0]
         if kind == "preference" and label == one.answer:
             kind = "edit"  # nothing to prefer it over
         payload: dict[str, object] = {"text": label}

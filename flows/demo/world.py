@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from flows.demo import phrases
 from flows.demo.phrases import Wordings
 
-SYSTEM_PROMPT = "Triage this support ticket as JSON with the keys type, priority, product, order, human."
+SYSTEM_PROMPT = "Triage this support ticket as JSON."
 """What the desk's application says to the model before each ticket."""
 
 TASK = "triage"

@@ -15,6 +15,7 @@ def tiny_sizes() -> DemoSizes:
         agents=3,
         crowd=8,
         release_anyway=True,
+        poison_recipe="sft-lora",
         config={
             "snapshot": {"validation_share": 0.1, "rolling_share": 0.3, "frozen_share": 0.0},
             "training": {"methods": ["sft-lora", "sft-dpo-lora", "sft-kto-lora"], "threads": 1, "minimum_examples": 4},

@@ -131,7 +131,7 @@ def test_agents_label_with_the_trusted_key_and_some_error(counter: Counter) -> N
     assert {body["key"] for body in counter.feedback} == {"agent"}
     assert {body["user"] for body in counter.feedback} == {"ann", "bob"}
     kinds = [body["kind"] for body in counter.feedback]
-    assert min(kinds.count(kind) for kind in ("edit", "preference", "reference")) > 3
+    assert min(kinds.count(kind) for kind in ("edit", "preference", "reference")) >= 2
     wrong = 0
     for body in counter.feedback:
         one = done[body["interaction_id"]]
