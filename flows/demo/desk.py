@@ -86,7 +86,7 @@ def demo_settings() -> dict[str, Any]:
     return {
         # The desk's tickets vary so much that even right answers to like ones agree in half their fields only; the
         # defaults look for a larger gap than can open up below that.
-        "ingest": {"abuse": {"near_input": 0.4, "min_gap": 0.1}},
+        "ingest": {"abuse": {"near_input": 0.3, "min_gap": 0.08}},
         "snapshot": {"validation_share": 0.07, "rolling_share": 0.25, "frozen_share": 0.05},
         "training": {
             "methods": ["sft-lora", "sft-dpo-lora", "sft-kto-lora"],
