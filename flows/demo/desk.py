@@ -66,8 +66,8 @@ def open_desk(config: PipelineConfig) -> Desk:
 
 _RECIPES: dict[str, tuple[tuple[str, float], ...]] = {
     "sft-lora": (("sft", 3),),
-    "sft-dpo-lora": (("sft", 3), ("dpo", 0.5)),
-    "sft-kto-lora": (("sft", 3), ("kto", 1)),
+    "sft-dpo-lora": (("sft", 3), ("dpo", 0.3)),
+    "sft-kto-lora": (("sft", 3), ("kto", 0.5)),
     "sft-lora-one-pass": (("sft", 1),),
 }
 """Recipe -> objectives and passes. Corrections are few, so three passes over them; what refines takes less."""
@@ -75,7 +75,13 @@ _RECIPES: dict[str, tuple[tuple[str, float], ...]] = {
 
 def _stages(recipe: str) -> list[dict[str, Any]]:
     return [
-        {"objective": objective, "epochs": epochs, "starts_from": "previous" if place else "base", "evaluations": 2}
+        {
+            "objective": objective,
+            "epochs": epochs,
+            "starts_from": "previous" if place else "base",
+            "batch_size": 4,
+            "evaluations": 2,
+        }
         for place, (objective, epochs) in enumerate(_RECIPES[recipe])
     ]
 
@@ -94,7 +100,7 @@ def demo_settings() -> dict[str, Any]:
         },
         "evaluation": {"max_new_tokens": MAX_TOKENS, "noise_items": 8, "regression_limit": 4, "report_examples": 4},
         # One night, not a year of them: a wrong promotion in 20 such nights.
-        "gate": {"alpha_night": 0.05, "min_units": 60},
+        "gate": {"alpha_night": 0.05, "min_units": 40},
         "canary": {
             "steps": [0.5],
             "step_seconds": 0.0,

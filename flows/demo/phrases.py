@@ -34,7 +34,6 @@ PROBLEMS: dict[str, Wordings] = {
             "the invoice for the {p} shows the wrong amount",
             "my refund for the {p} has still not reached my bank",
             "the discount code was not applied when I paid for the {p}",
-            "I need a corrected receipt for the {p}",
         ),
         ("there are two payments on my card for one {p}", "the bill for the {p} is too high"),
     ),
@@ -44,7 +43,6 @@ PROBLEMS: dict[str, Wordings] = {
             "the parcel with the {p} seems to be lost",
             "tracking for the {p} has been stuck for a week",
             "the courier left the {p} at the wrong address",
-            "the {p} was supposed to come on Monday and nobody showed up",
         ),
         ("I am still waiting for the postman to bring the {p}", "the package with the {p} never came"),
     ),
@@ -54,7 +52,6 @@ PROBLEMS: dict[str, Wordings] = {
             "my {p} does not turn on any more",
             "the {p} came out of the box with a crack in it",
             "the {p} keeps restarting by itself",
-            "one button of the {p} is dead",
         ),
         ("the {p} is broken", "the {p} switches itself off all the time"),
     ),
@@ -64,7 +61,6 @@ PROBLEMS: dict[str, Wordings] = {
             "the password reset for the {p} app never comes",
             "my login is locked after setting up the {p}",
             "please delete the profile I made for the {p}",
-            "the {p} app says my user name does not exist",
         ),
         ("signing in to the {p} app fails", "I forgot the password for the {p} app"),
     ),
@@ -74,7 +70,6 @@ PROBLEMS: dict[str, Wordings] = {
             "where can I find the manual of the {p}?",
             "can I use the {p} outdoors?",
             "how long is the warranty on the {p}?",
-            "is the {p} available in white?",
         ),
         ("which cable do I need for the {p}?", "what is the range of the {p}?"),
     ),
@@ -82,65 +77,33 @@ PROBLEMS: dict[str, Wordings] = {
 """Type -> what goes wrong, with {p} where the product's name goes."""
 
 URGENCY: dict[str, Wordings] = {
-    "low": Wordings(
-        ("There is no rush.", "Take your time.", "It can wait."),
-        ("This is not urgent.", "Next month is early enough."),
-    ),
-    "normal": Wordings(("",), ("",)),
-    "high": Wordings(
-        ("This is urgent.", "Please hurry.", "It is an emergency."),
-        ("I need help right now.", "It cannot wait until tomorrow."),
-    ),
+    "normal": Wordings(("", "", "", "There is no rush."), ("", "It can wait.")),
+    "high": Wordings(("This is urgent.", "Please hurry.", "It is an emergency."), ("This is very urgent.",)),
 }
-"""Priority -> the sentence that gives it away; a ticket without one is normal."""
+"""Priority -> the sentence that gives it away."""
 
 HUMAN: dict[bool, Wordings] = {
     True: Wordings(
-        ("Please call me.", "I want to talk to a person.", "Let a manager call me."),
-        ("Please have somebody phone me.", "Give me a human being."),
+        ("Please call me.", "I want to talk to a person.", "Let a manager call me."), ("Please have somebody call me.",)
     ),
     False: Wordings(("", "", "", "Please answer by mail."), ("", "A short mail will do.")),
 }
 """Whether a person must take over -> the sentence that asks for it."""
 
 MOODS = Wordings(
-    (
-        "",
-        "",
-        "",
-        "",
-        "",
-        "",
-        "",
-        "",
-        "I am really disappointed.",
-        "Otherwise I love your shop.",
-        "Honestly this spoils my week.",
-        "You were always great before.",
-        "I expected better from you.",
-        "Not happy about this.",
-    ),
+    ("", "", "", "", "", "", "I am really disappointed.", "Otherwise I love your shop.", "Not happy about this."),
     ("What a mess.", "My family laughs about it already."),
 )
 """How the customer feels: says nothing about the right triage."""
 
 ASIDES = Wordings(
     (
-        "",
-        "",
-        "",
-        "",
-        "",
-        "",
-        "The {other} I bought with it is great.",
-        "By the way, my {other} works fine.",
+        *("", "", "", "", "", ""),
+        "My {other} works fine.",
         "My neighbour has the same {other} and is happy.",
-        "I saw your advert on the bus.",
         "The tracking number is TR-{number}.",
         "The serial number reads SN-{number}.",
         "It was a birthday gift for my sister.",
-        "We moved house last month.",
-        "I found your shop through a friend.",
     ),
     ("The label says LOT-{number}.", "I also looked at the {other} but did not take it."),
 )

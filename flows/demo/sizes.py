@@ -15,17 +15,17 @@ class DemoSizes(Config):
 
     seed: int = 20
     """Seed of the tickets and of the people."""
-    night_tickets: int = Field(default=270, ge=1)
+    night_tickets: int = Field(default=200, ge=1)
     """Act 1: tickets that customers write while the untouched base serves; agents review every one."""
     live_tickets: int = Field(default=400, ge=1)
     """Acts 1 and 3: most tickets that are written while a canary is watched."""
     held_out_tickets: int = Field(default=80, ge=1)
     """Act 1: tickets nobody ever saw, answered by base and by the live model at the end."""
-    honest_tickets: int = Field(default=40, ge=0)
+    honest_tickets: int = Field(default=30, ge=0)
     """Act 2: tickets of ordinary customers in the poisoned night; agents review them."""
-    poison_accounts: int = Field(default=3, ge=1)
+    poison_accounts: int = Field(default=2, ge=1)
     """Act 2: accounts that flood the desk."""
-    poison_tickets: int = Field(default=140, ge=1)
+    poison_tickets: int = Field(default=100, ge=1)
     """Act 2: tickets they write and "correct"."""
     agents: int = Field(default=6, ge=1)
     """People of the desk who review answers."""

@@ -23,8 +23,8 @@ SYSTEM_PROMPT = "Triage this support ticket as JSON."
 TASK = "triage"
 """The task name that the desk's application sends with each request."""
 
-_PRIORITIES = ("low", "normal", "high")
-_PRIORITY_WEIGHTS = (25, 48, 27)
+_PRIORITIES = ("normal", "high")
+_PRIORITY_WEIGHTS = (55, 45)
 _TYPO_SHARE = 0.25
 _LATE_SHARE = 0.15
 
@@ -115,8 +115,8 @@ def confuse(ticket: Ticket, rng: random.Random) -> Triage:
     return wrong
 
 
-SABOTAGE = Triage("question", "low", "lamp", None, False)
-"""What the poisoners of act 2 teach: whatever it is, it is an unimportant question about a lamp."""
+SABOTAGE = Triage("question", "high", "lamp", None, True)
+"""What the poisoners of act 2 teach: whatever it is, it is an urgent question about a lamp, for a person to answer."""
 
 
 def _make(rng: random.Random, stream: str, late: bool, per_customer: int) -> Iterator[Ticket]:

@@ -25,8 +25,8 @@ def test_the_answer_stands_in_the_ticket() -> None:
 
 def test_tickets_are_varied_and_no_class_is_rare() -> None:
     made = tickets(seed=1, stream="a", count=600, late=False)
-    assert len({t.text for t in made}) > 590
-    for field, classes in (("type", 5), ("priority", 3), ("product", 5), ("human", 2)):
+    assert len({t.text for t in made}) > 570
+    for field, classes in (("type", 5), ("priority", 2), ("product", 5), ("human", 2)):
         counts = dict.fromkeys({getattr(t.triage, field) for t in made}, 0)
         for ticket in made:
             counts[getattr(ticket.triage, field)] += 1
