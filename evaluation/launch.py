@@ -15,6 +15,7 @@ import infra.errors
 from evaluation.job import EvaluationJob
 from infra.artifact import Record, atomic_write, read_record
 from infra.errors import RatchetError
+from training.hardware import thread_environment
 
 Progress = Callable[[Mapping[str, Any]], None]
 
@@ -42,8 +43,7 @@ def launch_evaluation(job: EvaluationJob, on_progress: Progress = lambda line: N
     environment = {
         **os.environ,
         PARENT: str(os.getpid()),
-        "OMP_NUM_THREADS": str(job.threads),
-        "MKL_NUM_THREADS": str(job.threads),
+        **thread_environment(job.threads),
         "TOKENIZERS_PARALLELISM": "false",
         "PYTHONPATH": os.pathsep.join(part for part in (root, os.environ.get("PYTHONPATH")) if part),
     }

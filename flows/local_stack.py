@@ -12,6 +12,7 @@ from flows.process_jobs import controller_job, engine_job, gateway_job
 from infra.artifact import atomic_write
 from infra.settings import Config
 from infra.stack import ProcessSpec, StackPlan
+from training.hardware import thread_environment
 
 if TYPE_CHECKING:
     from training.base_model import Base
@@ -84,11 +85,10 @@ def _mlflow(config: PipelineConfig) -> ProcessSpec:
 
 def _engine(config: PipelineConfig, base: Base) -> ProcessSpec:
     places = config.places
-    threads = str(config.serving.threads)
     return ProcessSpec(
         name="engine",
         argv=_own("deploy.engines.embedded", places.run_dir / "engine.job.json", engine_job(config, base)),
-        env={**_OURS, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "HF_HUB_OFFLINE": "1"},
+        env={**_OURS, **thread_environment(config.serving.threads), "HF_HUB_OFFLINE": "1"},
         host=places.host,
         port=places.engine_port,
         health_url=f"{places.engine_url}/health",

@@ -14,6 +14,7 @@ from typing import Any
 import infra.errors
 from infra.artifact import Record, atomic_write, read_record
 from infra.errors import RatchetError
+from training.hardware import thread_environment
 from training.job import StageJob
 from training.parent import PARENT
 
@@ -48,10 +49,7 @@ def launch_stage(job: StageJob, on_progress: Progress = lambda line: None) -> Re
     environment = {
         **os.environ,
         PARENT: str(os.getpid()),
-        "OMP_NUM_THREADS": str(job.threads),
-        "MKL_NUM_THREADS": str(job.threads),
-        # Waiting threads sleep instead of spinning: beside busy servers a spinning one can slow a step tenfold.
-        "OMP_WAIT_POLICY": "PASSIVE",
+        **thread_environment(job.threads),
         "TOKENIZERS_PARALLELISM": "false",
         "PYTHONPATH": os.pathsep.join(p for p in (root, os.environ.get("PYTHONPATH")) if p),
     }
