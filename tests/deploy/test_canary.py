@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 from dataclasses import dataclass, replace
@@ -197,7 +198,8 @@ def test_the_state_is_recomputed_from_rows_alone(rows: list[tuple[bool, bool, fl
         assert np.allclose(whole[:n], log_wealth_worse(complaint[:n], treated[:n], share[:n], cap=5.0))
         assert np.allclose(forward[:n], log_wealth_not_worse(complaint[:n], treated[:n], share[:n], margin=0.05))
     peaks = [judged(units[:n]).evidence_back for n in range(len(units) + 1)]
-    assert peaks == sorted(peaks)  # once reached, a verdict does not fade with later users
+    # Once reached, a verdict does not fade with later users (vectorised sums differ in the last bit by length).
+    assert all(later >= earlier - 1e-9 for earlier, later in itertools.pairwise(peaks))
 
 
 @given(
