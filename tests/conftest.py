@@ -21,8 +21,14 @@ for name, value in {
     os.environ.setdefault(name, value)
 
 import pytest
+from hypothesis import settings
 
 from tests.tiny_model import build_tiny_base
+
+# CI judges a change by the same examples each time; people's machines go on looking for new ones.
+settings.register_profile("ci", derandomize=True, deadline=None)
+if os.environ.get("CI"):
+    settings.load_profile("ci")
 
 
 @pytest.fixture(scope="session")

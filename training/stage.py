@@ -175,18 +175,25 @@ def _with_reference(
     collator: Collator,
     offset: int,
 ) -> tuple[list[Item], list[Item]]:
-    """Items with their log-probabilities under the weights that the stage starts from; kept for a resumed run."""
-    from training.batching import with_reference
+    """Items with their log-probabilities under the weights that the stage starts from; kept for a resumed run.
+
+    Training items that the stage's passes never reach (epochs below one) are left without: nobody asks for theirs.
+    """
+    from training.batching import order, with_reference
     from training.engine import reference_scores
 
+    assert job.spec.epochs, "the job's spec is resolved"
+    used = sorted(set(order(len(train), job.spec.epochs, job.seed)))
+    both = [*(train[i] for i in used), *validation]
     file = job.work / "reference.json"
     if file.is_file():
         scores = json.loads(file.read_text())
     else:
-        both = [*train, *validation]
         scores = reference_scores(model, both, collator, job.spec.batch_size or 8, offset)
         atomic_write(file, json.dumps(scores))
-    return with_reference(train, scores[: len(train)]), with_reference(validation, scores[len(train) :])
+    scored = with_reference(both, scores)
+    known = dict(zip(used, scored, strict=False))
+    return [known.get(i, item) for i, item in enumerate(train)], scored[len(used) :]
 
 
 def _trainer(

@@ -15,11 +15,11 @@ class DemoSizes(Config):
 
     seed: int = 20
     """Seed of the tickets and of the people."""
-    night_tickets: int = Field(default=200, ge=1)
+    night_tickets: int = Field(default=170, ge=1)
     """Act 1: tickets that customers write while the untouched base serves; agents review every one."""
     live_tickets: int = Field(default=400, ge=1)
     """Acts 1 and 3: most tickets that are written while a canary is watched."""
-    held_out_tickets: int = Field(default=80, ge=1)
+    held_out_tickets: int = Field(default=70, ge=1)
     """Act 1: tickets nobody ever saw, answered by base and by the live model at the end."""
     honest_tickets: int = Field(default=30, ge=0)
     """Act 2: tickets of ordinary customers in the poisoned night; agents review them."""
