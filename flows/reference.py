@@ -1,4 +1,4 @@
-"""Write docs/reference/cli.md and docs/reference/config.md from the code, or check that they are up to date.
+"""Write docs/reference and the README's file tree from the code, or check that they are up to date.
 
 python -m flows.reference            # write
 python -m flows.reference --check    # exit 1 when a file differs from what the code says
@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-FOLDER = Path(__file__).resolve().parent.parent / "docs" / "reference"
+ROOT = Path(__file__).resolve().parent.parent
+FOLDER = ROOT / "docs" / "reference"
 _HEAD = "<!-- Made from the code by `python -m flows.reference`; edits here are lost. -->\n\n"
 
 
@@ -94,7 +95,14 @@ def _cell(text: str) -> str:
 
 def main(argv: list[str]) -> int:
     """Write the files, or with --check say which are out of date."""
-    wanted = {FOLDER / "cli.md": cli_reference(), FOLDER / "config.md": config_reference()}
+    from flows.file_tree import with_file_tree
+
+    readme = ROOT / "README.md"
+    wanted = {
+        FOLDER / "cli.md": cli_reference(),
+        FOLDER / "config.md": config_reference(),
+        readme: with_file_tree(readme.read_text(), ROOT),
+    }
     stale = [path for path, text in wanted.items() if not path.exists() or path.read_text() != text]
     if "--check" in argv:
         for path in stale:
