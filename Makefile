@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow bench up down fmt docs docs-check lint types imports unit clean
+.PHONY: help setup system demo test test-slow bench up down fmt docs docs-check lint types imports unit clean
 
 help: ## List the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -24,7 +24,15 @@ setup: $(STAMP) ## Make the virtual environment (.venv) with every pinned packag
 demo: $(STAMP) ## Watch the whole loop close on this machine (about 20 minutes, no GPU, no account)
 	$(BIN)/ratchet demo
 
-test: $(STAMP) lint types imports docs-check unit ## Lint, types, import rules, docs, tests
+system: ## Install what tests need of the system: Postgres (as root, on Debian; else says what is missing)
+	@command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || { \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "installing postgresql for the tests"; export DEBIAN_FRONTEND=noninteractive RUNLEVEL=1; \
+	    { apt-get update -qq && apt-get install -qq -y --no-install-recommends postgresql; } >/dev/null 2>&1 \
+	      || echo "could not install postgresql: its tests will be skipped"; \
+	  else echo "postgresql is not installed: its tests will be skipped"; fi; }
+
+test: system $(STAMP) lint types imports docs-check unit ## Lint, types, import rules, docs, tests
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

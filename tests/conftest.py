@@ -23,6 +23,8 @@ for name, value in {
 import pytest
 from hypothesis import settings
 
+from tests.postgres import postgres_server as postgres_server
+from tests.postgres import postgres_url as postgres_url
 from tests.tiny_model import build_tiny_base
 
 # CI judges a change by the same examples each time; people's machines go on looking for new ones.

@@ -17,8 +17,16 @@ moments = Table("moments", tables, Column("id", Integer, primary_key=True), Colu
 counters = Table("counters", tables, Column("id", Integer, primary_key=True), Column("n", Integer))
 
 
-def test_times_come_back_equal_and_in_utc(tmp_path: Path) -> None:
-    engine = connect(f"sqlite:///{tmp_path / 'a.db'}")
+@pytest.fixture(params=["sqlite", "postgres"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "postgres":
+        found: str = request.getfixturevalue("postgres_url")
+        return found
+    return f"sqlite:///{tmp_path / 'a.db'}"
+
+
+def test_times_come_back_equal_and_in_utc(url: str) -> None:
+    engine = connect(url)
     tables.create_all(engine)
     at = datetime(2026, 3, 1, 12, 30, 1, 999_999, tzinfo=timezone(timedelta(hours=5)))
     with begin_write(engine) as connection:
