@@ -100,7 +100,7 @@ def demo_settings() -> dict[str, Any]:
         },
         "evaluation": {"max_new_tokens": MAX_TOKENS, "noise_items": 8, "regression_limit": 4, "report_examples": 4},
         # One night, not a year of them: a wrong promotion in 20 such nights.
-        "gate": {"alpha_night": 0.05, "min_units": 40},
+        "gate": {"alpha_night": 0.05, "min_units": 30},
         "canary": {
             "steps": [0.5],
             "step_seconds": 0.0,

@@ -15,7 +15,7 @@ class DemoSizes(Config):
 
     seed: int = 20
     """Seed of the tickets and of the people."""
-    night_tickets: int = Field(default=170, ge=1)
+    night_tickets: int = Field(default=190, ge=1)
     """Act 1: tickets that customers write while the untouched base serves; agents review every one."""
     live_tickets: int = Field(default=400, ge=1)
     """Acts 1 and 3: most tickets that are written while a canary is watched."""
