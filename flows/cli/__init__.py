@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
+from types import FrameType
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -10,8 +13,15 @@ def main(argv: list[str] | None = None) -> None:
     from flows.cli.app import app
     from infra.errors import RatchetError
 
+    if threading.current_thread() is threading.main_thread():
+        # A terminated command stops what it started, as an interrupted one does.
+        signal.signal(signal.SIGTERM, _terminated)
     try:
         app(args=argv, prog_name="ratchet")
     except RatchetError as error:
         sys.stderr.write(f"error: {error}\n")
         raise SystemExit(error.exit_code) from None
+
+
+def _terminated(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)

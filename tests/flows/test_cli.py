@@ -53,6 +53,26 @@ def test_status_and_ledger_and_doctor_work_on_a_pipeline_that_never_ran(tiny_bas
     assert json.loads(ratchet("down", "--json", config=config).stdout) == {"stopped": []}
 
 
+def test_a_terminated_command_cleans_up_behind_itself() -> None:
+    code = """
+import os, signal, time
+from flows.cli import main
+from flows.cli.app import app
+
+@app.command()
+def hang():
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(30)
+    finally:
+        print("stopped what it started")
+
+main(["hang"])
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (143, "stopped what it started\n"), done.stderr
+
+
 def test_keys_are_made_listed_and_revoked(tiny_base: Path, tmp_path: Path) -> None:
     config = write_pipeline(tmp_path, tiny_base)
     made = json.loads(ratchet("keys", "create", "my app", "--json", config=config).stdout)
