@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch.nn.functional import cross_entropy
 from transformers import Trainer
 
@@ -28,9 +29,13 @@ from training.batching import Item, Tokens, passes
 from training.objectives import Objective
 from training.optimizer import MasterAdamW
 from training.spikes import SpikeGuard
-from training.weights import load_weights, save_weights
+from training.tuners import During
+from training.weights import load_trained, save_trained
 
 log = logging.getLogger(__name__)
+
+DURING = "during.safetensors"
+"""What a tuner that changes its own shape keeps in a checkpoint."""
 
 
 class Diverged(RatchetError):
@@ -257,6 +262,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
         batch_size: int,
         offset: int = 0,
         make_optimizer: Callable[[torch.nn.Module, float, float], torch.optim.Optimizer] | None = None,
+        during: During | None = None,
         **kwargs: Any,
     ) -> None:
         self.optimizer: Any
@@ -269,6 +275,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
         self.step_items = batch_size
         self.offset = offset
         self.make_optimizer = make_optimizer
+        self.during = during
         self.tokens_seen = 0
         self._sums: dict[str, float] = {}
         self._spikes = SpikeGuard()
@@ -289,6 +296,8 @@ class StageTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
             model, batch, self.objective, self.objective_options, offset=self.offset,
             use=self._backward, scale=scale,
         )  # fmt: skip
+        if self.during is not None:
+            self._backward(self.during.penalty(self.model))
         self._watch(total / mass)
         items = sum(len(one["weight"]) for one in batch["passes"])
         self.tokens_seen += sum(
@@ -366,13 +375,25 @@ class StageTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
+    def keep(self, folder: Path) -> None:
+        """Write every weight that moves, and what the tuner has to remember, into `folder`."""
+        save_trained(self.model, folder)
+        if self.during is not None:
+            save_file(self.during.state(self.model), folder / DURING)
+
+    def bring_back(self, folder: Path) -> None:
+        """Put back what `keep` wrote."""
+        load_trained(self.model, folder)
+        if self.during is not None:
+            self.during.restore(self.model, load_file(folder / DURING))
+
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         # Trainer's own also pickles its arguments; nothing pickled is wanted on disk.
-        save_weights(self.model, Path(output_dir or self.args.output_dir), state_dict)
+        self.keep(Path(output_dir or self.args.output_dir))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         # Trainer's own casts bfloat16 adapters to float32 on the way, and a resumed run would differ.
-        load_weights(model or self.model, Path(resume_from_checkpoint))
+        self.bring_back(Path(resume_from_checkpoint))
 
 
 def default_optimizer(model: torch.nn.Module, rate: float, weight_decay: float) -> torch.optim.Optimizer:

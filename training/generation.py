@@ -1,8 +1,9 @@
 """The only generator: evaluation, the objectives that sample, and the embedded engine all use it.
 
-The base is loaded once; plain LoRA adapters share it, each request going through its own (training/decoding/lora.py).
-Adapters of other kinds get a copy of the base of their own, merged in float32 where that is exact; whole models stand
-beside it. Names are content hashes: a name is never attached to other bytes.
+The base is loaded once; plain LoRA adapters share it, each request going through its own (training/decoding/lora.py),
+and so do learned prefixes and prompts, which stand in a request's cache (training/decoding/prefixes.py). Adapters of
+other kinds get a copy of the base of their own, merged in float32 where their kind allows; whole models stand beside
+it. Names are content hashes: a name is never attached to other bytes.
 
     generator = Generator(base_path)
     generator.attach("v0123...", version_dir / "adapter")
@@ -23,7 +24,8 @@ import torch
 from infra.errors import Conflict, CorruptArtifact, NotFound, UserError
 from training.decoding.batch import Batch, Completion, Lane, Request, Step, forward, lanes_by_name
 from training.decoding.lora import Routes, place_rows, read_rows, remove_rows, why_not_rows
-from training.decoding.rows import ATTENTION, Plan, Prefill, register
+from training.decoding.prefixes import VIRTUAL_KINDS, read_virtual
+from training.decoding.rows import ATTENTION, KeyValueRows, Plan, Prefill, register
 from training.hardware import best_dtype
 
 __all__ = ["Batch", "Completion", "DType", "Generator", "Request", "Step", "pick_dtype"]
@@ -99,12 +101,15 @@ class Generator:
                 f"{path / 'adapter_config.json'} is not JSON ({error}); copy the adapter again"
             ) from error
         base = self._lanes[None]
-        if why_not_rows(config) is None:
+        if config.get("peft_type") in VIRTUAL_KINDS:
+            lane = base
+            lane.virtual[name] = read_virtual(path, config, base.model, self.dtype)
+        elif why_not_rows(config) is None:
             matrices = read_rows(path, config, base.model, self.dtype)
             place_rows(base.model, name, matrices, base.routes)
             lane = base
         else:
-            lane = Lane(model=self._own_copy(name, path), routes=Routes(segments=[]))
+            lane = Lane(model=self._own_copy(path), routes=Routes(segments=[]))
         lane.adapters.add(name)
         self._lanes[name], self._paths[name] = lane, path
 
@@ -130,6 +135,7 @@ class Generator:
         del self._paths[name]
         lane.adapters.discard(name)
         if lane is self._lanes[None]:
+            lane.virtual.pop(name, None)
             remove_rows(lane.model, name)
 
     def encode_chat(
@@ -218,23 +224,29 @@ class Generator:
             For each sequence of n tokens, n - 1 values: that of token 1 given token 0, and so on.
         """
         lane = lanes_by_name(self._lanes)(name)
+        before = lane.before(name)
         result: list[list[float]] = []
         for group in _chunks(token_ids, chunk_tokens):
             tokens = [token for sequence in group for token in sequence]
-            positions = [position for sequence in group for position in range(len(sequence))]
+            positions = [before + position for sequence in group for position in range(len(sequence))]
+            cache: KeyValueRows | None = None
+            if before:
+                cache = KeyValueRows(rows=len(group), positions=before + max(map(len, group)))
+                for row in range(len(group)):
+                    cache.copy_from(lane.virtual[str(name)].rows, row=row, length=before)
             prefills: list[Prefill] = []
             keep: list[int] = []
             targets: list[int] = []
             end = 0
             for row, sequence in enumerate(group):
                 begin, end = end, end + len(sequence)
-                prefills.append(Prefill(begin, end, row, 0))
+                prefills.append(Prefill(begin, end, row, before))
                 keep += range(begin, end - 1)
                 targets += sequence[1:]
             values: list[float] = []
             if keep:
                 lane.routes.segments = [(0, len(tokens), name)] if name is not None else []
-                logits = forward(lane.model, tokens, positions, keep, Plan(None, prefills), self.device)
+                logits = forward(lane.model, tokens, positions, keep, Plan(cache, prefills), self.device)
                 for at in range(0, len(targets), 128):
                     part, wanted = logits[at : at + 128], torch.tensor(targets[at : at + 128])
                     chosen = torch.log_softmax(part.float(), dim=-1).gather(1, wanted[:, None].to(part.device))
@@ -282,10 +294,13 @@ class Generator:
         if size != ours:
             raise CorruptArtifact(f"the model in {path} has {size} tokens, the base {ours}; another base made it")
 
-    def _own_copy(self, name: str, path: Path) -> Any:
+    def _own_copy(self, path: Path) -> Any:
         """The base with an adapter that cannot share: merged in float32 where its kind allows, else on top."""
         from peft import PeftConfig, PeftModel
         from safetensors import SafetensorError
+
+        import training.tuners.bottleneck_layers  # noqa: F401  # peft learns of that kind
+        from training.merging import merged, why_not_merged
 
         try:
             config = PeftConfig.from_pretrained(str(path))
@@ -293,23 +308,21 @@ class Generator:
             raise UserError(f"peft does not know the kind of adapter in {path}: {error}") from error
         if config.is_prompt_learning:
             raise UserError(
-                f"{path} is an adapter of kind {config.peft_type.value}, which puts virtual tokens first; "
-                "the embedded engine cannot serve it; train another tuner, such as lora"
+                f"{path} is an adapter of kind {config.peft_type.value}; of those that put virtual tokens first the "
+                "embedded engine serves prefix and prompt tuning only; train another tuner, such as lora"
             )
         base = self._load(self.base_path, torch.float32)
         try:
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")
-                wrapped = PeftModel.from_pretrained(base, str(path), adapter_name=name, is_trainable=False)
+                # Under peft's own name: AdaLoRA's loader mistakes a short name for a part of a layer's.
+                wrapped = PeftModel.from_pretrained(base, str(path), is_trainable=False)
         except (SafetensorError, OSError, RuntimeError, ValueError, KeyError) as error:
             raise CorruptArtifact(f"the adapter in {path} cannot be loaded: {error}") from error
         missing = [str(each.message) for each in caught if "missing" in str(each.message).lower()]
         if missing:
             raise CorruptArtifact(f"the adapter in {path} does not fit the base: {missing[0][:300]}")
-        try:
-            model = wrapped.merge_and_unload(safe_merge=True)
-        except (NotImplementedError, AttributeError):
-            model = wrapped.get_base_model()
+        model = wrapped.get_base_model() if why_not_merged(wrapped) else merged(wrapped, safe=True)
         return model.eval().requires_grad_(False).to(self.device, self.dtype)
 
 

@@ -39,7 +39,7 @@ def load_for_stage(job: StageJob, tuner: Tuner) -> tuple[Any, bool]:
     Raises:
         UserError: the stage before made something that this one cannot start from.
     """
-    from training.weights import is_peft
+    from training.merging import merged
 
     spec, previous = job.spec, job.previous
     options = tuner.options.model_validate(dict(spec.tuner_options))
@@ -54,16 +54,20 @@ def load_for_stage(job: StageJob, tuner: Tuner) -> tuple[Any, bool]:
         model = load_adapter(load_plain(job.base.path, job.dtype, tuner.quantised), previous.path / "adapter", True)
         model = tuner.resume(model) if tuner.resume else model
         return _prepared(model, job, tuner), False
-    merged = load_adapter(load_plain(job.base.path, job.dtype), previous.path / "adapter", False)
-    if not is_peft(merged) or not hasattr(merged, "merge_and_unload"):
-        raise UserError(f"what stage {previous.key[:12]} trained cannot be merged; use starts_from: previous")
-    model = tuner.attach(merged.merge_and_unload(), options, job.base.name)
+    before = load_adapter(load_plain(job.base.path, job.dtype), previous.path / "adapter", False)
+    try:
+        below = merged(before)
+    except UserError as error:
+        raise UserError(f"stage {previous.key[:12]}: {error}; use starts_from: previous") from error
+    model = tuner.attach(below, options, job.base.name)
     return _prepared(model, job, tuner), True
 
 
 def load_adapter(model: Any, folder: Path, trainable: bool) -> Any:
     """`model` with the adapter saved in `folder`, in the model's own dtype."""
     from peft import PeftModel
+
+    import training.tuners.bottleneck_layers  # noqa: F401  # peft learns of that kind
 
     return PeftModel.from_pretrained(model, folder, is_trainable=trainable, autocast_adapter_dtype=False)
 
@@ -99,8 +103,8 @@ def shape_of(model: torch.nn.Module) -> Shape:
     config: Any = model.config
     output = model.get_output_embeddings()  # type: ignore[operator]
     linears = tuple(
-        (module.in_features, module.out_features)
-        for module in model.modules()
+        (name.rpartition(".")[2], module.in_features, module.out_features)
+        for name, module in model.named_modules()
         if isinstance(module, torch.nn.Linear) and module is not output
     )
     head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads

@@ -22,16 +22,22 @@ def die_with_parent() -> None:
     if not named:
         return
     parent = int(named)
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun stands between: whoever of the two ends, this process ends
+        threading.Thread(target=_look, args=(parent,), daemon=True).start()
+        parent = os.getppid()
     if sys.platform == "linux":
         pr_set_pdeathsig = 1
         ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGKILL)
     if os.getppid() != parent:  # it ended before we asked
         os._exit(1)
     if sys.platform != "linux":
+        threading.Thread(target=_look, args=(parent,), daemon=True).start()
 
-        def look() -> None:
-            while os.getppid() == parent:
-                time.sleep(0.5)
-            os._exit(1)
 
-        threading.Thread(target=look, daemon=True).start()
+def _look(pid: int) -> None:
+    """End this process when the other has ended."""
+    import psutil
+
+    while psutil.pid_exists(pid):
+        time.sleep(0.5)
+    os._exit(1)

@@ -5,6 +5,7 @@ python -m training job.json
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import shutil
@@ -18,7 +19,7 @@ from infra.errors import CorruptArtifact, NotFound
 from training.job import StageJob
 from training.locks import hold
 from training.objectives import Objective, objective_named
-from training.tuners import tuner_named
+from training.tuners import During, tuner_named
 
 if TYPE_CHECKING:
     from training.batching import Item
@@ -65,16 +66,21 @@ def _train(job: StageJob) -> Record:
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     collator = _collator(job, objective, packs(inner, tuner))
     offset = _virtual_tokens(model)
+    fresh = job.previous is None or job.previous.kind == "model" or job.spec.starts_from != "previous"
     if objective.reference:
-        train, validation = _with_reference(job, model, train, validation, collator, offset)
+        # Virtual tokens begin as words, not as nothing: what the stage starts from is then the model without them.
+        with contextlib.nullcontext() if tuner.begins_as_base or not fresh else model.disable_adapter():
+            before = offset if tuner.begins_as_base or not fresh else 0
+            train, validation = _with_reference(job, model, train, validation, collator, before)
+    during = tuner.during if fresh else None
 
-    trainer, watch = _trainer(job, objective, options, model, train, validation, collator, offset)
+    trainer, watch = _trainer(job, objective, options, model, train, validation, collator, offset, during)
     checkpoint = _resume_point(job)
     if checkpoint is not None:
         log.info("goes on from step %s", checkpoint.name.split("-")[1])
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
-    best = _take_best(job, model)
+    best = _take_best(job, trainer)
     kind = "model" if rebased or tuner.saves == "model" else "adapter"
     staging = job.work / "final"
     shutil.rmtree(staging, ignore_errors=True)
@@ -205,6 +211,7 @@ def _trainer(
     validation: Sequence[Item],
     collator: Collator,
     offset: int,
+    during: During | None,
 ) -> tuple[StageTrainer, Watch]:
     from torch.utils.data import SequentialSampler
     from transformers import TrainingArguments
@@ -219,6 +226,8 @@ def _trainer(
     sequence = [train[i] for i in order(len(train), spec.epochs, job.seed)]
     size = max(1, spec.batch_size // job.world_size)
     steps = -(-len(sequence) // (size * job.world_size))
+    if during is not None:
+        during.begin(model, steps)
     count = spec.evaluations if validation else 0
     arguments = TrainingArguments(
         output_dir=str(job.work / "checkpoints"),
@@ -259,6 +268,7 @@ def _trainer(
         batch_size=spec.batch_size,
         offset=offset,
         make_optimizer=tuner_named(spec.tuner).optimizer,
+        during=during,
         callbacks=[watch],
     )
     watch.trainer = trainer
@@ -275,24 +285,23 @@ def _resume_point(job: StageJob) -> Path | None:
     return last_checkpoint(job.work / "checkpoints")
 
 
-def _take_best(job: StageJob, model: Any) -> dict[str, Any] | None:
+def _take_best(job: StageJob, trainer: StageTrainer) -> dict[str, Any] | None:
     """Put the best weights back; None where there was no validation."""
-    from training.weights import load_weights
-
     best = job.work / "best"
     if not (best / "best.json").is_file():
         return None
-    load_weights(model, best)
+    trainer.bring_back(best)
     found: dict[str, Any] = json.loads((best / "best.json").read_text())
     return found
 
 
 def _save(model: Any, weights: Path, kind: str, job: StageJob) -> None:
     """The weights as engines load them. No path gets into their bytes."""
+    from training.merging import merged
     from training.weights import is_peft, save_weights
 
     if kind == "model" and is_peft(model):
-        model = model.merge_and_unload()
+        model = merged(model)
     if kind == "adapter":
         for config in model.peft_config.values():
             config.base_model_name_or_path = job.base.name
@@ -301,7 +310,8 @@ def _save(model: Any, weights: Path, kind: str, job: StageJob) -> None:
         model.config.name_or_path = job.base.name
         model.config.use_cache = True
         model.set_attn_implementation("sdpa")
-    save_weights(model, weights)
+    save = tuner_named(job.spec.tuner).save if kind == "adapter" else None
+    (save or save_weights)(model, weights)
     (weights / "README.md").unlink(missing_ok=True)  # peft's model card: nothing but a template
     if kind == "model":
         for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "tokenizer.model"):

@@ -13,7 +13,6 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from training.engine import StageTrainer
-from training.weights import save_weights
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +41,13 @@ class Watch(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
         self.before = float(kept[-1]["seconds"]) if kept else 0.0
         self.started = time.monotonic()
         (work / "progress.jsonl").write_text("".join(json.dumps(line) + "\n" for line in kept))
+
+    def on_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Let a tuner that changes its own shape look at the gradients; the step is not counted yet."""
+        if self.trainer is not None and self.trainer.during is not None:
+            self.trainer.during.after_step(self.trainer.model, state.global_step + 1)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Ask for a validation or a checkpoint where one is due."""
@@ -84,7 +90,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
         losses = evaluations(state)
         best = min(range(len(losses)), key=lambda i: losses[i][1])
         if best == len(losses) - 1 and self.trainer is not None:
-            _keep(self.trainer.model, self.work, step=state.global_step, loss=losses[-1][1])
+            _keep(self.trainer, self.work, step=state.global_step, loss=losses[-1][1])
         elif len(losses) - 1 - best >= self.patience:
             self.stopped_early = True
             control.should_training_stop = True
@@ -100,10 +106,10 @@ def evaluations(state: TrainerState) -> list[tuple[int, float]]:
     return [(entry["step"], entry["eval_loss"]) for entry in state.log_history if "eval_loss" in entry]
 
 
-def _keep(model: Any, work: Path, *, step: int, loss: float) -> None:
+def _keep(trainer: StageTrainer, work: Path, *, step: int, loss: float) -> None:
     staging, best = work / "best.new", work / "best"
     shutil.rmtree(staging, ignore_errors=True)
-    save_weights(model, staging)
+    trainer.keep(staging)
     (staging / "best.json").write_text(json.dumps({"step": step, "loss": loss}))
     shutil.rmtree(best, ignore_errors=True)
     staging.rename(best)

@@ -7,6 +7,8 @@ from typing import Any
 
 from infra.errors import RatchetError
 
+TRAINED = "trained.safetensors"
+
 
 def is_peft(model: Any) -> bool:
     """Whether `model` carries a peft adapter."""
@@ -14,24 +16,41 @@ def is_peft(model: Any) -> bool:
 
 
 def save_weights(model: Any, folder: Path, state_dict: dict[str, Any] | None = None) -> None:
-    """What was trained, as safetensors: the adapter, or the whole model."""
+    """The adapter, or the whole model, in the files that engines load."""
     folder.mkdir(parents=True, exist_ok=True)
     # save_embedding_layers=False: peft would otherwise ask the hub whether the vocabulary grew.
     extra = {"save_embedding_layers": False} if is_peft(model) else {}
     model.save_pretrained(folder, state_dict=state_dict, safe_serialization=True, **extra)
 
 
-def load_weights(model: Any, folder: Path) -> None:
-    """Put weights that `save_weights` wrote back into the same model, bit for bit."""
+def save_trained(model: Any, folder: Path) -> None:
+    """Every weight that moves, by its name in this very model: what a checkpoint needs, whatever the tuner."""
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    moved = {name: p.detach().contiguous() for name, p in model.named_parameters() if p.requires_grad}
+    save_file(moved, folder / TRAINED, metadata={"format": "pt"})
+
+
+def load_trained(model: Any, folder: Path) -> None:
+    """Put back what `save_trained` wrote, bit for bit, into a model that was put together in the same way.
+
+    Raises:
+        RatchetError: it is of another model.
+    """
+    import torch
     from safetensors.torch import load_file
 
-    tensors = {name: t for file in sorted(folder.glob("*.safetensors")) for name, t in load_file(file).items()}
-    if is_peft(model):
-        from peft import set_peft_model_state_dict
-
-        result = set_peft_model_state_dict(model, tensors, adapter_name=model.active_adapter)
-    else:
-        result = model.load_state_dict(tensors, strict=False)
-        model.tie_weights()
-    if result.unexpected_keys:
-        raise RatchetError(f"{folder} holds weights that this model has not: {result.unexpected_keys[:3]}")
+    kept = load_file(folder / TRAINED)
+    moved = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    if kept.keys() != moved.keys():
+        strange = sorted(kept.keys() ^ moved.keys())
+        raise RatchetError(f"{folder} is a checkpoint of another model: {len(strange)} weights differ, {strange[0]}")
+    with torch.no_grad():
+        for name, parameter in moved.items():
+            if kept[name].shape != parameter.shape or kept[name].dtype != parameter.dtype:
+                raise RatchetError(
+                    f"{folder}: {name} is {kept[name].dtype} {list(kept[name].shape)}, expected {parameter.dtype} "
+                    f"{list(parameter.shape)}; remove the folder, the stage begins anew"
+                )
+            parameter.copy_(kept[name])

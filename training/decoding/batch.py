@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import secrets
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from infra.errors import UserError
 from training.decoding.lora import Routes
+from training.decoding.prefixes import Prefixes, Virtual
 from training.decoding.rows import KeyValueRows, Plan, Prefill
 from training.decoding.sampling import TextOfTokens, sample
 
@@ -85,7 +86,13 @@ class Lane:
     model: Any
     routes: Routes
     adapters: set[str] = field(default_factory=set)
-    """Names served by this lane; plain LoRA adapters for the base's lane."""
+    """Names served by this lane; for the base's lane, those that share the base."""
+    virtual: dict[str, Virtual] = field(default_factory=dict)
+    """What stands before every request of an adapter that was tuned by prefix or prompt."""
+
+    def before(self, adapter: str | None) -> int:
+        """Learned positions before a request's own tokens."""
+        return self.virtual[adapter].count if adapter is not None and adapter in self.virtual else 0
 
 
 @dataclass
@@ -96,35 +103,12 @@ class _Sequence:
     limit: int
     row: int = -1
     position: int = 0
-    """Tokens of this sequence in the cache."""
+    """Positions of this sequence in the cache, learned ones included."""
+    before: int = 0
+    """How many of them are learned."""
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     finish_reason: str | None = None
-
-
-class _Prefixes:
-    """Keys and values of shared beginnings, by adapter; the least recently used go first."""
-
-    def __init__(self, capacity: int = 64) -> None:
-        self._kept: OrderedDict[tuple[str | None, tuple[int, ...]], KeyValueRows | None] = OrderedDict()
-        self._capacity = capacity
-
-    def find(self, adapter: str | None, tokens: tuple[int, ...]) -> tuple[bool, KeyValueRows | None]:
-        """(seen before, what is kept). The first request with a beginning only leaves its mark."""
-        key = (adapter, tokens)
-        seen = key in self._kept
-        kept = self._kept.setdefault(key, None)
-        self._kept.move_to_end(key)
-        while len(self._kept) > self._capacity:
-            self._kept.popitem(last=False)
-        return seen, kept
-
-    def keep(self, adapter: str | None, tokens: tuple[int, ...], rows: KeyValueRows) -> None:
-        self._kept[(adapter, tokens)] = rows
-
-    def forget(self, adapter: str | None) -> None:
-        for key in [key for key in self._kept if key[0] == adapter]:
-            del self._kept[key]
 
 
 class Batch:
@@ -158,7 +142,7 @@ class Batch:
         self._running: dict[int, list[_Sequence]] = {}
         self._lanes: dict[int, Lane] = {}
         self._caches: dict[int, KeyValueRows] = {}
-        self._prefixes = _Prefixes()
+        self._prefixes = Prefixes()
 
     def __len__(self) -> int:
         """Requests that are running or waiting."""
@@ -173,21 +157,22 @@ class Batch:
         count = len(request.prompt_ids)
         if count == 0:
             raise UserError("the prompt is empty; send at least one token")
-        if count >= self._context_length:
+        before = self._lane_of(request.adapter).before(request.adapter)
+        room = self._context_length - before
+        if count >= room:
             raise UserError(
-                f"the prompt has {count} tokens, but the model's context length is {self._context_length} tokens, "
-                "the answer included; send a shorter prompt"
+                f"the prompt has {count} tokens, but the model's context length is {room} tokens, the answer "
+                "included; send a shorter prompt"
             )
-        self._lane_of(request.adapter)
         if not request.request_id:
             request = Request(**{**request.__dict__, "request_id": secrets.token_hex(8)})
         generator = None
         if request.temperature > 0:
             generator = torch.Generator(device="cpu")
             generator.manual_seed(request.seed if request.seed is not None else secrets.randbits(63))
-        limit = max(1, min(request.max_tokens, self._context_length - count))
+        limit = max(1, min(request.max_tokens, room - count))
         text = TextOfTokens(self._tokenizer, request.stop)
-        self._waiting.append(_Sequence(request=request, text=text, generator=generator, limit=limit))
+        self._waiting.append(_Sequence(request=request, text=text, generator=generator, limit=limit, before=before))
         return request.request_id
 
     @torch.inference_mode()
@@ -251,11 +236,14 @@ class Batch:
             sequence.row = len(rows)
             rows.append(sequence)
             # Room is made a little ahead: growing copies everything.
-            cache.reserve(len(rows), min(cost + sequence.limit, cost + 64))
-            sequence.position = self._use_prefix(cache, sequence)
+            cache.reserve(len(rows), sequence.before + min(cost + sequence.limit, cost + 64))
+            if sequence.before:
+                learned = lane.virtual[str(sequence.request.adapter)]
+                cache.copy_from(learned.rows, row=sequence.row, length=sequence.before)
+            sequence.position = sequence.before + self._use_prefix(cache, sequence)
             admitted.setdefault(id(lane), []).append(sequence)
             size += 1
-            budget -= cost - sequence.position
+            budget -= cost - (sequence.position - sequence.before)
         return admitted
 
     def _use_prefix(self, cache: KeyValueRows, sequence: _Sequence) -> int:
@@ -270,15 +258,19 @@ class Batch:
         if kept is None:
             kept = self._compute_prefix(request.adapter, tokens)
             self._prefixes.keep(request.adapter, tokens, kept)
-        cache.copy_from(kept, row=sequence.row, length=length)
+        cache.copy_from(kept, row=sequence.row, length=sequence.before + length)
         return length
 
     def _compute_prefix(self, adapter: str | None, tokens: tuple[int, ...]) -> KeyValueRows:
         lane = self._lane_of(adapter)
-        rows = KeyValueRows(rows=1, positions=len(tokens))
+        before = lane.before(adapter)
+        rows = KeyValueRows(rows=1, positions=before + len(tokens))
+        if before:
+            rows.copy_from(lane.virtual[str(adapter)].rows, row=0, length=before)
         lane.routes.segments = [(0, len(tokens), adapter)] if adapter is not None else []
-        plan = Plan(cache=rows, prefills=[Prefill(0, len(tokens), 0, 0)])
-        forward(lane.model, list(tokens), list(range(len(tokens))), [len(tokens) - 1], plan, self._device)
+        plan = Plan(cache=rows, prefills=[Prefill(0, len(tokens), 0, before)])
+        positions = list(range(before, before + len(tokens)))
+        forward(lane.model, list(tokens), positions, [len(tokens) - 1], plan, self._device)
         return rows
 
     def _step_lane(self, lane_id: int, admitted: list[_Sequence]) -> list[Step]:
@@ -300,7 +292,7 @@ class Batch:
                 positions.append(sequence.position)
                 sequence.position += 1
             else:
-                new = sequence.request.prompt_ids[sequence.position :]
+                new = sequence.request.prompt_ids[sequence.position - sequence.before :]
                 tokens += new
                 positions += range(sequence.position, sequence.position + len(new))
                 prefills.append(Prefill(begin, len(tokens), sequence.row, sequence.position))

@@ -1,7 +1,7 @@
 """DoRA (Liu et al. 2024, arXiv:2402.09353): a weight is split into magnitude and direction, LoRA moves the latter.
 
 W' = m (W + s B A) / ||W + s B A||, the norm taken over inputs for each output, m trained. Before training m = ||W|| and
-B = 0, so the model is unchanged. Engines that know only LoRA get it merged.
+B = 0, so the model is unchanged. Engines that know only LoRA cannot have it: the embedded one serves it merged.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class DoraOptions(Config):
     """Options of DoRA."""
 
     rank: int = Field(default=16, ge=1, le=1024)
-    """Rank of the update of the direction."""
+    """Rank of the update of the direction. Left out of a recipe: by the amount of data."""
     alpha: float | None = Field(default=None, gt=0)
     """Scale: the update is multiplied by alpha / r. Default: 2 r."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
@@ -27,22 +27,14 @@ class DoraOptions(Config):
 
 def attach(model: Any, options: DoraOptions, base_name: str) -> Any:
     """Wrap `model` with a fresh adapter called "default"."""
-    from peft import LoraConfig, get_peft_model
+    from training.tuners.attach import attach_lora
 
-    config = LoraConfig(
-        r=options.rank,
-        lora_alpha=options.alpha or 2 * options.rank,
-        lora_dropout=options.dropout,
-        use_dora=True,
-        target_modules="all-linear",
-        task_type="CAUSAL_LM",
-    )
-    return get_peft_model(model, config, autocast_adapter_dtype=False)
+    return attach_lora(model, options, use_dora=True)
 
 
 def parameters(shape: Shape, options: DoraOptions) -> int:
     """r (inputs + outputs), and a magnitude for each output, for each linear layer."""
-    return sum(options.rank * (inputs + outputs) + outputs for inputs, outputs in shape.linears)
+    return sum(options.rank * (inputs + outputs) + outputs for _, inputs, outputs in shape.linears)
 
 
 TUNER = Tuner(
@@ -52,5 +44,6 @@ TUNER = Tuner(
     attach=attach,
     parameters=parameters,
     served="merged",
+    rank_bounds=(4, 32),
     cost=1.8,
 )

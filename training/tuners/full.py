@@ -33,4 +33,5 @@ TUNER = Tuner(
     rate_against_full=1.0,
     cost=1.6,
     learning_rates=(1e-5, 1e-4),
+    merges=False,
 )

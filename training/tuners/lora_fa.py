@@ -17,19 +17,16 @@ class LoraFaOptions(Config):
     """Options of LoRA-FA."""
 
     rank: int = Field(default=32, ge=1, le=1024)
-    """Rank; more than for LoRA, since only B moves."""
+    """Rank; more than for LoRA, since only B moves. Left out of a recipe: by the amount of data."""
     alpha: float | None = Field(default=None, gt=0)
     """Scale: the update is multiplied by alpha / r. Default: 2 r."""
 
 
 def attach(model: Any, options: LoraFaOptions, base_name: str) -> Any:
     """Wrap `model` with a fresh adapter called "default" and freeze A."""
-    from peft import LoraConfig, get_peft_model
+    from training.tuners.attach import attach_lora
 
-    config = LoraConfig(
-        r=options.rank, lora_alpha=options.alpha or 2 * options.rank, target_modules="all-linear", task_type="CAUSAL_LM"
-    )
-    return freeze(get_peft_model(model, config, autocast_adapter_dtype=False))
+    return freeze(attach_lora(model, options))
 
 
 def freeze(model: Any) -> Any:
@@ -42,7 +39,12 @@ def freeze(model: Any) -> Any:
 
 def parameters(shape: Shape, options: LoraFaOptions) -> int:
     """r outputs for each linear layer."""
-    return sum(options.rank * outputs for _, outputs in shape.linears)
+    return sum(options.rank * outputs for _, _, outputs in shape.linears)
+
+
+def saved(shape: Shape, options: LoraFaOptions) -> int:
+    """Both matrices: A is not trained, but engines need it."""
+    return sum(options.rank * (inputs + outputs) for _, inputs, outputs in shape.linears)
 
 
 TUNER = Tuner(
@@ -51,5 +53,8 @@ TUNER = Tuner(
     options=LoraFaOptions,
     attach=attach,
     parameters=parameters,
+    as_lora="is",
+    rank_bounds=(16, 128),
+    saved=saved,
     resume=freeze,
 )

@@ -1,7 +1,8 @@
 """VeRA (Kopiczko et al. 2024, arXiv:2310.11454): random matrices shared by all layers and frozen; two vectors move.
 
 W' = W + diag(b) B diag(d) A. For each linear layer r + outputs numbers are trained, a tenth of LoRA's or less. The
-shared matrices are drawn from `projection_seed` and saved too, so that loading never depends on a generator.
+shared matrices are drawn from `projection_seed` and saved too, so that loading never depends on a generator. It is
+exactly the LoRA of VeRA's own rank with matrices diag(b) B and diag(d) A.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ class VeraOptions(Config):
 
 def attach(model: Any, options: VeraOptions, base_name: str) -> Any:
     """Wrap `model` with a fresh adapter called "default"."""
-    from peft import VeraConfig, get_peft_model
+    from peft import VeraConfig
+
+    from training.tuners.attach import attach_adapter
 
     config = VeraConfig(
         r=options.rank,
@@ -34,12 +37,18 @@ def attach(model: Any, options: VeraOptions, base_name: str) -> Any:
         target_modules="all-linear",
         task_type="CAUSAL_LM",
     )
-    return get_peft_model(model, config, autocast_adapter_dtype=False)
+    return attach_adapter(model, config)
 
 
 def parameters(shape: Shape, options: VeraOptions) -> int:
     """r + outputs for each linear layer."""
-    return sum(options.rank + outputs for _, outputs in shape.linears)
+    return sum(options.rank + outputs for _, _, outputs in shape.linears)
+
+
+def saved(shape: Shape, options: VeraOptions) -> int:
+    """The trained ones and the two shared matrices, as wide as the widest layer."""
+    widest = max(inputs for _, inputs, _ in shape.linears) + max(outputs for _, _, outputs in shape.linears)
+    return parameters(shape, options) + options.rank * widest
 
 
 TUNER = Tuner(
@@ -49,7 +58,9 @@ TUNER = Tuner(
     attach=attach,
     parameters=parameters,
     served="merged",
+    as_lora="converts",
     rate_against_full=100.0,
     learning_rates=(2e-3, 1e-2),
     cost=1.5,
+    saved=saved,
 )

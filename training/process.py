@@ -1,0 +1,166 @@
+"""A job in a process of its own, both ends of it: stages and evaluations are started, watched and reported alike.
+
+The one who starts it (`run_child`) writes the job's file, passes its progress on while it runs, and turns its failure
+into an error of the kind that it failed with. The process itself (`child_main`) dies with the one who started it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+import infra.errors
+from infra.artifact import atomic_write
+from infra.errors import RatchetError
+from infra.settings import Config
+from training.hardware import thread_environment
+from training.parent import PARENT, die_with_parent
+
+Progress = Callable[[Mapping[str, Any]], None]
+Job = TypeVar("Job", bound=Config)
+ERROR = "error.json"
+
+
+@dataclass(frozen=True)
+class Child:
+    """`python -m module job.json`, and where it keeps what it says."""
+
+    what: str
+    """For people, such as "the evaluation"."""
+    module: str
+    """Module that is run."""
+    folder: Path
+    """Where job.json is written, and error.json if it fails."""
+    log: Path
+    """Where its output goes."""
+    threads: int
+    """Threads it computes with."""
+    processes: int = 1
+    """More than one: torchrun starts so many, which train together."""
+
+
+def run_child(child: Child, job: Config, look: Callable[[], None]) -> int:
+    """Run the job to its end; the exit code. `look` is called again and again meanwhile.
+
+    The child dies with the thread that called this function.
+    """
+    child.folder.mkdir(parents=True, exist_ok=True)
+    child.log.parent.mkdir(parents=True, exist_ok=True)
+    (child.folder / ERROR).unlink(missing_ok=True)
+    file = child.folder / "job.json"
+    atomic_write(file, job.model_dump_json(indent=2) + "\n")
+    root = str(Path(__file__).resolve().parent.parent)
+    environment = {
+        **os.environ,
+        PARENT: str(os.getpid()),
+        **thread_environment(child.threads),
+        "TOKENIZERS_PARALLELISM": "false",
+        "PYTHONPATH": os.pathsep.join(part for part in (root, os.environ.get("PYTHONPATH")) if part),
+    }
+    command = [sys.executable, "-m"]
+    if child.processes > 1:
+        command += ["torch.distributed.run", "--standalone", f"--nproc-per-node={child.processes}", "-m"]
+    with child.log.open("ab") as log:
+        process = subprocess.Popen(
+            [*command, child.module, str(file)], stdout=log, stderr=subprocess.STDOUT, env=environment
+        )
+    try:
+        while process.poll() is None:
+            time.sleep(0.2)
+            look()
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+    look()
+    return int(process.returncode)
+
+
+def failure_of(child: Child, code: int) -> RatchetError:
+    """What a child that made no record died of: of the kind that it failed with, naming its log."""
+    try:
+        said = json.loads((child.folder / ERROR).read_text())
+    except (OSError, ValueError):
+        lines = child.log.read_text(errors="replace").strip().splitlines()
+        return RatchetError(
+            f"{child.what} ended with exit code {code} and no record: {lines[-1] if lines else 'no output'} "
+            f"(log: {child.log}); start it again, it resumes"
+        )
+    kind = getattr(infra.errors, said["type"], RatchetError)
+    error: RatchetError = kind(f"{child.what} failed: {said['message']} (log: {child.log})")
+    return error
+
+
+class GrowingFile:
+    """Passes on each whole new line of a file of JSON lines."""
+
+    def __init__(self, path: Path, on_progress: Progress) -> None:
+        self.path = path
+        self.on_progress = on_progress
+        self.read = 0
+
+    def look(self) -> None:
+        """Pass on what has been written since the last look."""
+        try:
+            data = self.path.read_bytes()[self.read :]
+        except FileNotFoundError:
+            return
+        whole = data[: data.rfind(b"\n") + 1]
+        self.read += len(whole)
+        for line in whole.splitlines():
+            self.on_progress(json.loads(line))
+
+
+def child_main(
+    arguments: list[str],
+    kind: type[Job],
+    *,
+    module: str,
+    folder: Callable[[Job], Path],
+    threads: Callable[[Job], int],
+    run: Callable[[Job], object],
+) -> int:
+    """The main function of `python -m module job.json`.
+
+    Args:
+        arguments: the command line's.
+        kind: what the job's file holds.
+        module: for the usage line.
+        folder: where error.json goes.
+        threads: how many to compute with.
+        run: does the work; it is what first imports torch.
+
+    Returns:
+        Exit code: 0 done, 2 something the person can mend, 1 anything else; error.json says what.
+    """
+    if len(arguments) != 1:
+        print(f"usage: python -m {module} job.json", file=sys.stderr)
+        return 2
+    die_with_parent()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        job = kind.model_validate_json(Path(arguments[0]).read_bytes())
+    except (OSError, ValidationError) as error:
+        print(f"{arguments[0]} is not a job for python -m {module}: {error}", file=sys.stderr)
+        return 2
+    # Read by native libraries when they load, so before torch is imported.
+    os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(threads(job))
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        run(job)
+    except RatchetError as error:
+        said = {"type": type(error).__name__, "message": str(error)}
+        atomic_write(folder(job) / ERROR, json.dumps(said))
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
