@@ -65,12 +65,12 @@ def open_desk(config: PipelineConfig) -> Desk:
 
 
 _RECIPES: dict[str, tuple[tuple[str, float], ...]] = {
-    "sft-lora": (("sft", 3),),
-    "sft-dpo-lora": (("sft", 3), ("dpo", 0.3)),
-    "sft-kto-lora": (("sft", 3), ("kto", 0.5)),
+    "sft-lora": (("sft", 4),),
+    "sft-dpo-lora": (("sft", 4), ("dpo", 0.3)),
+    "sft-kto-lora": (("sft", 4), ("kto", 0.5)),
     "sft-lora-one-pass": (("sft", 1),),
 }
-"""Recipe -> objectives and passes. Corrections are few, so three passes over them; what refines takes less."""
+"""Recipe -> objectives and passes. Corrections are few, so four passes over them; what refines takes less."""
 
 
 def _stages(recipe: str) -> list[dict[str, Any]]:
