@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from contextlib import suppress
 
 from sqlalchemy import Engine
@@ -20,6 +21,9 @@ from infra.errors import RatchetError
 
 log = logging.getLogger(__name__)
 
+_FIRST_LEASE_SECONDS = 10.0
+"""A watch that was just opened has no lease before the controller's next look: no reason to wake anybody."""
+
 
 class Tables:
     """One routing table per tenant; a tenant without a release of its own is served by the shared one's champion."""
@@ -32,6 +36,7 @@ class Tables:
         self._poll_seconds = poll_seconds
         self._tables: dict[str, RoutingTable] = {}
         self._standings: dict[str, Standing] = {}
+        self._alert_from: dict[tuple[str, int], float] = {}
         self._task: asyncio.Task[None] | None = None
         self._warming: set[asyncio.Task[None]] = set()
         self.failing: str | None = None
@@ -88,15 +93,25 @@ class Tables:
                 self._standings[tenant] = known
             alive = known.watch is None or lease_valid(self._engine, tenant)
             table = table_of(known, base=self._base, lease_valid=alive)
-            before = self._tables.get(tenant)
-            if table == before:
+            self._mind_lease(known, alive)
+            if table == self._tables.get(tenant):
                 continue
             self._tables[tenant] = table
             changed = True
             log.info("tenant %s: line %d, champion %s, watch %s", tenant, table.seq, table.champion, table.challenger)
-            if table.lease_lost and not (before and before.lease_lost):
-                self._alert_lease(known)
         return changed
+
+    def _mind_lease(self, standing: Standing, alive: bool) -> None:
+        """Alert once for each time the lease is lost; a new watch first gets a moment to be taken up."""
+        if standing.watch is None:
+            return
+        key, now = (standing.tenant, standing.watch.opened_seq), time.monotonic()
+        due = self._alert_from.setdefault(key, now + _FIRST_LEASE_SECONDS)
+        if alive:
+            self._alert_from[key] = now
+        elif now >= due:
+            self._alert_from[key] = float("inf")
+            self._alert_lease(standing)
 
     def _alert_lease(self, standing: Standing) -> None:
         assert standing.watch is not None

@@ -194,9 +194,12 @@ def test_canary_is_dealt_by_user_and_needs_its_lease(serving: Stack) -> None:
     tenant, version = "canary-tenant", serving.versions[0]
     serving.say("baseline", BASE, tenant=tenant)
     serving.say("gated", version, tenant=tenant)
-    assert renew(serving.database, canary_lease(tenant), "test", 60)
     opened = serving.say("canary", version, tenant=tenant, share=0.5, previous=BASE)
     wait_until_routed(serving, opened)
+    time.sleep(0.5)
+    assert not [a for a in _alerts(serving) if a.tenant == tenant], "a new watch waits for its controller in peace"
+    assert renew(serving.database, canary_lease(tenant), "test", 60)
+    time.sleep(0.5)
     with serving.client("chat", tenant=tenant) as http:
 
         def ask(user: str) -> str:
