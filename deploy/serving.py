@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
+from deploy.canary_policy import CanaryPolicy
 from infra.settings import Config
 
 ENGINE_KEY = "RATCHET_ENGINE_KEY"
@@ -59,6 +61,19 @@ class EngineJob(Config):
     """Numerics and limits."""
 
 
+class ConsoleJob(Config):
+    """What the console's page is told."""
+
+    home: Path
+    """Folder of everything the pipeline writes: nights, scorecards, lake and snapshots are read there."""
+    links: Mapping[str, str] = {}
+    """Label -> address of the other pages (MLflow, Prefect)."""
+    canary: CanaryPolicy = CanaryPolicy()
+    """Policy of watches whose ledger line states none."""
+    pause_seconds: float | None = None
+    """How long nights release nothing after a rollback; None: until a person resumes."""
+
+
 class GatewayJob(Config):
     """The one file of `python -m deploy.gateway gateway.json`."""
 
@@ -80,3 +95,5 @@ class GatewayJob(Config):
     """Port to listen on."""
     serving: ServingConfig = ServingConfig()
     """Limits."""
+    console: ConsoleJob | None = None
+    """The console under /console; None: the gateway serves none."""

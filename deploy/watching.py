@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import JSON, Column, Engine, Integer, String, Table, delete, insert, select
 
-from deploy.canary import Assessment, assess, frozen_before, units_of
+from deploy.canary import Assessment, RatedUnit, assess, frozen_before, units_of
 from deploy.canary_policy import CanaryPolicy
 from deploy.lease import canary_lease, renew
 from deploy.ledger import Standing, Watch, current, history
@@ -62,23 +62,34 @@ def look(
 def judge(engine: Engine, standing: Standing, watch: Watch, policy: CanaryPolicy, at: datetime) -> Assessment:
     """The judgement of a watch at a time, from the stored rows alone."""
     store, tenant = Store(engine), standing.tenant
-    seqs = [watch.opened_seq, *([watch.champion_seq] if watch.champion_seq is not None else [])]
-    rows = {seq: store.rated_units(tenant, seq, window_s=policy.window_seconds) for seq in seqs}
     version = control = 0
-    for seq in seqs:
+    for seq in _seqs(watch):
         counts = store.assigned_units(tenant, seq)
         promoted = seq == watch.champion_seq
         version += counts.get("champion" if promoted else "canary", 0)
         control += counts.get("holdback", 0) + (0 if promoted else counts.get("champion", 0))
     return assess(
         watch,
-        units_of(watch, rows, frozen_before=frozen_before(policy, at)),
+        rated_units(engine, tenant, watch, policy, at),
         policy,
         at=at,
         assigned=(version, control),
         rescored=rescored(engine, tenant, watch.version),
         usual_complaints=_usual_complaints(engine, store, standing, watch, policy),
     )
+
+
+def rated_units(
+    engine: Engine, tenant: str, watch: Watch, policy: CanaryPolicy, at: datetime
+) -> tuple[RatedUnit, ...]:
+    """The frozen rows that a watch is judged by, in the order in which they froze."""
+    store = Store(engine)
+    rows = {seq: store.rated_units(tenant, seq, window_s=policy.window_seconds) for seq in _seqs(watch)}
+    return units_of(watch, rows, frozen_before=frozen_before(policy, at))
+
+
+def _seqs(watch: Watch) -> list[int]:
+    return [watch.opened_seq, *([watch.champion_seq] if watch.champion_seq is not None else [])]
 
 
 def policy_of(engine: Engine, standing: Standing, default: CanaryPolicy) -> CanaryPolicy:

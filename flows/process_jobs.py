@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from deploy.serving import EngineJob, GatewayJob
+from deploy.serving import ConsoleJob, EngineJob, GatewayJob
 from flows.config import PipelineConfig
 
 if TYPE_CHECKING:
@@ -35,6 +35,12 @@ def gateway_job(config: PipelineConfig, base: Base) -> GatewayJob:
         host=config.places.host,
         port=config.places.gateway_port,
         serving=config.serving,
+        console=ConsoleJob(
+            home=config.places.home_dir,
+            links={"MLflow": config.places.mlflow, "Prefect": config.places.prefect_api.removesuffix("/api")},
+            canary=config.canary,
+            pause_seconds=config.canary.pause_seconds,
+        ),
     )
 
 

@@ -22,6 +22,7 @@ from deploy.gateway.answering import Answering, Caller
 from deploy.gateway.assignments import Assignments
 from deploy.gateway.auth import Gatekeeper
 from deploy.gateway.capture import Capture
+from deploy.gateway.console.mount import add_console
 from deploy.gateway.feedback_api import read_feedback
 from deploy.gateway.loading import Loading
 from deploy.gateway.metrics import Counting, Metrics
@@ -175,6 +176,7 @@ def build_app(job: GatewayJob, *, engine_key: str, user_salt: str) -> FastAPI:
             metrics.ledger_seq.labels(table.tenant).set(table.seq)
         return Response(metrics.render(), media_type="text/plain; version=0.0.4")
 
+    add_console(app, job, database=database, keeper=keeper, loading=loading)
     return app
 
 

@@ -18,7 +18,7 @@ from sqlalchemy import Engine
 from deploy.engines.client import EngineClient
 from deploy.keys import create_key
 from deploy.ledger import Entry, append, current
-from deploy.serving import EngineJob, GatewayJob, ServingConfig
+from deploy.serving import ConsoleJob, EngineJob, GatewayJob, ServingConfig
 from deploy.versions import publish_version
 from infra.artifact import digest_dir, finished_record, write_record
 from infra.database import connect, create_tables
@@ -161,6 +161,7 @@ def prepare(base: Path, folder: Path, *, versions: int, serving: ServingConfig |
             engine_url=f"http://127.0.0.1:{engine_port}",
             port=gateway_port,
             serving=serving,
+            console=ConsoleJob(home=folder, links={"MLflow": "http://127.0.0.1:9"}),
         ),
         versions=[publish_tiny_version(base, folder, seed=seed) for seed in telling_seeds(base, folder, versions)],
     )

@@ -1,0 +1,64 @@
+"""The open watch as curves: the evidence after every rated user, and the boundaries where something happens."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Engine
+
+from deploy.canary import RatedUnit
+from deploy.canary_policy import CanaryPolicy
+from deploy.ledger import current
+from deploy.watching import judge, policy_of, rated_units
+from infra.database import now
+
+POINTS = 400
+"""Most points of a curve; longer ones are thinned, their last point kept."""
+
+
+def curve(engine: Engine, tenant: str, default: CanaryPolicy) -> dict[str, Any]:
+    """Watch, judgement, and log wealth (natural) of both tests after each frozen unit; {"watch": None} without one."""
+    standing = current(engine, tenant)
+    watch = standing.watch
+    if watch is None:
+        return {"watch": None}
+    at, policy = now(), policy_of(engine, standing, default)
+    judged = judge(engine, standing, watch, policy, at)
+    back, forward = wealth(rated_units(engine, tenant, watch, policy, at), policy)
+    kept = thinned(len(back), POINTS)
+    return {
+        "now": at.isoformat(),
+        "watch": watch.model_dump(mode="json"),
+        "judged": judged.model_dump(mode="json"),
+        "after": [index + 1 for index in kept],
+        "back": [back[index] for index in kept],
+        "forward": [forward[index] for index in kept],
+        "needed_back": judged.needed_back,
+        "needed_forward": judged.needed_forward,
+        "minimum_seconds": policy.minimum_seconds,
+        "deadline_seconds": policy.deadline_seconds,
+        "steps": list(policy.shares),
+    }
+
+
+def wealth(units: tuple[RatedUnit, ...], policy: CanaryPolicy) -> tuple[list[float], list[float]]:
+    """(evidence that it is worse, evidence that it is not worse) after each unit, as log wealth; the former's best."""
+    if not units:
+        return [], []
+    import numpy as np
+
+    from deploy.betting import log_wealth_not_worse, log_wealth_worse
+
+    complaint = np.array([unit.complaint for unit in units], dtype=bool)
+    treated = np.array([unit.treated for unit in units], dtype=bool)
+    share = np.array([unit.share for unit in units], dtype=float)
+    worse = np.maximum.accumulate(log_wealth_worse(complaint, treated, share, cap=policy.influence_cap))
+    not_worse = np.maximum.accumulate(log_wealth_not_worse(complaint, treated, share, margin=policy.margin))
+    # Wealth begins at 1: nothing below that was ever the best.
+    return [round(max(0.0, float(v)), 5) for v in worse], [round(max(0.0, float(v)), 5) for v in not_worse]
+
+
+def thinned(count: int, limit: int) -> list[int]:
+    """At most about `limit` indices of `range(count)`, evenly spread, the last one among them."""
+    step = max(1, -(-count // limit))
+    return sorted({*range(0, count, step), *([count - 1] if count else [])})

@@ -1,0 +1,102 @@
+"""What the console shows and does of releases: the standing, the timeline, the ledger, the way back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Engine
+
+from deploy.controller import last_beats
+from deploy.keys import ApiKey
+from deploy.ledger import current, history
+from deploy.release import resume, roll_back
+from deploy.watching import last_assessment
+from infra.alerts import list_alerts
+from infra.database import now
+from infra.errors import Conflict
+
+if TYPE_CHECKING:
+    from deploy.gateway.console.mount import TakeBack
+
+
+def live(engine: Engine, tenant: str) -> dict[str, Any]:
+    """The standing with its reason, the last judgement of the watch, alerts, and when the controller last spoke."""
+    standing, lines = current(engine, tenant), history(engine, tenant)
+    why = next((line for line in reversed(lines) if line.seq == standing.champion_seq), None)
+    judged = last_assessment(engine, tenant) if standing.watch else None
+    beats = [at for at, _ in last_beats(engine).values()]
+    return {
+        "now": now().isoformat(),
+        "seq": standing.seq,
+        "champion": standing.champion,
+        "since": standing.since.isoformat() if standing.since else None,
+        "by": why.actor if why else None,
+        "why": why.reason if why else "nothing was ever released: the first night makes the base model the champion",
+        "previous": standing.previous,
+        "base": standing.base,
+        "canary": standing.canary,
+        "canary_share": standing.canary_share,
+        "holdback": standing.holdback,
+        "barred": dict(standing.barred),
+        "paused": standing.paused_at(now()),
+        "judged": judged[0].model_dump(mode="json") if judged else None,
+        "controller_seen": max(beats).isoformat() if beats else None,
+        "alerts": [
+            alert.model_dump(mode="json", include={"alert_id", "kind", "severity", "title", "text", "next_step"})
+            | {"at": alert.created_at.isoformat(), "delivered": list(alert.delivered), "failing": dict(alert.failing)}
+            for alert in list_alerts(engine, tenant=tenant, limit=20)
+        ],
+    }
+
+
+def lines(engine: Engine, tenant: str) -> dict[str, Any]:
+    """The ledger, newest line first, and where a rollback would go."""
+    standing = current(engine, tenant)
+    return {
+        "seq": standing.seq,
+        "champion": standing.champion,
+        "canary": standing.canary,
+        "previous": standing.previous,
+        "base": standing.base,
+        "paused": standing.paused_at(now()),
+        "can_roll_back": standing.champion is not None and bool(standing.canary or standing.champion != standing.base),
+        "lines": [line.model_dump(mode="json") for line in reversed(history(engine, tenant))],
+    }
+
+
+def take_back(
+    engine: Engine,
+    key: ApiKey,
+    asked: TakeBack,
+    pause_seconds: float | None,
+    prove: Callable[[str], Mapping[str, Any]],
+) -> dict[str, Any]:
+    """Roll back what stood when the person decided.
+
+    Raises:
+        Conflict: the ledger moved since the person looked.
+        RefusedTransition: there is nothing to take back, or the target is refused.
+    """
+    before = current(engine, key.tenant)
+    if before.seq != asked.expected_seq:
+        raise Conflict(
+            f"the ledger moved on to line {before.seq} while you looked at line {asked.expected_seq}; "
+            "look again and decide anew"
+        )
+    entry = roll_back(
+        engine,
+        key.tenant,
+        to=asked.to,
+        actor=f"console:{key.name}",
+        reason=asked.reason,
+        pause_seconds=pause_seconds,
+        prove=prove,
+        decided_on=before,
+    )
+    return entry.model_dump(mode="json")
+
+
+def go_on(engine: Engine, key: ApiKey, reason: str) -> dict[str, Any]:
+    """Let nights release again."""
+    return resume(engine, key.tenant, actor=f"console:{key.name}", reason=reason).model_dump(mode="json")
