@@ -79,9 +79,7 @@ def judge(engine: Engine, standing: Standing, watch: Watch, policy: CanaryPolicy
     )
 
 
-def rated_units(
-    engine: Engine, tenant: str, watch: Watch, policy: CanaryPolicy, at: datetime
-) -> tuple[RatedUnit, ...]:
+def rated_units(engine: Engine, tenant: str, watch: Watch, policy: CanaryPolicy, at: datetime) -> tuple[RatedUnit, ...]:
     """The frozen rows that a watch is judged by, in the order in which they froze."""
     store = Store(engine)
     rows = {seq: store.rated_units(tenant, seq, window_s=policy.window_seconds) for seq in _seqs(watch)}

@@ -2,7 +2,8 @@
 
     python -m flows.deployments serve.json
 
-Deployed by module entrypoint only: a path entrypoint would put flows/ first on sys.path for good.
+`ratchet deploy` registers the same list on a work pool instead (flows/work_pools.py). What is deployed stands in
+flows/deployment_plans.py.
 """
 
 from __future__ import annotations
@@ -10,10 +11,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.config import PipelineConfig, load_config
+from flows.deployment_plans import DeploymentPlan, deployment_plans
 from infra.artifact import atomic_write
 from infra.errors import ConfigError
 from infra.settings import Config
@@ -22,6 +25,9 @@ if TYPE_CHECKING:
     from prefect.deployments.runner import RunnerDeployment
 
 log = logging.getLogger(__name__)
+
+MIRROR_SECONDS = 5.0
+"""Wait between two looks for alerts that Prefect does not have as events yet."""
 
 
 class ServeJob(Config):
@@ -33,47 +39,35 @@ class ServeJob(Config):
     """Written when all deployments are registered."""
 
 
-def deployments(config: PipelineConfig, config_file: Path) -> list[RunnerDeployment]:
-    """All deployments of a pipeline, with the schedules of its config."""
+def prefect_deployment(plan: DeploymentPlan, **more: Any) -> RunnerDeployment:
+    """A plan as Prefect's deployment, by module entrypoint."""
     from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
     from prefect.schedules import Cron
     from prefect.types.entrypoint import EntrypointType
 
-    from flows.ingest import ingest
-    from flows.nightly import nightly
-    from flows.rollback import rollback
-    from flows.watch import watch
-
-    schedule = config.schedule
-    # One at a time; what comes due meanwhile is not queued up, so a machine that was off catches up once.
-    alone = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
-    common: dict[str, Any] = {
-        "entrypoint_type": EntrypointType.MODULE_PATH,
-        "concurrency_limit": alone,
-        "tags": ["ratchet", config.pipeline],
-    }
-    file = {"config": str(config_file.absolute())}
-
-    def cron(expression: str | None) -> dict[str, Any]:
-        return {"schedule": Cron(expression, timezone=schedule.timezone)} if expression else {}
-
-    made: list[Any] = []
-    for tenant in config.tenants:
-        name = config.pipeline if len(config.tenants) == 1 else f"{config.pipeline}-{tenant}"
-        made.append(
-            nightly.to_deployment(
-                name=name, parameters={**file, "request": {"tenant": tenant}}, **cron(schedule.nightly), **common
-            )
-        )
-    name = config.pipeline
-    made.append(ingest.to_deployment(name=name, parameters=file, **cron(schedule.ingest), **common))
-    made.append(watch.to_deployment(name=name, parameters=file, **cron(schedule.watch), **common))
-    made.append(rollback.to_deployment(name=name, parameters=file, **common))
+    flow = getattr(import_module(f"flows.{plan.flow}"), plan.flow)
+    if plan.cron:
+        more["schedule"] = Cron(plan.cron, timezone=plan.timezone)
+    made: RunnerDeployment = flow.to_deployment(
+        name=plan.name,
+        parameters=plan.parameters,
+        tags=list(plan.tags),
+        description=plan.description,
+        entrypoint_type=EntrypointType.MODULE_PATH,
+        # One at a time; what comes due meanwhile is not queued up, so a machine that was off catches up once.
+        concurrency_limit=ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW),
+        **more,
+    )
     return made
 
 
+def deployments(config: PipelineConfig, config_file: Path) -> list[RunnerDeployment]:
+    """All deployments of a pipeline, with the schedules of its config."""
+    return [prefect_deployment(plan) for plan in deployment_plans(config, config_file.absolute())]
+
+
 async def serve(job: ServeJob, config: PipelineConfig, made: list[RunnerDeployment]) -> None:
-    """Register the deployments and run what comes due, until SIGTERM."""
+    """Register the deployments and run what comes due, until SIGTERM; meanwhile mirror alerts as Prefect events."""
     from prefect.runner import Runner
 
     # Schedules stay on when this process stops: it may be restarted, and a night must not be lost over that.
@@ -82,12 +76,29 @@ async def serve(job: ServeJob, config: PipelineConfig, made: list[RunnerDeployme
         await runner.aadd_deployment(deployment)
         log.info("serving %s/%s", deployment.flow_name, deployment.name)
     atomic_write(job.ready_file, "registered\n")
-    await runner.start()
+    mirroring = asyncio.create_task(_mirror(config))
+    try:
+        await runner.start()
+    finally:
+        mirroring.cancel()
+
+
+async def _mirror(config: PipelineConfig) -> None:
+    from flows.process_jobs import alerts_of
+    from tasks.mirror import mirror_alerts
+
+    while True:
+        try:
+            await asyncio.to_thread(mirror_alerts, config.places, alerts_of(config))
+        except Exception:  # the runs must go on, whatever the mirror ran into
+            log.exception("alerts could not be mirrored; trying again")
+        await asyncio.sleep(MIRROR_SECONDS)
 
 
 def main(argv: list[str]) -> int:
     """``python -m flows.deployments serve.json``"""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
     if len(argv) != 1:
         raise ConfigError(f"expected one argument, a serve.json; got {argv}")
     job = ServeJob.model_validate_json(Path(argv[0]).read_text())

@@ -8,11 +8,14 @@ from pathlib import Path
 from flows.config import PipelineConfig, load_config
 from flows.local_secrets import load_secrets
 from flows.prefect_settings import OUR_PACKAGES
+from flows.process_jobs import alerts_of
 
 
 def opened_config(path: Path) -> PipelineConfig:
     """The pipeline's config; secrets of its local stack, if it has one, are in the environment afterwards."""
     config = load_config(path)
+    # Whoever delivers, the alerts say how to reach the console.
+    config = config.model_copy(update={"alerts": alerts_of(config)})
     load_secrets(config.places.run_dir)
     for package in OUR_PACKAGES.split(","):
         # Prefect hands on what these loggers say, but leaves them at WARNING, where a night would be silent.

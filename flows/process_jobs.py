@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from deploy.serving import ConsoleJob, EngineJob, GatewayJob
 from flows.config import PipelineConfig
+from infra.alert_settings import AlertsConfig
 
 if TYPE_CHECKING:
     from deploy.controller import ControllerJob
@@ -58,10 +59,16 @@ def controller_job(config: PipelineConfig, base: Base) -> ControllerJob:
         engine_base_name=config.serving.base_model_name,
         parity_tolerance=config.serving.parity_tolerance,
         canary=config.canary,
-        alerts=config.alerts,
+        alerts=alerts_of(config),
         mlflow_url=config.places.mlflow,
         mlflow_model=config.pipeline,
     )
+
+
+def alerts_of(config: PipelineConfig) -> AlertsConfig:
+    """Where alerts go, with the console's address in them."""
+    here = config.alerts.console_url or f"{config.places.gateway_url}/console"
+    return config.alerts.model_copy(update={"console_url": here})
 
 
 def engine_url(config: PipelineConfig) -> str:

@@ -96,11 +96,13 @@ def _cell(text: str) -> str:
 def main(argv: list[str]) -> int:
     """Write the files, or with --check say which are out of date."""
     from flows.file_tree import with_file_tree
+    from flows.prefect_file import prefect_yaml
 
     readme = ROOT / "README.md"
     wanted = {
         FOLDER / "cli.md": cli_reference(),
         FOLDER / "config.md": config_reference(),
+        ROOT / "prefect.yaml": prefect_yaml(ROOT),
         readme: with_file_tree(readme.read_text(), ROOT),
     }
     stale = [path for path, text in wanted.items() if not path.exists() or path.read_text() != text]

@@ -35,6 +35,9 @@ class ScheduleConfig(Config):
     approval_hours: float = Field(default=12.0, gt=0)
     """How long a night waits for a person where the gate's policy asks for approval; then the answer is no."""
 
+    night_on_drift: bool = False
+    """Whether drift starts a night by itself (an automation that `ratchet alerts sync` keeps on the Prefect server)."""
+
     @field_validator("nightly", "ingest", "watch")
     @classmethod
     def _cron(cls, value: str | None) -> str | None:

@@ -25,6 +25,8 @@ class AlertsConfig(Config):
     """Name -> HTTP receiver of signed JSON."""
     apprise: Mapping[str, str] = {}
     """Name -> environment variable with an apprise URL (Slack, e-mail, PagerDuty...; they hold secrets, so by env)."""
+    console_url: str | None = Field(default=None, pattern=r"^https?://")
+    """Address of the console as the alerts' readers reach it, put into every alert. Default: the local gateway's."""
     timeout_seconds: float = Field(default=5.0, gt=0)
     """How long a receiver may take to answer."""
     retry_seconds: float = Field(default=2.0, gt=0)

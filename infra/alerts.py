@@ -18,7 +18,7 @@ import logging
 import os
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
@@ -54,10 +54,12 @@ __all__ = [
     "StoredAlert",
     "Webhook",
     "deliver",
+    "deliver_to",
     "deliveries",
     "enqueue",
     "list_alerts",
     "outbox",
+    "send_now",
     "sign",
     "signature_holds",
 ]
@@ -171,16 +173,71 @@ def deliver(engine: Engine, config: AlertsConfig, *, limit: int = 50) -> int:
     At least once: a crash between the receiver's answer and our note of it sends the alert again, with the same id.
     A failure is noted and tried again later; it never raises.
     """
+    return sum(
+        deliver_to(engine, destination, lambda alert, to=destination: _send(to, alert, config), config, limit=limit)  # type: ignore[misc]
+        for destination in destinations(config)
+    )
+
+
+def deliver_to(
+    engine: Engine,
+    destination: str,
+    send: Callable[[Alert], str | None],
+    config: AlertsConfig,
+    *,
+    limit: int = 50,
+) -> int:
+    """Send what is due to one destination, oldest first; returns how many it took.
+
+    Args:
+        send: None when the receiver took it, else what went wrong (without any secret).
+    """
     sent = 0
-    for destination in (*(f"webhook:{n}" for n in config.webhooks), *(f"apprise:{n}" for n in config.apprise)):
-        for alert, attempts in _due(engine, destination, config, limit):
-            error = _send(destination, alert, config)
-            _note(engine, alert.alert_id, destination, attempts + 1, error, config)
-            if error is None:
-                sent += 1
-            else:
-                log.warning("alert %s (%s) did not reach %s: %s", alert.alert_id, alert.kind, destination, error)
+    for alert, attempts in _due(engine, destination, config, limit):
+        error = send(with_links(alert, config))
+        _note(engine, alert.alert_id, destination, attempts + 1, error, config)
+        if error is None:
+            sent += 1
+        else:
+            log.warning("alert %s (%s) did not reach %s: %s", alert.alert_id, alert.kind, destination, error)
     return sent
+
+
+def destinations(config: AlertsConfig) -> tuple[str, ...]:
+    """Names of all receivers of the config, as the outbox knows them."""
+    return (*(f"webhook:{name}" for name in config.webhooks), *(f"apprise:{name}" for name in config.apprise))
+
+
+def send_now(alert: Alert, config: AlertsConfig) -> dict[str, str | None]:
+    """Send an alert past the outbox; destination -> None when it was taken, else what went wrong."""
+    return {to: _send(to, with_links(alert, config), config) for to in destinations(config)}
+
+
+def with_links(alert: Alert, config: AlertsConfig) -> Alert:
+    """The alert with the console's page about it, where the config says how readers reach the console."""
+    if config.console_url is None or "console" in alert.links:
+        return alert
+    page = _PAGES.get(alert.kind, "live")
+    return alert.model_copy(update={"links": {**alert.links, "console": f"{config.console_url.rstrip('/')}#{page}"}})
+
+
+# Kind of alert -> page of the console that answers it; the others begin at the live one.
+_PAGES = {
+    "held": "nights",
+    "run_failed": "nights",
+    "drift": "nights",
+    "quarantine_spike": "quarantine",
+    "ingest_stale": "quarantine",
+    "release_opened": "canary",
+    "canary_step": "canary",
+    "canary_unwatched": "canary",
+    "deadline": "canary",
+    "rated_unequally": "canary",
+    "incident": "canary",
+    "rolled_back": "ledger",
+    "withdrawn": "ledger",
+    "alias_put_back": "ledger",
+}
 
 
 def sign(secret: str, delivery: str, timestamp: str, body: bytes) -> str:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import typer
 
 from flows.cli import (
+    alert_commands,
     config_commands,
     data_commands,
+    deploy_commands,
     key_commands,
     look_commands,
     release_commands,
@@ -25,6 +27,7 @@ app = typer.Typer(
 app.command()(stack_commands.up)
 app.command()(stack_commands.down)
 app.command()(stack_commands.status)
+app.command()(deploy_commands.deploy)
 app.command()(look_commands.demo)
 app.add_typer(run_commands.app, name="run")
 app.command()(release_commands.rollback)
@@ -37,3 +40,4 @@ app.add_typer(config_commands.app, name="config")
 app.add_typer(data_commands.feedback, name="feedback")
 app.add_typer(data_commands.quarantine, name="quarantine")
 app.add_typer(key_commands.app, name="keys")
+app.add_typer(alert_commands.app, name="alerts")

@@ -1,4 +1,4 @@
-"""The console in real Chromium over a real stack: a night, its canary with real traffic, quarantine, rollback, arena."""
+"""The console in real Chromium over a real stack: a night, a canary with real traffic, quarantine, rollback, arena."""
 
 from __future__ import annotations
 
@@ -32,7 +32,9 @@ PAGES = ("live", "nights", "canary", "quarantine", "ledger", "lineage", "playgro
 @pytest.fixture(scope="module")
 def desk(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PipelineConfig]:
     """A stack whose night promoted a challenger, with users who rated the canary and a row in quarantine."""
-    stack = start_stack(tmp_path_factory.mktemp("console"), tiny_base)
+    folder = tmp_path_factory.mktemp("console")
+    quick = {"steps": [0.5], "window_seconds": 1, "minimum_seconds": 3600, "deadline_seconds": 7200}
+    stack = start_stack(folder, tiny_base, canary=quick)
     try:
         config = stack.config
         tell_feedback(config)
@@ -144,7 +146,7 @@ def test_axe_finds_nothing_serious(desk: PipelineConfig, browser: Browser, tmp_p
     found: dict[str, list[str]] = {}
     for scheme in ("light", "dark"):
         # The page's own policy would refuse axe, which is no part of it.
-        context = browser.new_context(bypass_csp=True, color_scheme=scheme)  # type: ignore[arg-type]
+        context = browser.new_context(bypass_csp=True, color_scheme=scheme)
         page, _ = _open_in(context, desk)
         page.add_script_tag(content=axe)
         for name in PAGES:
@@ -249,7 +251,8 @@ def test_quarantine_accepts_a_row(desk: PipelineConfig, browser: Browser) -> Non
 def test_lineage_goes_from_an_answer_to_the_snapshot(desk: PipelineConfig, browser: Browser) -> None:
     page, wrong = _open(browser, desk, "admin")
     _go(page, "lineage")
-    page.get_by_label("Id of an answer").fill("i5")
+    trained = json.loads(next(desk.places.snapshots_dir.glob("s-*/training/train.jsonl")).read_text().splitlines()[0])
+    page.get_by_label("Id of an answer").fill(trained["subject"])
     page.get_by_role("button", name="Search").click()
     page.locator("h2", has_text="example").first.wait_for()
     shot(page, "console-lineage-answer")

@@ -129,9 +129,12 @@ def ratchet(*words: str, config: Path, check: bool = True) -> subprocess.Complet
 class Stack:
     """A pipeline whose servers run, and further pipelines that share them."""
 
-    def __init__(self, folder: Path, base: Path) -> None:
+    def __init__(self, folder: Path, base: Path, **sections: object) -> None:
         self.base = base
         self.file = write_pipeline(folder, base)
+        if sections:
+            values = yaml.safe_load(self.file.read_text())
+            self.file.write_text(yaml.safe_dump({**values, **sections}, sort_keys=False))
         self.config = load_config(self.file)
 
     def neighbour(self, folder: Path, **sections: object) -> PipelineConfig:
@@ -154,8 +157,8 @@ class Stack:
         down(self.config.places.run_dir)
 
 
-def start_stack(folder: Path, base: Path) -> Stack:
-    stack = Stack(folder, base)
+def start_stack(folder: Path, base: Path, **sections: object) -> Stack:
+    stack = Stack(folder, base, **sections)
     ratchet("up", config=stack.file)
     load_secrets(stack.config.places.run_dir)
     return stack

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Engine
@@ -16,13 +17,13 @@ POINTS = 400
 """Most points of a curve; longer ones are thinned, their last point kept."""
 
 
-def curve(engine: Engine, tenant: str, default: CanaryPolicy) -> dict[str, Any]:
+def curve(engine: Engine, tenant: str, default: CanaryPolicy, *, at: datetime | None = None) -> dict[str, Any]:
     """Watch, judgement, and log wealth (natural) of both tests after each frozen unit; {"watch": None} without one."""
     standing = current(engine, tenant)
     watch = standing.watch
     if watch is None:
         return {"watch": None}
-    at, policy = now(), policy_of(engine, standing, default)
+    at, policy = at or now(), policy_of(engine, standing, default)
     judged = judge(engine, standing, watch, policy, at)
     back, forward = wealth(rated_units(engine, tenant, watch, policy, at), policy)
     kept = thinned(len(back), POINTS)

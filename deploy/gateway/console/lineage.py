@@ -107,9 +107,7 @@ def _answer(engine: Engine, tenant: str, asked: str) -> list[Card]:
 
 
 def _event(engine: Engine, tenant: str, asked: str) -> list[Card]:
-    query = select(feedback_table.c.body).where(
-        feedback_table.c.tenant == tenant, feedback_table.c.event_id == asked
-    )
+    query = select(feedback_table.c.body).where(feedback_table.c.tenant == tenant, feedback_table.c.event_id == asked)
     from feedback.events import Feedback
 
     with engine.connect() as connection:
@@ -183,7 +181,9 @@ def _version(engine: Engine, console: ConsoleJob, tenant: str, asked: str) -> li
     evidence = next((gate for gate in gates if gate), {})
     run = evidence.get("mlflow_run")
     facts = {
-        "releases": [f"{line.seq}: {line.action} by {line.actor} at {line.at:%Y-%m-%d %H:%M} ({line.reason})" for line in about],
+        "releases": [
+            f"{line.seq}: {line.action} by {line.actor} at {line.at:%Y-%m-%d %H:%M} ({line.reason})" for line in about
+        ],
         "made of": record.name if record else None,
         "recipe": dict(record.config.get("spec", {})) if record else None,
         "parents": dict(record.parents) if record else None,
@@ -249,5 +249,5 @@ def _night(home: Path, tenant: str, asked: str) -> list[Card]:
         "decision": verdict.get("decision"),
         "reasons": verdict.get("reasons"),
     }
-    made = [f"v{stage['digest'][:16]}" for stage in _stages(night)]
-    return [_card("night", asked, facts, [steps.get("snapshot"), *made, verdict.get("champion")])]
+    trained = [f"v{stage['digest'][:16]}" for stage in _stages(night)]
+    return [_card("night", asked, facts, [steps.get("snapshot"), *trained, verdict.get("champion")])]

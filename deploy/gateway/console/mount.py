@@ -158,9 +158,7 @@ def _add_texts(app: FastAPI, console: ConsoleJob, database: Engine, keeper: Gate
         return _json(await _told(lambda: lineage.trace(database, console, key.tenant, asked)))
 
 
-def _add_actions(
-    app: FastAPI, console: ConsoleJob, database: Engine, keeper: Gatekeeper, loading: Loading
-) -> None:
+def _add_actions(app: FastAPI, console: ConsoleJob, database: Engine, keeper: Gatekeeper, loading: Loading) -> None:
     @app.post("/console/api/quarantine/{row_id}/{decision}")
     async def decide(request: Request, row_id: str, decision: str) -> JSONResponse:
         """Accept a row (its events are taken in by the next ingest, as reviewed) or drop it."""

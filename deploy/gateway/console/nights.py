@@ -117,13 +117,13 @@ def _gist(record: dict[str, Any]) -> dict[str, Any]:
 
 def _readable(scorecard: Scorecard) -> dict[str, Any]:
     """A scorecard without the per-item values."""
-    return scorecard.model_dump(mode="json", include={"champion", "base", "versions", "metrics", "judges", "seconds"}) | {
+    return scorecard.model_dump(
+        mode="json", include={"champion", "base", "versions", "metrics", "judges", "seconds"}
+    ) | {
         "items": len(scorecard.gate.items),
         "estimates": [e.model_dump(mode="json") for e in scorecard.estimates if e.part == "all"],
         "changes": [
-            c.model_dump(mode="json")
-            for c in scorecard.changes
-            if c.slice == "all" and c.since == scorecard.champion
+            c.model_dump(mode="json") for c in scorecard.changes if c.slice == "all" and c.since == scorecard.champion
         ],
     }
 

@@ -82,8 +82,7 @@ def satisfied(engine: Engine, tenant: str) -> dict[str, dict[str, Any]]:
         )
         .join(
             feedback,
-            (feedback.c.tenant == interactions.c.tenant)
-            & (feedback.c.interaction_id == interactions.c.interaction_id),
+            (feedback.c.tenant == interactions.c.tenant) & (feedback.c.interaction_id == interactions.c.interaction_id),
         )
         .where(
             interactions.c.tenant == tenant,

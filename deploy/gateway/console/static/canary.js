@@ -1,5 +1,5 @@
 import { read } from "./api.js";
-import { facts, h, id, number, percent, table, when } from "./dom.js";
+import { duration, facts, h, id, number, percent, table, when } from "./dom.js";
 import { evidence } from "./draw.js";
 
 const arm = (name, report) => [name, String(report.assigned), String(report.rated), String(report.complaints), percent(report.rated ? report.complaints / report.rated : null, 1), percent(report.assigned ? report.complaints / report.assigned : null, 1)];
@@ -13,7 +13,7 @@ export default {
     const words = { watch: "keep watching", step: "on to the next share", forward: "forward", back: "back", incident: "incident", deadline: "deadline reached", settle: "holdback over" };
     return [
       h("section", {}, h("h2", {}, `${watch.phase === "canary" ? "Canary" : "Holdback"}: `, id(watch.version)), h("p", { class: "big" }, words[judged.decision] ?? judged.decision), h("p", {}, judged.reason),
-        facts({ "compared with": id(watch.previous), "share of new users": percent(watch.share), steps: found.steps.map((share) => percent(share)).join(", "), opened: when(watch.opened_at), "not before": `${Math.round(found.minimum_seconds)} s of watching`, deadline: `${Math.round(found.deadline_seconds)} s`, "estimated difference": judged.difference === null ? null : `${number(100 * judged.difference, 1)} points of satisfied users` }),
+        facts({ "compared with": id(watch.previous), "share of new users": percent(watch.share), steps: found.steps.map((share) => percent(share)).join(", "), opened: when(watch.opened_at), "not before": `${duration(found.minimum_seconds)} of watching`, deadline: duration(found.deadline_seconds), "estimated difference": judged.difference === null ? null : `${number(100 * judged.difference, 1)} points of satisfied users` }),
         judged.rated_more && h("p", { class: "note" }, "Users of one arm rate more often. A difference in thumbs may be one of who rates.")),
       h("section", {}, h("h2", {}, "Evidence and the lines that decide"), evidence(found),
         h("p", { class: "small" }, h("span", { class: "bad" }, "Red: it is worse"), " (crossing its dashed line takes it back). ", h("span", { class: "good" }, "Green: it is not worse"), " (above its line it may go forward, once it has been watched long enough at the last share). Both may be looked at all the time: that is what the tests allow."),

@@ -20,11 +20,13 @@ function standing(live) {
   ];
 }
 
+const padded = (low, high) => ({ from: low - 0.1 * (high - low || 1), to: high + 0.1 * (high - low || 1) });
+
 function quality(found) {
   const measured = found.versions.filter((one) => one.measured);
   const bounds = measured.flatMap((one) => [one.measured.low, one.measured.high]);
   const shares = measured.every((one) => one.measured.binary);
-  const scale = shares ? { from: 0, to: 1 } : { from: Math.min(0, ...bounds), to: Math.max(...bounds, 0.001) };
+  const scale = shares ? { from: 0, to: 1 } : padded(Math.min(...bounds), Math.max(...bounds));
   const said = (value, info) => (info.binary ? percent(value, 0) : number(value));
   const rows = found.versions.map((one) => [
     h("span", {}, id(one.version), one.role && [" ", h("span", { class: `tag ${one.role === "barred" ? "bad" : "good"}` }, one.role)], one.measured?.label && h("div", { class: "small soft" }, one.measured.label)),

@@ -29,7 +29,7 @@ function scorecard(card, verdict) {
     h("span", {}, version.label, " ", h("span", { class: "tag info" }, version.role), h("div", { class: "small id" }, version.version), version.error && h("div", { class: "small bad" }, version.error)),
     ...metrics.map((metric) => { const one = of(version.version, metric.name); return one ? h("span", {}, said(one.mean, metric), h("div", { class: "small soft" }, `${said(one.low, metric)} to ${said(one.high, metric)}`)) : "–"; }),
   ]);
-  return h("section", {}, h("h2", {}, "Scorecard"), table(`All versions on the same ${card.items} items, means with 95% intervals`, [{ name: "version" }, ...metrics.map((metric) => ({ name: `${metric.name}${metric.direction === "lower" ? " (less is better)" : ""}`, number: true }))], rows));
+  return h("section", {}, h("h2", {}, "Scorecard"), table(`All versions on the same ${card.items} items, means with 95% intervals (↑ more is better, ↓ less is better)`, [{ name: "version" }, ...metrics.map((metric) => ({ name: `${metric.name}${metric.direction === "lower" ? " ↓" : metric.direction === "higher" ? " ↑" : ""}`, number: true }))], rows));
 }
 
 function decided(verdict) {

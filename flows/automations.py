@@ -1,0 +1,133 @@
+"""The automations that `ratchet alerts sync` keeps on the Prefect server: made once, updated when they differ.
+
+They act on the events that tasks/mirror.py writes, and on flow runs that fell silent. Those that people made are left
+alone: ours are known by the name's beginning.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from flows.config import PipelineConfig
+
+if TYPE_CHECKING:
+    from prefect.automations import Automation
+
+_ENDS = {f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled", "Crashed")}
+SILENT_SECONDS = 90
+"""A run whose heartbeat (every 30 s) is missing for so long is taken for dead."""
+
+
+def wanted(config: PipelineConfig, deployment_ids: dict[str, str]) -> list[Automation]:
+    """The automations of a pipeline. ``deployment_ids`` maps "flow/deployment" to Prefect's id."""
+    from prefect.automations import Automation
+    from prefect.client.schemas.objects import StateType
+    from prefect.events.actions import ChangeFlowRunState, RunDeployment
+    from prefect.events.schemas.automations import EventTrigger, Posture
+
+    name = f"ratchet {config.pipeline}: "
+    made = [
+        Automation(
+            name=name + "runs that fell silent are crashed",
+            description="A run whose process is gone would be shown as running for ever; the next night takes it up.",
+            trigger=EventTrigger(
+                after={"prefect.flow-run.heartbeat"},
+                expect={"prefect.flow-run.heartbeat"} | _ENDS,
+                match={"prefect.resource.id": "prefect.flow-run.*"},
+                match_related={"prefect.resource.role": "tag", "prefect.resource.id": f"prefect.tag.{config.pipeline}"},
+                for_each={"prefect.resource.id"},
+                posture=Posture.Proactive,
+                threshold=1,
+                within=timedelta(seconds=SILENT_SECONDS),
+            ),
+            actions=[
+                ChangeFlowRunState(state=StateType.CRASHED, name="Crashed", message="no heartbeat: its process is gone")
+            ],
+        )
+    ]
+    for deployment, identity in deployment_ids.items():
+        if not deployment.startswith("nightly/"):
+            continue
+        made.append(
+            Automation(
+                name=f"{name}drift starts {deployment}",
+                description="What users ask has moved: retrain now. That starts a night, it justifies no release.",
+                enabled=config.schedule.night_on_drift,
+                trigger=EventTrigger(
+                    expect={"ratchet.drift"},
+                    match={"prefect.resource.id": "ratchet.*"},
+                    posture=Posture.Reactive,
+                    threshold=1,
+                    within=timedelta(0),
+                ),
+                actions=[
+                    RunDeployment(
+                        source="selected", deployment_id=identity, parameters={"request": {"note": "drift was seen"}}
+                    )
+                ],
+            )
+        )
+    return made
+
+
+def sync(config: PipelineConfig) -> dict[str, str]:
+    """Bring the server's automations in step; automation -> made, updated or unchanged."""
+    from prefect.client.orchestration import get_client
+
+    done = {}
+    with get_client(sync_client=True) as client:
+        plans = wanted(config, _deployments(client, config))
+        names = [automation.name for automation in plans]
+        theirs: dict[str, list[Any]] = {}
+        for found in client.request("POST", "/automations/filter", json={}).json():
+            if found["name"].startswith(f"ratchet {config.pipeline}: "):
+                theirs.setdefault(found["name"], []).append(found)
+        for automation in plans:
+            before = theirs.get(automation.name, [])
+            body = automation.model_dump(mode="json", exclude={"id", "owner_resource"})
+            for surplus in before[1:]:
+                client.request("DELETE", "/automations/{id}", path_params={"id": surplus["id"]})
+            if not before:
+                client.request("POST", "/automations/", json=body)
+                done[automation.name] = "made"
+            elif _differs(before[0], body):
+                client.request("PUT", "/automations/{id}", path_params={"id": before[0]["id"]}, json=body)
+                done[automation.name] = "updated"
+            else:
+                done[automation.name] = "unchanged"
+        for name, surplus in theirs.items():
+            if name not in names:
+                for found in surplus:
+                    client.request("DELETE", "/automations/{id}", path_params={"id": found["id"]})
+                done[name] = "deleted"
+    return done
+
+
+def _deployments(client: Any, config: PipelineConfig) -> dict[str, str]:
+    from prefect.exceptions import ObjectNotFound
+
+    from flows.deployment_plans import deployment_plans
+
+    found = {}
+    for plan in deployment_plans(config, "-"):
+        try:
+            found[f"{plan.flow}/{plan.name}"] = str(client.read_deployment_by_name(f"{plan.flow}/{plan.name}").id)
+        except ObjectNotFound:
+            continue
+    return found
+
+
+def _differs(found: Any, body: Any) -> bool:
+    """Whether what stands lacks or changes anything of what is wanted; what the server adds is no difference."""
+    if isinstance(body, dict):
+        return not isinstance(found, dict) or any(
+            _differs(found.get(key), value) for key, value in body.items() if value is not None
+        )
+    if isinstance(body, list) and isinstance(found, list):
+        if all(isinstance(one, str) for one in (*found, *body)):
+            return sorted(found) != sorted(body)
+        return len(found) != len(body) or any(_differs(one, other) for one, other in zip(found, body, strict=True))
+    if isinstance(found, list) and len(found) == 1:
+        return _differs(found[0], body)
+    return bool(found != body)

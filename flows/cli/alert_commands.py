@@ -1,0 +1,82 @@
+"""`ratchet alerts list|test|sync`: what was told, whether it arrives, and Prefect's automations."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from flows.cli.output import DEFAULT_CONFIG, ConfigOption, JsonOption, TenantOption, as_json, load, say, table
+
+app = typer.Typer(no_args_is_help=True, help="Alerts: what was told, whether they arrive, automations.")
+
+
+@app.command("list")
+def list_(
+    config: ConfigOption = DEFAULT_CONFIG,
+    tenant: TenantOption = None,
+    last: Annotated[int, typer.Option(help="Only so many.")] = 20,
+    json: JsonOption = False,
+) -> None:
+    """The newest alerts, and where each of them has arrived."""
+    from infra.alerts import list_alerts
+    from tasks.opened import database
+
+    found = list_alerts(database(load(config).places), tenant=tenant, limit=last)
+    if json:
+        as_json([alert.model_dump(mode="json") for alert in found])
+        return
+    table(
+        ("time (UTC)", "kind", "severity", "title", "arrived at", "failing"),
+        (
+            (
+                f"{alert.created_at:%Y-%m-%d %H:%M:%S}",
+                alert.kind,
+                alert.severity,
+                alert.title,
+                ", ".join(alert.delivered) or "-",
+                ", ".join(f"{where}: {why}" for where, why in alert.failing.items()) or "-",
+            )
+            for alert in found
+        ),
+    )
+
+
+@app.command()
+def test(config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) -> None:
+    """Send one alert to every receiver of the config now, and say which took it; exit code 1 when one did not."""
+    from infra.alerts import Alert, send_now
+
+    settings = load(config)
+    alert = Alert(
+        kind="test",
+        severity="info",
+        title=f"a test of the alerts of {settings.pipeline}",
+        text="Somebody ran `ratchet alerts test`. Nothing happened.",
+        next_step="nothing is to be done",
+    )
+    found = send_now(alert, settings.alerts)
+    if json:
+        as_json(found)
+    elif not found:
+        say("no receiver is configured; name one under alerts.webhooks or alerts.apprise")
+    for destination, error in found.items():
+        if not json:
+            say(f"{destination}: {error or 'took it'}")
+    if any(found.values()):
+        raise typer.Exit(1)
+
+
+@app.command()
+def sync(config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) -> None:
+    """Make or update Ratchet's automations on the Prefect server. Doing it again changes nothing."""
+    from flows.cli.run_commands import _prepared
+
+    settings = _prepared(config)
+    from flows.automations import sync as bring_in_step
+
+    found = bring_in_step(settings)
+    if json:
+        as_json(found)
+    else:
+        table(("automation", "what was done"), found.items())
