@@ -14,6 +14,7 @@ import fcntl
 import json
 import logging
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -58,6 +59,8 @@ class NightFile(Config):
     """When it was closed."""
     steps: Mapping[str, Any] = {}
     """Step to its result."""
+    seconds: Mapping[str, float] = {}
+    """Step to how long it took, over all tries."""
     outcome: str = ""
     """How it ended, in one sentence."""
 
@@ -88,7 +91,13 @@ class Night:
         if step in self.file.steps:
             log.info("%s: done before, taken from the night's record", step)
             return adapter.validate_python(_from_json(adapter, self.file.steps[step]))
-        result = make()
+        began = time.monotonic()
+        try:
+            result = make()
+        finally:
+            # Also of a step that failed: the next try adds to it.
+            spent = self.file.seconds.get(step, 0.0) + time.monotonic() - began
+            self.file = self.file.model_copy(update={"seconds": {**self.file.seconds, step: round(spent, 2)}})
         self._write(steps={**self.file.steps, step: adapter.dump_python(result, mode="json")})
         return result
 

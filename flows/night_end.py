@@ -19,6 +19,12 @@ def end_early(night: Night, reason: str) -> None:
     night.close("done", reason)
 
 
+def end_unneeded(reason: str) -> dict[str, Any]:
+    """A run that came due while the machine was off, and whose night was made up for."""
+    log.info("nothing to do: %s", reason)
+    return {"night_id": None, "state": "done", "outcome": reason, "decision": None, "winner": None, "snapshot": None}
+
+
 def tell_failure(night: Night, error: Exception) -> None:
     """Alert that a night failed, and close it where trying again could not help."""
     said = f"{type(error).__name__}: {error}"[:2000]
@@ -45,7 +51,8 @@ def tell_failure(night: Night, error: Exception) -> None:
 
 
 def summary(night: Night) -> dict[str, Any]:
-    """What a night came to, as facts."""
+    """What a night came to, as facts; how long its steps took goes to the run's page."""
+    notify.show_durations(night.file.seconds)
     verdict = night.file.steps.get("verdict")
     return {
         "night_id": night.night_id,

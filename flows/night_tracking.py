@@ -6,6 +6,7 @@ import logging
 
 from deploy.ledger import Entry
 from evaluation.gate import Verdict
+from feedback.drift import DriftReport
 from feedback.ingest import IngestReport
 from feedback.snapshot import Snapshot
 from flows.night import Night
@@ -24,7 +25,15 @@ def open_tracking(night: Night) -> Tracker:
     return Tracker(url=url, experiment=pipeline, journal=night.folder / "tracking.jsonl")
 
 
-def log_night(tracker: Tracker, night: Night, report: IngestReport, snapshot: Snapshot) -> None:
+def console_page(night: Night) -> str:
+    """Address of the night's page on the console."""
+    console = night.config.alerts.console_url or f"{night.config.places.gateway_url}/console"
+    return f"{console.rstrip('/')}#nights/{night.night_id}"
+
+
+def log_night(
+    tracker: Tracker, night: Night, report: IngestReport, snapshot: Snapshot, drift: DriftReport | None = None
+) -> None:
     """Open the night's run with what it was asked for and what it works on."""
     key = night_key(night)
     tags = {"ratchet.kind": "night", "ratchet.night": night.night_id, "ratchet.tenant": night.tenant}
@@ -44,6 +53,9 @@ def log_night(tracker: Tracker, night: Night, report: IngestReport, snapshot: Sn
         name = f"{snapshot.id}-{part}"
         tracker.dataset(key, name=name, digest=snapshot.digest, source=str(snapshot.path), context=context, rows=rows)
     tracker.metrics(key, {f"intake.{shape}": float(count) for shape, count in report.shapes.items()})
+    if drift is not None and drift.html is not None and drift.html.exists():
+        tracker.artifact(key, drift.html, "drift")
+        tracker.metrics(key, {"drift.share": drift.share or 0.0})
     if report.data_docs is not None and report.data_docs.exists():
         tracker.artifact(key, report.data_docs, "data_docs")
 

@@ -17,11 +17,14 @@ from prefect.runtime import flow_run
 
 from evaluation.gate import Verdict
 from evaluation.scorecard import read_scorecard
+from feedback.drift import DriftReport
 from feedback.ingest import IngestReport
 from feedback.snapshot import load_snapshot
+from flows.catching_up import caught_up
+from flows.drifting import look_for_drift
 from flows.dry_run import say_plan
 from flows.night import Night, open_night
-from flows.night_end import end_early, summary, tell_failure
+from flows.night_end import end_early, end_unneeded, summary, tell_failure
 from flows.night_steps import (
     approve,
     asked_of,
@@ -33,11 +36,12 @@ from flows.night_steps import (
     training_of,
     why_not_trained,
 )
-from flows.night_tracking import log_night, log_verdict, open_tracking
+from flows.night_tracking import console_page, log_night, log_verdict, open_tracking
 from flows.opened import opened_config
 from flows.prefect_runs import close_dead_runs
 from flows.process_jobs import controller_job
 from flows.request import NightRequest
+from infra.leftovers import sweep
 from tasks import intake, notify, release, train
 from training.plan import Plan
 
@@ -50,7 +54,12 @@ def nightly(request: NightRequest = NightRequest(), config: str = "ratchet.yaml"
         request: what this night is asked for; left as it is, the config decides.
         config: path of the pipeline's config file, on the machine that runs this.
     """
-    with open_night(opened_config(Path(config)), request) as night:
+    settings = opened_config(Path(config))
+    missed = caught_up(settings, request)
+    if missed is not None:
+        return end_unneeded(missed)
+    sweep(settings.places)
+    with open_night(settings, request) as night:
         if request.dry_run:
             return say_plan(night)
         close_dead_runs(night.file.flow_runs)
@@ -78,6 +87,8 @@ def run_night(night: Night) -> None:
         end_early(night, nothing)
         return
     snapshot = load_snapshot(places.snapshots_dir / name)
+    drift = night.once("drift", DriftReport, lambda: look_for_drift(night, snapshot, standing))
+    notify.show_drift(drift)
     questions = intake.write_questions(snapshot, night.folder)
     plan = night.once("plan", Plan, lambda: train.plan(snapshot.counts["train"], training_of(night), base))
     notify.show_plan(plan)
@@ -86,7 +97,7 @@ def run_night(night: Night) -> None:
         return
 
     tracker = open_tracking(night)
-    log_night(tracker, night, report, snapshot)
+    log_night(tracker, night, report, snapshot, drift)
     challengers = tuple(train_one(night, recipe, base, snapshot, tracker) for recipe in plan.recipes)
     verdict = night.once("verdict", Verdict, lambda: measure(night, base, standing, challengers, snapshot, tracker))
     scorecard = read_scorecard(places.evaluations_dir / night.night_id)
@@ -106,7 +117,7 @@ def run_night(night: Night) -> None:
     )
     release.count_uses(places, tenant, tuple(item.item_id for item in scorecard.gate.items), night.night_id)
     notify.show_verdict(verdict, entry)
-    notify.show_links({"MLflow run": tracker.url_of(night_key(night))})
+    notify.show_links({"MLflow run": tracker.url_of(night_key(night)), "console": console_page(night)})
     log_verdict(tracker, night, verdict, entry)
     notify.send_if_nobody_does(places, config.alerts)
     night.close("done", f"{verdict.decision}: {entry.action} {entry.version}. {entry.reason}")

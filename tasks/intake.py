@@ -8,6 +8,9 @@ from pathlib import Path
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from feedback.drift import DriftReport
+from feedback.drift import drift as compare
+from feedback.examples import Example
 from feedback.gate_items import gate_items, shown_items
 from feedback.ingest import IngestConfig, IngestReport, run_ingest
 from feedback.lake import Lake
@@ -39,6 +42,16 @@ def snapshot(config: SnapshotConfig, places: Places, tenant: str) -> str:
         return ""
     log.info("snapshot %s: %s", cut.id, canonical_json(cut.counts))
     return cut.id
+
+
+@task(name="drift", cache_policy=NO_CACHE)
+def drift(now: Snapshot, before: Snapshot, html: Path) -> DriftReport:
+    """Whether tonight's training rows have moved away from those the champion was trained on."""
+    return compare(_rows(now), _rows(before), html)
+
+
+def _rows(cut: Snapshot) -> list[Example]:
+    return [Example.model_validate_json(line) for line in cut.train.read_text(encoding="utf-8").splitlines()]
 
 
 def write_questions(cut: Snapshot, folder: Path) -> int:

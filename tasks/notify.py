@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from datetime import timedelta
 
@@ -14,6 +15,7 @@ from deploy.controller import last_beats
 from deploy.ledger import Entry
 from evaluation.gate import Verdict
 from evaluation.scorecard import Scorecard
+from feedback.drift import DriftReport
 from feedback.ingest import IngestReport
 from infra.alerts import Alert, AlertsConfig, deliver, enqueue
 from infra.database import begin_write, now
@@ -54,6 +56,28 @@ def show_intake(report: IngestReport) -> None:
     )
 
 
+def show_drift(report: DriftReport) -> None:
+    """How far what users ask has moved since the champion was trained, column by column."""
+    rows: list[dict[str, str]] = [
+        {"column": name, "population stability index": f"{value:.3f}"} for name, value in report.columns.items()
+    ]
+    rows += [
+        {"column": name, "population stability index": f"not compared: {why}"} for name, why in report.left_out.items()
+    ]
+    said = "drifted" if report.drifted else "nothing to tell yet" if report.share is None else "no drift"
+    create_table_artifact(rows, key="drift", description=f"Against what the champion was trained on: {said}.")
+
+
+def show_durations(seconds: Mapping[str, float]) -> None:
+    """How long every step took, the longest first."""
+    rows = [
+        {"step": step, "seconds": f"{spent:.1f}"} for step, spent in sorted(seconds.items(), key=lambda item: -item[1])
+    ]
+    if rows:
+        total = sum(seconds.values())
+        create_table_artifact(rows, key="durations", description=f"How long each step took; {total:.0f} s in all.")
+
+
 def show_plan(plan: Plan) -> None:
     """Which recipes run tonight, how long they take, and why others don't."""
     lines = ["# Plan", "", f"About {plan.minutes:.0f} minutes of training.", "", "| recipe | minutes |", "|---|---|"]
@@ -86,8 +110,26 @@ def show_verdict(verdict: Verdict, entry: Entry) -> None:
         gain = "-" if c.gain is None else f"{c.gain:+.3f}"
         between = "-" if c.gain_low is None or c.gain_high is None else f"{c.gain_low:+.3f} to {c.gain_high:+.3f}"
         lines.append(f"| {c.label} | {c.decision} | {gain} | {between} | {c.adjusted_p:.3g} |")
+    _show_leaderboard(verdict)
     lines += ["", f"Ledger line {entry.seq}: **{entry.action}** {entry.version}. {entry.reason}"]
     create_markdown_artifact("\n".join(lines), key="verdict", description="What the gate decided, and why.")
+
+
+def _show_leaderboard(verdict: Verdict) -> None:
+    """Challengers by their gain, the best first."""
+    ranked = sorted(verdict.challengers, key=lambda c: (-(c.gain if c.gain is not None else -math.inf), c.version))
+    rows = [
+        {
+            "place": str(place),
+            "challenger": c.label,
+            "version": c.version,
+            f"gain in {verdict.primary}": "-" if c.gain is None else f"{c.gain:+.3f}",
+            "decision": c.decision,
+            "why": c.reasons[0] if c.reasons else "",
+        }
+        for place, c in enumerate(ranked, start=1)
+    ]
+    create_table_artifact(rows or [{"challenger": "none"}], key="leaderboard", description="Tonight's challengers.")
 
 
 def show_links(links: Mapping[str, str | None]) -> None:

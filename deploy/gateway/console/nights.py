@@ -77,7 +77,7 @@ def progress(home: Path, record: dict[str, Any]) -> list[dict[str, Any]]:
     for file in sorted(places.stages_dir.glob(".*.work/progress.jsonl")):
         line = last_line(file)
         if line is not None:
-            what = f"training {line.get('label') or file.parent.name[1:9]}"
+            what = f"training {line.get('label') or file.parent.name.removeprefix('.').split('.')[0][:8]}"
             found.append({"what": what, "done": line.get("step", 0), "total": line.get("total", 0), **_loss(line)})
     line = last_line(places.evaluations_dir / record["night_id"] / "progress.jsonl")
     if line is not None and "verdict" not in record["steps"]:

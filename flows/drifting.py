@@ -1,0 +1,49 @@
+"""The night's look at drift: tonight's data against what the champion was trained on, and an alert when it moved."""
+
+from __future__ import annotations
+
+from deploy.ledger import Standing, history
+from feedback.drift import DriftReport
+from feedback.snapshot import Snapshot, load_snapshot
+from flows.night import Night
+from infra.alerts import Alert
+from infra.errors import NotFound
+from tasks import intake, notify
+from tasks.opened import database
+
+
+def look_for_drift(night: Night, snapshot: Snapshot, standing: Standing) -> DriftReport:
+    """Compare with the champion's snapshot; without one (the base model serves) there is nothing to compare with."""
+    before = _snapshot_of(night, standing)
+    if before is None:
+        why = {"all": "the champion was trained on no snapshot of this pipeline"}
+        return DriftReport(share=None, drifted=False, columns={}, left_out=why, html=None)
+    report = intake.drift(snapshot, before, night.folder / "drift.html")
+    if report.drifted:
+        notify.alert(night.config.places, night.config.alerts, _alert(night, report, before))
+    return report
+
+
+def _snapshot_of(night: Night, standing: Standing) -> Snapshot | None:
+    for line in reversed(history(database(night.config.places), night.tenant)):
+        name = (line.evidence.get("gate") or {}).get("snapshot")
+        if line.version == standing.champion and name:
+            try:
+                return load_snapshot(night.config.places.snapshots_dir / str(name))
+            except NotFound:
+                return None
+    return None
+
+
+def _alert(night: Night, report: DriftReport, before: Snapshot) -> Alert:
+    moved = ", ".join(f"{name} {value:.2f}" for name, value in sorted(report.columns.items(), key=lambda one: -one[1]))
+    return Alert(
+        kind="drift",
+        severity="warning",
+        tenant=night.tenant,
+        title=f"{report.share or 0.0:.0%} of what is looked at has moved since the champion was trained",
+        text=f"Population stability index against snapshot {before.id}: {moved}.",
+        next_step="look at the drift report on the night's MLflow page; this releases nothing by itself",
+        payload={"night_id": night.night_id, "share": report.share, "columns": report.columns, "since": before.id},
+        dedupe_key=f"drift/{night.tenant}/{night.night_id}",
+    )
