@@ -78,6 +78,7 @@ class Neighbours:
     """Reference claims, searchable by prompt."""
 
     def __init__(self, references: Sequence[Claim], *, near: float, count: int = 5) -> None:
+        import numpy as np
         from scipy import sparse
 
         self.references = list(references)
@@ -86,10 +87,11 @@ class Neighbours:
         frequency = Counter(word for words in tokens for word in set(words))
         self._vocabulary = {word: place for place, word in enumerate(frequency)}
         total = len(tokens)
-        self._weight = {word: 1 + math.log((1 + total) / (1 + n)) for word, n in frequency.items()}
+        self._weights = np.asarray([1 + math.log((1 + total) / (1 + n)) for n in frequency.values()], dtype=float)
         self._unseen = 1 + math.log(1 + total)
         self._sparse = sparse
-        self._matrix = self._rows(tokens).T.tocsc()
+        self._matrix = self._rows(tokens)[0]
+        self._by_word = self._matrix.T.tocsr()
 
     def scores(self, claims: Sequence[Claim]) -> list[float | None]:
         """For each claim how far its neighbours' answers bear it out, 0..1; None where it has no near neighbour.
@@ -100,13 +102,35 @@ class Neighbours:
         scores: list[float | None] = []
         for start in range(0, len(claims), _BLOCK):
             block = claims[start : start + _BLOCK]
-            closeness = (self._rows([_WORD.findall(c.prompt.casefold()) for c in block]) @ self._matrix).tocsr()
-            for place, claim in enumerate(block):
-                row = slice(closeness.indptr[place], closeness.indptr[place + 1])
-                near = closeness.data[row] >= self.near
-                pairs = zip(closeness.data[row][near].tolist(), closeness.indices[row][near].tolist(), strict=True)
-                scores.append(self._score(claim, [(c, self.references[i]) for c, i in pairs]))
+            near = self._near([_WORD.findall(c.prompt.casefold()) for c in block])
+            scores += [
+                self._score(claim, [(c, self.references[i]) for c, i in found])
+                for claim, found in zip(block, near, strict=True)
+            ]
         return scores
+
+    def _near(self, tokens: Sequence[Sequence[str]]) -> list[list[tuple[float, int]]]:
+        """(cosine, reference) of every reference at least `near` to each text, exactly.
+
+        Prefix filtering (Bayardo, Ma, Srikant 2007, for cosine): a text's commonest words, as long as they weigh less
+        than `near` together, cannot make a neighbour by themselves, so only its rarer words look for candidates.
+        """
+        import numpy as np
+
+        rare, common, rest = self._rows(tokens, split=True)
+        hits = (rare @ self._by_word).tocoo()
+        kept = hits.data + rest[hits.row] >= self.near
+        texts, references, cosine = hits.row[kept], hits.col[kept], hits.data[kept]
+        found: list[list[tuple[float, int]]] = [[] for _ in tokens]
+        if len(texts):
+            others = common[texts].multiply(self._matrix[references])
+            cosine = cosine + np.asarray(others.sum(axis=1)).ravel()
+            near = cosine >= self.near
+            for text, c, reference in zip(
+                texts[near].tolist(), cosine[near].tolist(), references[near].tolist(), strict=True
+            ):
+                found[text].append((c, reference))
+        return found
 
     def bar(self, claims: Sequence[Claim]) -> Bar:
         """What honest claims score, taken from the references' own scores against the others.
@@ -146,17 +170,39 @@ class Neighbours:
         weight = sum(c**2 for c, _ in closest)
         return sum(c**2 * answer_similarity(claim.answer, r.answer) for c, r in closest) / weight
 
-    def _rows(self, tokens: Sequence[Sequence[str]]) -> Any:
-        """Unit-length TF-IDF rows; words that no reference has only take length."""
-        starts, places, weights = [0], [], []
-        for words in tokens:
-            counts = Counter(words)
-            values = {w: (1 + math.log(n)) * self._weight.get(w, self._unseen) for w, n in counts.items()}
-            length = math.sqrt(sum(v * v for v in values.values())) or 1.0
-            for word, value in values.items():
-                if word in self._vocabulary:
-                    places.append(self._vocabulary[word])
-                    weights.append(value / length)
-            starts.append(len(places))
-        shape = (len(tokens), max(1, len(self._vocabulary)))
-        return self._sparse.csr_matrix((weights, places, starts), shape=shape, dtype=float)
+    def _rows(self, tokens: Sequence[Sequence[str]], *, split: bool = False) -> Any:
+        """Unit-length TF-IDF rows: (rare words, common words, length of the common part).
+
+        Words that no reference has only take length. Without `split` all words are in the first.
+        """
+        import numpy as np
+
+        known, unknown = self._vocabulary, dict[str, int]()
+        size = len(known)
+        flat = [known[w] if w in known else unknown.setdefault(w, size + len(unknown)) for text in tokens for w in text]
+        weights = np.concatenate([self._weights, np.full(len(unknown), self._unseen)])
+        rows = np.repeat(np.arange(len(tokens)), [len(text) for text in tokens])
+        width = size + len(unknown) + 1
+        cells, counts = np.unique(rows * width + np.asarray(flat, dtype=np.int64), return_counts=True)
+        row, word = cells // width, cells % width
+        value = (1 + np.log(counts)) * weights[word]
+        norm = np.sqrt(np.bincount(row, value**2, minlength=len(tokens)))
+        value = value / norm[row]
+        row, word, value = row[word < size], word[word < size], value[word < size]
+        common = np.zeros(len(value), dtype=bool)
+        if split and len(value):
+            order = np.lexsort((value, row))  # the lightest of each text, which are the commonest, first
+            row, word, value = row[order], word[order], value[order]
+            sums = np.cumsum(value**2)
+            starts = np.searchsorted(row, row)
+            common = sums - sums[starts] + value[starts] ** 2 < (self.near * _COMMON) ** 2
+        rests = np.sqrt(np.bincount(row[common], value[common] ** 2, minlength=len(tokens)))
+        shape = (len(tokens), max(1, size))
+        made = [
+            self._sparse.csr_matrix((value[part], (row[part], word[part])), shape=shape) for part in (~common, common)
+        ]
+        return made[0], made[1], rests
+
+
+_COMMON = 0.8
+"""Share of `near` that a text's common words may weigh."""

@@ -69,7 +69,8 @@ def merge_duplicates(examples: Sequence[Example], past: Past, config: DedupeConf
     signatures = _sign({key: prompt_text(e) for key, e in subjects.items()}, config) if config.enabled else {}
     bands = {key: band_keys(key[0], signature) for key, signature in signatures.items()}
     known_bands = past.sketches_by_band({k for keys in bands.values() for k in keys})
-    keys = {e.example_id: _key(e) for e in examples}
+    labels = {e.example_id: label_text(e) for e in examples}
+    keys = {e.example_id: _key(e, labels[e.example_id]) for e in examples}
     known_keys = past.entries_by_key(set(keys.values())) if config.enabled else {}
     near_of: dict[tuple[str, str], list[Entry]] = {}
     for example in examples:
@@ -81,7 +82,7 @@ def merge_duplicates(examples: Sequence[Example], past: Past, config: DedupeConf
             example.subject,
             example.shape,
             keys[example.example_id],
-            label_text(example)[:_LABEL_CHARS],
+            labels[example.example_id][:_LABEL_CHARS],
             example.trusted,
             example.example_id,
         )
@@ -121,18 +122,25 @@ def label_text(example: Example) -> str:
 
 def shingles(text: str) -> set[str]:
     """The word 3-shingles of a text; fewer words are one shingle."""
-    words = _WORD.findall(text.casefold())
+    return _shingles(_WORD.findall(text.casefold()))
+
+
+def _shingles(words: Sequence[str]) -> set[str]:
     return {" ".join(words[at : at + 3]) for at in range(max(1, len(words) - 2))} if words else set()
 
 
 def sign(texts: Sequence[str]) -> list[bytes]:
     """MinHash signatures (PERMUTATIONS 32-bit values each) of texts."""
+    return _sign_words([_WORD.findall(text.casefold()) for text in texts])
+
+
+def _sign_words(texts: Sequence[Sequence[str]]) -> list[bytes]:
     from datasketch import MinHash
 
     return [
         bytes(sketch.hashvalues.astype("<u4").tobytes())
         for sketch in MinHash.bulk(
-            [[shingle.encode() for shingle in shingles(text)] for text in texts],
+            [[shingle.encode() for shingle in _shingles(words)] for words in texts],
             num_perm=PERMUTATIONS,
             hashfunc=zlib.crc32,
         )
@@ -148,14 +156,15 @@ def similarity(one: bytes, other: bytes) -> float:
 
 
 def _sign(texts: dict[tuple[str, str], str], config: DedupeConfig) -> dict[tuple[str, str], bytes]:
-    long = [key for key, text in texts.items() if len(_WORD.findall(text)) >= config.min_words]
-    if not long or config.near >= 1:
+    if config.near >= 1:
         return {}
-    return dict(zip(long, sign([texts[key] for key in long]), strict=True))
+    words = {key: _WORD.findall(text.casefold()) for key, text in texts.items()}
+    long = [key for key, found in words.items() if len(found) >= config.min_words]
+    return dict(zip(long, _sign_words([words[key] for key in long]), strict=True)) if long else {}
 
 
-def _key(example: Example) -> int:
-    whole = "\0\0".join([example.tenant, example.shape, same_text(prompt_text(example)), label_text(example)])
+def _key(example: Example, label: str) -> int:
+    whole = "\0\0".join([example.tenant, example.shape, same_text(prompt_text(example)), label])
     return int.from_bytes(hashlib.blake2b(whole.encode(), digest_size=8).digest(), "big", signed=True)
 
 

@@ -20,9 +20,11 @@ A completion is taken from the reference, else the edit, else the approved answe
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Literal
 
 from pydantic import Field
@@ -39,7 +41,7 @@ from feedback.events import (
     Reference,
     Thumb,
 )
-from infra.artifact import key_of
+from infra.artifact import canonical_json, key_of
 from infra.settings import Config
 
 Shape = Literal["completion", "preference", "rated", "problem", "document"]
@@ -164,8 +166,13 @@ def group_of(interaction: Interaction, rules: ShapeRules) -> str:
     order = {"user": ("user", "session"), "session": ("session", "user"), "interaction": ()}[rules.group_by]
     for kind in order:
         if candidates[kind]:
-            return key_of([interaction.tenant, kind, candidates[kind]])[:24]
-    return key_of([interaction.tenant, "interaction", interaction.interaction_id])[:24]
+            return _group(interaction.tenant, kind, str(candidates[kind]))
+    return _group(interaction.tenant, "interaction", interaction.interaction_id)
+
+
+@lru_cache(maxsize=10_000)
+def _group(tenant: str, kind: str, name: str) -> str:
+    return key_of([tenant, kind, name])[:24]
 
 
 def same_text(text: str) -> str:
@@ -275,8 +282,15 @@ def _emit(
     edit: Sequence[Feedback],
     pair: Sequence[Feedback],
 ) -> None:
+    # The canonical JSON of [tenant, interaction, shape, messages, content], put together: prompts are written once.
+    about = canonical_json([interaction.tenant, interaction.interaction_id])[1:-1]
+    prompt = canonical_json([m.model_dump(mode="json", exclude_none=True) for m in interaction.messages])
+    group = group_of(interaction, rules)
+
     def add(shape: Shape, reason: str, events: Iterable[Feedback], trusted: bool, **content: Any) -> None:
-        built.examples.append(_example(interaction, shape, reason, list(events), trusted, rules, content))
+        identity = f'[{about},"{shape}",{prompt},{canonical_json(content)}]'
+        example_id = "x-" + hashlib.sha256(identity.encode()).hexdigest()[:24]
+        built.examples.append(_example(interaction, example_id, shape, reason, list(events), trusted, group, content))
 
     # Whoever lost a later choice between texts stands behind nothing that is made here.
     deciders = [w for w in deciders if w.event_id not in built.fates]
@@ -320,22 +334,21 @@ def _emit(
 
 def _example(
     interaction: Interaction,
+    example_id: str,
     shape: Shape,
     reason: str,
     events: Sequence[Feedback],
     trusted: bool,
-    rules: ShapeRules,
+    group: str,
     content: dict[str, Any],
 ) -> Example:
-    messages = [m.model_dump(mode="json", exclude_none=True) for m in interaction.messages]
-    identity = [interaction.tenant, interaction.interaction_id, shape, messages, content]
     return Example(
-        example_id="x-" + key_of(identity)[:24],
+        example_id=example_id,
         tenant=interaction.tenant,
         subject=interaction.interaction_id,
         shape=shape,
         messages=interaction.messages,
-        group=group_of(interaction, rules),
+        group=group,
         user=interaction.user,
         trusted=trusted,
         task=interaction.task,

@@ -148,9 +148,9 @@ class Lake:
             shutil.rmtree(folder)
         folder.mkdir(parents=True)
         frames = {
-            "accepted": _frame([_example_row(e, manifest.batch) for e in accepted], _accepted_schema()),
-            "quarantine": _frame([_plain_row(q, manifest.batch) for q in quarantine], _quarantine_schema()),
-            "fates": _frame([_plain_row(f, manifest.batch) for f in fates], _fates_schema()),
+            "accepted": _accepted_frame(accepted, manifest.batch),
+            "quarantine": _plain_frame(quarantine, manifest.batch, _quarantine_schema()),
+            "fates": _plain_frame(fates, manifest.batch, _fates_schema()),
         }
         for table, frame in frames.items():
             frame.write_parquet(folder / f"{table}.parquet")
@@ -214,7 +214,7 @@ class Lake:
 
         accepted, fates = self.scan("accepted", through=through), self.scan("fates", through=through)
         if accepted is None or fates is None:
-            return _frame([], _accepted_schema())
+            return _frame({}, _accepted_schema())
         if tenant is not None:
             accepted, fates = accepted.filter(pl.col("tenant") == tenant), fates.filter(pl.col("tenant") == tenant)
         latest = fates.group_by("tenant", "subject").agg(pl.col("batch").max())
@@ -243,26 +243,38 @@ def example_of(row: Mapping[str, Any]) -> Example:
     return Example.model_validate({**fields, "messages": messages, "source_events": tuple(row["source_events"])})
 
 
-def _example_row(example: Example, batch: int) -> dict[str, Any]:
-    row = {name: getattr(example, name) for name in Example.model_fields}
-    messages = [m.model_dump(mode="json", exclude_none=True) for m in example.messages]
-    return {
-        **row,
-        "batch": batch,
-        "messages": json.dumps(messages, ensure_ascii=False),
-        "source_events": list(example.source_events),
-    }
+def _accepted_frame(examples: Sequence[Example], batch: int) -> pl.DataFrame:
+    schema = _accepted_schema()
+    texts: dict[int, str] = {}  # examples of one subject share their prompt
+
+    def messages(example: Example) -> str:
+        key = id(example.messages)
+        if key not in texts:
+            texts[key] = json.dumps(
+                [m.model_dump(mode="json", exclude_none=True) for m in example.messages], ensure_ascii=False
+            )
+        return texts[key]
+
+    columns: dict[str, list[Any]] = {name: [getattr(e, name) for e in examples] for name in Example.model_fields}
+    columns["batch"] = [batch] * len(examples)
+    columns["messages"] = [messages(e) for e in examples]
+    columns["source_events"] = [list(e.source_events) for e in examples]
+    return _frame(columns, schema)
 
 
-def _plain_row(value: Config, batch: int) -> dict[str, Any]:
-    row = {name: getattr(value, name) for name in type(value).model_fields}
-    return {"batch": batch} | {k: list(v) if isinstance(v, tuple) else v for k, v in row.items()}
+def _plain_frame(values: Sequence[Config], batch: int, schema: dict[str, Any]) -> pl.DataFrame:
+    columns: dict[str, list[Any]] = {"batch": [batch] * len(values)}
+    for name in schema:
+        if name != "batch":
+            column = [getattr(value, name) for value in values]
+            columns[name] = [list(v) for v in column] if column and isinstance(column[0], tuple) else column
+    return _frame(columns, schema)
 
 
-def _frame(rows: list[dict[str, Any]], schema: dict[str, Any]) -> pl.DataFrame:
+def _frame(columns: Mapping[str, list[Any]], schema: dict[str, Any]) -> pl.DataFrame:
     import polars as pl
 
-    return pl.DataFrame({name: [row[name] for row in rows] for name in schema}, schema=schema)
+    return pl.DataFrame({name: columns.get(name, []) for name in schema}, schema=schema)
 
 
 def _accepted_schema() -> dict[str, Any]:

@@ -91,7 +91,7 @@ def redact_interaction(interaction: Interaction, redactor: Redactor) -> Interact
     """The interaction with its prompt and answer redacted."""
     messages = tuple(_redact_message(message, redactor) for message in interaction.messages)
     answer = redactor.text(interaction.answer)
-    if messages == interaction.messages and answer == interaction.answer:
+    if answer == interaction.answer and all(a is b for a, b in zip(messages, interaction.messages, strict=True)):
         return interaction
     return interaction.model_copy(update={"messages": messages, "answer": answer})
 
@@ -105,6 +105,8 @@ def redact_feedback(event: Feedback, redactor: Redactor) -> Feedback:
     elif isinstance(value, Preference):
         update = {"chosen": redactor.text(value.chosen), "rejected": redactor.text(value.rejected)}
     comment = redactor.text(event.comment) if event.comment else event.comment
+    if comment == event.comment and all(getattr(value, name) == text for name, text in update.items()):
+        return event
     return event.model_copy(update={"value": value.model_copy(update=update), "comment": comment})
 
 
@@ -120,10 +122,12 @@ def _redact_message(message: Message, redactor: Redactor) -> Message:
 
 def find_personal(text: str) -> Iterator[tuple[int, int, str]]:
     """(start, end, entity) of every find in `text`, in order, none overlapping; earlier kinds of the table win."""
+    seen = _look(text)
+    if not seen:
+        return iter(())
     found: list[tuple[int, int, str]] = []
-    digits = _ANY_DIGITS.search(text) is not None
-    for entity, possible, pattern, confirm in _DETECTORS:
-        if not possible(text, digits):
+    for entity, needed, pattern, confirm in _DETECTORS:
+        if needed not in seen:
             continue
         for match in pattern.finditer(text):
             start, end = match.span("v") if "v" in pattern.groupindex else match.span()
@@ -131,6 +135,33 @@ def find_personal(text: str) -> Iterator[tuple[int, int, str]]:
             if end > start and all(end <= s or start >= e for s, e, _ in found):
                 found.append((start, end, entity))
     return iter(sorted(found))
+
+
+def _look(text: str) -> set[str]:
+    """Which detectors could find anything at all: plain substring tests of what each of their matches must hold."""
+    seen: set[str] = set()
+    low = text.casefold()
+    if "@" in text:
+        seen.add("email")
+        if "://" in text:
+            seen.add("login")
+    if _DIGIT.search(text) is not None and _ANY_DIGITS.search(text) is not None:
+        seen.add("digits")
+        if "." in text:
+            seen.add("dotted")
+    if ":" in text and text.count(":") > 1:
+        seen.add("colons")
+    if any(word in low for word in _ASSIGNED_WORDS):
+        seen.add("assigned")
+    if "earer" in low or "asic" in low:
+        seen.add("bearer")
+    if (
+        any(start in text for start in _PLAIN_STARTS)
+        or ("_" in text and any(start in text for start in _UNDERSCORED_STARTS))
+        or ("-" in text and any(start in text for start in _DASHED_STARTS))
+    ):
+        seen.add("secret")
+    return seen
 
 
 def luhn(number: str) -> bool:
@@ -185,6 +216,7 @@ def _key(candidate: str) -> int:
 
 
 _PLACEHOLDER = re.compile(r"\[(SECRET|EMAIL|IBAN|CARD|IP|PHONE)_(\d{1,6})\]")
+_DIGIT = re.compile(r"\d")
 _ANY_DIGITS = re.compile(r"\d[\d\s().:\-A-Za-z]{2,}|\d{3}")
 _DATE = re.compile(r"(\d{4}[-./ ]\d{1,2}[-./ ]\d{1,2}|\d{1,2}[-./ ]\d{1,2}[-./ ]\d{2,4})([ T]\d{1,2}(:\d{2}){0,2})?")
 _DULL = re.compile(
@@ -204,10 +236,15 @@ _SECRETS = re.compile(
     )""",
     re.S,
 )
-_SECRET_HINT = re.compile(
-    r"PRIVATE KEY|AKIA|ASIA|AGPA|AIDA|AROA|gh[pousr]_|github_pat_|glpat-|xox[abeoprs]-|sk-|[sr]k_(?:live|test)_|AIza|"
-    r"hf_|npm_|pypi-|SG\.|dop_v1_|ya29\.|eyJ"
-)
+_PLAIN_STARTS = (
+    "PRIVATE KEY", "AKIA", "ASIA", "AGPA", "AIDA", "AROA", "AIza", "SG.", "ya29.", "eyJ",
+)  # fmt: skip
+_UNDERSCORED_STARTS = (
+    "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "k_live_", "k_test_", "hf_", "npm_", "dop_v1_",
+)  # fmt: skip
+_DASHED_STARTS = (
+    "glpat-", "xoxa-", "xoxb-", "xoxe-", "xoxo-", "xoxp-", "xoxr-", "xoxs-", "sk-", "pypi-",
+)  # fmt: skip
 _ASSIGNED = re.compile(
     r"""(?xi)\b(?:api[ _-]?key|access[ _-]?key|secret(?:[ _-]?(?:access)?[ _-]?key)?|client[ _-]?secret|auth[ _-]?token
     |access[ _-]?token|refresh[ _-]?token|token)
@@ -217,7 +254,7 @@ _PASSWORD = re.compile(
     r"""(?xi)\b(?:passwd|password|passwort|pwd|passphrase)
     (?:["']?\s*(?:[:=]|=>)\s*["']?|\s+is:?\s+["']?)(?P<v>[^\s"',;<>\[\]{}]{6,200})"""
 )
-_ASSIGNED_HINT = re.compile(r"key|secret|token|pass|pwd", re.I)
+_ASSIGNED_WORDS = ("key", "secret", "token", "pass", "pwd")
 _BEARER = re.compile(r"(?i)\b(?:bearer|basic)\s+(?P<v>[A-Za-z0-9_\-.~+/]{16,}=*)")
 _URL_LOGIN = re.compile(r"(?i)\b[a-z][a-z0-9+.-]{1,15}://[^\s/:@]{1,100}:(?P<v>[^\s/@]{1,200})@")
 _EMAIL = re.compile(
@@ -258,18 +295,18 @@ _PHONE_SAID = re.compile(
     \W{0,3}(?:(?:number|no|nr|num)\.?\W{0,3})?(?:is\W{0,2})?(?P<v>\+?\(?\d[\d ().\-/]{5,18}\d)(?![\w])"""
 )
 
-Possible = Callable[[str, bool], bool]
-_DETECTORS: tuple[tuple[Entity, Possible, re.Pattern[str], Callable[[str], int]], ...] = (
-    ("SECRET", lambda t, _: _SECRET_HINT.search(t) is not None, _SECRETS, len),
-    ("SECRET", lambda t, _: "earer" in t.casefold() or "asic " in t.casefold(), _BEARER, _secret),
-    ("SECRET", lambda t, _: "://" in t and "@" in t, _URL_LOGIN, _secret),
-    ("SECRET", lambda t, _: _ASSIGNED_HINT.search(t) is not None, _PASSWORD, _secret),
-    ("SECRET", lambda t, _: _ASSIGNED_HINT.search(t) is not None, _ASSIGNED, _key),
-    ("EMAIL", lambda t, _: "@" in t, _EMAIL, len),
-    ("IBAN", lambda _, digits: digits, _IBAN, iban_length),
-    ("CARD", lambda _, digits: digits, _CARD, _card),
-    ("IP", lambda t, digits: digits and "." in t, _IPV4, _ip),
-    ("IP", lambda t, _: t.count(":") > 1, _IPV6, _ip),
-    ("PHONE", lambda _, digits: digits, _PHONE, _phone),
-    ("PHONE", lambda _, digits: digits, _PHONE_SAID, _phone),
+_DETECTORS: tuple[tuple[Entity, str, re.Pattern[str], Callable[[str], int]], ...] = (
+    ("SECRET", "secret", _SECRETS, len),
+    ("SECRET", "bearer", _BEARER, _secret),
+    ("SECRET", "login", _URL_LOGIN, _secret),
+    ("SECRET", "assigned", _PASSWORD, _secret),
+    ("SECRET", "assigned", _ASSIGNED, _key),
+    ("EMAIL", "email", _EMAIL, len),
+    ("IBAN", "digits", _IBAN, iban_length),
+    ("CARD", "digits", _CARD, _card),
+    ("IP", "dotted", _IPV4, _ip),
+    ("IP", "colons", _IPV6, _ip),
+    ("PHONE", "digits", _PHONE, _phone),
+    ("PHONE", "digits", _PHONE_SAID, _phone),
 )
+"""(entity, what `_look` must have seen, pattern, how many characters of a match are one). Earlier ones win."""

@@ -18,7 +18,7 @@ from pydantic import TypeAdapter
 
 from feedback.abuse import AbuseConfig, Confidence, Said, judge
 from feedback.dedupe import DedupeConfig, Merged, merge_duplicates
-from feedback.events import Feedback, Interaction, Preference, Thumb, Value
+from feedback.events import Document, Edit, Feedback, Interaction, Preference, Reference, Value
 from feedback.examples import ACCEPTED, Built, Example, Fate, ShapeRules, build
 from feedback.lake import EventFate, QuarantineRow
 from feedback.past import Lesson, Past
@@ -163,11 +163,11 @@ def _clean(subject: _Subject, steps: Steps, released: Mapping[Key, str | None], 
             correction = released[key]
             value = _VALUE.validate_json(correction) if correction else event.value
             event = event.model_copy(update={"value": value, "trusted": True})
-        event = event.model_copy(update={"value": _normal_value(event.value, steps.normalise)})
+        event = _normal_event(event, steps.normalise)
         before = Counter(redactor.counts)
         if steps.redact.enabled:
             event = redact_feedback(event, redactor)
-        found = in_prompt | set(redactor.counts - before)
+        found = in_prompt | set(redactor.counts - before) if redactor.counts else set()
         events.append(event)
         if key in released:
             continue
@@ -342,17 +342,31 @@ def _normal(text: str, config: NormaliseConfig) -> str:
     return text if text.isascii() else unicodedata.normalize("NFC", text)
 
 
-def _normal_value(value: Value, config: NormaliseConfig) -> Value:
+def _normal_event(event: Feedback, config: NormaliseConfig) -> Feedback:
+    value = event.value
     if isinstance(value, Preference):
-        return Preference(chosen=_normal(value.chosen, config), rejected=_normal(value.rejected, config))
-    if isinstance(value, Thumb) or not hasattr(value, "text"):
-        return value
-    return value.model_copy(update={"text": _normal(value.text, config)})
+        chosen, rejected = _normal(value.chosen, config), _normal(value.rejected, config)
+        if (chosen, rejected) == (value.chosen, value.rejected):
+            return event
+        return event.model_copy(update={"value": Preference(chosen=chosen, rejected=rejected)})
+    if not isinstance(value, Edit | Reference | Document):
+        return event
+    text = _normal(value.text, config)
+    if text == value.text:
+        return event
+    return event.model_copy(update={"value": value.model_copy(update={"text": text})})
 
 
 def _normal_interaction(interaction: Interaction, config: NormaliseConfig) -> Interaction:
-    messages = tuple(m.model_copy(update={"content": _normal(m.content, config)}) for m in interaction.messages)
-    return interaction.model_copy(update={"messages": messages, "answer": _normal(interaction.answer, config)})
+    contents = [_normal(m.content, config) for m in interaction.messages]
+    answer = _normal(interaction.answer, config)
+    if answer == interaction.answer and all(
+        c == m.content for c, m in zip(contents, interaction.messages, strict=True)
+    ):
+        return interaction
+    said = zip(contents, interaction.messages, strict=True)
+    messages = tuple(m.model_copy(update={"content": content}) for content, m in said)
+    return interaction.model_copy(update={"messages": messages, "answer": answer})
 
 
 def at_latest(batch: Sequence[Ready]) -> datetime:

@@ -180,16 +180,20 @@ class Store:
         with self.engine.connect() as connection:
             return [Feedback.model_validate_json(row[0]) for row in connection.execute(query)]
 
-    def ready_for(self, ids: Iterable[tuple[str, str]], through: int) -> dict[tuple[str, str], list[Ready]]:
+    def ready_for(
+        self, ids: Iterable[tuple[str, str]], through: int, known: Sequence[Ready] = ()
+    ) -> dict[tuple[str, str], list[Ready]]:
         """Feedback on these interactions that was ready at or before sequence `through`, in the order it was stored.
 
-        One that was made ready again (released from quarantine) appears once, at its latest turn.
+        One that was made ready again (released from quarantine) appears once, at its latest turn. What is `known`
+        already is not read again.
         """
+        read = {ready.feedback_seq: ready.feedback for ready in known}
         found: dict[tuple[str, str], list[Ready]] = {}
         with self.engine.connect() as connection:
             for tenant, chunk in _chunks(ids):
                 query = (
-                    select(func.max(feedback_ready.c.seq), feedback.c.seq, feedback.c.body)
+                    select(func.max(feedback_ready.c.seq), feedback.c.seq)
                     .join(feedback, feedback.c.seq == feedback_ready.c.feedback_seq)
                     .where(
                         feedback.c.tenant == tenant,
@@ -197,11 +201,18 @@ class Store:
                         feedback_ready.c.seq <= through,
                         feedback_ready.c.orphan.is_(False),
                     )
-                    .group_by(feedback.c.seq, feedback.c.body)
+                    .group_by(feedback.c.seq)
                     .order_by(feedback.c.seq)
                 )
-                for ready_seq, feedback_seq, body in connection.execute(query):
-                    event = Feedback.model_validate_json(body)
+                turns = connection.execute(query).all()
+                missing = [seq for _, seq in turns if seq not in read]
+                for start in range(0, len(missing), _CHUNK):
+                    bodies = select(feedback.c.seq, feedback.c.body).where(
+                        feedback.c.seq.in_(missing[start : start + _CHUNK])
+                    )
+                    read.update((seq, Feedback.model_validate_json(body)) for seq, body in connection.execute(bodies))
+                for ready_seq, feedback_seq in turns:
+                    event = read[feedback_seq]
                     key = (tenant, event.interaction_id or event.event_id)
                     found.setdefault(key, []).append(Ready(ready_seq, event, feedback_seq, orphan=False))
         return found

@@ -9,4 +9,9 @@ from __future__ import annotations
 SOURCES: dict[str, str] = {
     "files": "feedback.sources.files",
     "gateway": "feedback.sources.gateway",
+    "langfuse": "feedback.sources.langfuse",
+    "langsmith": "feedback.sources.langsmith",
+    "mlflow_traces": "feedback.sources.mlflow_traces",
+    "otel": "feedback.sources.otel",
+    "sql": "feedback.sources.sql",
 }

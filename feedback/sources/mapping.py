@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime
 from typing import Any, cast
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from feedback.dialects import DIALECTS, dialect_module, dialect_of
 from feedback.events import Feedback, Interaction, event_time, pseudonym
 from infra.artifact import key_of
 from infra.settings import Config, secret
@@ -62,13 +63,17 @@ class Columns(Config):
     """Text on its own."""
     comment: str | None = None
     """Free words."""
+    tools: str | None = None
+    """Definitions of tools that the prompt offered (kept with the sampling settings)."""
 
 
 class RowOptions(Config):
     """How rows become events."""
 
     mapping: Columns | None = None
-    """Column mapping; None for Ratchet's own events (JSONL only)."""
+    """Column mapping; None where rows are recognised by their form."""
+    dialect: str = "auto"
+    """Form of rows without a mapping: auto, ratchet (events as Ratchet writes them), or one of the dialects."""
     tenant: str = "default"
     """Tenant of mapped rows, and of rows that cannot be read."""
     trusted: bool = False
@@ -77,6 +82,13 @@ class RowOptions(Config):
     """Best possible rating."""
     hashed_users: bool = False
     """Whether users and actors are pseudonyms already; else they are hashed with RATCHET_USER_SALT."""
+
+    @field_validator("dialect")
+    @classmethod
+    def _known(cls, dialect: str) -> str:
+        if dialect not in ("auto", "ratchet", *DIALECTS):
+            raise ValueError(f"unknown dialect {dialect!r}; expected auto, ratchet or one of {', '.join(DIALECTS)}")
+        return dialect
 
 
 _TRUE = {"true", "1", "1.0", "up", "good", "yes", "+1", "like", "thumbs_up", "positive"}
@@ -93,7 +105,18 @@ def events_of(row: Mapping[str, Any], options: RowOptions, *, source: str, at: d
         ValueError, TypeError, KeyError: the row cannot be read (pydantic's ValidationError is a ValueError).
         UserError: users must be hashed and RATCHET_USER_SALT is not set.
     """
-    return _own(row) if options.mapping is None else _mapped(row, options.mapping, options, source, at)
+    if options.mapping is not None:
+        return _mapped(row, options.mapping, options, source, at)
+    if options.dialect == "ratchet" or (options.dialect == "auto" and row.keys() <= {"interaction", "feedback"}):
+        return _own(row)
+    dialect = dialect_of(row) if options.dialect == "auto" else options.dialect
+    interactions: list[Interaction] = []
+    feedback: list[Feedback] = []
+    for cells in dialect_module(dialect).rows(row):
+        made, said = _mapped(cells, EVERY_COLUMN, options, source, at)
+        interactions += [i for i in made if all(i != other for other in interactions)]
+        feedback += said
+    return interactions, feedback
 
 
 def _own(row: Mapping[str, Any]) -> Made:
@@ -112,6 +135,8 @@ def _mapped(row: Mapping[str, Any], mapping: Columns, options: RowOptions, sourc
         if column is None:
             return None
         if column not in row:
+            if mapping is EVERY_COLUMN:
+                return None
             raise KeyError(f"no column {column!r} (for {name}); the row has {', '.join(map(str, row))[:200]}")
         value = row[column]
         empty = value is None or (isinstance(value, float) and math.isnan(value)) or value == ""
@@ -149,6 +174,7 @@ def _mapped(row: Mapping[str, Any], mapping: Columns, options: RowOptions, sourc
             "answer": answer,
             "created_at": at,
             "task": text("task"),
+            "sampling": {} if cell("tools") is None else {"tools": _parsed(cell("tools"))},
         }
         interactions.append(Interaction.model_validate(fields))
     elif mapping.interaction_id is not None:
@@ -199,7 +225,7 @@ def _values(cell: Callable[[str], Any], text: Callable[[str], str | None], optio
 
 def _messages(given: Any, prompt: str | None, more: str | None, system: str | None) -> list[dict[str, Any]]:
     if given is not None:
-        found = json.loads(given) if isinstance(given, str) else given
+        found = _parsed(given)
         if not isinstance(found, list):
             raise TypeError(f"messages should be a list, got {type(found).__name__}")
         # Parquet gives every message every field: what is null was not there.
@@ -209,6 +235,14 @@ def _messages(given: Any, prompt: str | None, more: str | None, system: str | No
     else:
         return []
     return [{"role": "system", "content": system}, *messages] if system else messages
+
+
+def _parsed(value: Any) -> Any:
+    return json.loads(value) if isinstance(value, str) else value
+
+
+EVERY_COLUMN = Columns(**{name: name for name in Columns.model_fields})
+"""The mapping of what a dialect says: each cell under its own name, or left out."""
 
 
 def _time(value: Any, default: datetime) -> datetime:

@@ -100,24 +100,61 @@ def drop(
 
 @feedback.command("import")
 def import_file(
-    file: Annotated[Path, typer.Argument(help="JSONL or Parquet file of interactions and feedback.")],
+    file: Annotated[str, typer.Argument(help="File, or its URL: JSONL, JSON, CSV, Parquet or text.")],
     config: ConfigOption = DEFAULT_CONFIG,
     tenant: TenantOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would come in and what would not.")] = False,
+    map_: Annotated[
+        list[str] | None, typer.Option("--map", help="NAME=COLUMN, such as prompt=question; may be repeated.")
+    ] = None,
+    mapping: Annotated[
+        Path | None, typer.Option(help="YAML file of such a mapping, one `name: column` a line.")
+    ] = None,
+    dialect: Annotated[
+        str, typer.Option(help="Form of the rows: auto, ratchet, or one that `ratchet methods` lists.")
+    ] = "auto",
+    file_format: Annotated[str, typer.Option("--format", help="auto, jsonl, json, csv, parquet or text.")] = "auto",
+    trusted: Annotated[bool, typer.Option("--trusted", help="Trusted people made it: it may examine models.")] = False,
+    hashed_users: Annotated[
+        bool, typer.Option("--hashed-users", help="Users in the file are pseudonyms already.")
+    ] = False,
+    rating_scale: Annotated[float, typer.Option(help="Best possible rating.")] = 5,
+    endpoint_url: Annotated[str | None, typer.Option(help="Address of an S3-compatible store.")] = None,
     json: JsonOption = False,
 ) -> None:
     """Bring a file's feedback into the store; the next ingest takes it in. Importing again changes nothing."""
     from flows.config import tenant_of
-    from flows.file_import import import_feedback
+    from flows.file_import import import_feedback, mapping_of
 
     settings, store, _ = _opened(config)
-    found = import_feedback(store, file, tenant=tenant_of(settings, tenant), dry_run=dry_run)
+    options = {
+        "tenant": tenant_of(settings, tenant),
+        "mapping": mapping_of(map_ or [], mapping),
+        "dialect": dialect,
+        "format": file_format,
+        "trusted": trusted,
+        "hashed_users": hashed_users,
+        "rating_scale": rating_scale,
+        "endpoint_url": endpoint_url,
+    }
+    found = import_feedback(store, file, options=options, shapes=settings.ingest.shapes, dry_run=dry_run)
     if json:
         as_json(found)
         return
-    say(
-        ("would bring in: " if dry_run else "brought in: ")
-        + ", ".join(f"{n} {what}" for what, n in found["counts"].items())
-    )
-    for reject in found["rejects"]:
+    say(("would bring in: " if dry_run else "brought in: ") + _listed(found["counts"]))
+    if not dry_run:
+        return
+    say("would make: " + (_listed(found["shapes"]) or "no examples") + ", before duplicates, abuse and expectations")
+    if found["set_aside"]:
+        say("would set aside: " + _listed(found["set_aside"]))
+    for shape, samples in found["samples"].items():
+        for sample in samples:
+            say(f"  {shape}: " + " | ".join(f"{name}: {text}" for name, text in sample.items()))
+    for reject in found["rejects"][:20]:
         say(f"{reject['place']}: {reject['detail']}")
+    if len(found["rejects"]) > 20:
+        say(f"... and {len(found['rejects']) - 20} more rows that cannot be read")
+
+
+def _listed(counts: dict[str, int]) -> str:
+    return ", ".join(f"{number} {what}" for what, number in counts.items())

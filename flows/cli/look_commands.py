@@ -30,9 +30,10 @@ def doctor(config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) -> N
 
 
 def methods(json: JsonOption = False) -> None:
-    """Everything that can be named in the config: objectives, tuners, recipes, metrics, judges, sources."""
+    """Everything that can be named in the config: objectives, tuners, recipes, metrics, judges, sources, dialects."""
     from evaluation.judges import JUDGES
     from evaluation.metrics import METRICS
+    from feedback.dialects import DIALECTS
     from feedback.sources import SOURCES
     from training.objectives import OBJECTIVES
     from training.recipe import RECIPES
@@ -48,6 +49,7 @@ def methods(json: JsonOption = False) -> None:
         "metrics": sorted(METRICS),
         "judges": sorted(JUDGES),
         "sources": sorted(SOURCES),
+        "dialects": sorted(DIALECTS),
     }
     if json:
         as_json({**axes, "recipes": recipes})

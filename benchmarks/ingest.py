@@ -1,0 +1,201 @@
+"""How fast does feedback become training data? `python -m benchmarks.ingest [--events 1000000] [--quick]`
+
+Synthetic events of about 50 words (prompt, answer and correction together) with personal data, near and exact
+copies, poison and several kinds of feedback go through every step of the ingest, great-expectations included. Three
+questions: events per second and peak memory of one large ingest; the second run, with nothing new; and what 10,000
+new events cost over lakes of several sizes. Wall-clock and CPU seconds of this one process are both printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import resource
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TypeVar
+
+from feedback.events import Edit, Feedback, Interaction, Message, Preference, Rating, Reference, Thumb, Value
+from feedback.ingest import IngestConfig, run_ingest
+from feedback.lake import Lake
+from feedback.store import Store, land_feedback, land_interactions
+from infra.database import begin_write, connect, create_tables
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+WANTED = 2_000
+"""Events a second that must be sustained."""
+T = TypeVar("T")
+
+
+def words(chance: random.Random, count: int, vocabulary: Sequence[str]) -> str:
+    """Zipf-like text: low places of the vocabulary are common."""
+    size = len(vocabulary)
+    return " ".join([vocabulary[int(size ** chance.random()) - 1] for _ in range(count)])
+
+
+def personal(chance: random.Random) -> str:
+    """Something that must not be learned."""
+    number = chance.randrange(10**6)
+    return chance.choice(
+        (
+            f"write to person{number}@example.com",
+            f"call me at +49 30 {1_000_000 + number}",
+            f"my server is 81.2.{number % 250}.{number % 199 + 1}",
+            f"password: hunter{number}!x",
+        )
+    )
+
+
+def events(start: int, count: int, seed: int = 0) -> Iterator[tuple[Interaction, Feedback]]:
+    """`count` events, numbered from `start`; the same numbers give the same events."""
+    maker = random.Random(seed)
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    vocabulary = ["".join(maker.choices(letters, k=maker.randint(2, 10))) for _ in range(20_000)]
+    for number in range(start, start + count):
+        chance = random.Random(number * 2_654_435_761 % 2**31)
+        source = number - 1 if number and chance.random() < 0.03 else number  # 3% near or exact copies
+        told = random.Random(source * 40_503 % 2**31)
+        prompt, answer, better = (words(told, length, vocabulary) for length in (30, 10, 10))
+        if source != number and chance.random() < 0.5:
+            prompt += " thanks"
+        if chance.random() < 0.03:
+            prompt += " " + personal(chance)
+        at = START + timedelta(seconds=number)
+        pick = chance.random()
+        value: Value = (
+            Edit(text=better)
+            if pick < 0.35
+            else Thumb(up=pick < 0.55)
+            if pick < 0.7
+            else Rating(score=chance.randint(1, 5))
+            if pick < 0.8
+            else Preference(chosen=better, rejected=answer)
+            if pick < 0.92
+            else Reference(text=better)
+        )
+        actor = int(2_000 * chance.random() ** 1.5)
+        interaction = Interaction(
+            interaction_id=f"i{number}",
+            tenant="default",
+            user=f"u{number % 5_000}",
+            version="v1",
+            messages=(Message(role="user", content=prompt),),
+            answer=answer,
+            created_at=at,
+        )
+        yield (
+            interaction,
+            Feedback(
+                event_id=f"e{number}",
+                tenant="default",
+                interaction_id=f"i{number}",
+                actor=f"a{actor}",
+                trusted=chance.random() < 0.03,
+                kind=value.kind,
+                value=value,
+                created_at=at + timedelta(seconds=30),
+            ),
+        )
+
+
+def fill(store: Store, start: int, count: int) -> None:
+    """Put events into the store as a source does, 5,000 in a transaction."""
+    lot: list[tuple[Interaction, Feedback]] = []
+    for pair in events(start, count):
+        lot.append(pair)
+        if len(lot) == 5_000:
+            _land(store, lot)
+            lot = []
+    if lot:
+        _land(store, lot)
+
+
+def _land(store: Store, lot: Sequence[tuple[Interaction, Feedback]]) -> None:
+    with begin_write(store.engine) as connection:
+        land_interactions(connection, [i for i, _ in lot])
+        land_feedback(connection, [f for _, f in lot])
+
+
+def opened(folder: Path) -> tuple[Store, Lake]:
+    """Store and lake in a folder."""
+    engine = connect(f"sqlite:///{folder / 'store.db'}")
+    import feedback.quarantine
+    import feedback.sources.landing
+
+    assert feedback.quarantine and feedback.sources.landing  # their tables are declared
+    create_tables(engine)
+    return Store(engine), Lake(folder / "lake")
+
+
+def timed(work: Callable[[], T]) -> tuple[T, float, float]:
+    """Result, wall-clock seconds, CPU seconds of this process."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    result = work()
+    return result, time.perf_counter() - wall, time.process_time() - cpu
+
+
+def peak_mib() -> float:
+    """Largest resident memory of this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def grow(folder: Path, before: int, more: int, config: IngestConfig) -> tuple[float, float]:
+    """Seconds (wall, CPU) that `more` new events take over a lake of `before`."""
+    store, lake = opened(folder)
+    fill(store, before, more)
+    report, wall, cpu = timed(lambda: run_ingest(store, lake, (), config))
+    assert sum(report.counts["fates"].values()) == more, report.counts["fates"]
+    return wall, cpu
+
+
+def main(argv: Sequence[str]) -> int:
+    """Print the figures; 1 when the speed or the memory promised is missed."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--events", type=int, default=1_000_000)
+    parser.add_argument("--more", type=int, default=10_000)
+    arguments = parser.parse_args(argv)
+    total, more, config = arguments.events, arguments.more, IngestConfig()
+    failed = False
+    with tempfile.TemporaryDirectory(prefix="ratchet-bench-") as scratch:
+        home = Path(scratch)
+        small = home / "small"
+        small.mkdir()
+        store, lake = opened(small)
+        fill(store, 0, more)
+        run_ingest(store, lake, (), config)  # imports and caches are warm from here on
+        print(f"{'lake before':>12} {'new':>8} {'wall s':>8} {'CPU s':>8} {'events/s':>9}", flush=True)
+        for before in (more, total // 10, total):
+            if before == more:
+                folder = small
+            else:
+                folder = home / f"lake-{before}"
+                folder.mkdir()
+                store, lake = opened(folder)
+                _, landed, _ = timed(lambda store=store, before=before: fill(store, 0, before))  # type: ignore[misc]
+                report, wall, cpu = timed(lambda store=store, lake=lake: run_ingest(store, lake, (), config))  # type: ignore[misc]
+                assert sum(report.counts["fates"].values()) == before
+                rate = before / wall
+                print(
+                    f"{0:>12,} {before:>8,} {wall:>8.1f} {cpu:>8.1f} {rate:>9,.0f}   (landing {landed:.0f} s)",
+                    flush=True,
+                )
+                if before == total:
+                    failed |= rate < WANTED or peak_mib() > 1024
+                    print(f"{'':12} peak memory {peak_mib():,.0f} MiB; fates {report.counts['fates']}", flush=True)
+                _, again, _ = timed(lambda store=store, lake=lake: run_ingest(store, lake, (), config))  # type: ignore[misc]
+                failed |= again > 10
+                print(f"{before:>12,} {0:>8} {again:>8.1f}   (a second run with nothing new)", flush=True)
+            wall, cpu = grow(folder, before, more, config)
+            print(f"{before:>12,} {more:>8,} {wall:>8.1f} {cpu:>8.1f} {more / wall:>9,.0f}", flush=True)
+            if folder != small and before != total:
+                shutil.rmtree(folder)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

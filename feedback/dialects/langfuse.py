@@ -1,0 +1,69 @@
+"""Exports of Langfuse: traces or observations with their scores, or scores in a file of their own.
+
+Rows of the project's table export (camelCase) and of the blob-storage export (snake_case) are both read. Scores that
+an evaluator gave (source EVAL) are not what people said, and are left out.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from feedback.dialects import Row
+from feedback.dialects.chat import answer, conversation, scored
+
+
+def recognises(row: Row) -> bool:
+    """A trace with Langfuse's names, or a score of one."""
+    names = row.keys()
+    trace = {"input", "output"} <= names and bool(
+        names & {"userId", "user_id", "sessionId", "session_id", "scores", "htmlPath", "traceId", "trace_id"}
+    )
+    return trace or ("value" in names and "name" in names and bool(names & {"traceId", "trace_id"}))
+
+
+def rows(row: Row) -> list[dict[str, Any]]:
+    """The interaction with one row a score, or the score alone."""
+    if "input" not in row:
+        return _score(row, str(_get(row, "traceId", "trace_id")), {})
+    about = str(_get(row, "traceId", "trace_id") or row["id"])
+    base = {
+        "interaction_id": about,
+        "messages": conversation(row["input"]),
+        "answer": answer(row["output"]),
+        "user": _get(row, "userId", "user_id"),
+        "session": _get(row, "sessionId", "session_id"),
+        "version": row.get("version") or row.get("release") or row.get("model"),
+        "task": row.get("name"),
+        "created_at": _get(row, "timestamp", "startTime", "start_time"),
+    }
+    given = row.get("scores") or []
+    if isinstance(given, dict):  # the table's export: name -> value(s)
+        given = [
+            {"name": name, "value": v} for name, vs in given.items() for v in (vs if isinstance(vs, list) else [vs])
+        ]
+    found = [made for score in given if isinstance(score, dict) for made in _score(score, about, base)]
+    return found or [base]
+
+
+def _score(score: Row, about: str, base: dict[str, Any]) -> list[dict[str, Any]]:
+    if str(score.get("source", "")).upper() == "EVAL":
+        return []
+    name, value = str(score.get("name", "")), score.get("value")
+    kind = str(_get(score, "dataType", "data_type") or "").upper()
+    text = _get(score, "stringValue", "string_value")
+    if kind == "BOOLEAN":
+        value = bool(value) if value is not None else text
+    elif kind in ("CATEGORICAL", "TEXT", "CORRECTION") and text is not None:
+        value = text
+    cells = scored("edit" if kind == "CORRECTION" else name, value)
+    if not cells:
+        return []
+    identity = f"lf-{score['id']}" if score.get("id") else None
+    person = _get(score, "authorUserId", "author_user_id", "userId", "user_id") or base.get("user")
+    at = _get(score, "timestamp", "createdAt", "created_at") or base.get("created_at")
+    more = {"event_id": identity, "actor": person, "comment": score.get("comment"), "created_at": at}
+    return [{**base, "interaction_id": about, **cells, **more}]
+
+
+def _get(row: Row, *names: str) -> Any:
+    return next((row[name] for name in names if row.get(name) not in (None, "")), None)

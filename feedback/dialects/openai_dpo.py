@@ -1,0 +1,21 @@
+"""OpenAI's preference fine-tuning files: {"input": {"messages"}, "preferred_output": [...], "non_preferred_output"}."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from feedback.dialects import Row
+from feedback.dialects.chat import answer, conversation
+
+
+def recognises(row: Row) -> bool:
+    """By its own names of the two outputs."""
+    return "preferred_output" in row and "non_preferred_output" in row
+
+
+def rows(row: Row) -> list[dict[str, Any]]:
+    """One preference."""
+    given = row.get("input")
+    tools = {"tools": given["tools"]} if isinstance(given, dict) and given.get("tools") else {}
+    chosen, rejected = answer(row["preferred_output"]), answer(row["non_preferred_output"])
+    return [{"messages": conversation(given), "chosen": chosen, "rejected": rejected, **tools}]

@@ -1,0 +1,21 @@
+"""TRL's unpaired preference (KTO) files: {"prompt", "completion", "label"}: an answer and whether it was good."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from feedback.dialects import Row
+from feedback.dialects.chat import answer, conversation
+
+
+def recognises(row: Row) -> bool:
+    """By its label."""
+    return row.keys() >= {"prompt", "completion", "label"}
+
+
+def rows(row: Row) -> list[dict[str, Any]]:
+    """One thumb."""
+    if not isinstance(row["label"], bool | int):
+        raise ValueError(f"label should be true or false, got {row['label']!r}")
+    messages = conversation(row["prompt"])
+    return [{"messages": messages, "answer": answer(row["completion"]), "thumb": bool(row["label"])}]

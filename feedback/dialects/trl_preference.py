@@ -1,0 +1,34 @@
+"""TRL's preference files: {"prompt", "chosen", "rejected"}, as text or messages, the prompt apart or within both."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from feedback.dialects import Row
+from feedback.dialects.chat import answer, conversation, message
+
+
+def recognises(row: Row) -> bool:
+    """A pair."""
+    return "chosen" in row and "rejected" in row
+
+
+def rows(row: Row) -> list[dict[str, Any]]:
+    """One preference. Without a prompt, it is what both conversations begin with."""
+    chosen, rejected = row["chosen"], row["rejected"]
+    tools = {"tools": row["tools"]} if row.get("tools") else {}
+    if row.get("prompt") is not None:
+        return [
+            {"messages": conversation(row["prompt"]), "chosen": answer(chosen), "rejected": answer(rejected), **tools}
+        ]
+    if not isinstance(chosen, list) or not isinstance(rejected, list):
+        raise ValueError(
+            "chosen and rejected are texts and there is no prompt; expected a prompt, or lists of messages"
+        )
+    one, other = ([m for said in side for m in message(said)] for side in (chosen, rejected))
+    same = 0
+    while same < min(len(one), len(other)) and one[same] == other[same]:
+        same += 1
+    if not same or same != len(one) - 1 or same != len(other) - 1:
+        raise ValueError("chosen and rejected should differ in their last message only")
+    return [{"messages": one[:same], "chosen": one[-1]["content"], "rejected": other[-1]["content"], **tools}]

@@ -1,0 +1,18 @@
+"""TRL's prompt-completion files: {"prompt", "completion"}, as text or messages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from feedback.dialects import Row
+from feedback.dialects.chat import answer, conversation
+
+
+def recognises(row: Row) -> bool:
+    """A prompt and a completion."""
+    return "prompt" in row and "completion" in row
+
+
+def rows(row: Row) -> list[dict[str, Any]]:
+    """One reference."""
+    return [{"messages": conversation(row["prompt"]), "reference": answer(row["completion"])}]

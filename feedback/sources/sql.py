@@ -1,0 +1,128 @@
+"""Any SQL database, by query: whatever SQLAlchemy has a driver for.
+
+The query's rows are read in the order of a growing column, from where the last run stopped. The URL, which may hold a
+password, comes from the environment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Any, cast
+from uuid import UUID
+
+from pydantic import Field, JsonValue
+from sqlalchemy import bindparam, create_engine, text
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
+from feedback.sources.files import add_row
+from feedback.sources.landing import Lot
+from feedback.sources.mapping import RowOptions
+from infra.database import now
+from infra.errors import UserError
+from infra.settings import secret
+
+
+class Options(RowOptions):
+    """Options of an SQL source."""
+
+    url_env: str = Field(min_length=1)
+    """Name of the environment variable that holds the database's SQLAlchemy URL."""
+    query: str = Field(min_length=1)
+    """One SELECT. Its columns are named by `mapping`, or have the names of a dialect."""
+    key: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    """Column of the query that is unique and grows, such as an id: reading goes on after its last value."""
+    reread: int = Field(default=1_000, ge=0)
+    """How far below its last value an integer key is read again, for rows that were written late; known ones are
+    recognised."""
+    lot: int = Field(default=1_000, ge=1)
+    """Rows in one transaction."""
+
+
+def read(options: Options, mark: JsonValue | None) -> Iterator[Lot]:
+    """Rows with a key after the remembered one, in order.
+
+    Raises:
+        UserError: the URL is missing or cannot be understood, or the database refuses the query.
+    """
+    last = _unpacked(mark["after"]) if isinstance(mark, dict) and "after" in mark else None
+    after = last - options.reread if isinstance(last, int) else last
+    engine = _engine(secret(options.url_env), options)
+    try:
+        while True:
+            rows = _rows(engine, options, after)
+            if not rows:
+                return
+            lot = Lot(mark=None, tenant=options.tenant)
+            for row in rows:
+                key = row[options.key]
+                cells = {name: _plain(value) for name, value in row.items()}
+                add_row(lot, f"{options.key}={key}", cells, options, source="sql", at=now())
+            after = rows[-1][options.key]
+            done = isinstance(after, int) and isinstance(last, int) and after <= last
+            lot.mark = {"after": _packed(last if done else after)}
+            yield lot
+            if len(rows) < options.lot:
+                return
+    finally:
+        engine.dispose()
+
+
+def _engine(url: str, options: Options) -> Any:
+    try:
+        return create_engine(url)
+    except (ArgumentError, ImportError) as error:
+        # The URL itself may hold a password and is not shown.
+        raise UserError(
+            f"the URL in {options.url_env} is no SQLAlchemy URL of an installed driver ({type(error).__name__}); "
+            "expected for example postgresql+psycopg://user@host/database"
+        ) from None
+
+
+def _rows(engine: Any, options: Options, after: Any) -> list[dict[str, Any]]:
+    where = "" if after is None else f"WHERE q.{options.key} > :after "
+    # The key's name is checked by its pattern; the query is the operator's own.
+    statement = text(
+        f"SELECT * FROM ({options.query.rstrip().rstrip(';')}) AS q {where}ORDER BY q.{options.key} LIMIT :lot"  # noqa: S608
+    ).bindparams(bindparam("lot", options.lot))
+    if after is not None:
+        statement = statement.bindparams(bindparam("after", after))
+    try:
+        with engine.connect() as connection:
+            found = [dict(row) for row in connection.execute(statement).mappings()]
+    except SQLAlchemyError as error:
+        said = str(getattr(error, "orig", None) or type(error).__name__).splitlines()[0]
+        raise UserError(f"the database in {options.url_env} refuses the query: {said}; mend `query` or `key`") from None
+    if found and options.key not in found[0]:
+        raise UserError(f"the query gives no column {options.key!r}; name a unique, growing one as `key`")
+    if any(row[options.key] is None for row in found):
+        raise UserError(f"column {options.key!r} is null in some rows; name a unique, growing one as `key`")
+    return found
+
+
+def _plain(value: Any) -> Any:
+    """A cell as the mapping reads it."""
+    if isinstance(value, Decimal):
+        return float(value)
+    if isinstance(value, bytes | memoryview):
+        return bytes(value).decode("utf-8")
+    return str(value) if isinstance(value, UUID) else value
+
+
+def _packed(value: Any) -> JsonValue:
+    if isinstance(value, datetime):
+        return {"time": value.isoformat()}
+    if isinstance(value, date):
+        return {"date": value.isoformat()}
+    if isinstance(value, Decimal):
+        return {"decimal": str(value)}
+    return cast(JsonValue, str(value) if isinstance(value, UUID) else value)
+
+
+def _unpacked(value: JsonValue) -> Any:
+    if not isinstance(value, dict):
+        return value
+    ((kind, said),) = value.items()
+    readers: dict[str, Any] = {"time": datetime.fromisoformat, "date": date.fromisoformat, "decimal": Decimal}
+    return readers[kind](said)

@@ -1,0 +1,201 @@
+"""Sources that are servers: SQL databases, MLflow, and files in an S3-compatible store over HTTP."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import create_engine, text
+
+from feedback.events import Edit, Rating, Reference, Thumb
+from feedback.sources.landing import SourceSpec, land, rejects_after
+from infra.errors import UserError
+from tests.feedback.world import make_store
+
+TICKETS = "CREATE TABLE tickets (id {id}, question TEXT, reply TEXT, fixed TEXT, agent TEXT, at TIMESTAMP)"
+COLUMNS = {
+    "prompt": "question",
+    "answer": "reply",
+    "edit": "fixed",
+    "actor": "agent",
+    "event_id": "id",
+    "created_at": "at",
+}
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def tickets(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A team's own database; its URL is a secret of the environment."""
+    if request.param == "postgres":
+        url, key = request.getfixturevalue("postgres_url"), "BIGSERIAL PRIMARY KEY"
+    else:
+        url, key = f"sqlite:///{tmp_path / 'theirs.db'}", "INTEGER PRIMARY KEY"
+    monkeypatch.setenv("TICKETS_URL", url)
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(text(TICKETS.format(id=key)))
+    yield engine
+    engine.dispose()
+
+
+def add(engine: Any, *rows: tuple[str | None, str]) -> None:
+    with engine.begin() as connection:
+        for question, fixed in rows:
+            connection.execute(
+                text(
+                    "INSERT INTO tickets (question, reply, fixed, agent, at) "
+                    "VALUES (:q, 'x', :f, 'ann', '2026-01-02 03:04:05')"
+                ),
+                {"q": question, "f": fixed},
+            )
+
+
+def sql(**options: Any) -> SourceSpec:
+    base = {"url_env": "TICKETS_URL", "query": "SELECT * FROM tickets;", "key": "id", "mapping": COLUMNS}
+    return SourceSpec(name="t", kind="sql", options=base | {"tenant": "acme", "hashed_users": True, "lot": 2} | options)
+
+
+def test_an_sql_database_is_followed_by_its_key(tickets: Any, tmp_path: Path) -> None:
+    store = make_store(tmp_path)
+    add(tickets, ("one?", "1"), ("two?", "2"), (None, "nothing asked"), ("three?", "3"))
+    done = land(store, sql())
+    assert (done["interactions"], done["feedback"], done["rejects"]) == (3, 3, 1)
+    assert rejects_after(store.engine, 0, 9)[0].place.startswith("id=3")
+    assert land(store, sql())["feedback"] == 0
+    add(tickets, ("four?", "4"))
+    assert land(store, sql(reread=0))["feedback"] == 1
+    assert [r.feedback.value for r in store.feedback_after(0, 9)] == [Edit(text=t) for t in "1234"]
+    assert {r.feedback.event_id for r in store.feedback_after(0, 9)} == {"1", "2", "4", "5"}
+
+
+def test_mistakes_about_a_database_are_one_line_without_its_password(
+    tickets: Any, tmp_path: Path, monkeypatch: Any
+) -> None:
+    store = make_store(tmp_path)
+    add(tickets, ("one?", "1"))
+    for options, why in (({"query": "SELECT nothing"}, "refuses the query"), ({"key": "nope"}, "refuses the query")):
+        with pytest.raises(UserError, match=why) as caught:
+            land(store, sql(**options))
+        assert len(str(caught.value).splitlines()) == 1
+    monkeypatch.setenv("TICKETS_URL", "oracle9://scott:tiger@host/db")
+    with pytest.raises(UserError, match="no SQLAlchemy URL") as caught:
+        land(store, sql())
+    assert "tiger" not in str(caught.value)
+
+
+def test_mlflow_traces_with_what_people_said_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import mlflow
+    from mlflow.entities import AssessmentSource
+
+    monkeypatch.setenv("MLFLOW_ENABLE_ASYNC_TRACE_LOGGING", "false")
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(uri)
+    try:
+        mlflow.create_experiment("bot", artifact_location=(tmp_path / "art").as_uri())
+        mlflow.set_experiment("bot")
+
+        @mlflow.trace(span_type="LLM")
+        def reply(messages: list[dict[str, str]]) -> dict[str, Any]:
+            mlflow.update_current_trace(
+                tags={"model_version": "v7"}, metadata={"mlflow.trace.user": "u1", "mlflow.trace.session": "s1"}
+            )
+            return {"choices": [{"message": {"role": "assistant", "content": "Hi."}}]}
+
+        def ask() -> str:
+            reply(messages=[{"role": "user", "content": "Say hello."}])
+            found = mlflow.get_last_active_trace_id()
+            assert found is not None
+            return str(found)
+
+        spec = SourceSpec(
+            name="m", kind="mlflow_traces",
+            options={"tracking_uri": uri, "experiments": ["bot"], "tenant": "acme", "hashed_users": True},
+        )  # fmt: skip
+        store, first = make_store(tmp_path), ask()
+        human = AssessmentSource(source_type="HUMAN", source_id="ann")
+        mlflow.log_feedback(trace_id=first, name="thumbs", value=True, source=human, rationale="nice")
+        judge = AssessmentSource(source_type="LLM_JUDGE", source_id="j")
+        mlflow.log_feedback(trace_id=first, name="quality", value=0.1, source=judge)
+        assert land(store, spec)["feedback"] == 1
+        interaction = store.interactions_after(0, 9)[0][1]
+        assert (interaction.user, interaction.session, interaction.version, interaction.answer) == (
+            "u1",
+            "s1",
+            "v7",
+            "Hi.",
+        )
+        # A word that comes later on a trace that was read already.
+        mlflow.log_expectation(trace_id=first, name="expected", value="Hello!", source=human)
+        second = ask()
+        mlflow.log_feedback(trace_id=second, name="stars", value=4, source=human)
+        done = land(store, spec)
+        assert (done["interactions"], done["feedback"]) == (1, 2)
+        assert land(store, spec)["feedback"] == 0
+        said = [r.feedback for r in store.feedback_after(0, 9)]
+        assert [s.value for s in said] == [Thumb(up=True), Reference(text="Hello!"), Rating(score=4)]
+        assert {s.actor for s in said} == {"ann"} and said[0].comment == "nice"
+    finally:
+        mlflow.set_tracking_uri(before)
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Address of an S3-compatible server on loopback, with a bucket `feedback`."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "k",
+        "AWS_SECRET_ACCESS_KEY": "s",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    address = f"http://{host}:{port}"
+    boto3.client("s3", endpoint_url=address).create_bucket(Bucket="feedback")
+    yield address
+    server.stop()
+
+
+def test_files_in_an_s3_compatible_store(s3: str, tmp_path: Path) -> None:
+    import boto3
+    import polars as pl
+
+    bucket = boto3.client("s3", endpoint_url=s3)
+
+    def put(name: str, body: bytes) -> None:
+        bucket.put_object(Bucket="feedback", Key=name, Body=body)
+
+    def line(number: int) -> bytes:
+        return json.dumps({"instruction": f"Say {number}", "output": str(number)}).encode() + b"\n"
+
+    store = make_store(tmp_path)
+    put("in/a.jsonl", line(1) + line(2))
+    pl.DataFrame([{"instruction": "Say 3", "output": "3"}]).write_parquet(tmp_path / "b.parquet")
+    put("in/b.parquet", (tmp_path / "b.parquet").read_bytes())
+    options = {"paths": ["s3://feedback/in/*"], "endpoint_url": s3, "tenant": "acme", "settle_seconds": 0}
+    spec = SourceSpec(name="s", kind="files", options=options)
+    assert land(store, spec)["feedback"] == 3
+    assert land(store, spec)["feedback"] == 0
+    put("in/a.jsonl", line(1) + line(2) + line(4))
+    assert land(store, spec)["feedback"] == 1
+    with pytest.raises(UserError, match="does not exist"):
+        land(store, SourceSpec(name="n", kind="files", options=options | {"paths": ["s3://feedback/none.jsonl"]}))
+
+
+def test_exports_are_sources_of_their_own(tmp_path: Path) -> None:
+    from tests.feedback.dialects.test_dialects import CASES
+
+    store = make_store(tmp_path)
+    for kind in ("langfuse", "langsmith", "otel"):
+        rows = [row for dialect, row, _ in CASES.values() if dialect == kind]
+        (tmp_path / f"{kind}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        options = {"paths": [str(tmp_path / f"{kind}.jsonl")], "tenant": "acme", "hashed_users": True}
+        done = land(store, SourceSpec(name=kind, kind=kind, options=options))
+        assert done["interactions"] >= 1 and done["feedback"] >= 1 and done["rejects"] == 0
