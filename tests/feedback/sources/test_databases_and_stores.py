@@ -98,7 +98,7 @@ def test_mlflow_traces_with_what_people_said_of_them(tmp_path: Path, monkeypatch
         mlflow.create_experiment("bot", artifact_location=(tmp_path / "art").as_uri())
         mlflow.set_experiment("bot")
 
-        @mlflow.trace(span_type="LLM")
+        @mlflow.trace(span_type="LLM")  # type: ignore[untyped-decorator]
         def reply(messages: list[dict[str, str]]) -> dict[str, Any]:
             mlflow.update_current_trace(
                 tags={"model_version": "v7"}, metadata={"mlflow.trace.user": "u1", "mlflow.trace.session": "s1"}
