@@ -18,7 +18,7 @@ from feedback.sources.mapping import RowOptions, events_of
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 TOOLS = [{"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}]
 CALL = {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Lima"}'}}
-AGENT = [
+AGENT: list[dict[str, Any]] = [
     {"role": "system", "content": "Be brief."},
     {"role": "user", "content": "Is it warm in Lima?"},
     {"role": "assistant", "content": None, "tool_calls": [CALL]},
