@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,8 +19,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1
+CALLS_LOST = "its tool calls are lost by the model's chat template"
+
+FORMAT = 2
 """Version of the tokenisation below; raise it when it makes other tokens."""
+
+
+class Unlearnable(Exception):
+    """An example that an objective cannot learn from; its text is the reason by which such examples are counted."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,14 @@ class Item:
     good: bool = True
     reference: tuple[float, ...] = field(default=())
     """Summed log-probability of each sequence under the model that the stage starts from, where needed."""
+    columns: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    """Further numbers, one for each loss token of its live sequences in order (advantages, values, ...)."""
+    note: str = ""
+    """JSON for objectives that grade or rewrite answers: what is known of the right answer."""
+    task: str = ""
+    """Task that the example belongs to."""
+    made_at: float = 0.0
+    """Time of the example, in seconds since 1970."""
 
 
 class Template:
@@ -71,6 +85,22 @@ class Template:
         """Ids of an answer's text up to its end token; what a template writes after that is never generated."""
         ids = self._ids(text)
         return [*ids[: ids.index(self.end)], self.end] if self.end in ids else [*ids, self.end]
+
+    def shows_calls(self, messages: Sequence[Any]) -> bool:
+        """Whether every tool call in `messages` is still there once the template has rendered them.
+
+        Some templates drop calls without a word; a model trained on what is left would learn to say nothing.
+        """
+        called = [call for message in messages for call in message.tool_calls or ()]
+        if not called:
+            return True
+        text = self._text(plain(messages), False)
+        names = [str((call.get("function") or call).get("name", "")) for call in called]
+        return all(name and name in text for name in names)
+
+    def prompt(self, messages: Sequence[Mapping[str, Any]]) -> tuple[int, ...]:
+        """The prompt as the engine renders it."""
+        return tuple(self._ids(self._text(messages, True)))
 
     def answer(self, messages: Sequence[Mapping[str, Any]], text: str) -> Tokens:
         """The prompt as the engine renders it, then `text`, with loss on `text` and its end token only."""
@@ -147,7 +177,16 @@ def read_examples(path: Path) -> Iterator[Example]:
 
 
 def tokenise(
-    path: Path, objective: Objective, options: Any, template: Template, *, max_length: int, cache: Path, identity: str
+    path: Path,
+    objective: Objective,
+    options: Any,
+    template: Template,
+    *,
+    max_length: int,
+    cache: Path,
+    identity: str,
+    shapes: tuple[str, ...] | None = None,
+    read: Callable[[Path], Iterator[Example]] = read_examples,
 ) -> Tokenised:
     """The items of `objective` in the file `path`, from the cache where they were made before.
 
@@ -159,26 +198,38 @@ def tokenise(
         max_length: longer sequences are left out, never cut: half an answer teaches to stop half-way.
         cache: folder of the cache.
         identity: digest of tokenizer and template.
+        shapes: shapes of example to take; default: those the objective learns from.
+        read: what reads the file.
     """
+    shapes = objective.shapes if shapes is None else shapes
     key = key_of(
         {
             "format": FORMAT,
             "file": digest_file(path),
             "tokenizer": identity,
-            "objective": [objective.name, objective.version],
+            "objective": [objective.name, objective.version, list(shapes), read.__name__],
             "options": options.model_dump(mode="json"),
             "max_length": max_length,
         }
     )
     file = cache / "tokenised" / f"{key[:32]}.safetensors"
     if file.is_file():
-        return _load(file)
+        return load_items(file)
     items: list[Item] = []
     left_out: dict[str, int] = {}
-    for example in read_examples(path):
-        if example.shape not in objective.shapes:
+    for example in read(path):
+        if example.shape not in shapes:
             continue
-        made = objective.encode(example, template, options)
+        if not template.shows_calls(example.messages):
+            left_out[CALLS_LOST] = left_out.get(CALLS_LOST, 0) + 1
+            continue
+        try:
+            encoded = objective.encode(example, template, options)
+        except Unlearnable as reason:
+            left_out[str(reason)] = left_out.get(str(reason), 0) + 1
+            continue
+        stamp = example.created_at.timestamp()
+        made = [replace(item, task=example.task or "", made_at=stamp) for item in encoded]
         fitting = [item for item in made if all(len(s.ids) <= max_length for s in item.sequences)]
         if not made:
             left_out["nothing to learn"] = left_out.get("nothing to learn", 0) + 1
@@ -188,7 +239,7 @@ def tokenise(
     if objective.arrange is not None and items:
         items = objective.arrange(items, options)
     done = Tokenised(items, left_out)
-    _save(file, done)
+    save_items(file, done)
     return done
 
 
@@ -198,7 +249,7 @@ def tokenizer_identity(base: Path) -> str:
     return key_of({name: digest_file(base / name) for name in names if (base / name).is_file()})
 
 
-def _save(file: Path, tokenised: Tokenised) -> None:
+def save_items(file: Path, tokenised: Tokenised) -> None:
     """Flat columns, as safetensors: small, quick to read, and nothing in it can run."""
     import json
 
@@ -215,20 +266,24 @@ def _save(file: Path, tokenised: Tokenised) -> None:
         "per_item": np.array([len(item.sequences) for item in tokenised.items], dtype=np.int64),
         "weight": np.array([item.weight for item in tokenised.items], dtype=np.float64),
         "good": np.array([item.good for item in tokenised.items], dtype=np.uint8),
+        "made_at": np.array([item.made_at for item in tokenised.items], dtype=np.float64),
     }
-    atomic_write(file, save(columns, metadata={"left_out": json.dumps(tokenised.left_out)}))
+    texts = {name: json.dumps([getattr(item, name) for item in tokenised.items]) for name in ("note", "task")}
+    atomic_write(file, save(columns, metadata={"left_out": json.dumps(tokenised.left_out), **texts}))
 
 
-def _load(file: Path) -> Tokenised:
+def load_items(file: Path) -> Tokenised:
+    """What `save_items` wrote."""
     import json
 
     import numpy as np
     from safetensors import safe_open
 
     with safe_open(file, framework="numpy") as columns:
-        left_out = json.loads(columns.metadata()["left_out"])
-        ids, loss, lengths, per_item, weight, good = (
-            columns.get_tensor(name) for name in ("ids", "loss", "lengths", "per_item", "weight", "good")
+        said = columns.metadata()
+        left_out, notes, tasks = (json.loads(said[name]) for name in ("left_out", "note", "task"))
+        ids, loss, lengths, per_item, weight, good, made_at = (
+            columns.get_tensor(name) for name in ("ids", "loss", "lengths", "per_item", "weight", "good", "made_at")
         )
     ends = np.cumsum(lengths)
     sequences = [
@@ -238,8 +293,10 @@ def _load(file: Path) -> Tokenised:
     stops = np.cumsum(per_item)
     return Tokenised(
         [
-            Item(tuple(sequences[stop - count : stop]), float(w), bool(g))
-            for stop, count, w, g in zip(stops, per_item, weight, good, strict=True)
+            Item(tuple(sequences[stop - count : stop]), float(w), bool(g), note=note, task=task, made_at=float(at))
+            for stop, count, w, g, note, task, at in zip(
+                stops, per_item, weight, good, notes, tasks, made_at, strict=True
+            )
         ],
         left_out,
     )

@@ -10,6 +10,7 @@ from infra.artifact import Record
 from training.base_model import Base
 from training.job import StageJob, make_job
 from training.launch import launch_stage
+from training.objectives import objective_named
 from training.plan import TrainingConfig
 from training.recipe import Recipe
 
@@ -38,6 +39,8 @@ def train_recipe(
         RatchetError: a stage failed.
     """
     records: list[Record] = []
+    policy: Record | None = None
+    reward: Record | None = None
     for index, spec in enumerate(recipe.stages):
         job = make_job(
             spec,
@@ -47,7 +50,9 @@ def train_recipe(
             validation=validation,
             stages_dir=stages_dir,
             cache=cache,
-            previous=records[-1] if records else None,
+            previous=policy,
+            reward=reward,
+            replay=config.replay,
             seed=config.seed,
             dtype=None if config.dtype == "auto" else config.dtype,
             threads=config.threads,
@@ -58,4 +63,8 @@ def train_recipe(
             on_progress(job, line)
 
         records.append(launch_stage(job, tell))
+        if objective_named(spec.objective).product == "reward":
+            reward = records[-1]
+        else:
+            policy = records[-1]
     return records

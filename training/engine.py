@@ -3,7 +3,7 @@
 transformers' Trainer is the frame (checkpoints, schedules, accelerate); layout, loss and optimizer are ours:
 
 - sequences end to end in one row, causal within each, no padding (packed_attention.py);
-- the output layer only on tokens that carry loss (a 49k vocabulary dominates a small model);
+- the output layer only on tokens that carry loss, and no table of logits (output_layer.py);
 - weights and adapters in bfloat16 where the machine has it, float32 master copies in the optimizer (optimizer.py);
 - no gradient checkpointing unless asked for;
 - reference log-probabilities once, before the first step, from the very weights that the stage starts from: no second
@@ -24,10 +24,13 @@ from safetensors.torch import load_file, save_file
 from torch.nn.functional import cross_entropy
 from transformers import Trainer
 
-from infra.errors import RatchetError
+from infra.errors import RatchetError, UserError
 from training.batching import Item, Tokens, passes
+from training.heads import Head
 from training.objectives import Objective
 from training.optimizer import MasterAdamW
+from training.output_layer import is_plain, logps_of, tapped
+from training.rollouts import Rollouts
 from training.spikes import SpikeGuard
 from training.tuners import During
 from training.weights import load_trained, save_trained
@@ -64,12 +67,31 @@ class Pass:
     """[all items of the step, q] summed log-probabilities of the quiet sequences, without gradient."""
     step_quiet_reference: torch.Tensor
     """[all items of the step, q] the same under the reference."""
+    columns: dict[str, torch.Tensor]
+    """Name -> [n] what else is known of each loss token."""
+    scores: torch.Tensor
+    """[I, k] the head's score at each sequence's end, with gradient, where the loss reads scores."""
+    values: torch.Tensor
+    """[n] the head's value before each loss token, with gradient, where the loss reads values."""
+    logits: torch.Tensor
+    """[n, vocabulary] with gradient, where the loss reads whole distributions."""
+    teacher_logits: torch.Tensor
+    """[n, vocabulary] the teacher's for the same tokens, without gradient."""
 
 
-def lay_out(sequences: Sequence[Tokens], per_item: int, pack: bool, pad: int) -> dict[str, Any]:
-    """Tensors for one run of the model over `sequences`, `per_item` of which belong to each item in turn."""
+def lay_out(sequences: Sequence[Tokens], per_item: int, pack: bool, pad: int, at_ends: bool = False) -> dict[str, Any]:
+    """Tensors for one run of the model over `sequences`, `per_item` of which belong to each item in turn.
+
+    What is kept of each is the position before every loss token, or its last position (`at_ends`).
+    """
     rows, columns, targets, owners = [], [], [], []
     for index, tokens in enumerate(sequences):
+        if at_ends:
+            rows.append(index)
+            columns.append(len(tokens.ids) - 1)
+            targets.append(0)
+            owners.append(index)
+            continue
         for at, carries in enumerate(tokens.loss):
             if carries:
                 rows.append(index)
@@ -103,24 +125,75 @@ def lay_out(sequences: Sequence[Tokens], per_item: int, pack: bool, pad: int) ->
     return laid
 
 
-def token_logps(model: torch.nn.Module, laid: dict[str, Any], offset: int = 0) -> torch.Tensor:
-    """[n] log-probability of every token that carries loss; the output layer runs on those positions only.
+@dataclass
+class Reading:
+    """What one run of the model gives at the n kept positions."""
 
-    `offset` is the number of learned positions that the tuner puts before every row (prompt tuning).
+    logps: torch.Tensor | None = None
+    """[n] log-probabilities of the targets."""
+    logits: torch.Tensor | None = None
+    """[n, vocabulary]."""
+    hidden: torch.Tensor | None = None
+    """[n, width] final hidden states."""
+
+
+def read(
+    model: torch.nn.Module,
+    laid: dict[str, Any],
+    offset: int = 0,
+    *,
+    logps: bool = True,
+    logits: bool = False,
+    hidden: bool = False,
+) -> Reading:
+    """Run the model over what `lay_out` made.
+
+    Args:
+        offset: number of learned positions that the tuner puts before every row (prompt tuning).
+        logps, logits, hidden: what is wanted.
     """
+    out = Reading()
+
+    def rows(values: torch.Tensor) -> torch.Tensor:
+        return values[0] if "bounds" in laid else values[laid["row"], laid["column"]]
+
+    def consume(states: torch.Tensor, layer: torch.nn.Module) -> None:
+        states = rows(states)
+        out.hidden = states if hidden else None
+        if logits:
+            out.logits = layer(states)
+        elif logps:
+            out.logps = logps_of(states, layer, laid["targets"])
+
+    inputs: dict[str, Any] = {"input_ids": laid["ids"]}
     if "bounds" in laid:
-        logits = model(
-            input_ids=laid["ids"],
-            position_ids=laid["positions"],
-            logits_to_keep=laid["keep"],
-            sequence_bounds=laid["bounds"],
-            use_cache=False,
-        ).logits[0]
+        inputs |= {
+            "use_cache": False,
+            "position_ids": laid["positions"],
+            "logits_to_keep": laid["keep"],
+            "sequence_bounds": laid["bounds"],
+        }
     else:
-        logits = model(input_ids=laid["ids"], attention_mask=laid["mask"], logits_to_keep=laid["keep"] + offset).logits[
-            laid["row"], laid["column"]
-        ]
-    return -cross_entropy(logits.float(), laid["targets"], reduction="none")
+        inputs |= {"attention_mask": laid["mask"], "logits_to_keep": laid["keep"] + offset}
+    if not is_plain(model) and (logps or logits):
+        # What the model does to its logits is its own business: let it.
+        made = rows(model(**inputs).logits)
+        if hidden:
+            raise UserError(f"{type(model).__name__}: values of a model that reworks its logits are not supported")
+        out.logits = made
+    else:
+        with tapped(model, consume):
+            model(**inputs)
+    if out.logits is not None and logps:
+        out.logps = -cross_entropy(out.logits.float(), laid["targets"], reduction="none")
+    return out
+
+
+def token_logps(model: torch.nn.Module, laid: dict[str, Any], offset: int = 0) -> torch.Tensor:
+    """[n] log-probability of every token that carries loss."""
+    logps = read(model, laid, offset).logps
+    assert logps is not None
+    return logps
 
 
 def per_sequence(logps: torch.Tensor, laid: dict[str, Any]) -> torch.Tensor:
@@ -147,14 +220,25 @@ class Collator:
                 "weight": torch.tensor([item.weight for item in chosen], dtype=torch.float32),
                 "good": torch.tensor([item.good for item in chosen]),
                 "reference": torch.tensor([item.reference for item in chosen], dtype=torch.float32),
+                "columns": {
+                    name: torch.tensor([x for item in chosen for x in item.columns[name]], dtype=torch.float32)
+                    for name in chosen[0].columns
+                },
             }
             if self.objective.quiet:
                 one["quiet"] = self._lay_out(chosen, list(self.objective.quiet))
             made.append(one)
         return {"passes": made}
 
+    def laid_out(self, items: list[Item]) -> list[tuple[dict[str, Any], list[Item]]]:
+        """The live sequences of items in the passes they take, with the items of each pass."""
+        live = [i for i in range(self.objective.sequences) if i not in self.objective.quiet]
+        groups = [[items[index] for index in group] for group in passes(items, self.tokens_per_pass)]
+        return [(self._lay_out(group, live), group) for group in groups]
+
     def _lay_out(self, items: list[Item], which: list[int]) -> dict[str, Any]:
-        return lay_out([item.sequences[i] for item in items for i in which], len(which), self.pack, self.pad)
+        sequences = [item.sequences[i] for item in items for i in which]
+        return lay_out(sequences, len(which), self.pack, self.pad, "score" in self.objective.reads)
 
 
 def step_losses(
@@ -164,16 +248,22 @@ def step_losses(
     options: Any,
     *,
     offset: int = 0,
+    head: Head | None = None,
+    teacher: Callable[[dict[str, Any]], torch.Tensor] | None = None,
     use: Callable[[torch.Tensor], None],
     scale: Callable[[torch.Tensor], torch.Tensor] = lambda mass: mass,
 ) -> tuple[float, float, dict[str, float]]:
     """Run all passes of one step; hand each pass's share of the step's loss to `use` (which may go backward).
 
+    Args:
+        head: scores or values, for objectives that read them.
+        teacher: what was laid out of the quiet sequence -> the teacher's logits, for objectives that have one.
+
     Returns:
         Sum of losses, what to divide it by, sums of metrics over items.
     """
     quiet, quiet_reference = [], []
-    columns = list(objective.quiet)
+    columns = [] if objective.teacher else list(objective.quiet)
     for one in batch["passes"]:
         if columns:
             with torch.no_grad():
@@ -197,20 +287,55 @@ def step_losses(
                 ),
                 step_quiet=torch.cat(quiet) if quiet else nothing,
                 step_quiet_reference=torch.cat(quiet_reference) if quiet else nothing,
+                columns=one["columns"],
+                scores=nothing,
+                values=nothing,
+                logits=nothing,
+                teacher_logits=nothing,
             )
         )
     mass_of = objective.mass or (lambda p: p.weight.sum())
     mass = scale(torch.stack([mass_of(p) for p in scored]).sum())
     total, metrics = 0.0, dict[str, float]()
     for one, p in zip(batch["passes"], scored, strict=True):
-        p.token_logps = token_logps(model, one["live"], offset)
-        p.logps = per_sequence(p.token_logps, one["live"]).view(len(p.weight), -1)
+        _run(model, one, p, objective, offset, head)
+        if objective.teacher:
+            assert teacher is not None
+            with torch.no_grad():
+                p.teacher_logits = teacher(one["quiet"])
         loss, seen = objective.loss(p, options)
         use(loss / mass)
         total += float(loss.detach())
         for name, value in seen.items():
             metrics[name] = metrics.get(name, 0.0) + value
     return total, float(mass), metrics
+
+
+def _run(
+    model: torch.nn.Module, one: dict[str, Any], p: Pass, objective: Objective, offset: int, head: Head | None
+) -> None:
+    """Run the model over a pass's live sequences and fill in what the loss reads."""
+    live, reads = one["live"], objective.reads
+    out = read(
+        model,
+        live,
+        offset,
+        logps="score" not in reads,
+        logits="logits" in reads,
+        hidden=bool(reads & {"score", "values"}),
+    )
+    if out.hidden is not None:
+        assert head is not None
+        values = head(out.hidden)
+        if "score" in reads:
+            p.scores = values.view(len(p.weight), -1)
+        else:
+            p.values = values
+    if out.logps is not None:
+        p.token_logps = out.logps
+        p.logps = per_sequence(out.logps, live).view(len(p.weight), -1)
+    if out.logits is not None:
+        p.logits = out.logits
 
 
 def in_batches(items: Sequence[Item], size: int) -> list[list[Item]]:
@@ -227,9 +352,11 @@ def reference_scores(
 
     model.eval()
     everything = Collator(
-        replace(collator.objective, quiet=()), tokens_per_pass=collator.tokens_per_pass, pack=collator.pack,
+        replace(collator.objective, quiet=(), reads=frozenset()),
+        tokens_per_pass=collator.tokens_per_pass,
+        pack=collator.pack,
         pad=collator.pad,
-    )  # fmt: skip
+    )
     scores: list[list[float]] = []
     device = next(model.parameters()).device
     for group in in_batches([replace(item, reference=()) for item in items], batch_size):
@@ -263,12 +390,18 @@ class StageTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
         offset: int = 0,
         make_optimizer: Callable[[torch.nn.Module, float, float], torch.optim.Optimizer] | None = None,
         during: During | None = None,
+        head: Head | None = None,
+        teacher: Callable[[dict[str, Any]], torch.Tensor] | None = None,
+        rollouts: Rollouts | None = None,
         **kwargs: Any,
     ) -> None:
         self.optimizer: Any
         self.lr_scheduler: Any
         self.control: Any
-        super().__init__(**kwargs)
+        self.layout: Collator = kwargs.pop("data_collator")
+        # Prompts of an objective that samples are laid out only once they have answers.
+        collate = self.layout if objective.online is None else lambda items: {"items": items}
+        super().__init__(data_collator=collate, **kwargs)
         self.objective = objective
         self.objective_options = options
         self.validation = validation
@@ -276,6 +409,10 @@ class StageTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
         self.offset = offset
         self.make_optimizer = make_optimizer
         self.during = during
+        self.head = head
+        self.teacher = teacher
+        self.rollouts = rollouts
+        self.collected: list[Item] = []
         self.tokens_seen = 0
         self._sums: dict[str, float] = {}
         self._spikes = SpikeGuard()
@@ -285,7 +422,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
     ) -> torch.Tensor:
         """One optimizer step's gradient: every pass forward and backward."""
         model.train()
-        batch = self._prepare_inputs(inputs)
+        batch = self._prepare_inputs(self._collect(inputs) if self.objective.online else inputs)
         world = self.accelerator.num_processes
 
         def scale(mass: torch.Tensor) -> torch.Tensor:
@@ -293,8 +430,8 @@ class StageTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
             return mass if world == 1 else self.accelerator.reduce(mass, "sum") / world
 
         total, mass, metrics = step_losses(
-            model, batch, self.objective, self.objective_options, offset=self.offset,
-            use=self._backward, scale=scale,
+            model, batch, self.objective, self.objective_options, offset=self.offset, head=self.head,
+            teacher=self.teacher, use=self._backward, scale=scale,
         )  # fmt: skip
         if self.during is not None:
             self._backward(self.during.penalty(self.model))
@@ -306,6 +443,17 @@ class StageTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
         for name, value in metrics.items():
             self._sums[name] = value / items
         return torch.tensor(total / mass)
+
+    def _collect(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Answers to this step's prompts, sampled now or, for a further update, those of the step before."""
+        online, rollouts = self.objective.online, self.rollouts
+        assert online is not None and rollouts is not None
+        if self.state.global_step % online.updates(self.objective_options) == 0 or not self.collected:
+            rollouts.begin(self.state.global_step)
+            self.collected = online.collect(rollouts, inputs["items"], self.objective_options)
+            self._sums.update(rollouts.report)
+        self.model.train()
+        return self.layout(self.collected)
 
     def _backward(self, loss: torch.Tensor) -> None:
         if not torch.isfinite(loss):
@@ -359,18 +507,10 @@ class StageTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
         return schedule
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Mean loss over the validation items, dropout off."""
+        """Mean loss over the validation items, dropout off; of each task too, where there are several."""
         self.model.eval()
-        total = mass = 0.0
         with torch.no_grad():
-            for group in in_batches(self.validation, self.step_items):
-                batch = self._prepare_inputs(self.data_collator(group))
-                t, m, _ = step_losses(
-                    self.model, batch, self.objective, self.objective_options, offset=self.offset,
-                    use=lambda loss: None,
-                )  # fmt: skip
-                total, mass = total + t, mass + m
-        metrics = {"eval_loss": total / mass if mass else math.nan}
+            metrics = self._held_out()
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
@@ -386,6 +526,38 @@ class StageTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
         load_trained(self.model, folder)
         if self.during is not None:
             self.during.restore(self.model, load_file(folder / DURING))
+
+    def _held_out(self) -> dict[str, float]:
+        items, online = self.validation, self.objective.online
+        if online is not None:
+            assert self.rollouts is not None
+            self.rollouts.begin(None)
+            if online.held_out is not None:
+                loss, more = online.held_out(self.rollouts, items, self.objective_options)
+                return {"eval_loss": loss, **{f"eval_{name}": value for name, value in more.items()}}
+            items = online.collect(self.rollouts, items, self.objective_options)
+        tasks = sorted({item.task for item in items})
+        seen: dict[str, float] = {}
+        sums = {task: self._losses([item for item in items if item.task == task], seen) for task in tasks}
+        total, mass = (sum(pair[i] for pair in sums.values()) for i in (0, 1))
+        metrics = {"eval_loss": total / mass if mass else math.nan}
+        metrics |= {f"eval_{name}": value / len(items) for name, value in seen.items()}
+        if len(tasks) > 1:
+            metrics |= {f"eval_loss/{task or 'none'}": t / m for task, (t, m) in sums.items() if m}
+        return metrics
+
+    def _losses(self, items: Sequence[Item], seen: dict[str, float]) -> tuple[float, float]:
+        total = mass = 0.0
+        for group in in_batches(items, self.step_items):
+            batch = self._prepare_inputs(self.layout(group))
+            t, m, metrics = step_losses(
+                self.model, batch, self.objective, self.objective_options, offset=self.offset, head=self.head,
+                teacher=self.teacher, use=lambda loss: None,
+            )  # fmt: skip
+            total, mass = total + t, mass + m
+            for name, value in metrics.items():
+                seen[name] = seen.get(name, 0.0) + value
+        return total, mass
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         # Trainer's own also pickles its arguments; nothing pickled is wanted on disk.

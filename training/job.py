@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
 from infra.artifact import Record, digest_file, key_of
 from infra.errors import NotFound
 from infra.settings import Config
-from training.base_model import Base
+from training.base_model import Base, resolve_base
+from training.mixture import Replay, ReplaySource, source_of
 from training.objectives import objective_named
 from training.recipe import StageSpec, resolve
 
-ENGINE = 1
+ENGINE = 2
 """Version of what the engine computes for a given job; raise it when it makes other weights."""
 
 
@@ -34,6 +35,15 @@ class Previous(Config):
     """Digest of the weights it made."""
     kind: Literal["adapter", "model"]
     """What it made."""
+
+
+class Teacher(Config):
+    """Another local model that the stage learns from."""
+
+    path: Path
+    """Its folder. A place."""
+    digest: str
+    """Digest of its weights."""
 
 
 class StageJob(Config):
@@ -54,7 +64,15 @@ class StageJob(Config):
     validation_digest: str
     """Digest of that file."""
     previous: Previous | None = None
-    """The stage before, for specs that start from one."""
+    """The policy stage before, for specs that start from one."""
+    reward: Previous | None = None
+    """The reward stage before, whose model grades the answers of an objective that samples."""
+    teacher: Teacher | None = None
+    """Another local model that teaches, for distill."""
+    replay: ReplaySource = ReplaySource()
+    """What is rehearsed beside the stage's own examples."""
+    optimised_against: tuple[str, ...] = ()
+    """Digests of reward models and names of graders that the stages before were optimised against."""
     seed: int = 0
     """Seed of shuffles, initialisation and dropout."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
@@ -92,16 +110,27 @@ def stage_key(job: StageJob) -> str:
         {
             "engine": ENGINE,
             "objective_version": objective_named(job.spec.objective).version,
-            "spec": job.spec.model_dump(mode="json"),
+            "spec": _without_places(job.spec),
             "base": job.base.digest,
             "train": job.train_digest,
             "validation": job.validation_digest,
             "previous": job.previous.digest if job.previous else None,
+            "reward": job.reward.digest if job.reward else None,
+            "teacher": job.teacher.digest if job.teacher else None,
+            "replay": job.replay.identity(),
             "seed": job.seed,
             "dtype": job.dtype,
             "world_size": job.world_size,
         }
     )
+
+
+def _without_places(spec: StageSpec) -> dict[str, Any]:
+    """The spec as identity: an endpoint that moves, or a key that is kept elsewhere, changes nothing."""
+    places = objective_named(spec.objective).places
+    said: dict[str, Any] = spec.model_dump(mode="json")
+    said["objective_options"] = {n: v for n, v in said["objective_options"].items() if n not in places}
+    return said
 
 
 def make_job(
@@ -114,6 +143,8 @@ def make_job(
     stages_dir: Path,
     cache: Path,
     previous: Record | None = None,
+    reward: Record | None = None,
+    replay: Replay | None = None,
     seed: int = 0,
     dtype: Literal["float32", "bfloat16"] | None = None,
     threads: int | None = None,
@@ -123,7 +154,10 @@ def make_job(
     """A job with everything left out of `spec` filled in from the data and the base model.
 
     Args:
-        previous: record of the stage before, found under its key in `stages_dir`; needed unless spec starts from base.
+        previous: record of the policy stage before, found under its key in `stages_dir`; needed unless spec starts
+            from base.
+        reward: record of the reward stage before, if the recipe has one.
+        replay: what is rehearsed; default: nothing.
 
     Raises:
         NotFound: a file is missing, or the data hold nothing that the objective learns from.
@@ -134,7 +168,8 @@ def make_job(
     for file in (train, validation):
         if not file.is_file():
             raise NotFound(f"training data {file} does not exist; expected a snapshot's JSONL file; cut a snapshot")
-    shapes = objective_named(spec.objective).shapes
+    objective = objective_named(spec.objective)
+    shapes = objective.learns_from(reward is not None)
     count = count_shapes(train, shapes)
     if not count:
         raise NotFound(
@@ -142,23 +177,20 @@ def make_job(
             "or leave the recipe out"
         )
     assert (previous is None) == (spec.starts_from == "base"), "a stage starts from base or from a finished stage"
-    before = None
-    if previous is not None:
-        before = Previous(
-            path=stages_dir.absolute() / previous.key,
-            key=previous.key,
-            digest=previous.digest,
-            kind=previous.result["kind"],
-        )
+    resolved = resolve(spec, examples=count, hidden_size=_hidden_size(base.path))
     return StageJob(
         label=label,
-        spec=resolve(spec, examples=count, hidden_size=_hidden_size(base.path)),
+        spec=resolved,
         base=base,
         train=train.absolute(),
         train_digest=digest_file(train),
         validation=validation.absolute(),
         validation_digest=digest_file(validation),
-        previous=before,
+        previous=_finished(previous, stages_dir),
+        reward=_finished(reward, stages_dir) if objective.online is not None and objective.online.grades else None,
+        teacher=_teacher(resolved, cache) if objective.teacher else None,
+        replay=source_of(replay) if replay is not None else ReplaySource(),
+        optimised_against=tuple(previous.result.get("optimised_against", ())) if previous is not None else (),
         seed=seed,
         dtype=dtype or best_dtype(cache),
         world_size=world_size,
@@ -167,6 +199,21 @@ def make_job(
         threads=threads or physical_cores(),
         checkpoint_seconds=checkpoint_seconds,
     )
+
+
+def _finished(record: Record | None, stages_dir: Path) -> Previous | None:
+    if record is None:
+        return None
+    path = stages_dir.absolute() / record.key
+    return Previous(path=path, key=record.key, digest=record.digest, kind=record.result["kind"])
+
+
+def _teacher(spec: StageSpec, cache: Path) -> Teacher | None:
+    named = spec.objective_options.get("teacher")
+    if named is None or spec.objective_options.get("teacher_url") is not None:
+        return None
+    found = resolve_base(str(named), cache)
+    return Teacher(path=found.path, digest=found.digest)
 
 
 def count_shapes(file: Path, shapes: tuple[str, ...]) -> int:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 from pydantic import Field, model_validator
 
 from infra.errors import UserError
 from infra.settings import Config
+from training.mixture import Replay
 from training.objectives import objective_named
-from training.recipe import RECIPES, Recipe, StageSpec, recipe_named
+from training.recipe import RECIPES, Recipe, recipe_named
 from training.tuners import tuner_named
 
 
@@ -29,6 +30,8 @@ class TrainingConfig(Config):
     """Most that one night's training may cost, in the currency of `price_per_hour`."""
     minimum_examples: int = Field(default=16, ge=1)
     """A recipe is left out if a stage of it would learn from fewer examples than this."""
+    replay: Replay = Replay()
+    """What is rehearsed beside a stage's own examples, so that it is not forgotten."""
     seed: int = 0
     """Seed of everything random in training."""
     threads: int | None = Field(default=None, ge=1)
@@ -117,14 +120,14 @@ def plan_night(counts: Mapping[str, int], config: TrainingConfig, *, parameters:
         else:
             supported.append(recipe)
     if not named:
-        supported.sort(key=lambda r: (_minutes(r.stages, counts, config, parameters), r.name))
+        supported.sort(key=lambda r: (_minutes(r, range(len(r.stages)), counts, config, parameters), r.name))
     chosen: list[Recipe] = []
     estimates: list[Estimate] = []
     done: set[tuple[str, ...]] = set()
     spent = 0.0
     for recipe in supported:
-        fresh = [stage for i, stage in enumerate(recipe.stages) if _prefix(recipe, i) not in done]
-        minutes = _minutes(tuple(fresh), counts, config, parameters)
+        fresh = [i for i in range(len(recipe.stages)) if _prefix(recipe, i) not in done]
+        minutes = _minutes(recipe, fresh, counts, config, parameters)
         money = None if config.price_per_hour is None else minutes / 60 * config.price_per_hour
         reason = None if named else _over(minutes, money, spent, config)
         if reason:
@@ -138,7 +141,7 @@ def plan_night(counts: Mapping[str, int], config: TrainingConfig, *, parameters:
                 recipe=recipe.name,
                 minutes=minutes,
                 money=money,
-                examples={s.objective: _examples(s, counts) for s in recipe.stages},
+                examples={s.objective: _examples(recipe, i, counts) for i, s in enumerate(recipe.stages)},
             )
         )
     return Plan(recipes=tuple(chosen), left_out=tuple(left_out), estimates=tuple(estimates))
@@ -149,18 +152,20 @@ def _prefix(recipe: Recipe, index: int) -> tuple[str, ...]:
     return tuple(stage.model_dump_json() for stage in recipe.stages[: index + 1])
 
 
-def _examples(stage: StageSpec, counts: Mapping[str, int]) -> int:
-    return sum(counts.get(shape, 0) for shape in objective_named(stage.objective).shapes)
+def _examples(recipe: Recipe, index: int, counts: Mapping[str, int]) -> int:
+    return sum(counts.get(shape, 0) for shape in recipe.shapes(index))
 
 
 def _unsupported(recipe: Recipe, counts: Mapping[str, int], least: int) -> str | None:
-    for stage in recipe.stages:
+    if not recipe.makes_challenger:
+        return "its last stage makes a reward model, which scores answers and gives none"
+    for index, stage in enumerate(recipe.stages):
         refused = tuner_named(stage.tuner).refuses(stage.objective)
         if refused:
             return f"{stage.objective} with {stage.tuner} cannot be trained: {refused}"
-        found = _examples(stage, counts)
+        found = _examples(recipe, index, counts)
         if found < least:
-            shapes = " or ".join(objective_named(stage.objective).shapes)
+            shapes = " or ".join(recipe.shapes(index))
             return f"{stage.objective} needs at least {least} {shapes} examples, the snapshot has {found}"
     return None
 
@@ -180,7 +185,7 @@ def _over(minutes: float, money: float | None, spent: float, config: TrainingCon
 
 
 def _minutes(
-    stages: tuple[StageSpec, ...], counts: Mapping[str, int], config: TrainingConfig, parameters: int
+    recipe: Recipe, which: Iterable[int], counts: Mapping[str, int], config: TrainingConfig, parameters: int
 ) -> float:
     """Expected time: tokens through the model, by what each objective and tuner costs beside sft with lora."""
     from training.hardware import has_gpu, physical_cores
@@ -192,9 +197,10 @@ def _minutes(
         rate = 4e13 if has_gpu() else 5e10 * (config.threads or physical_cores())
         speed = rate / (4 * parameters)
     seconds = 0.0
-    for stage in stages:
+    for index in which:
+        stage = recipe.stages[index]
         objective, tuner = objective_named(stage.objective), tuner_named(stage.tuner)
-        examples = _examples(stage, counts)
+        examples = _examples(recipe, index, counts)
         tokens = examples * config.tokens_per_example * (stage.epochs or objective.epochs(examples))
         seconds += 20 + tokens * objective.cost * tuner.cost / speed  # 20 s: imports, loading, saving, the probe
     return seconds / 60

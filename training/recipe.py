@@ -13,6 +13,7 @@ from pydantic import Field, field_validator, model_validator
 
 from infra.errors import NotFound, UserError
 from infra.settings import Config
+from training.mixture import Mixture
 from training.objectives import OBJECTIVES, objective_named
 from training.tuners import TUNERS, tuner_named
 
@@ -29,7 +30,10 @@ class StageSpec(Config):
     starts_from: Literal["base", "previous", "merged"] = "base"
     """base: the untouched base model. previous: goes on training the adapter (or model) of the stage before. merged:
     the adapter of the stage before is merged into the weights, and a new one is trained on top; the result is saved
-    as a whole model."""
+    as a whole model. A reward stage makes no policy: the stage after it starts from the policy before it, and its
+    answers are graded by that reward model."""
+    mixture: Mixture | None = None
+    """How the examples' tasks are mixed. Default: as they come, every example once in each pass."""
     objective_options: Options = {}
     """Options of the objective (beta of dpo, ...)."""
     tuner_options: Options = {}
@@ -88,7 +92,14 @@ class Recipe(Config):
     def _chain(self) -> Recipe:
         if self.stages[0].starts_from != "base":
             raise ValueError(f"recipe {self.name}: the first stage must start from base")
-        for before, stage in zip(self.stages, self.stages[1:], strict=False):
+        for index, stage in enumerate(self.stages):
+            before = self.policy_before(index)
+            if before is None:
+                if stage.starts_from != "base":
+                    raise ValueError(
+                        f"recipe {self.name}: stage {stage.objective} has no policy before it; it must start from base"
+                    )
+                continue
             if stage.starts_from == "base":
                 raise ValueError(
                     f"recipe {self.name}: stage {stage.objective} starts from base, so the stage before it would "
@@ -99,7 +110,29 @@ class Recipe(Config):
                     f"recipe {self.name}: stage {stage.objective} ({stage.tuner}) cannot go on with what "
                     f"{before.objective} ({before.tuner}) trained; use the same tuner, or starts_from: merged"
                 )
+            if stage.starts_from == "merged" and objective_named(stage.objective).product == "reward":
+                raise ValueError(
+                    f"recipe {self.name}: a reward stage cannot start from merged; say previous, with the same tuner"
+                )
         return self
+
+    def policy_before(self, index: int) -> StageSpec | None:
+        """The last stage before the one at `index` that made a policy: what it starts from."""
+        found = [stage for stage in self.stages[:index] if objective_named(stage.objective).product == "policy"]
+        return found[-1] if found else None
+
+    def rewarded(self, index: int) -> bool:
+        """Whether a reward stage stands before the one at `index`."""
+        return any(objective_named(stage.objective).product == "reward" for stage in self.stages[:index])
+
+    def shapes(self, index: int) -> tuple[str, ...]:
+        """Shapes of example that the stage at `index` learns from."""
+        return objective_named(self.stages[index].objective).learns_from(self.rewarded(index))
+
+    @property
+    def makes_challenger(self) -> bool:
+        """Whether what the last stage makes can answer."""
+        return objective_named(self.stages[-1].objective).product == "policy"
 
 
 def _stages(*specs: tuple[str, str]) -> tuple[StageSpec, ...]:
@@ -116,6 +149,8 @@ RECIPES: Mapping[str, Recipe] = {
         Recipe(name="sft-full", stages=_stages(("sft", "full"))),
         Recipe(name="sft-dpo-lora", stages=_stages(("sft", "lora"), ("dpo", "lora"))),
         Recipe(name="sft-kto-lora", stages=_stages(("sft", "lora"), ("kto", "lora"))),
+        Recipe(name="rlhf", stages=_stages(("sft", "lora"), ("reward", "lora"), ("ppo", "lora"))),
+        Recipe(name="reinforcement", stages=_stages(("sft", "lora"), ("grpo", "lora"))),
     )
 }
 """The recipes that come with Ratchet, by name."""

@@ -10,7 +10,7 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from infra.errors import CorruptArtifact, NotFound
 from training.job import StageJob
 from training.locks import hold
 from training.objectives import Objective, objective_named
-from training.tuners import During, tuner_named
+from training.tuners import tuner_named
 
 if TYPE_CHECKING:
     from training.batching import Item
@@ -51,57 +51,88 @@ def _train(job: StageJob) -> Record:
     import torch
     from transformers import set_seed
 
+    from training.assembly import make_rollouts, make_teacher, measured_by
+    from training.heads import attach_head, detach_head
     from training.loading import load_for_stage, packs
+    from training.reward_model import pairs_of, scores, standardise, virtual_tokens
+    from training.supply import prepared, read_supply
 
     torch.set_num_threads(job.threads)
     started = time.monotonic()
     _check_inputs(job)
-    objective, tuner = objective_named(job.spec.objective), tuner_named(job.spec.tuner)
-    options = objective.options.model_validate(dict(job.spec.objective_options))
-    train, validation, left_out = _items(job, objective, options)
+    tuner, (objective, options) = tuner_named(job.spec.tuner), _asked(job)
+    supply = read_supply(job, objective, options)
 
     set_seed(job.seed)
     model, rebased = load_for_stage(job, tuner)
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    head = attach_head(model) if objective.reads & {"score", "values"} else None
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     collator = _collator(job, objective, packs(inner, tuner))
-    offset = _virtual_tokens(model)
+    offset = virtual_tokens(model)
+    rollouts = make_rollouts(job, objective, options, model, head, collator, offset)
+    if objective.prepare is not None and rollouts is not None:
+        supply = prepared(job, objective, options, supply, rollouts)
+    order = supply.order(job, objective.online.updates(options) if objective.online else 1)
+    train, validation = supply.train, supply.validation
     fresh = job.previous is None or job.previous.kind == "model" or job.spec.starts_from != "previous"
     if objective.reference:
         # Virtual tokens begin as words, not as nothing: what the stage starts from is then the model without them.
         with contextlib.nullcontext() if tuner.begins_as_base or not fresh else model.disable_adapter():
             before = offset if tuner.begins_as_base or not fresh else 0
-            train, validation = _with_reference(job, model, train, validation, collator, before)
-    during = tuner.during if fresh else None
+            train, validation = _with_reference(job, model, train, validation, order, collator, before)
 
-    trainer, watch = _trainer(job, objective, options, model, train, validation, collator, offset, during)
+    parts = {
+        "head": head,
+        "teacher": make_teacher(job, objective, model, rollouts, offset),
+        "rollouts": rollouts,
+        "during": tuner.during if fresh else None,
+    }
+    trainer, watch = _trainer(
+        job, objective, options, model, [train[i] for i in order], validation, collator, offset, parts
+    )
     checkpoint = _resume_point(job)
     if checkpoint is not None:
         log.info("goes on from step %s", checkpoint.name.split("-")[1])
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
     best = _take_best(job, trainer)
+    if rollouts is not None:
+        rollouts.close()
+    if objective.product == "policy":
+        detach_head(model)
+    elif head is not None:
+        model.eval()
+        found = scores(model, head, pairs_of(supply.own), job.spec.tokens_per_pass, collator.pack)
+        standardise(head, found[0::2], found[1::2])
     kind = "model" if rebased or tuner.saves == "model" else "adapter"
     staging = job.work / "final"
     shutil.rmtree(staging, ignore_errors=True)
     weights = staging / kind
     _save(model, weights, kind, job)
+    if objective.product == "reward" and head is not None:
+        head.save(weights)
     digest = digest_dir(weights)
-    from training.watching import evaluations
+    from training.watching import evaluations, held_out_metrics
 
     result: dict[str, Any] = {
         "kind": kind,
         "version": "v" + digest[:16],
         "label": job.label,
-        "examples": len(train),
+        "product": objective.product,
+        "examples": len(supply.own),
+        "replayed": supply.replayed,
         "validation_examples": len(validation),
-        "left_out": left_out,
+        "left_out": supply.left_out,
         "steps": trainer.state.global_step,
         "planned_steps": trainer.state.max_steps,
         "stopped_early": watch.stopped_early,
         "best_step": best["step"] if best else trainer.state.global_step,
         "validation_loss": best["loss"] if best else None,
         "validation_losses": evaluations(trainer.state),
+        "validation_metrics": held_out_metrics(trainer.state, best["step"] if best else None),
+        "optimised_against": sorted({*job.optimised_against, *measured_by(job, objective, options, supply.own)}),
+        "grader_failures": rollouts.grading.failures if rollouts is not None else 0,
         "train_loss": _last_loss(trainer.state.log_history),
         "trained_parameters": trained,
         "bytes": sum(p.stat().st_size for p in weights.rglob("*") if p.is_file()),
@@ -109,7 +140,7 @@ def _train(job: StageJob) -> Record:
         "resumed_at": int(checkpoint.name.split("-")[1]) if checkpoint else 0,
         "served": "model" if kind == "model" else tuner.served,
     }
-    del trainer, model
+    del trainer, model, rollouts, parts
     from training.probe import take_probe
 
     probe = take_probe(job.base.path, weights, kind, job.dtype, staging)  # type: ignore[arg-type]
@@ -127,36 +158,23 @@ def _check_inputs(job: StageJob) -> None:
             raise NotFound(f"training data {file} does not exist any more; cut the snapshot again")
         if digest_file(file) != digest:
             raise CorruptArtifact(f"{file} is not the file the job was made for; make the job again")
-    if job.previous is not None:
-        weights = job.previous.path / job.previous.kind
-        if not weights.is_dir() or digest_dir(weights) != job.previous.digest:
-            raise CorruptArtifact(
-                f"{weights} is not what stage {job.previous.key[:12]} made; remove it and train again"
-            )
+    for before in (job.previous, job.reward):
+        if before is None:
+            continue
+        weights = before.path / before.kind
+        if not weights.is_dir() or digest_dir(weights) != before.digest:
+            raise CorruptArtifact(f"{weights} is not what stage {before.key[:12]} made; remove it and train again")
+    if job.replay.file is not None and (
+        not job.replay.file.is_file() or digest_file(job.replay.file) != job.replay.digest
+    ):
+        raise CorruptArtifact(f"{job.replay.file} is not the file the job was made for; make the job again")
 
 
-def _items(job: StageJob, objective: Objective, options: Any) -> tuple[list[Item], list[Item], dict[str, int]]:
-    from transformers import AutoTokenizer
-
-    from training.batching import Template, tokenise, tokenizer_identity
-
-    template = Template(AutoTokenizer.from_pretrained(job.base.path, local_files_only=True))
-    identity = tokenizer_identity(job.base.path)
-
-    def read(path: Path) -> Any:
-        return tokenise(
-            path, objective, options, template, max_length=job.spec.max_length, cache=job.cache, identity=identity
-        )
-
-    train, validation = read(job.train), read(job.validation)
-    if not train.items:
-        raise NotFound(
-            f"{job.train} holds nothing that {objective.name} can learn from (left out: {train.left_out or 'nothing'}; "
-            f"shapes wanted: {', '.join(objective.shapes)}); collect more, or raise max_length"
-        )
-    for reason, count in train.left_out.items():
-        log.warning("%d training examples left out: %s", count, reason)
-    return train.items, validation.items[: job.spec.validation_examples], train.left_out
+def _asked(job: StageJob) -> tuple[Objective, Any]:
+    """The objective as its options want it, and the options."""
+    objective = objective_named(job.spec.objective)
+    options = objective.options.model_validate(dict(job.spec.objective_options))
+    return (objective.variant(objective, options) if objective.variant else objective), options
 
 
 def _collator(job: StageJob, objective: Objective, pack: bool) -> Collator:
@@ -165,19 +183,12 @@ def _collator(job: StageJob, objective: Objective, pack: bool) -> Collator:
     return Collator(objective, tokens_per_pass=job.spec.tokens_per_pass, pack=pack, pad=0)
 
 
-def _virtual_tokens(model: Any) -> int:
-    """Positions that prompt tuning puts before every row (prefix tuning's are in the cache, not in the row)."""
-    config = model.peft_config["default"] if hasattr(model, "peft_config") else None
-    if config is None or not config.is_prompt_learning or config.peft_type.value == "PREFIX_TUNING":
-        return 0
-    return int(config.num_virtual_tokens)
-
-
 def _with_reference(
     job: StageJob,
     model: Any,
     train: Sequence[Item],
     validation: Sequence[Item],
+    order: Sequence[int],
     collator: Collator,
     offset: int,
 ) -> tuple[list[Item], list[Item]]:
@@ -185,11 +196,10 @@ def _with_reference(
 
     Training items that the stage's passes never reach (epochs below one) are left without: nobody asks for theirs.
     """
-    from training.batching import order, with_reference
+    from training.batching import with_reference
     from training.engine import reference_scores
 
-    assert job.spec.epochs, "the job's spec is resolved"
-    used = sorted(set(order(len(train), job.spec.epochs, job.seed)))
+    used = sorted(set(order))
     both = [*(train[i] for i in used), *validation]
     file = job.work / "reference.json"
     if file.is_file():
@@ -207,27 +217,28 @@ def _trainer(
     objective: Objective,
     options: Any,
     model: Any,
-    train: Sequence[Item],
+    sequence: Sequence[Item],
     validation: Sequence[Item],
     collator: Collator,
     offset: int,
-    during: During | None,
+    parts: Mapping[str, Any],
 ) -> tuple[StageTrainer, Watch]:
     from torch.utils.data import SequentialSampler
     from transformers import TrainingArguments
 
-    from training.batching import order
     from training.engine import StageTrainer
     from training.hardware import has_gpu
     from training.watching import Watch, last_checkpoint
 
     spec = job.spec
-    assert spec.batch_size and spec.epochs and spec.learning_rate, "the job's spec is resolved"
-    sequence = [train[i] for i in order(len(train), spec.epochs, job.seed)]
+    assert spec.batch_size and spec.learning_rate, "the job's spec is resolved"
+    updates = objective.online.updates(options) if objective.online else 1
     size = max(1, spec.batch_size // job.world_size)
+    if updates > 1:  # every set of answers is of full size
+        size = min(size, len(sequence) // updates)
     steps = -(-len(sequence) // (size * job.world_size))
-    if during is not None:
-        during.begin(model, steps)
+    if parts["during"] is not None:
+        parts["during"].begin(model, steps)
     count = spec.evaluations if validation else 0
     arguments = TrainingArguments(
         output_dir=str(job.work / "checkpoints"),
@@ -255,6 +266,7 @@ def _trainer(
         evaluate_at=sorted({max(1, round(steps * (i + 1) / count)) for i in range(count)}),
         patience=spec.patience,
         checkpoint_seconds=job.checkpoint_seconds,
+        checkpoint_every=updates,
         resumed_at=int(checkpoint.name.split("-")[1]) if checkpoint else 0,
     )
     trainer = StageTrainer(
@@ -268,7 +280,7 @@ def _trainer(
         batch_size=spec.batch_size,
         offset=offset,
         make_optimizer=tuner_named(spec.tuner).optimizer,
-        during=during,
+        **parts,
         callbacks=[watch],
     )
     watch.trainer = trainer
@@ -330,6 +342,12 @@ def _record(job: StageJob, digest: str, result: dict[str, Any]) -> Record:
     parents = {"base": job.base.digest, "train": job.train_digest, "validation": job.validation_digest}
     if job.previous is not None:
         parents |= {"previous": job.previous.digest, "previous_stage": job.previous.key}
+    if job.reward is not None:
+        parents |= {"reward": job.reward.digest, "reward_stage": job.reward.key}
+    if job.teacher is not None:
+        parents["teacher"] = job.teacher.digest
+    if job.replay.digest is not None:
+        parents["general"] = job.replay.digest
     return finished_record(
         name=job.label,
         key=job.key,
@@ -342,6 +360,7 @@ def _record(job: StageJob, digest: str, result: dict[str, Any]) -> Record:
             "dtype": job.dtype,
             "world_size": job.world_size,
             "threads": job.threads,
+            "replay": job.replay.identity(),
         },
         versions={name: version(name) for name in ("torch", "transformers", "peft", "trl", "accelerate")},
         result=result,

@@ -28,12 +28,20 @@ class Watch(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
     """
 
     def __init__(
-        self, work: Path, *, evaluate_at: Sequence[int], patience: int, checkpoint_seconds: float, resumed_at: int
+        self,
+        work: Path,
+        *,
+        evaluate_at: Sequence[int],
+        patience: int,
+        checkpoint_seconds: float,
+        resumed_at: int,
+        checkpoint_every: int = 1,
     ) -> None:
         self.work = work
         self.evaluate_at = frozenset(evaluate_at)
         self.patience = patience
         self.checkpoint_seconds = checkpoint_seconds
+        self.checkpoint_every = checkpoint_every
         self.saved_at = time.monotonic()
         self.trainer: StageTrainer | None = None
         self.stopped_early = False
@@ -53,7 +61,9 @@ class Watch(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
         """Ask for a validation or a checkpoint where one is due."""
         if state.global_step in self.evaluate_at:
             control.should_evaluate = True
-        due = time.monotonic() - self.saved_at >= self.checkpoint_seconds
+        # Between the updates made of one set of answers there is nothing to go on from: answers are not kept.
+        whole = state.global_step % self.checkpoint_every == 0
+        due = whole and time.monotonic() - self.saved_at >= self.checkpoint_seconds
         if due and state.global_step < state.max_steps:
             control.should_save = True
 
@@ -104,6 +114,13 @@ class Watch(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
 def evaluations(state: TrainerState) -> list[tuple[int, float]]:
     """(step, validation loss) so far."""
     return [(entry["step"], entry["eval_loss"]) for entry in state.log_history if "eval_loss" in entry]
+
+
+def held_out_metrics(state: TrainerState, step: int | None) -> dict[str, float]:
+    """What was measured beside the validation loss at a step (the last measurement when None)."""
+    found = [entry for entry in state.log_history if "eval_loss" in entry and step in (None, entry["step"])]
+    names = {"eval_loss", "epoch", "step"}
+    return {n.removeprefix("eval_"): float(v) for n, v in found[-1].items() if n not in names} if found else {}
 
 
 def _keep(trainer: StageTrainer, work: Path, *, step: int, loss: float) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from infra.errors import RatchetError
+from training.heads import NAME, head_of
 
 TRAINED = "trained.safetensors"
 
@@ -20,6 +21,9 @@ def save_weights(model: Any, folder: Path, state_dict: dict[str, Any] | None = N
     folder.mkdir(parents=True, exist_ok=True)
     # save_embedding_layers=False: peft would otherwise ask the hub whether the vocabulary grew.
     extra = {"save_embedding_layers": False} if is_peft(model) else {}
+    if head_of(model) is not None:  # a file of its own, where it is wanted
+        own = model.state_dict() if state_dict is None else state_dict
+        state_dict = {name: tensor for name, tensor in own.items() if not name.startswith(NAME)}
     model.save_pretrained(folder, state_dict=state_dict, safe_serialization=True, **extra)
 
 

@@ -24,7 +24,7 @@ def test_auto_takes_what_the_data_support_cheapest_first() -> None:
     assert names({"completion": 200}, config) == ["sft-lora", "sft-full"]
     everything = names({"completion": 200, "preference": 150, "rated": 150}, config)
     assert set(everything) == {
-        n for n, r in RECIPES.items() if all(s.objective in ("sft", "dpo", "kto") for s in r.stages)
+        n for n, r in RECIPES.items() if all(s.objective in ("sft", "dpo", "kto", "reward", "ppo") for s in r.stages)
     }
     assert everything[0] == "sft-lora"
 

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from infra.artifact import Record, digest_dir, read_record, verify
 from infra.errors import CorruptArtifact
+from tests.training.options import QUICK
 from tests.training.world import job_for
 from training.engine import Diverged
 from training.generation import Generator
@@ -31,9 +32,8 @@ from training.stage import run_stage
 
 
 def spec(objective: str, tuner: str = "lora", **fields: object) -> StageSpec:
-    return StageSpec.model_validate(
-        {"objective": objective, "tuner": tuner, "epochs": 1, "batch_size": 4, "evaluations": 1, **fields}
-    )
+    quick = {"epochs": 1, "batch_size": 4, "evaluations": 1, "objective_options": QUICK.get(objective, {})}
+    return StageSpec.model_validate({"objective": objective, "tuner": tuner, **quick, **fields})
 
 
 def check(job: StageJob, record: Record) -> None:

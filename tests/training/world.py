@@ -39,6 +39,7 @@ def rows(start: int, stop: int) -> str:
             example(index, "preference", chosen=GOOD, rejected=BAD),
             example(index, "rated", completion=GOOD if good else BAD, good=good),
             example(index, "document", messages=[], text=f"refund of order {index}: the customer asks for help"),
+            example(index, "problem", reference=GOOD),
         ]
     return "".join(json.dumps(row) + "\n" for row in made)
 

@@ -7,10 +7,10 @@ An objective's file is light to import (no torch at the top).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from infra.errors import NotFound
 from infra.settings import Config
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from feedback.examples import Example
     from training.batching import Item, Template
     from training.engine import Pass
+    from training.rollouts import Rollouts
 
 OBJECTIVES: Mapping[str, str] = {
     "sft": "training.objectives.sft",
@@ -29,8 +30,31 @@ OBJECTIVES: Mapping[str, str] = {
     "ipo": "training.objectives.ipo",
     "orpo": "training.objectives.orpo",
     "pretraining": "training.objectives.pretraining",
+    "simpo": "training.objectives.simpo",
+    "cpo": "training.objectives.cpo",
+    "reward": "training.objectives.reward",
+    "ppo": "training.objectives.ppo",
+    "rloo": "training.objectives.rloo",
+    "grpo": "training.objectives.grpo",
+    "distill": "training.objectives.distill",
 }
 """Name -> module that defines `OBJECTIVE`."""
+
+
+@dataclass(frozen=True)
+class Online:
+    """The part of an objective that learns from answers which the model gives while it is trained."""
+
+    collect: Callable[[Rollouts, Sequence[Item], Any], list[Item]]
+    """(sampling and scoring, the step's prompts, options) -> scored answers, as items for the loss. Once for every
+    `updates` optimizer steps."""
+    held_out: Callable[[Rollouts, Sequence[Item], Any], tuple[float, dict[str, float]]] | None = None
+    """(sampling and scoring, held-out prompts, options) -> loss to stop by (lower is better), and metrics. Default:
+    the loss of one collection."""
+    updates: Callable[[Any], int] = lambda options: 1
+    """Options -> optimizer steps made of one collection."""
+    grades: bool = True
+    """Whether answers are graded, by graders or by the recipe's reward model."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +90,30 @@ class Objective:
     """What the sum of losses is divided by; default: the items' weights."""
     cost: float = 1.0
     """Time per example and epoch, as a multiple of sft's."""
+    reads: frozenset[Literal["score", "values", "logits"]] = frozenset()
+    """What the loss reads beside log-probabilities: score (a scalar head at each sequence's end; no log-probabilities
+    then), values (a scalar head at each loss token), logits (whole distributions, the teacher's too)."""
+    product: Literal["policy", "reward"] = "policy"
+    """What a stage makes: a policy that can answer, or a reward model that scores answers. The stage after a reward
+    stage starts from the policy before it."""
+    online: Online | None = None
+    """For objectives that sample."""
+    rewarded_shapes: tuple[str, ...] = ()
+    """Shapes whose prompts it learns from when the recipe has a reward model."""
+    teacher: bool = False
+    """Whether its quiet sequence is read by a teacher, whose distributions the loss compares with the model's own."""
+    prepare: Callable[[Rollouts, Sequence[Item], Any], list[Item]] | None = None
+    """Touch on the items before training that needs models or servers (a teacher's answers). Its result is kept."""
+    variant: Callable[[Objective, Any], Objective] | None = None
+    """(itself, options) -> itself as these options want it."""
+    places: tuple[str, ...] = ()
+    """Options that say where something is and not what: no part of the key."""
+    replay_shapes: tuple[str, ...] = ()
+    """Shapes that may be replayed beside its own."""
+
+    def learns_from(self, rewarded: bool) -> tuple[str, ...]:
+        """Shapes of example it uses, in a recipe with (`rewarded`) or without a reward model."""
+        return tuple(dict.fromkeys(self.shapes + self.rewarded_shapes)) if rewarded else self.shapes
 
 
 def objective_named(name: str) -> Objective:

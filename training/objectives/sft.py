@@ -63,4 +63,5 @@ OBJECTIVE = Objective(
     loss=loss,
     mass=mass,
     epochs=epochs,
+    replay_shapes=("document",),
 )

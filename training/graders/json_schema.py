@@ -1,0 +1,27 @@
+"""Is the answer JSON that the reference, a JSON Schema, allows? Library: jsonschema."""
+
+from __future__ import annotations
+
+import json
+
+from training.graders import Grader
+from training.graders.json_fields import NOTHING, json_value
+
+
+def grade(answer: str, reference: str) -> float:
+    """1 when the answer is JSON and valid, else 0.
+
+    Raises:
+        ValueError: the reference is no JSON.
+        jsonschema.SchemaError: it is no JSON Schema.
+    """
+    from jsonschema import validators
+
+    schema = json.loads(reference)
+    checker = validators.validator_for(schema)
+    checker.check_schema(schema)
+    value = json_value(answer)
+    return float(value is not NOTHING and checker(schema).is_valid(value))
+
+
+GRADER = Grader("json_schema", "the answer is JSON that the reference, a JSON Schema, allows", grade, apart=True)

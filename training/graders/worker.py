@@ -1,0 +1,67 @@
+"""Grade in a process apart: `python -m training.graders.worker NAME`, one JSON line in, one out, until the input ends.
+
+A grader that hangs is killed with this process and no other; what it prints goes to stderr.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+Grade = Callable[[dict[str, Any]], float]
+
+
+def load(name: str) -> Grade:
+    """The function behind a grader's name: one of ours, or python:package.module:function.
+
+    One's own is called with (answer, reference) and, where it takes three arguments, the conversation.
+    """
+    if not name.startswith("python:"):
+        from training.graders import grader_named
+
+        ours = grader_named(name)
+        return lambda asked: ours.grade(asked["answer"], asked["reference"] or "")
+    import inspect
+
+    _, module, function = name.split(":")
+    own: Callable[..., Any] = getattr(import_module(module), function)
+    if len(inspect.signature(own).parameters) >= 3:
+        return lambda asked: float(own(asked["answer"], asked["reference"], asked["messages"]))
+    return lambda asked: float(own(asked["answer"], asked["reference"]))
+
+
+def main(name: str) -> int:
+    """Answer until stdin ends."""
+    from training.parent import die_with_parent
+
+    die_with_parent()
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # whatever a grader prints must not look like a grade
+
+    def say(**said: Any) -> None:
+        answers.write(json.dumps(said) + "\n")
+
+    try:
+        grade = load(name)
+    except Exception as error:
+        say(error=f"{type(error).__name__}: {error}")
+        return 1
+    say(ready=True)
+    for line in sys.stdin:
+        try:
+            value = grade(json.loads(line))
+            if not math.isfinite(value):
+                raise ValueError(f"the grade is {value}; expected a finite number")
+            say(grade=value)
+        except Exception as error:
+            say(error=f"{type(error).__name__}: {error}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

@@ -1,0 +1,216 @@
+"""What a stage's steps are drawn from: tasks by temperature, and a replayed share of older and of general examples.
+
+Several tasks: task t, with n examples, is drawn with probability proportional to weight x n^(1 / temperature) (Raffel
+et al. 2020, arXiv:1910.10683, section 3.5.2; Conneau et al. 2020). 1 takes tasks by size; large values make all equal.
+
+Replay: what is not rehearsed is forgotten. A share of every stage is taken from examples older than `recent_days` (all
+of an earlier snapshot's rows are in today's, but for those that somebody took away or that the gate now examines; so
+replay draws on today's file and never on an old one), and a share from a general set.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from infra.artifact import key_of
+from infra.errors import UserError
+from infra.settings import Config
+
+if TYPE_CHECKING:
+    from feedback.examples import Example
+    from training.batching import Item
+
+
+class Mixture(Config):
+    """How tasks are mixed."""
+
+    temperature: float = Field(default=1.0, ge=1.0, le=1000.0)
+    """1 draws tasks by their number of examples; larger values draw small tasks more often."""
+    weights: Mapping[str, float] = {}
+    """Task to a weight on top of that; 1 where none is given, 0 leaves a task out."""
+
+
+class Replay(Config):
+    """What is rehearsed so that it is not forgotten."""
+
+    recent_days: float | None = Field(default=None, gt=0)
+    """Train on the examples of so many days before the newest; older ones are replayed only. Default: on all."""
+    earlier: float = Field(default=0.1, ge=0, lt=0.5)
+    """Share of a stage's examples that are older ones, where `recent_days` leaves any out."""
+    general: float = Field(default=0.1, ge=0, lt=0.5)
+    """Share of a stage's examples from the general set."""
+    general_file: Path | None = None
+    """JSONL of a general set: lines with `text`, with `messages` that end in an answer, or with `prompt` and
+    `completion`. Default: the snapshot's documents, for objectives that can read them."""
+
+
+class ReplaySource(Config):
+    """The replay of one job: the settings, and the general file by what is in it."""
+
+    recent_days: float | None = None
+    """As in the settings."""
+    earlier: float = 0.0
+    """As in the settings."""
+    general: float = 0.0
+    """As in the settings."""
+    file: Path | None = None
+    """The general set. A place."""
+    digest: str | None = None
+    """Digest of that file."""
+
+    def identity(self) -> dict[str, Any]:
+        """What of it is part of a key."""
+        return self.model_dump(mode="json", exclude={"file"})
+
+
+def source_of(replay: Replay) -> ReplaySource:
+    """The replay of a job.
+
+    Raises:
+        UserError: the general file does not exist.
+    """
+    from infra.artifact import digest_file
+
+    file = replay.general_file.expanduser().absolute() if replay.general_file is not None else None
+    if file is not None and not file.is_file():
+        raise UserError(f"replay.general_file {file} does not exist; give a JSONL file, or leave it out")
+    return ReplaySource(
+        recent_days=replay.recent_days,
+        earlier=replay.earlier,
+        general=replay.general,
+        file=file,
+        digest=digest_file(file) if file is not None else None,
+    )
+
+
+def read_general(path: Path) -> Iterator[Example]:
+    """The examples of a general set.
+
+    Raises:
+        UserError: a line is none of the three forms.
+    """
+    from pydantic import ValidationError
+
+    from feedback.examples import Example
+
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                yield Example.model_validate(_row(json.loads(line), number))
+            except (ValueError, KeyError, TypeError, ValidationError) as error:
+                raise UserError(
+                    f"{path}:{number} is not a general example ({error}); expected text, or messages that end in an "
+                    "answer, or prompt and completion"
+                ) from error
+
+
+def _row(said: dict[str, Any], number: int) -> dict[str, Any]:
+    if "shape" in said:
+        return said
+    row: dict[str, Any] = {
+        "example_id": f"general-{number}-{key_of(said)[:12]}",
+        "tenant": "general",
+        "subject": f"general-{number}",
+        "group": f"general-{number}",
+        "reason": "general",
+        "created_at": datetime.fromtimestamp(0, UTC),
+    }
+    if "text" in said:
+        return {**row, "shape": "document", "text": said["text"]}
+    if "messages" in said:
+        *before, last = said["messages"]
+        if last["role"] != "assistant" or not before:
+            raise ValueError("the messages end in no answer")
+        return {**row, "shape": "completion", "messages": before, "completion": last["content"]}
+    prompt = [{"role": "user", "content": said["prompt"]}]
+    return {**row, "shape": "completion", "messages": prompt, "completion": said["completion"]}
+
+
+def probabilities(counts: Mapping[str, int], mixture: Mixture) -> dict[str, float]:
+    """Task to the probability with which an example of it is drawn.
+
+    Raises:
+        UserError: a weight is for a task that is not there, or none is left.
+    """
+    unknown = sorted(set(mixture.weights) - set(counts))
+    if unknown:
+        raise UserError(
+            f"mixture.weights names task {unknown[0]!r}, which no example has; there are: "
+            f"{', '.join(repr(t) for t in sorted(counts))}"
+        )
+    mass = {t: mixture.weights.get(t, 1.0) * n ** (1 / mixture.temperature) for t, n in counts.items() if n}
+    total = sum(mass.values())
+    if total <= 0:
+        raise UserError("mixture.weights leave no task; give at least one of them a weight above 0")
+    return {task: m / total for task, m in mass.items()}
+
+
+def drawn(tasks: Sequence[str], mixture: Mixture | None, epochs: float, seed: int) -> list[int]:
+    """Indices in the order of training: by task where a mixture asks for it, else a fresh shuffle for each epoch.
+
+    Within a task every example comes once before any comes twice.
+    """
+    import numpy as np
+
+    from training.batching import order
+
+    if mixture is None:
+        return order(len(tasks), epochs, seed)
+    by_task: dict[str, list[int]] = {}
+    for index, task in enumerate(tasks):
+        by_task.setdefault(task, []).append(index)
+    chance = probabilities({task: len(found) for task, found in by_task.items()}, mixture)
+    names = sorted(task for task in chance if chance[task] > 0)
+    total = max(1, round(len(tasks) * epochs))
+    draws = np.random.default_rng([seed, 7]).choice(len(names), size=total, p=[chance[name] for name in names])
+    wanted = {name: int((draws == at).sum()) for at, name in enumerate(names)}
+    queues = {
+        name: iter([by_task[name][i] for i in order(len(by_task[name]), wanted[name] / len(by_task[name]) + 1, seed)])
+        for name in names
+    }
+    return [next(queues[names[at]]) for at in draws]
+
+
+def with_replay(own: list[int], count: int, pools: Sequence[tuple[int, float]], seed: int) -> list[int]:
+    """`own` order with replayed indices mixed in evenly, at random places.
+
+    Args:
+        own: indices of the stage's own items, in order; count: how many there are. The pools' items follow them.
+        pools: (number of items, share of the mixed whole) of each pool, in the order they follow the own items.
+    """
+    import numpy as np
+
+    from training.batching import order
+
+    shares = sum(share for size, share in pools if size)
+    if not shares:
+        return own
+    total = len(own) / (1 - shares)
+    first = count
+    replayed: list[int] = []
+    for place, (size, share) in enumerate(pools):
+        wanted = round(total * share) if size else 0
+        if wanted:
+            replayed += [first + index for index in order(size, wanted / size, seed + 1000 * (place + 1))]
+        first += size
+    random = np.random.default_rng([seed, 11])
+    slots = set(random.choice(len(own) + len(replayed), size=len(replayed), replace=False).tolist())
+    random.shuffle(replayed)
+    mine, theirs = iter(own), iter(replayed)
+    return [next(theirs) if at in slots else next(mine) for at in range(len(own) + len(replayed))]
+
+
+def is_recent(items: Sequence[Item], recent_days: float | None) -> list[bool]:
+    """Whether each item is of the last days before the newest."""
+    if recent_days is None or not items:
+        return [True] * len(items)
+    oldest = max(item.made_at for item in items) - timedelta(days=recent_days).total_seconds()
+    return [item.made_at >= oldest for item in items]

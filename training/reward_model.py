@@ -1,0 +1,77 @@
+"""The reward model that a reward stage made, loaded to score answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from training.batching import Tokens
+from training.heads import Head, attach_head
+
+
+class RewardModel:
+    """Scores whole conversations, standardised over the pairs it was trained on. Frozen, in evaluation mode.
+
+    Args:
+        base: folder of the base model; weights: folder of the stage's adapter or model, with `head.safetensors`.
+
+    Raises:
+        CorruptArtifact: the folder holds no reward model of this base.
+    """
+
+    def __init__(
+        self, base: Path, weights: Path, kind: Literal["adapter", "model"], dtype: str, *, tokens_per_pass: int = 4096
+    ) -> None:
+        from training.loading import load_adapter, load_plain
+
+        plain = load_plain(base if kind == "adapter" else weights, dtype)
+        self.model: Any = load_adapter(plain, weights, False) if kind == "adapter" else plain
+        self.model.requires_grad_(False)
+        self.head: Head = attach_head(self.model)
+        self.head.load(weights)
+        self.tokens_per_pass = tokens_per_pass
+
+    def score(self, sequences: Sequence[tuple[int, ...]]) -> list[float]:
+        """A score for each sequence of tokens that ends in an answer."""
+        return scores(self.model.eval(), self.head, sequences, self.tokens_per_pass)
+
+
+@torch.no_grad()
+def scores(
+    model: Any, head: Head, sequences: Sequence[tuple[int, ...]], tokens_per_pass: int, pack: bool = False
+) -> list[float]:
+    """The head's scalar at the last token of each sequence."""
+    from training.batching import Item, passes
+    from training.engine import lay_out, read
+
+    items = [Item((Tokens(ids, (False,) * len(ids)),)) for ids in sequences]
+    found: list[float] = []
+    for group in passes(items, tokens_per_pass):
+        laid = lay_out([items[i].sequences[0] for i in group], 1, pack, 0, at_ends=True)
+        hidden = read(model, laid, virtual_tokens(model), logps=False, hidden=True).hidden
+        assert hidden is not None
+        found += head(hidden).tolist()
+    return found
+
+
+def virtual_tokens(model: Any) -> int:
+    """Positions that prompt tuning puts before every row (prefix tuning's are in the cache, not in the row)."""
+    config = model.peft_config["default"] if hasattr(model, "peft_config") else None
+    if config is None or not config.is_prompt_learning or config.peft_type.value == "PREFIX_TUNING":
+        return 0
+    return int(config.num_virtual_tokens)
+
+
+def standardise(head: Head, chosen: Sequence[float], rejected: Sequence[float]) -> None:
+    """Make the head give scores with mean 0 and deviation 1 over these pairs, as ppo wants its rewards."""
+    both = torch.tensor([*chosen, *rejected])
+    head.mean.copy_(both.mean())
+    head.spread.copy_(both.std().clamp(min=1e-3))
+
+
+def pairs_of(items: Sequence[Any], limit: int = 256) -> list[tuple[int, ...]]:
+    """Chosen and rejected sequences of the first items, in turn."""
+    return [tokens.ids for item in items[:limit] for tokens in item.sequences]
