@@ -229,7 +229,7 @@ def test_a_recipe_with_a_reward_stage_goes_on_from_the_policy(tmp_path: Path, ti
 
 def test_a_reward_stage_is_a_judge_and_no_link_of_the_chain() -> None:
     def stages(*said: tuple[str, str]) -> tuple[StageSpec, ...]:
-        return tuple(StageSpec(objective=o, starts_from=s) for o, s in said)  # type: ignore[arg-type]
+        return tuple(StageSpec(objective=o, starts_from=s) for o, s in said)
 
     recipe = Recipe(name="x", stages=stages(("sft", "base"), ("reward", "previous"), ("ppo", "previous")))
     assert recipe.policy_before(2) == recipe.stages[0] and recipe.rewarded(2) and not recipe.rewarded(1)
