@@ -78,7 +78,7 @@ def more_raters(rng: np.random.Generator, runs: int, users: int, *, share: float
 
 def in_chunks(runs: int, users: int, make: Callable[[int], Floats]) -> Floats:
     """Concatenates make(k) over chunks small enough for memory."""
-    size = max(1, min(runs, 1_500_000 // users))
+    size = max(1, min(runs, 40_000 // users))
     done: list[Floats] = []
     for start in range(0, runs, size):
         done.append(make(min(size, runs - start)))

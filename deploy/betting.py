@@ -11,6 +11,9 @@ are independent streams (the benchmark simulates thousands at once; the controll
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -102,6 +105,30 @@ def log_wealth_ratio(treated: Bools, share: Floats) -> Floats:
     odds = np.asarray(ODDS).reshape((-1, *([1] * treated.ndim)))
     tilted = odds * share / (odds * share + 1.0 - share)
     return _mix(np.log(np.where(treated, tilted / share, (1.0 - tilted) / (1.0 - share))))
+
+
+def log_wealth_counts(dealt: Sequence[tuple[int, int, float]]) -> float:
+    """Log wealth against "users are dealt to arms by their shares", from counts; 0 without any.
+
+    For each share s, of n users k were treated. Betting on a Beta(2s, 2(1 - s)) mixture of true shares multiplies the
+    wealth by B(k + 2s, n - k + 2(1 - s)) / B(2s, 2(1 - s)) / (s^k (1 - s)^(n - k)), a martingale in the users' order
+    under the null (Lindon and Malek, 2011.03567, with their Dirichlet prior); different shares multiply.
+
+    Args:
+        dealt: (treated, both arms, share) for each share.
+    """
+    total = 0.0
+    for treated, both, share in dealt:
+        if both <= 0 or not 0.0 < share < 1.0:
+            continue
+        a, b = 2.0 * share, 2.0 * (1.0 - share)
+        total += _log_beta(treated + a, both - treated + b) - _log_beta(a, b)
+        total -= treated * math.log(share) + (both - treated) * math.log(1.0 - share)
+    return total
+
+
+def _log_beta(a: float, b: float) -> float:
+    return math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)
 
 
 def weighted_difference(complaint: Bools, treated: Bools, share: Floats) -> Floats:

@@ -107,6 +107,10 @@ class Assessment(Config):
     """The signal that took it back."""
     next_share: float | None = None
     """For step: the next share."""
+    misassigned: bool = False
+    """The arms' counts of users do not fit their shares: routing is broken, so nothing goes forward on this."""
+    left_out: int = 0
+    """Rated users left out as a flood of ratings, blind to the arm (deploy/rating_filter.py)."""
     rated_more: bool = False
     """Users of one arm are rated more often: a difference in thumbs may be one of who rates. Reported, no verdict."""
 
@@ -151,6 +155,8 @@ def assess(
     *,
     at: datetime,
     assigned: tuple[int, int] = (0, 0),
+    dealt: Sequence[tuple[int, int, float]] = (),
+    left_out: int = 0,
     rescored: Sequence[float] = (),
     usual_complaints: float | None = None,
 ) -> Assessment:
@@ -159,12 +165,20 @@ def assess(
     Args:
         units: from `units_of`.
         assigned: units answered by the version and by control, for the report.
+        dealt: (units of the version, units of both, share) for each share so far, for the sample-ratio check.
+        left_out: rated units that the filter of floods left out, for the report.
         rescored: p-values of "not worse than its predecessor", one per night that re-scored the live champion.
         usual_complaints: the champion's complaint rate before the watch; without it, the watch's own beginning.
     """
     import numpy as np
 
-    from deploy.betting import log_wealth_not_worse, log_wealth_ratio, log_wealth_worse, weighted_difference
+    from deploy.betting import (
+        log_wealth_counts,
+        log_wealth_not_worse,
+        log_wealth_ratio,
+        log_wealth_worse,
+        weighted_difference,
+    )
 
     complaint = np.array([unit.complaint for unit in units], dtype=bool)
     treated = np.array([unit.treated for unit in units], dtype=bool)
@@ -177,6 +191,8 @@ def assess(
     difference = float(np.mean(weighted_difference(complaint, treated, share))) if len(units) else None
     # Wealth starts at 1, before anybody has rated.
     back, forward = float(np.max(worse, initial=0.0)), float(np.max(not_worse, initial=0.0))
+
+    misassigned = log_wealth_counts(dealt) >= _REMARKABLE
 
     def conclude(decision: Decision, reason: str, **more: Any) -> Assessment:
         return Assessment(
@@ -194,6 +210,8 @@ def assess(
             needed_back=needed_back,
             evidence_forward=forward,
             needed_forward=needed_forward,
+            misassigned=misassigned,
+            left_out=left_out,
             rated_more=bool(len(units) and np.max(log_wealth_ratio(treated, share)) >= _REMARKABLE),
             **more,
         )
@@ -218,6 +236,8 @@ def assess(
         if held >= policy.holdback_seconds:
             return conclude("settle", f"the holdback of {policy.holdback_seconds:g} s is over without harm seen")
         return conclude("watch", f"live; the holdback goes on, {len(units)} users have rated")
+    if misassigned:
+        return conclude("watch", "the arms' users do not fit their shares: routing is broken, nothing goes forward")
     fair = (difference or 0.0) > -policy.margin
     following = next((value for value in policy.shares if value > watch.share + 1e-9), None)
     if following is None and forward >= needed_forward and age >= policy.minimum_seconds and fair:

@@ -35,6 +35,19 @@ class CanaryPolicy(Config):
     """When, with no verdict, `at_deadline` happens."""
     at_deadline: Literal["hold", "back"] = "hold"
     """hold: the share stays, watching goes on, people are told. back: the canary ends, without a bar."""
+    expected_rated_per_day: float | None = Field(default=None, gt=0)
+    """Users of both arms who will rate in a day, as you expect it. With it, a policy is refused that could not send
+    back a version worse by `worth_seeing`, or send an equal one forward, with 80% power before its deadline."""
+    expected_satisfied: float = Field(default=0.8, gt=0, lt=1)
+    """Share of satisfied rated users that you expect, for the same check."""
+    worth_seeing: float = Field(default=0.1, gt=0, lt=1)
+    """Drop in the share of satisfied users that must be seen before the deadline, for the same check."""
+    shadow_share: float = Field(default=0.0, ge=0, le=1)
+    """Share of requests that a version answers too, unseen, before its canary opens; 0: its canary opens at once."""
+    shadow_seconds: float = Field(default=24 * 3600.0, ge=0)
+    """How long a version answers in shadow before its canary opens."""
+    shadow_failures: float = Field(default=0.05, ge=0, le=1)
+    """Share of copies that a version in shadow may fail to answer; with more it is withdrawn."""
     holdback: float = Field(default=0.05, ge=0, le=0.5)
     """Share of new users kept on the previous champion after a full release; 0 ends the watch at promotion."""
     holdback_seconds: float = Field(default=WEEK, ge=0)
@@ -47,6 +60,14 @@ class CanaryPolicy(Config):
     """After a rollback, the nightly run releases nothing for so long; None: until a person resumes."""
     lease_seconds: float = Field(default=15.0, gt=0)
     """When the controller has not renewed a canary's lease for so long, gateways route everyone to the champion."""
+    flood_units: int = Field(default=500, ge=2)
+    """First ratings of different users ..."""
+    flood_seconds: float = Field(default=10.0, gt=0)
+    """... that may come within this many seconds; users beyond are left out of the comparison, in both arms alike. Set
+    it to several times your busiest moment."""
+    judge_pairs: int = Field(default=60, ge=0)
+    """Pairs of answers that a blind judge compares after ratings sent a version back, before the bar stands; 0: no
+    judge is asked. The first of `evaluation.judges` that needs no reference is asked."""
     incident_units: int = Field(default=50, ge=10)
     """Latest rated users of each arm in which both arms failing together is looked for."""
     incident_rise: float = Field(default=0.3, gt=0, lt=1)

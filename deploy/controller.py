@@ -15,7 +15,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -23,12 +23,17 @@ from typing import Any
 from pydantic import Field, ValidationError
 from sqlalchemy import JSON, Column, Engine, Integer, String, Table, delete, insert, select
 
+from deploy.blind_judge import Answer, judge_bars, judge_of
 from deploy.canary_policy import CanaryPolicy
 from deploy.following import reconcile
 from deploy.lease import canary_lease, release
 from deploy.ledger import tenants
 from deploy.release import Prove, start
+from deploy.shadow import Prefer
+from deploy.shadow_watch import look_at_shadow
+from deploy.standing import DRILL_TENANT
 from deploy.watching import look, watch_quality
+from evaluation.job import JudgeConfig
 from infra.alerts import AlertsConfig, deliver
 from infra.database import UtcDateTime, begin_write, connect, create_tables, metadata, now
 from infra.errors import NotFound, RatchetError, Unavailable, UserError
@@ -59,6 +64,8 @@ class ControllerJob(Config):
     """Tenants that get the base as their first champion; others are found in the ledger."""
     engine_url: str | None = None
     """Address of the engine, where versions are loaded and proved; None: releases asked for in MLflow are put back."""
+    replicas: tuple[str, ...] = ()
+    """Addresses of further engines of the same kind; a version is proved in all of them."""
     engine: str = "embedded"
     """The engine's kind: embedded or vllm."""
     engine_base_name: str | None = None
@@ -69,6 +76,12 @@ class ControllerJob(Config):
     """How releases are watched, where the ledger does not say it of one."""
     alerts: AlertsConfig = AlertsConfig()
     """Where alerts go."""
+    judges: tuple[JudgeConfig, ...] = ()
+    """Judges of the evaluation: the first that needs no reference is asked after ratings sent a version back."""
+    judge_cache: Path | None = None
+    """Folder where a judge's answers are kept by content. Default: beside `versions_dir`."""
+    shadow_only: bool = False
+    """Whether an endpoint outside of Ratchet is champion: then versions in shadow stay there."""
     mlflow_url: str | None = None
     """MLflow server whose registry follows the ledger; None: none does."""
     mlflow_model: str = "ratchet"
@@ -102,6 +115,8 @@ def follow_once(engine: Engine, job: ControllerJob, prove: Prove) -> dict[str, s
     assert job.mlflow_url is not None, "no MLflow to follow"
     seen: dict[str, str] = {}
     for tenant in tenants(engine):
+        if tenant == DRILL_TENANT:
+            continue
         name = job.mlflow_model if tenant == "default" else f"{job.mlflow_model}--{tenant}"
         try:
             moved = reconcile(
@@ -134,14 +149,48 @@ def make_prover(job: ControllerJob) -> Prove:
     from deploy.parity import prover
     from deploy.serving import ENGINE_KEY
 
+    dialect, key = dialect_of(job.engine), os.environ.get(ENGINE_KEY, "")
+    provers = [
+        prover(
+            EngineClient(url, key, dialect=dialect),
+            job.versions_dir,
+            base_version=job.base_version,
+            base_name=job.engine_base_name,
+            tolerance=job.parity_tolerance,
+        )
+        for url in (job.engine_url, *job.replicas)
+    ]
+
+    def prove(version: str) -> Mapping[str, Any]:
+        measured = [prove_in(version) for prove_in in provers]
+        return {**measured[0], "engines": len(measured)}
+
+    return prove
+
+
+def make_answer(job: ControllerJob, prove: Prove) -> Answer:
+    """Asks the engine for a version's answer, loading and proving it first; for the blind judge."""
+    from deploy.engines.client import EngineClient, dialect_of
+    from deploy.serving import ENGINE_KEY
+
+    assert job.engine_url is not None, "no engine to ask"
     client = EngineClient(job.engine_url, os.environ.get(ENGINE_KEY, ""), dialect=dialect_of(job.engine))
-    return prover(
-        client,
-        job.versions_dir,
-        base_version=job.base_version,
-        base_name=job.engine_base_name,
-        tolerance=job.parity_tolerance,
-    )
+
+    def answer(version: str, messages: Sequence[Mapping[str, str]], sampling: Mapping[str, Any]) -> str:
+        prove(version)
+        name = (job.engine_base_name or version) if version == job.base_version else version
+        body = {**sampling, "model": name, "messages": list(messages)}
+        return str(client.chat(body)["choices"][0]["message"]["content"] or "")
+
+    return answer
+
+
+def judge_once(engine: Engine, job: ControllerJob, prefer: Prefer | None, answer: Answer | None) -> None:
+    """One look at every tenant's version in shadow, and at bars that a blind judge has not seen."""
+    for tenant in tenants(engine):
+        look_at_shadow(engine, tenant, policy=job.canary, shadow_only=job.shadow_only, prefer=prefer)
+        if prefer is not None and answer is not None and job.canary.judge_pairs:
+            judge_bars(engine, tenant, policy=job.canary, answer=answer, prefer=prefer)
 
 
 def beat(engine: Engine, name: str, facts: Mapping[str, Any]) -> None:
@@ -172,6 +221,9 @@ def run(job: ControllerJob, stop: threading.Event) -> None:
             facts["mlflow"] = follow_once(engine, job, prove)
 
         threads.append(_every(job.registry_seconds, stop, "mlflow", follow_registry))
+    prefer = judge_of(job.judges, job.judge_cache or job.versions_dir.parent / "judge-cache") if job.judges else None
+    answer = make_answer(job, _remembering(make_prover(job))) if prefer is not None and job.engine_url else None
+    threads.append(_every(job.registry_seconds, stop, "shadow", lambda: judge_once(engine, job, prefer, answer)))
     threads.append(_every(60.0, stop, "quality", lambda: _watch_qualities(engine, job)))
     looks = 0
     while not stop.is_set():
@@ -226,6 +278,18 @@ def read_job(argv: list[str]) -> ControllerJob:
 def _watch_qualities(engine: Engine, job: ControllerJob) -> None:
     for tenant in tenants(engine):
         watch_quality(engine, tenant, job.canary)
+
+
+def _remembering(prove: Prove) -> Prove:
+    """Proves each version once: a judge asks for dozens of answers of the same one."""
+    known: dict[str, Mapping[str, Any]] = {}
+
+    def once(version: str) -> Mapping[str, Any]:
+        if version not in known:
+            known[version] = prove(version)
+        return known[version]
+
+    return once
 
 
 def _every(seconds: float, stop: threading.Event, name: str, work: Callable[[], object]) -> threading.Thread:

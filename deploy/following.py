@@ -101,7 +101,12 @@ def _grounds(
     """The verdict that passed the version before, or the person named on it."""
     if tags.get(OVERRIDE_BY) and tags.get(OVERRIDE_REASON):
         return None, Override(actor=tags[OVERRIDE_BY], reason=tags[OVERRIDE_REASON])
+    return grounds_of(engine, tenant, version), None
+
+
+def grounds_of(engine: Engine, tenant: str, version: str) -> dict[str, Any] | None:
+    """The gate verdict that let a version in before, from the ledger; None when none did."""
     for line in reversed(history(engine, tenant)):
         if line.action == "gated" and line.version == version and line.evidence.get("gate"):
-            return dict(line.evidence["gate"]), None
-    return None, None
+            return dict(line.evidence["gate"])
+    return None

@@ -71,6 +71,14 @@ def seconds_left_in(connection: Connection, name: str) -> float:
     return float(max(0.0, (int(until) - database_us(connection)) / 1_000_000))
 
 
+def all_seconds_left(engine: Engine) -> dict[str, float]:
+    """Name -> how long each lease still runs, for those that have not run out."""
+    with engine.connect() as connection:
+        at = database_us(connection)
+        rows = connection.execute(select(leases.c.name, leases.c.expires_us).where(leases.c.expires_us > at))
+        return {row.name: (int(row.expires_us) - at) / 1_000_000 for row in rows}
+
+
 def lease_valid(engine: Engine, tenant: str) -> bool:
     """Whether the tenant's canary is watched right now; if not, everyone gets the champion."""
     return seconds_left(engine, canary_lease(tenant)) > 0.0

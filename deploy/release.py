@@ -14,9 +14,10 @@ from sqlalchemy import Engine
 
 from deploy.canary_policy import CanaryPolicy
 from deploy.ledger import Action, Entry, RefusedTransition, Standing, current, history
+from deploy.likeness import Likeness, most_like
 from deploy.moves import line_alert, retry, write
 from deploy.rollback import Prove, bar, lift_bar, pause, resume, roll_back
-from deploy.standing import apply
+from deploy.transitions import apply
 from deploy.versions import load_version
 from infra.alerts import Alert, Severity, enqueue
 from infra.database import begin_write, now
@@ -92,7 +93,8 @@ def open_release(
             where the release may not open now (another watch, a pause, a bar) the night is held.
 
     Returns:
-        The canary line, or for a night the line that holds it.
+        The canary line, the gated line where the policy has versions answer in shadow first, or for a night the line
+        that holds it.
 
     Raises:
         RefusedTransition: it may not open now (without `night_id`).
@@ -129,26 +131,52 @@ def open_release(
         return hold(
             engine, tenant, version, reason=f"not proved in the engine: {error}", night_id=night_id, actor=actor
         )
+    evidence |= {"parity": proof, "policy": policy.model_dump(mode="json"), "digest": file.digest}
+    twin = most_like(versions_dir, version, before.barred)
+    if twin is not None:
+        evidence["like_barred"] = twin.model_dump(mode="json")
+    if policy.shadow_share > 0 and before.gated != version:
+        return _open_shadow(engine, before, gated.model_copy(update={"evidence": evidence}), policy, twin)
     canary = gated.model_copy(
         update={
             "action": "canary",
             "previous": before.champion,
             "share": policy.shares[0],
             "reason": f"canary opens: {reason}",
-            "evidence": {**evidence, "parity": proof, "policy": policy.model_dump(mode="json"), "digest": file.digest},
+            "evidence": evidence,
         }
     )
     alert = line_alert(
         canary,
         "release_opened",
-        "warning" if override else "info",
+        "warning" if override or (twin and twin.near_twin) else "info",
         f"{version} gets {policy.shares[0]:.0%} of new users"
         + (f" by {override.actor}'s override of the gate" if override else ""),
-        text=f"{reason}. Compared with {before.champion} user by user.",
+        text=f"{reason}. Compared with {before.champion} user by user.{_twin_text(twin)}",
         next_step="`ratchet status` shows the watch; `ratchet rollback` ends it",
     )
     lines = [*([] if before.gated == version else [gated]), canary]
     return write(engine, lines, before.seq, alert)
+
+
+def _open_shadow(engine: Engine, before: Standing, gated: Entry, policy: CanaryPolicy, twin: Likeness | None) -> Entry:
+    line = gated.model_copy(update={"share": policy.shadow_share})
+    alert = line_alert(
+        line,
+        "shadow_opened",
+        "warning" if twin and twin.near_twin else "info",
+        f"{line.version} answers {policy.shadow_share:.0%} of requests in shadow",
+        text=f"{line.reason}. Nobody sees its answers; after {policy.shadow_seconds:g} s its canary opens."
+        + _twin_text(twin),
+        next_step="`ratchet shadow` compares the answers",
+    )
+    return write(engine, [line], before.seq, alert)
+
+
+def _twin_text(twin: Likeness | None) -> str:
+    if twin is None or not twin.near_twin:
+        return ""
+    return f" It behaves almost like {twin.version}, which is barred (likeness {twin.likeness:.2f})."
 
 
 def hold(
@@ -181,7 +209,8 @@ def hold(
 def night_line(engine: Engine, tenant: str, night_id: str) -> Entry | None:
     """How a night ended in the ledger: its canary or held line; None while it has not."""
     for line in history(engine, tenant):
-        if line.night_id == night_id and line.action in ("canary", "held"):
+        opened = line.action in ("canary", "held") or (line.action == "gated" and line.share)
+        if line.night_id == night_id and opened:
             return line
     return None
 

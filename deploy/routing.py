@@ -54,6 +54,10 @@ class RoutingTable(Config):
     """What the interactions of the watch carry."""
     stepped: bool = False
     """Whether the share has been another one during this phase: then what a unit got before counts."""
+    shadow: str | None = None
+    """The version that answers a copy of requests, unseen."""
+    shadow_share: float = 0.0
+    """Share of requests that are copied to it."""
     lease_lost: bool = False
     """Whether a watch is open in the ledger that nobody watches: everyone gets the champion."""
 
@@ -61,6 +65,11 @@ class RoutingTable(Config):
     def versions(self) -> tuple[str, ...]:
         """Versions that requests may be routed to."""
         return tuple(dict.fromkeys(name for name in (self.champion, self.challenger, self.control) if name))
+
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        """Versions that an engine should hold loaded: those, and the one in shadow."""
+        return tuple(dict.fromkeys((*self.versions, *([self.shadow] if self.shadow else []))))
 
 
 def table_of(standing: Standing, *, base: str, lease_valid: bool) -> RoutingTable:
@@ -75,6 +84,8 @@ def table_of(standing: Standing, *, base: str, lease_valid: bool) -> RoutingTabl
         seq=standing.seq,
         champion=standing.champion or base,
         champion_seq=standing.champion_seq,
+        shadow=standing.shadow,
+        shadow_share=standing.shadow_share if standing.shadow else 0.0,
     )
     watch = standing.watch
     if watch is None:

@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from deploy.canary_policy import CanaryPolicy
 from infra.settings import Config
 
 ENGINE_KEY = "RATCHET_ENGINE_KEY"
 USER_SALT = "RATCHET_USER_SALT"
+UPSTREAM_KEY = "RATCHET_UPSTREAM_KEY"
 
 
 class ServingConfig(Config):
@@ -22,6 +23,14 @@ class ServingConfig(Config):
     """embedded: our own process (transformers). vllm: a vLLM server that you run, at `engine_url`."""
     engine_url: str | None = None
     """Address of the engine. Default: the embedded engine on this machine."""
+    replicas: tuple[str, ...] = ()
+    """Addresses of further engines of the same kind over the same base; requests go to the least busy one."""
+    upstream_url: str | None = None
+    """OpenAI-compatible server that you already run (up to and including /v1): it stays the champion. Ratchet captures
+    its answers and the feedback on them; versions of Ratchet answer in shadow only, unseen. Its key is read from
+    RATCHET_UPSTREAM_KEY."""
+    upstream_model: str | None = None
+    """What `upstream_url` calls its model."""
     base_model_name: str | None = None
     """What the engine calls the base model (vLLM's --served-model-name). Default: the base's version name."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -42,8 +51,32 @@ class ServingConfig(Config):
     """How often gateways look at the ledger: a release or rollback is followed within this time."""
     request_seconds: float = Field(default=300.0, gt=0)
     """Longest time the gateway waits for the engine to say anything more."""
+    max_loaded: int = Field(default=64, ge=2)
+    """Versions kept loaded in each engine; beyond it the least recently used go, never one that may be routed to."""
+    max_shadows: int = Field(default=4, ge=0)
+    """Copies of requests that a version in shadow answers at the same time; further ones are not copied."""
+    spool_max_bytes: int = Field(default=268_435_456, ge=0)
+    """Most bytes of interactions kept on the gateway's own disk while the database is away; then answers get 503."""
+    offline_keys_seconds: float = Field(default=600.0, ge=0)
+    """How long API keys verified before are believed while the database is away."""
     parity_tolerance: float | None = Field(default=None, gt=0)
     """Largest relative error of a version's effect, engine against record. Default: by engine and dtype."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ServingConfig:
+        if (self.upstream_url is None) != (self.upstream_model is None):
+            raise ValueError(
+                f"upstream_url {self.upstream_url!r} and upstream_model {self.upstream_model!r} belong together; "
+                "set both, or neither"
+            )
+        if self.replicas and self.engine_url is None:
+            raise ValueError("replicas needs engine_url, the address of the first engine; set it")
+        return self
+
+    @property
+    def upstream_version(self) -> str | None:
+        """Under what name the answers of `upstream_url` are kept; None without one."""
+        return f"upstream:{self.upstream_model}" if self.upstream_model else None
 
 
 class EngineJob(Config):
@@ -85,6 +118,9 @@ class GatewayJob(Config):
     """SQLAlchemy URL of store, ledger and keys."""
     versions_dir: Path
     """Folder of versions, as the engine sees it too."""
+    spool_dir: Path | None = None
+    """Folder for interactions while the database is away, one for each gateway. Default: beside `versions_dir`, by
+    port."""
     base_name: str
     """Version name of the untouched base."""
     engine_url: str
@@ -97,3 +133,13 @@ class GatewayJob(Config):
     """Limits."""
     console: ConsoleJob | None = None
     """The console under /console; None: the gateway serves none."""
+
+    @property
+    def spool(self) -> Path:
+        """`spool_dir`, or its default."""
+        return self.spool_dir or self.versions_dir.parent / f"spool-{self.port}"
+
+    @property
+    def engine_urls(self) -> tuple[str, ...]:
+        """Addresses of all engines."""
+        return (self.engine_url, *self.serving.replicas)

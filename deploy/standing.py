@@ -1,10 +1,11 @@
-"""What the ledger's lines add up to, as a pure function: who is live, who is watched, who is barred.
+"""What the ledger's lines add up to: who is live, who is watched, who is barred (deploy/transitions.py adds them up).
 
 A release goes gated, canary (once per step of its share), champion, then superseded or barred:
 
     baseline     the untouched base model becomes the first champion
     held         a night ended without a release; nothing moves
-    gated        a version passed the gate (or a named person overrode it) and may open a canary
+    gated        a version passed the gate (or a named person overrode it) and may open a canary; with a share, that
+                 share of requests is answered by it too, unseen (shadow)
     canary       the share of new units that the version answers is set; the first such line opens the watch
     champion     the version is live; the one before it stays on for the holdback's share
     superseded   the one before it is no longer kept beside it; the watch ends
@@ -18,7 +19,7 @@ A release goes gated, canary (once per step of its share), champion, then supers
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Literal
 
@@ -44,6 +45,10 @@ Action = Literal[
 ]
 
 
+DRILL_TENANT = "ratchet-drill"
+"""The tenant without users that rollback drills are done with (deploy/drill.py)."""
+
+
 class RefusedTransition(UserError):
     """The line asked for does not follow from what stands."""
 
@@ -64,7 +69,8 @@ class Entry(Config):
     previous: str | None = None
     """champion: the version replaced. canary: the champion it is compared with. rolled_back: the version now live."""
     share: float | None = Field(default=None, ge=0, le=1)
-    """canary: chance that a unit first seen from now on is answered by `version`. champion: the holdback's chance."""
+    """canary: chance that a unit first seen from now on is answered by `version`. champion: the holdback's chance.
+    gated: share of requests that `version` answers in shadow."""
     actor: str
     """Who or what did it: "night", "controller", "mlflow", or a person's name."""
     reason: str
@@ -138,6 +144,12 @@ class Standing(Config):
     """The untouched base model's version."""
     gated: str | None = None
     """A version that may open a canary and has not yet."""
+    gated_seq: int = 0
+    """The line that gated it."""
+    gated_at: datetime | None = None
+    """When it was gated."""
+    shadow_share: float = 0.0
+    """Share of requests that the gated version answers too, unseen."""
     watch: Watch | None = None
     """The open watch: at most one."""
     barred: Mapping[str, str] = {}
@@ -170,6 +182,11 @@ class Standing(Config):
         return 1.0 - self.watch.share if self.watch and self.watch.phase == "holdback" else 0.0
 
     @property
+    def shadow(self) -> str | None:
+        """The version that answers a copy of requests, unseen."""
+        return self.gated if self.shadow_share > 0 and self.watch is None else None
+
+    @property
     def release_seq(self) -> int:
         """What an interaction routed now carries as its release."""
         return self.watch.release_seq if self.watch else self.champion_seq
@@ -200,236 +217,3 @@ class Standing(Config):
         if self.base is None:
             raise RefusedTransition(f"tenant {self.tenant!r} has no baseline to go back to; start with one")
         return self.base
-
-
-def standing(entries: Iterable[Entry], *, tenant: str = "default") -> Standing:
-    """What one tenant's lines, in ledger order, add up to.
-
-    Raises:
-        RefusedTransition: a line does not follow from those before it.
-    """
-    result: Standing | None = None
-    for entry in entries:
-        result = apply(result or Standing(tenant=entry.tenant), entry)
-    return result or Standing(tenant=tenant)
-
-
-def apply(before: Standing, entry: Entry) -> Standing:
-    """The standing after one more line.
-
-    Raises:
-        RefusedTransition: the line does not follow from `before`; says which would.
-    """
-    if entry.tenant != before.tenant:
-        raise RefusedTransition(f"line of tenant {entry.tenant!r} in the ledger of {before.tenant!r}")
-    if before.champion is None and entry.action not in ("baseline", "held"):
-        raise RefusedTransition(
-            f"{entry.action} of {entry.version}: tenant {entry.tenant!r} has no champion; write its baseline first"
-        )
-    changes = _RULES[entry.action](before, entry)
-    return before.model_copy(update={**changes, "seq": entry.seq, "tenant_seq": before.tenant_seq + 1})
-
-
-def _refuse(entry: Entry, why: str) -> RefusedTransition:
-    return RefusedTransition(f"{entry.action} of {entry.version} for tenant {entry.tenant!r}: {why}")
-
-
-def _baseline(before: Standing, entry: Entry) -> dict[str, Any]:
-    if before.champion is not None:
-        raise _refuse(entry, f"{before.champion} is champion already; a baseline comes first or never")
-    return {
-        "champion": entry.version,
-        "champion_seq": entry.seq,
-        "since": entry.at,
-        "base": entry.version,
-        "champions": (entry.version,),
-    }
-
-
-def _nothing(before: Standing, entry: Entry) -> dict[str, Any]:
-    return {}
-
-
-def _gated(before: Standing, entry: Entry) -> dict[str, Any]:
-    _may_release(before, entry)
-    if before.watch is not None:
-        raise _refuse(entry, f"{before.watch.version} is under watch; one watch at a time, so this night is held")
-    return {"gated": entry.version}
-
-
-def _canary(before: Standing, entry: Entry) -> dict[str, Any]:
-    if entry.share is None or not 0 < entry.share < 1:
-        raise _refuse(entry, f"share {entry.share} must lie between 0 and 1, both arms need units")
-    watch = before.watch
-    if watch is None:
-        _may_release(before, entry)
-        if before.gated != entry.version:
-            raise _refuse(entry, f"not gated (gated is {before.gated}); gate it first")
-        assert before.champion is not None
-        opened = Watch(
-            version=entry.version,
-            previous=before.champion,
-            phase="canary",
-            opened_seq=entry.seq,
-            opened_at=entry.at,
-            step=0,
-            step_seq=entry.seq,
-            step_at=entry.at,
-            share=entry.share,
-            shares=((entry.seq, entry.share),),
-        )
-        return {"watch": opened, "gated": None}
-    if watch.phase != "canary" or watch.version != entry.version:
-        raise _refuse(entry, f"{watch.version} is under watch ({watch.phase})")
-    if entry.share <= watch.share:
-        raise _refuse(entry, f"share {entry.share} is not above {watch.share}; steps go up, to go down roll back")
-    stepped = watch.model_copy(
-        update={
-            "step": watch.step + 1,
-            "step_seq": entry.seq,
-            "step_at": entry.at,
-            "share": entry.share,
-            "shares": (*watch.shares, (entry.seq, entry.share)),
-        }
-    )
-    return {"watch": stepped}
-
-
-def _champion(before: Standing, entry: Entry) -> dict[str, Any]:
-    watch = before.watch
-    if watch is None or watch.phase != "canary" or watch.version != entry.version:
-        raise _refuse(entry, "it is not the open canary; the champion moves only from a canary")
-    held_back = entry.share or 0.0
-    promoted: Watch | None = None
-    if held_back > 0:
-        share = 1.0 - held_back
-        promoted = watch.model_copy(
-            update={
-                "phase": "holdback",
-                "champion_seq": entry.seq,
-                "step": watch.step + 1,
-                "step_seq": entry.seq,
-                "step_at": entry.at,
-                "share": share,
-                "shares": (*watch.shares, (entry.seq, share)),
-            }
-        )
-    return {
-        "champion": entry.version,
-        "champion_seq": entry.seq,
-        "since": entry.at,
-        "previous": before.champion,
-        "watch": promoted,
-        "champions": (*before.champions, entry.version),
-    }
-
-
-def _superseded(before: Standing, entry: Entry) -> dict[str, Any]:
-    watch = before.watch
-    if watch is None or watch.phase != "holdback" or watch.previous != entry.version:
-        raise _refuse(entry, f"it is not held back (held back is {before.holdback})")
-    return {"watch": None}
-
-
-def _withdrawn(before: Standing, entry: Entry) -> dict[str, Any]:
-    if before.gated == entry.version:
-        return {"gated": None}
-    if before.canary == entry.version:
-        return {"watch": None}
-    raise _refuse(entry, "it is neither gated nor the open canary")
-
-
-def _rolled_back(before: Standing, entry: Entry) -> dict[str, Any]:
-    if entry.version == before.base:
-        raise _refuse(entry, "the base model is the last resort and cannot be taken back")
-    if entry.previous is None or entry.previous == entry.version or entry.previous in before.barred:
-        raise _refuse(
-            entry, f"cannot go back to {entry.previous}; name a version that is not barred, or the base model"
-        )
-    changes: dict[str, Any] = {
-        "barred": {**before.barred, entry.version: entry.reason},
-        "paused": True,
-        "paused_until": paused_until(entry),
-        "gated": None if before.gated == entry.version else before.gated,
-    }
-    if before.canary == entry.version:
-        if entry.previous != before.champion:
-            raise _refuse(entry, f"a canary goes back to the champion {before.champion}, not to {entry.previous}")
-        return {**changes, "watch": None}
-    if before.champion != entry.version:
-        raise _refuse(entry, f"it is not live (live is {before.champion}, canary {before.canary})")
-    known = (*before.champions, before.base)
-    if entry.previous not in known:
-        raise _refuse(entry, f"{entry.previous} was never champion; release it through a canary instead")
-    kept = list(before.champions)
-    while kept and kept[-1] != entry.previous:
-        kept.pop()
-    kept = kept or [entry.previous]
-    return {
-        **changes,
-        "champion": entry.previous,
-        "champion_seq": entry.seq,
-        "since": entry.at,
-        "previous": kept[-2] if len(kept) > 1 else None,
-        "champions": tuple(kept),
-        # The live champion went back: what was being compared with it has nothing to be compared with.
-        "watch": None,
-    }
-
-
-def _barred(before: Standing, entry: Entry) -> dict[str, Any]:
-    if entry.version == before.base:
-        raise _refuse(entry, "the base model is the last resort and cannot be barred")
-    if entry.version in (before.champion, before.canary):
-        raise _refuse(entry, "it is live; roll it back, which bars it too")
-    changes: dict[str, Any] = {"barred": {**before.barred, entry.version: entry.reason}}
-    if before.gated == entry.version:
-        changes["gated"] = None
-    if before.holdback == entry.version:
-        changes["watch"] = None
-    return changes
-
-
-def _unbarred(before: Standing, entry: Entry) -> dict[str, Any]:
-    if entry.version not in before.barred:
-        raise _refuse(entry, f"it is not barred (barred: {', '.join(before.barred) or 'none'})")
-    return {"barred": {name: why for name, why in before.barred.items() if name != entry.version}}
-
-
-def _paused(before: Standing, entry: Entry) -> dict[str, Any]:
-    return {"paused": True, "paused_until": paused_until(entry)}
-
-
-def _resumed(before: Standing, entry: Entry) -> dict[str, Any]:
-    if not before.paused:
-        raise _refuse(entry, "promotions are not paused")
-    return {"paused": False, "paused_until": None}
-
-
-def _may_release(before: Standing, entry: Entry) -> None:
-    if entry.version in before.barred:
-        raise _refuse(entry, f"barred ({before.barred[entry.version]}); lift the bar first")
-    if entry.version == before.champion:
-        raise _refuse(entry, "these weights are the champion's own; there is nothing to release")
-
-
-def paused_until(entry: Entry) -> datetime | None:
-    """When the pause that this line starts ends by itself; None: when a person resumes."""
-    value = entry.evidence.get("paused_until")
-    return datetime.fromisoformat(value) if value else None
-
-
-_RULES = {
-    "baseline": _baseline,
-    "held": _nothing,
-    "gated": _gated,
-    "canary": _canary,
-    "champion": _champion,
-    "superseded": _superseded,
-    "withdrawn": _withdrawn,
-    "rolled_back": _rolled_back,
-    "barred": _barred,
-    "unbarred": _unbarred,
-    "paused": _paused,
-    "resumed": _resumed,
-}

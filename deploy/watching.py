@@ -10,15 +10,16 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, Column, Engine, Integer, String, Table, delete, insert, select
+from sqlalchemy import JSON, Column, Engine, Integer, String, Table, delete, func, insert, select
 
 from deploy.canary import Assessment, RatedUnit, assess, frozen_before, units_of
 from deploy.canary_policy import CanaryPolicy
 from deploy.lease import canary_lease, renew
 from deploy.ledger import Standing, Watch, current, history
+from deploy.rating_filter import leave_out, words_of
 from deploy.release import promote, roll_back, settle, step, withdraw
 from deploy.rescore import rescored
-from feedback.store import Store
+from feedback.store import Store, interactions
 from infra.alerts import Alert, Severity, enqueue
 from infra.database import UtcDateTime, begin_write, metadata, now
 from infra.errors import Conflict
@@ -62,6 +63,7 @@ def look(
 def judge(engine: Engine, standing: Standing, watch: Watch, policy: CanaryPolicy, at: datetime) -> Assessment:
     """The judgement of a watch at a time, from the stored rows alone."""
     store, tenant = Store(engine), standing.tenant
+    abuse = leave_out(words_of(engine, tenant, _seqs(watch)), policy)
     version = control = 0
     for seq in _seqs(watch):
         counts = store.assigned_units(tenant, seq)
@@ -74,6 +76,8 @@ def judge(engine: Engine, standing: Standing, watch: Watch, policy: CanaryPolicy
         policy,
         at=at,
         assigned=(version, control),
+        dealt=_dealt(engine, tenant, watch),
+        left_out=len(abuse),
         rescored=rescored(engine, tenant, watch.version),
         usual_complaints=_usual_complaints(engine, store, standing, watch, policy),
     )
@@ -82,12 +86,35 @@ def judge(engine: Engine, standing: Standing, watch: Watch, policy: CanaryPolicy
 def rated_units(engine: Engine, tenant: str, watch: Watch, policy: CanaryPolicy, at: datetime) -> tuple[RatedUnit, ...]:
     """The frozen rows that a watch is judged by, in the order in which they froze."""
     store = Store(engine)
-    rows = {seq: store.rated_units(tenant, seq, window_s=policy.window_seconds) for seq in _seqs(watch)}
+    abuse = leave_out(words_of(engine, tenant, _seqs(watch)), policy)
+    rows = {
+        seq: [row for row in store.rated_units(tenant, seq, window_s=policy.window_seconds) if row.unit not in abuse]
+        for seq in _seqs(watch)
+    }
     return units_of(watch, rows, frozen_before=frozen_before(policy, at))
 
 
 def _seqs(watch: Watch) -> list[int]:
     return [watch.opened_seq, *([watch.champion_seq] if watch.champion_seq is not None else [])]
+
+
+def _dealt(engine: Engine, tenant: str, watch: Watch) -> list[tuple[int, int, float]]:
+    """(units of the version, units of both arms, share) for each share of the canary, counted where first dealt."""
+    query = (
+        select(interactions.c.arm, interactions.c.probability, func.count(interactions.c.unit.distinct()))
+        .where(interactions.c.tenant == tenant, interactions.c.release_seq == watch.opened_seq)
+        .group_by(interactions.c.arm, interactions.c.probability)
+    )
+    counts: dict[float, list[int]] = {}
+    with engine.connect() as connection:
+        for arm, probability, units in connection.execute(query):
+            if arm not in ("canary", "champion"):
+                continue
+            share = round(probability if arm == "canary" else 1.0 - probability, 9)
+            row = counts.setdefault(share, [0, 0])
+            row[0] += units if arm == "canary" else 0
+            row[1] += units
+    return [(treated, both, share) for share, (treated, both) in sorted(counts.items())]
 
 
 def policy_of(engine: Engine, standing: Standing, default: CanaryPolicy) -> CanaryPolicy:
@@ -147,6 +174,18 @@ def _act(engine: Engine, before: Standing, watch: Watch, policy: CanaryPolicy, j
             before,
             f"users of {watch.version} and {watch.previous} are rated unequally often",
             "A difference in thumbs may be one of who rates; compare answers of both before trusting it.",
+            f"{watch.opened_seq}",
+            facts,
+        )
+    if judged.misassigned:
+        _tell(
+            engine,
+            "assigned_unequally",
+            "critical",
+            before,
+            f"users are not dealt to {watch.version} and {watch.previous} by their shares",
+            "Routing is broken somewhere (a cache, a second salt, a client that retries until it likes the answer): "
+            "nothing goes forward on this comparison.",
             f"{watch.opened_seq}",
             facts,
         )

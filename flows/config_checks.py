@@ -11,7 +11,7 @@ from flows.yaml_file import KeyPath
 
 def cross_check(config: PipelineConfig) -> list[Mistake]:
     """Mistakes between sections. Cheap: nothing is loaded, nothing asked over a network."""
-    return [*_ports(config), *_tenants(config), *_base_model(config), *_metrics(config)]
+    return [*_ports(config), *_tenants(config), *_base_model(config), *_metrics(config), *_canary(config)]
 
 
 def _ports(config: PipelineConfig) -> list[Mistake]:
@@ -68,4 +68,36 @@ def _metrics(config: PipelineConfig) -> list[Mistake]:
     for path, name in gate:
         if name not in asked:
             mistakes.append(Mistake(path, f"metric {name!r} is not measured{nearest(name, asked)}"))
+    return mistakes
+
+
+def _canary(config: PipelineConfig) -> list[Mistake]:
+    policy = config.canary
+    mistakes = []
+    if config.serving.upstream_url is not None and policy.shadow_share == 0:
+        text = (
+            "got 0, but serving.upstream_url stays the champion: versions can answer in shadow only; expected above 0"
+        )
+        mistakes.append(Mistake(("canary", "shadow_share"), text))
+    if policy.expected_rated_per_day is None:
+        return mistakes
+    from deploy.canary_plan import plan
+
+    found = plan(
+        policy,
+        rated_per_day=policy.expected_rated_per_day,
+        satisfied=policy.expected_satisfied,
+        drop=policy.worth_seeing,
+    )
+    for what, power, required in (
+        (f"a version worse by {policy.worth_seeing:.0%} goes back", found.power_back, found.required_back),
+        (f"an equal version goes forward (margin {policy.margin:.0%})", found.power_forward, found.required_forward),
+    ):
+        if power < 0.8:
+            days = policy.deadline_seconds / 86_400
+            text = (
+                f"by then {what} with {power:.0%} power only: {found.rated_by_deadline} users will have rated in "
+                f"{days:g} days, {required} are needed for 80%; expected a later deadline, larger steps or more ratings"
+            )
+            mistakes.append(Mistake(("canary", "deadline_seconds"), text))
     return mistakes

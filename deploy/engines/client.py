@@ -5,7 +5,7 @@ What differs between the two engines is said by a `Dialect`; nothing else knows 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -146,6 +146,13 @@ class AsyncEngineClient:
         except httpx.HTTPError:
             return False
 
+    async def lists_models(self) -> bool:
+        """Whether it answers as OpenAI's API does; for servers that have no /health."""
+        try:
+            return (await self._http.get("/v1/models", timeout=5.0)).is_success
+        except httpx.HTTPError:
+            return False
+
     async def load(self, name: str, path: Path) -> None:
         """As `EngineClient.load`."""
         _check_servable(self.dialect, path)
@@ -158,7 +165,7 @@ class AsyncEngineClient:
         """`POST /v1/chat/completions`, whole."""
         return await self._ask("POST", "/v1/chat/completions", body)
 
-    async def stream(self, body: Mapping[str, Any]) -> AsyncIterator[str]:
+    async def stream(self, body: Mapping[str, Any]) -> AsyncGenerator[str]:
         """`POST /v1/chat/completions` with `stream`: the data of each server-sent event, `[DONE]` left out.
 
         Closing the iterator early closes the connection, which cancels the request in the engine.

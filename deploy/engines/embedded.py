@@ -26,13 +26,14 @@ from pydantic import BaseModel, Field
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from deploy.engines import protocol
+from deploy.engines.leaving import unless_gone
 from deploy.engines.protocol import ApiError, ChatRequest, CompletionRequest, Sampling, event, parse
 from deploy.engines.worker import Busy, Worker
 from deploy.serving import ENGINE_KEY, EngineJob
 from infra.artifact import digest_dir
 from infra.errors import ConfigError, Conflict, CorruptArtifact, NotFound, Unavailable, UserError
 from infra.settings import secret
-from training.generation import Completion, Generator
+from training.generation import Generator
 from training.generation import Request as Prompt
 
 log = logging.getLogger(__name__)
@@ -237,7 +238,8 @@ def build_app(job: EngineJob, make_generator: Callable[[], Generator], key: str)
                 ]  # fmt: skip
             answer = None
             if asked.max_tokens != 0:
-                answer = await _unless_gone(request, worker, _prompt(asked, ids, adapter, asked.max_tokens or 16))
+                prompt = _prompt(asked, ids, adapter, asked.max_tokens or 16)
+                answer = await unless_gone(request, worker.complete(prompt))
         counts = protocol.usage(len(ids), answer.completion_tokens if answer else 0)
         choice = {
             "index": 0,
@@ -268,7 +270,7 @@ def build_app(job: EngineJob, make_generator: Callable[[], Generator], key: str)
         answer_id = f"chatcmpl-{prompt.request_id}"
         if not asked.stream:
             with worker.hold(adapter):
-                done = await _unless_gone(request, worker, prompt)
+                done = await unless_gone(request, worker.complete(prompt))
             counts = protocol.usage(done.prompt_tokens, done.completion_tokens)
             body = protocol.chat_answer(answer_id, asked.model, done.text, done.finish_reason, counts)
             return JSONResponse(body)
@@ -356,23 +358,6 @@ def _check_ids(ids: tuple[int, ...], generator: Generator) -> None:
         raise protocol.refused(
             UserError(f"the prompt has {len(ids)} tokens; the model's context length is {generator.context_length}")
         )
-
-
-async def _unless_gone(request: Request, worker: Worker, prompt: Prompt) -> Completion:
-    """The whole answer; if the client leaves before it is there, the request is cancelled."""
-    answer = asyncio.create_task(worker.complete(prompt))
-
-    async def leave() -> None:
-        while not await request.is_disconnected():
-            await asyncio.sleep(0.2)
-
-    leaving = asyncio.create_task(leave())
-    await asyncio.wait({answer, leaving}, return_when=asyncio.FIRST_COMPLETED)
-    if not answer.done():
-        answer.cancel()
-        raise ApiError(499, "the client left", kind="client_closed")
-    leaving.cancel()
-    return answer.result()
 
 
 def main(argv: list[str]) -> int:

@@ -132,13 +132,11 @@ def parse(kind: type[BaseModel], body: bytes) -> Any:
         ApiError: 400 that names the field and what is wrong with it.
     """
     try:
-        value = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise ApiError(400, f"the body is not JSON: {error}") from error
-    try:
-        return kind.model_validate(value)
+        return kind.model_validate_json(body, strict=True)
     except ValidationError as error:
         first = error.errors()[0]
+        if first["type"] == "json_invalid":
+            raise ApiError(400, f"the body is not JSON: {first['msg']}") from error
         where = ".".join(str(part) for part in first["loc"])
         raise ApiError(400, f"{where or 'body'}: {first['msg']}", param=where or None) from error
 

@@ -1,11 +1,14 @@
 """The gateway's HTTP application.
 
-POST /v1/chat/completions   GET /v1/models   POST /v1/feedback   GET /healthz /readyz /metrics
+POST /v1/chat/completions   GET /v1/models   POST /v1/feedback   POST /v1/arena /v1/arena/choice
+GET /healthz /readyz /metrics /openapi.json
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -17,17 +20,27 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 
 from deploy.engines.client import AsyncEngineClient, dialect_of
-from deploy.engines.protocol import ApiError, ChatRequest, parse
-from deploy.gateway.answering import Answering, Caller
+from deploy.engines.leaving import unless_gone
+from deploy.engines.protocol import ApiError, ChatRequest, parse, unknown_model
+from deploy.gateway.answering import Answering
+from deploy.gateway.arena_api import ArenaChoice, keep_choice, two_answers
 from deploy.gateway.assignments import Assignments
 from deploy.gateway.auth import Gatekeeper
 from deploy.gateway.capture import Capture
 from deploy.gateway.console.mount import add_console
+from deploy.gateway.describing import describe
+from deploy.gateway.engines import Engines, Replica
+from deploy.gateway.exchange import Caller, Exchange, new_interaction_id
 from deploy.gateway.feedback_api import read_feedback
+from deploy.gateway.keeping import Keeping
 from deploy.gateway.loading import Loading
 from deploy.gateway.metrics import Counting, Metrics
+from deploy.gateway.passthrough import Passthrough
+from deploy.gateway.shadowing import Shadowing
+from deploy.gateway.spool import Spool
 from deploy.gateway.tables import Tables
-from deploy.serving import GatewayJob
+from deploy.routing import Assignment
+from deploy.serving import UPSTREAM_KEY, GatewayJob
 from feedback.store import Store
 from infra.database import connect, create_tables
 from infra.errors import RatchetError, Unavailable
@@ -38,33 +51,27 @@ __all__ = ["build_app"]
 def build_app(job: GatewayJob, *, engine_key: str, user_salt: str) -> FastAPI:
     """The application; it connects when it starts."""
     serving = job.serving
-    dialect = dialect_of(serving.engine)
     metrics = Metrics()
     database = connect(job.database_url)
     store = Store(database)
-    client = AsyncEngineClient(job.engine_url, engine_key, dialect=dialect, timeout=serving.request_seconds)
-    loading = Loading(
-        url=job.engine_url,
-        key=engine_key,
-        dialect=dialect,
-        versions_dir=job.versions_dir,
-        base_version=job.base_name,
-        base_name=serving.base_model_name or job.base_name,
-        tolerance=serving.parity_tolerance,
+    engines = Engines([_replica(job, url, engine_key) for url in job.engine_urls])
+    tables = Tables(database, engines, shared=job.tenant, base=job.base_name, poll_seconds=serving.poll_seconds)
+    engines.pinned = lambda: tables.pinned
+    keeper = Gatekeeper(
+        database, requests_per_minute=serving.requests_per_minute, offline_seconds=serving.offline_keys_seconds
     )
-    tables = Tables(database, loading, shared=job.tenant, base=job.base_name, poll_seconds=serving.poll_seconds)
-    keeper = Gatekeeper(database, requests_per_minute=serving.requests_per_minute)
-    capture = Capture(database)
+    capture = Capture(database, Spool(job.spool, serving.spool_max_bytes))
+    keeping = Keeping(job, capture, metrics, user_salt)
     answering = Answering(
         job,
-        client=client,
+        engines=engines,
         tables=tables,
         assignments=Assignments(database),
-        loading=loading,
-        capture=capture,
-        metrics=metrics,
+        keeping=keeping,
         salt=user_salt,
     )
+    shadowing = Shadowing(job, database, engines)
+    upstream = _upstream(job, keeping)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -73,12 +80,14 @@ def build_app(job: GatewayJob, *, engine_key: str, user_salt: str) -> FastAPI:
         await tables.start()
         yield
         await tables.stop()
+        await shadowing.stop()
         await capture.stop()
-        await client.close()
-        loading.close()
+        if upstream is not None:
+            await upstream.close()
+        await engines.close()
         database.dispose()
 
-    app = FastAPI(title="Ratchet gateway", lifespan=lifespan, docs_url=None, redoc_url=None)
+    app = FastAPI(title="Ratchet gateway", version="1", lifespan=lifespan, docs_url=None, redoc_url=None)
 
     app.add_middleware(Counting, metrics=metrics)
 
@@ -88,7 +97,7 @@ def build_app(job: GatewayJob, *, engine_key: str, user_salt: str) -> FastAPI:
 
     @app.exception_handler(HTTPException)
     async def http_error(_: Request, error: HTTPException) -> JSONResponse:
-        return JSONResponse(ApiError(error.status_code, str(error.detail)).body, error.status_code)
+        return JSONResponse(ApiError(error.status_code, str(error.detail)).body, error.status_code, error.headers)
 
     async def away(_: Request, error: Exception) -> JSONResponse:
         what = str(error) if isinstance(error, RatchetError) else "the database does not answer; try again"
@@ -97,40 +106,97 @@ def build_app(job: GatewayJob, *, engine_key: str, user_salt: str) -> FastAPI:
     app.add_exception_handler(Unavailable, away)
     app.add_exception_handler(SQLAlchemyError, away)
 
+    async def begin(asked: ChatRequest, caller: Caller, body: bytes) -> Exchange:
+        if upstream is None or asked.model not in (job.pipeline, "champion", serving.upstream_model):
+            asked.check()
+            return await answering.begin(asked, caller)
+        interaction_id = new_interaction_id()
+        assert serving.upstream_version is not None, "an upstream without a name"
+        return Exchange(
+            asked=asked,
+            caller=caller,
+            table=tables.of(caller.key.tenant),
+            interaction_id=interaction_id,
+            # The ledger's releases answer nobody here, so this is part of none.
+            assignment=Assignment(version=serving.upstream_version, arm="champion", probability=1.0, release_seq=0),
+            unit=caller.unit(user_salt) or interaction_id,
+            raw=json.loads(body),
+        )
+
+    def by_upstream(exchange: Exchange) -> bool:
+        return upstream is not None and exchange.assignment.version == serving.upstream_version
+
+    async def whole(exchange: Exchange) -> dict[str, Any]:
+        if upstream is not None and by_upstream(exchange):
+            return await upstream.whole(exchange)
+        return await answering.whole(exchange)
+
+    def shadow(exchange: Exchange) -> None:
+        try:
+            messages = [message.plain for message in exchange.asked.messages]
+        except ApiError:
+            return  # content that our versions do not understand: nothing to compare
+        shadowing.offer(exchange, {"messages": messages, **keeping.settings(exchange)})
+
     @app.post("/v1/chat/completions")
     async def chat(request: Request) -> Response:
         key = await keeper.admit(request.headers.get("authorization"), "chat")
-        asked: ChatRequest = parse(ChatRequest, await _body(request, serving.max_body_bytes))
-        asked.check()
-        caller = Caller(
-            key=key,
-            user=_named(request.headers.get("x-ratchet-user") or asked.user, "user"),
-            session=_named(request.headers.get("x-ratchet-session"), "session"),
-            task=_named(request.headers.get("x-ratchet-task"), "task"),
-        )
-        exchange = await answering.begin(asked, caller)
+        body = await _body(request, serving.max_body_bytes)
+        asked: ChatRequest = parse(ChatRequest, body)
+        exchange = await begin(asked, _caller(request, key, asked), body)
         if not asked.stream:
-            return JSONResponse(await answering.whole(exchange), headers=exchange.headers)
-        events = answering.stream(exchange)
+            answer = await unless_gone(request, whole(exchange))
+            shadow(exchange)
+            return JSONResponse(answer, headers=exchange.headers)
+        events = (
+            upstream.stream(exchange) if upstream is not None and by_upstream(exchange) else answering.stream(exchange)
+        )
         # The first event is awaited here, so that an error before it is a plain HTTP error.
         first = await anext(events)
         return StreamingResponse(
-            _closing(first, events),
+            _closing(first, events, lambda: shadow(exchange)),
             media_type="text/event-stream",
             headers={**exchange.headers, "Cache-Control": "no-store"},
         )
 
+    @app.post("/v1/arena")
+    async def arena(request: Request) -> JSONResponse:
+        key = await keeper.admit(request.headers.get("authorization"), "chat")
+        body = await _body(request, serving.max_body_bytes)
+        asked: ChatRequest = parse(ChatRequest, body)
+        asked.check()
+        if asked.model not in (job.pipeline, "champion"):
+            raise unknown_model(asked.model, [job.pipeline, "champion"])
+        table = tables.of(key.tenant)
+        pair = two_answers(
+            asked,
+            _caller(request, key, asked),
+            table=table,
+            champion=serving.upstream_version or table.champion,
+            salt=user_salt,
+            raw=json.loads(body),
+            answer=whole,
+            database=database,
+        )
+        return JSONResponse(await unless_gone(request, pair))
+
+    @app.post("/v1/arena/choice")
+    async def arena_choice(request: Request) -> JSONResponse:
+        key = await keeper.admit(request.headers.get("authorization"), "feedback")
+        choice: ArenaChoice = parse(ArenaChoice, await _body(request, serving.max_body_bytes))
+        user = _named(request.headers.get("x-ratchet-user"), "user")
+        receipt = await keep_choice(choice, key=key, user_header=user, salt=user_salt, database=database)
+        return JSONResponse({"status": receipt.status if receipt else "stored", "arena_id": choice.arena_id})
+
     @app.get("/v1/models")
-    async def models(request: Request) -> dict[str, Any]:
+    async def models(request: Request) -> JSONResponse:
         key = await keeper.admit(request.headers.get("authorization"), "chat")
         table = tables.of(key.tenant)
-        names = [job.pipeline, "champion"]
+        names = [job.pipeline, "champion", *([serving.upstream_model] if serving.upstream_model else [])]
         if key.may("admin"):
             names += [*table.versions, *([job.base_name] if job.base_name not in table.versions else [])]
-        return {
-            "object": "list",
-            "data": [{"id": name, "object": "model", "created": 0, "owned_by": "ratchet"} for name in names],
-        }
+        listed = [{"id": name, "object": "model", "created": 0, "owned_by": "ratchet"} for name in names]
+        return JSONResponse({"object": "list", "data": listed})
 
     @app.post("/v1/feedback")
     async def feedback(request: Request) -> JSONResponse:
@@ -149,13 +215,16 @@ def build_app(job: GatewayJob, *, engine_key: str, user_salt: str) -> FastAPI:
 
     @app.get("/readyz")
     async def readyz() -> JSONResponse:
-        champion = tables.of(job.tenant).champion
+        champion = serving.upstream_version or tables.of(job.tenant).champion
         missing = []
-        if not await client.healthy():
+        if upstream is not None:
+            if not await upstream.healthy():
+                missing.append("the upstream champion does not answer")
+        elif not await engines.healthy():
             missing.append("the engine does not answer")
         else:
             try:
-                await loading.ensure(champion)
+                await engines.ensure(champion)
             except RatchetError as error:
                 missing.append(str(error))
         try:
@@ -172,12 +241,49 @@ def build_app(job: GatewayJob, *, engine_key: str, user_salt: str) -> FastAPI:
     @app.get("/metrics")
     async def show_metrics() -> Response:
         metrics.waiting.set(capture.depth)
+        metrics.spooled.set(capture.spooled)
+        metrics.shadows_dropped.set(shadowing.dropped)
         for table in tables.all:
             metrics.ledger_seq.labels(table.tenant).set(table.seq)
         return Response(metrics.render(), media_type="text/plain; version=0.0.4")
 
-    add_console(app, job, database=database, keeper=keeper, loading=loading)
+    add_console(app, job, database=database, keeper=keeper, loading=engines)
+    describe(app, job)
     return app
+
+
+def _replica(job: GatewayJob, url: str, key: str) -> Replica:
+    serving = job.serving
+    dialect = dialect_of(serving.engine)
+    loading = Loading(
+        url=url,
+        key=key,
+        dialect=dialect,
+        versions_dir=job.versions_dir,
+        base_version=job.base_name,
+        base_name=serving.base_model_name or job.base_name,
+        tolerance=serving.parity_tolerance,
+        limit=serving.max_loaded,
+    )
+    return Replica(AsyncEngineClient(url, key, dialect=dialect, timeout=serving.request_seconds), loading)
+
+
+def _upstream(job: GatewayJob, keeping: Keeping) -> Passthrough | None:
+    serving = job.serving
+    if serving.upstream_url is None or serving.upstream_model is None:
+        return None
+    url = serving.upstream_url.rstrip("/").removesuffix("/v1")
+    client = AsyncEngineClient(url, os.environ.get(UPSTREAM_KEY, ""), timeout=serving.request_seconds)
+    return Passthrough(client, serving.upstream_model, keeping)
+
+
+def _caller(request: Request, key: Any, asked: ChatRequest) -> Caller:
+    return Caller(
+        key=key,
+        user=_named(request.headers.get("x-ratchet-user") or asked.user, "user"),
+        session=_named(request.headers.get("x-ratchet-session"), "session"),
+        task=_named(request.headers.get("x-ratchet-task"), "task"),
+    )
 
 
 async def _body(request: Request, limit: int) -> bytes:
@@ -203,10 +309,11 @@ def _named(value: str | None, what: str) -> str | None:
     return value or None
 
 
-async def _closing(first: bytes, events: AsyncGenerator[bytes]) -> AsyncIterator[bytes]:
+async def _closing(first: bytes, events: AsyncGenerator[bytes], at_end: Any) -> AsyncIterator[bytes]:
     try:
         yield first
         async for part in events:
             yield part
+        at_end()
     finally:
         await events.aclose()

@@ -9,6 +9,7 @@ from collections import OrderedDict
 from sqlalchemy import Engine
 
 from deploy.engines.protocol import ApiError
+from deploy.gateway.capture import is_away
 from deploy.keys import ApiKey, Scope, verify
 
 REMEMBER_SECONDS = 2.0
@@ -16,10 +17,15 @@ REMEMBER_SECONDS = 2.0
 
 
 class Gatekeeper:
-    """Verifies keys against the database, remembers them for a moment, and counts their requests."""
+    """Verifies keys against the database, remembers them for a moment, and counts their requests.
 
-    def __init__(self, engine: Engine, *, requests_per_minute: int) -> None:
+    Args:
+        offline_seconds: how long a key verified before is believed while the database cannot be asked.
+    """
+
+    def __init__(self, engine: Engine, *, requests_per_minute: int, offline_seconds: float = 600.0) -> None:
         self._engine = engine
+        self._offline_seconds = offline_seconds
         self._rate = requests_per_minute / 60.0
         self._burst = max(1.0, requests_per_minute / 6.0)
         self._known: OrderedDict[str, tuple[ApiKey | None, float]] = OrderedDict()
@@ -48,7 +54,13 @@ class Gatekeeper:
         found = self._known.get(secret)
         if found is not None and at - found[1] < REMEMBER_SECONDS:
             return found[0]
-        key = await asyncio.to_thread(verify, self._engine, secret)
+        try:
+            key = await asyncio.to_thread(verify, self._engine, secret)
+        except Exception as error:
+            # Chat goes on while the database is away; a key that was never seen cannot be believed.
+            if is_away(error) and found is not None and at - found[1] < self._offline_seconds:
+                return found[0]
+            raise
         self._known[secret] = (key, at)
         self._known.move_to_end(secret)
         while len(self._known) > 10_000:

@@ -56,6 +56,10 @@ class Metrics:
         self.feedback = Counter("ratchet_feedback", "Feedback by kind and receipt", ["kind", "status"],
                                 registry=self.registry)  # fmt: skip
         self.waiting = Gauge("ratchet_capture_waiting", "Interactions that wait for a commit", registry=self.registry)
+        self.spooled = Gauge("ratchet_capture_spooled_lots", "Lots of interactions that wait for the database",
+                             registry=self.registry)  # fmt: skip
+        self.shadows_dropped = Gauge("ratchet_shadows_dropped", "Copies for a version in shadow not made: too busy",
+                                     registry=self.registry)  # fmt: skip
         self.ledger_seq = Gauge("ratchet_ledger_seq", "Ledger line that routing follows", ["tenant"],
                                 registry=self.registry)  # fmt: skip
 

@@ -10,17 +10,17 @@ from contextlib import suppress
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from deploy.gateway.loading import Loading
-from deploy.lease import lease_valid
-from deploy.ledger import current, last_seq, tenants
+from deploy.gateway.engines import Engines
+from deploy.lease import all_seconds_left, canary_lease
+from deploy.ledger import history, last_seqs
 from deploy.routing import RoutingTable, table_of
 from deploy.standing import Standing
+from deploy.transitions import standing
 from infra.alerts import Alert, enqueue
 from infra.database import begin_write
 from infra.errors import RatchetError
 
 log = logging.getLogger(__name__)
-
 _FIRST_LEASE_SECONDS = 10.0
 """A watch that was just opened has no lease before the controller's next look: no reason to wake anybody."""
 
@@ -28,14 +28,17 @@ _FIRST_LEASE_SECONDS = 10.0
 class Tables:
     """One routing table per tenant; a tenant without a release of its own is served by the shared one's champion."""
 
-    def __init__(self, engine: Engine, loading: Loading, *, shared: str, base: str, poll_seconds: float) -> None:
+    def __init__(self, engine: Engine, engines: Engines, *, shared: str, base: str, poll_seconds: float) -> None:
         self._engine = engine
-        self._loading = loading
+        self._engines = engines
         self._shared = shared
         self._base = base
         self._poll_seconds = poll_seconds
         self._tables: dict[str, RoutingTable] = {}
         self._standings: dict[str, Standing] = {}
+        self._named: dict[str, frozenset[str]] = {}
+        # When each open watch's lease runs out, on our own clock: it must run out while the database is away too.
+        self._lease_ends: dict[str, float] = {}
         self._alert_from: dict[tuple[str, int], float] = {}
         self._task: asyncio.Task[None] | None = None
         self._warming: set[asyncio.Task[None]] = set()
@@ -44,6 +47,7 @@ class Tables:
     async def start(self) -> None:
         """Read the ledger once, then follow it."""
         await asyncio.to_thread(self._read)
+        self._build()
         self._warm()
         self._task = asyncio.create_task(self._follow())
 
@@ -63,37 +67,60 @@ class Tables:
         plain = RoutingTable(tenant=tenant, champion=shared.champion if shared else self._base)
         return plain.model_copy(update={"champion_seq": shared.champion_seq}) if shared else plain
 
+    def may_name(self, tenant: str, version: str) -> bool:
+        """Whether a tenant may ask for a version by name: not when it is another tenant's alone.
+
+        Its own are those its ledger names; the shared tenant's serve all who have none; what no ledger names is a
+        challenger that nobody has released.
+        """
+        if version == self._base or version in self._named.get(tenant, ()):
+            return True
+        owners = {owner for owner, names in self._named.items() if version in names}
+        return not owners or (tenant not in self._tables and self._shared in owners)
+
     @property
     def all(self) -> tuple[RoutingTable, ...]:
         """Every tenant's own table."""
         return tuple(self._tables.values())
 
+    @property
+    def pinned(self) -> frozenset[str]:
+        """Versions that must stay loaded: routed to, or one ledger line away from it."""
+        return frozenset(name for known in self._standings.values() for name in known.pinned)
+
     async def _follow(self) -> None:
         while True:
             await asyncio.sleep(self._poll_seconds)
             try:
-                changed = await asyncio.to_thread(self._read)
+                await asyncio.to_thread(self._read)
                 self.failing = None
             except (SQLAlchemyError, RatchetError) as error:
-                # Keep serving by the last table: a database that is away takes no release with it.
+                # Keep serving by the last lines read: a database that is away takes no release with it.
                 if self.failing is None:
-                    log.error("the ledger cannot be read, routing stays as it was: %s", error)
+                    log.error("the ledger cannot be read, routing stays as it was: %s", str(error).splitlines()[0])
                 self.failing = str(error)
-                continue
-            if changed:
+            if self._build():
                 self._warm()
+            if self.failing is None:
+                await self._alert_leases()
 
-    def _read(self) -> bool:
-        """Runs on a thread of its own; swaps each table by one assignment."""
-        changed = False
-        for tenant in tenants(self._engine):
+    def _read(self) -> None:
+        """What changed in the ledger, and how long leases still run. Runs on a thread of its own."""
+        at, left = time.monotonic(), all_seconds_left(self._engine)
+        for tenant, seq in last_seqs(self._engine).items():
             known = self._standings.get(tenant)
-            if known is None or last_seq(self._engine, tenant) != known.seq:
-                known = current(self._engine, tenant)
-                self._standings[tenant] = known
-            alive = known.watch is None or lease_valid(self._engine, tenant)
+            if known is None or seq != known.seq:
+                lines = history(self._engine, tenant)
+                self._named[tenant] = frozenset(line.version for line in lines)
+                self._standings[tenant] = standing(lines, tenant=tenant)
+            self._lease_ends[tenant] = at + left.get(canary_lease(tenant), 0.0)
+
+    def _build(self) -> bool:
+        """Swap each table by one assignment; whether one changed."""
+        changed = False
+        for tenant, known in self._standings.items():
+            alive = known.watch is None or time.monotonic() < self._lease_ends.get(tenant, 0.0)
             table = table_of(known, base=self._base, lease_valid=alive)
-            self._mind_lease(known, alive)
             if table == self._tables.get(tenant):
                 continue
             self._tables[tenant] = table
@@ -101,40 +128,47 @@ class Tables:
             log.info("tenant %s: line %d, champion %s, watch %s", tenant, table.seq, table.champion, table.challenger)
         return changed
 
-    def _mind_lease(self, standing: Standing, alive: bool) -> None:
-        """Alert once for each time the lease is lost; a new watch first gets a moment to be taken up."""
-        if standing.watch is None:
-            return
-        key, now = (standing.tenant, standing.watch.opened_seq), time.monotonic()
-        due = self._alert_from.setdefault(key, now + _FIRST_LEASE_SECONDS)
-        if alive:
-            self._alert_from[key] = now
-        elif now >= due:
-            self._alert_from[key] = float("inf")
-            self._alert_lease(standing)
+    async def _alert_leases(self) -> None:
+        """Alert once for each time a lease is lost; a new watch first gets a moment to be taken up."""
+        at = time.monotonic()
+        for tenant, table in self._tables.items():
+            watch = self._standings[tenant].watch
+            if watch is None:
+                continue
+            key = (tenant, watch.opened_seq)
+            due = self._alert_from.setdefault(key, at + _FIRST_LEASE_SECONDS)
+            if not table.lease_lost:
+                self._alert_from[key] = at
+            elif at >= due:
+                log.error("tenant %s: nobody watches %s; everyone gets the champion", tenant, watch.version)
+                try:
+                    await asyncio.to_thread(self._alert_lease, tenant, watch.version, watch.step_seq)
+                except SQLAlchemyError as error:
+                    log.error("the alert about it could not be written: %s", str(error).splitlines()[0])
+                    return
+                self._alert_from[key] = float("inf")
 
-    def _alert_lease(self, standing: Standing) -> None:
-        assert standing.watch is not None
-        log.error("tenant %s: nobody watches %s; everyone gets the champion", standing.tenant, standing.watch.version)
+    def _alert_lease(self, tenant: str, version: str, step_seq: int) -> None:
         alert = Alert(
             kind="canary_unwatched",
             severity="critical",
-            tenant=standing.tenant,
-            title=f"nobody watches {standing.watch.version}: all traffic goes to the champion",
+            tenant=tenant,
+            title=f"nobody watches {version}: all traffic goes to the champion",
             text="The controller has not renewed its lease, so the gateway stopped the comparison until it does.",
             next_step="look at `ratchet status`; start the controller again with `ratchet up`",
-            dedupe_key=f"canary_unwatched/{standing.tenant}/{standing.watch.step_seq}",
+            dedupe_key=f"canary_unwatched/{tenant}/{step_seq}",
         )
         with begin_write(self._engine) as connection:
             enqueue(connection, alert)
 
     def _warm(self) -> None:
-        """Load what may be routed to before the first request asks for it."""
-        for version in {name for table in self._tables.values() for name in table.versions}:
+        """Load what may be routed to before the first request asks for it, and what a rollback would need."""
+        wanted = {name for table in self._tables.values() for name in table.wanted}
+        for version in wanted | self.pinned:
             task = asyncio.create_task(self._ensure(version))
             self._warming.add(task)
             task.add_done_callback(self._warming.discard)
 
     async def _ensure(self, version: str) -> None:
         with suppress(RatchetError):  # logged there; a request that needs it gets the error
-            await self._loading.ensure(version)
+            await self._engines.warm(version)

@@ -10,6 +10,7 @@ from flows.cli import (
     data_commands,
     deploy_commands,
     key_commands,
+    live_commands,
     look_commands,
     release_commands,
     run_commands,
@@ -30,10 +31,15 @@ app.command()(stack_commands.status)
 app.command()(deploy_commands.deploy)
 app.command()(look_commands.demo)
 app.add_typer(run_commands.app, name="run")
+app.command()(release_commands.release)
 app.command()(release_commands.rollback)
 app.command()(release_commands.resume)
 app.command()(release_commands.unbar)
 app.command()(release_commands.ledger)
+app.command()(live_commands.why)
+app.command()(live_commands.drill)
+app.command()(live_commands.shadow)
+app.command()(live_commands.arena)
 app.command()(look_commands.methods)
 app.command()(look_commands.doctor)
 app.add_typer(config_commands.app, name="config")

@@ -1,4 +1,4 @@
-"""`ratchet rollback`, `ledger`, `resume`, `unbar`: the ledger by hand. No Prefect, no MLflow needed."""
+"""`ratchet release`, `rollback`, `ledger`, `resume`, `unbar`: the ledger by hand. No Prefect, no MLflow needed."""
 
 from __future__ import annotations
 
@@ -9,6 +9,49 @@ import typer
 from flows.cli.output import DEFAULT_CONFIG, ConfigOption, JsonOption, TenantOption, as_json, load, note, say, table
 
 Reason = Annotated[str, typer.Option(help="Why; it stands in the ledger for ever.")]
+
+
+def release(
+    version: Annotated[str, typer.Argument(help="A version in the folder of versions.")],
+    reason: Reason,
+    override_by: Annotated[
+        str | None, typer.Option(help="Who releases it although no gate passed it; stands in the ledger for ever.")
+    ] = None,
+    config: ConfigOption = DEFAULT_CONFIG,
+    tenant: TenantOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Open a version's canary: with the gate verdict it has in the ledger, or by a named person's override."""
+    from deploy.controller import make_prover
+    from deploy.following import grounds_of
+    from deploy.release import Override, open_release
+    from flows.cli.run_commands import person
+    from flows.config import tenant_of
+    from flows.process_jobs import controller_job
+    from tasks.opened import database
+    from training.base_model import resolve_base
+
+    settings = load(config)
+    whose, engine = tenant_of(settings, tenant), database(settings.places)
+    base = resolve_base(settings.base_model, settings.places.cache_dir)
+    override = Override(actor=override_by, reason=reason) if override_by is not None else None
+    entry = open_release(
+        engine,
+        whose,
+        version,
+        versions_dir=settings.places.versions_dir,
+        policy=settings.canary,
+        prove=make_prover(controller_job(settings, base)),
+        actor=person(),
+        gate=None if override else grounds_of(engine, whose, version),
+        override=override,
+    )
+    if json:
+        as_json(entry)
+    elif entry.action == "canary":
+        say(f"{entry.version} gets {entry.share:.0%} of new users (ledger line {entry.seq})")
+    else:
+        say(f"{entry.version} answers {entry.share or 0:.0%} of requests in shadow (ledger line {entry.seq})")
 
 
 def rollback(

@@ -25,7 +25,7 @@ from infra.database import connect, create_tables
 from infra.settings import Config
 from tests.tiny_adapter import build_tiny_adapter
 from training.generation import Generator, Request
-from training.probe import take_probe
+from training.probe import CONVERSATIONS, Probe, ProbePrompt, take_probe
 
 BASE = "base-0123456789ab"
 ENGINE_KEY = "engine-key-of-a-test"
@@ -41,6 +41,37 @@ def publish_tiny_version(base: Path, folder: Path, *, seed: int) -> str:
     record = finished_record(name=f"tiny {seed}", key=f"{seed:064d}", digest=digest_dir(stage / "adapter"))
     write_record(stage, record)
     return publish_version(stage, folder / "versions").name
+
+
+def publish_many(base: Path, folder: Path, count: int) -> list[str]:
+    """Names of `count` further versions, all different, made quickly: one adapter with its matrices scaled."""
+    from safetensors.torch import load_file, save_file
+
+    first = build_tiny_adapter(base, folder / "many" / "first", seed=7)
+    weights = load_file(first / "adapter_model.safetensors")
+    generator = Generator(base, dtype="float32", threads=1)
+    ids = [
+        generator.encode_chat([{"role": "user", "content": q}, {"role": "assistant", "content": a}])
+        for q, a in CONVERSATIONS
+    ]
+    plain = generator.logprobs(None, ids)
+    names = []
+    for number in range(count):
+        stage = folder / "many" / str(number)
+        (stage / "adapter").mkdir(parents=True)
+        (stage / "adapter" / "adapter_config.json").write_bytes((first / "adapter_config.json").read_bytes())
+        scaled = {k: v * (0.5 + number / count) if "lora_B" in k else v for k, v in weights.items()}
+        save_file(scaled, stage / "adapter" / "adapter_model.safetensors")
+        generator.attach(f"n{number}", stage / "adapter")
+        prompts = [
+            ProbePrompt(ids=tuple(i), version=tuple(v), base=tuple(b))
+            for i, v, b in zip(ids, generator.logprobs(f"n{number}", ids), plain, strict=True)
+        ]
+        (stage / "probe.json").write_text(Probe(dtype="float32", prompts=tuple(prompts)).model_dump_json())
+        digest = digest_dir(stage / "adapter")
+        write_record(stage, finished_record(name=f"many {number}", key=f"{number:064d}", digest=digest))
+        names.append(publish_version(stage, folder / "versions").name)
+    return names
 
 
 def telling_seeds(base: Path, folder: Path, count: int) -> list[int]:
@@ -69,10 +100,13 @@ def free_port() -> int:
 
 
 @contextmanager
-def process(module: str, job: Config, file: Path, health: str) -> Iterator[subprocess.Popen[bytes]]:
+def process(
+    module: str, job: Config, file: Path, health: str, extra: dict[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
     """Run `python -m module file` until the block ends; wait until `health` answers."""
     file.write_text(job.model_dump_json())
     environment = {**os.environ, "RATCHET_ENGINE_KEY": ENGINE_KEY, "RATCHET_USER_SALT": SALT, "OMP_NUM_THREADS": "1"}
+    environment |= extra or {}
     with file.with_suffix(".log").open("ab") as log:
         child = subprocess.Popen([sys.executable, "-m", module, str(file)], env=environment, stdout=log, stderr=log)
     try:

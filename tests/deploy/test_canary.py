@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from deploy.betting import log_wealth_not_worse, log_wealth_ratio, log_wealth_worse
+from deploy.betting import log_wealth_counts, log_wealth_not_worse, log_wealth_ratio, log_wealth_worse
 from deploy.canary import Assessment, RatedUnit, assess, frozen_before, rescore_verdict, units_of
 from deploy.canary_plan import formula_units, plan
 from deploy.canary_policy import CanaryPolicy
@@ -306,3 +306,22 @@ def test_policies_that_contradict_themselves_are_refused() -> None:
     full = CanaryPolicy(steps=(0.05, 0.25, 1.0), holdback=0.05)
     assert full.shares == (0.05, 0.25, 0.95)
     assert full.alpha("ratings") + full.alpha("rescore") == pytest.approx(full.alpha_back)
+
+
+def test_users_not_dealt_by_their_shares_stop_the_way_forward_but_not_back() -> None:
+    better = people(300, new=0.95, old=0.5)
+    found = judged(better, dealt=[(700, 1000, 0.5)])
+    assert found.misassigned and found.decision == "watch" and "routing is broken" in found.reason
+    assert judged(better, dealt=[(510, 1000, 0.5), (12, 200, 0.05)]).decision == "forward"
+    assert judged(people(300, new=0.3, old=0.9), dealt=[(700, 1000, 0.5)]).decision == "back"
+
+
+def test_the_sample_ratio_check_keeps_its_error_rate() -> None:
+    dice = np.random.default_rng(5)
+    wrong = 0
+    for _ in range(300):
+        treated = np.cumsum(dice.random(2000) < 0.2)
+        wealth = [log_wealth_counts([(int(treated[n - 1]), n, 0.2)]) for n in range(20, 2001, 20)]
+        wrong += max(wealth) >= math.log(20)
+    assert wrong <= 24, "5% of 300, with three standard errors"
+    assert log_wealth_counts([]) == 0.0

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from deploy.routing import RoutingTable, assign, keep, table_of
-from deploy.standing import Entry, Standing, standing
+from deploy.standing import Entry, Standing
+from deploy.transitions import standing
 
 
 def _standing(*lines: dict[str, Any]) -> Standing:

@@ -19,7 +19,7 @@ from sqlalchemy import Engine
 from deploy.engines.protocol import ApiError, parse
 from deploy.gateway.auth import Gatekeeper
 from deploy.gateway.console import canary, lineage, nights, quality, releases
-from deploy.gateway.loading import Loading
+from deploy.gateway.engines import Engines
 from deploy.keys import ApiKey
 from deploy.serving import ConsoleJob, GatewayJob
 from infra.errors import Conflict, NotFound, RatchetError, UserError
@@ -66,7 +66,7 @@ class Resume(Config):
     """Why."""
 
 
-def add_console(app: FastAPI, job: GatewayJob, *, database: Engine, keeper: Gatekeeper, loading: Loading) -> None:
+def add_console(app: FastAPI, job: GatewayJob, *, database: Engine, keeper: Gatekeeper, loading: Engines) -> None:
     """Mount page and API; nothing without `job.console`."""
     if job.console is None:
         return
@@ -158,7 +158,7 @@ def _add_texts(app: FastAPI, console: ConsoleJob, database: Engine, keeper: Gate
         return _json(await _told(lambda: lineage.trace(database, console, key.tenant, asked)))
 
 
-def _add_actions(app: FastAPI, console: ConsoleJob, database: Engine, keeper: Gatekeeper, loading: Loading) -> None:
+def _add_actions(app: FastAPI, console: ConsoleJob, database: Engine, keeper: Gatekeeper, loading: Engines) -> None:
     @app.post("/console/api/quarantine/{row_id}/{decision}")
     async def decide(request: Request, row_id: str, decision: str) -> JSONResponse:
         """Accept a row (its events are taken in by the next ingest, as reviewed) or drop it."""

@@ -1,0 +1,37 @@
+"""Work for a client ends when the client leaves: nobody pays for an answer that nobody reads."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from fastapi import Request
+
+from deploy.engines.protocol import ApiError
+
+T = TypeVar("T")
+LOOK_SECONDS = 0.2
+
+
+async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """What `work` returns; if the client leaves before, it is cancelled.
+
+    Raises:
+        ApiError: 499, the client left (nobody sees it but the log).
+    """
+    task = asyncio.create_task(work)
+
+    async def leave() -> None:
+        while not await request.is_disconnected():
+            await asyncio.sleep(LOOK_SECONDS)
+
+    leaving = asyncio.create_task(leave())
+    try:
+        await asyncio.wait({task, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ApiError(499, "the client left", kind="client_closed")
+        return task.result()
+    finally:
+        leaving.cancel()
+        task.cancel()

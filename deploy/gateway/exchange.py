@@ -1,0 +1,61 @@
+"""One request on its way to an answer: who asks, who answers, and how that was decided."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from dataclasses import dataclass, field
+from typing import Any
+
+from deploy.engines.protocol import ChatRequest
+from deploy.keys import ApiKey
+from deploy.routing import Assignment, RoutingTable
+from feedback.events import pseudonym
+from infra.database import now
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who asks, beside the request's body."""
+
+    key: ApiKey
+    user: str | None
+    """The end user as the application names them; only a hash of it is kept."""
+    session: str | None
+    task: str | None
+
+    def unit(self, salt: str) -> str | None:
+        """What is dealt to arms: the user, else the session; None without either (then the request)."""
+        who = self.user or (f"session\0{self.session}" if self.session else None)
+        return pseudonym(who, salt) if who else None
+
+
+def new_interaction_id() -> str:
+    """An id for one answer, in the form OpenAI's clients know."""
+    return f"chatcmpl-{uuid.uuid4().hex}"
+
+
+@dataclass
+class Exchange:
+    """One request and who answers it."""
+
+    asked: ChatRequest
+    caller: Caller
+    table: RoutingTable
+    interaction_id: str
+    assignment: Assignment
+    unit: str
+    raw: dict[str, Any] | None = None
+    """The body as it came, where it is passed on as it is."""
+    started: float = field(default_factory=time.monotonic)
+    created_at: Any = field(default_factory=now)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Headers of the answer."""
+        return {"X-Ratchet-Interaction": self.interaction_id, "X-Ratchet-Version": self.assignment.version}
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """The same in the body."""
+        return {"interaction_id": self.interaction_id, "version": self.assignment.version}

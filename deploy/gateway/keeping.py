@@ -1,0 +1,90 @@
+"""An answered exchange becomes a stored interaction, before the answer ends."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from deploy.engines.protocol import ApiError
+from deploy.gateway.capture import Capture
+from deploy.gateway.exchange import Exchange
+from deploy.gateway.metrics import Metrics
+from deploy.serving import GatewayJob
+from feedback.events import Interaction, Message, Routing, pseudonym
+
+
+class Keeping:
+    """Makes interactions of exchanges and has them stored."""
+
+    def __init__(self, job: GatewayJob, capture: Capture, metrics: Metrics, salt: str) -> None:
+        self._job, self._capture, self._metrics, self._salt = job, capture, metrics, salt
+
+    def settings(self, exchange: Exchange) -> dict[str, Any]:
+        """The sampling settings that count for this exchange, as an engine takes them."""
+        asked = exchange.asked
+        found: dict[str, Any] = {
+            "max_tokens": asked.max_completion_tokens or asked.max_tokens or self._job.serving.max_tokens
+        }
+        named = {
+            "temperature": asked.temperature,
+            "top_p": asked.top_p,
+            "seed": asked.seed,
+            "stop": list(asked.stops) or None,
+        }
+        return found | {name: value for name, value in named.items() if value is not None}
+
+    async def keep(
+        self,
+        exchange: Exchange,
+        text: str,
+        reason: str,
+        counts: tuple[int, int],
+        *,
+        messages: Sequence[Message] | None = None,
+    ) -> None:
+        """Return when the interaction is durable.
+
+        Args:
+            counts: tokens of prompt and answer.
+            messages: the prompt, where it is not the plain text of the request's own.
+
+        Raises:
+            ApiError: 503, it could not be stored, so it must not be given.
+        """
+        caller, assignment = exchange.caller, exchange.assignment
+        prompt = messages or [Message.model_validate(message.plain) for message in exchange.asked.messages]
+        interaction = Interaction(
+            interaction_id=exchange.interaction_id,
+            tenant=caller.key.tenant,
+            user=pseudonym(caller.user, self._salt) if caller.user else None,
+            session=caller.session,
+            version=assignment.version,
+            messages=tuple(prompt),
+            answer=text,
+            created_at=exchange.created_at,
+            latency_ms=(time.monotonic() - exchange.started) * 1000,
+            sampling=self.settings(exchange),
+            prompt_tokens=counts[0],
+            completion_tokens=counts[1],
+            task=caller.task,
+            routing=Routing(
+                release_seq=assignment.release_seq,
+                arm=assignment.arm,
+                unit=exchange.unit,
+                probability=assignment.probability,
+            ),
+            finish_reason=reason,
+        )
+        try:
+            await self._capture.keep(interaction)
+        except Exception as error:
+            raise unavailable("the answer could not be stored, so it is not given; try again") from error
+        self._metrics.answers.labels(caller.key.tenant, assignment.version, assignment.arm).inc()
+        self._metrics.tokens.labels("prompt").inc(counts[0])
+        self._metrics.tokens.labels("answer").inc(counts[1])
+
+
+def unavailable(message: str) -> ApiError:
+    """503 that asks to come again."""
+    return ApiError(503, message, kind="server_error", headers={"Retry-After": "1"})

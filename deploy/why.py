@@ -1,0 +1,114 @@
+"""From one served answer back to everything that led to it: version, recipe, data, gate, release."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Engine
+
+from deploy.ledger import Entry, history
+from deploy.likeness import Likeness
+from deploy.versions import load_version
+from feedback.events import Interaction
+from feedback.store import Store
+from infra.artifact import Record
+from infra.errors import NotFound, RatchetError
+from infra.settings import Config
+
+
+class Explanation(Config):
+    """Why an answer was what it was."""
+
+    interaction_id: str
+    """The answer."""
+    tenant: str
+    """Whose it is."""
+    at: str
+    """When it was given (UTC)."""
+    version: str
+    """The version that gave it."""
+    arm: str | None
+    """The side of a comparison it was on; None outside the gateway's routing."""
+    probability: float | None
+    """The chance with which its user got that side."""
+    release: Entry | None
+    """The ledger line whose routing it followed; None for a pinned answer, or one of an endpoint outside."""
+    gated: Entry | None
+    """The line that let the version in: its gate verdict, or the person who overrode it. None for the base."""
+    lines: tuple[Entry, ...]
+    """All ledger lines about the version."""
+    record: Record | None
+    """What made its weights: recipe, parents (base, snapshot, earlier stage), results. None where they are not here."""
+    missing: str | None
+    """Why there is no record."""
+    feedback: int
+    """How many things people said of this answer."""
+    like_barred: Likeness | None = None
+    """The barred version it behaved most like when it was released."""
+
+    @property
+    def recipe(self) -> Any:
+        """The recipe in its record, else what config the record holds."""
+        config = dict(self.record.config) if self.record else {}
+        return config.get("recipe") or config.get("stage") or config
+
+
+def explain(engine: Engine, versions_dir: Path, tenant: str, interaction_id: str, *, shared: str) -> Explanation:
+    """Everything that is known of one answer.
+
+    Args:
+        shared: the tenant whose champion serves tenants without releases of their own.
+
+    Raises:
+        NotFound: the tenant has no such interaction.
+    """
+    store = Store(engine)
+    interaction = store.interaction(tenant, interaction_id)
+    if interaction is None:
+        raise NotFound(
+            f"tenant {tenant!r} has no interaction {interaction_id!r}; it is the id that came with the answer, "
+            "and answers given while the database was away land when it is back"
+        )
+    lines = history(engine, tenant) or history(engine, shared)
+    own = [line for line in lines if line.version == interaction.version]
+    gated = _last(line for line in own if line.action == "gated" and line.at <= interaction.created_at)
+    record, missing = _record(versions_dir, interaction)
+    like = _last(line for line in own if line.evidence.get("like_barred"))
+    return Explanation(
+        interaction_id=interaction_id,
+        tenant=tenant,
+        at=f"{interaction.created_at:%Y-%m-%d %H:%M:%S}",
+        version=interaction.version,
+        arm=interaction.routing.arm if interaction.routing else None,
+        probability=interaction.routing.probability if interaction.routing else None,
+        release=_release(lines, interaction),
+        gated=gated,
+        lines=tuple(own),
+        record=record,
+        missing=missing,
+        feedback=len(store.feedback_for(tenant, interaction_id)),
+        like_barred=Likeness.model_validate(like.evidence["like_barred"]) if like else None,
+    )
+
+
+def _release(lines: Iterable[Entry], interaction: Interaction) -> Entry | None:
+    seq = interaction.routing.release_seq if interaction.routing else 0
+    return next((line for line in lines if line.seq == seq), None)
+
+
+def _record(versions_dir: Path, interaction: Interaction) -> tuple[Record | None, str | None]:
+    try:
+        return load_version(versions_dir, interaction.version, check=False).record, None
+    except RatchetError as error:
+        if interaction.version.startswith("base-"):
+            return None, "it is the untouched base model"
+        if interaction.version.startswith("upstream:"):
+            return None, "it is an endpoint outside of Ratchet"
+        return None, str(error)
+
+
+def _last(lines: Iterable[Entry]) -> Entry | None:
+    found = list(lines)
+    return found[-1] if found else None
