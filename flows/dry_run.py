@@ -7,9 +7,9 @@ from typing import Any
 
 from feedback.lake import Lake
 from feedback.store import Store
-from flows.night import Night, nights_of
+from flows.advice import counts_of_last_snapshot
+from flows.night import Night
 from flows.night_steps import training_of
-from infra.errors import NotFound
 from tasks import notify, train
 from tasks.opened import database
 
@@ -18,19 +18,10 @@ log = logging.getLogger(__name__)
 
 def say_plan(night: Night) -> dict[str, Any]:
     """The plan on the data of the last night's snapshot, and how much feedback has come in since."""
-    from feedback.snapshot import load_snapshot
-
     config, places = night.config, night.config.places
     last = Lake(places.lake_dir).last()
     waiting = Store(database(places)).ready_count(last.cursor if last else 0)
-    counts: dict[str, int] = {}
-    for earlier in reversed(nights_of(config, night.tenant)):
-        if earlier.steps.get("snapshot"):
-            try:
-                counts = load_snapshot(places.snapshots_dir / earlier.steps["snapshot"]).counts["train"]
-                break
-            except NotFound:
-                continue
+    counts = counts_of_last_snapshot(config, night.tenant)
     base = train.find_base(config.base_model, places)
     plan = train.plan(counts, training_of(night), base)
     notify.show_plan(plan)

@@ -52,6 +52,28 @@ def has_gpu() -> bool:
     return Path("/dev/nvidia0").exists()
 
 
+def memory_bytes() -> int:
+    """Memory that training has on this machine: the first GPU's, else main memory."""
+    import psutil
+
+    if has_gpu():
+        command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits", "--id=0"]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        return int(done.stdout.split()[0]) * 2**20
+    return int(psutil.virtual_memory().total)
+
+
+def peak_bytes() -> int:
+    """Most memory that this process has held at once: on the GPU if there is one, else resident."""
+    if has_gpu():
+        import torch
+
+        return int(torch.cuda.max_memory_allocated())
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
 def best_dtype(cache: Path | None = None) -> Dtype:
     """bfloat16 on GPUs and on CPUs that were measured to be faster with it, else float32.
 

@@ -102,14 +102,14 @@ def shape_of(model: torch.nn.Module) -> Shape:
 
     config: Any = model.config
     output = model.get_output_embeddings()  # type: ignore[operator]
-    linears = tuple(
+    linears = sorted(
         (name.rpartition(".")[2], module.in_features, module.out_features)
         for name, module in model.named_modules()
         if isinstance(module, torch.nn.Linear) and module is not output
     )
     head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     return Shape(
-        linears=linears,
+        linears=tuple(linears),
         total=sum(p.numel() for p in model.parameters()),
         layers=config.num_hidden_layers,
         hidden=config.hidden_size,

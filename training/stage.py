@@ -53,6 +53,7 @@ def _train(job: StageJob) -> Record:
 
     from training.assembly import make_rollouts, make_teacher, measured_by
     from training.heads import attach_head, detach_head
+    from training.hardware import peak_bytes
     from training.loading import load_for_stage, packs
     from training.reward_model import pairs_of, scores, standardise, virtual_tokens
     from training.supply import prepared, read_supply
@@ -135,6 +136,7 @@ def _train(job: StageJob) -> Record:
         "grader_failures": rollouts.grading.failures if rollouts is not None else 0,
         "train_loss": _last_loss(trainer.state.log_history),
         "trained_parameters": trained,
+        "peak_bytes": peak_bytes(),
         "bytes": sum(p.stat().st_size for p in weights.rglob("*") if p.is_file()),
         "tokens": trainer.tokens_seen,
         "resumed_at": int(checkpoint.name.split("-")[1]) if checkpoint else 0,

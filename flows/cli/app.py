@@ -12,6 +12,7 @@ from flows.cli import (
     key_commands,
     live_commands,
     look_commands,
+    method_commands,
     release_commands,
     run_commands,
     stack_commands,
@@ -40,7 +41,8 @@ app.command()(live_commands.why)
 app.command()(live_commands.drill)
 app.command()(live_commands.shadow)
 app.command()(live_commands.arena)
-app.command()(look_commands.methods)
+app.command()(method_commands.methods)
+app.command()(method_commands.advise)
 app.command()(look_commands.doctor)
 app.add_typer(config_commands.app, name="config")
 app.add_typer(data_commands.feedback, name="feedback")

@@ -1,4 +1,4 @@
-"""`ratchet doctor`, `methods`, `demo`."""
+"""`ratchet doctor`, `demo`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.output import DEFAULT_CONFIG, ConfigOption, JsonOption, as_json, load, say, table
+from flows.cli.output import DEFAULT_CONFIG, ConfigOption, JsonOption, as_json, load, say
 
 
 def doctor(config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) -> None:
@@ -27,37 +27,6 @@ def doctor(config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) -> N
         as_json([finding.model_dump(mode="json") for finding in found])
     if any(finding.state == "problem" for finding in found):
         raise typer.Exit(1)
-
-
-def methods(json: JsonOption = False) -> None:
-    """Everything that can be named in the config: objectives, tuners, recipes, metrics, judges, sources, dialects."""
-    from evaluation.judges import JUDGES
-    from evaluation.metrics import METRICS
-    from feedback.dialects import DIALECTS
-    from feedback.sources import SOURCES
-    from training.objectives import OBJECTIVES
-    from training.recipe import RECIPES
-    from training.tuners import TUNERS
-
-    recipes = {
-        name: " -> ".join(f"{stage.objective}+{stage.tuner}" for stage in recipe.stages)
-        for name, recipe in RECIPES.items()
-    }
-    axes = {
-        "objectives": sorted(OBJECTIVES),
-        "tuners": sorted(TUNERS),
-        "metrics": sorted(METRICS),
-        "judges": sorted(JUDGES),
-        "sources": sorted(SOURCES),
-        "dialects": sorted(DIALECTS),
-    }
-    if json:
-        as_json({**axes, "recipes": recipes})
-        return
-    for axis, names in axes.items():
-        say(f"{axis}: {', '.join(names)}")
-    say("recipes (an objective with a tuner, in stages):")
-    table(("name", "stages"), recipes.items())
 
 
 def demo(

@@ -120,3 +120,28 @@ def test_the_references_say_what_the_code_says() -> None:
         [sys.executable, "-m", "flows.reference", "--check"], cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_methods_shows_the_whole_matrix_and_advise_recommends(tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from flows.cli.app import app
+    from training.objectives import OBJECTIVES
+    from training.tuners import TUNERS
+
+    runner = CliRunner()
+    shown = runner.invoke(app, ["methods"]).stdout
+    assert all(name in shown for name in (*TUNERS, *OBJECTIVES))
+    told = json.loads(runner.invoke(app, ["methods", "--json"]).stdout)
+    assert told["tuners"] == list(TUNERS) and told["objectives"] == list(OBJECTIVES)
+    config = tmp_path / "ratchet.yaml"
+    config.write_text("pipeline: p\n")
+    data = tmp_path / "data.jsonl"
+    data.write_text('{"shape": "completion"}\n' * 300)
+    asked = ["advise", "-c", str(config), "--data", str(data)]
+    advice = json.loads(runner.invoke(app, [*asked, "--memory-gb", "64", "--json"]).stdout)
+    assert advice["verdict"] == "train" and advice["recipe"] == "sft-lora" and advice["examples"] == {"completion": 300}
+    assert "trains" in runner.invoke(app, [*asked, "--memory-gb", "64"]).stdout
+    assert "cannot grade" in runner.invoke(app, [*asked, "--not-gradable"]).stdout
+    data.write_text('{"shape": "compleshun"}\n')
+    assert "expected one of completion" in str(runner.invoke(app, asked).exception)

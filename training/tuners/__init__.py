@@ -37,7 +37,7 @@ class Shape(Config):
     """What the count of trained parameters depends on: the linear layers that are adapted, and widths."""
 
     linears: tuple[tuple[str, int, int], ...]
-    """(last part of its name, inputs, outputs) of every linear layer inside the blocks; the output layer left out."""
+    """(last part of its name, inputs, outputs) of every linear layer inside the blocks, sorted; no output layer."""
     total: int
     """All parameters of the base model."""
     layers: int

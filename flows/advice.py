@@ -1,0 +1,48 @@
+"""A look at the data: how many examples of which shape there are, for `ratchet advise` and the dry run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from feedback.examples import SHAPES
+from flows.config import PipelineConfig, tenant_of
+from flows.night import nights_of
+from infra.errors import NotFound, UserError
+
+
+def counts_of_last_snapshot(config: PipelineConfig, tenant: str | None = None) -> dict[str, int]:
+    """Training examples by shape in the snapshot of the tenant's last night; empty before the first."""
+    from feedback.snapshot import load_snapshot
+
+    for earlier in reversed(nights_of(config, tenant_of(config, tenant))):
+        if earlier.steps.get("snapshot"):
+            try:
+                return dict(load_snapshot(config.places.snapshots_dir / earlier.steps["snapshot"]).counts["train"])
+            except NotFound:
+                continue
+    return {}
+
+
+def counts_of_file(path: Path) -> dict[str, int]:
+    """Examples by shape in a JSONL file.
+
+    Raises:
+        NotFound: there is no such file.
+        UserError: a line is not JSON, or names no shape.
+    """
+    if not path.is_file():
+        raise NotFound(f"{path} does not exist; expected a JSONL file of examples")
+    counts: dict[str, int] = {}
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                shape = json.loads(line)["shape"]
+            except (ValueError, KeyError, TypeError) as error:
+                raise UserError(f"{path}:{number} is not an example ({error!r}); expected JSON with a shape") from None
+            if shape not in SHAPES:
+                raise UserError(f"{path}:{number} has shape {shape!r}; expected one of {', '.join(SHAPES)}")
+            counts[shape] = counts.get(shape, 0) + 1
+    return counts

@@ -1,0 +1,170 @@
+"""`ratchet methods`, `ratchet advise`: what can be trained, and what should be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from flows.cli.output import DEFAULT_CONFIG, ConfigOption, JsonOption, TenantOption, as_json, load, say, table
+
+if TYPE_CHECKING:
+    from training.advisor import Advice
+    from training.tuners import Shape
+
+BaseOption = Annotated[
+    Path | None, typer.Option("--base", help="Folder of a base model for the figures. Default: SmolLM2-135M.")
+]
+
+
+def methods(base: BaseOption = None, json: JsonOption = False) -> None:
+    """Everything that can be named in the config: the matrix of objectives and tuners, recipes, metrics, sources."""
+    from evaluation.judges import JUDGES
+    from evaluation.metrics import METRICS
+    from feedback.dialects import DIALECTS
+    from feedback.sources import SOURCES
+    from training.matrix import methods_matrix
+    from training.recipe import RECIPES
+
+    matrix = methods_matrix(_shape(base))
+    recipes = {
+        name: " -> ".join(f"{stage.objective}+{stage.tuner}" for stage in recipe.stages)
+        for name, recipe in RECIPES.items()
+    }
+    others = {
+        "metrics": sorted(METRICS),
+        "judges": sorted(JUDGES),
+        "sources": sorted(SOURCES),
+        "dialects": sorted(DIALECTS),
+    }
+    if json:
+        names = {
+            "objectives": [row.name for row in matrix.objectives],
+            "tuners": [row.name for row in matrix.tuners],
+        }
+        as_json({**names, **others, "recipes": recipes, "matrix": matrix.model_dump(mode="json")})
+        return
+    say(f"tuners: which weights move (figures for {base or 'SmolLM2-135M'}; memory: sft in bfloat16, default settings)")
+    table(
+        ("name", "trains", "saves", "memory", "time", "served by the embedded engine", "by vLLM", "merges"),
+        (
+            (
+                row.name,
+                f"{row.trains:,}",
+                _size(row.saves_bytes),
+                _size(row.memory_bytes),
+                f"{row.cost:g}x",
+                row.embedded,
+                row.vllm,
+                "yes" if row.merges else "no",
+            )
+            for row in matrix.tuners
+        ),
+    )
+    say()
+    say("objectives: what the loss asks")
+    table(
+        ("name", "learns from", "time", "what"),
+        ((row.name, ", ".join(row.needs), f"{row.cost:g}x", row.summary) for row in matrix.objectives),
+    )
+    say()
+    cells = len(matrix.tuners) * len(matrix.objectives)
+    say(f"cells: {cells - len(matrix.refused)} of {cells} objective+tuner pairs can be trained")
+    for cell, reason in matrix.refused.items():
+        say(f"  not {cell}: {reason}")
+    say()
+    say("recipes (an objective with a tuner, in stages):")
+    table(("name", "stages"), recipes.items())
+    say()
+    for axis, names_ in others.items():
+        say(f"{axis}: {', '.join(names_)}")
+
+
+def advise(
+    wants: Annotated[
+        str, typer.Option("--goal", help="task, style, knowledge, reasoning or shorter_prompts.")
+    ] = "task",
+    changes: Annotated[
+        str, typer.Option(help="How often the facts behind answers change: never, monthly, weekly or daily.")
+    ] = "never",
+    gradable: Annotated[
+        bool, typer.Option("--gradable/--not-gradable", help="Whether anybody can say if an answer is good.")
+    ] = True,
+    data: Annotated[
+        Path | None, typer.Option(help="JSONL of examples to look at. Default: the last night's snapshot.")
+    ] = None,
+    base: BaseOption = None,
+    memory_gb: Annotated[float | None, typer.Option(help="Memory to train in. Default: this machine's.")] = None,
+    config: ConfigOption = DEFAULT_CONFIG,
+    tenant: TenantOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Recommend a recipe for a goal and your data, or say why not to train, with what it would take."""
+    from pydantic import ValidationError
+
+    from flows.advice import counts_of_file, counts_of_last_snapshot
+    from infra.errors import UserError
+    from training.advisor import Goal
+    from training.advisor import advise as recommend
+    from training.hardware import best_dtype, memory_bytes
+
+    settings = load(config)
+    try:
+        goal = Goal.model_validate(
+            {"wants": wants, "knowledge_changes": changes, "gradable": gradable, "memory_gb": memory_gb}
+        )
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        raise UserError(f"{wrong['loc'][0]}: got {wrong['input']!r}; {wrong['msg']}") from None
+    counts = counts_of_file(data) if data is not None else counts_of_last_snapshot(settings, tenant)
+    goal = goal.model_copy(update={"dtype": best_dtype(settings.places.cache_dir)})
+    advice = recommend(goal, counts, _shape(base), config=settings.training, machine_bytes=memory_bytes())
+    if json:
+        as_json({"examples": counts, **advice.model_dump(mode="json")})
+    else:
+        _say_advice(counts, advice)
+
+
+def _say_advice(counts: dict[str, int], advice: Advice) -> None:
+    say("examples: " + (", ".join(f"{n} {shape}" for shape, n in sorted(counts.items()) if n) or "none"))
+    say(f"advice: {advice.verdict}" + (f" {advice.recipe}" if advice.recipe else ""))
+    for reason in advice.reasons:
+        say(f"  {reason}")
+    if advice.stages:
+        table(
+            ("stage", "examples", "trains", "memory", "minutes", "learning rate"),
+            (
+                (
+                    stage.stage,
+                    stage.examples,
+                    f"{stage.trained_parameters:,}",
+                    _size(stage.memory_bytes),
+                    f"{stage.minutes:.1f}",
+                    f"{stage.learning_rate:g}",
+                )
+                for stage in advice.stages
+            ),
+        )
+    for other in advice.instead:
+        say(f"  not: {other}")
+
+
+def _shape(base: Path | None) -> Shape:
+    from infra.errors import NotFound
+    from training.memory import SMOLLM2_135M, shape_of_folder
+
+    if base is None:
+        return SMOLLM2_135M
+    if not (base / "config.json").is_file():
+        raise NotFound(f"{base} has no config.json; expected the folder of a base model")
+    return shape_of_folder(base)
+
+
+def _size(count: float) -> str:
+    value: Any = count
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000 or unit == "GB":
+            return f"{value:.3g} {unit}"
+        value /= 1000
+    raise AssertionError

@@ -1,0 +1,146 @@
+"""How much memory a stage will take, before it is started: from the model's shape, the tuner and the settings.
+
+The parts are counted, not guessed: weights as they are stored, gradients and AdamW's moments of what moves, what a
+backward pass keeps of every token, and a constant for the process. tests/training/test_memory.py compares the
+activations with those that PyTorch really keeps, and the whole with the peak that a run measured.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from infra.settings import Config
+from training.recipe import StageSpec
+from training.tuners import Shape, tuner_named
+
+PROCESS_BYTES = 600_000_000
+"""Resident memory of a training process before a model is loaded: Python, torch, transformers, peft."""
+NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
+"""Bytes a 4-bit weight takes: half a byte, and its block's scale in 8 bits (Dettmers et al. 2023, section 3)."""
+
+SMOLLM2_135M = Shape(
+    linears=tuple(
+        sorted(
+            30
+            * (
+                ("q_proj", 576, 576),
+                ("k_proj", 576, 192),
+                ("v_proj", 576, 192),
+                ("o_proj", 576, 576),
+                ("gate_proj", 576, 1536),
+                ("up_proj", 576, 1536),
+                ("down_proj", 1536, 576),
+            )
+        )
+    ),
+    total=134_515_008,
+    layers=30,
+    hidden=576,
+    kv_width=192,
+)
+"""The default base model, for tables that need some model."""
+
+
+class Memory(Config):
+    """Expected peak of one training process, in bytes."""
+
+    weights: int
+    """The model, as it is held."""
+    moving: int
+    """Gradients and optimizer state of what is trained."""
+    activations: int
+    """What the backward pass of the fullest pass keeps."""
+    process: int = PROCESS_BYTES
+    """Everything else."""
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.weights + self.moving + self.activations + self.process
+
+
+def shape_of_folder(base: Path) -> Shape:
+    """A base model's shape from its config and the headers of its files: no torch, no weights read."""
+    from safetensors import safe_open
+
+    config = json.loads((base / "config.json").read_text())
+    config = config.get("text_config", config)
+    linears, total = [], 0
+    for file in sorted(base.glob("*.safetensors")):
+        with safe_open(file, framework="numpy") as tensors:
+            for key in tensors.keys():  # noqa: SIM118  # not a dictionary
+                sizes = tensors.get_slice(key).get_shape()
+                count = 1
+                for size in sizes:
+                    count *= size
+                total += count
+                if len(sizes) == 2 and key.endswith(".weight") and "layers." in key:
+                    linears.append((key.split(".")[-2], int(sizes[1]), int(sizes[0])))
+    heads = config["num_attention_heads"]
+    head = config.get("head_dim") or config["hidden_size"] // heads
+    return Shape(
+        linears=tuple(sorted(linears)),
+        total=total,
+        layers=config["num_hidden_layers"],
+        hidden=config["hidden_size"],
+        kv_width=head * (config.get("num_key_value_heads") or heads),
+    )
+
+
+def estimate(
+    shape: Shape, spec: StageSpec, dtype: Literal["float32", "bfloat16"], *, processes: int = 1, loss_share: float = 0.5
+) -> Memory:
+    """The expected peak of one process.
+
+    Args:
+        shape: the base model's.
+        spec: the stage; its `tokens_per_pass` bounds what goes through the model at once.
+        dtype: what is computed in.
+        processes: processes that share the weights, gradients and optimizer state (FSDP).
+        loss_share: share of the tokens that carry loss; the output layer runs on those.
+    """
+    tuner = tuner_named(spec.tuner)
+    options = tuner.options.model_validate(dict(spec.tuner_options))
+    size = 4 if dtype == "float32" else 2
+    trained = tuner.parameters(shape, options)
+    in_linears = sum(inputs * outputs for _, inputs, outputs in shape.linears)
+    weights = float(shape.total * size)
+    if tuner.quantised:
+        weights -= in_linears * (size - NF4_BYTES)
+    weights += 0 if tuner.saves == "model" else tuner.saved_numbers(shape, options) * size
+    # AdamW keeps two float32 moments, and a float32 master copy where the weights are not float32 themselves.
+    moving = trained * (size + 8 + (0 if dtype == "float32" else 4))
+    tokens = min(spec.tokens_per_pass, (spec.batch_size or 8) * spec.max_length)
+    per_layer = kept_per_token(shape, spec.tuner, options) * size
+    if spec.gradient_checkpointing:
+        activations = tokens * (shape.layers * shape.hidden * size + per_layer)
+    else:
+        activations = tokens * shape.layers * per_layer
+    vocabulary = (shape.total - in_linears) // shape.hidden
+    # A row of logits in float32, and its gradient, for a stretch of tokens at a time at least.
+    activations += int(tokens * loss_share) * (shape.hidden * size) + 256 * vocabulary * 8
+    return Memory(weights=int(weights / processes), moving=int(moving / processes), activations=int(activations))
+
+
+def kept_per_token(shape: Shape, tuner: str, options: Any) -> int:
+    """Numbers that one block keeps of one token for the backward pass.
+
+    By a block's parts: both norms keep their inputs and what they normalised (4 widths); attention keeps queries, keys
+    and values after their rotation, repeated to as many heads as there are queries, and its output (4 widths); the
+    feed-forward keeps gate, up, the gate's activation and their product (4 inner widths). Of an adapter beside a linear
+    layer the low-rank middle is kept (the layer's input is already), with dropout another input and its mask, and with
+    DoRA the two outputs that its norm scales.
+    """
+    blocks = max(1, shape.layers)
+    inner = max((outputs for _, _, outputs in shape.linears), default=shape.hidden)
+    inputs = sum(i for _, i, _ in shape.linears) // blocks
+    outputs = sum(o for _, _, o in shape.linears) // blocks
+    kept = 8 * shape.hidden + 4 * inner
+    kept += getattr(options, "rank", 0) * len(shape.linears) // blocks
+    if getattr(options, "dropout", 0) > 0:
+        kept += inputs + inputs // 4
+    if tuner == "dora":
+        kept += 2 * outputs
+    return kept
