@@ -7,6 +7,7 @@ every folder leaves it as it is.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +19,7 @@ from infra.settings import Config
 from training.base_model import Base, resolve_base
 from training.mixture import Replay, ReplaySource, source_of
 from training.objectives import objective_named
-from training.recipe import StageSpec, resolve
+from training.recipe import StageSpec, choices, resolve
 
 ENGINE = 2
 """Version of what the engine computes for a given job; raise it when it makes other weights."""
@@ -87,6 +88,9 @@ class StageJob(Config):
     """Threads of the process. Not identity; bits may differ in the last place between counts."""
     checkpoint_seconds: float = Field(default=30.0, ge=0)
     """Save a checkpoint after so many seconds. Not identity: resuming changes no bits."""
+
+    chosen: Mapping[str, str] = {}
+    """What was left to a rule: name to value and the rule's source. Not identity: the values are in the spec."""
 
     @property
     def key(self) -> str:
@@ -177,10 +181,15 @@ def make_job(
             "or leave the recipe out"
         )
     assert (previous is None) == (spec.starts_from == "base"), "a stage starts from base or from a finished stage"
-    resolved = resolve(spec, examples=count, hidden_size=_hidden_size(base.path))
+    hidden = _hidden_size(base.path)
+    resolved = resolve(spec, examples=count, hidden_size=hidden)
     return StageJob(
         label=label,
         spec=resolved,
+        chosen={
+            name: f"{choice.value:g}: {choice.rule}"
+            for name, choice in choices(spec, examples=count, hidden_size=hidden).items()
+        },
         base=base,
         train=train.absolute(),
         train_digest=digest_file(train),

@@ -115,6 +115,9 @@ def plan_night(counts: Mapping[str, int], config: TrainingConfig, *, parameters:
     supported: list[Recipe] = []
     for recipe in candidates:
         reason = _unsupported(recipe, counts, config.minimum_examples)
+        if reason is None and not named:
+            twin = next((other.name for other in supported if other.stages == recipe.stages), None)
+            reason = f"has the same stages as {twin}" if twin else None
         if reason:
             left_out.append(LeftOut(recipe=recipe.name, reason=reason))
         else:

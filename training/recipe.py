@@ -13,6 +13,7 @@ from pydantic import Field, field_validator, model_validator
 
 from infra.errors import NotFound, UserError
 from infra.settings import Config
+from training.choosing import Choice, learning_rate, rank
 from training.mixture import Mixture
 from training.objectives import OBJECTIVES, objective_named
 from training.tuners import TUNERS, tuner_named
@@ -63,7 +64,10 @@ class StageSpec(Config):
     tokens_per_pass: int = Field(default=4096, ge=64)
     """Tokens that go through the model at once; an optimizer step takes as many passes as it needs."""
     gradient_checkpointing: bool = False
-    """Recompute activations to save memory: about 1.5 times slower."""
+    """Recompute activations to save memory: about 1.5 times slower. Not with prefix tuning."""
+    checkpoints: int = Field(default=0, ge=0, le=100)
+    """Keep the weights of so many of the points where the validation loss is measured, the last ones, each with its
+    loss: any of them can be made a challenger (`ratchet challenge`)."""
 
     @field_validator("objective")
     @classmethod
@@ -110,11 +114,34 @@ class Recipe(Config):
                     f"recipe {self.name}: stage {stage.objective} ({stage.tuner}) cannot go on with what "
                     f"{before.objective} ({before.tuner}) trained; use the same tuner, or starts_from: merged"
                 )
+            if stage.starts_from == "merged" and not tuner_named(before.tuner).merges:
+                raise ValueError(
+                    f"recipe {self.name}: stage {stage.objective} cannot start from merged: what {before.tuner} trains "
+                    "cannot be merged into the weights; say previous, with the same tuner"
+                )
             if stage.starts_from == "merged" and objective_named(stage.objective).product == "reward":
                 raise ValueError(
                     f"recipe {self.name}: a reward stage cannot start from merged; say previous, with the same tuner"
                 )
+        self._check_below()
         return self
+
+    def _check_below(self) -> None:
+        """Stages that stand on a changed base save whole models: their tuner must merge, and not need 4 bits."""
+        changed = False
+        for before, stage in zip(self.stages, self.stages[1:], strict=False):
+            changed = changed or stage.starts_from == "merged" or tuner_named(before.tuner).saves == "model"
+            tuner = tuner_named(stage.tuner)
+            if changed and tuner.quantised:
+                raise ValueError(
+                    f"recipe {self.name}: stage {stage.objective} with {stage.tuner} trains on the base in 4 bits, but "
+                    "starts from merged weights; use lora there"
+                )
+            if changed and tuner.saves == "adapter" and not tuner.merges:
+                raise ValueError(
+                    f"recipe {self.name}: stage {stage.objective} stands on merged weights, so it is saved as a whole "
+                    f"model, and what {stage.tuner} trains cannot be merged; use lora there"
+                )
 
     def policy_before(self, index: int) -> StageSpec | None:
         """The last stage before the one at `index` that made a policy: what it starts from."""
@@ -146,9 +173,12 @@ RECIPES: Mapping[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
         Recipe(name="sft-lora", stages=_stages(("sft", "lora"))),
-        Recipe(name="sft-full", stages=_stages(("sft", "full"))),
+        Recipe(name="sft-qlora", stages=_stages(("sft", "qlora"))),
+        Recipe(name="sft-full", stages=(StageSpec(objective="sft", tuner="full", checkpoints=4),)),
         Recipe(name="sft-dpo-lora", stages=_stages(("sft", "lora"), ("dpo", "lora"))),
         Recipe(name="sft-kto-lora", stages=_stages(("sft", "lora"), ("kto", "lora"))),
+        Recipe(name="thumbs", stages=_stages(("sft", "lora"), ("kto", "lora"))),
+        Recipe(name="domain", stages=_stages(("pretraining", "lora"), ("sft", "lora"), ("dpo", "lora"))),
         Recipe(name="rlhf", stages=_stages(("sft", "lora"), ("reward", "lora"), ("ppo", "lora"))),
         Recipe(name="reinforcement", stages=_stages(("sft", "lora"), ("grpo", "lora"))),
     )
@@ -176,10 +206,7 @@ def resolve(spec: StageSpec, *, examples: int, hidden_size: int) -> StageSpec:
         examples: training examples of the objective's shapes.
         hidden_size: width of the base model.
 
-    The learning rate follows the fit of "LoRA Without Regret" (Schulman et al., Thinking Machines Lab 2025):
-    5e-5 (2000 / width)^0.781 for full fine-tuning of Llama-like models and ten times that for LoRA, whatever its rank;
-    it is held to 2e-4..1e-3 for LoRA, where small data stays stable. Preference objectives take a tenth of it, as
-    their papers do.
+    Rank and learning rate are picked by the rules of training/choosing.py.
 
     Raises:
         UserError: options that the objective or tuner does not know.
@@ -188,20 +215,33 @@ def resolve(spec: StageSpec, *, examples: int, hidden_size: int) -> StageSpec:
     reason = tuner.refuses(spec.objective)
     if reason:
         raise UserError(f"{spec.objective} with {spec.tuner} cannot be trained: {reason}")
-    objective_options = _validated(objective.options, spec.objective_options, f"objective {spec.objective}")
-    tuner_options = _validated(tuner.options, spec.tuner_options, f"tuner {spec.tuner}")
-    full_rate = 5e-5 * (2000 / hidden_size) ** 0.781
-    low, high = tuner.learning_rates
-    rate = min(max(full_rate * tuner.rate_against_full, low), high) * objective.rate_against_sft
+    if spec.gradient_checkpointing and spec.tuner == "prefix":
+        raise UserError("prefix with gradient_checkpointing cannot be trained: a cache is not recomputed; leave it off")
+    found = choices(spec, examples=examples, hidden_size=hidden_size)
+    given = dict(spec.tuner_options)
+    if "rank" in found:
+        given["rank"] = int(found["rank"].value)
     return spec.model_copy(
         update={
-            "objective_options": objective_options,
-            "tuner_options": tuner_options,
-            "learning_rate": spec.learning_rate or float(f"{rate:.2g}"),
+            "objective_options": _validated(objective.options, spec.objective_options, f"objective {spec.objective}"),
+            "tuner_options": _validated(tuner.options, given, f"tuner {spec.tuner}"),
+            "learning_rate": spec.learning_rate or found["learning_rate"].value,
             "epochs": spec.epochs or objective.epochs(examples),
             "batch_size": spec.batch_size or (8 if examples < 2_000 else 16 if examples < 10_000 else 32),
         }
     )
+
+
+def choices(spec: StageSpec, *, examples: int, hidden_size: int) -> dict[str, Choice]:
+    """What of a stage was left to rules (learning_rate, rank), with each rule's value and source."""
+    objective, tuner = objective_named(spec.objective), tuner_named(spec.tuner)
+    found: dict[str, Choice] = {}
+    if spec.learning_rate is None:
+        found["learning_rate"] = learning_rate(objective, tuner, hidden_size=hidden_size)
+    picked = rank(tuner, examples=examples)
+    if picked is not None and "rank" not in spec.tuner_options:
+        found["rank"] = picked
+    return found
 
 
 def _validated(model: type[Config], given: Options, whose: str) -> dict[str, bool | int | float | str]:

@@ -60,6 +60,8 @@ def _train(job: StageJob) -> Record:
 
     torch.set_num_threads(job.threads)
     started = time.monotonic()
+    for name, choice in job.chosen.items():
+        log.info("%s = %s", name, choice)
     _check_inputs(job)
     tuner, (objective, options) = tuner_named(job.spec.tuner), _asked(job)
     supply = read_supply(job, objective, options)
@@ -363,6 +365,7 @@ def _record(job: StageJob, digest: str, result: dict[str, Any]) -> Record:
             "world_size": job.world_size,
             "threads": job.threads,
             "replay": job.replay.identity(),
+            "chosen": dict(job.chosen),
         },
         versions={name: version(name) for name in ("torch", "transformers", "peft", "trl", "accelerate")},
         result=result,

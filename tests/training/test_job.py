@@ -37,7 +37,7 @@ def test_a_job_survives_its_file(tmp_path: Path, tiny_base: Path) -> None:
 
 def test_defaults_given_or_left_out_are_the_same_key(tmp_path: Path, tiny_base: Path) -> None:
     job = job_for(SFT, tmp_path, tiny_base)
-    said = SFT.model_copy(update={"learning_rate": job.spec.learning_rate, "tuner_options": {"rank": 16}})
+    said = SFT.model_copy(update={"learning_rate": job.spec.learning_rate, "tuner_options": {"rank": 8}})
     assert job_for(said, tmp_path, tiny_base).key == job.key
 
 

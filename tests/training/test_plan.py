@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Mapping
 
 import pytest
 from pydantic import ValidationError
@@ -21,10 +22,12 @@ def names(counts: dict[str, int], config: TrainingConfig) -> list[str]:
 
 def test_auto_takes_what_the_data_support_cheapest_first() -> None:
     config = TrainingConfig(threads=2, budget_minutes=10_000)
-    assert names({"completion": 200}, config) == ["sft-lora", "sft-full"]
+    assert set(names({"completion": 200}, config)) == {"sft-lora", "sft-full", "sft-qlora"}
     everything = names({"completion": 200, "preference": 150, "rated": 150}, config)
     assert set(everything) == {
-        n for n, r in RECIPES.items() if all(s.objective in ("sft", "dpo", "kto", "reward", "ppo") for s in r.stages)
+        n
+        for n, r in RECIPES.items()
+        if all(s.objective in ("sft", "dpo", "kto", "reward", "ppo") for s in r.stages) and n != "thumbs"
     }
     assert everything[0] == "sft-lora"
 
@@ -72,6 +75,29 @@ def test_config_refuses_what_it_does_not_know() -> None:
         )
 
 
+def test_stages_that_do_not_fit_are_refused_with_the_way_out() -> None:
+    def recipe(*stages: Mapping[str, object]) -> Recipe:
+        return Recipe.model_validate({"name": "x", "stages": stages})
+
+    sft = {"objective": "sft"}
+    with pytest.raises(ValidationError, match="what prefix trains cannot be merged into the weights; say previous"):
+        recipe({**sft, "tuner": "prefix"}, {"objective": "dpo", "starts_from": "merged"})
+    with pytest.raises(ValidationError, match="trains on the base in 4 bits, but starts from merged weights"):
+        recipe(sft, {"objective": "dpo", "tuner": "qlora", "starts_from": "merged"})
+    with pytest.raises(ValidationError, match="what bottleneck trains cannot be merged; use lora there"):
+        recipe(sft, {"objective": "dpo", "tuner": "bottleneck", "starts_from": "merged"})
+    with pytest.raises(UserError, match="prefix with gradient_checkpointing cannot be trained"):
+        spec = StageSpec(objective="sft", tuner="prefix", gradient_checkpointing=True)
+        resolve(spec, examples=10, hidden_size=64)
+    assert len(recipe(sft, {"objective": "dpo", "starts_from": "merged"}).stages) == 2
+
+
+def test_recipes_with_the_same_stages_run_once() -> None:
+    plan = plan_night({"completion": 200, "rated": 200}, TrainingConfig(threads=2, budget_minutes=10_000))
+    reasons = {entry.recipe: entry.reason for entry in plan.left_out}
+    assert reasons["thumbs"] == "has the same stages as sft-kto-lora"
+
+
 def test_learning_rate_follows_width_tuner_and_objective() -> None:
     def rate(objective: str, tuner: str, hidden: int) -> float:
         spec = resolve(StageSpec(objective=objective, tuner=tuner), examples=100, hidden_size=hidden)
@@ -79,6 +105,12 @@ def test_learning_rate_follows_width_tuner_and_objective() -> None:
         return spec.learning_rate
 
     assert rate("sft", "lora", 576) == 1e-3
+    spec = resolve(StageSpec(objective="sft"), examples=100, hidden_size=576)
+    assert spec.tuner_options["rank"] == 16  # by the amount of data, where it is not given
+    assert resolve(StageSpec(objective="sft"), examples=10, hidden_size=576).tuner_options["rank"] == 8
+    given = StageSpec(objective="sft", tuner_options={"rank": 3}, learning_rate=1e-2)
+    kept = resolve(given, examples=100, hidden_size=576)
+    assert (kept.tuner_options["rank"], kept.learning_rate) == (3, 1e-2)
     assert rate("sft", "lora", 4096) == pytest.approx(5e-4 * (2000 / 4096) ** 0.781, rel=0.02)
     assert rate("sft", "full", 4096) == pytest.approx(rate("sft", "lora", 4096) / 10, rel=0.05)
     assert rate("dpo", "lora", 4096) == pytest.approx(rate("sft", "lora", 4096) / 10, rel=0.05)
