@@ -52,8 +52,8 @@ def _train(job: StageJob) -> Record:
     from transformers import set_seed
 
     from training.assembly import make_rollouts, make_teacher, measured_by
-    from training.heads import attach_head, detach_head
     from training.hardware import peak_bytes
+    from training.heads import attach_head, detach_head
     from training.loading import load_for_stage, packs
     from training.reward_model import pairs_of, scores, standardise, virtual_tokens
     from training.supply import prepared, read_supply
