@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
+from evaluation.likeness import ALIKE
 from evaluation.policy import ForgettingBudget, GatePolicy, Guard
 from evaluation.scorecard import MetricInfo, Scorecard, VersionCard
 from infra.settings import Config
@@ -160,7 +161,7 @@ def decide(scorecard: Scorecard, policy: GatePolicy, *, intervals: bool = True) 
     winner = _best(scorecard, challengers, noise.floor if noise else 0.0)
     decision: Decision
     if winner is not None:
-        decision, reasons = "promote", _promotion_reasons(winner, challengers)
+        decision, reasons = "promote", _promotion_reasons(scorecard, winner, challengers)
     elif refusals:
         decision, reasons = "inconclusive", refusals
     elif challengers and all(challenger.decision == "reject" for challenger in challengers):
@@ -263,11 +264,20 @@ def _best(scorecard: Scorecard, challengers: Sequence[ChallengerVerdict], noise:
     return min(tied, key=cost)
 
 
-def _promotion_reasons(winner: ChallengerVerdict, challengers: Sequence[ChallengerVerdict]) -> list[str]:
+def _promotion_reasons(
+    scorecard: Scorecard, winner: ChallengerVerdict, challengers: Sequence[ChallengerVerdict]
+) -> list[str]:
     others = [c.label for c in challengers if c.decision == "promote" and c.version != winner.version]
     reasons = [f"{winner.label}: {reason}" for reason in winner.reasons]
     if others:
         reasons.append(
             f"Also passed: {', '.join(others)}; {winner.label} gains most (ties go to the cheaper to serve)."
         )
+    card = scorecard.card(winner.version)
+    reasons.extend(
+        f"On the probe prompts {winner.label} moves the base as the barred version {name} did (cosine {value:.2f}): "
+        "look at why that one was taken back."
+        for name, value in (card.barred_likeness.items() if card else ())
+        if value >= ALIKE
+    )
     return reasons

@@ -69,6 +69,9 @@ class EvaluationConfig(Config):
     """At most so many documents per task; None takes all."""
     noise_items: int = Field(default=16, ge=0)
     """Items the champion answers twice, in other batches, for the noise floor of the instrument. 0 skips it."""
+    seed_twin_nights: int = Field(default=30, ge=0)
+    """Every so many nights the cheapest recipe is trained a second time with another seed, if the training budget has
+    room, to measure the spread between seeds. 0 never."""
     parity_tolerance: float = Field(default=0.1, gt=0)
     """Greatest relative error of an adapter's effect on its probe prompts."""
     report_examples: int = Field(default=6, ge=0)
@@ -139,6 +142,8 @@ class EvaluationJob(Config):
     """Numerics of the loaded weights; the ones that serve. auto: as this CPU serves."""
     known_noise: Mapping[str, float] = {}
     """Metric -> noise floor measured on this hardware before; the larger of old and new counts."""
+    barred: Mapping[str, Path] = {}
+    """Barred version -> its probe.json: challengers are held beside them."""
     output_dir: Path
     """Folder for scorecard.json, items.parquet, report.html and record.json."""
 
@@ -179,6 +184,7 @@ def evaluation_key(job: EvaluationJob, items_digest: str) -> str:
             "versions": sorted(versions, key=lambda version: version["version"]),
             "champion": job.champion,
             "failed": sorted(job.failed_challengers),
+            "barred": sorted(job.barred),
             "items": items_digest,
             "config": job.config.model_dump(mode="json", exclude={"report_examples"}),
             "seed": job.seed,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import platform
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal
 
@@ -11,8 +10,10 @@ import numpy as np
 
 from evaluation.evidence import compare
 from evaluation.job import Candidate, EvaluationJob
+from evaluation.likeness import barred_likeness
 from evaluation.metrics import metric as find_metric
 from evaluation.metrics.metric import Answered
+from evaluation.noise import hardware_name
 from evaluation.regression import ACCURACY, PROBABILITY
 from evaluation.rows import Row, Rows
 from evaluation.scorecard import (
@@ -80,8 +81,9 @@ def build_scorecard(
         regression=regression,
         noise=_noise(job, items, rows, scores, infos),
         judges=tuple(judges),
+        uses=_uses(items),
         contaminated_items=contaminated_items,
-        hardware=f"{platform.machine()} {platform.system()}, {job.threads} threads, {job.dtype}",
+        hardware=hardware_name(job.threads, job.dtype),
     )
     return card.model_copy(update={"estimates": _estimates(card), "changes": _changes(card)})
 
@@ -127,10 +129,23 @@ def _card(
         items_digest=digest if len(answers) == len(items) else "",
         answered=len(answers),
         error=errors.get(candidate.version),
+        barred_likeness=_likeness(job, candidate) if role == "challenger" else {},
         parity="not_needed" if candidate.kind == "base" else parity["state"] if parity else "missing",
         parity_error=parity["error"] if parity else None,
         seconds_per_token=sum(row["seconds"] for row in answers) / tokens if tokens else None,
     )
+
+
+def _likeness(job: EvaluationJob, candidate: Candidate) -> dict[str, float]:
+    probe = candidate.probe or (candidate.path.parent / "probe.json" if candidate.path else None)
+    return barred_likeness(probe, job.barred) if probe is not None else {}
+
+
+def _uses(items: Sequence[GateItem]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for item in sorted(items, key=lambda item: item.uses):
+        counts[str(item.uses)] = counts.get(str(item.uses), 0) + 1
+    return counts
 
 
 def _gate_scores(
@@ -234,21 +249,20 @@ def _noise(
                     second = find_metric(info.name).score(answered(item, again[item.item_id]))
                     differences.append((second or 0.0) - first)
             same = abs(math.fsum(differences)) / len(differences) if differences else None
-        known = job.known_noise.get(info.name)
-        if known is not None:
-            same = max(same or 0.0, known)
-        spread = _seed_spread(job, values)
-        if same is not None or spread is not None:
-            floors[info.name] = NoiseFloor(same_weights=same, same_weights_items=len(differences), seed_to_seed=spread)
+        spread, earlier = _seed_spread(job, values), job.known_noise.get(info.name)
+        if not (same is None and spread is None and earlier is None):
+            floors[info.name] = NoiseFloor(
+                same_weights=same, same_weights_items=len(differences), seed_to_seed=spread, earlier=earlier
+            )
     return floors
 
 
 def _seed_spread(job: EvaluationJob, values: dict[str, tuple[float | None, ...]]) -> float | None:
-    """Largest difference of means between challengers of one recipe that differ by seed alone; None without such."""
+    """Largest difference of means between versions of one recipe that differ by seed alone; None without such."""
     means: dict[str, dict[int, float]] = {}
     for candidate in job.versions:
         present = [value for value in values.get(candidate.version, ()) if value is not None]
-        if candidate.seed is not None and present and candidate.recipe and not candidate.reference_only:
+        if candidate.seed is not None and present and candidate.recipe:
             means.setdefault(candidate.recipe, {})[candidate.seed] = math.fsum(present) / len(present)
     spreads = [max(found.values()) - min(found.values()) for found in means.values() if len(found) > 1]
     return max(spreads) if spreads else None
@@ -300,7 +314,9 @@ def _changes(card: Scorecard) -> tuple[Change, ...]:
             counts[dimension] = counts.get(dimension, 0) + 1
         slices = [pair for pair in slices if counts[pair[0]] > 1]
         for version in sorted(scores):
-            for since in sorted({card.champion, card.base} - {version}):
+            own = card.card(version)
+            parent = {own.sft_parent} if own is not None and own.sft_parent is not None else set()
+            for since in sorted(({card.champion, card.base} | parent) - {version}):
                 if since not in scores:
                     continue
                 result += _change(card, info, version, since, "all", lambda item: True)

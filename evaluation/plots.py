@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from typing import Any
 
 Point = tuple[str, float, float, float]
 """Label, estimate, lower and upper limit."""
@@ -19,15 +20,27 @@ def means_plot(points: Sequence[Point]) -> str:
     return _intervals(points, zero=False)
 
 
+def bars_plot(points: Sequence[tuple[str, float]], unit: str) -> str:
+    """One bar for each label, for costs and times. Empty text without points."""
+    if not points:
+        return ""
+    from matplotlib.figure import Figure
+
+    with _quiet():
+        figure = Figure(figsize=(7.0, 0.7 + 0.38 * len(points)), layout="constrained")
+        axes = figure.add_subplot()
+        axes.barh(range(len(points)), [value for _, value in points], color="#5d6d7e", height=0.6)
+        axes.set_xlabel(unit)
+        _finish(axes, [label for label, _ in points])
+        return _svg(figure)
+
+
 def _intervals(points: Sequence[Point], *, zero: bool) -> str:
     if not points:
         return ""
-    from matplotlib import rc_context
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    # No pyplot: it keeps global state. A fixed salt makes the same numbers give the same bytes.
-    with rc_context({"svg.hashsalt": "ratchet", "svg.fonttype": "none"}):
+    with _quiet():
         figure = Figure(figsize=(7.0, 0.7 + 0.38 * len(points)), layout="constrained")
         axes = figure.add_subplot()
         for row, (_, mean, low, high) in enumerate(points):
@@ -36,12 +49,30 @@ def _intervals(points: Sequence[Point], *, zero: bool) -> str:
             axes.plot([mean], [row], "o", color=color, markersize=6)
         if zero:
             axes.axvline(0.0, color="#888", linewidth=1)
-        axes.set_yticks(range(len(points)), [label.replace("$", r"\$") for label, *_ in points])
-        axes.set_ylim(len(points) - 0.5, -0.5)
-        axes.grid(axis="x", color="#eee")
-        for side in ("top", "right", "left"):
-            axes.spines[side].set_visible(False)
-        buffer = io.StringIO()
-        FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None, "Creator": None})
+        _finish(axes, [label for label, *_ in points])
+        return _svg(figure)
+
+
+def _quiet() -> Any:
+    """No pyplot: it keeps global state. A fixed salt makes the same numbers give the same bytes."""
+    from matplotlib import rc_context
+
+    return rc_context({"svg.hashsalt": "ratchet", "svg.fonttype": "none"})
+
+
+def _finish(axes: Any, labels: Sequence[str]) -> None:
+    axes.set_yticks(range(len(labels)), [label.replace("$", r"\$") for label in labels])
+    axes.set_ylim(len(labels) - 0.5, -0.5)
+    axes.grid(axis="x", color="#eee")
+    axes.set_axisbelow(True)
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+
+
+def _svg(figure: Any) -> str:
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
+    buffer = io.StringIO()
+    FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
     return text[text.index("<svg") :]

@@ -6,12 +6,13 @@ People see examples from validation or retired items only (the caller's `example
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from evaluation.gate import Verdict
-from evaluation.plots import difference_plot, means_plot
+from evaluation.plots import bars_plot, difference_plot, means_plot
 from evaluation.scorecard import Change, Estimate, MetricInfo, Scorecard, read_scorecard, scorecard_schema
 from infra.artifact import atomic_write
 
@@ -43,7 +44,8 @@ def write_report(
 
     Args:
         verdict: what was decided; None before the gate.
-        examples: {"item_id", "question", "reference", "answers": {version: text}} of items that people may see.
+        examples: {"item_id", "question", "reference", "answers": {version: text}} of items that people may see, with
+            "metrics": {metric: {version: value}} to tell wins from losses.
     """
     import jinja2
 
@@ -65,12 +67,24 @@ def write_report(
         means=_plot_means(scorecard, primary, labels),
         wins=_plot_changes(scorecard, "win_rate", labels),
         slices=[c for c in scorecard.changes if c.metric == primary and c.slice != "all"],
+        slice_plot=_plot_slices(scorecard, primary, labels),
+        forgetting_plot=_plot_forgetting(scorecard, labels),
+        since_sft=_since_sft(scorecard, primary),
+        seconds=bars_plot(
+            [(c.label, 1000 * c.seconds_per_token) for c in scorecard.versions if c.seconds_per_token is not None],
+            "milliseconds per new token",
+        ),
+        sizes=bars_plot(
+            [(c.label, c.size_bytes / 1e6) for c in scorecard.versions if c.error is None], "MB on top of the base"
+        ),
+        uses=_uses(scorecard),
+        perplexity={e.version: math.exp(e.mean) for e in scorecard.estimates if (e.metric, e.part) == ("loss", "all")},
         forgetting=[
             c
             for c in scorecard.changes
             if c.metric.startswith("regression_") and (c.slice == "all" or c.since == scorecard.champion)
         ],
-        examples=[{**example, "shown": _side_by_side(scorecard, example)} for example in examples],
+        groups=_wins_and_losses(scorecard, verdict, examples),
         number=number,
     )
     atomic_write(path, page)
@@ -115,6 +129,77 @@ def _plot_changes(scorecard: Scorecard, metric: str, labels: Mapping[str, str]) 
 def _plot_means(scorecard: Scorecard, metric: str, labels: Mapping[str, str]) -> str:
     found = [e for e in scorecard.estimates if e.metric == metric and e.part == "all"]
     return means_plot([(labels.get(e.version, e.version), e.mean, e.low, e.high) for e in found])
+
+
+def _plot_slices(scorecard: Scorecard, metric: str, labels: Mapping[str, str]) -> str:
+    """Of the challengers only: what a reader asks is whom a gain leaves behind."""
+    asking = {card.version for card in scorecard.challengers}
+    found = [
+        c
+        for c in scorecard.changes
+        if c.metric == metric and c.slice != "all" and c.since == scorecard.champion and c.version in asking
+    ]
+    return difference_plot([(f"{labels.get(c.version, c.version)}: {c.slice}", c.mean, c.low, c.high) for c in found])
+
+
+def _plot_forgetting(scorecard: Scorecard, labels: Mapping[str, str]) -> str:
+    """Base abilities of every version since the untouched base."""
+    found = [
+        c
+        for c in scorecard.changes
+        if c.metric == "regression_accuracy" and c.slice == "all" and c.since == scorecard.base
+    ]
+    return difference_plot([(labels.get(c.version, c.version), c.mean, c.low, c.high) for c in found])
+
+
+def _since_sft(scorecard: Scorecard, primary: str) -> list[Change]:
+    parents = {card.version: card.sft_parent for card in scorecard.versions if card.sft_parent is not None}
+    return [
+        c
+        for c in scorecard.changes
+        if c.slice == "all" and c.metric in (primary, "win_rate_sft", "loss") and parents.get(c.version) == c.since
+    ]
+
+
+def _uses(scorecard: Scorecard) -> str:
+    """How worn the gate set is, in a sentence."""
+    if not scorecard.uses:
+        return ""
+    counts = {int(times): items for times, items in scorecard.uses.items()}
+    total = sum(counts.values())
+    mean = sum(times * items for times, items in counts.items()) / total
+    return (
+        f"{counts.get(0, 0)} of {total} gate items were used by no earlier verdict; "
+        f"on average an item was used {mean:.1f} times, at most {max(counts)} times."
+    )
+
+
+def _wins_and_losses(
+    scorecard: Scorecard, verdict: Verdict | None, examples: Sequence[Mapping[str, Any]]
+) -> list[tuple[str, list[dict[str, Any]]]]:
+    """Examples where the challenger wins, where it loses, and the rest. The challenger: the winner, or the best."""
+    asked = _challenger_shown(scorecard, verdict)
+    groups: dict[str, list[dict[str, Any]]] = {}
+    label = "" if asked is None else next(c.label for c in scorecard.versions if c.version == asked)
+    info = scorecard.metric(verdict.primary if verdict else _default_primary(scorecard))
+    sign = -1.0 if info is not None and info.direction == "lower" else 1.0
+    for example in examples:
+        scores = example.get("metrics", {}).get(info.name, {}) if info is not None else {}
+        ours, theirs = scores.get(asked), scores.get(scorecard.champion)
+        lead = 0.0 if ours is None or theirs is None else sign * (ours - theirs)
+        title = f"{label} wins" if lead > 0 else f"{label} loses" if lead < 0 else "No difference"
+        groups.setdefault(title, []).append({**example, "shown": _side_by_side(scorecard, example)})
+    order = [f"{label} wins", f"{label} loses", "No difference"]
+    return [(title, groups[title]) for title in order if title in groups]
+
+
+def _challenger_shown(scorecard: Scorecard, verdict: Verdict | None) -> str | None:
+    if verdict is not None and verdict.winner is not None:
+        return verdict.winner
+    known = [c for c in verdict.challengers if c.gain is not None] if verdict is not None else []
+    if known:
+        return max(known, key=lambda c: (c.gain or 0.0, c.version)).version
+    return next((card.version for card in scorecard.challengers if card.error is None), None)
 
 
 def _side_by_side(scorecard: Scorecard, example: Mapping[str, Any]) -> list[tuple[str, str]]:

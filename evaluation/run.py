@@ -18,9 +18,10 @@ from evaluation.answering import answer_items
 from evaluation.items import contaminated, read_items
 from evaluation.job import Candidate, EvaluationJob, evaluation_key
 from evaluation.judging import judge_answers, matches
-from evaluation.measured import build_scorecard
+from evaluation.measured import answered, build_scorecard
+from evaluation.metrics import metric as find_metric
 from evaluation.parity import check_parity
-from evaluation.rows import Rows
+from evaluation.rows import Row, Rows
 from evaluation.scorecard import Scorecard, items_digest
 from infra.artifact import Record, atomic_write, digest_file, finished_record, read_record, write_record
 from infra.database import now
@@ -285,14 +286,20 @@ def _examples(job: EvaluationJob, rows: Rows) -> list[dict[str, Any]]:
             "item_id": item.item_id,
             "question": conversation_text(item.messages),
             "reference": item.reference,
-            "answers": {
-                c.version: row["answer"]
-                for c in job.versions
-                if (row := rows.get("example", c.version, item.item_id)) is not None
+            "answers": {version: row["answer"] for version, row in found.items()},
+            "metrics": {
+                name: {version: find_metric(name).score(answered(item, row)) for version, row in found.items()}
+                for name in sorted(set(job.config.metrics))
             },
         }
         for item in _read_examples(job)
+        if (found := _example_rows(job, rows, item.item_id))
     ]
+
+
+def _example_rows(job: EvaluationJob, rows: Rows, item_id: str) -> dict[str, Row]:
+    found = {c.version: rows.get("example", c.version, item_id) for c in job.versions}
+    return {version: row for version, row in found.items() if row is not None}
 
 
 def _write_items(path: Path, items: Sequence[GateItem], rows: Rows, scorecard: Scorecard) -> None:

@@ -102,6 +102,8 @@ class VersionCard(Config):
     """Relative error of the adapter's effect on the probe prompts."""
     seconds_per_token: float | None = None
     """Generation time per new token in this run (not part of the digest)."""
+    barred_likeness: Mapping[str, float] = {}
+    """Barred version -> likeness to it, -1..1: cosine of what the two do to the base on the probe prompts."""
 
 
 class Estimate(Config):
@@ -133,7 +135,7 @@ class Change(Config):
     version: str
     """The newer version."""
     since: str
-    """The version it is compared with: the champion, or the untouched base."""
+    """The version it is compared with: the champion, the untouched base, or its recipe's own sft stage."""
     slice: str = "all"
     """"all", or "dimension=value"."""
     mean: float
@@ -154,12 +156,14 @@ class NoiseFloor(Config):
     same_weights_items: int = 0
     """Items that were answered twice."""
     seed_to_seed: float | None = None
-    """Spread between challengers of one recipe that differ by seed alone."""
+    """Spread between versions of one recipe that differ by seed alone."""
+    earlier: float | None = None
+    """What earlier nights on this hardware measured, pooled (`evaluation/noise.py`)."""
 
     @property
     def floor(self) -> float:
-        """The larger of the two; 0 when neither was measured."""
-        return max(self.same_weights or 0.0, self.seed_to_seed or 0.0)
+        """The largest of the three; 0 when none was measured."""
+        return max(self.same_weights or 0.0, self.seed_to_seed or 0.0, self.earlier or 0.0)
 
 
 class JudgeReport(Config):
@@ -218,6 +222,8 @@ class Scorecard(Config):
     """Metric -> noise floors on this hardware."""
     judges: tuple[JudgeReport, ...] = ()
     """Judges that were asked."""
+    uses: Mapping[str, int] = {}
+    """Number of earlier verdicts -> gate items that they used; "0" counts the fresh ones."""
     contaminated_items: int | None = None
     """Gate items whose text or group was found in training data; None when nobody looked."""
     hardware: str = ""

@@ -131,13 +131,13 @@ def _base(config: PipelineConfig) -> Finding:
 
 def _gate(config: PipelineConfig) -> Finding:
     """What the gate can see, so that nobody waits years for a promotion."""
-    from evaluation.significance import margin_for_units
+    from evaluation.planning import smallest_gain, what_it_sees
 
     units = config.gate.min_units
-    seen = margin_for_units(units, variance=0.2, alpha=config.gate.alpha, power=config.gate.power)
+    seen = smallest_gain(config.gate, units)
     return Finding(
         what="gate",
         state="ok" if seen < 0.2 else "warning",
-        found=f"with {units} conversations it sees gains from about {100 * seen:.0f} points (20% discordance)",
+        found=what_it_sees(config.gate, units),
         advice="" if seen < 0.2 else "collect more trusted labels, or accept more wrong promotions a year",
     )

@@ -7,14 +7,17 @@ from typing import Any
 
 from deploy.ledger import Standing
 from evaluation.gate import Verdict
+from evaluation.noise import hardware_name
 from evaluation.policy import GatePolicy
 from feedback.snapshot import Snapshot
 from flows.night import Night, nights_of
 from infra.artifact import key_of
 from infra.tracking import Tracker
 from tasks import approval, judge, train
+from tasks.candidates import evaluation_job
 from tasks.train import Challenger
 from training.base_model import Base
+from training.hardware import physical_cores
 from training.plan import Plan, TrainingConfig
 from training.recipe import Recipe
 
@@ -96,40 +99,82 @@ def train_one(night: Night, recipe: Recipe, base: Base, snapshot: Snapshot, trac
     )
 
 
+def train_twin(night: Night, plan: Plan, base: Base, snapshot: Snapshot, tracker: Tracker) -> Challenger | None:
+    """Now and then the night's cheapest recipe once more with the next seed: how much of a gain is the seed's luck?
+
+    None on most nights, and when the training budget has no room for it.
+    """
+    config, training = night.config, training_of(night)
+    threads = training.threads or physical_cores()
+    hardware = hardware_name(threads, config.serving.dtype)
+    every = config.evaluation.seed_twin_nights
+    recipe, minutes = min(
+        zip(plan.recipes, (e.minutes for e in plan.estimates), strict=True), key=lambda pair: (pair[1], pair[0].name)
+    )
+    if plan.minutes + minutes > training.budget_minutes:
+        return None
+    due = night.once(
+        "twin due", bool, lambda: judge.twin_is_due(config.places, hardware, every=every, night_id=night.night_id)
+    )
+    if not due:
+        return None
+    log.info("%s is trained once more with another seed, to measure the spread between seeds", recipe.name)
+    twin = night.once(
+        f"train twin of {recipe.name}",
+        Challenger,
+        lambda: train.train(
+            recipe.model_copy(update={"name": f"{recipe.name}-twin"}),
+            base=base,
+            data=(snapshot.train, snapshot.validation),
+            config=training.model_copy(update={"seed": training.seed + 1}),
+            places=config.places,
+            tracker=tracker,
+            night_key=night_key(night),
+        ),
+    )
+    return twin.model_copy(update={"recipe": recipe.name})
+
+
 def measure(
     night: Night,
     base: Base,
     standing: Standing,
     challengers: tuple[Challenger, ...],
+    twin: Challenger | None,
     snapshot: Snapshot,
     tracker: Tracker,
 ) -> Verdict:
-    """All versions on tonight's items, and the gate's word on them."""
-    training = training_of(night)
-    job = judge.evaluation_job(
+    """All versions on tonight's items, the gate's word on them, and the champion beside its predecessor."""
+    training, places, policy = training_of(night), night.config.places, gate_of(night)
+    job = evaluation_job(
         night_id=night.night_id,
         base=base,
         standing=standing,
         challengers=challengers,
+        twin=twin,
         items=night.folder / "items.jsonl",
         examples=night.folder / "shown.jsonl",
         train=snapshot.train,
         config=night.config.evaluation,
-        places=night.config.places,
+        places=places,
         seed=training.seed,
         dtype=night.config.serving.dtype,
         threads=training.threads,
     )
     recipes = {c.stages[-1].version: c.recipe for c in challengers if c.stages}
-    scorecard = judge.evaluate(job, tracker=tracker, night_key=night_key(night), recipes=recipes)
-    return judge.judge(scorecard, gate_of(night))
+    scorecard = judge.evaluate(job, tracker=tracker, night_key=night_key(night), recipes=recipes, places=places)
+    verdict = judge.judge(scorecard, policy)
+    judge.publish(job.output_dir, verdict, tracker=tracker, night_key=night_key(night))
+    judge.rescore_champion(scorecard, standing, policy, canary=night.config.canary, places=places)
+    return verdict
 
 
-def approve(night: Night, verdict: Verdict) -> str:
+def approve(night: Night, verdict: Verdict, tracker: Tracker) -> str:
     """ "" when the release may go on, else a person's (or the clock's) no."""
     if not verdict.needs_approval:
         return ""
-    return approval.ask_approval(verdict, hours=night.config.schedule.approval_hours)
+    links = {"the night's run on MLflow, with the scorecard": tracker.url_of(night_key(night))}
+    return approval.ask_approval(verdict, hours=night.config.schedule.approval_hours, links=links)
 
 
 def evidence(night: Night, snapshot: Snapshot, tracker: Tracker) -> dict[str, Any]:

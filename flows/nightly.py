@@ -33,6 +33,7 @@ from flows.night_steps import (
     night_key,
     nothing_new,
     train_one,
+    train_twin,
     training_of,
     why_not_trained,
 )
@@ -99,11 +100,14 @@ def run_night(night: Night) -> None:
     tracker = open_tracking(night)
     log_night(tracker, night, report, snapshot, drift)
     challengers = tuple(train_one(night, recipe, base, snapshot, tracker) for recipe in plan.recipes)
-    verdict = night.once("verdict", Verdict, lambda: measure(night, base, standing, challengers, snapshot, tracker))
+    twin = train_twin(night, plan, base, snapshot, tracker)
+    verdict = night.once(
+        "verdict", Verdict, lambda: measure(night, base, standing, challengers, twin, snapshot, tracker)
+    )
     scorecard = read_scorecard(places.evaluations_dir / night.night_id)
     notify.show_scorecard(scorecard)
 
-    refusal = night.once("approval", str, lambda: approve(night, verdict))
+    refusal = night.once("approval", str, lambda: approve(night, verdict, tracker))
     entry = release.release(
         verdict,
         night_id=night.night_id,

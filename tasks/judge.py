@@ -4,33 +4,42 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from deploy.canary import rescore_verdict
+from deploy.canary_policy import CanaryPolicy
 from deploy.ledger import Standing
-from deploy.versions import load_version
+from deploy.rescore import record_rescore, rescored
 from evaluation.gate import Verdict, decide
-from evaluation.job import Candidate, EvaluationConfig, EvaluationJob
+from evaluation.job import EvaluationJob
 from evaluation.launch import launch_evaluation
+from evaluation.noise import record_floors, seed_spread_due
 from evaluation.policy import GatePolicy
+from evaluation.report import publish_report
+from evaluation.rescore import Rescore, rescore
 from evaluation.scorecard import Scorecard, read_scorecard
+from infra.alerts import Alert, enqueue
+from infra.database import begin_write
 from infra.settings import Places
 from infra.tracking import Tracker
-from tasks.train import Challenger
-from training.base_model import Base
+from tasks.opened import database
 
 log = logging.getLogger(__name__)
 
 
 @task(name="evaluate", cache_policy=NO_CACHE)
-def evaluate(job: EvaluationJob, *, tracker: Tracker, night_key: str, recipes: Mapping[str, str]) -> Scorecard:
+def evaluate(
+    job: EvaluationJob, *, tracker: Tracker, night_key: str, recipes: Mapping[str, str], places: Places
+) -> Scorecard:
     """Champion, challengers and base answer the same items; what was finished before a kill is not asked again."""
     launch_evaluation(job, ProgressBar("evaluation").note)
     scorecard = read_scorecard(job.output_dir)
+    record_floors(database(places), scorecard)
     log_scorecard(tracker, night_key, scorecard, job.output_dir, recipes)
     return scorecard
 
@@ -44,106 +53,57 @@ def judge(scorecard: Scorecard, policy: GatePolicy) -> Verdict:
     return verdict
 
 
-def evaluation_job(
-    *,
-    night_id: str,
-    base: Base,
-    standing: Standing,
-    challengers: Sequence[Challenger],
-    items: Path,
-    examples: Path | None,
-    train: Path,
-    config: EvaluationConfig,
-    places: Places,
-    seed: int,
-    dtype: Any,
-    threads: int | None,
-) -> EvaluationJob:
-    """Everything to measure tonight: base, champion, its predecessor, the challengers and their sft stages."""
-    versions = {base.version: _base(base)}
-    for name in (standing.champion, standing.previous):
-        if name is not None and name not in versions:
-            versions[name] = _released(name, places, reference=name != standing.champion)
-    for challenger in challengers:
-        _add_challenger(versions, challenger, places, standing)
-    return EvaluationJob(
-        night_id=night_id,
-        base_path=base.path,
-        base_digest=base.digest,
-        versions=tuple(versions.values()),
-        champion=standing.champion or base.version,
-        failed_challengers=tuple(c.recipe for c in challengers if c.error is not None),
-        items_file=items,
-        examples_file=examples,
-        training_files=(train,),
-        config=config,
-        seed=seed,
-        dtype=dtype,
-        **({"threads": threads} if threads else {}),
-        output_dir=places.evaluations_dir / night_id,
-    )
+@task(name="scorecard page", cache_policy=NO_CACHE)
+def publish(folder: Path, verdict: Verdict, *, tracker: Tracker, night_key: str) -> None:
+    """The page with the verdict on it, in the evaluation's folder and on the night's run."""
+    publish_report(folder, verdict)
+    for name in ("report.html", "verdict.json"):
+        tracker.artifact(night_key, folder / name, "evaluation")
 
 
-def _base(base: Base) -> Candidate:
-    return Candidate(version=base.version, label="base", kind="base", digest=base.digest)
-
-
-def _released(name: str, places: Places, *, reference: bool) -> Candidate:
-    file = load_version(places.versions_dir, name)
-    label = "previous champion" if reference else "champion"
-    return Candidate(
-        version=name,
-        label=label,
-        kind=file.kind,
-        path=file.path,
-        digest=file.digest,
-        probe=file.probe,
-        reference_only=reference,
-    )
-
-
-def _add_challenger(versions: dict[str, Candidate], challenger: Challenger, places: Places, standing: Standing) -> None:
-    """The challenger, and as a reference the sft stage that a preference recipe began with."""
-    if challenger.error is not None:
+@task(name="re-score the champion", cache_policy=NO_CACHE)
+def rescore_champion(
+    scorecard: Scorecard, standing: Standing, policy: GatePolicy, *, canary: CanaryPolicy, places: Places
+) -> None:
+    """The live champion beside its predecessor on fresh items: a p-value that the watch of its holdback reads."""
+    found, why_not = rescore(scorecard, standing.previous or standing.base, policy)
+    if found is None:
+        log.info("the champion is not re-scored tonight: %s", why_not)
         return
-    last = challenger.stages[-1]
-    sft = next((stage for stage in challenger.stages[:-1] if stage.objective == "sft"), None)
-    if sft is not None and sft.version not in versions:
-        versions[sft.version] = Candidate(
-            version=sft.version,
-            label=f"{challenger.recipe}: sft stage",
-            kind=sft.kind,
-            path=places.stages_dir / sft.key / sft.kind,
-            digest=sft.digest,
-            objective="sft",
-            reference_only=True,
-            probe=places.stages_dir / sft.key / "probe.json",
-        )
-    known = versions.get(last.version)
-    if known is not None and not known.reference_only:
-        log.info("%s gave the same weights as %s: measured once", challenger.recipe, known.label)
-        return
-    # A reference that turns out to be a recipe of its own (sft beside sft-then-dpo) is measured as a challenger,
-    # except for a predecessor of the champion, which can only be a reference.
-    if known is not None and last.version == standing.previous:
-        return
-    versions[last.version] = Candidate(
-        version=last.version,
-        label=challenger.recipe,
-        kind=last.kind,
-        path=places.stages_dir / last.key / last.kind,
-        digest=last.digest,
-        recipe=challenger.recipe,
-        objective=last.objective,
-        sft_parent=sft.version if sft is not None else None,
-        probe=places.stages_dir / last.key / "probe.json",
+    engine = database(places)
+    record_rescore(engine, standing.tenant, found.champion, scorecard.night_id, found.p_value)
+    worse = rescore_verdict(rescored(engine, standing.tenant, found.champion), canary.alpha("rescore"))
+    log.info("re-scored on %s fresh units: %+.4f, p of worse = %.4g", found.units, found.mean, found.p_value)
+    if worse is not None and standing.watch is None:
+        _tell_worse(places, standing.tenant, found, worse, scorecard.night_id)
+
+
+def _tell_worse(places: Places, tenant: str, found: Rescore, worse: str, night_id: str) -> None:
+    """With no watch open nothing takes the champion back by itself, so people must hear of it."""
+    what = Alert(
+        kind="champion_worse",
+        severity="critical",
+        tenant=tenant,
+        title=f"{found.champion} is worse than its predecessor {found.predecessor}",
+        text=f"{worse}; {found.metric} {found.mean:+.4f} on {found.units} units that no earlier verdict used. Its "
+        "watch is over, so it is not taken back by itself.",
+        next_step=f'`ratchet rollback --reason "worse when scored again" --to {found.predecessor}`',
+        payload=found.model_dump(mode="json") | {"night_id": night_id},
+        dedupe_key=f"champion_worse/{tenant}/{night_id}",
     )
+    with begin_write(database(places)) as connection:
+        enqueue(connection, what)
+
+
+def twin_is_due(places: Places, hardware: str, *, every: int, night_id: str) -> bool:
+    """Whether tonight should measure the spread between seeds."""
+    return seed_spread_due(database(places), hardware, every=every, night_id=night_id)
 
 
 def log_scorecard(
     tracker: Tracker, night_key: str, scorecard: Scorecard, folder: Path, recipes: Mapping[str, str]
 ) -> None:
-    """Means of every metric on the challengers' runs, the whole scorecard and report on the night's.
+    """Means of every metric on the challengers' runs, the whole scorecard on the night's.
 
     ``recipes`` maps a version to the recipe whose run is its own.
     """
@@ -155,7 +115,7 @@ def log_scorecard(
             tracker.metrics(f"{night_key}/{recipes[card.version]}", means)
         if card.version == scorecard.champion:
             tracker.metrics(night_key, {f"champion.{name}": value for name, value in means.items()})
-    for name in ("scorecard.json", "report.html", scorecard.items_file, "record.json"):
+    for name in ("scorecard.json", scorecard.items_file, "record.json"):
         if (folder / name).exists():
             tracker.artifact(night_key, folder / name, "evaluation")
 

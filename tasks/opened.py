@@ -19,7 +19,15 @@ def database(places: Places) -> Engine:
 @cache
 def _open(url: str) -> Engine:
     # Imported for the tables they declare: what is not imported is not made.
-    for owner in ("deploy.keys", "deploy.lease", "deploy.ledger", "feedback.quarantine", "infra.alerts"):
+    for owner in (
+        "deploy.keys",
+        "deploy.lease",
+        "deploy.ledger",
+        "deploy.rescore",
+        "evaluation.noise",
+        "feedback.quarantine",
+        "infra.alerts",
+    ):
         import_module(owner)
     engine = connect(url)
     create_tables(engine)

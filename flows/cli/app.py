@@ -9,6 +9,7 @@ from flows.cli import (
     config_commands,
     data_commands,
     deploy_commands,
+    gate_commands,
     key_commands,
     live_commands,
     look_commands,
@@ -44,6 +45,10 @@ app.command()(live_commands.arena)
 app.command()(method_commands.methods)
 app.command()(method_commands.advise)
 app.command()(look_commands.doctor)
+app.command()(gate_commands.approve)
+app.command()(gate_commands.decline)
+app.command()(gate_commands.compare)
+app.add_typer(gate_commands.app, name="gate")
 app.add_typer(config_commands.app, name="config")
 app.add_typer(data_commands.feedback, name="feedback")
 app.add_typer(data_commands.quarantine, name="quarantine")

@@ -12,11 +12,16 @@ app = typer.Typer(no_args_is_help=True, help="Check, show and document the confi
 @app.command()
 def check(config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) -> None:
     """Find every mistake before any work is done; exit code 2 when there is one."""
+    from flows.gate_sight import gate_sights
+
     settings = load(config)
+    sights = gate_sights(settings)
     if json:
-        as_json({"ok": True, "pipeline": settings.pipeline})
+        as_json({"ok": True, "pipeline": settings.pipeline, "gate": sights})
     else:
         say(f"{config}: no mistakes found (pipeline {settings.pipeline})")
+        for sight in sights:
+            say(sight)
 
 
 @app.command()

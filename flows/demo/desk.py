@@ -98,7 +98,13 @@ def demo_settings() -> dict[str, Any]:
             "methods": ["sft-lora", "sft-dpo-lora", "sft-kto-lora"],
             "recipes": {name: {"name": name, "stages": _stages(name)} for name in _RECIPES},
         },
-        "evaluation": {"max_new_tokens": MAX_TOKENS, "noise_items": 8, "regression_limit": 4, "report_examples": 4},
+        "evaluation": {
+            "max_new_tokens": MAX_TOKENS,
+            "noise_items": 8,
+            "regression_limit": 4,
+            "report_examples": 4,
+            "seed_twin_nights": 0,
+        },
         # One night, not a year of them: a wrong promotion in 20 such nights.
         "gate": {"alpha_night": 0.05, "min_units": 30},
         "canary": {

@@ -16,6 +16,8 @@ import httpx
 import pytest
 
 from deploy.ledger import history
+from evaluation.noise import known_floors
+from evaluation.scorecard import read_scorecard
 from flows.config import PipelineConfig
 from flows.night import NightFile, nights_of
 from tasks.opened import database
@@ -53,7 +55,7 @@ def gist(config: PipelineConfig) -> dict[str, Any]:
     assert night is not None
     verdict = night.steps["verdict"]
     challengers = [(c["label"], c["decision"], round(c["gain"], 3), c["units"]) for c in verdict["challengers"]]
-    trained = {name: step["stages"] for name, step in night.steps.items() if name.startswith("train ")}
+    trained = {name: step["stages"] for name, step in night.steps.items() if name == "train tiny-sft"}
     return {
         "snapshot": night.steps["snapshot"],
         "stages": {name: [stage["key"] for stage in stages] for name, stages in trained.items()},
@@ -112,7 +114,9 @@ MOMENTS = {
 @pytest.fixture(scope="session")
 def reference(running_stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> PipelineConfig:
     """A night that nobody disturbed."""
-    config = running_stack.neighbour(tmp_path_factory.mktemp("reference"), **ONE_RECIPE)
+    folder = tmp_path_factory.mktemp("reference")
+    evaluation = {**running_stack.config.evaluation.model_dump(mode="json"), "seed_twin_nights": 30}
+    config = running_stack.neighbour(folder, **ONE_RECIPE, evaluation=evaluation)
     done = ratchet("run", "nightly", "--json", config=config_file(config))
     found = json.loads(done.stdout)
     assert (found["state"], found["decision"]) == ("done", "promote")
@@ -169,6 +173,57 @@ def test_mlflow_has_the_night_with_nested_runs_curves_data_and_evaluation(refere
     assert runs[top].data.tags["ratchet.decision"] == "promote"
     files = {file.path for file in client.list_artifacts(runs[top].info.run_id, "evaluation")}
     assert {"evaluation/scorecard.json", "evaluation/report.html"} <= files
+
+
+def test_the_page_in_mlflow_carries_the_verdict(reference: PipelineConfig) -> None:
+    night = last_night(reference)
+    assert night is not None
+    page = (reference.places.evaluations_dir / night.night_id / "report.html").read_text()
+    assert "Verdict: promote" in page
+    assert "were used by no earlier verdict" in page
+
+
+def test_replay_gives_the_night_s_verdict_exactly_and_another_policy_another(
+    reference: PipelineConfig, tmp_path: Path
+) -> None:
+    night = last_night(reference)
+    assert night is not None
+    again = json.loads(ratchet("gate", "replay", night.night_id, "--json", config=config_file(reference)).stdout)
+    assert again == night.steps["verdict"]
+    other = tmp_path / "other.yaml"
+    other.write_text("gate: {primary: loss, guards: [], forgetting: null, min_units: 10000}\n")
+    said = ratchet("gate", "replay", "--policy", str(other), config=config_file(reference)).stdout
+    assert f"night {night.night_id} decided: promote {again['winner']}" in said
+    assert "this policy decides: inconclusive" in said
+    other.write_text("gate: {primary: loss, minimum: 3}\n")
+    done = ratchet("gate", "replay", "--policy", str(other), config=config_file(reference), check=False)
+    assert done.returncode == 2 and "minimum: Extra inputs" in done.stderr
+
+
+def test_two_versions_of_a_night_are_compared(reference: PipelineConfig) -> None:
+    found = json.loads(ratchet("compare", "challenger", "champion", "--json", config=config_file(reference)).stdout)
+    night = last_night(reference)
+    assert night is not None
+    [challenger] = night.steps["verdict"]["challengers"]
+    loss = next(row for row in found["metrics"] if row["metric"] == "loss")
+    assert loss["difference"] == pytest.approx(-challenger["gain"])
+    assert loss["units"] == challenger["units"]
+
+
+def test_noise_of_seeds_and_of_the_instrument_is_measured_and_kept(reference: PipelineConfig) -> None:
+    night = last_night(reference)
+    assert night is not None
+    assert night.steps["train twin of tiny-sft"]["stages"] != night.steps["train tiny-sft"]["stages"]
+    card = read_scorecard(reference.places.evaluations_dir / night.night_id)
+    assert (card.noise["loss"].seed_to_seed or 0.0) > 0
+    assert [c.role for c in card.versions if "seed 1" in c.label] == ["reference"]  # it asks for nothing
+    assert night.steps["verdict"]["floor"] == pytest.approx(card.noise["loss"].floor)
+    known = known_floors(database(reference.places), card.hardware, night_id="tomorrow")
+    assert known["loss"] == pytest.approx(card.noise["loss"].floor)
+
+
+def test_config_check_says_what_the_gate_set_can_see(reference: PipelineConfig) -> None:
+    assert "the gate sees gains from about" in ratchet("config", "check", config=config_file(reference)).stdout
 
 
 def test_a_second_night_with_nothing_new_ends_at_once(reference: PipelineConfig) -> None:

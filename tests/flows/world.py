@@ -67,6 +67,7 @@ def write_pipeline(folder: Path, base: Path, **places: object) -> Path:
             "max_new_tokens": 8,
             "regression": False,
             "noise_items": 2,
+            "seed_twin_nights": 0,
         },
         "gate": {"primary": "loss", "guards": [], "forgetting": None, "min_units": 4, "alpha_night": 0.4},
         "serving": {"threads": 1, "dtype": "float32"},

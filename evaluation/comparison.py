@@ -1,0 +1,105 @@
+"""Any two versions of one scorecard beside each other: paired differences by unit, with intervals and p-values."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from evaluation.evidence import compare
+from evaluation.scorecard import Scorecard, VersionCard
+from evaluation.significance import bca_interval, seed_of, sign_flip_p_values
+from infra.errors import NotFound
+from infra.settings import Config
+
+_FLIPS = 20_000
+
+
+class Comparison(Config):
+    """One metric of two versions, a minus b, in the metric's own direction."""
+
+    metric: str
+    """Registry name."""
+    direction: str
+    """Whether more or less is better."""
+    a: float
+    """Mean of the first over the units compared."""
+    b: float
+    """Mean of the second."""
+    difference: float
+    """a - b."""
+    low: float
+    """Lower 95% confidence limit of the difference (BCa bootstrap)."""
+    high: float
+    """Upper 95% confidence limit."""
+    units: int
+    """Units compared."""
+    p_better: float | None
+    """One-sided p-value that the first is better (sign flips); None for neutral metrics. Not corrected for looking at
+    several metrics."""
+    p_worse: float | None
+    """One-sided p-value that the first is worse."""
+
+
+def find_version(scorecard: Scorecard, name: str) -> VersionCard | None:
+    """The version meant by a name, a beginning of it, a label, or a role that one version has alone."""
+    for matches in (
+        [card for card in scorecard.versions if card.version == name],
+        [card for card in scorecard.versions if name in (card.label, card.role)],
+        [card for card in scorecard.versions if len(name) >= 4 and card.version.startswith(name)],
+    ):
+        if len(matches) == 1:
+            return matches[0]
+    return None
+
+
+def compare_versions(scorecard: Scorecard, a: str, b: str) -> list[Comparison]:
+    """Every metric that both versions have values for.
+
+    Raises:
+        NotFound: one of them was not measured on this scorecard.
+    """
+    for name in (a, b):
+        if scorecard.card(name) is None:
+            known = ", ".join(card.version for card in scorecard.versions)
+            raise NotFound(f"{name} is not on the scorecard of {scorecard.night_id or 'this evaluation'} ({known})")
+    found = []
+    for info in scorecard.metrics:
+        values = scorecard.table(info).scores[info.name]
+        if a not in values or b not in values:
+            continue
+        paired = compare(scorecard, info, a, b)
+        if not paired.units:
+            continue
+        own = -paired.differences if info.direction == "lower" else paired.differences
+        interval = bca_interval(own, seed=seed_of(f"{info.name}/{a}/{b}"))
+        p: tuple[float | None, float | None] = (None, None)
+        if info.direction != "neutral":
+            both = np.column_stack([paired.differences, -paired.differences])
+            better, worse = sign_flip_p_values(both, flips=_FLIPS, seed=seed_of(scorecard.items_digest))
+            p = (float(better), float(worse))
+        means = [_mean(scorecard, info.name, info.table, version, other) for version, other in ((a, b), (b, a))]
+        found.append(
+            Comparison(
+                metric=info.name,
+                direction=info.direction,
+                a=means[0],
+                b=means[1],
+                difference=interval.mean,
+                low=interval.low,
+                high=interval.high,
+                units=len(paired.units),
+                p_better=p[0],
+                p_worse=p[1],
+            )
+        )
+    return found
+
+
+def _mean(scorecard: Scorecard, metric: str, table_name: str, version: str, other: str) -> float:
+    """Mean over units of the items on which both have a value."""
+    table = scorecard.gate if table_name == "gate" else scorecard.regression
+    ours, theirs = table.scores[metric][version], table.scores[metric][other]
+    groups: dict[str, list[float]] = {}
+    for item, value, twin in zip(table.items, ours, theirs, strict=True):
+        if value is not None and twin is not None:
+            groups.setdefault(item.group, []).append(value)
+    return float(np.mean([np.mean(values) for values in groups.values()]))

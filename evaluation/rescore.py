@@ -1,0 +1,65 @@
+"""The live champion beside its predecessor, on tonight's items that no earlier verdict used: has it become worse?"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from evaluation.evidence import compare
+from evaluation.policy import GatePolicy
+from evaluation.scorecard import Scorecard
+from evaluation.significance import seed_of, sign_flip_p_values
+from infra.settings import Config
+
+FLIPS = 200_000
+"""Random sign flips: resolves p-values down to 5e-6, what the 35th night of a series is tested at by default."""
+
+
+class Rescore(Config):
+    """One night's word on the live champion."""
+
+    champion: str
+    """The version that is live."""
+    predecessor: str
+    """The version it is compared with."""
+    metric: str
+    """The gate's primary metric."""
+    mean: float
+    """Mean paired difference, champion minus predecessor, turned so that more is better."""
+    units: int
+    """Units with fresh items."""
+    p_value: float
+    """Of "the champion is not worse than its predecessor": small when it is worse."""
+
+
+def rescore(scorecard: Scorecard, predecessor: str | None, policy: GatePolicy) -> tuple[Rescore | None, str]:
+    """The night's p-value, or None and why there is none.
+
+    Only fresh items count: older ones helped to choose the champion, so on them it looks better than it is. The test is
+    the sign-flip test of `evaluation.significance`; a series of nights is judged by `deploy.canary.rescore_verdict`.
+    """
+    if predecessor is None or predecessor == scorecard.champion:
+        return None, "the champion has no predecessor"
+    metric = scorecard.metric(policy.primary)
+    for version in (scorecard.champion, predecessor):
+        card = scorecard.card(version)
+        if card is None or card.error is not None or card.items_digest != scorecard.items_digest:
+            return None, f"{version} was not scored on tonight's items"
+        if metric is None or version not in scorecard.table(metric).scores[metric.name]:
+            return None, f"{version} has no values for {policy.primary}"
+    assert metric is not None
+    paired = compare(scorecard, metric, scorecard.champion, predecessor, lambda item: item.uses == 0)
+    if paired.missing or len(paired.units) < policy.min_fresh_units:
+        return None, f"{len(paired.units)} units with fresh items, the policy asks for {policy.min_fresh_units}"
+    losses = np.asarray(-paired.differences, dtype=np.float64)[:, None]
+    p_value = float(sign_flip_p_values(losses, flips=FLIPS, seed=seed_of(scorecard.items_digest + " rescore"))[0])
+    return (
+        Rescore(
+            champion=scorecard.champion,
+            predecessor=predecessor,
+            metric=metric.name,
+            mean=paired.mean,
+            units=len(paired.units),
+            p_value=p_value,
+        ),
+        "",
+    )

@@ -1,0 +1,56 @@
+"""A person's answer to a night that waits for one, by hand: what the resume button in Prefect's page does."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from flows.config import PipelineConfig
+from flows.night import NightFile, nights_of, read_night
+from infra.errors import UserError
+
+
+def waiting_night(config: PipelineConfig, tenant: str, name: str | None) -> NightFile:
+    """The night that is meant: by name, or the tenant's last one that is not finished.
+
+    Raises:
+        NotFound: none of that name.
+        UserError: it is finished, or none is under way.
+    """
+    if name is not None:
+        night = read_night(config, name)
+    else:
+        running = [night for night in nights_of(config, tenant) if night.state == "running"]
+        if not running:
+            raise UserError(f"no night of tenant {tenant!r} is under way, so none waits for a person")
+        night = running[-1]
+    if night.state != "running":
+        raise UserError(f"night {night.night_id} is {night.state} ({night.outcome}); it waits for nobody")
+    return night
+
+
+def answer(night: NightFile, *, approved: bool, reviewer: str, comment: str) -> dict[str, Any]:
+    """Resume the night's paused flow run with a yes or a no.
+
+    Raises:
+        UserError: none of its flow runs is paused, or its time was up.
+    """
+    from prefect.client.orchestration import get_client
+    from prefect.exceptions import FlowPauseTimeout, NotPausedError, ObjectNotFound
+    from prefect.flow_runs import resume_flow_run
+
+    said = {"approved": approved, "reviewer": reviewer, "comment": comment}
+    with get_client(sync_client=True) as client:
+        for name in reversed(night.flow_runs):
+            try:
+                state = client.read_flow_run(UUID(name)).state
+            except ObjectNotFound:
+                continue
+            if state is None or not state.is_paused():
+                continue
+            try:
+                resume_flow_run(UUID(name), run_input=said)
+            except (FlowPauseTimeout, NotPausedError):
+                raise UserError(f"night {night.night_id} waits no longer: its time is up, which means no") from None
+            return {"night_id": night.night_id, "flow_run": name, **said}
+    raise UserError(f"night {night.night_id} does not wait for a person now; `ratchet status` says what is going on")

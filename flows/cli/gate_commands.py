@@ -1,0 +1,117 @@
+"""`ratchet gate replay`, `compare`, `approve`, `decline`: looking at verdicts again, and a person's word on them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from flows.cli.output import DEFAULT_CONFIG, ConfigOption, JsonOption, TenantOption, as_json, load, say, table
+
+app = typer.Typer(no_args_is_help=True, help="Look at verdicts again.")
+NightArgument = Annotated[str | None, typer.Argument(help="Name of a night; may be left out for the last one.")]
+CommentOption = Annotated[str, typer.Option(help="Why; it is kept with the night's record.")]
+
+
+@app.command()
+def replay(
+    night: NightArgument = None,
+    policy: Annotated[Path | None, typer.Option(help="YAML with the gate's keys; default: the night's own.")] = None,
+    config: ConfigOption = DEFAULT_CONFIG,
+    tenant: TenantOption = None,
+    json: JsonOption = False,
+) -> None:
+    """What another policy would have decided, from the night's stored items. No model runs; nothing is released."""
+    from evaluation.replay import replay as decide_again
+    from flows.config import tenant_of
+    from flows.replaying import evaluated_night, policy_of, read_policy
+
+    settings = load(config)
+    found = evaluated_night(settings, tenant_of(settings, tenant), night)
+    rules = policy_of(found) if policy is None else read_policy(policy)
+    verdict = decide_again(settings.places.evaluations_dir / found.night_id, rules)
+    if json:
+        as_json(verdict)
+        return
+    then = found.steps.get("verdict") or {}
+    say(f"night {found.night_id} decided: {then.get('decision', 'nothing')} {then.get('winner') or ''}".rstrip())
+    say(f"this policy decides: {verdict.decision} {verdict.winner or ''}".rstrip())
+    for reason in verdict.reasons:
+        say(f"- {reason}")
+
+
+def compare(
+    a: Annotated[str, typer.Argument(help="A version, a label of one, or champion or base.")],
+    b: Annotated[str, typer.Argument(help="The version it is compared with.")],
+    config: ConfigOption = DEFAULT_CONFIG,
+    json: JsonOption = False,
+) -> None:
+    """Any two versions on the same items: paired differences with 95% intervals, from stored results."""
+    from evaluation.comparison import compare_versions
+    from flows.replaying import scorecard_with
+
+    scorecard, one, other = scorecard_with(load(config), a, b)
+    rows = compare_versions(scorecard, one, other)
+    if json:
+        facts: dict[str, Any] = {"night_id": scorecard.night_id, "a": one, "b": other}
+        as_json({**facts, "metrics": [row.model_dump(mode="json") for row in rows]})
+        return
+    say(f"{one} against {other}, night {scorecard.night_id or '-'}; p-values are one-sided and not corrected")
+    table(
+        ("metric", "better is", "a", "b", "a - b", "95% interval", "units", "p better", "p worse"),
+        (
+            (
+                row.metric,
+                row.direction,
+                f"{row.a:.4f}",
+                f"{row.b:.4f}",
+                f"{row.difference:+.4f}",
+                f"{row.low:+.4f} to {row.high:+.4f}",
+                row.units,
+                "-" if row.p_better is None else f"{row.p_better:.3g}",
+                "-" if row.p_worse is None else f"{row.p_worse:.3g}",
+            )
+            for row in rows
+        ),
+    )
+
+
+def approve(
+    night: NightArgument = None,
+    comment: CommentOption = "",
+    config: ConfigOption = DEFAULT_CONFIG,
+    tenant: TenantOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Say yes to the release that a night waits with. Its canary opens; it is still watched."""
+    _answer(night, True, comment, config, tenant, json)
+
+
+def decline(
+    night: NightArgument = None,
+    comment: CommentOption = "",
+    config: ConfigOption = DEFAULT_CONFIG,
+    tenant: TenantOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Say no to the release that a night waits with. The champion stays."""
+    _answer(night, False, comment, config, tenant, json)
+
+
+def _answer(name: str | None, approved: bool, comment: str, config: Path, tenant: str | None, json: bool) -> None:
+    from flows.approving import answer, waiting_night
+    from flows.cli.run_commands import person
+    from flows.config import tenant_of
+    from flows.prefect_settings import prefect_environment, require_prefect
+
+    settings = load(config)
+    night = waiting_night(settings, tenant_of(settings, tenant), name)
+    os.environ.update(prefect_environment(settings))
+    require_prefect(settings)
+    found = answer(night, approved=approved, reviewer=person(), comment=comment)
+    if json:
+        as_json(found)
+    else:
+        say(f"night {found['night_id']}: {'approved' if approved else 'declined'} by {found['reviewer']}")

@@ -1,0 +1,44 @@
+"""The champion beside its predecessor on fresh items: small p-values for worse ones, none where nothing can be said."""
+
+from __future__ import annotations
+
+from evaluation.rescore import rescore
+from evaluation.scorecard import Scorecard
+from tests.evaluation.cards import policy, scorecard, share, version
+
+N = 40
+
+
+def card(champion: list[float], before: list[float], **changes: object) -> Scorecard:
+    cards = [version("champion", "champion"), version("before", "reference", **changes)]
+    uses = [0] * (N // 2) + [3] * (N // 2)
+    return scorecard({"champion": champion, "before": before}, versions=cards, uses=uses)
+
+
+def test_only_fresh_items_speak() -> None:
+    worse_on_fresh = [0.0] * (N // 2) + [1.0] * (N // 2)
+    better_on_fresh = [1.0] * (N // 2) + [0.0] * (N // 2)
+    found, _ = rescore(card(worse_on_fresh, better_on_fresh), "before", policy())
+    assert found is not None
+    assert (found.units, found.mean) == (N // 2, -1.0)
+    assert found.p_value < 1e-4
+    turned, _ = rescore(card(better_on_fresh, worse_on_fresh), "before", policy())
+    assert turned is not None and turned.p_value == 1.0
+    again, _ = rescore(card(worse_on_fresh, better_on_fresh), "before", policy())
+    assert again == found
+
+
+def test_nothing_is_said_where_nothing_can_be_compared() -> None:
+    same = share(N, 20)
+    for given, predecessor, changes, word in (
+        (card(same, same), None, {}, "no predecessor"),
+        (card(same, same), "champion", {}, "no predecessor"),
+        (card(same, same), "gone", {}, "was not scored"),
+        (card(same, same, error="it does not load"), "before", {}, "was not scored"),
+        (card(same, same, items_digest="other"), "before", {}, "was not scored"),
+        (card(same, same), "before", {"primary": "bleu"}, "no values for bleu"),
+        (card(same, same), "before", {"min_fresh_units": 21}, "20 units with fresh items"),
+    ):
+        found, why_not = rescore(given, predecessor, policy(**changes))
+        assert found is None
+        assert word in why_not

@@ -1,0 +1,89 @@
+"""A person's word on a release: yes and no from the command line, and no answer in time is a no."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from flows.prefect_settings import prefect_environment
+from tests.flows.world import ROOT, Stack, ratchet
+
+WAITS = """
+import sys
+from datetime import datetime, timezone
+from pathlib import Path
+from prefect import flow
+from prefect.runtime import flow_run
+from evaluation.gate import decide
+from flows.config import load_config
+from flows.night import NightFile
+from flows.request import NightRequest
+from infra.artifact import atomic_write
+from tasks.approval import ask_approval
+from tests.evaluation.cards import policy, scorecard, share
+
+@flow(name="waits")
+def waits(name, hours):
+    config = load_config(Path(sys.argv[1]))
+    file = NightFile(night_id=name, tenant="default", request=NightRequest(), config={}, flow_runs=(str(flow_run.id),),
+                     started_at=datetime.now(timezone.utc))
+    folder = config.places.nights_dir / name
+    folder.mkdir(parents=True)
+    atomic_write(folder / "night.json", file.model_dump_json())
+    verdict = decide(scorecard({"champion": share(60, 20), "good": share(60, 45)}), policy(require_approval=True))
+    said = ask_approval(verdict, hours=hours, poll_seconds=1)
+    atomic_write(folder / "night.json", file.model_copy(update={"state": "done"}).model_dump_json())
+    return said
+
+print("SAID:" + waits(sys.argv[2], float(sys.argv[3])))
+"""
+
+
+def begin(stack: Stack, name: str, hours: float) -> subprocess.Popen[str]:
+    environment = {**os.environ, **prefect_environment(stack.config), "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", WAITS, str(stack.file), name, str(hours)]
+    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
+
+
+def paused_run(stack: Stack, name: str, process: subprocess.Popen[str]) -> str:
+    """Wait until the night's flow run is paused; its id."""
+    file = stack.config.places.nights_dir / name / "night.json"
+    while True:
+        assert process.poll() is None, "it ended before it waited"
+        time.sleep(0.3)
+        if file.exists():
+            run = str(json.loads(file.read_text())["flow_runs"][0])
+            if httpx.get(f"{stack.config.places.prefect_api}/flow_runs/{run}").json()["state_type"] == "PAUSED":
+                return run
+
+
+@pytest.mark.parametrize(("word", "expected"), [("approve", ""), ("decline", "did not approve it: too risky")])
+def test_a_waiting_night_takes_an_answer_from_the_command_line(running_stack: Stack, word: str, expected: str) -> None:
+    name = f"waits-{word}"
+    with begin(running_stack, name, 1.0) as process:
+        paused_run(running_stack, name, process)
+        found = json.loads(ratchet(word, name, "--comment", "too risky", "--json", config=running_stack.file).stdout)
+        assert found["approved"] is (word == "approve")
+        out, _ = process.communicate(timeout=120)
+    said = out.rsplit("SAID:", 1)[1].strip()
+    assert said.endswith(expected) and bool(said) is bool(expected)
+    done = ratchet(word, name, config=running_stack.file, check=False)
+    assert done.returncode == 2 and "it waits for nobody" in done.stderr
+
+
+def test_no_answer_in_time_means_no(running_stack: Stack) -> None:
+    with begin(running_stack, "waits-long", 3 / 3600) as process:
+        out, _ = process.communicate(timeout=120)
+    assert "no answer means no" in out
+
+
+def test_a_night_that_does_not_wait_is_said(running_stack: Stack, tmp_path: Path) -> None:
+    done = ratchet("approve", "no-such-night", config=running_stack.file, check=False)
+    assert done.returncode == 2 and "no night 'no-such-night'" in done.stderr
