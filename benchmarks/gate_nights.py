@@ -128,7 +128,7 @@ class Night:
 
     @property
     def units(self) -> int:
-        return self.primary.shape[1] // self.size
+        return int(self.primary.shape[1]) // self.size
 
 
 def latent(setting: Setting, generator: np.random.Generator, versions: int) -> NDArray[np.float64]:
