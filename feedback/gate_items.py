@@ -79,6 +79,13 @@ def mark_used(snapshots_dir: Path, tenant: str, items: Iterable[str], verdict: s
         firewall.mark_used(tenant, items, verdict)
 
 
+def item_id_of(example: Example) -> str:
+    """The id of the gate item that an example makes when its right answer is chosen for its subject."""
+    reference = example.reference or example.completion or example.chosen or ""
+    said = [m.model_dump() for m in example.messages]
+    return "i-" + key_of([example.tenant, example.subject, said, reference])[:24]
+
+
 def _read(path: Path) -> list[GateItem]:
     return [GateItem.model_validate_json(line) for line in path.read_text().splitlines() if line]
 
@@ -91,7 +98,7 @@ def _item(rows: Sequence[Example], part: GatePart, latest: datetime) -> tuple[Ga
         return None
     reference = best.reference or best.completion or best.chosen or ""
     item = GateItem(
-        item_id="i-" + key_of([best.tenant, best.subject, [m.model_dump() for m in best.messages], reference])[:24],
+        item_id=item_id_of(best),
         group=best.group,
         messages=best.messages,
         reference=reference,

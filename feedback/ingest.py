@@ -98,7 +98,7 @@ def run_ingest(
     tell = progress or (lambda *_: None)
     done: list[Manifest] = []
     create_tables(store.engine)  # who opened the database may not know of the sources' tables
-    with _alone(lake.lock_path):
+    with locked(lake):
         landed = {}
         for place, spec in enumerate(sources):
             tell(f"source {spec.name}", place, len(sources))
@@ -129,7 +129,9 @@ def run_ingest(
 
 
 @contextmanager
-def _alone(path: Path) -> Iterator[None]:
+def locked(lake: Lake) -> Iterator[None]:
+    """Hold the lake's lock: nobody ingests or maintains meanwhile. Waits for whoever holds it."""
+    path = lake.lock_path
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

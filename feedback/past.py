@@ -225,6 +225,28 @@ class Past:
         rows = self._db.execute("SELECT actor, detail FROM suspended WHERE tenant = ? AND until > ?", (tenant, at))
         return {str(actor): str(detail) for actor, detail in rows}
 
+    def forget(self, tenant: str, subjects: Iterable[str], actor: str, events: Iterable[str]) -> int:
+        """Take everything about these subjects and this actor away, free pages included. Returns rows removed."""
+        db, removed = self._db, 0
+        db.execute("PRAGMA secure_delete=ON")
+        db.execute("BEGIN IMMEDIATE")
+        for subject in subjects:
+            for (number,) in db.execute(
+                "SELECT id FROM sketch WHERE tenant = ? AND subject = ?", (tenant, subject)
+            ).fetchall():
+                db.execute("DELETE FROM band WHERE sketch = ?", (number,))
+            for table in ("sketch", "entry", "label"):
+                done = db.execute(f"DELETE FROM {table} WHERE tenant = ? AND subject = ?", (tenant, subject))  # noqa: S608
+                removed += done.rowcount
+        for table in ("activity", "suspended"):
+            removed += db.execute(f"DELETE FROM {table} WHERE tenant = ? AND actor = ?", (tenant, actor)).rowcount  # noqa: S608
+        for event in events:
+            removed += db.execute("DELETE FROM held WHERE tenant = ? AND event_id = ?", (tenant, event)).rowcount
+        db.execute("COMMIT")
+        db.execute("VACUUM")
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        return removed
+
     def reinstate(self, tenant: str, actor: str) -> None:
         """A person looked: the actor's words are heard again."""
         self._db.execute("DELETE FROM suspended WHERE tenant = ? AND actor = ?", (tenant, actor))

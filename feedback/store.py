@@ -33,6 +33,7 @@ from sqlalchemy import (
 )
 
 from feedback.events import Feedback, Interaction, score_of
+from feedback.forgotten import let_in
 from infra.database import UtcDateTime, begin_write, metadata, now
 
 SEQUENCE = BigInteger().with_variant(Integer, "sqlite")
@@ -330,7 +331,8 @@ class Store:
 def land_interactions(connection: Connection, lot: Sequence[Interaction]) -> Landed:
     """Insert what is new of `lot` inside the caller's write transaction, and wake the feedback that waited for it."""
     _in_order(connection)
-    unique = {(i.tenant, i.interaction_id): i for i in reversed(lot)}
+    allowed, _ = let_in(connection, lot, ())
+    unique = {(i.tenant, i.interaction_id): i for i in reversed(allowed)}
     known = _known(connection, interactions, "interaction_id", unique.keys())
     fresh = [i for key, i in reversed(unique.items()) if key not in known]
     if fresh:
@@ -346,7 +348,8 @@ def land_interactions(connection: Connection, lot: Sequence[Interaction]) -> Lan
 def land_feedback(connection: Connection, lot: Sequence[Feedback]) -> Landed:
     """Insert what is new of `lot` inside the caller's write transaction."""
     _in_order(connection)
-    unique = {(f.tenant, f.event_id): f for f in reversed(lot)}
+    _, allowed = let_in(connection, (), lot)
+    unique = {(f.tenant, f.event_id): f for f in reversed(allowed)}
     known = _known(connection, feedback, "event_id", unique.keys())
     fresh = [f for key, f in reversed(unique.items()) if key not in known]
     _insert_feedback(connection, fresh)

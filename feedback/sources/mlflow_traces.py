@@ -78,6 +78,28 @@ def read(options: Options, mark: JsonValue | None) -> Iterator[Lot]:
             return
 
 
+def delete_of_user(options: Options, user: str) -> int:
+    """Delete every trace of a user (by the id that applications send) from the experiments. Returns how many."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(options.tracking_uri)
+    removed = 0
+    for name in options.experiments:
+        experiment = client.get_experiment_by_name(name)
+        if experiment is None:
+            continue
+        quoted = user.replace("'", "''")
+        while page := client.search_traces(
+            locations=[experiment.experiment_id],
+            filter_string=f"metadata.`mlflow.trace.user` = '{quoted}'",
+            max_results=_PAGE,
+            include_spans=False,
+        ):
+            ids = [trace.info.trace_id for trace in page]
+            removed += client.delete_traces(experiment.experiment_id, trace_ids=ids)
+    return removed
+
+
 def _add(lot: Lot, trace: Any, options: Options) -> None:
     """The events of one trace, or a reject."""
     info = trace.info

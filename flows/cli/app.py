@@ -11,6 +11,7 @@ from flows.cli import (
     deploy_commands,
     gate_commands,
     key_commands,
+    lake_commands,
     live_commands,
     look_commands,
     method_commands,
@@ -52,5 +53,8 @@ app.add_typer(gate_commands.app, name="gate")
 app.add_typer(config_commands.app, name="config")
 app.add_typer(data_commands.feedback, name="feedback")
 app.add_typer(data_commands.quarantine, name="quarantine")
+app.add_typer(lake_commands.data, name="data")
+app.command()(lake_commands.lineage)
+app.command()(lake_commands.forget)
 app.add_typer(key_commands.app, name="keys")
 app.add_typer(alert_commands.app, name="alerts")

@@ -1,0 +1,271 @@
+"""Take a person out of everything that ingest and snapshots made: store, lake, index of the past, snapshots.
+
+What belongs to a person: the interactions they had, all feedback on these, and all they said of other people's answers.
+Examples made with the help of their words go too; what others said of the same answers is taken in anew by the next
+ingest. The store comes last, with the record that stays: whoever is interrupted runs it again and finds all of it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, delete, or_, select, update
+
+from feedback.examples import Example
+from feedback.forgotten import Tombstone, bury, mark_of
+from feedback.gate_items import item_id_of
+from feedback.lake import Lake, example_of
+from feedback.lake_care import drop_history, erase
+from feedback.past import Past
+from feedback.quarantine import quarantine_releases
+from feedback.sources.landing import source_rejects
+from feedback.store import Store, feedback, feedback_ready, interactions, requeue
+from infra.artifact import atomic_write
+from infra.database import begin_write
+
+_CHUNK = 400
+_SEGMENT = re.compile(r"""[^\s"'\\<>&](?:[^\n\r\t"'\\<>&]{18,78})[^\s"'\\<>&]""")
+TOMBSTONE = "forgotten.json"
+
+
+@dataclass
+class Belongings:
+    """Everything by which a person can be found."""
+
+    tenant: str
+    person: str
+    """Pseudonym."""
+    interactions: set[str] = field(default_factory=set)
+    """Interactions they had."""
+    events: set[str] = field(default_factory=set)
+    """Feedback of theirs, and on their interactions."""
+    subjects: set[str] = field(default_factory=set)
+    """What lake rows are made from: these interactions, others that they spoke of, their documents."""
+    item_ids: set[str] = field(default_factory=set)
+    """Gate items made of any of these."""
+    needles: set[str] = field(default_factory=set)
+    """Stretches of text that only they, or people on their conversations, wrote."""
+
+    def owns(self, row: Any) -> bool:
+        """Whether a row, as JSON, is one of theirs or was made with their words."""
+        if not isinstance(row, dict):
+            return False
+        events = row.get("source_events") or row.get("events") or ()
+        return (
+            row.get("item_id") in self.item_ids
+            or (row.get("subject") in self.subjects and row.get("tenant", self.tenant) == self.tenant)
+            or row.get("interaction_id") in self.interactions
+            or self.person in (row.get("user"), row.get("actor"))
+            or bool(self.events.intersection(events))
+        )
+
+
+def find(store: Store, lake: Lake, tenant: str, person: str) -> Belongings:
+    """All that belongs to a person (by pseudonym) in store and lake."""
+    found = Belongings(tenant, person)
+    texts: list[str] = []
+    with store.engine.connect() as connection:
+        mine = select(interactions.c.interaction_id, interactions.c.body).where(
+            interactions.c.tenant == tenant, interactions.c.user == person
+        )
+        for interaction_id, body in connection.execute(mine):
+            found.interactions.add(interaction_id)
+            texts += _texts(json.loads(body))
+        said = [
+            connection.execute(
+                select(feedback.c.event_id, feedback.c.interaction_id, feedback.c.body).where(
+                    feedback.c.tenant == tenant, condition
+                )
+            ).all()
+            for condition in [feedback.c.actor == person, *_among(feedback.c.interaction_id, found.interactions)]
+        ]
+    for event_id, about, body in (row for rows in said for row in rows):
+        found.events.add(event_id)
+        found.subjects |= {about or event_id, event_id, f"{about}?{event_id}"}
+        texts += _texts(json.loads(body))
+    found.subjects |= found.interactions
+    for example in _examples(lake, found):
+        found.item_ids.add(item_id_of(example))
+        if example.subject in found.interactions or found.events.issuperset(example.source_events):
+            texts += [example.completion or "", example.chosen or "", example.rejected or "", example.reference or ""]
+            texts += [example.text or "", *(m.content for m in example.messages if m.role != "system")]
+    found.needles = {needle for text in texts for needle in needles_of(text)}
+    found.needles -= _also_said_by_others(store, found)
+    return found
+
+
+def needles_of(said: str) -> list[str]:
+    """The longest stretch of a text that looks the same in JSON, HTML and plain files; none for short texts."""
+    stretches = sorted(_SEGMENT.findall(said), key=len)
+    return [stretches[-1]] if stretches else []
+
+
+def take_from_lake(lake: Lake, found: Belongings) -> dict[str, int]:
+    """Rows removed from the lake's tables, all versions, and from the index of the past. Call with the lake locked."""
+    subjects = sorted(found.subjects)
+    removed = {f"lake {table}": rows for table, rows in erase(lake, found.tenant, "subject", subjects).items()}
+    rejected = _rejected(lake, found)
+    removed["lake quarantine"] = removed.get("lake quarantine", 0) + erase(lake, found.tenant, "row_id", rejected).get(
+        "quarantine", 0
+    )
+    drop_history(lake)
+    past = Past(lake.index_path)
+    try:
+        removed["index of the past"] = past.forget(found.tenant, subjects, found.person, sorted(found.events))
+    finally:
+        past.close()
+    return removed
+
+
+def take_from_snapshots(snapshots_dir: Path, found: Belongings) -> dict[str, dict[str, int]]:
+    """Rows removed from each snapshot that held any, by part. The manifest stays; a tombstone says what is missing."""
+    held: dict[str, dict[str, int]] = {}
+    for folder in sorted(snapshots_dir.glob("s-*")):
+        manifest = json.loads((folder / "manifest.json").read_text())
+        if manifest["identity"]["tenant"] != found.tenant:
+            continue
+        removed: dict[str, int] = {}
+        for file in sorted(folder.rglob("*.jsonl")):
+            lines = [line for line in file.read_text().splitlines(keepends=True) if line.strip()]
+            kept = [line for line in lines if not found.owns(json.loads(line))]
+            if len(kept) < len(lines):
+                part = file.relative_to(folder).as_posix()
+                removed[part] = len(lines) - len(kept)
+                _note(folder, mark_of(found.tenant, found.person), part, removed[part])
+                atomic_write(file, "".join(kept))
+        if removed:
+            held[folder.name] = removed
+    return held
+
+
+def taken_from(snapshot: Path, mark: str | None = None) -> dict[str, int]:
+    """Rows that were taken out of a snapshot, by part: of the person with that mark, or of everybody."""
+    stone = snapshot / TOMBSTONE
+    persons: dict[str, dict[str, int]] = json.loads(stone.read_text())["persons"] if stone.exists() else {}
+    counts: dict[str, int] = {}
+    for person, parts in persons.items():
+        if mark in (None, person):
+            counts = {part: counts.get(part, 0) + parts.get(part, 0) for part in {*counts, *parts}}
+    return counts
+
+
+def _note(snapshot: Path, mark: str, part: str, rows: int) -> None:
+    stone = snapshot / TOMBSTONE
+    persons: dict[str, dict[str, int]] = json.loads(stone.read_text())["persons"] if stone.exists() else {}
+    mine = persons.setdefault(mark, {})
+    mine[part] = mine.get(part, 0) + rows
+    atomic_write(stone, json.dumps({"persons": persons}, indent=2) + "\n")
+
+
+def take_from_store(store: Store, found: Belongings, stone: Tombstone, raw: str | None) -> dict[str, int]:
+    """Delete the rows and write the record in one transaction; others' words on the same answers get another turn."""
+    removed: dict[str, int] = {}
+    with begin_write(store.engine) as connection:
+        theirs = or_(feedback.c.actor == found.person, feedback.c.event_id.in_(sorted(found.events)[:_CHUNK]))
+        seqs = list(connection.scalars(select(feedback.c.seq).where(feedback.c.tenant == found.tenant, theirs)))
+        rest = sorted(found.events)[_CHUNK:]
+        for start in range(0, len(rest), _CHUNK):
+            more = feedback.c.event_id.in_(rest[start : start + _CHUNK])
+            seqs += list(connection.scalars(select(feedback.c.seq).where(feedback.c.tenant == found.tenant, more)))
+        for start in range(0, len(seqs), _CHUNK):
+            chunk = seqs[start : start + _CHUNK]
+            connection.execute(delete(feedback_ready).where(feedback_ready.c.feedback_seq.in_(chunk)))
+            connection.execute(delete(feedback).where(feedback.c.seq.in_(chunk)))
+        removed["store feedback"] = len(seqs)
+        mine = (interactions.c.tenant == found.tenant) & (interactions.c.user == found.person)
+        removed["store interactions"] = connection.execute(delete(interactions).where(mine)).rowcount
+        for start in range(0, len(found.events), _CHUNK):
+            chunk_of = sorted(found.events)[start : start + _CHUNK]
+            held = (quarantine_releases.c.tenant == found.tenant) & quarantine_releases.c.event_id.in_(chunk_of)
+            connection.execute(delete(quarantine_releases).where(held))
+        removed["rejected rows"] = _scrub_rejects(connection, found, raw)
+        others = sorted(found.subjects - found.interactions)
+        for start in range(0, len(others), _CHUNK):
+            about = (feedback.c.tenant == found.tenant) & feedback.c.interaction_id.in_(others[start : start + _CHUNK])
+            again = list(connection.scalars(select(feedback.c.event_id).where(about)))
+            requeue(connection, found.tenant, again)
+        total = {**stone.removed, **removed}
+        bury(connection, stone.model_copy(update={"removed": total}), sorted(found.interactions))
+    if store.engine.dialect.name == "sqlite":
+        with store.engine.connect() as connection:  # deleted rows stay in free pages until the file is rewritten
+            raw_connection = connection.connection.dbapi_connection
+            assert raw_connection is not None
+            raw_connection.execute("VACUUM")
+            raw_connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    return removed
+
+
+def _scrub_rejects(connection: Connection, found: Belongings, raw: str | None) -> int:
+    """Rows of files that could not be read may name a person all the same: their text is taken away."""
+    names = [name for name in (found.person, raw) if name and len(name) > 3]
+    scrubbed = 0
+    for name in names:
+        holds = (source_rejects.c.tenant == found.tenant) & source_rejects.c.raw.contains(name, autoescape=True)
+        done = connection.execute(update(source_rejects).where(holds).values(raw="[forgotten]", detail="[forgotten]"))
+        scrubbed += done.rowcount
+    return scrubbed
+
+
+def _rejected(lake: Lake, found: Belongings) -> list[str]:
+    """Quarantined rows of unreadable files that hold one of the needles or the pseudonym."""
+    import polars as pl
+
+    rows = lake.scan("quarantine")
+    if rows is None:
+        return []
+    frame = rows.filter((pl.col("tenant") == found.tenant) & (pl.col("step") == "source")).collect()
+    wanted = [found.person, *found.needles]
+    return [
+        str(row_id)
+        for row_id, content in zip(frame["row_id"], frame["content"], strict=True)
+        if any(needle in content for needle in wanted)
+    ]
+
+
+def _examples(lake: Lake, found: Belongings) -> Iterator[Example]:
+    """Every example that was ever made of the person's subjects."""
+    import polars as pl
+
+    rows = lake.scan("accepted")
+    if rows is None:
+        return
+    mine = (pl.col("tenant") == found.tenant) & pl.col("subject").is_in(sorted(found.subjects))
+    for row in rows.filter(mine).collect().iter_rows(named=True):
+        yield example_of(row)
+
+
+def _also_said_by_others(store: Store, found: Belongings) -> set[str]:
+    """Needles that stand in other people's rows as well: those are theirs."""
+    shared: set[str] = set()
+    with store.engine.connect() as connection:
+        for table, own in ((interactions, interactions.c.user), (feedback, feedback.c.actor)):
+            names = interactions.c.interaction_id if table is interactions else feedback.c.event_id
+            mine = found.interactions if table is interactions else found.events
+            rows = connection.execute(select(names, table.c.body).where(or_(own.is_(None), own != found.person)))
+            for name, body in rows:
+                if name not in mine:
+                    said = "\n".join(_texts(json.loads(body)))
+                    shared |= {needle for needle in found.needles if needle in said}
+    return shared
+
+
+def _among(column: Any, names: set[str]) -> list[Any]:
+    ordered = sorted(names)
+    return [column.in_(ordered[start : start + _CHUNK]) for start in range(0, len(ordered), _CHUNK)]
+
+
+def _texts(value: Any) -> list[str]:
+    """What somebody wrote, in an event's JSON."""
+    if isinstance(value, dict):
+        skipped = {"role", "kind", "tenant", "version", "interaction_id", "event_id", "source", "created_at", "task"}
+        if value.get("role") == "system":
+            return []
+        return [text for key, inner in value.items() if key not in skipped for text in _texts(inner)]
+    if isinstance(value, list):
+        return [text for inner in value for text in _texts(inner)]
+    return [value] if isinstance(value, str) else []

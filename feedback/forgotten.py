@@ -1,0 +1,117 @@
+"""Who was forgotten: what stays of a person is a line without content, and a bar against being brought in again.
+
+Persons and interactions are kept as hashes. A source that is read again (a file that changed, a database's last rows)
+does not bring back what was said before the person was forgotten; what they say afterwards is new.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import JSON, Column, Connection, Engine, Integer, String, Table, Text, insert, select
+
+from feedback.events import Feedback, Interaction
+from infra.database import UtcDateTime, metadata
+from infra.settings import Config
+
+forgotten = Table(
+    "forgotten",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("tenant", String(200), nullable=False, index=True),
+    Column("person", String(64), nullable=False),
+    Column("by", String(200), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("removed", JSON, nullable=False),
+    Column("snapshots", JSON, nullable=False),
+    Column("versions", JSON, nullable=False),
+    Column("at", UtcDateTime, nullable=False),
+)
+
+forgotten_interactions = Table(
+    "forgotten_interactions",
+    metadata,
+    Column("tenant", String(200), primary_key=True),
+    Column("interaction", String(64), primary_key=True),
+)
+
+
+class Tombstone(Config):
+    """What is known of somebody who was forgotten."""
+
+    tenant: str
+    """Whose data it was."""
+    person: str
+    """Hash of the person's pseudonym."""
+    removed: dict[str, int]
+    """Rows taken away, by place."""
+    snapshots: tuple[str, ...]
+    """Snapshots that held them."""
+    versions: tuple[str, ...]
+    """Versions that were trained on them."""
+    by: str
+    """Who asked."""
+    reason: str
+    """Why."""
+    at: Any
+    """When (UTC)."""
+
+
+def mark_of(tenant: str, name: str) -> str:
+    """What is kept of a name: its hash, apart for each tenant."""
+    return hashlib.sha256(f"{tenant}\0{name}".encode()).hexdigest()
+
+
+def tombstones(engine: Engine, tenant: str | None = None) -> list[Tombstone]:
+    """Everybody who was forgotten, in order."""
+    query = select(forgotten).order_by(forgotten.c.id)
+    if tenant is not None:
+        query = query.where(forgotten.c.tenant == tenant)
+    with engine.connect() as connection:
+        rows = [dict(row._mapping) for row in connection.execute(query)]
+    return [Tombstone.model_validate({k: v for k, v in row.items() if k != "id"}) for row in rows]
+
+
+def bury(connection: Connection, stone: Tombstone, interactions: Sequence[str]) -> None:
+    """Write the record, inside the transaction that takes the rows away."""
+    connection.execute(insert(forgotten), {**stone.model_dump(mode="json", exclude={"at"}), "at": stone.at})
+    marks = [{"tenant": stone.tenant, "interaction": mark_of(stone.tenant, name)} for name in interactions]
+    table = forgotten_interactions
+    known = set(connection.scalars(select(table.c.interaction).where(table.c.tenant == stone.tenant)))
+    fresh = [mark for mark in marks if mark["interaction"] not in known]
+    if fresh:
+        connection.execute(insert(table), fresh)
+
+
+def let_in(
+    connection: Connection, interactions: Sequence[Interaction], feedback: Sequence[Feedback]
+) -> tuple[list[Interaction], list[Feedback]]:
+    """Those that are not what a forgotten person said before."""
+    names = {i.tenant for i in interactions} | {f.tenant for f in feedback}
+    query = select(forgotten.c.tenant, forgotten.c.person, forgotten.c.at).where(forgotten.c.tenant.in_(names))
+    gone = {(tenant, person): at for tenant, person, at in connection.execute(query)}
+    if not gone:
+        return list(interactions), list(feedback)
+    table = forgotten_interactions
+    wanted = {(i.tenant, mark_of(i.tenant, i.interaction_id)) for i in interactions}
+    wanted |= {(f.tenant, mark_of(f.tenant, f.interaction_id)) for f in feedback if f.interaction_id is not None}
+    marks = sorted(mark for _, mark in wanted)
+    barred: set[tuple[str, str]] = set()
+    for start in range(0, len(marks), 400):
+        found = connection.execute(
+            select(table.c.tenant, table.c.interaction).where(table.c.interaction.in_(marks[start : start + 400]))
+        )
+        barred |= {(tenant, mark) for tenant, mark in found}
+
+    def theirs(tenant: str, person: str | None, interaction_id: str | None, at: Any) -> bool:
+        if interaction_id is not None and (tenant, mark_of(tenant, interaction_id)) in barred:
+            return True
+        left = gone.get((tenant, mark_of(tenant, person))) if person is not None else None
+        return left is not None and at <= left
+
+    return (
+        [i for i in interactions if not theirs(i.tenant, i.user, i.interaction_id, i.created_at)],
+        [f for f in feedback if not theirs(f.tenant, f.actor, f.interaction_id, f.created_at)],
+    )

@@ -1,0 +1,211 @@
+"""`ratchet data`, `ratchet lineage` and `ratchet forget`: what is kept, where it came from, and taking it away."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from flows.cli.output import DEFAULT_CONFIG, ConfigOption, JsonOption, TenantOption, as_json, load, note, say, table
+
+data = typer.Typer(no_args_is_help=True, help="Look at the lake and its snapshots; keep the lake healthy.")
+SnapshotArgument = Annotated[str, typer.Argument(help="Name of a snapshot, or the beginning of it.")]
+
+
+@data.command("log")
+def show_log(
+    config: ConfigOption = DEFAULT_CONFIG,
+    last: Annotated[int, typer.Option(help="Only so many batches.")] = 20,
+    json: JsonOption = False,
+) -> None:
+    """The lake's batches, newest first: what each took in, and what became of it."""
+    from feedback.lake import Lake
+    from flows.lake_reading import log_of
+
+    batches = log_of(Lake(load(config).places.lake_dir), last)
+    if json:
+        as_json(batches)
+        return
+    say(f"{len(batches)} batches")
+    rows = (
+        (
+            b["batch"],
+            b["rows"].get("accepted", 0),
+            b["rows"].get("quarantine", 0),
+            _listed(b["counts"].get("fates", {})),
+        )
+        for b in batches
+    )
+    table(("batch", "accepted", "quarantined", "events"), rows)
+
+
+@data.command()
+def diff(
+    one: SnapshotArgument, other: SnapshotArgument, config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False
+) -> None:
+    """What two snapshots' training rows differ in."""
+    from flows.lake_reading import difference, snapshot_named
+
+    places = load(config).places
+    found = difference(snapshot_named(places, one), snapshot_named(places, other))
+    if json:
+        as_json(found)
+        return
+    say(f"{found['from']} -> {found['to']}")
+    say("added: " + (_listed(found["added"]) or "nothing"))
+    say("gone: " + (_listed(found["gone"]) or "nothing"))
+    if found["moved"]:
+        say(f"between train and validation: {', '.join(found['moved'])}")
+
+
+@data.command()
+def show(
+    snapshot: SnapshotArgument,
+    config: ConfigOption = DEFAULT_CONFIG,
+    rows: Annotated[int, typer.Option(help="Only so many rows.")] = 5,
+) -> None:
+    """A snapshot's counts and first training rows, as JSON. Gate items are never shown."""
+    from flows.lake_reading import shown, snapshot_named
+
+    as_json(shown(snapshot_named(load(config).places, snapshot), rows))
+
+
+@data.command()
+def export(
+    snapshot: SnapshotArgument,
+    out: Annotated[Path, typer.Argument(help="File to write: .jsonl or .parquet.")],
+    config: ConfigOption = DEFAULT_CONFIG,
+    json: JsonOption = False,
+) -> None:
+    """Write a snapshot's training rows to a file."""
+    from flows.lake_reading import export as write
+    from flows.lake_reading import snapshot_named
+
+    counts = write(snapshot_named(load(config).places, snapshot), out)
+    if json:
+        as_json(counts)
+    else:
+        say(f"{out}: {_listed(counts)}")
+
+
+@data.command()
+def maintain(
+    config: ConfigOption = DEFAULT_CONFIG,
+    keep_hours: Annotated[int, typer.Option(min=1, help="Leave files of versions younger than this alone.")] = 168,
+    json: JsonOption = False,
+) -> None:
+    """Put the lake's small files together and remove what no recent version needs. Snapshots are never touched."""
+    from feedback.ingest import locked
+    from feedback.lake import Lake
+    from feedback.lake_care import maintain as care
+
+    lake = Lake(load(config).places.lake_dir)
+    with locked(lake):
+        report = care(lake, keep_hours=keep_hours)
+    if json:
+        as_json(report)
+        return
+    table(
+        ("table", "put together", "removed", "files now"),
+        ((name, report.compacted[name], report.removed[name], report.files[name]) for name in report.files),
+    )
+
+
+def lineage(
+    name: Annotated[str, typer.Argument(help="Id of an answer, feedback event, example, snapshot or version.")],
+    config: ConfigOption = DEFAULT_CONFIG,
+    tenant: TenantOption = None,
+    json: JsonOption = False,
+) -> None:
+    """What something was made of, and what became of it."""
+    from feedback.store import Store
+    from flows.config import tenant_of
+    from flows.lineage import lineage as trace
+    from tasks.opened import database
+
+    settings = load(config)
+    found = trace(settings.places, Store(database(settings.places)), name, tenant=tenant_of(settings, tenant))
+    if json:
+        as_json(found)
+        return
+    say(f"{found.kind} {found.name}")
+    for title, links in (("made of", found.made_of), ("became", found.became)):
+        say(f"{title}:" + ("" if links else " nothing that is known"))
+        for link in links:
+            say(f"  {link.kind} {link.name}" + (f"  ({link.note})" if link.note else ""))
+
+
+def forget(
+    user: Annotated[str | None, typer.Option("--user", help="The user's id as applications send it, or u-...")] = None,
+    config: ConfigOption = DEFAULT_CONFIG,
+    tenant: TenantOption = None,
+    reason: Annotated[str, typer.Option(help="Why; kept with the record.")] = "",
+    hashed: Annotated[bool, typer.Option("--hashed", help="The id is a pseudonym already.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go, and what held it.")] = False,
+    list_: Annotated[
+        bool, typer.Option("--list", help="Who was forgotten, as hashes; live versions that wait.")
+    ] = False,
+    json: JsonOption = False,
+) -> None:
+    """Take a person out of store, lake, snapshots, reports and caches for good, prove it, and name what held them."""
+    from feedback.store import Store
+    from flows.cli.run_commands import person
+    from flows.config import tenant_of
+    from flows.forget import forget as take_away
+    from infra.errors import UserError
+    from tasks.opened import database
+
+    settings = load(config)
+    store, whose = Store(database(settings.places)), tenant_of(settings, tenant)
+    if list_:
+        _list_forgotten(store, whose, json)
+        return
+    if user is None:
+        raise UserError("no user was named; give --user ID, or --list")
+    found = take_away(
+        settings, store, user, tenant=whose, by=person(), reason=reason, hashed=hashed, dry_run=dry_run, progress=note
+    )
+    if json:
+        as_json(found)
+    else:
+        _say_forgotten(found)
+    if found.get("left"):
+        raise typer.Exit(1)
+
+
+def _say_forgotten(found: dict[str, Any]) -> None:
+    verb = "would forget" if found["dry_run"] else "forgot"
+    say(f"{verb} {found['person']}: {found['interactions']} interactions, {found['feedback']} feedback")
+    say("snapshots that held rows: " + (", ".join(found["snapshots"]) or "none"))
+    say("versions trained on them: " + (", ".join(found["versions"]) or "none"))
+    if found["dry_run"]:
+        return
+    table(("removed from", "rows"), found["removed"].items())
+    for line in found["plan"]:
+        say(line)
+    if found["left"]:
+        say(f"STILL FOUND in {len(found['left'])} of {found['searched']} files: {', '.join(found['left'])}")
+    else:
+        say(f"searched {found['searched']} files: nothing of it is left")
+
+
+def _list_forgotten(store: Any, tenant: str, json: bool) -> None:
+    from feedback.forgotten import tombstones
+    from flows.forget import pending
+
+    stones, waiting = tombstones(store.engine, tenant), pending(store, tenant)
+    if json:
+        as_json({"forgotten": [stone.model_dump(mode="json") for stone in stones], "waiting": waiting})
+        return
+    rows = (
+        (f"{s.at:%Y-%m-%d %H:%M}", s.person[:12], s.by, sum(s.removed.values()), len(s.snapshots), len(s.versions))
+        for s in stones
+    )
+    table(("when", "person", "by", "rows", "snapshots", "versions"), rows)
+    for role, version in waiting.items():
+        say(f"{version} ({role}) was trained on somebody who was forgotten; `ratchet run nightly --force` replaces it")
+
+
+def _listed(counts: dict[str, int]) -> str:
+    return ", ".join(f"{number} {what}" for what, number in counts.items())

@@ -1,0 +1,244 @@
+"""Forget a person: their rows go from everywhere, what held them is named and marked, and a search proves it.
+
+ratchet forget --user ID [--dry-run]
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from deploy.ledger import current
+from deploy.versions import list_versions
+from feedback.events import pseudonym
+from feedback.forget import (
+    TOMBSTONE,
+    Belongings,
+    find,
+    take_from_lake,
+    take_from_snapshots,
+    take_from_store,
+    taken_from,
+)
+from feedback.forgotten import Tombstone, mark_of, tombstones
+from feedback.ingest import locked
+from feedback.lake import Lake
+from feedback.snapshot_layout import TRAIN, VALIDATION
+from feedback.sources.landing import SourceSpec
+from feedback.store import Store
+from flows.config import PipelineConfig
+from flows.scrub import scrub, search
+from infra.alerts import Alert, enqueue
+from infra.artifact import atomic_write, read_record
+from infra.database import begin_write, now
+from infra.errors import NotFound, UserError
+from infra.settings import Places, secret
+
+_PSEUDONYM = re.compile(r"u-[0-9a-f]{24}")
+
+
+def forget(
+    config: PipelineConfig,
+    store: Store,
+    user: str,
+    *,
+    tenant: str,
+    by: str,
+    reason: str = "",
+    hashed: bool = False,
+    dry_run: bool = False,
+    progress: Callable[[str], None] = lambda _: None,
+) -> dict[str, Any]:
+    """Take a person out of everything this pipeline keeps. Interrupted, it is run again and finds the rest.
+
+    Args:
+        user: the end user's id as applications send it, or a pseudonym (`hashed`, or one of ours, `u-...`).
+
+    Returns:
+        What was removed by place, which snapshots and versions held it, which of these are live, and the proof:
+        `left` names every file in which the person or their words were still found.
+
+    Raises:
+        NotFound: nothing of that person is here.
+        UserError: an ingest was interrupted and must be finished first.
+    """
+    places, lake = config.places, Lake(config.places.lake_dir)
+    known = hashed or _PSEUDONYM.fullmatch(user) is not None
+    person = user if known else pseudonym(user, secret("RATCHET_USER_SALT"))
+    with locked(lake):
+        if lake.staged() is not None:
+            raise UserError("an ingest was interrupted half-way; finish it with `ratchet run ingest`, then forget")
+        found = find(store, lake, tenant, person)
+        if not found.interactions and not found.events:
+            raise NotFound(_nothing(store, tenant, person, user))
+        facts: dict[str, Any] = {
+            "tenant": tenant,
+            "person": person,
+            "interactions": len(found.interactions),
+            "feedback": len(found.events),
+        }
+        if dry_run:
+            return {**facts, "dry_run": True, **_held_by(places, found)}
+        progress("lake, all versions, and index")
+        removed = take_from_lake(lake, found)
+        progress("snapshots")
+        take_from_snapshots(places.snapshots_dir, found)
+        held = _held_by(places, found)
+        for name, rows in held["rows"].items():
+            removed[f"snapshot {name}"] = rows
+        progress("reports, answers, logs, copies on MLflow")
+        leave = [lake.path / table for table in ("accepted", "quarantine", "fates")]
+        leave += [places.snapshots_dir, places.versions_dir, places.run_dir]
+        removed |= scrub(places.home_dir, found, leave=leave)
+        removed |= _caches(places) | _traces(config, user, known)
+        for version in held["versions"]:
+            mark = {"tenant": tenant, "person": mark_of(tenant, person), "at": now().isoformat()}
+            atomic_write(places.versions_dir / version / TOMBSTONE, json.dumps(mark, indent=2) + "\n")
+        progress("store")
+        stone = Tombstone(
+            tenant=tenant,
+            person=mark_of(tenant, person),
+            removed={name: rows for name, rows in removed.items() if rows},
+            snapshots=tuple(held["snapshots"]),
+            versions=tuple(held["versions"]),
+            by=by,
+            reason=reason,
+            at=now(),
+        )
+        removed |= take_from_store(store, found, stone, None if known else user)
+        progress("searching what is left")
+        searched, left = search(places.home_dir, found)
+    live = live_versions(store, tenant, held["versions"])
+    if live:
+        _tell(store, tenant, live)
+    return {
+        **facts,
+        "dry_run": False,
+        "removed": {name: rows for name, rows in sorted(removed.items()) if rows},
+        "snapshots": held["snapshots"],
+        "versions": held["versions"],
+        "live": live,
+        "plan": _plan(live),
+        "searched": searched,
+        "left": left,
+    }
+
+
+def live_versions(store: Store, tenant: str, versions: list[str]) -> dict[str, str]:
+    """Which of these versions users get now, and as what."""
+    standing = current(store.engine, tenant)
+    roles = {"champion": standing.champion, "previous": standing.previous}
+    watch = standing.watch
+    if watch is not None:
+        roles["canary"] = watch.version
+    return {role: version for role, version in roles.items() if version in versions}
+
+
+def pending(store: Store, tenant: str) -> dict[str, str]:
+    """Live versions that were trained on somebody who was forgotten since: they wait to be replaced."""
+    marked = {version for stone in tombstones(store.engine, tenant) for version in stone.versions}
+    return live_versions(store, tenant, sorted(marked))
+
+
+def _held_by(places: Places, found: Belongings) -> dict[str, Any]:
+    """Snapshots with a tombstone or rows of the person, and the versions whose stages trained on them."""
+    rows: dict[str, int] = {}
+    digests: set[str] = set()
+    for folder in sorted(places.snapshots_dir.glob("s-*")):
+        manifest = json.loads((folder / "manifest.json").read_text())
+        if manifest["identity"]["tenant"] != found.tenant:
+            continue
+        parts = taken_from(folder, mark_of(found.tenant, found.person))
+        for file in folder.rglob("*.jsonl"):
+            here = sum(found.owns(json.loads(line)) for line in file.read_text().splitlines() if line.strip())
+            part = file.relative_to(folder).as_posix()
+            parts[part] = parts.get(part, 0) + here
+        if sum(parts.values()):
+            rows[folder.name] = sum(parts.values())
+            digests |= {manifest["identity"]["files"][part] for part in (TRAIN, VALIDATION) if parts.get(part)}
+    return {"snapshots": sorted(rows), "rows": rows, "versions": trained_on(places, digests)}
+
+
+def trained_on(places: Places, digests: set[str]) -> list[str]:
+    """Versions with a stage, or an earlier stage, that trained on data of these digests."""
+    stages = {record.key: record for folder in _folders(places.stages_dir) if (record := read_record(folder))}
+    tainted = {key for key, record in stages.items() if digests & set(record.parents.values())}
+    while more := {k for k, r in stages.items() if k not in tainted and r.parents.get("previous_stage") in tainted}:
+        tainted |= more
+    found = []
+    for version in list_versions(places.versions_dir):
+        record = read_record(places.versions_dir / version)
+        if record is not None and (
+            record.key in tainted
+            or digests & set(record.parents.values())
+            or record.parents.get("previous_stage") in tainted
+        ):
+            found.append(version)
+    return found
+
+
+def _folders(path: Path) -> list[Path]:
+    return [p for p in path.iterdir() if p.is_dir() and not p.name.startswith(".")] if path.is_dir() else []
+
+
+def _caches(places: Places) -> dict[str, int]:
+    """Tokenised data cannot be searched, but can be made again: all of it goes."""
+    files = list((places.cache_dir / "tokenised").glob("*.safetensors"))
+    for file in files:
+        file.unlink(missing_ok=True)
+    return {"tokenised caches": len(files)}
+
+
+def _traces(config: PipelineConfig, user: str, hashed: bool) -> dict[str, int]:
+    """The person's traces on MLflow servers that this pipeline reads from. These know people by their own ids."""
+    if hashed:
+        return {}
+    removed = {}
+    for spec in config.ingest.sources:
+        if spec.kind == "mlflow_traces":
+            removed[f"traces of source {spec.name}"] = _delete_traces(spec, user)
+    return removed
+
+
+def _delete_traces(spec: SourceSpec, user: str) -> int:
+    from feedback.sources import mlflow_traces
+
+    options = spec.parsed()
+    assert isinstance(options, mlflow_traces.Options)
+    return mlflow_traces.delete_of_user(options, user)
+
+
+def _plan(live: dict[str, str]) -> list[str]:
+    if not live:
+        return ["nothing that is live was trained on it; nothing needs to be replaced"]
+    named = ", ".join(f"{version} ({role})" for role, version in live.items())
+    return [
+        f"{named} learned from rows that are gone: `ratchet run nightly --force` trains a replacement without them",
+        "until a version without them is live, `ratchet forget --list` names what waits",
+    ]
+
+
+def _tell(store: Store, tenant: str, live: dict[str, str]) -> None:
+    versions = ", ".join(f"{version} ({role})" for role, version in live.items())
+    alert = Alert(
+        kind="forgotten_in_use",
+        severity="warning",
+        tenant=tenant,
+        title=f"a live version was trained on somebody who was forgotten: {versions}",
+        text="The person's rows are gone from every place that keeps data; these weights were made with them.",
+        next_step="`ratchet run nightly --force` trains a replacement without them",
+        payload={"versions": live},
+    )
+    with begin_write(store.engine) as connection:
+        enqueue(connection, alert)
+
+
+def _nothing(store: Store, tenant: str, person: str, user: str) -> str:
+    mark = mark_of(tenant, person)
+    before = [stone for stone in tombstones(store.engine, tenant) if stone.person == mark]
+    if before:
+        return f"nothing of that user is here: forgotten on {before[-1].at:%Y-%m-%d} by {before[-1].by}"
+    return f"no interaction and no feedback of user {user!r} (pseudonym {person}) in tenant {tenant!r}; check the id"

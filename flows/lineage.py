@@ -1,0 +1,236 @@
+"""From anything to what it was made of, and to what was made of it: answer, feedback, example, snapshot, version.
+
+ratchet lineage ANYTHING
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import func, select
+
+from deploy.ledger import history
+from deploy.versions import list_versions
+from feedback.lake import Lake
+from feedback.snapshot_layout import GATE_FILES, MANIFEST, SHOWN, TRAIN, VALIDATION
+from feedback.store import Store, feedback, interactions
+from flows.forget import trained_on
+from infra.artifact import read_record
+from infra.errors import NotFound
+from infra.settings import Config, Places
+
+
+class Link(Config):
+    """One thing, and why it is named."""
+
+    kind: str
+    """answer, feedback, example, snapshot, stage, version or release."""
+    name: str
+    """Its id."""
+    note: str = ""
+    """What it has to do with what was asked."""
+
+
+class Lineage(Config):
+    """What was asked for, what it came from, and what came of it; nearest first."""
+
+    kind: str
+    """What kind of thing the name is."""
+    name: str
+    """Its whole id."""
+    made_of: tuple[Link, ...] = ()
+    """Towards the people who said something."""
+    became: tuple[Link, ...] = ()
+    """Towards the answers that users got."""
+
+
+class World:
+    """Everything a tenant's things are looked up in."""
+
+    def __init__(self, places: Places, store: Store, tenant: str) -> None:
+        self.places, self.store, self.tenant = places, store, tenant
+        self.lake = Lake(places.lake_dir)
+
+    # --- snapshots and versions ------------------------------------------------------------------------------------
+
+    def snapshots(self) -> Iterator[tuple[str, Path, dict[str, str]]]:
+        """(name, folder, digest by file) of the tenant's snapshots."""
+        for folder in sorted(self.places.snapshots_dir.glob("s-*")):
+            identity = json.loads((folder / MANIFEST).read_text())["identity"]
+            if identity["tenant"] == self.tenant:
+                yield folder.name, folder, identity["files"]
+
+    def versions_of(self, snapshot: str) -> list[Link]:
+        """Versions trained on a snapshot, each with the releases that name it."""
+        files = next((files for name, _, files in self.snapshots() if name == snapshot), {})
+        digests = {digest for part, digest in files.items() if part in (TRAIN, VALIDATION)}
+        return [link for version in trained_on(self.places, digests) for link in self.uses_of(version)]
+
+    def uses_of(self, version: str) -> list[Link]:
+        """A version, its lines of the ledger, and how many answers it gave."""
+        links = [Link(kind="version", name=version, note="trained on it")]
+        for line in history(self.store.engine, self.tenant):
+            if line.version == version:
+                links.append(
+                    Link(kind="release", name=str(line.seq), note=f"{line.action} {version}: {line.reason[:120]}")
+                )
+        return [*links, *self.answers_of(version)]
+
+    def answers_of(self, version: str) -> list[Link]:
+        """How many answers a version gave, and the latest of them."""
+        mine = (interactions.c.tenant == self.tenant) & (interactions.c.version == version)
+        with self.store.engine.connect() as connection:
+            count = connection.execute(select(func.count()).select_from(interactions).where(mine)).scalar_one()
+            latest = connection.execute(
+                select(interactions.c.interaction_id).where(mine).order_by(interactions.c.seq.desc()).limit(3)
+            ).all()
+        names = ", ".join(row[0] for row in latest)
+        return [Link(kind="answer", name=f"{count} answers", note=f"the latest: {names}")] if count else []
+
+    def snapshots_of(self, version: str) -> list[Link]:
+        """What a version was trained on."""
+        return [
+            Link(kind="snapshot", name=name, note=f"{version} was trained on it")
+            for name, _, files in self.snapshots()
+            if version in trained_on(self.places, {files[TRAIN], files[VALIDATION]} & set(files.values()))
+        ]
+
+    # --- rows ------------------------------------------------------------------------------------------------------
+
+    def rows_in(self, folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+        """(part, row) of a snapshot."""
+        for part in (TRAIN, VALIDATION, *GATE_FILES.values(), SHOWN):
+            if (folder / part).exists():
+                for line in (folder / part).read_text().splitlines():
+                    if line:
+                        yield part, json.loads(line)
+
+    def holding(self, example: str) -> list[Link]:
+        """Snapshots that hold an example, and what became of them."""
+        links = []
+        for name, folder, _ in self.snapshots():
+            parts = {part for part, row in self.rows_in(folder) if row.get("example_id") == example}
+            if parts:
+                links.append(Link(kind="snapshot", name=name, note=f"in {', '.join(sorted(parts))}"))
+                if parts & {TRAIN, VALIDATION}:
+                    links += self.versions_of(name)
+        return links
+
+    def examples(self, column: str, value: str) -> list[dict[str, Any]]:
+        """Accepted rows, of every batch, with this value."""
+        import polars as pl
+
+        rows = self.lake.scan("accepted")
+        if rows is None:
+            return []
+        same = pl.col("source_events").list.contains(value) if column == "event" else pl.col(column) == value
+        frame = rows.filter((pl.col("tenant") == self.tenant) & same).sort("batch", "example_id").collect()
+        return list({row["example_id"]: row for row in frame.iter_rows(named=True)}.values())
+
+    def fate(self, event: str) -> str:
+        """How a feedback event ended."""
+        import polars as pl
+
+        rows = self.lake.scan("fates")
+        if rows is None:
+            return "not ingested yet"
+        frame = rows.filter((pl.col("tenant") == self.tenant) & (pl.col("event_id") == event)).sort("batch").collect()
+        return f"{frame['status'][-1]} ({frame['code'][-1]})" if frame.height else "not ingested yet"
+
+    def said_of(self, interaction: str) -> list[str]:
+        """Ids of the feedback on an answer."""
+        with self.store.engine.connect() as connection:
+            about = (feedback.c.tenant == self.tenant) & (feedback.c.interaction_id == interaction)
+            return list(connection.scalars(select(feedback.c.event_id).where(about).order_by(feedback.c.seq)))
+
+
+def lineage(places: Places, store: Store, name: str, *, tenant: str) -> Lineage:
+    """What `name` was made of, and what became of it.
+
+    Args:
+        name: id of an answer (interaction), a feedback event, an example (x-...), a snapshot (s-...) or a version.
+
+    Raises:
+        NotFound: nothing of that name is here.
+    """
+    world = World(places, store, tenant)
+    if name in [snapshot for snapshot, _, _ in world.snapshots()]:
+        return _of_snapshot(world, name)
+    if name in list_versions(places.versions_dir):
+        return _of_version(world, name)
+    rows = world.examples("example_id", name) if name.startswith("x-") else []
+    if rows:
+        return _of_example(world, rows[-1])
+    with store.engine.connect() as connection:
+        mine = (feedback.c.tenant == tenant) & (feedback.c.event_id == name)
+        said = connection.execute(select(feedback.c.interaction_id, feedback.c.kind).where(mine)).first()
+    if said is not None:
+        return _of_feedback(world, name, said[0], said[1])
+    answer = store.interaction(tenant, name)
+    if answer is not None:
+        return _of_answer(world, name, answer.version)
+    raise NotFound(
+        f"nothing is called {name!r} in tenant {tenant!r}; expected the id of an answer, a feedback event, an example "
+        "(x-...), a snapshot (s-...) or a version"
+    )
+
+
+def _of_answer(world: World, name: str, version: str) -> Lineage:
+    made_of = [Link(kind="version", name=version, note="gave the answer"), *world.snapshots_of(version)]
+    became = []
+    for event in world.said_of(name):
+        became.append(Link(kind="feedback", name=event, note=world.fate(event)))
+    for row in world.examples("subject", name):
+        became.append(Link(kind="example", name=row["example_id"], note=f"{row['shape']}: {row['reason']}"))
+        became += world.holding(row["example_id"])
+    return Lineage(kind="answer", name=name, made_of=tuple(made_of), became=tuple(_once(became)))
+
+
+def _of_feedback(world: World, name: str, about: str | None, kind: str) -> Lineage:
+    made_of = [Link(kind="answer", name=about, note=f"the {kind} is about it")] if about else []
+    became: list[Link] = []
+    for row in world.examples("event", name):
+        became.append(Link(kind="example", name=row["example_id"], note=f"{row['shape']}: {row['reason']}"))
+        became += world.holding(row["example_id"])
+    if not became:
+        made_of.append(Link(kind="feedback", name=name, note=world.fate(name)))
+    return Lineage(kind="feedback", name=name, made_of=tuple(made_of), became=tuple(_once(became)))
+
+
+def _of_example(world: World, row: dict[str, Any]) -> Lineage:
+    made_of = [Link(kind="feedback", name=event, note=world.fate(event)) for event in row["source_events"]]
+    if row["shape"] != "document":
+        made_of.append(Link(kind="answer", name=row["subject"], note=f"answered by {row['version']}"))
+        if row["version"]:
+            made_of += world.snapshots_of(row["version"])
+    became = world.holding(row["example_id"])
+    return Lineage(kind="example", name=row["example_id"], made_of=tuple(made_of), became=tuple(_once(became)))
+
+
+def _of_snapshot(world: World, name: str) -> Lineage:
+    folder = world.places.snapshots_dir / name
+    made_of = []
+    for part in (TRAIN, VALIDATION):
+        rows = [row for where, row in world.rows_in(folder) if where == part]
+        for row in rows[:5]:
+            note = f"{part}: {row['shape']}, from {', '.join(row['source_events'])}"
+            made_of.append(Link(kind="example", name=row["example_id"], note=note))
+        if len(rows) > 5:
+            made_of.append(
+                Link(kind="example", name=f"{len(rows) - 5} more", note=f"{part}; `ratchet data show {name}`")
+            )
+    return Lineage(kind="snapshot", name=name, made_of=tuple(made_of), became=tuple(_once(world.versions_of(name))))
+
+
+def _of_version(world: World, name: str) -> Lineage:
+    record = read_record(world.places.versions_dir / name)
+    assert record is not None
+    made_of = [Link(kind="stage", name=record.key, note=record.name), *world.snapshots_of(name)]
+    return Lineage(kind="version", name=name, made_of=tuple(made_of), became=tuple(world.uses_of(name)[1:]))
+
+
+def _once(links: list[Link]) -> list[Link]:
+    return list(dict.fromkeys(links))

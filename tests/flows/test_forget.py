@@ -1,0 +1,235 @@
+"""Lineage both ways, and forgetting a person: gone from every place, named, marked, kept out, proved by searching."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from deploy.versions import publish_version
+from feedback.events import Edit, Rating, Thumb, pseudonym
+from feedback.ingest import IngestConfig, run_ingest
+from feedback.lake import Lake
+from feedback.snapshot import SnapshotConfig, cut_snapshot
+from feedback.store import Store
+from flows.config import PipelineConfig
+from flows.forget import forget, pending
+from flows.lake_reading import difference, export, log_of, shown, snapshot_named
+from flows.lineage import lineage
+from flows.scrub import search
+from infra.artifact import digest_dir, digest_file, finished_record, write_record
+from infra.database import connect, create_tables
+from infra.errors import NotFound, UserError
+from tests.feedback.world import FAST, interaction, said
+
+SECRET = "my cat Bartholomew ate the router cable again last night"
+FIXED = "I am sorry about Bartholomew; we will send a new router cable"
+ELSE = "How do I reset the password of my second mailbox, please?"
+NO_GATE = SnapshotConfig(validation_share=0.3, rolling_share=0, frozen_share=0)
+
+
+class Home:
+    """A pipeline's home in which Ann (to be forgotten), Bob and a trusted agent left their traces."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("RATCHET_USER_SALT", "salt")
+        self.config = PipelineConfig.model_validate(
+            {
+                "pipeline": "desk",
+                "tenants": ["acme"],
+                "places": {"home": str(folder / "home"), "cache": str(folder / "c")},
+            }
+        )
+        self.places = self.config.places
+        import deploy.ledger
+        import feedback.forgotten
+        import feedback.quarantine
+        import feedback.sources.landing
+        import infra.alerts
+
+        assert all((deploy.ledger, feedback.forgotten, feedback.quarantine, feedback.sources.landing, infra.alerts))
+        engine = connect(self.places.database)
+        create_tables(engine)
+        self.store, self.lake = Store(engine), Lake(self.places.lake_dir)
+        self.ann = pseudonym("ann@example.com", "salt")
+
+    def ingest(self, config: IngestConfig = FAST) -> Any:
+        return run_ingest(self.store, self.lake, (), config)
+
+    def fill(self, config: IngestConfig = FAST) -> None:
+        self.store.record_interaction(interaction(1, SECRET, "Sorry!", user=self.ann))
+        self.store.record_feedback(said(1, Edit(text=FIXED), "agent", trusted=True))
+        self.store.record_interaction(interaction(2, ELSE, "Use the form.", user="u-bob"))
+        self.store.record_feedback(said(2, Edit(text="Ask Bartholomew's friend, he knows all passwords"), self.ann))
+        self.store.record_feedback(said(2, Thumb(up=True), "u-bob"))
+        self.store.record_interaction(
+            interaction(3, "What are the opening hours on Sundays, please?", "9-5", user="u-bob")
+        )
+        self.store.record_feedback(said(3, Thumb(up=True), "agent", trusted=True))
+        self.store.record_interaction(interaction(4, SECRET + " and again", "x", user=self.ann))
+        self.store.record_feedback(said(4, Rating(score=3), self.ann))  # neutral: quarantined
+        self.ingest(config)
+        self.snapshot = cut_snapshot(self.lake, self.places.snapshots_dir, NO_GATE, tenant="acme")
+        self.version = self.train(self.snapshot.train)
+
+    def train(self, data: Path) -> str:
+        """A finished stage with the record that training writes, published as a version."""
+        stage = self.places.stages_dir / "k1"
+        (stage / "adapter").mkdir(parents=True)
+        (stage / "adapter" / "adapter_model.safetensors").write_bytes(b"weights")
+        parents = {"base": "b", "train": digest_file(data), "validation": "none"}
+        digest = digest_dir(stage / "adapter")
+        write_record(stage, finished_record(name="sft-lora", key="k1", digest=digest, parents=parents))
+        return publish_version(stage, self.places.versions_dir).name
+
+    def spread(self) -> None:
+        """Copies where nights leave them: reports, answers, logs, gate items, MLflow's artifacts, tokenised data."""
+        night = self.places.evaluations_dir / "n1"
+        night.mkdir(parents=True)
+        (night / "report.html").write_text(f"<h1>Report</h1><p>{SECRET}</p>")
+        (night / "examples.json").write_text(json.dumps([{"prompt": f'He said "{SECRET}"'}, {"prompt": ELSE}]))
+        pl.DataFrame({"item_id": ["a", "b"], "answer": [f"You wrote: {SECRET}", "Use the form."]}).write_parquet(
+            night / "items.parquet"
+        )
+        (self.places.logs_dir).mkdir(parents=True)
+        (self.places.logs_dir / "engine.log").write_text(f"start\nprompt: {SECRET}\nend\n")
+        copy = self.places.home_dir / "mlflow" / "artifacts" / "1" / "report.html"
+        copy.parent.mkdir(parents=True)
+        copy.write_text(SECRET)
+        tokens = self.places.cache_dir / "tokenised" / "x.safetensors"
+        tokens.parent.mkdir(parents=True)
+        tokens.write_bytes(b"ids")
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    made = Home(tmp_path, monkeypatch)
+    made.fill()
+    return made
+
+
+def test_lineage_leads_both_ways(home: Home) -> None:
+    def links(name: str) -> tuple[dict[str, set[str]], dict[str, set[str]]]:
+        found = lineage(home.places, home.store, name, tenant="acme")
+        sides = []
+        for side in (found.made_of, found.became):
+            by_kind: dict[str, set[str]] = {}
+            for link in side:
+                by_kind.setdefault(link.kind, set()).add(link.name)
+            sides.append(by_kind)
+        return sides[0], sides[1]
+
+    made_of, became = links("i1")
+    assert made_of["version"] == {"v1"} and became["feedback"] == {"e1-edit-agent"}
+    assert became["snapshot"] == {home.snapshot.id} and len(became["example"]) == 2
+    example = next(iter(became["example"]))
+    made_of, became = links(example)
+    assert made_of["feedback"] == {"e1-edit-agent"} and made_of["answer"] == {"i1"}
+    assert became["snapshot"] == {home.snapshot.id}
+    assert links("e1-edit-agent")[0]["answer"] == {"i1"}
+    made_of, became = links(home.version)
+    assert made_of["snapshot"] == {home.snapshot.id} and made_of["stage"] == {"k1"}
+    assert links(home.snapshot.id)[1]["version"] == {home.version}
+    with pytest.raises(NotFound, match="nothing is called"):
+        links("who?")
+
+
+def test_a_person_is_gone_from_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = Home(tmp_path, monkeypatch)
+    home.fill(IngestConfig())  # with Data Docs
+    home.spread()
+    before = home.snapshot.digest
+    plan = forget(home.config, home.store, "ann@example.com", tenant="acme", by="dpo", dry_run=True)
+    assert plan["snapshots"] == [home.snapshot.id] and plan["versions"] == [home.version]
+    assert home.store.interaction("acme", "i1") is not None
+    done = forget(home.config, home.store, "ann@example.com", tenant="acme", by="dpo", reason="request 17")
+    assert done["left"] == [] and done["searched"] > 10
+    assert (done["snapshots"], done["versions"], done["live"]) == ([home.snapshot.id], [home.version], {})
+    # An independent look at every byte below home, Delta's log and old files included.
+    needles = (SECRET, "Bartholomew", home.ann, "ann@example.com")
+    for file in home.places.home_dir.rglob("*"):
+        if file.is_file():
+            text = file.read_bytes()
+            if file.suffix == ".parquet":
+                text += str(pl.read_parquet(file).to_dicts()).encode()
+            assert not [n for n in needles if n.encode() in text], file
+    assert not list((home.places.cache_dir / "tokenised").iterdir())
+    assert ELSE in (home.places.evaluations_dir / "n1" / "examples.json").read_text()
+    assert (home.places.logs_dir / "engine.log").read_text() == "start\n[forgotten]\nend\n"
+    # What stays: others' rows, marks, and a record without content.
+    assert {e.subject for e in home.lake.examples()} == {"i3"}
+    stone = json.loads((home.places.snapshots_dir / home.snapshot.id / "forgotten.json").read_text())
+    assert (
+        sum(n for parts in stone["persons"].values() for n in parts.values())
+        == done["removed"][f"snapshot {home.snapshot.id}"]
+    )
+    assert (home.places.versions_dir / home.version / "forgotten.json").exists()
+    assert snapshot_named(home.places, home.snapshot.id[:6]).digest == before
+    assert pending(home.store, "acme") == {}
+    # What others said of the same answers is taken in anew, now without her words.
+    home.ingest()
+    assert {(e.subject, e.shape, e.reason) for e in home.lake.examples()} == {
+        (subject, *made) for subject in ("i2", "i3") for made in (("completion", "approved"), ("rated", "approved"))
+    }
+    with pytest.raises(NotFound, match="forgotten on"):
+        forget(home.config, home.store, "ann@example.com", tenant="acme", by="dpo")
+
+
+def test_sources_do_not_bring_a_forgotten_person_back(home: Home) -> None:
+    forget(home.config, home.store, home.ann, tenant="acme", by="dpo")
+    assert not home.store.record_interaction(interaction(1, SECRET, user=home.ann))
+    home.store.record_feedback(said(2, Thumb(up=False), home.ann))
+    assert home.store.interaction("acme", "i1") is None
+    from infra.database import now
+
+    later = now()
+    assert home.store.record_interaction(interaction(9, "A new question", user=home.ann, created_at=later))
+
+
+def test_killed_half_way_it_is_finished_by_the_next_call(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    import flows.forget as module
+
+    def dies(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as broken, pytest.raises(KeyboardInterrupt):
+        broken.setattr(module, "take_from_store", dies)
+        forget(home.config, home.store, home.ann, tenant="acme", by="dpo")
+    done = forget(home.config, home.store, home.ann, tenant="acme", by="dpo")
+    assert done["left"] == [] and done["snapshots"] == [home.snapshot.id] and done["versions"] == [home.version]
+
+
+def test_a_search_that_finds_something_says_where(home: Home) -> None:
+    from feedback.forget import find
+
+    found = find(home.store, home.lake, "acme", home.ann)
+    (home.places.home_dir / "notes.txt").write_text(f"I remember: {SECRET}.")
+    assert "notes.txt" in search(home.places.home_dir, found)[1]
+    assert any(name.startswith("ratchet.db") for name in search(home.places.home_dir, found)[1])
+
+
+def test_the_lake_is_looked_at_and_kept_healthy(home: Home, tmp_path: Path) -> None:
+    from feedback.ingest import locked
+    from feedback.lake_care import maintain
+
+    (batch,) = log_of(home.lake, 5)
+    assert batch["batch"] == 1 and batch["rows"]["accepted"] > 0
+    home.store.record_feedback(said(3, Edit(text="10-4"), "agent", trusted=True))
+    home.ingest()
+    second = cut_snapshot(home.lake, home.places.snapshots_dir, NO_GATE, tenant="acme")
+    found = difference(home.snapshot, second)
+    assert sum(found["added"].values()) >= 1 and set(found["added_examples"]).isdisjoint(found["gone_examples"])
+    assert shown(second, 2)["id"] == second.id
+    counts = export(second, tmp_path / "out.parquet")
+    assert pl.read_parquet(tmp_path / "out.parquet").height == sum(counts.values())
+    export(second, tmp_path / "out.jsonl")
+    with pytest.raises(UserError, match="exists already"):
+        export(second, tmp_path / "out.jsonl")
+    before = home.lake.examples()
+    with locked(home.lake):
+        report = maintain(home.lake, keep_hours=1)
+    assert report.compacted["accepted"] == 2 and home.lake.examples() == before
+    assert home.ingest().batches == () and home.lake.examples(through=1) != before
