@@ -113,7 +113,7 @@ def forget(
         searched, left = search(places.home_dir, found)
     live = live_versions(store, tenant, held["versions"])
     if live:
-        _tell(store, tenant, live)
+        _say_in_use(store, tenant, live)
     return {
         **facts,
         "dry_run": False,
@@ -221,7 +221,7 @@ def _plan(live: dict[str, str]) -> list[str]:
     ]
 
 
-def _tell(store: Store, tenant: str, live: dict[str, str]) -> None:
+def _say_in_use(store: Store, tenant: str, live: dict[str, str]) -> None:
     versions = ", ".join(f"{version} ({role})" for role, version in live.items())
     alert = Alert(
         kind="forgotten_in_use",
