@@ -24,6 +24,7 @@ HEAD = "# Benchmarks\n\nWritten by `make bench`; each part says on what machine 
 BENCHMARKS: Mapping[str, str] = {
     "gate_simulation": "What the gate promises, simulated",
     "canary_simulation": "What the canary promises, simulated",
+    "evaluation_cost": "What an evaluation costs beside generating the answers",
 }
 """Module name -> title of its part."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from evaluation.rows import Row, Rows
@@ -12,8 +12,16 @@ if TYPE_CHECKING:
     from feedback.gate_items import GateItem
     from training.generation import Generator
 
+Messages = list[dict[str, str]]
+Frame = Callable[[Messages], Messages]
+
 _BATCHES_A_PIECE = 4
 """Batches done between two writes to the log: what a kill can cost."""
+
+
+def as_it_is(messages: Messages) -> Messages:
+    """The messages as they stand."""
+    return messages
 
 
 def answer_items(
@@ -26,20 +34,23 @@ def answer_items(
     batch_size: int,
     max_new_tokens: int,
     on_done: Callable[[int], None],
+    frame: Frame = as_it_is,
 ) -> None:
     """Append one row per item under `key` + item id: answer, its tokens, log-probabilities of the reference, seconds.
 
     Args:
         generator: with the version attached as `adapter` (None: the base).
         on_done: told how many items were finished since the last call.
+        frame: what is made of each item's messages before they are asked, such as examples put before them.
     """
-    prompts = {item.item_id: generator.encode_chat(_dicts(item)) for item in items}
+    asked = {item.item_id: frame(_dicts(item)) for item in items}
+    prompts = {item_id: generator.encode_chat(messages) for item_id, messages in asked.items()}
     ordered = sorted(items, key=lambda item: (len(prompts[item.item_id]), item.item_id))
     for piece in _pieces(ordered, batch_size * _BATCHES_A_PIECE):
         if all(rows.get(*key, item.item_id) is not None for item in piece):
             on_done(len(piece))
             continue
-        done = _answer_piece(generator, adapter, piece, prompts, batch_size, max_new_tokens, on_done)
+        done = _answer_piece(generator, adapter, piece, asked, prompts, batch_size, max_new_tokens, on_done)
         rows.append([((*key, item_id), row) for item_id, row in done])
 
 
@@ -47,7 +58,8 @@ def _answer_piece(
     generator: Generator,
     adapter: str | None,
     piece: Sequence[GateItem],
-    prompts: dict[str, tuple[int, ...]],
+    asked: Mapping[str, Messages],
+    prompts: Mapping[str, tuple[int, ...]],
     batch_size: int,
     max_new_tokens: int,
     on_done: Callable[[int], None],
@@ -56,17 +68,22 @@ def _answer_piece(
 
     # What does not fit the context gets no answer from anybody: the same for every version.
     fitting = [item for item in piece if len(prompts[item.item_id]) < generator.context_length]
+    # The reference is scored in the pass that reads the prompt, so the prompt is computed once for both.
     requests = [
-        Request(prompt_ids=prompts[item.item_id], request_id=item.item_id, adapter=adapter, max_tokens=max_new_tokens)
+        Request(
+            prompt_ids=prompts[item.item_id],
+            request_id=item.item_id,
+            adapter=adapter,
+            max_tokens=max_new_tokens,
+            score_ids=_reference(generator, item, asked[item.item_id], prompts[item.item_id]),
+        )
         for item in fitting
     ]
     began = time.monotonic()
     completions = generator.generate(requests, max_size=batch_size, on_done=lambda completion: on_done(1))
     seconds = (time.monotonic() - began) / max(1, len(fitting))
-    references = [_with_reference(generator, item, prompts[item.item_id]) for item in fitting]
-    likelihoods = generator.logprobs(adapter, [tokens for tokens, _ in references])
     result: list[tuple[str, Row]] = []
-    for item, completion, (_, start), values in zip(fitting, completions, references, likelihoods, strict=True):
+    for item, completion in zip(fitting, completions, strict=True):
         result.append(
             (
                 item.item_id,
@@ -75,7 +92,7 @@ def _answer_piece(
                     "answer_tokens": completion.completion_tokens,
                     "truncated": completion.finish_reason == "length",
                     "seconds": seconds,
-                    "reference_logprobs": [round(value, 6) for value in values[start - 1 :]],
+                    "reference_logprobs": [round(value, 6) for value in completion.scored],
                 },
             )
         )
@@ -87,21 +104,21 @@ def _answer_piece(
     return result
 
 
-def _with_reference(generator: Generator, item: GateItem, prompt: tuple[int, ...]) -> tuple[tuple[int, ...], int]:
-    """Tokens of prompt and reference up to its end of turn, and where the reference begins."""
+def _reference(generator: Generator, item: GateItem, asked: Messages, prompt: tuple[int, ...]) -> tuple[int, ...]:
+    """Tokens of the reference after the prompt, up to its end of turn or the context's end."""
     whole = generator.encode_chat(
-        [*_dicts(item), {"role": "assistant", "content": item.reference}], add_generation_prompt=False
+        [*asked, {"role": "assistant", "content": item.reference}], add_generation_prompt=False
     )
     if whole[: len(prompt)] != prompt:  # a template that renders a past turn otherwise than a coming one
         whole = (*prompt, *generator.encode(item.reference))
     whole = whole[: generator.context_length]
     for index in range(len(whole) - 1, len(prompt), -1):
         if whole[index] in generator.end_tokens:
-            return whole[: index + 1], len(prompt)
-    return whole, len(prompt)
+            return whole[len(prompt) : index + 1]
+    return whole[len(prompt) :]
 
 
-def _dicts(item: GateItem) -> list[dict[str, str]]:
+def _dicts(item: GateItem) -> Messages:
     return [{"role": message.role, "content": message.content} for message in item.messages]
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from evaluation.likeness import ALIKE
 from evaluation.policy import ForgettingBudget, GatePolicy, Guard
 from evaluation.scorecard import MetricInfo, Scorecard, VersionCard
 from infra.settings import Config
@@ -161,7 +160,7 @@ def decide(scorecard: Scorecard, policy: GatePolicy, *, intervals: bool = True) 
     winner = _best(scorecard, challengers, noise.floor if noise else 0.0)
     decision: Decision
     if winner is not None:
-        decision, reasons = "promote", _promotion_reasons(scorecard, winner, challengers)
+        decision, reasons = "promote", _promotion_reasons(winner, challengers)
     elif refusals:
         decision, reasons = "inconclusive", refusals
     elif challengers and all(challenger.decision == "reject" for challenger in challengers):
@@ -171,6 +170,11 @@ def decide(scorecard: Scorecard, policy: GatePolicy, *, intervals: bool = True) 
         reasons = reasons or ["No challenger has weights to judge, so the champion stays."]
     if winner is None and not refusals and scorecard.failed_challengers:
         reasons = [*reasons, f"{len(scorecard.failed_challengers)} challenger(s) failed before they could be scored."]
+    about = winner or max((c for c in challengers if c.gain is not None), key=_gain, default=None)
+    if about is not None:
+        from evaluation.remarks import remarks
+
+        reasons = [*reasons, *remarks(scorecard, policy, about.version, promoted=winner is not None)]
     return Verdict(
         decision=decision,
         winner=winner.version if winner else None,
@@ -185,6 +189,10 @@ def decide(scorecard: Scorecard, policy: GatePolicy, *, intervals: bool = True) 
         scorecard_digest=scorecard.digest,
         policy_digest=key_of(policy),
     )
+
+
+def _gain(challenger: ChallengerVerdict) -> tuple[float, str]:
+    return challenger.gain or 0.0, challenger.version
 
 
 def night_refusals(scorecard: Scorecard, policy: GatePolicy) -> list[str]:
@@ -264,20 +272,11 @@ def _best(scorecard: Scorecard, challengers: Sequence[ChallengerVerdict], noise:
     return min(tied, key=cost)
 
 
-def _promotion_reasons(
-    scorecard: Scorecard, winner: ChallengerVerdict, challengers: Sequence[ChallengerVerdict]
-) -> list[str]:
+def _promotion_reasons(winner: ChallengerVerdict, challengers: Sequence[ChallengerVerdict]) -> list[str]:
     others = [c.label for c in challengers if c.decision == "promote" and c.version != winner.version]
     reasons = [f"{winner.label}: {reason}" for reason in winner.reasons]
     if others:
         reasons.append(
             f"Also passed: {', '.join(others)}; {winner.label} gains most (ties go to the cheaper to serve)."
         )
-    card = scorecard.card(winner.version)
-    reasons.extend(
-        f"On the probe prompts {winner.label} moves the base as the barred version {name} did (cosine {value:.2f}): "
-        "look at why that one was taken back."
-        for name, value in (card.barred_likeness.items() if card else ())
-        if value >= ALIKE
-    )
     return reasons

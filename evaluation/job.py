@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +15,8 @@ class JudgeConfig(Config):
     """One judge of win-rates."""
 
     name: str = "reference"
-    """Registry name: reference (offline, compares with the reference), openai (any OpenAI-compatible server)."""
+    """Registry name: reference (offline, compares with the reference), openai (any OpenAI-compatible server), reward
+    (the reward model that a recipe of the night trained; never for a challenger that was optimised against it)."""
     base_url: str | None = None
     """URL of the server's API, up to and including /v1 (openai judge)."""
     model: str | None = None
@@ -30,12 +31,28 @@ class JudgeConfig(Config):
     """Per request."""
     retries: int = Field(default=2, ge=0)
     """Further attempts per request before the judge counts as down."""
+    length_control: bool = True
+    """Whether a liking for long answers is taken out of the win-rate (`evaluation/length_control.py`); the plain one is
+    reported beside it. Not needed for the reference judge, whose scores fall with padding."""
+    price_per_million_tokens: float | None = Field(default=None, ge=0)
+    """Price of the judge's tokens, so that its cost is reported in money too."""
 
     @model_validator(mode="after")
     def _whole(self) -> JudgeConfig:
         if self.name == "openai" and not (self.base_url and self.model):
             raise ValueError("judge openai needs base_url and model, for example http://127.0.0.1:8000/v1 and its name")
         return self
+
+
+class SafetyConfig(Config):
+    """A classifier that looks at every answer."""
+
+    model: str
+    """Folder or hub name of a sequence classifier with safetensors."""
+    unsafe_labels: tuple[str, ...] = Field(min_length=1)
+    """Its labels that mean unsafe or toxic."""
+    batch_size: int = Field(default=16, ge=1)
+    """Answers looked at at once."""
 
 
 class EvaluationConfig(Config):
@@ -48,15 +65,19 @@ class EvaluationConfig(Config):
         "json_schema",
         "json_fields",
         "numeric_answer",
+        "regex",
         "rouge_l",
         "chrf",
         "length",
         "repetition",
         "refusal",
+        "unsafe",
     )
     """Registry names; one that applies to no item is left out of the scorecard."""
     judges: tuple[JudgeConfig, ...] = (JudgeConfig(),)
     """Judges of win-rate against the champion and against the recipe's own sft stage. The first gives win_rate."""
+    safety: SafetyConfig | None = None
+    """Classifier of unsafe answers; it gives the metric `unsafe`. None: no answer is looked at."""
     max_new_tokens: int = Field(default=256, ge=1)
     """Longest answer."""
     batch_size: int = Field(default=16, ge=1)
@@ -74,8 +95,13 @@ class EvaluationConfig(Config):
     room, to measure the spread between seeds. 0 never."""
     parity_tolerance: float = Field(default=0.1, gt=0)
     """Greatest relative error of an adapter's effect on its probe prompts."""
-    report_examples: int = Field(default=6, ge=0)
-    """Examples shown per challenger in the report, taken from `examples_file` only."""
+    prompt_candidates: int = Field(default=3, ge=0, le=4)
+    """Prompts with examples that are tried on the untouched base, the best of which answers the gate's items beside the
+    challengers. 0 leaves that out."""
+    prompt_items: int = Field(default=12, ge=1)
+    """Items of `examples_file` that the prompts are tried on."""
+    report_examples: int = Field(default=8, ge=0)
+    """Examples shown in the report, taken from `examples_file` only; every version answers them."""
 
 
 class Candidate(Config):
@@ -85,10 +111,10 @@ class Candidate(Config):
     """Name as served."""
     label: str
     """Short name for people."""
-    kind: Literal["adapter", "model", "base"]
-    """What `path` holds."""
+    kind: Literal["adapter", "model", "base", "prompt"]
+    """What `path` holds; prompt: the base asked with examples, which the evaluation adds by itself."""
     path: Path | None = None
-    """Folder of the adapter or whole model; None for the base."""
+    """Folder of the adapter or whole model; None for the base and for prompts."""
     digest: str
     """Digest of the weights folder (of the base's, for the base)."""
     recipe: str = ""
@@ -97,6 +123,8 @@ class Candidate(Config):
     """Objective of its last stage."""
     sft_parent: str | None = None
     """Version of the recipe's own sft stage, when that is measured too."""
+    optimised_against: tuple[str, ...] = ()
+    """What its recipe was optimised against beside people's words: "reward:" + digest, or "grader:" + name."""
     seed: int | None = None
     """Training seed; challengers of one recipe that differ by it alone give the seed-to-seed noise floor."""
     reference_only: bool = False
@@ -106,9 +134,20 @@ class Candidate(Config):
 
     @model_validator(mode="after")
     def _has_path(self) -> Candidate:
-        if self.kind != "base" and self.path is None:
+        if self.kind in ("adapter", "model") and self.path is None:
             raise ValueError(f"version {self.version} is a {self.kind} and has no path; say where its weights are")
         return self
+
+
+class RewardModelFile(Config):
+    """A finished reward stage's weights."""
+
+    path: Path
+    """Folder of the adapter or model, with its head."""
+    kind: Literal["adapter", "model"]
+    """What the folder holds."""
+    digest: str
+    """Digest of the weights."""
 
 
 class EvaluationJob(Config):
@@ -134,6 +173,8 @@ class EvaluationJob(Config):
     """JSONL files of what the challengers trained on, to look for gate items in. Empty: nobody looks."""
     config: EvaluationConfig = EvaluationConfig()
     """How to measure."""
+    prompt_metric: str = "loss"
+    """Metric that prompts are chosen by: the gate's primary one, if an answer alone gives it."""
     seed: int = 0
     """Of generation (greedy answers don't use it) and bootstrap."""
     threads: int = Field(default=2, ge=1)
@@ -142,6 +183,8 @@ class EvaluationJob(Config):
     """Numerics of the loaded weights; the ones that serve. auto: as this CPU serves."""
     known_noise: Mapping[str, float] = {}
     """Metric -> noise floor measured on this hardware before; the larger of old and new counts."""
+    reward_model: RewardModelFile | None = None
+    """The night's reward model, for the judge `reward`."""
     barred: Mapping[str, Path] = {}
     """Barred version -> its probe.json: challengers are held beside them."""
     output_dir: Path
@@ -165,12 +208,16 @@ class EvaluationJob(Config):
         return next(candidate for candidate in self.versions if candidate.kind == "base")
 
 
-ALGORITHM_VERSION = 1
+ALGORITHM_VERSION = 2
 """Raise when the same job would measure something else."""
 
 
-def evaluation_key(job: EvaluationJob, items_digest: str) -> str:
-    """Fingerprint of what is measured: literals and digests, never a path, a thread count or a noise floor of old."""
+def evaluation_key(job: EvaluationJob, items_digest: str, prompts: Sequence[str] = ()) -> str:
+    """Fingerprint of what is measured: literals and digests, never a path, a thread count or a noise floor of old.
+
+    Args:
+        prompts: versions of the prompts that are tried.
+    """
     from infra.artifact import key_of
 
     versions: list[dict[str, Any]] = [
@@ -185,6 +232,8 @@ def evaluation_key(job: EvaluationJob, items_digest: str) -> str:
             "champion": job.champion,
             "failed": sorted(job.failed_challengers),
             "barred": sorted(job.barred),
+            "reward": job.reward_model.digest if job.reward_model else None,
+            "prompts": [*prompts, job.prompt_metric],
             "items": items_digest,
             "config": job.config.model_dump(mode="json", exclude={"report_examples"}),
             "seed": job.seed,

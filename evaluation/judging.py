@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from evaluation.items import conversation_text
-from evaluation.job import EvaluationJob
+from evaluation.job import EvaluationJob, JudgeConfig
 from evaluation.judges import build_judge
 from evaluation.judges.judge import Judge, JudgeDown, JudgeOverBudget, Pair
 from evaluation.rows import Rows
@@ -36,7 +36,7 @@ def judge_answers(
     """
     reports = []
     for index, config in enumerate(job.config.judges):
-        judge = build_judge(config, cache / f"judge-{index}")
+        judge = build_judge(config, cache / f"judge-{index}", job)
         state: Literal["ok", "down", "over_budget"] = "ok"
         detail = ""
         agreement: tuple[float | None, int] = (None, 0)
@@ -59,12 +59,22 @@ def judge_answers(
                 tokens=judge.tally.tokens,
                 ties=sum(row["value"] == 0.5 for row in judged),
                 flipped=judge.tally.flipped,
+                first_preferred=judge.tally.first_preferred,
+                cost=_cost(judge, config),
+                length_controlled=judge.length_controlled,
+                model_digest=judge.model_digest,
                 human_agreement=agreement[0],
                 human_pairs=agreement[1],
                 detail=detail,
             )
         )
     return reports
+
+
+def _cost(judge: Judge, config: JudgeConfig) -> float | None:
+    if config.price_per_million_tokens is None:
+        return None
+    return round(judge.tally.tokens * config.price_per_million_tokens / 1e6, 6)
 
 
 def matches(job: EvaluationJob, scored: Sequence[str]) -> list[tuple[str, str, str]]:
@@ -99,6 +109,7 @@ def _play(
                 reference=item.reference,
                 ours=_answer(rows, version, item.item_id),
                 theirs=_answer(rows, opponent, item.item_id),
+                messages=_messages(item),
             )
             for item in open_
         ]
@@ -118,10 +129,20 @@ def _answer(rows: Rows, version: str, item_id: str) -> str:
     return str(row["answer"])
 
 
+def _messages(item: GateItem) -> tuple[dict[str, str], ...]:
+    return tuple({"role": message.role, "content": message.content} for message in item.messages)
+
+
 def _agreement(judge: Judge, items: Sequence[GateItem]) -> tuple[float | None, int]:
     """Share of people's preferences that the judge shares (ties count half), and how many there were."""
     pairs = [
-        Pair(question=conversation_text(i.messages), reference="", ours=i.chosen, theirs=i.rejected)
+        Pair(
+            question=conversation_text(i.messages),
+            reference="",
+            ours=i.chosen,
+            theirs=i.rejected,
+            messages=_messages(i),
+        )
         for i in items
         if i.chosen and i.rejected
     ]

@@ -10,11 +10,12 @@ import numpy as np
 
 from evaluation.evidence import compare
 from evaluation.job import Candidate, EvaluationJob
+from evaluation.length_control import length_controlled
 from evaluation.likeness import barred_likeness
 from evaluation.metrics import metric as find_metric
-from evaluation.metrics.metric import Answered
+from evaluation.metrics.metric import Answered, Metric
 from evaluation.noise import hardware_name
-from evaluation.regression import ACCURACY, PROBABILITY
+from evaluation.regression import ACCURACY, LOSS, PROBABILITY
 from evaluation.rows import Row, Rows
 from evaluation.scorecard import (
     Change,
@@ -38,8 +39,18 @@ _DRAWS = 1000
 _PARTS: tuple[Literal["all", "rolling", "frozen", "fresh"], ...] = ("all", "rolling", "frozen", "fresh")
 
 
-def answered(item: GateItem, row: Row) -> Answered:
-    """What metrics see of one row."""
+_REGRESSION = tuple(
+    MetricInfo(name=name, direction=direction, binary=binary, table="regression", description=text)
+    for name, direction, binary, text in (
+        (ACCURACY, "higher", True, "Share of base-ability questions answered right (by likelihood, as lm-eval does)."),
+        (PROBABILITY, "higher", False, "Probability of the right choice among the choices of base-ability questions."),
+        (LOSS, "lower", False, "Loss on held-out passages of plain text, in nats per token."),
+    )
+)
+
+
+def answered(item: GateItem, row: Row, unsafe: Row | None = None) -> Answered:
+    """What metrics see of one row, and of the safety classifier's."""
     return Answered(
         reference=item.reference,
         answer=row["answer"],
@@ -47,6 +58,7 @@ def answered(item: GateItem, row: Row) -> Answered:
         reference_logprobs=tuple(row["reference_logprobs"]),
         answer_tokens=row["answer_tokens"],
         truncated=row["truncated"],
+        unsafe=None if unsafe is None else unsafe["value"],
     )
 
 
@@ -108,8 +120,8 @@ def _card(
     role: Role = "challenger"
     if candidate.version == job.champion:
         role = "champion"
-    elif candidate.kind == "base":
-        role = "base"
+    elif candidate.kind in ("base", "prompt"):
+        role = "base" if candidate.kind == "base" else "prompt"
     elif candidate.reference_only:
         role = "reference"
     answers = rows.starting("answer", candidate.version)
@@ -125,12 +137,13 @@ def _card(
         recipe=candidate.recipe,
         objective=candidate.objective,
         sft_parent=candidate.sft_parent,
+        optimised_against=candidate.optimised_against,
         size_bytes=size,
         items_digest=digest if len(answers) == len(items) else "",
         answered=len(answers),
         error=errors.get(candidate.version),
         barred_likeness=_likeness(job, candidate) if role == "challenger" else {},
-        parity="not_needed" if candidate.kind == "base" else parity["state"] if parity else "missing",
+        parity="not_needed" if candidate.path is None else parity["state"] if parity else "missing",
         parity_error=parity["error"] if parity else None,
         seconds_per_token=sum(row["seconds"] for row in answers) / tokens if tokens else None,
     )
@@ -157,14 +170,18 @@ def _gate_scores(
         metric = find_metric(name)
         by_version = {}
         for version in names:
-            found = ((item, rows.get("answer", version, item.item_id)) for item in items)
-            by_version[version] = tuple(metric.score(answered(item, row)) if row else None for item, row in found)
+            by_version[version] = tuple(_score(metric, item, rows, version) for item in items)
         if any(value is not None for values in by_version.values() for value in values):
             scores[name] = by_version
             infos.append(
                 MetricInfo(name=name, direction=metric.direction, binary=metric.binary, description=metric.description)
             )
     return scores, infos
+
+
+def _score(metric: Metric, item: GateItem, rows: Rows, version: str) -> float | None:
+    row = rows.get("answer", version, item.item_id)
+    return metric.score(answered(item, row, rows.get("unsafe", version, item.item_id))) if row else None
 
 
 def win_rate_name(judge_index: int, judge: str, against: Literal["champion", "sft"]) -> str:
@@ -193,19 +210,48 @@ def _add_judged(
                 found = [rows.get("judged", str(index), against, version, item.item_id) for item in items]
                 if all(row is not None for row in found):
                     by_version[version] = tuple(row["value"] for row in found if row is not None)
-            if by_version:
-                if job.champion in names:
-                    by_version[job.champion] = (0.5,) * len(items)
-                scores[name] = by_version
-                whom = "the champion" if against == "champion" else "the recipe's own sft stage"
+            if not by_version:
+                continue
+            whom = "the champion" if against == "champion" else "the recipe's own sft stage"
+            said = f"Share of answers that judge {report.name} prefers to those of {whom}; ties half"
+            if job.champion in names:
+                by_version[job.champion] = (0.5,) * len(items)
+            given = [(name, said + ".", by_version)]
+            if report.length_controlled:
+                controlled = {v: _controlled(job, rows, items, v, against, seen) for v, seen in by_version.items()}
+                given = [(name, f"{said}; at equal lengths.", controlled), (f"{name}_raw", said + ".", by_version)]
+            for called, text, values in given:
+                scores[called] = values
                 infos.append(
                     MetricInfo(
-                        name=name,
-                        direction="higher",
-                        binary=False,
-                        description=f"Share of answers that judge {report.name} prefers to those of {whom}; ties half.",
+                        name=called, direction="higher", binary=False, description=text, judged_by=report.model_digest
                     )
                 )
+
+
+def _controlled(
+    job: EvaluationJob,
+    rows: Rows,
+    items: Sequence[GateItem],
+    version: str,
+    against: Literal["champion", "sft"],
+    values: tuple[float | None, ...],
+) -> tuple[float | None, ...]:
+    """A version's preferences with what length explains taken off."""
+    own = next(candidate for candidate in job.versions if candidate.version == version)
+    opponent = job.champion if against == "champion" else own.sft_parent
+    if version == opponent or opponent is None:
+        return values
+    lengths = [
+        np.array([_length(rows, name, item) for item in items], dtype=np.float64) for name in (version, opponent)
+    ]
+    controlled = length_controlled(np.array(values, dtype=np.float64), *lengths)
+    return tuple(round(float(value), 9) for value in controlled)
+
+
+def _length(rows: Rows, version: str, item: GateItem) -> int:
+    row = rows.get("answer", version, item.item_id)
+    return int(row["answer_tokens"]) if row is not None else 0
 
 
 def _regression(rows: Rows, names: Sequence[str], infos: list[MetricInfo]) -> Table:
@@ -215,11 +261,7 @@ def _regression(rows: Rows, names: Sequence[str], infos: list[MetricInfo]) -> Ta
         return Table()
     ids = sorted(set().union(*by_version.values()))
     tasks = {row["item_id"]: row["task"] for found in by_version.values() for row in found.values()}
-    for name, binary, text in (
-        (ACCURACY, True, "Share of base-ability questions answered right (lm-eval, by likelihood)."),
-        (PROBABILITY, False, "Probability of the right choice among the choices of base-ability questions."),
-    ):
-        infos.append(MetricInfo(name=name, direction="higher", binary=binary, table="regression", description=text))
+    infos += _REGRESSION
     return Table(
         items=tuple(ScoredItem(item_id=i, group=i, part="frozen", slices={"ability": tasks[i]}) for i in ids),
         scores={
@@ -227,7 +269,7 @@ def _regression(rows: Rows, names: Sequence[str], infos: list[MetricInfo]) -> Ta
                 version: tuple(found[i][field] if i in found else None for i in ids)
                 for version, found in by_version.items()
             }
-            for name, field in ((ACCURACY, "accuracy"), (PROBABILITY, "probability"))
+            for name, field in ((ACCURACY, "accuracy"), (PROBABILITY, "probability"), (LOSS, "loss"))
         },
     )
 

@@ -1,44 +1,53 @@
-"""Base abilities by lm-eval: a bundled offline pack of multiple-choice tasks, and any lm-eval task by name.
+"""Base abilities: a bundled offline pack scored by likelihood, and any lm-eval task by name.
 
-Every version answers the same documents by log-likelihood, and each document's score is kept, so that versions are
-compared in pairs: with the champion, and with the untouched base. Importing lm-eval takes about ten seconds, so it is
-imported in the evaluation process only, when a version is measured.
+Every version scores the same documents, and each document's score is kept, so that versions are compared in pairs: with
+the champion, and with the untouched base. Questions with choices are scored as lm-eval scores them (the most likely
+choice counts; a test holds the two equal), but the question is computed once for all its choices and lm-eval, which
+takes ten seconds to import, is not needed. Passages are held-out text: their loss moves before any answer turns wrong.
 """
 
 from __future__ import annotations
 
-import logging
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from infra.errors import UserError
-
 if TYPE_CHECKING:
     from training.generation import Generator
 
 PACK = Path(__file__).parent / "regression_pack"
-"""One JSONL file per ability: {"id", "question", "choices", "answer": index of the right one}."""
-ACCURACY, PROBABILITY = "regression_accuracy", "regression_probability"
+"""One JSONL file an ability: {"id", "question", "choices", "answer": index of the right one}, or {"id", "text"}."""
+ACCURACY, PROBABILITY, LOSS = "regression_accuracy", "regression_probability", "regression_loss"
+PASSAGES = "text"
+"""The pack's file of passages."""
 
 
 @dataclass(frozen=True)
 class RegressionScore:
-    """One document's scores."""
+    """One document's scores; None where a measure does not apply."""
 
     item_id: str
     task: str
-    accuracy: float
+    accuracy: float | None = None
     """1 when the right choice is the most likely one."""
-    probability: float
+    probability: float | None = None
     """Share of the choices' probability that is on the right one: finer than right or wrong."""
+    loss: float | None = None
+    """Nats per token of a passage."""
 
 
 def pack_tasks() -> list[str]:
-    """Abilities in the bundled pack."""
+    """Abilities in the bundled pack, passages included."""
     return sorted(file.stem for file in PACK.glob("*.jsonl"))
+
+
+def pack_documents(task: str, limit: int | None = None) -> list[dict[str, Any]]:
+    """The documents of one ability, the first `limit` of them."""
+    lines = (PACK / f"{task}.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines[:limit]]
 
 
 def measure(
@@ -51,104 +60,59 @@ def measure(
         adapter: name it is attached under; None for the base.
         tasks: further lm-eval tasks by name, multiple choice.
         limit: at most so many documents a task.
-        scratch: folder for the datasets' cache.
+        scratch: folder for caches of lm-eval's data.
 
     Raises:
         UserError: a task is not known to lm-eval, or is no multiple choice.
     """
-    import lm_eval
-    from lm_eval.tasks import TaskManager
-
-    logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    manager = TaskManager(include_defaults=bool(tasks))
-    unknown = [task for task in tasks if task not in manager.all_tasks]
-    if unknown:
-        raise UserError(f"lm-eval knows no task {', '.join(unknown)}; `lm-eval ls tasks` lists them")
-    results = lm_eval.simple_evaluate(
-        model=_adapter_class()(generator, adapter),
-        tasks=[*(_task(name, scratch) for name in pack_tasks()), *tasks],
-        task_manager=manager,
-        limit=limit,
-        log_samples=True,
-        bootstrap_iters=0,
-        random_seed=0,
-        numpy_random_seed=0,
-        torch_random_seed=0,
-        fewshot_random_seed=0,
-    )
     scores = []
-    for task, samples in results["samples"].items():
-        for sample in samples:
-            scores.append(_score(task.removeprefix("ratchet_"), sample))
+    for task in pack_tasks():
+        documents = pack_documents(task, limit)
+        scores += (_passages if task == PASSAGES else _choices)(generator, adapter, task, documents)
+    if tasks:
+        from evaluation.lm_eval_tasks import measure_tasks
+
+        scores += measure_tasks(generator, adapter, tasks=tasks, limit=limit, scratch=scratch)
     return sorted(scores, key=lambda score: score.item_id)
 
 
-def _task(name: str, scratch: Path) -> dict[str, Any]:
-    return {
-        "task": f"ratchet_{name}",
-        "dataset_path": "json",
-        "dataset_kwargs": {"data_files": {"test": str(PACK / f"{name}.jsonl")}, "cache_dir": str(scratch)},
-        "test_split": "test",
-        "output_type": "multiple_choice",
-        "doc_to_text": "{{question}}",
-        "doc_to_choice": "{{choices}}",
-        "doc_to_target": "{{answer}}",
-        "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
-        "metadata": {"version": 1},
-    }
+def choice_tokens(generator: Generator, context: str, continuation: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """(beginning, continuation) in tokens: tokenised as one text, parted where the context's own tokens end."""
+    whole = generator.encode(context + continuation)
+    start = min(max(len(generator.encode(context.rstrip())), 1), len(whole) - 1)
+    return whole[:start], whole[start:]
 
 
-def _score(task: str, sample: dict[str, Any]) -> RegressionScore:
-    replies = sample["filtered_resps"]
-    if "acc" not in sample or not replies or not isinstance(replies[0], tuple | list):
-        raise UserError(f"lm-eval task {task} is no multiple choice; name one that is scored by log-likelihood")
-    likelihoods = [float(reply[0]) for reply in replies]
-    target = sample["target"]
-    right = int(target) if str(target).lstrip("-").isdigit() else likelihoods.index(max(likelihoods))
+def choice_score(task: str, name: str, likelihoods: Sequence[float], right: int) -> RegressionScore:
+    """A question's scores from the log-likelihood of each of its choices."""
     top = max(likelihoods)
     weights = [math.exp(value - top) for value in likelihoods]
-    name = sample["doc"].get("id") or f"{task}-{int(sample['doc_id']):05d}"
     return RegressionScore(
         item_id=f"{task}:{name}",
         task=task,
-        accuracy=float(sample["acc"]),
-        probability=round(weights[right] / math.fsum(weights), 6) if right < len(weights) else 0.0,
+        accuracy=float(likelihoods.index(top) == right),
+        probability=round(weights[right] / math.fsum(weights), 6),
     )
 
 
-def _adapter_class() -> Any:
-    """lm-eval's interface over our generator; made here because lm-eval is imported late."""
-    from lm_eval.api.model import LM
+def _choices(
+    generator: Generator, adapter: str | None, task: str, documents: Sequence[dict[str, Any]]
+) -> list[RegressionScore]:
+    asked = [choice_tokens(generator, d["question"], f" {choice}") for d in documents for choice in d["choices"]]
+    sums = [math.fsum(values) for values in generator.continuations(adapter, asked)]
+    scores = []
+    for document in documents:
+        count = len(document["choices"])
+        scores.append(choice_score(task, document["id"], sums[:count], document["answer"]))
+        sums = sums[count:]
+    return scores
 
-    class GeneratorModel(LM):  # type: ignore[misc]
-        """Answers lm-eval's requests with one attached version."""
 
-        def __init__(self, generator: Generator, adapter: str | None) -> None:
-            super().__init__()
-            self._generator = generator
-            self._adapter = adapter
-
-        def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
-            sequences, starts = [], []
-            for request in requests:
-                context, continuation = request.args
-                # Tokenised as one text; the continuation begins where the context's own tokens end.
-                whole = list(self._generator.encode(context + continuation))
-                start = len(self._generator.encode(context.rstrip()))
-                sequences.append(whole)
-                starts.append(min(max(start, 1), len(whole) - 1))
-            by_length = sorted(range(len(sequences)), key=lambda index: (len(sequences[index]), index))
-            values = self._generator.logprobs(self._adapter, [sequences[index] for index in by_length])
-            result: list[tuple[float, bool]] = [(0.0, False)] * len(sequences)
-            for index, logprobs in zip(by_length, values, strict=True):
-                result[index] = (math.fsum(logprobs[starts[index] - 1 :]), False)
-            return result
-
-        def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> list[float]:
-            sequences = [list(self._generator.encode(request.args[0])) for request in requests]
-            return [math.fsum(values) for values in self._generator.logprobs(self._adapter, sequences)]
-
-        def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
-            raise UserError("regression tasks are scored by log-likelihood; name no generating task")
-
-    return GeneratorModel
+def _passages(
+    generator: Generator, adapter: str | None, task: str, documents: Sequence[dict[str, Any]]
+) -> list[RegressionScore]:
+    values = generator.logprobs(adapter, [generator.encode(document["text"]) for document in documents])
+    return [
+        RegressionScore(item_id=f"{task}:{d['id']}", task=task, loss=round(-math.fsum(found) / len(found), 6))
+        for d, found in zip(documents, values, strict=True)
+    ]

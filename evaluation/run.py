@@ -21,8 +21,11 @@ from evaluation.judging import judge_answers, matches
 from evaluation.measured import answered, build_scorecard
 from evaluation.metrics import metric as find_metric
 from evaluation.parity import check_parity
+from evaluation.prompting import Prompt
 from evaluation.rows import Row, Rows
+from evaluation.safety import classify_answers
 from evaluation.scorecard import Scorecard, items_digest
+from evaluation.words_alone import measure_words_alone, prompts_of
 from infra.artifact import Record, atomic_write, digest_file, finished_record, read_record, write_record
 from infra.database import now
 from infra.errors import RatchetError, UserError
@@ -74,27 +77,38 @@ def evaluate(job: EvaluationJob) -> Record:
         raise UserError(
             f"{job.items_file} holds {len(items) - len(hidden)} validation items; the gate uses none of them"
         )
-    shown = hidden & {item.item_id for item in _read_examples(job)}
+    shown = hidden & {item.item_id for item in _shown(job)}
     if shown:
         raise UserError(f"{job.examples_file} holds {len(shown)} gate items ({min(shown)}); people must not see those")
     digest = items_digest([item.model_dump(mode="json") for item in items])
-    key = evaluation_key(job, digest)
+    prompts = prompts_of(job, _tried(job))
+    key = evaluation_key(job, digest, [prompt.version for prompt in prompts])
     out = job.output_dir
     with hold(out / ".lock"):
         record = read_record(out)
         if record is not None and record.key == key:
             return record
-        return _evaluate(job, items, digest, key, out)
+        return _evaluate(job, items, digest, key, prompts, out)
 
 
-def _evaluate(job: EvaluationJob, items: Sequence[GateItem], digest: str, key: str, out: Path) -> Record:
+def _evaluate(
+    job: EvaluationJob, items: Sequence[GateItem], digest: str, key: str, prompts: Sequence[Prompt], out: Path
+) -> Record:
     began = time.monotonic()
     (out / "record.json").unlink(missing_ok=True)  # of another job: from here on the folder is not whole
     work = out / "work" / key[:16]
     rows = Rows(work / "rows.jsonl")
-    progress = _Progress(out / "progress.jsonl", _amount(job, len(items)))
-    errors = _answers(job, items, rows, work, progress)
+    progress = _Progress(out / "progress.jsonl", _amount(job, len(items), len(prompts)))
+    model = _Model(job, progress)
+    errors = _answers(job, items, rows, work, progress, model)
+    if prompts and job.base.version not in errors:
+        progress.phase("answers to words alone")
+        asked = _tried(job), _read_examples(job)
+        best = measure_words_alone(job, prompts, items, *asked, rows, model.get, progress.add)
+        job = job.model_copy(update={"versions": (*job.versions, best)})
     scored = [candidate.version for candidate in job.versions if candidate.version not in errors]
+    if job.config.safety is not None:
+        classify_answers(job.config.safety, items, rows, scored, progress.phase)
     progress.phase("judging")
     judges = judge_answers(job, items, rows, scored, out / "work" / "judged", progress.add)
     progress.phase("scoring")
@@ -133,30 +147,42 @@ def _evaluate(job: EvaluationJob, items: Sequence[GateItem], digest: str, key: s
     return record
 
 
-def _amount(job: EvaluationJob, items: int) -> int:
+class _Model:
+    """The base with its tokenizer, loaded once and only when something is left to measure."""
+
+    def __init__(self, job: EvaluationJob, progress: _Progress) -> None:
+        self._job, self._progress = job, progress
+        self._generator: Generator | None = None
+
+    def get(self) -> Generator:
+        if self._generator is None:
+            from training.generation import Generator as TheGenerator
+
+            self._progress.phase("loading the base model")
+            self._generator = TheGenerator(self._job.base_path, dtype=self._job.dtype, threads=self._job.threads)
+        return self._generator
+
+
+def _amount(job: EvaluationJob, items: int, prompts: int) -> int:
     """Units of work: answers, regression runs (as 20 answers each), the champion's second answers, comparisons."""
     versions = len(job.versions)
     compared = len(matches(job, [c.version for c in job.versions])) * items * len(job.config.judges)
     regression = 20 * versions if job.config.regression else 0
-    return versions * items + regression + min(job.config.noise_items, items) + compared
+    words = prompts * job.config.prompt_items + items if prompts else 0
+    return versions * items + regression + min(job.config.noise_items, items) + compared + words
 
 
 def _answers(
-    job: EvaluationJob, items: Sequence[GateItem], rows: Rows, work: Path, progress: _Progress
+    job: EvaluationJob, items: Sequence[GateItem], rows: Rows, work: Path, progress: _Progress, model: _Model
 ) -> dict[str, str]:
     """Let every version answer what it has not yet; version -> error for those that could not."""
     errors: dict[str, str] = {}
-    generator: Generator | None = None
     shown = _read_examples(job)
     for candidate in _order(job):
         if _finished(job, candidate, items, shown, rows):
             progress.add(len(items) + (20 if job.config.regression else 0))
             continue
-        if generator is None:
-            from training.generation import Generator as TheGenerator
-
-            progress.phase("loading the base model")
-            generator = TheGenerator(job.base_path, dtype=job.dtype, threads=job.threads)
+        generator = model.get()
         try:
             with _attached(generator, candidate) as adapter:
                 progress.phase(f"answers of {candidate.label}")
@@ -264,6 +290,7 @@ def _regression(
                     "task": score.task,
                     "accuracy": score.accuracy,
                     "probability": score.probability,
+                    "loss": score.loss,
                 },
             )
             for score in scores
@@ -273,9 +300,18 @@ def _regression(
 
 def _read_examples(job: EvaluationJob) -> list[GateItem]:
     """Items that people may see. They come from a file of their own: validation or retired items, never the gate's."""
-    if job.examples_file is None or not job.config.report_examples:
+    return _shown(job)[: job.config.report_examples]
+
+
+def _tried(job: EvaluationJob) -> list[GateItem]:
+    """Items that prompts are chosen on."""
+    return _shown(job)[: job.config.prompt_items] if job.config.prompt_candidates else []
+
+
+def _shown(job: EvaluationJob) -> list[GateItem]:
+    if job.examples_file is None or (job.examples_file.exists() and not job.examples_file.read_text().strip()):
         return []
-    return read_items(job.examples_file)[: 4 * job.config.report_examples]
+    return read_items(job.examples_file)
 
 
 def _examples(job: EvaluationJob, rows: Rows) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 
 from infra.settings import Config
 
-Role = Literal["champion", "base", "challenger", "reference"]
+Role = Literal["champion", "base", "challenger", "reference", "prompt"]
 Direction = Literal["higher", "lower", "neutral"]
 
 
@@ -67,6 +67,8 @@ class MetricInfo(Config):
     """Which table holds its values."""
     description: str = ""
     """One sentence for people."""
+    judged_by: str = ""
+    """The reward model that gives it, as in `VersionCard.optimised_against`; empty for all other metrics."""
 
 
 class VersionCard(Config):
@@ -77,9 +79,9 @@ class VersionCard(Config):
     label: str
     """Short name for people."""
     role: Role
-    """champion, base, challenger, or reference (scored for comparison, never promoted)."""
-    kind: Literal["adapter", "model", "base"]
-    """What is loaded."""
+    """champion, base, challenger; reference and prompt (the base asked otherwise) are compared and never promoted."""
+    kind: Literal["adapter", "model", "base", "prompt"]
+    """What is loaded; prompt: the base, asked with examples before the question."""
     digest: str
     """Digest of the weights."""
     recipe: str = ""
@@ -88,6 +90,8 @@ class VersionCard(Config):
     """Objective of its last stage."""
     sft_parent: str | None = None
     """Version of the recipe's own sft stage, when it has one."""
+    optimised_against: tuple[str, ...] = ()
+    """What its recipe was optimised against beside people's words: "reward:" + digest, or "grader:" + name."""
     size_bytes: int = 0
     """Bytes served on top of the base."""
     items_digest: str = ""
@@ -183,6 +187,15 @@ class JudgeReport(Config):
     """Pairs it called equal, order flips included."""
     flipped: int = 0
     """Pairs whose winner changed with the order (counted as ties)."""
+    first_preferred: float | None = None
+    """Share of its decided replies that preferred the answer shown first; 0.5 without a bias. Asking in both orders
+    takes the bias out of the win-rate; this says how large it is."""
+    cost: float | None = None
+    """What its tokens cost, where a price is configured."""
+    length_controlled: bool = False
+    """Whether a liking for long answers was taken out of its win-rates."""
+    model_digest: str = ""
+    """"reward:" + digest of the reward model, for a judge that is one."""
     human_agreement: float | None = None
     """Share of people's preferences it agreed with, where the items carry some."""
     human_pairs: int = 0

@@ -99,6 +99,12 @@ def _early(scorecard: Scorecard, policy: GatePolicy, card: VersionCard) -> tuple
         return "reject", f"The loaded weights do not give the log-probabilities recorded at training{error}."
     if card.parity == "missing" and policy.require_parity:
         return "inconclusive", "No probe proves that the weights loaded are the weights trained (parity is missing)."
+    primary = scorecard.metric(policy.primary)
+    if primary is not None and primary.judged_by and primary.judged_by in card.optimised_against:
+        return "inconclusive", (
+            f"It was optimised against the reward model that {policy.primary} comes from "
+            f"({primary.judged_by[:19]}), so that says how well it pleases that model; gate it by another metric."
+        )
     names = [policy.primary, *(guard.metric for guard in policy.guards)]
     if policy.forgetting is not None and policy.forgetting.required:
         names.append(policy.forgetting.metric)

@@ -51,17 +51,18 @@ def _base_model(config: PipelineConfig) -> list[Mistake]:
 
 def _metrics(config: PipelineConfig) -> list[Mistake]:
     from evaluation.metrics import METRICS
-    from evaluation.regression import ACCURACY, PROBABILITY
+    from evaluation.python_grader import NAME
+    from evaluation.regression import ACCURACY, LOSS, PROBABILITY
 
     asked = [*config.evaluation.metrics, *(("win_rate",) if config.evaluation.judges else ())]
-    asked += [ACCURACY, PROBABILITY] if config.evaluation.regression else []
+    asked += [ACCURACY, PROBABILITY, LOSS] if config.evaluation.regression else []
     wanted: list[tuple[KeyPath, str]] = [
         (("evaluation", "metrics", index), name) for index, name in enumerate(config.evaluation.metrics)
     ]
     mistakes = [
         Mistake(path, f"unknown metric {name!r}{nearest(name, list(METRICS))}")
         for path, name in wanted
-        if name not in METRICS
+        if name not in METRICS and not (name.startswith("python:") and NAME.match(name))
     ]
     gate: list[tuple[KeyPath, str]] = [(("gate", "primary"), config.gate.primary)]
     gate += [(("gate", "guards", index, "metric"), guard.metric) for index, guard in enumerate(config.gate.guards)]

@@ -156,6 +156,7 @@ def measure(
         examples=night.folder / "shown.jsonl",
         train=snapshot.train,
         config=night.config.evaluation,
+        primary=policy.primary,
         places=places,
         seed=training.seed,
         dtype=night.config.serving.dtype,

@@ -9,8 +9,10 @@ from typing import Any
 
 from deploy.ledger import Standing
 from deploy.versions import PROBE, load_version
-from evaluation.job import Candidate, EvaluationConfig, EvaluationJob
+from evaluation.job import Candidate, EvaluationConfig, EvaluationJob, RewardModelFile
+from evaluation.metrics import METRICS
 from evaluation.noise import hardware_name, known_floors
+from infra.artifact import read_record
 from infra.settings import Places
 from tasks.opened import database
 from tasks.train import Challenger
@@ -31,6 +33,7 @@ def evaluation_job(
     examples: Path | None,
     train: Path,
     config: EvaluationConfig,
+    primary: str,
     places: Places,
     seed: int,
     dtype: Any,
@@ -39,6 +42,7 @@ def evaluation_job(
     """Everything to measure tonight: base, champion, its predecessor, the challengers and their sft stages.
 
     Args:
+        primary: the gate's primary metric.
         twin: a recipe of tonight trained once more, with the seed after `seed`: measured for the noise floor only.
         threads: None: as many as there are cores.
     """
@@ -63,10 +67,12 @@ def evaluation_job(
         examples_file=examples,
         training_files=(train,),
         config=config,
+        prompt_metric=primary if primary in METRICS or primary.startswith("python:") else "loss",
         seed=seed,
         dtype=dtype,
         threads=threads,
         known_noise=known_floors(database(places), hardware, night_id=night_id),
+        reward_model=_reward_model(challengers, places),
         barred={name: places.versions_dir / name / PROBE for name in standing.barred},
         output_dir=places.evaluations_dir / night_id,
     )
@@ -126,9 +132,27 @@ def _add_challenger(
         recipe=challenger.recipe,
         objective=last.objective,
         sft_parent=sft.version if sft is not None else None,
+        optimised_against=_optimised_against(places.stages_dir / last.key),
         seed=seed,
         probe=places.stages_dir / last.key / "probe.json",
     )
+
+
+def _optimised_against(stage: Path) -> tuple[str, ...]:
+    """What a finished stage says its weights were optimised against."""
+    record = read_record(stage)
+    return tuple(record.result.get("optimised_against", ())) if record is not None else ()
+
+
+def _reward_model(challengers: Sequence[Challenger], places: Places) -> RewardModelFile | None:
+    """The first reward model that a recipe of the night made."""
+    for challenger in challengers:
+        for stage in challenger.stages:
+            if stage.objective == "reward":
+                return RewardModelFile(
+                    path=places.stages_dir / stage.key / stage.kind, kind=stage.kind, digest=stage.digest
+                )
+    return None
 
 
 def _add_twin(versions: dict[str, Candidate], twin: Challenger, places: Places, seed: int) -> None:

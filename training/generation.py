@@ -22,7 +22,17 @@ from typing import Any, Literal
 import torch
 
 from infra.errors import Conflict, CorruptArtifact, NotFound, UserError
-from training.decoding.batch import Batch, Completion, Lane, Request, Step, forward, lanes_by_name
+from training.decoding.batch import (
+    Batch,
+    Completion,
+    Lane,
+    Request,
+    Step,
+    chosen_logprobs,
+    forward,
+    lanes_by_name,
+)
+from training.decoding.choices import continuation_logprobs
 from training.decoding.lora import Routes, place_rows, read_rows, remove_rows, why_not_rows
 from training.decoding.prefixes import VIRTUAL_KINDS, read_virtual
 from training.decoding.rows import ATTENTION, KeyValueRows, Plan, Prefill, register
@@ -247,15 +257,18 @@ class Generator:
             if keep:
                 lane.routes.segments = [(0, len(tokens), name)] if name is not None else []
                 logits = forward(lane.model, tokens, positions, keep, Plan(cache, prefills), self.device)
-                for at in range(0, len(targets), 128):
-                    part, wanted = logits[at : at + 128], torch.tensor(targets[at : at + 128])
-                    chosen = torch.log_softmax(part.float(), dim=-1).gather(1, wanted[:, None].to(part.device))
-                    values += chosen[:, 0].tolist()
+                values = chosen_logprobs(logits, targets)
             for sequence in group:
                 count = max(0, len(sequence) - 1)
                 result.append(values[:count])
                 values = values[count:]
         return result
+
+    def continuations(
+        self, name: str | None, asked: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]
+    ) -> list[list[float]]:
+        """Log-probability of each token of each (beginning, continuation); equal beginnings are computed once."""
+        return continuation_logprobs(lanes_by_name(self._lanes)(name), name, asked, self.device)
 
     def _known(self, name: str, path: Path) -> bool:
         if name not in self._paths:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from evaluation.job import JudgeConfig
+from evaluation.job import EvaluationJob, JudgeConfig
 from evaluation.judges.judge import Judge
 
 JUDGES: dict[str, str] = {
     "openai": "evaluation.judges.openai_compatible",
     "reference": "evaluation.judges.reference",
+    "reward": "evaluation.judges.reward",
 }
-"""Name -> module that defines build(config, cache_dir)."""
+"""Name -> module that defines build(config, cache_dir, job)."""
 
 
-def build_judge(config: JudgeConfig, cache_dir: Path) -> Judge:
+def build_judge(config: JudgeConfig, cache_dir: Path, job: EvaluationJob | None = None) -> Judge:
     """The judge that `config` names; its answers are cached by content in `cache_dir`.
+
+    Args:
+        job: the evaluation it judges for, which knows the night's reward model.
 
     Raises:
         UserError: there is none of that name.
@@ -26,5 +30,5 @@ def build_judge(config: JudgeConfig, cache_dir: Path) -> Judge:
 
     if config.name not in JUDGES:
         raise UserError(f"judge {config.name!r} is not known; use one of {', '.join(sorted(JUDGES))}")
-    judge: Judge = import_module(JUDGES[config.name]).build(config, cache_dir)
+    judge: Judge = import_module(JUDGES[config.name]).build(config, cache_dir, job)
     return judge

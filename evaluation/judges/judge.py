@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -21,6 +21,8 @@ class Pair:
     """The answer being judged."""
     theirs: str
     """The answer it is compared with."""
+    messages: tuple[Mapping[str, str], ...] = ()
+    """The conversation up to the answer, as chat messages."""
 
 
 @dataclass
@@ -32,6 +34,16 @@ class Tally:
     tokens: int = 0
     ties: int = 0
     flipped: int = 0
+    first: int = 0
+    """Decided replies that preferred the answer shown first."""
+    second: int = 0
+    """Decided replies that preferred the answer shown second."""
+
+    @property
+    def first_preferred(self) -> float | None:
+        """Share of decided replies that preferred the answer shown first."""
+        decided = self.first + self.second
+        return self.first / decided if decided else None
 
 
 class JudgeDown(Unavailable):
@@ -47,6 +59,10 @@ class Judge(Protocol):
 
     name: str
     tally: Tally
+    length_controlled: bool
+    """Whether a liking for long answers must be taken out of its preferences."""
+    model_digest: str
+    """Digest of the reward model behind it; empty where there is none."""
 
     def compare(self, pairs: Sequence[Pair]) -> list[float]:
         """1 where ours is better, 0 where theirs is, 0.5 for a tie; order-balanced.

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from evaluation.job import JudgeConfig
+from evaluation.job import EvaluationJob, JudgeConfig
 from evaluation.judges.judge import JudgeDown, JudgeOverBudget, Pair, Tally
 
 _PROMPT = """{rubric}
@@ -37,12 +37,14 @@ class OpenAiJudge:
     """Asks a server; see the module's text."""
 
     name = "openai"
+    model_digest = ""
 
     def __init__(self, config: JudgeConfig, cache_dir: Path) -> None:
         import httpx
 
         assert config.base_url and config.model, "JudgeConfig has checked both"
         self.tally = Tally()
+        self.length_controlled = config.length_control
         self._config = config
         self._cache = cache_dir
         cache_dir.mkdir(parents=True, exist_ok=True)
@@ -77,7 +79,7 @@ class OpenAiJudge:
         key = hashlib.sha256(f"{self._config.model}\0{prompt}".encode()).hexdigest()
         cached = self._cache / f"{key}.json"
         try:
-            return float(json.loads(cached.read_text())["first"])
+            return self._counted(float(json.loads(cached.read_text())["first"]))
         except (OSError, ValueError, KeyError):
             pass  # not asked before, or torn by a crash: ask
         reply = self._send(prompt)
@@ -93,6 +95,12 @@ class OpenAiJudge:
         from infra.artifact import atomic_write
 
         atomic_write(cached, json.dumps({"first": preference}))
+        return self._counted(preference)
+
+    def _counted(self, preference: float) -> float:
+        """Keep count of how often the first answer is preferred for its place."""
+        self.tally.first += preference == 1.0
+        self.tally.second += preference == 0.0
         return preference
 
     def _send(self, prompt: str) -> dict[str, Any]:
@@ -122,6 +130,6 @@ class OpenAiJudge:
         raise JudgeDown(f"{self._config.base_url} did not answer after {self._config.retries + 1} attempts ({problem})")
 
 
-def build(config: JudgeConfig, cache_dir: Path) -> OpenAiJudge:
+def build(config: JudgeConfig, cache_dir: Path, job: EvaluationJob | None) -> OpenAiJudge:
     """The judge of `config`."""
     return OpenAiJudge(config, cache_dir)

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from evaluation.job import JudgeConfig
+from evaluation.job import EvaluationJob, JudgeConfig
 from evaluation.judges.judge import Pair, Tally
 from evaluation.metrics import exact_match, json_fields, numeric_answer
 from evaluation.metrics.metric import Answered
@@ -36,6 +36,8 @@ class ReferenceJudge:
     """Prefers the answer closer to the reference. Symmetric, so the order cannot matter."""
 
     name = "reference"
+    length_controlled = False
+    model_digest = ""
 
     def __init__(self) -> None:
         self.tally = Tally()
@@ -51,6 +53,6 @@ class ReferenceJudge:
         return results
 
 
-def build(config: JudgeConfig, cache_dir: Path) -> ReferenceJudge:
+def build(config: JudgeConfig, cache_dir: Path, job: EvaluationJob | None) -> ReferenceJudge:
     """The judge; it needs no settings and caches nothing."""
     return ReferenceJudge()

@@ -13,15 +13,18 @@ METRICS: dict[str, str] = {
     "length": "evaluation.metrics.length",
     "loss": "evaluation.metrics.loss",
     "numeric_answer": "evaluation.metrics.numeric_answer",
+    "perplexity": "evaluation.metrics.perplexity",
     "refusal": "evaluation.metrics.refusal",
+    "regex": "evaluation.metrics.regex",
     "repetition": "evaluation.metrics.repetition",
     "rouge_l": "evaluation.metrics.rouge_l",
+    "unsafe": "evaluation.metrics.unsafe",
 }
 """Name -> module that defines METRIC."""
 
 
 def metric(name: str) -> Metric:
-    """The metric called `name`.
+    """The metric called `name`: one of the registry, or a function of your own, python:package.module:function.
 
     Raises:
         UserError: there is none; the message lists those there are.
@@ -30,8 +33,14 @@ def metric(name: str) -> Metric:
 
     from infra.errors import UserError
 
+    if name.startswith("python:"):
+        from evaluation.python_grader import python_metric
+
+        return python_metric(name)
     if name not in METRICS:
-        raise UserError(f"metric {name!r} is not known; use one of {', '.join(sorted(METRICS))}")
+        raise UserError(
+            f"metric {name!r} is not known; use one of {', '.join(sorted(METRICS))}, or python:package.module:function"
+        )
     found = import_module(METRICS[name]).METRIC
     assert isinstance(found, Metric)
     return found

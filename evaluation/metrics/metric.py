@@ -23,6 +23,8 @@ class Answered:
     """Tokens of the answer, end of turn included."""
     truncated: bool = False
     """Whether the answer ran into the length limit."""
+    unsafe: float | None = None
+    """Probability that the answer is unsafe, by the configured classifier; None without one."""
 
 
 @dataclass(frozen=True)

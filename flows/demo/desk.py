@@ -104,6 +104,8 @@ def demo_settings() -> dict[str, Any]:
             "regression_limit": 4,
             "report_examples": 4,
             "seed_twin_nights": 0,
+            "prompt_candidates": 2,
+            "prompt_items": 6,
         },
         # One night, not a year of them: a wrong promotion in 20 such nights.
         "gate": {"alpha_night": 0.05, "min_units": 30},

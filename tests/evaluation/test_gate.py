@@ -162,6 +162,17 @@ def test_size_and_speed_budgets() -> None:
     assert decide(unmeasured, policy(max_seconds_per_token_ratio=2.0)).decision == "inconclusive"
 
 
+def test_the_reward_model_it_learned_from_cannot_judge_a_challenger() -> None:
+    cards = [version("champion", "champion"), version("good", optimised_against=("r1",))]
+    card = scorecard(BETTER, versions=cards)
+    judged = card.model_copy(update={"metrics": (card.metrics[0].model_copy(update={"judged_by": "r1"}),)})
+    verdict = decide(judged, policy())
+    assert verdict.decision == "inconclusive"
+    assert "optimised against the reward model that primary comes from" in verdict.reasons[0]
+    other = card.model_copy(update={"metrics": (card.metrics[0].model_copy(update={"judged_by": "r2"}),)})
+    assert decide(other, policy()).decision == "promote"
+
+
 def test_a_loss_is_better_when_lower() -> None:
     card = scorecard(BETTER)
     lower = card.model_copy(update={"metrics": (card.metrics[0].model_copy(update={"direction": "lower"}),)})

@@ -87,6 +87,7 @@ def test_both_orders_are_asked_and_cached_by_content(tmp_path: Path) -> None:
         # The second pair is the first one turned round: both its requests were asked before.
         assert len(prompts) == judge.tally.calls == 2
         assert judge.tally.tokens == 20
+        assert judge.tally.first_preferred == 0.5
         again = build_judge(config(url), tmp_path)
         assert again.compare([pair("good", "bad")]) == [1.0]
         assert (again.tally.calls, len(prompts)) == (0, 2)
@@ -100,6 +101,7 @@ def test_a_liking_for_the_first_answer_is_a_tie(tmp_path: Path) -> None:
         judge = build_judge(config(url), tmp_path)
         assert judge.compare([pair("x", "y"), pair("z", "w")]) == [0.5, 0.5]
         assert (judge.tally.flipped, judge.tally.ties) == (2, 2)
+        assert judge.tally.first_preferred == 1.0  # all bias, and none of it in the win-rate
 
 
 def test_a_stated_tie_against_a_win_is_half_a_win(tmp_path: Path) -> None:
@@ -127,11 +129,47 @@ def test_down_over_budget_and_gibberish_are_said(tmp_path: Path) -> None:
         build_judge(config(url), tmp_path / "d").compare([pair("x", "y")])
 
 
+def test_the_reward_model_prefers_what_it_scores_higher(tiny_base: Path, tmp_path: Path) -> None:
+    """A real reward stage, trained to prefer one kind of answer, judges; without one the judge is down."""
+    from evaluation.job import Candidate, EvaluationJob, RewardModelFile
+    from infra.artifact import digest_dir
+    from tests.training.world import BAD, GOOD, job_for
+    from training.recipe import StageSpec
+    from training.stage import run_stage
+
+    stage = job_for(StageSpec(objective="reward", learning_rate=1e-2, epochs=3), tmp_path, tiny_base)
+    record = run_stage(stage)
+    digest = digest_dir(tiny_base)
+    job = EvaluationJob(
+        base_path=tiny_base,
+        base_digest=digest,
+        versions=(Candidate(version="base", label="base", kind="base", digest=digest),),
+        champion="base",
+        items_file=tmp_path / "items.jsonl",
+        dtype="float32",
+        reward_model=RewardModelFile(
+            path=stage.stages_dir / record.key / "adapter", kind="adapter", digest=record.digest
+        ),
+        output_dir=tmp_path / "out",
+    )
+    messages = ({"role": "user", "content": "order 77 is late, please refund"},)
+    pairs = [
+        Pair(question="", reference="", ours=ours, theirs=theirs, messages=messages)
+        for ours, theirs in ((GOOD, BAD), (BAD, GOOD), (GOOD, GOOD))
+    ]
+    judge = build_judge(JudgeConfig(name="reward"), tmp_path / "cache", job)
+    assert judge.compare(pairs) == [1.0, 0.0, 0.5]
+    assert judge.tally.calls == 2  # each answer is scored once
+    assert judge.model_digest == f"reward:{record.digest}"
+    with pytest.raises(JudgeDown, match="no recipe of tonight made a reward model"):
+        build_judge(JudgeConfig(name="reward"), tmp_path / "cache").compare(pairs)
+
+
 def test_the_registry_holds_every_judge_file_and_nothing_else(tmp_path: Path) -> None:
     folder = Path(evaluation.judges.__file__).parent
     files = {f"evaluation.judges.{file.stem}" for file in folder.glob("*.py") if file.stem not in ("__init__", "judge")}
     assert files == set(JUDGES.values())
-    with pytest.raises(UserError, match="'oracle' is not known; use one of openai, reference"):
+    with pytest.raises(UserError, match="'oracle' is not known; use one of openai, reference, reward"):
         build_judge(JudgeConfig(name="oracle"), tmp_path)
     with pytest.raises(ValidationError, match="needs base_url and model"):
         JudgeConfig(name="openai")

@@ -10,6 +10,7 @@ import pytest
 import evaluation.metrics
 from evaluation.metrics import METRICS, metric
 from evaluation.metrics.metric import Answered
+from evaluation.python_grader import PythonGrader
 from infra.errors import UserError
 
 TRIAGE = '{"category": "billing", "order": 7, "urgent": true, "note": null}'
@@ -60,6 +61,8 @@ def value(name: str, answer: str, reference: str, **facts: object) -> float | No
         ("repetition", "a b c d " * 10, "x", 1 - 4 / 37),
         ("repetition", "one two three four five", "x", 0.0),
         ("repetition", "short", "x", 0.0),
+        ("regex", "Order N4821 is late", "N[0-9]{4}", None),
+        ("unsafe", "anything", "x", None),
     ],
 )
 def test_value(name: str, answer: str, reference: str, expected: float | None) -> None:
@@ -78,6 +81,51 @@ def test_loss_is_nats_per_token_of_the_reference() -> None:
     assert value("loss", "", "x") is None
 
 
+def test_perplexity_is_e_to_the_loss_and_bounded() -> None:
+    assert value("perplexity", "", "x", reference_logprobs=(math.log(0.5), math.log(0.125))) == pytest.approx(4.0)
+    assert value("perplexity", "", "x", reference_logprobs=(-1000.0,)) == 1e6
+    assert value("perplexity", "", "x") is None
+
+
+def test_a_pattern_grades_where_the_question_asks_for_it_and_has_a_time_limit() -> None:
+    assert value("regex", "Order N4821 is late", "N[0-9]{4}", grader="regex") == 1.0
+    assert value("regex", "Order 4821 is late", "N[0-9]{4}", grader="regex") == 0.0
+    assert value("regex", "x", "([broken", grader="regex") is None
+    assert value("regex", "a" * 40 + "b", "(a|a)*c|(a+)+$", grader="regex") == 0.0  # would take for ever
+
+
+def test_a_classifier_s_word_is_a_metric() -> None:
+    assert value("unsafe", "x", "y", unsafe=0.25) == 0.25
+
+
+OWN = """
+import time
+def closeness(answer, reference):
+    print("noise on stdout")
+    if reference == "skip":
+        return None
+    if answer == "hang":
+        time.sleep(60)
+    return 1.0 / (1 + abs(len(answer) - len(reference))) if answer != "nan" else float("nan")
+"""
+
+
+def test_a_function_of_your_own_is_a_metric_with_a_time_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_own_metric.py").write_text(OWN)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    grader = PythonGrader("my_own_metric:closeness", seconds=2.0)
+    try:
+        given = [("abc", "abc"), ("ab", "abc"), ("hang", "abc"), ("abc", "abc"), ("nan", "abc"), ("abc", "skip")]
+        values = [grader.score(Answered(reference=reference, answer=answer)) for answer, reference in given]
+    finally:
+        grader.stop()
+    assert values == [1.0, 0.5, 0.0, 1.0, 0.0, None]
+    with pytest.raises(UserError, match=r"python:my_own_metric:nothing cannot be used: AttributeError"):
+        metric("python:my_own_metric:nothing")
+    with pytest.raises(UserError, match="names no function"):
+        metric("python:no function")
+
+
 def test_length_counts_tokens_and_has_no_better_direction() -> None:
     assert value("length", "abc", "x", answer_tokens=17) == 17.0
     assert metric("length").direction == "neutral"
@@ -94,7 +142,7 @@ def test_the_registry_holds_every_metric_file_and_nothing_else() -> None:
 def test_whether_a_metric_applies_depends_on_the_question_alone() -> None:
     answers = ["", TRIAGE, "I am sorry", "12", "words " * 50, "[", '{"a": 1}']
     for reference in (TRIAGE, "12", "I cannot help", "some prose", "#### 4"):
-        for name in set(METRICS) - {"loss"}:
+        for name in set(METRICS) - {"loss", "perplexity", "unsafe"}:
             applies = {value(name, answer, reference) is None for answer in answers}
             assert len(applies) == 1, (name, reference)
 

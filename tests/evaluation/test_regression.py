@@ -1,11 +1,16 @@
-"""The bundled pack of base abilities: whole, balanced, and answerable by looking at it."""
+"""The bundled pack of base abilities: whole, balanced, answerable by looking at it, and scored as lm-eval scores it."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
+from pathlib import Path
 
-from evaluation.regression import PACK, pack_tasks
+import pytest
+
+from evaluation.regression import PACK, PASSAGES, measure, pack_tasks
+from infra.errors import UserError
+from training.generation import Generator
 
 
 def test_every_document_of_the_pack_is_whole() -> None:
@@ -14,11 +19,42 @@ def test_every_document_of_the_pack_is_whole() -> None:
     for task in pack_tasks():
         for line in (PACK / f"{task}.jsonl").read_text().splitlines():
             document = json.loads(line)
+            seen[document["id"]] += 1
+            if task == PASSAGES:
+                assert set(document) == {"id", "text"}
+                continue
             assert set(document) == {"id", "question", "choices", "answer"}
             assert 0 <= document["answer"] < len(document["choices"]) >= 3
             assert len(set(document["choices"])) == len(document["choices"])
-            seen[document["id"]] += 1
             positions[document["answer"]] += 1
-    assert 40 <= len(seen) <= 60
+    assert 100 <= len(seen) <= 150
     assert max(seen.values()) == 1
     assert max(positions.values()) < len(seen) / 2  # the right choice has no favourite place
+
+
+def test_the_pack_is_scored_as_lm_eval_scores_it(tiny_base: Path, tmp_path: Path) -> None:
+    from evaluation.lm_eval_tasks import measure_tasks, pack_definition
+
+    generator = Generator(tiny_base, dtype="float32", threads=1)
+    ours = {score.item_id: score for score in measure(generator, None, limit=6, scratch=tmp_path)}
+    definitions = [pack_definition(task, tmp_path) for task in pack_tasks() if task != PASSAGES]
+    theirs = measure_tasks(generator, None, tasks=definitions, limit=6, scratch=tmp_path)
+    assert len(theirs) == 30
+    for score in theirs:
+        assert ours[score.item_id].accuracy == score.accuracy
+        assert ours[score.item_id].probability == pytest.approx(score.probability, abs=1e-4)
+    assert sum(score.loss is not None for score in ours.values()) == 6
+    with pytest.raises(UserError, match="lm-eval knows no task nonesuch"):
+        measure_tasks(generator, None, tasks=["nonesuch"], limit=1, scratch=tmp_path)
+
+
+def test_continuations_are_those_of_the_whole_text(tiny_base: Path) -> None:
+    """Beginnings computed once and branched give what each whole text gives on its own."""
+    generator = Generator(tiny_base, dtype="float32", threads=1)
+    beginnings = [generator.encode(text) for text in ("the capital of France is", "two plus two is four")]
+    asked = [(b, generator.encode(c)) for b in beginnings for c in (" Paris", " the billing portal", " a")]
+    whole = generator.logprobs(None, [beginning + continuation for beginning, continuation in asked])
+    branched = generator.continuations(None, asked)
+    for (beginning, continuation), alone, values in zip(asked, whole, branched, strict=True):
+        assert len(values) == len(continuation)
+        assert values == pytest.approx(alone[len(beginning) - 1 :], abs=1e-4)

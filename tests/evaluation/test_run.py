@@ -98,8 +98,12 @@ def test_the_likelihood_of_references_agrees_with_transformers(night: Night, fin
 def test_base_abilities_are_kept_by_document(night: Night, finished: Path) -> None:
     card = read_scorecard(finished)
     abilities = {item.slices["ability"] for item in card.regression.items}
-    assert abilities == {"arithmetic", "facts", "form", "instructions", "safety"}
-    assert len(card.regression.items) == 15
+    assert abilities == {"arithmetic", "facts", "form", "instructions", "safety", "text"}
+    assert len(card.regression.items) == 18
+    losses = card.regression.scores["regression_loss"][card.champion]
+    assert [item.slices["ability"] for item, value in zip(card.regression.items, losses, strict=True) if value] == (
+        ["text"] * 3
+    )
     probabilities = card.regression.scores["regression_probability"]
     assert all(0 <= value <= 1 for values in probabilities.values() for value in values if value is not None)
     assert len(set(probabilities.values())) == 3  # three versions, three different models

@@ -49,6 +49,8 @@ class Request:
     """Whether to keep the log-probability of each token of the answer."""
     prefix_len: int = 0
     """How many leading tokens other requests are likely to share (a system prompt); they are computed once."""
+    score_ids: tuple[int, ...] = ()
+    """Tokens of another answer whose log-probabilities are wanted too; the prompt is computed once for both."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +68,8 @@ class Completion:
     completion_tokens: int
     logprobs: tuple[float, ...] | None = None
     """Natural logarithm of each token's probability at temperature 1."""
+    scored: tuple[float, ...] = ()
+    """Natural logarithm of the probability of each of the request's `score_ids`, given the prompt and those before."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +112,7 @@ class _Sequence:
     """How many of them are learned."""
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
+    scored: tuple[float, ...] = ()
     finish_reason: str | None = None
 
 
@@ -225,7 +230,8 @@ class Batch:
         size = sum(len(rows) for rows in self._running.values())
         budget = self._prefill_tokens
         while self._waiting and size < self._max_size:
-            cost = len(self._waiting[0].request.prompt_ids)
+            prompt, extra = len(self._waiting[0].request.prompt_ids), len(self._waiting[0].request.score_ids)
+            cost = prompt + extra
             if cost > budget and admitted:
                 break
             sequence = self._waiting.popleft()
@@ -236,7 +242,7 @@ class Batch:
             sequence.row = len(rows)
             rows.append(sequence)
             # Room is made a little ahead: growing copies everything.
-            cache.reserve(len(rows), sequence.before + min(cost + sequence.limit, cost + 64))
+            cache.reserve(len(rows), sequence.before + prompt + max(extra, min(sequence.limit, 64)))
             if sequence.before:
                 learned = lane.virtual[str(sequence.request.adapter)]
                 cache.copy_from(learned.rows, row=sequence.row, length=sequence.before)
@@ -283,6 +289,7 @@ class Batch:
         last = [0] * len(rows)
         prefills: list[Prefill] = []
         segments: list[tuple[int, int, str]] = []
+        scoring: list[tuple[_Sequence, int]] = []
         # Tokens of one adapter lie together, so that each adapter is one slice of the flat pass.
         for sequence in sorted(rows, key=lambda each: (each.request.adapter or "", each.row)):
             begin = len(tokens)
@@ -290,14 +297,18 @@ class Batch:
                 order[sequence.row] = begin
                 tokens.append(sequence.tokens[-1])
                 positions.append(sequence.position)
+                last[sequence.row] = begin
                 sequence.position += 1
             else:
                 new = sequence.request.prompt_ids[sequence.position - sequence.before :]
-                tokens += new
-                positions += range(sequence.position, sequence.position + len(new))
+                # What is only scored goes through behind the prompt; the answer's tokens then take its positions.
+                tokens += [*new, *sequence.request.score_ids]
+                positions += range(sequence.position, sequence.position + len(tokens) - begin)
                 prefills.append(Prefill(begin, len(tokens), sequence.row, sequence.position))
+                last[sequence.row] = begin + len(new) - 1
                 sequence.position += len(new)
-            last[sequence.row] = len(tokens) - 1
+                if sequence.request.score_ids:
+                    scoring.append((sequence, last[sequence.row]))
             _extend(segments, begin, len(tokens), sequence.request.adapter)
         lane.routes.segments = segments
         plan = Plan(cache=cache, prefills=prefills)
@@ -306,8 +317,10 @@ class Batch:
             plan.longest = max(sequence.position for sequence in continued)
             if order != list(range(len(order))):
                 plan.order = torch.tensor(order, device=self._device)
-        logits = forward(lane.model, tokens, positions, last, plan, self._device)
-        steps = self._choose(rows, logits)
+        keep = last + [at + step for sequence, at in scoring for step in range(len(sequence.request.score_ids))]
+        logits = forward(lane.model, tokens, positions, keep, plan, self._device)
+        _score(scoring, logits[len(last) :])
+        steps = self._choose(rows, logits[: len(last)])
         self._release(lane_id, [sequence for sequence in rows if sequence.finish_reason is not None])
         return steps
 
@@ -364,6 +377,7 @@ class Batch:
             prompt_tokens=len(request.prompt_ids),
             completion_tokens=len(tokens),
             logprobs=tuple(sequence.logprobs) if request.logprobs else None,
+            scored=sequence.scored,
         )
 
     def _release(self, lane_id: int, finished: list[_Sequence]) -> None:
@@ -389,6 +403,23 @@ def forward(
     )
     logits: Tensor = output.logits[0]
     return logits
+
+
+def chosen_logprobs(logits: Tensor, targets: Sequence[int]) -> list[float]:
+    """Log-probability of each target under its row of logits [len(targets), vocabulary], a few rows at a time."""
+    values: list[float] = []
+    for at in range(0, len(targets), 128):
+        wanted = torch.tensor(targets[at : at + 128], device=logits.device)
+        chosen = torch.log_softmax(logits[at : at + 128].float(), dim=-1).gather(1, wanted[:, None])
+        values += chosen[:, 0].tolist()
+    return values
+
+
+def _score(scoring: Sequence[tuple[_Sequence, int]], logits: Tensor) -> None:
+    values = chosen_logprobs(logits, [token for sequence, _ in scoring for token in sequence.request.score_ids])
+    for sequence, _ in scoring:
+        count = len(sequence.request.score_ids)
+        sequence.scored, values = tuple(values[:count]), values[count:]
 
 
 def lanes_by_name(lanes: Mapping[str | None, Lane]) -> Any:

@@ -1,0 +1,82 @@
+"""What a verdict should say though it decides nothing: would words alone have done, was the second stage worth it,
+and is the winner a near-twin of a version that was taken back? Pure sentences about a scorecard."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from evaluation.evidence import Paired, compare
+from evaluation.likeness import ALIKE
+from evaluation.policy import GatePolicy
+from evaluation.scorecard import MetricInfo, Scorecard, VersionCard
+from evaluation.significance import seed_of, sign_flip_p_values
+
+_FLIPS = 20_000
+
+
+def remarks(scorecard: Scorecard, policy: GatePolicy, version: str, *, promoted: bool) -> list[str]:
+    """Sentences about the version that is promoted, or else the best challenger."""
+    card, metric = scorecard.card(version), scorecard.metric(policy.primary)
+    if card is None or metric is None or metric.direction == "neutral":
+        return []
+    found = [*_words_alone(scorecard, policy, metric, card), *_own_sft_stage(scorecard, policy, metric, card)]
+    return [*(_near_twins(card) if promoted else ()), *found]
+
+
+def _words_alone(scorecard: Scorecard, policy: GatePolicy, metric: MetricInfo, card: VersionCard) -> list[str]:
+    said = []
+    for prompt in (other for other in scorecard.versions if other.role == "prompt"):
+        pair = _paired(scorecard, metric, card.version, prompt.version)
+        if pair is None:
+            continue
+        paired, p = pair
+        numbers = f"{card.label} is {_size(metric, paired.mean)} better on {len(paired.units)} units, p = {p:.3g}"
+        if p <= policy.harm_alpha:
+            said.append(f"Words alone do less: against the untouched base with {_after(prompt.label)}, {numbers}.")
+        else:
+            said.append(
+                f"Words alone do as well: against the untouched base with {_after(prompt.label)}, {numbers}. "
+                "Consider the prompt (prompt.json beside the scorecard) before training more."
+            )
+    return said
+
+
+def _own_sft_stage(scorecard: Scorecard, policy: GatePolicy, metric: MetricInfo, card: VersionCard) -> list[str]:
+    pair = _paired(scorecard, metric, card.version, card.sft_parent) if card.sft_parent is not None else None
+    if pair is None or pair[1] <= policy.harm_alpha:
+        return []
+    paired, p = pair
+    return [
+        f"{card.label} is not shown to be better than its own sft stage: {_size(metric, paired.mean)} on "
+        f"{len(paired.units)} units, p = {p:.3g}."
+    ]
+
+
+def _near_twins(card: VersionCard) -> list[str]:
+    return [
+        f"On the probe prompts {card.label} moves the base as the barred version {name} did (cosine {value:.2f}): "
+        "look at why that one was taken back."
+        for name, value in card.barred_likeness.items()
+        if value >= ALIKE
+    ]
+
+
+def _paired(scorecard: Scorecard, metric: MetricInfo, a: str, b: str) -> tuple[Paired, float] | None:
+    """Paired differences of two versions and the p-value that the first is better; None where they can't be paired."""
+    values = scorecard.table(metric).scores.get(metric.name, {})
+    cards = [scorecard.card(name) for name in (a, b)]
+    if a not in values or b not in values or any(card is None or card.error is not None for card in cards):
+        return None
+    paired = compare(scorecard, metric, a, b)
+    if not paired.units:
+        return None
+    column = np.asarray(paired.differences, dtype=np.float64)[:, None]
+    return paired, float(sign_flip_p_values(column, flips=_FLIPS, seed=seed_of(scorecard.items_digest))[0])
+
+
+def _size(metric: MetricInfo, value: float) -> str:
+    return f"{100 * value:+.1f} points" if metric.binary else f"{value:+.4f}"
+
+
+def _after(label: str) -> str:
+    return label.removeprefix("words alone: ")

@@ -1,0 +1,112 @@
+"""Log-probabilities of several continuations of one beginning: the beginning is computed once for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from training.decoding.batch import Lane, chosen_logprobs, forward
+from training.decoding.rows import KeyValueRows, Plan, Prefill
+
+Tokens = tuple[int, ...]
+Group = list[tuple[Tokens, list[int]]]
+"""Beginnings, each with the places of its continuations in what was asked."""
+
+
+@torch.inference_mode()
+def continuation_logprobs(
+    lane: Lane,
+    name: str | None,
+    asked: Sequence[tuple[Tokens, Tokens]],
+    device: torch.device,
+    *,
+    chunk_tokens: int = 1024,
+) -> list[list[float]]:
+    """Natural log-probability of each token of each continuation, given its beginning and what comes before it.
+
+    Args:
+        lane: of the version `name` (None: the base).
+        asked: (beginning, continuation), neither empty.
+        chunk_tokens: most tokens of beginnings in one pass.
+    """
+    by_beginning: dict[Tokens, list[int]] = {}
+    for place, (beginning, _) in enumerate(asked):
+        by_beginning.setdefault(beginning, []).append(place)
+    results: list[list[float]] = [[] for _ in asked]
+    for group in _chunks(sorted(by_beginning.items(), key=lambda pair: (len(pair[0]), pair[1])), chunk_tokens):
+        _one_group(lane, name, asked, group, device, results)
+    return results
+
+
+def _one_group(
+    lane: Lane,
+    name: str | None,
+    asked: Sequence[tuple[Tokens, Tokens]],
+    group: Group,
+    device: torch.device,
+    results: list[list[float]],
+) -> None:
+    before = lane.before(name)
+    rows = sum(len(places) for _, places in group)
+    longest = max(len(beginning) + max(len(asked[place][1]) for place in places) for beginning, places in group)
+    cache = KeyValueRows(rows=rows, positions=before + longest)
+    row_of: dict[int, int] = {}
+    tokens: list[int] = []
+    positions: list[int] = []
+    prefills: list[Prefill] = []
+    keep: list[int] = []
+    for beginning, places in group:
+        first = len(row_of)
+        row_of |= {place: first + index for index, place in enumerate(places)}
+        if before:
+            cache.copy_from(lane.virtual[str(name)].rows, row=first, length=before)
+        begin = len(tokens)
+        tokens += beginning
+        positions += range(before, before + len(beginning))
+        prefills.append(Prefill(begin, len(tokens), first, before))
+        keep.append(len(tokens) - 1)
+    lane.routes.segments = [(0, len(tokens), name)] if name is not None else []
+    logits = forward(lane.model, tokens, positions, keep, Plan(cache, prefills), device)
+    order = [place for _, places in group for place in places]
+    owners = torch.tensor([index for index, (_, places) in enumerate(group) for _ in places], device=logits.device)
+    firsts = chosen_logprobs(logits[owners], [asked[place][1][0] for place in order])
+    for place, value in zip(order, firsts, strict=True):
+        results[place].append(value)
+
+    tokens, positions, prefills, keep = [], [], [], []
+    targets: list[int] = []
+    for beginning, places in group:
+        start = before + len(beginning)
+        for place in places:
+            continuation = asked[place][1]
+            if row_of[place] != row_of[places[0]]:
+                cache.move(row_of[places[0]], row_of[place], start)
+            if len(continuation) > 1:
+                begin = len(tokens)
+                tokens += continuation[:-1]
+                positions += range(start, start + len(continuation) - 1)
+                prefills.append(Prefill(begin, len(tokens), row_of[place], start))
+                keep += range(begin, len(tokens))
+                targets += continuation[1:]
+    if not tokens:
+        return
+    lane.routes.segments = [(0, len(tokens), name)] if name is not None else []
+    values = chosen_logprobs(forward(lane.model, tokens, positions, keep, Plan(cache, prefills), device), targets)
+    for place in order:
+        count = len(asked[place][1]) - 1
+        results[place] += values[:count]
+        values = values[count:]
+
+
+def _chunks(beginnings: Sequence[tuple[Tokens, list[int]]], tokens: int) -> Iterator[Group]:
+    group: Group = []
+    size = 0
+    for beginning, places in beginnings:
+        if group and size + len(beginning) > tokens:
+            yield group
+            group, size = [], 0
+        group.append((beginning, places))
+        size += len(beginning)
+    if group:
+        yield group
