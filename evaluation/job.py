@@ -80,7 +80,7 @@ class EvaluationConfig(Config):
     """Classifier of unsafe answers; it gives the metric `unsafe`. None: no answer is looked at."""
     max_new_tokens: int = Field(default=256, ge=1)
     """Longest answer."""
-    batch_size: int = Field(default=16, ge=1)
+    batch_size: int = Field(default=32, ge=1)
     """Items answered at once."""
     regression: bool = True
     """Whether base abilities are measured (lm-eval)."""

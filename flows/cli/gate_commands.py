@@ -1,4 +1,4 @@
-"""`ratchet gate replay`, `compare`, `approve`, `decline`: looking at verdicts again, and a person's word on them."""
+"""`ratchet gate replay|schema`, `compare`, `approve`, `decline`: verdicts looked at again, and a person's word on them."""
 
 from __future__ import annotations
 
@@ -40,6 +40,14 @@ def replay(
     say(f"this policy decides: {verdict.decision} {verdict.winner or ''}".rstrip())
     for reason in verdict.reasons:
         say(f"- {reason}")
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of scorecard.json."""
+    from evaluation.scorecard import scorecard_schema
+
+    as_json(scorecard_schema())
 
 
 def compare(
