@@ -1,4 +1,4 @@
-"""`ratchet gate replay|schema`, `compare`, `approve`, `decline`: verdicts looked at again, and a person's word on them."""
+"""`ratchet gate replay|schema`, `compare`, `approve`, `decline`: verdicts again, and a person's word on them."""
 
 from __future__ import annotations
 
