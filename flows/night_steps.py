@@ -64,7 +64,7 @@ def nothing_new(night: Night, snapshot: str, asked: str) -> str | None:
     """Why there is nothing to do tonight, or None."""
     if not snapshot:
         return "nothing to learn from yet: no feedback of this tenant was ever accepted"
-    if night.request.force:
+    if night.request.force or night.request.checkpoints:
         return None
     for earlier in reversed(nights_of(night.config, night.tenant)):
         if earlier.night_id != night.night_id and earlier.state == "done" and "verdict" in earlier.steps:
@@ -102,8 +102,10 @@ def train_one(night: Night, recipe: Recipe, base: Base, snapshot: Snapshot, trac
 def train_twin(night: Night, plan: Plan, base: Base, snapshot: Snapshot, tracker: Tracker) -> Challenger | None:
     """Now and then the night's cheapest recipe once more with the next seed: how much of a gain is the seed's luck?
 
-    None on most nights, and when the training budget has no room for it.
+    None on most nights, when the training budget has no room for it, and when nothing is trained.
     """
+    if not plan.recipes:
+        return None
     config, training = night.config, training_of(night)
     threads = training.threads or physical_cores()
     hardware = hardware_name(threads, config.serving.dtype)
@@ -133,6 +135,12 @@ def train_twin(night: Night, plan: Plan, base: Base, snapshot: Snapshot, tracker
         ),
     )
     return twin.model_copy(update={"recipe": recipe.name})
+
+
+def take_checkpoint(night: Night, named: str, base: Base) -> Challenger:
+    """A kept checkpoint that this night was asked to examine."""
+    places = night.config.places
+    return night.once(f"checkpoint {named}", Challenger, lambda: train.checkpoint(named, base, places))
 
 
 def measure(

@@ -32,6 +32,7 @@ from flows.night_steps import (
     measure,
     night_key,
     nothing_new,
+    take_checkpoint,
     train_one,
     train_twin,
     training_of,
@@ -93,13 +94,14 @@ def run_night(night: Night) -> None:
     questions = intake.write_questions(snapshot, night.folder)
     plan = night.once("plan", Plan, lambda: train.plan(snapshot.counts["train"], training_of(night), base))
     notify.show_plan(plan)
-    if not plan.recipes or not questions:
+    if not (plan.recipes or night.request.checkpoints) or not questions:
         end_early(night, why_not_trained(plan, questions))
         return
 
     tracker = open_tracking(night)
     log_night(tracker, night, report, snapshot, drift)
     challengers = tuple(train_one(night, recipe, base, snapshot, tracker) for recipe in plan.recipes)
+    challengers += tuple(take_checkpoint(night, named, base) for named in night.request.checkpoints)
     twin = train_twin(night, plan, base, snapshot, tracker)
     verdict = night.once(
         "verdict", Verdict, lambda: measure(night, base, standing, challengers, twin, snapshot, tracker)

@@ -35,6 +35,8 @@ class NightRequest(Config):
     """Tenant to run for; may be left empty when the pipeline has one only."""
     recipes: tuple[str, ...] = ()
     """Recipes to train, such as sft-lora or sft-dpo-lora (`ratchet methods` lists them); empty: as the config says."""
+    checkpoints: tuple[Annotated[str, Field(pattern=r"^[0-9a-f]{6,64}:[0-9]+$")], ...] = ()
+    """Kept checkpoints of earlier stages to examine beside them, each as STAGE_KEY:STEP (`ratchet checkpoints`)."""
     budget_minutes: Annotated[float, Field(gt=0, le=100_000)] | None = None
     """Minutes that training may take; empty: as the config says."""
     seed: Annotated[int, Field(ge=0)] | None = None

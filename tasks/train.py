@@ -17,6 +17,7 @@ from infra.settings import Config, Places
 from infra.tracking import Point, Tracker
 from training.base_model import Base, resolve_base
 from training.challenger import train_recipe
+from training.checkpoints import FOLDER, make_version
 from training.job import StageJob
 from training.plan import Plan, TrainingConfig, plan_night
 from training.recipe import Recipe
@@ -130,6 +131,16 @@ def _trained(recipe: Recipe, stages: Callable[[], list[Record]], *, attempts: in
     return Challenger(recipe=recipe.name, error=failure)
 
 
+@task(name="checkpoint", task_run_name="checkpoint {named}", cache_policy=NO_CACHE)
+def checkpoint(named: str, base: Base, places: Places) -> Challenger:
+    """A kept checkpoint, named KEY:STEP, as a challenger."""
+    key, _, step = named.partition(":")
+    record = make_version(places.stages_dir, key, int(step), base)
+    spec, kind = record.config["spec"], record.result["kind"]
+    stage = TrainedStage(key=record.key, digest=record.digest, kind=kind, objective=spec["objective"])
+    return Challenger(recipe=f"{record.name.partition('/')[0]}@{step}", stages=(stage,))
+
+
 class TrainingDiary:
     """Writes a challenger's training to MLflow (curves, parameters, records) and a progress bar to Prefect."""
 
@@ -169,6 +180,8 @@ class TrainingDiary:
             self.tracker.run(key, name=f"{self.recipe.name}: {stage.objective}", parent=self.key)
             self.tracker.tags(key, {"ratchet.stage_key": stage.key, "ratchet.version": stage.version})
             self.tracker.artifact(key, stages_dir / stage.key / "record.json")
+            if (stages_dir / stage.key / FOLDER).is_dir():
+                self.tracker.artifact(key, stages_dir / stage.key / FOLDER, FOLDER)
             self.tracker.finish(key)
         if challenger.stages:
             self.tracker.tags(self.key, {"ratchet.version": challenger.stages[-1].version})

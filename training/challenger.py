@@ -12,7 +12,10 @@ from training.job import StageJob, make_job
 from training.launch import launch_stage
 from training.objectives import objective_named
 from training.plan import TrainingConfig
-from training.recipe import Recipe
+from training.progress import read_progress
+from training.recipe import Recipe, StageSpec
+from training.search import Search, search
+from training.tuners import tuner_named
 
 
 def train_recipe(
@@ -42,29 +45,55 @@ def train_recipe(
     policy: Record | None = None
     reward: Record | None = None
     for index, spec in enumerate(recipe.stages):
-        job = make_job(
-            spec,
-            label=f"{recipe.name}/{index + 1}-{spec.objective}",
-            base=base,
-            train=train,
-            validation=validation,
-            stages_dir=stages_dir,
-            cache=cache,
-            previous=policy,
-            reward=reward,
-            replay=config.replay,
-            seed=config.seed,
-            dtype=None if config.dtype == "auto" else config.dtype,
-            threads=config.threads,
-            checkpoint_seconds=config.checkpoint_seconds,
-        )
 
-        def tell(line: Mapping[str, Any], job: StageJob = job) -> None:
-            on_progress(job, line)
+        def job_of(asked: StageSpec, index: int = index, policy: Record | None = policy) -> StageJob:
+            return make_job(
+                asked,
+                label=f"{recipe.name}/{index + 1}-{asked.objective}",
+                base=base,
+                train=train,
+                validation=validation,
+                stages_dir=stages_dir,
+                cache=cache,
+                previous=policy,
+                reward=reward,  # noqa: B023  # used within this turn of the loop only
+                replay=config.replay,
+                seed=config.seed,
+                dtype=None if config.dtype == "auto" else config.dtype,
+                threads=config.threads,
+                world_size=processes_for(asked, config.processes),
+                checkpoint_seconds=config.checkpoint_seconds,
+            )
 
-        records.append(launch_stage(job, tell))
+        if recipe.search is not None and recipe.search.stage == index + 1:
+            records.append(_searched(recipe.search, spec, job_of, config.seed, on_progress))
+        else:
+            job = job_of(spec)
+            records.append(launch_stage(job, lambda line, job=job: on_progress(job, line)))  # type: ignore[misc]
         if objective_named(spec.objective).product == "reward":
             reward = records[-1]
         else:
             policy = records[-1]
     return records
+
+
+def processes_for(spec: StageSpec, wanted: int) -> int:
+    """How many processes train a stage together: as many as are wanted, or one where that cannot be split."""
+    objective, tuner = objective_named(spec.objective), tuner_named(spec.tuner)
+    alone = objective.online or objective.teacher or objective.reads or tuner.during is not None or tuner.quantised
+    return 1 if alone else wanted
+
+
+def _searched(
+    asked: Search,
+    spec: StageSpec,
+    job_of: Callable[[StageSpec], StageJob],
+    seed: int,
+    on_progress: Callable[[StageJob, Mapping[str, Any]], None],
+) -> Record:
+    """The best trial of a search; only its curve is told."""
+    best, record = search(asked, spec, lambda one, watch: launch_stage(job_of(one), watch), seed=seed)
+    job = job_of(best)
+    for line in read_progress(job.final):
+        on_progress(job, line)
+    return record

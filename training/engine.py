@@ -32,6 +32,7 @@ from training.optimizer import MasterAdamW
 from training.output_layer import is_plain, logps_of, tapped
 from training.rollouts import Rollouts
 from training.spikes import SpikeGuard
+from training.together import first, load_optimizer, mean, most, save_optimizer, world
 from training.tuners import During
 from training.weights import load_trained, save_trained
 
@@ -402,6 +403,8 @@ class StageTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
         # Prompts of an objective that samples are laid out only once they have answers.
         collate = self.layout if objective.online is None else lambda items: {"items": items}
         super().__init__(data_collator=collate, **kwargs)
+        if world() > 1:  # split weights place themselves and reduce their own gradients: no wrapper is wanted
+            self.is_distributed_loading_by_transformers = True
         self.objective = objective
         self.objective_options = options
         self.validation = validation
@@ -423,11 +426,14 @@ class StageTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
         """One optimizer step's gradient: every pass forward and backward."""
         model.train()
         batch = self._prepare_inputs(self._collect(inputs) if self.objective.online else inputs)
-        world = self.accelerator.num_processes
+        processes = world()
+        if processes > 1:  # split weights are gathered by all at once, so everybody runs as many passes
+            own = batch["passes"]
+            own += [{**own[-1], "weight": own[-1]["weight"] * 0}] * (most(len(own)) - len(own))
 
         def scale(mass: torch.Tensor) -> torch.Tensor:
             # Gradients are averaged over processes, so each divides by its share of the global mass.
-            return mass if world == 1 else self.accelerator.reduce(mass, "sum") / world
+            return mass if processes == 1 else self.accelerator.reduce(mass, "sum") / processes
 
         total, mass, metrics = step_losses(
             model, batch, self.objective, self.objective_options, offset=self.offset, head=self.head,
@@ -435,14 +441,13 @@ class StageTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
         )  # fmt: skip
         if self.during is not None:
             self._backward(self.during.penalty(self.model))
-        self._watch(total / mass)
+        self._watch(mean(total / mass))
         items = sum(len(one["weight"]) for one in batch["passes"])
-        self.tokens_seen += sum(
-            one[part]["tokens"] for one in batch["passes"] for part in ("live", "quiet") if part in one
-        )
+        tokens = sum(one[part]["tokens"] for one in batch["passes"] for part in ("live", "quiet") if part in one)
+        self.tokens_seen += round(mean(tokens) * processes)
         for name, value in metrics.items():
             self._sums[name] = value / items
-        return torch.tensor(total / mass)
+        return torch.tensor(mean(total / mass))
 
     def _collect(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """Answers to this step's prompts, sampled now or, for a further update, those of the step before."""
@@ -518,7 +523,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
     def keep(self, folder: Path) -> None:
         """Write every weight that moves, and what the tuner has to remember, into `folder`."""
         save_trained(self.model, folder)
-        if self.during is not None:
+        if self.during is not None and first():
             save_file(self.during.state(self.model), folder / DURING)
 
     def bring_back(self, folder: Path) -> None:
@@ -558,6 +563,25 @@ class StageTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
             for name, value in metrics.items():
                 seen[name] = seen.get(name, 0.0) + value
         return total, mass
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Part of a checkpoint. All processes take part, whatever Trainer thinks who should save."""
+        self.keep(Path(output_dir or self.args.output_dir))
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if world() == 1:
+            super()._save_optimizer_and_scheduler(output_dir)
+            return
+        save_optimizer(self.optimizer, Path(output_dir))
+        if first():
+            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / "scheduler.pt")
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if world() == 1 or checkpoint is None:
+            super()._load_optimizer_and_scheduler(checkpoint)
+            return
+        load_optimizer(self.optimizer, Path(checkpoint))
+        self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint) / "scheduler.pt", weights_only=True))
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         # Trainer's own also pickles its arguments; nothing pickled is wanted on disk.

@@ -34,6 +34,9 @@ class TrainingConfig(Config):
     """What is rehearsed beside a stage's own examples, so that it is not forgotten."""
     seed: int = 0
     """Seed of everything random in training."""
+    processes: int = Field(default=1, ge=1, le=1024)
+    """Processes that train a stage together, their weights split (FSDP2), started by torchrun on this machine. Stages
+    that sample, 4-bit ones and adalora are trained by one."""
     threads: int | None = Field(default=None, ge=1)
     """Threads of a training process. Default: the physical cores."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -116,7 +119,10 @@ def plan_night(counts: Mapping[str, int], config: TrainingConfig, *, parameters:
     for recipe in candidates:
         reason = _unsupported(recipe, counts, config.minimum_examples)
         if reason is None and not named:
-            twin = next((other.name for other in supported if other.stages == recipe.stages), None)
+            twin = next(
+                (other.name for other in supported if (other.stages, other.search) == (recipe.stages, recipe.search)),
+                None,
+            )
             reason = f"has the same stages as {twin}" if twin else None
         if reason:
             left_out.append(LeftOut(recipe=recipe.name, reason=reason))
@@ -152,7 +158,10 @@ def plan_night(counts: Mapping[str, int], config: TrainingConfig, *, parameters:
 
 def _prefix(recipe: Recipe, index: int) -> tuple[str, ...]:
     """Equal for two recipes whose first stages are the same: those are trained once."""
-    return tuple(stage.model_dump_json() for stage in recipe.stages[: index + 1])
+    said = [stage.model_dump_json() for stage in recipe.stages[: index + 1]]
+    if recipe.search is not None and recipe.search.stage <= index + 1:
+        said.append(recipe.search.model_dump_json())
+    return tuple(said)
 
 
 def _examples(recipe: Recipe, index: int, counts: Mapping[str, int]) -> int:
@@ -205,7 +214,12 @@ def _minutes(
         objective, tuner = objective_named(stage.objective), tuner_named(stage.tuner)
         examples = _examples(recipe, index, counts)
         tokens = examples * config.tokens_per_example * (stage.epochs or objective.epochs(examples))
-        seconds += 20 + tokens * objective.cost * tuner.cost / speed  # 20 s: imports, loading, saving, the probe
+        searched = recipe.search is not None and recipe.search.stage == index + 1
+        # A search's losers stop early: on average a trial is taken to run two thirds of the way.
+        often = 2 / 3 * recipe.search.trials if searched and recipe.search is not None else 1.0
+        seconds += often * (
+            20 + tokens * objective.cost * tuner.cost / speed
+        )  # 20 s: imports, loading, saving, the probe
     return seconds / 60
 
 

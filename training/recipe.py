@@ -16,6 +16,7 @@ from infra.settings import Config
 from training.choosing import Choice, learning_rate, rank
 from training.mixture import Mixture
 from training.objectives import OBJECTIVES, objective_named
+from training.search import Search
 from training.tuners import TUNERS, tuner_named
 
 Options = Mapping[str, bool | int | float | str]
@@ -67,7 +68,7 @@ class StageSpec(Config):
     """Recompute activations to save memory: about 1.5 times slower. Not with prefix tuning."""
     checkpoints: int = Field(default=0, ge=0, le=100)
     """Keep the weights of so many of the points where the validation loss is measured, the last ones, each with its
-    loss: any of them can be made a challenger (`ratchet challenge`)."""
+    loss: any of them can be made a challenger (`ratchet checkpoints`)."""
 
     @field_validator("objective")
     @classmethod
@@ -91,6 +92,8 @@ class Recipe(Config):
     """Name of the recipe, and of the challenger it makes."""
     stages: tuple[StageSpec, ...] = Field(min_length=1)
     """The stages."""
+    search: Search | None = None
+    """A small search over one stage's settings, raced on the validation part. Default: none."""
 
     @model_validator(mode="after")
     def _chain(self) -> Recipe:
@@ -124,6 +127,10 @@ class Recipe(Config):
                     f"recipe {self.name}: a reward stage cannot start from merged; say previous, with the same tuner"
                 )
         self._check_below()
+        if self.search is not None and self.search.stage > len(self.stages):
+            raise ValueError(
+                f"recipe {self.name}: search.stage is {self.search.stage}, but there are {len(self.stages)} stages"
+            )
         return self
 
     def _check_below(self) -> None:

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from infra.artifact import Record, atomic_write, digest_dir, finished_record, publish, read_record
-from infra.errors import CorruptArtifact, NotFound
+from infra.errors import CorruptArtifact, NotFound, UserError
 from training.job import StageJob
 from training.locks import hold
 from training.objectives import Objective, objective_named
-from training.tuners import tuner_named
+from training.tuners import Tuner, tuner_named
 
 if TYPE_CHECKING:
     from training.batching import Item
@@ -37,17 +37,22 @@ def run_stage(job: StageJob) -> Record:
         Diverged: the loss left the range of numbers, or spiked.
         CorruptArtifact: an input is not what the job says it is.
     """
-    with hold(job.stages_dir / f".{job.key}.lock"):
+    from training.together import first, group, told, wait
+
+    with group(job.world_size), hold(job.stages_dir / f".{job.key}.lock") if first() else contextlib.nullcontext():
         existing = read_record(job.final)
-        if existing is not None:
-            return existing
-        job.work.mkdir(parents=True, exist_ok=True)
-        record = _train(job)
-        shutil.rmtree(job.work, ignore_errors=True)
-        return record
+        if not told(existing is not None):
+            job.work.mkdir(parents=True, exist_ok=True)
+            _train(job)
+            if first():
+                shutil.rmtree(job.work, ignore_errors=True)
+            wait()
+    record = existing or read_record(job.final)
+    assert record is not None, "it has just been published"
+    return record
 
 
-def _train(job: StageJob) -> Record:
+def _train(job: StageJob) -> None:
     import torch
     from transformers import set_seed
 
@@ -57,6 +62,8 @@ def _train(job: StageJob) -> Record:
     from training.loading import load_for_stage, packs
     from training.reward_model import pairs_of, scores, standardise, virtual_tokens
     from training.supply import prepared, read_supply
+    from training.together import first, split, world
+    from training.weights import load_trained
 
     torch.set_num_threads(job.threads)
     started = time.monotonic()
@@ -64,6 +71,7 @@ def _train(job: StageJob) -> Record:
         log.info("%s = %s", name, choice)
     _check_inputs(job)
     tuner, (objective, options) = tuner_named(job.spec.tuner), _asked(job)
+    _refuse_together(job, objective, tuner)
     supply = read_supply(job, objective, options)
 
     set_seed(job.seed)
@@ -85,6 +93,7 @@ def _train(job: StageJob) -> Record:
             before = offset if tuner.begins_as_base or not fresh else 0
             train, validation = _with_reference(job, model, train, validation, order, collator, before)
 
+    model = split(model)
     parts = {
         "head": head,
         "teacher": make_teacher(job, objective, model, rollouts, offset),
@@ -100,6 +109,13 @@ def _train(job: StageJob) -> Record:
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
     best = _take_best(job, trainer)
+    if world() > 1:
+        trainer.keep(job.work / "gathered")
+        if not first():
+            return
+        set_seed(job.seed)
+        model, rebased = load_for_stage(job, tuner)  # whole again, in this process alone
+        load_trained(model, job.work / "gathered")
     if rollouts is not None:
         rollouts.close()
     if objective.product == "policy":
@@ -112,10 +128,11 @@ def _train(job: StageJob) -> Record:
     staging = job.work / "final"
     shutil.rmtree(staging, ignore_errors=True)
     weights = staging / kind
-    _save(model, weights, kind, job)
+    save_version(model, weights, kind, job)
     if objective.product == "reward" and head is not None:
         head.save(weights)
     digest = digest_dir(weights)
+    from training.overfitting import parted
     from training.watching import evaluations, held_out_metrics
 
     result: dict[str, Any] = {
@@ -130,6 +147,7 @@ def _train(job: StageJob) -> Record:
         "steps": trainer.state.global_step,
         "planned_steps": trainer.state.max_steps,
         "stopped_early": watch.stopped_early,
+        "train_and_held_out_part_at": parted(trainer.state.log_history),
         "best_step": best["step"] if best else trainer.state.global_step,
         "validation_loss": best["loss"] if best else None,
         "validation_losses": evaluations(trainer.state),
@@ -150,7 +168,25 @@ def _train(job: StageJob) -> Record:
     probe = take_probe(job.base.path, weights, kind, job.dtype, staging)  # type: ignore[arg-type]
     result |= {"probe_effect": probe.effect, "servable": probe.servable, "seconds": time.monotonic() - started}
     shutil.copy(job.work / "progress.jsonl", staging / "progress.jsonl")
-    return publish(staging, job.final, _record(job, digest, result))
+    if (job.work / "kept").is_dir():
+        from training.checkpoints import FOLDER, JOB
+
+        shutil.copytree(job.work / "kept", staging / FOLDER)
+        (staging / FOLDER / JOB).write_text(job.model_dump_json(indent=2) + "\n")
+    publish(staging, job.final, _record(job, digest, result))
+
+
+def _refuse_together(job: StageJob, objective: Objective, tuner: Tuner) -> None:
+    """What several processes cannot train together yet, said before anything is loaded."""
+    if job.world_size == 1:
+        return
+    what = None
+    if objective.online or objective.teacher or objective.reads:
+        what = f"{objective.name}, which samples or reads more than log-probabilities,"
+    elif tuner.during is not None or tuner.quantised:
+        what = tuner.name
+    if what is not None:
+        raise UserError(f"{what} cannot be trained by several processes together; say processes: 1")
 
 
 def _check_inputs(job: StageJob) -> None:
@@ -271,6 +307,7 @@ def _trainer(
         patience=spec.patience,
         checkpoint_seconds=job.checkpoint_seconds,
         checkpoint_every=updates,
+        checkpoints=spec.checkpoints,
         resumed_at=int(checkpoint.name.split("-")[1]) if checkpoint else 0,
     )
     trainer = StageTrainer(
@@ -311,7 +348,7 @@ def _take_best(job: StageJob, trainer: StageTrainer) -> dict[str, Any] | None:
     return found
 
 
-def _save(model: Any, weights: Path, kind: str, job: StageJob) -> None:
+def save_version(model: Any, weights: Path, kind: str, job: StageJob) -> None:
     """The weights as engines load them. No path gets into their bytes."""
     from training.merging import merged
     from training.weights import is_peft, save_weights

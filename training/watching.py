@@ -13,6 +13,9 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from training.engine import StageTrainer
+from training.overfitting import parted
+from training.progress import read_progress
+from training.together import first, told, wait
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +39,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
         checkpoint_seconds: float,
         resumed_at: int,
         checkpoint_every: int = 1,
+        checkpoints: int = 0,
     ) -> None:
         self.work = work
         self.evaluate_at = frozenset(evaluate_at)
@@ -45,10 +49,12 @@ class Watch(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
         self.saved_at = time.monotonic()
         self.trainer: StageTrainer | None = None
         self.stopped_early = False
+        self.checkpoints = checkpoints
         kept = [line for line in read_progress(work) if line["step"] <= resumed_at]
         self.before = float(kept[-1]["seconds"]) if kept else 0.0
         self.started = time.monotonic()
-        (work / "progress.jsonl").write_text("".join(json.dumps(line) + "\n" for line in kept))
+        if first():
+            (work / "progress.jsonl").write_text("".join(json.dumps(line) + "\n" for line in kept))
 
     def on_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -64,19 +70,21 @@ class Watch(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
         # Between the updates made of one set of answers there is nothing to go on from: answers are not kept.
         whole = state.global_step % self.checkpoint_every == 0
         due = whole and time.monotonic() - self.saved_at >= self.checkpoint_seconds
-        if due and state.global_step < state.max_steps:
+        if told(due) and state.global_step < state.max_steps:
             control.should_save = True
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Mark the checkpoint as whole."""
-        (Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
+        wait()
+        if first():
+            (Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
         self.saved_at = time.monotonic()
 
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, Any], **kwargs: Any
     ) -> None:
         """One line of progress."""
-        if "loss" not in logs and "eval_loss" not in logs:
+        if ("loss" not in logs and "eval_loss" not in logs) or not first():
             return
         line = {
             "step": state.global_step,
@@ -98,6 +106,14 @@ class Watch(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Keep the weights if they are the best so far; stop if they have not been for a while."""
         losses = evaluations(state)
+        if self.checkpoints and self.trainer is not None:
+            _keep_checkpoint(self.trainer, self.work, state.global_step, losses[-1][1], self.checkpoints)
+        if parted(state.log_history) == state.global_step:
+            log.warning(
+                "step %d: the training loss falls while the validation loss rises: the stage learns its examples by "
+                "heart; fewer epochs, a smaller rank or learning rate, or more data would help",
+                state.global_step,
+            )
         best = min(range(len(losses)), key=lambda i: losses[i][1])
         if best == len(losses) - 1 and self.trainer is not None:
             _keep(self.trainer, self.work, step=state.global_step, loss=losses[-1][1])
@@ -125,20 +141,26 @@ def held_out_metrics(state: TrainerState, step: int | None) -> dict[str, float]:
 
 def _keep(trainer: StageTrainer, work: Path, *, step: int, loss: float) -> None:
     staging, best = work / "best.new", work / "best"
-    shutil.rmtree(staging, ignore_errors=True)
+    if first():
+        shutil.rmtree(staging, ignore_errors=True)
     trainer.keep(staging)
-    (staging / "best.json").write_text(json.dumps({"step": step, "loss": loss}))
-    shutil.rmtree(best, ignore_errors=True)
-    staging.rename(best)
+    if first():
+        (staging / "best.json").write_text(json.dumps({"step": step, "loss": loss}))
+        shutil.rmtree(best, ignore_errors=True)
+        staging.rename(best)
+    wait()
 
 
-def read_progress(work: Path) -> list[dict[str, Any]]:
-    """The lines of progress.jsonl; a last line that was cut off is left out."""
-    try:
-        text = (work / "progress.jsonl").read_text()
-    except FileNotFoundError:
-        return []
-    return [json.loads(line) for line in text.split("\n")[:-1] if line]
+def _keep_checkpoint(trainer: StageTrainer, work: Path, step: int, loss: float, count: int) -> None:
+    """Keep this point's weights beside the stage's own; of more than `count` the oldest go."""
+    folder = work / "kept"
+    trainer.keep(folder / f"step-{step}")
+    if first():
+        (folder / f"step-{step}" / "best.json").write_text(json.dumps({"step": step, "loss": loss}))
+        kept = sorted(folder.glob("step-*"), key=lambda p: int(p.name.removeprefix("step-")))
+        for old in kept[:-count]:
+            shutil.rmtree(old)
+    wait()
 
 
 def last_checkpoint(folder: Path) -> Path | None:

@@ -31,9 +31,13 @@ def save_trained(model: Any, folder: Path) -> None:
     """Every weight that moves, by its name in this very model: what a checkpoint needs, whatever the tuner."""
     from safetensors.torch import save_file
 
-    folder.mkdir(parents=True, exist_ok=True)
-    moved = {name: p.detach().contiguous() for name, p in model.named_parameters() if p.requires_grad}
-    save_file(moved, folder / TRAINED, metadata={"format": "pt"})
+    from training.together import first, wait, whole
+
+    moved = {name: whole(p.detach()).contiguous() for name, p in model.named_parameters() if p.requires_grad}
+    if first():
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(moved, folder / TRAINED, metadata={"format": "pt"})
+    wait()
 
 
 def load_trained(model: Any, folder: Path) -> None:
@@ -44,6 +48,8 @@ def load_trained(model: Any, folder: Path) -> None:
     """
     import torch
     from safetensors.torch import load_file
+
+    from training.together import put
 
     kept = load_file(folder / TRAINED)
     moved = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -57,4 +63,4 @@ def load_trained(model: Any, folder: Path) -> None:
                     f"{folder}: {name} is {kept[name].dtype} {list(kept[name].shape)}, expected {parameter.dtype} "
                     f"{list(parameter.shape)}; remove the folder, the stage begins anew"
                 )
-            parameter.copy_(kept[name])
+            put(parameter, kept[name])

@@ -126,6 +126,21 @@ def advise(
         _say_advice(counts, advice)
 
 
+def checkpoints(
+    stage: Annotated[str, typer.Argument(help="Key of a finished stage, or its first characters.")],
+    config: ConfigOption = DEFAULT_CONFIG,
+    json: JsonOption = False,
+) -> None:
+    """List what a stage kept while it trained; `ratchet run nightly --checkpoint STAGE_KEY:STEP` examines one."""
+    from training.checkpoints import checkpoints_of
+
+    found = checkpoints_of(load(config).places.stages_dir, stage)
+    if json:
+        as_json([one.model_dump(mode="json") for one in found])
+    else:
+        table(("checkpoint", "validation loss"), ((f"{one.stage[:12]}:{one.step}", f"{one.loss:.4f}") for one in found))
+
+
 def _say_advice(counts: dict[str, int], advice: Advice) -> None:
     say("examples: " + (", ".join(f"{n} {shape}" for shape, n in sorted(counts.items()) if n) or "none"))
     say(f"advice: {advice.verdict}" + (f" {advice.recipe}" if advice.recipe else ""))

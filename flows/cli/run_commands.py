@@ -23,6 +23,9 @@ def nightly(
     config: ConfigOption = DEFAULT_CONFIG,
     tenant: TenantOption = None,
     recipe: Annotated[list[str] | None, typer.Option(help="Train this recipe; may be repeated.")] = None,
+    checkpoint: Annotated[
+        list[str] | None, typer.Option(help="Examine this kept checkpoint too, as STAGE_KEY:STEP; may be repeated.")
+    ] = None,
     budget_minutes: Annotated[float | None, typer.Option(help="Minutes that training may take.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of training and evaluation.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
@@ -42,6 +45,7 @@ def nightly(
         request = NightRequest(
             tenant=tenant,
             recipes=tuple(recipe or ()),
+            checkpoints=tuple(checkpoint or ()),
             budget_minutes=budget_minutes,
             seed=seed,
             dry_run=dry_run,

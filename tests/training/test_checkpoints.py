@@ -1,0 +1,75 @@
+"""What a stage keeps while it trains, and a kept point as a version of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from infra.artifact import digest_dir, verify
+from infra.errors import NotFound
+from tests.training.test_stage import spec
+from tests.training.world import job_for
+from training.checkpoints import checkpoints_of, make_version
+from training.generation import Generator
+from training.overfitting import parted
+from training.probe import read_probe
+from training.stage import run_stage
+
+
+@pytest.mark.parametrize("tuner", ["full", "adalora"])
+def test_any_kept_point_becomes_a_version(tuner: str, tmp_path: Path, tiny_base: Path) -> None:
+    kept = spec("sft", tuner, epochs=4, evaluations=4, patience=50, checkpoints=3)
+    job = job_for(kept, tmp_path, tiny_base)
+    record = run_stage(job)
+    found = checkpoints_of(job.stages_dir, record.key[:8])
+    losses = dict(record.result["validation_losses"])
+    assert [c.step for c in found] == sorted(losses)[-3:], "the last ones are kept"
+    assert all(c.loss == losses[c.step] for c in found)
+
+    version = make_version(job.stages_dir, record.key[:8], found[0].step, job.base)
+    folder = job.stages_dir / version.key
+    kind = version.result["kind"]
+    assert verify(folder, folder / kind).key == version.key != record.key
+    assert version.digest != record.digest and version.parents["checkpoint_of"] == record.key
+    assert version.result["validation_loss"] == found[0].loss
+    probe = read_probe(folder)
+    assert probe.effect > 0
+    generator = Generator(tiny_base, dtype="float32", threads=1)
+    (generator.attach if kind == "adapter" else generator.attach_model)("v", folder / kind)
+    assert generator.logprobs("v", [probe.prompts[0].ids])[0] == pytest.approx(probe.prompts[0].version, abs=1e-4)
+    assert make_version(job.stages_dir, record.key, found[0].step, job.base) == version  # made once
+    if found[-1].step == record.result["best_step"]:
+        same = make_version(job.stages_dir, record.key, found[-1].step, job.base)
+        assert same.digest == record.digest == digest_dir(job.final / kind)
+
+
+def test_what_is_not_there_is_said(tmp_path: Path, tiny_base: Path) -> None:
+    job = job_for(spec("sft", checkpoints=1), tmp_path, tiny_base)
+    record = run_stage(job)
+    with pytest.raises(NotFound, match="no single finished stage of key 'abcdef'"):
+        checkpoints_of(job.stages_dir, "abcdef")
+    with pytest.raises(NotFound, match=r"kept no checkpoint of step 99; it has \d+ \(loss"):
+        make_version(job.stages_dir, record.key, 99, job.base)
+    bare = run_stage(job_for(spec("sft"), tmp_path, tiny_base))
+    with pytest.raises(NotFound, match="kept no checkpoints; say checkpoints: 4"):
+        checkpoints_of(job.stages_dir, bare.key)
+
+
+def test_train_and_held_out_part_company_only_where_one_falls_and_the_other_rises() -> None:
+    def history(train: list[float], held_out: list[float]) -> list[dict[str, float]]:
+        """Three steps, then a measurement, again and again."""
+        lines: list[dict[str, float]] = []
+        for index, measured in enumerate(held_out):
+            lines += [
+                {"step": 3 * index + i, "loss": loss} for i, loss in enumerate(train[3 * index : 3 * index + 3], 1)
+            ]
+            lines.append({"step": 3 * index + 3, "eval_loss": measured})
+        return lines
+
+    falling = [2.0, 1.9, 1.8, 1.5, 1.4, 1.3, 1.0, 0.9, 0.8]
+    assert parted(history(falling, [2.0, 1.8, 1.7])) is None
+    assert parted(history(falling, [2.0, 1.8, 1.9])) == 9
+    assert parted(history(falling, [2.0, 1.8, 1.81])) is None  # within noise
+    assert parted(history(falling[::-1], [2.0, 1.8, 1.9])) is None  # both get worse: something else is wrong
+    assert parted([]) is None

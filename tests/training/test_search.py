@@ -1,0 +1,94 @@
+"""A search: trials raced on the validation part, losers stopped, the same again after a kill."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from infra.artifact import Record, finished_record
+from infra.errors import RatchetError, UserError
+from training.challenger import processes_for
+from training.plan import TrainingConfig, plan_night
+from training.recipe import Recipe, StageSpec
+from training.search import Search, changed, search
+
+ASKED = Search.model_validate(
+    {
+        "trials": 12,
+        "spaces": {
+            "learning_rate": {"low": 1e-5, "high": 1e-1, "log": True},
+            "tuner.rank": {"values": [4, 8, 16]},
+        },
+    }
+)
+SPEC = StageSpec(objective="sft")
+
+
+def race(
+    ran: list[tuple[float, bool]], fail: Callable[[int], bool] = lambda number: False
+) -> Callable[[Any, Callable[[Mapping[str, Any]], None]], Record]:
+    """Four measurements a trial; the nearer the learning rate lies to 1e-3, the lower each."""
+
+    def run(spec: Any, watch: Callable[[Mapping[str, Any]], None]) -> Record:
+        import math
+
+        if fail(len(ran)):
+            ran.append((spec.learning_rate, False))
+            raise RatchetError("no")
+        away = abs(math.log10(spec.learning_rate) + 3)
+        ran.append((spec.learning_rate, False))
+        for left in (3, 2, 1, 0):
+            watch({"step": 4 - left, "eval_loss": 1 + away + left / 10})
+        ran[-1] = (spec.learning_rate, True)
+        result = {"validation_loss": 1 + away}
+        return finished_record(name="t", key=f"{spec.learning_rate}", digest="d", result=result)
+
+    return run
+
+
+def test_the_best_is_found_losers_stop_early_and_a_restart_asks_the_same() -> None:
+    ran: list[tuple[float, bool]] = []
+    best, record = search(ASKED, SPEC, race(ran), seed=3)
+    assert len(ran) == 12 and any(not finished for _, finished in ran), "nobody was stopped early"
+    finished = [rate for rate, whole in ran if whole]
+    assert record.result["validation_loss"] == min(1 + abs(__import__("math").log10(rate) + 3) for rate in finished)
+    assert 1e-5 <= best.learning_rate <= 1e-1 and best.tuner_options["rank"] in (4, 8, 16)
+    again: list[tuple[float, bool]] = []
+    assert search(ASKED, SPEC, race(again), seed=3)[0] == best and again == ran
+
+
+def test_a_failed_trial_is_no_end_but_all_of_them_are() -> None:
+    best, _ = search(ASKED, SPEC, race([], fail=lambda number: number < 5), seed=3)
+    assert best.learning_rate
+    with pytest.raises(RatchetError, match="no trial of the search was finished"):
+        search(ASKED, SPEC, race([], fail=lambda number: True), seed=3)
+
+
+def test_spaces_that_make_no_sense_are_refused() -> None:
+    for space in ({"low": 1.0}, {"low": 2.0, "high": 1.0}, {"low": 0.0, "high": 1.0, "log": True}, {}):
+        with pytest.raises(ValidationError, match="either low < high"):
+            Search.model_validate({"spaces": {"learning_rate": space}})
+    with pytest.raises(ValidationError, match="unknown setting 'lr'"):
+        Search.model_validate({"spaces": {"lr": {"values": [1]}}})
+    with pytest.raises(ValidationError, match=r"search.stage is 2, but there are 1 stages"):
+        Recipe(name="x", stages=(SPEC,), search=ASKED.model_copy(update={"stage": 2}))
+    with pytest.raises(UserError, match="needs validation losses"):
+        search(ASKED, SPEC, lambda spec, watch: finished_record(
+            name="t", key="k", digest="d", result={"validation_loss": None}), seed=0)  # fmt: skip
+
+
+def test_a_search_is_part_of_the_plan() -> None:
+    own = {"x": Recipe(name="x", stages=(SPEC,), search=ASKED), "y": Recipe(name="y", stages=(SPEC,))}
+    plan = plan_night({"completion": 200}, TrainingConfig(methods=("x", "y"), recipes=own, threads=2))
+    minutes = {e.recipe: e.minutes for e in plan.estimates}
+    assert minutes["x"] == pytest.approx(minutes["y"] * 8)
+    assert changed(SPEC, {"tuner.rank": 4, "epochs": 2.0}).tuner_options == {"rank": 4}
+
+
+def test_what_cannot_be_split_is_trained_by_one_process() -> None:
+    assert processes_for(SPEC, 2) == 2 and processes_for(StageSpec(objective="sft", tuner="full"), 2) == 2
+    for alone in (StageSpec(objective="grpo"), StageSpec(objective="sft", tuner="qlora")):
+        assert processes_for(alone, 2) == 1

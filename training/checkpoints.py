@@ -1,0 +1,156 @@
+"""Checkpoints of a finished stage as challengers.
+
+A stage that keeps checkpoints (`checkpoints` in its recipe) leaves beside its own weights every weight that moved,
+as it was at each of the last points where the validation loss was measured. `make_version` turns one into a stage of
+its own, with its weights in the files that engines load and its own probe: it can then be examined and released like
+any other.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from infra.artifact import Record, digest_dir, finished_record, key_of, publish, read_record
+from infra.errors import CorruptArtifact, NotFound
+from infra.settings import Config
+
+if TYPE_CHECKING:
+    from training.base_model import Base
+    from training.job import StageJob
+
+FOLDER = "checkpoints"
+JOB = "job.json"
+
+
+class Checkpoint(Config):
+    """One kept point of a stage."""
+
+    stage: str
+    """Key of the stage."""
+    step: int
+    """Optimizer steps it had taken."""
+    loss: float
+    """Its validation loss."""
+
+
+def checkpoints_of(stages_dir: Path, key: str) -> list[Checkpoint]:
+    """What a finished stage kept, in order.
+
+    Args:
+        key: the stage's key, or the beginning of it.
+
+    Raises:
+        NotFound: there is no such stage, or it kept nothing.
+    """
+    stage = _stage(stages_dir, key)
+    folders = sorted((stage / FOLDER).glob("step-*"), key=lambda p: int(p.name.removeprefix("step-")))
+    if not folders:
+        raise NotFound(f"stage {stage.name[:12]} kept no checkpoints; say checkpoints: 4 in its recipe and train again")
+    return [Checkpoint(stage=stage.name, step=int(f.name.removeprefix("step-")), loss=_loss(f)) for f in folders]
+
+
+def make_version(stages_dir: Path, key: str, step: int, base: Base) -> Record:
+    """A stage of its own out of a checkpoint; at once if that was done before.
+
+    Args:
+        base: the base model that the stage was trained on, where it is now.
+
+    Raises:
+        NotFound: no such stage or step; the message lists the steps there are.
+        CorruptArtifact: the base is another one, or the files do not fit.
+    """
+    from training.job import StageJob, stage_key
+
+    found = {checkpoint.step: checkpoint for checkpoint in checkpoints_of(stages_dir, key)}
+    if step not in found:
+        steps = ", ".join(f"{c.step} (loss {c.loss:.4f})" for c in found.values())
+        raise NotFound(f"stage {key[:12]} kept no checkpoint of step {step}; it has {steps}")
+    stage = stages_dir / found[step].stage
+    own = key_of({"stage": stage.name, "checkpoint": step})
+    existing = read_record(stages_dir / own)
+    if existing is not None:
+        return existing
+    job = StageJob.model_validate_json((stage / FOLDER / JOB).read_bytes())
+    if job.base.digest != base.digest:
+        raise CorruptArtifact(f"stage {stage.name[:12]} was trained on another base than {base.name}")
+    job = job.model_copy(update={"base": base, "stages_dir": stages_dir.absolute()})
+    if job.previous is not None:
+        before = job.previous.model_copy(update={"path": stages_dir.absolute() / job.previous.key})
+        job = job.model_copy(update={"previous": before})
+    assert stage_key(job) == stage.name, "places are no part of a key"
+    staging = stages_dir / f".{own}.{uuid.uuid4().hex}"
+    try:
+        return _built(job, stage, found[step], own, staging)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _built(job: StageJob, stage: Path, checkpoint: Checkpoint, own: str, staging: Path) -> Record:
+    from safetensors.torch import load_file
+    from transformers import set_seed
+
+    from training.engine import DURING
+    from training.loading import load_for_stage
+    from training.probe import take_probe
+    from training.stage import save_version
+    from training.tuners import tuner_named
+    from training.weights import load_trained
+
+    made = read_record(stage)
+    assert made is not None, "_stage has looked"
+    tuner = tuner_named(job.spec.tuner)
+    folder = stage / FOLDER / f"step-{checkpoint.step}"
+    set_seed(job.seed)  # what is frozen is drawn as it was
+    model, rebased = load_for_stage(job, tuner)
+    load_trained(model, folder)
+    if tuner.during is not None and (folder / DURING).is_file():
+        tuner.during.begin(model, made.result["planned_steps"])
+        tuner.during.restore(model, load_file(folder / DURING))
+    kind = "model" if rebased or tuner.saves == "model" else "adapter"
+    weights = staging / kind
+    save_version(model, weights, kind, job)
+    del model
+    digest = digest_dir(weights)
+    probe = take_probe(job.base.path, weights, kind, job.dtype, staging)  # type: ignore[arg-type]
+    result = {
+        **made.result,
+        "kind": kind,
+        "version": "v" + digest[:16],
+        "steps": checkpoint.step,
+        "best_step": checkpoint.step,
+        "validation_loss": checkpoint.loss,
+        "checkpoint_of": stage.name,
+        "bytes": sum(p.stat().st_size for p in weights.rglob("*") if p.is_file()),
+        "probe_effect": probe.effect,
+        "servable": probe.servable,
+    }
+    record = finished_record(
+        name=f"{made.name}@{checkpoint.step}",
+        key=own,
+        digest=digest,
+        parents={**made.parents, "checkpoint_of": stage.name},
+        config={**made.config, "checkpoint": checkpoint.step},
+        versions=made.versions,
+        result=result,
+    )
+    return publish(staging, job.stages_dir / own, record)
+
+
+def _stage(stages_dir: Path, key: str) -> Path:
+    found = [path for path in stages_dir.glob(f"{key}*") if path.is_dir() and not path.name.startswith(".")]
+    if len(found) != 1 or len(key) < 6:
+        raise NotFound(
+            f"no single finished stage of key {key!r} in {stages_dir} ({len(found)} begin like that); give at least "
+            "its first 6 characters, as MLflow's tag ratchet.stage_key has it"
+        )
+    if read_record(found[0]) is None:
+        raise NotFound(f"{found[0]} has no record: the stage is not finished")
+    return found[0]
+
+
+def _loss(folder: Path) -> float:
+    return float(json.loads((folder / "best.json").read_text())["loss"])
