@@ -25,6 +25,7 @@ BENCHMARKS: Mapping[str, str] = {
     "gate_simulation": "What the gate promises, simulated",
     "canary_simulation": "What the canary promises, simulated",
     "evaluation_cost": "What an evaluation costs beside generating the answers",
+    "serving": "Swaps under load, and what the gateway costs",
 }
 """Module name -> title of its part."""
 

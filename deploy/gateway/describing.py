@@ -151,7 +151,7 @@ def describe(app: FastAPI, job: GatewayJob) -> None:
     """Give the application its OpenAPI document, at /openapi.json."""
     names = [job.pipeline, "champion"]
     answer = _json(_answer(), "the answer, stored before it is given")
-    answer["content"]["text/event-stream"] = {"schema": _STRING}
+    answer["content"]["text/event-stream"] = {"schema": _object({"data": _STRING}, "data")}
     pair = _object({"interaction_id": _STRING, "content": _STRING, "finish_reason": _STRING}, "interaction_id")
     arena = _object(
         {"arena_id": _STRING, "answers": {"type": "array", "items": pair, "minItems": 2, "maxItems": 2}}, "arena_id"
