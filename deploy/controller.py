@@ -60,6 +60,8 @@ class ControllerJob(Config):
     """Folder of versions, as the engine sees it too."""
     base_version: str
     """Version name of the untouched base: the first champion of `tenants`."""
+    base_path: Path | None = None
+    """Folder of the base; with it, versions are published in the words of engines that know only LoRA, too."""
     tenants: tuple[str, ...] = ("default",)
     """Tenants that get the base as their first champion; others are found in the ledger."""
     engine_url: str | None = None

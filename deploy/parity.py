@@ -138,7 +138,9 @@ def prover(
             raise NotFound(
                 f"{file.folder} has no probe.json, so what an engine serves cannot be proved; train it again"
             )
-        client.load(version, file.path)
+        # What was converted is held to the same probe, so a wrong conversion is found here.
+        converted = file.plain is not None and client.dialect.refuses(file.path) is not None
+        client.load(version, file.plain if converted and file.plain is not None else file.path)
         probe = read_probe(file.folder)
         measured = check_parity(client, version, probe, base_name=base_name or base_version, tolerance=tolerance)
         return measured.model_dump(mode="json")

@@ -1,12 +1,14 @@
 """Versions: finished weights under the name of their own bytes, kept where engines and gateways read them.
 
-`versions/<name>/` holds `adapter/` or `model/`, `probe.json` and, written last, `record.json`; it never changes. The
+`versions/<name>/` holds `adapter/` or `model/`, `probe.json` and, written last, `record.json`; it never changes. An
+adapter that equals a LoRA in other words has that beside it in `lora/`, for engines that know nothing else. The
 name is "v" and the first 16 digits of the weights' digest, so the same weights have the same name on every machine,
 and a name is never reused for other weights.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import uuid
@@ -34,6 +36,8 @@ class VersionFile(Config):
     """Prompts with the log-probabilities recorded for these weights, to prove what an engine serves."""
     record: Record
     """What made it, of what."""
+    plain: Path | None = None
+    """Folder of the plain LoRA that equals the adapter; None where there is none, or it is one itself."""
 
     @property
     def folder(self) -> Path:
@@ -51,10 +55,13 @@ def version_name(digest: str) -> str:
     return f"v{digest[:16]}"
 
 
-def publish_version(stage_dir: Path, versions_dir: Path) -> VersionFile:
+def publish_version(stage_dir: Path, versions_dir: Path, *, base: Path | None = None) -> VersionFile:
     """Copy a finished stage's weights, record and probe to their place, and check them there.
 
     Publishing the same weights again, at once or after a crash, changes nothing.
+
+    Args:
+        base: folder of the base model; with it, an adapter that equals a LoRA is written as one too.
 
     Raises:
         CorruptArtifact: the stage is not finished, or its bytes are not those its record promises.
@@ -73,6 +80,8 @@ def publish_version(stage_dir: Path, versions_dir: Path) -> VersionFile:
             if (stage_dir / PROBE).exists():
                 shutil.copy2(stage_dir / PROBE, staging / PROBE)
             _check(staging / kind, record)
+            if base is not None:
+                _write_plain(staging / kind, base, staging / "lora")
             for file in staging.rglob("*"):
                 if file.is_file():
                     _to_disk(file)
@@ -101,7 +110,14 @@ def load_version(versions_dir: Path, name: str, *, check: bool = True) -> Versio
     if check:
         _check(folder / kind, record)
     probe = folder / PROBE
-    return VersionFile(name=name, kind=kind, path=folder / kind, probe=probe if probe.exists() else None, record=record)
+    return VersionFile(
+        name=name,
+        kind=kind,
+        path=folder / kind,
+        probe=probe if probe.exists() else None,
+        record=record,
+        plain=folder / "lora" if (folder / "lora").is_dir() else None,
+    )
 
 
 def list_versions(versions_dir: Path) -> list[str]:
@@ -125,6 +141,14 @@ def _check(weights: Path, record: Record) -> None:
             f"{weights} has digest {found[:16]}, its record says {record.digest[:16]}: the bytes were changed or cut; "
             "restore them or make them again"
         )
+
+
+def _write_plain(weights: Path, base: Path, out: Path) -> None:
+    from training.conversion import CONVERTS, to_plain_lora
+
+    config = weights / "adapter_config.json"
+    if config.exists() and json.loads(config.read_text()).get("peft_type") in CONVERTS:
+        to_plain_lora(weights, base, out)
 
 
 def _to_disk(file: Path) -> None:

@@ -11,7 +11,14 @@ from flows.yaml_file import KeyPath
 
 def cross_check(config: PipelineConfig) -> list[Mistake]:
     """Mistakes between sections. Cheap: nothing is loaded, nothing asked over a network."""
-    return [*_ports(config), *_tenants(config), *_base_model(config), *_metrics(config), *_canary(config)]
+    return [
+        *_ports(config),
+        *_tenants(config),
+        *_base_model(config),
+        *_metrics(config),
+        *_canary(config),
+        *_servable(config),
+    ]
 
 
 def _ports(config: PipelineConfig) -> list[Mistake]:
@@ -101,4 +108,24 @@ def _canary(config: PipelineConfig) -> list[Mistake]:
                 f"{days:g} days, {required} are needed for 80%; expected a later deadline, larger steps or more ratings"
             )
             mistakes.append(Mistake(("canary", "deadline_seconds"), text))
+    return mistakes
+
+
+def _servable(config: PipelineConfig) -> list[Mistake]:
+    """Recipes named in the config whose result the configured engine could not serve."""
+    if config.serving.engine != "vllm" or config.training.methods == "auto":
+        return []
+    from training.recipe import recipe_named
+    from training.tuners import TUNERS, tuner_named
+
+    mistakes = []
+    for index, name in enumerate(config.training.methods):
+        tuner = recipe_named(name, config.training.recipes).stages[-1].tuner
+        if tuner_named(tuner).as_lora == "no":
+            servable = ", ".join(sorted(other for other in TUNERS if tuner_named(other).as_lora != "no"))
+            text = (
+                f"got {name!r}, which ends in the tuner {tuner}: vLLM loads only LoRA while it runs, and {tuner} "
+                f"equals none; expected one of the tuners {servable}, or serving.engine: embedded"
+            )
+            mistakes.append(Mistake(("training", "methods", index), text))
     return mistakes

@@ -53,6 +53,7 @@ def controller_job(config: PipelineConfig, base: Base) -> ControllerJob:
         database_url=config.places.database,
         versions_dir=config.places.versions_dir,
         base_version=base.version,
+        base_path=base.path,
         tenants=config.tenants,
         engine_url=engine_url(config),
         replicas=config.serving.replicas,

@@ -48,7 +48,7 @@ def release(
     """Open the winner's canary, or write why the night is held. ``refusal`` is a person's (or a time-out's) no."""
     if verdict.winner is None or refusal:
         return _held(verdict, refusal, night_id, tenant, places, evidence)
-    _publish(verdict.winner, challengers, places)
+    _publish(verdict.winner, challengers, places, prover)
     _wait_for_engine(prover)
     return open_release(
         database(places),
@@ -102,11 +102,11 @@ def _gist(verdict: Verdict) -> dict[str, Any]:
     }
 
 
-def _publish(version: str, challengers: tuple[Challenger, ...], places: Places) -> None:
+def _publish(version: str, challengers: tuple[Challenger, ...], places: Places, prover: ControllerJob) -> None:
     for challenger in challengers:
         for stage in challenger.stages:
             if stage.version == version:
-                publish_version(places.stages_dir / stage.key, places.versions_dir)
+                publish_version(places.stages_dir / stage.key, places.versions_dir, base=prover.base_path)
                 return
     raise RatchetError(f"the verdict's winner {version} is no stage of this night; its record was changed by hand")
 

@@ -81,3 +81,35 @@ def test_names_that_are_not_there_are_not_found(tmp_path: Path, name: str) -> No
     publish_version(finished_stage(tmp_path / "stage"), tmp_path / "versions")
     with pytest.raises(NotFound, match="publish it first"):
         load_version(tmp_path / "versions", name)
+
+
+def test_what_equals_a_lora_is_published_as_one_too(tiny_base: Path, tmp_path: Path) -> None:
+    """VeRA: an engine that knows only LoRA is given the conversion, and the version's own probe proves it."""
+    import torch
+    from peft import VeraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    from deploy.engines.vllm import VLLM
+    from deploy.versions import publish_version
+    from infra.artifact import digest_dir, finished_record, write_record
+    from training.generation import Generator
+    from training.probe import read_probe, take_probe
+
+    torch.manual_seed(3)
+    config = VeraConfig(r=4, target_modules=["q_proj", "o_proj"], task_type="CAUSAL_LM", projection_prng_key=1)
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(tiny_base, dtype=torch.float32), config)
+    for name, parameter in model.named_parameters():
+        if "vera_lambda" in name:
+            torch.nn.init.normal_(parameter, std=1.0)
+    stage = tmp_path / "stage"
+    model.save_pretrained(stage / "adapter")
+    take_probe(tiny_base, stage / "adapter", "adapter", "float32", stage)
+    write_record(stage, finished_record(name="vera", key="k" * 64, digest=digest_dir(stage / "adapter")))
+    file = publish_version(stage, tmp_path / "versions", base=tiny_base)
+    assert file.plain is not None
+    assert VLLM.refuses(file.path) is not None and VLLM.refuses(file.plain) is None
+    generator = Generator(tiny_base, dtype="float32", threads=1)
+    generator.attach("plain", file.plain)
+    for prompt in read_probe(file.folder).prompts:
+        assert generator.logprobs("plain", [prompt.ids])[0] == pytest.approx(prompt.version, abs=2e-3)
+    assert publish_version(stage, tmp_path / "versions").plain == file.plain, "published once"

@@ -238,3 +238,13 @@ def test_bad_adapters_are_refused(tiny_base: Path, adapters: dict[str, Path], tm
     generator.detach("x")
     with pytest.raises(UserError, match="'x' is not loaded"):
         generator.generate([Request(prompt_ids=(5,), adapter="x")])
+
+
+def test_the_smallest_temperature_and_top_p_take_the_most_probable_token() -> None:
+    import torch
+
+    from training.decoding.sampling import sample
+
+    logits, dice = torch.tensor([1.0, 3.0, 2.0]), torch.Generator().manual_seed(1)
+    for temperature, top_p in ((5e-324, 1.0), (1.0, 5e-324), (1e-300, 1e-300)):
+        assert sample(logits, temperature=temperature, top_p=top_p, generator=dice) == 1

@@ -15,12 +15,17 @@ class Decodes(Protocol):
 
 
 def sample(logits: Tensor, *, temperature: float, top_p: float, generator: torch.Generator) -> int:
-    """Draw one token from logits [vocabulary] (float32), from the smallest set of tokens that holds `top_p`."""
-    probabilities = torch.softmax(logits / temperature, dim=-1)
+    """Draw one token from logits [vocabulary] (float32), from the smallest set of tokens that holds `top_p`.
+
+    Temperatures below 0.0001 count as that: smaller ones overflow float32 and mean the same.
+    """
+    probabilities = torch.softmax(logits / max(temperature, 1e-4), dim=-1)
     if top_p < 1.0:
         ordered, index = probabilities.sort(descending=True)
         before = ordered.cumsum(0) - ordered
-        ordered = ordered.masked_fill(before >= top_p, 0.0)
+        left_out = before >= top_p
+        left_out[0] = False  # a `top_p` that float32 cannot tell from 0 leaves the most probable one
+        ordered = ordered.masked_fill(left_out, 0.0)
         return int(index[torch.multinomial(ordered, 1, generator=generator)])
     return int(torch.multinomial(probabilities, 1, generator=generator))
 
