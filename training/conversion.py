@@ -1,5 +1,7 @@
 """Adapters that are a LoRA in other words, written as plain LoRA: for engines that know nothing else, such as vLLM.
 
+A recipe asks for it by the tuner option `save_as_lora`.
+
 - VeRA: W + diag(b) B diag(d) A is the LoRA with B' = diag(b) B and A' = diag(d) A, at VeRA's own rank.
 - AdaLoRA: W + (alpha / r) P Lambda Q is the LoRA with B' = P Lambda and A' = Q, each layer at the rank it was left.
 - LoRA-FA and QLoRA save plain LoRA; PiSSA and OLoRA were converted when they were saved (training/tuners/lora.py).
@@ -11,6 +13,7 @@ prefixes and prompts change no weight at all.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,12 +26,31 @@ CONVERTS = ("VERA", "ADALORA")
 """Kinds of adapter, in peft's words, that equal a LoRA."""
 
 
-def to_plain_lora(adapter: Path, base: Path, out: Path) -> None:
+def save_as_lora(model: Any, folder: Path) -> None:
+    """Save the adapter on `model` (peft's) as the plain LoRA that equals it."""
+    import tempfile
+
+    import torch
+
+    from training.weights import save_weights
+
+    inner = model.get_base_model()
+    widths = {
+        name.removesuffix(".base_layer"): module.in_features
+        for name, module in inner.named_modules()
+        if isinstance(module, torch.nn.Linear)
+    }
+    with tempfile.TemporaryDirectory() as own:
+        save_weights(model, Path(own))
+        to_plain_lora(Path(own), widths, folder)
+
+
+def to_plain_lora(adapter: Path, widths: Mapping[str, int], out: Path) -> None:
     """Write the plain LoRA that equals an adapter.
 
     Args:
         adapter: its folder.
-        base: folder of the base model, for the shapes of its layers.
+        widths: inputs of every linear layer of the base, by name.
         out: folder to write to.
 
     Raises:
@@ -48,7 +70,7 @@ def to_plain_lora(adapter: Path, base: Path, out: Path) -> None:
         tensors = load_file(adapter / "adapter_model.safetensors")
     except (OSError, SafetensorError) as error:
         raise CorruptArtifact(f"the adapter in {adapter} cannot be read ({error}); train it again") from error
-    layers = _vera(tensors, _widths(base)) if kind == "VERA" else _adalora(tensors, config)
+    layers = _vera(tensors, widths) if kind == "VERA" else _adalora(tensors, config)
     out.mkdir(parents=True, exist_ok=True)
     ranks = {name: down.shape[0] for name, (down, _) in layers.items()}
     rank = max(ranks.values(), default=1)
@@ -74,7 +96,7 @@ def to_plain_lora(adapter: Path, base: Path, out: Path) -> None:
     ).save_pretrained(out)
 
 
-def _vera(tensors: dict[str, Tensor], widths: dict[str, int]) -> dict[str, tuple[Tensor, Tensor]]:
+def _vera(tensors: dict[str, Tensor], widths: Mapping[str, int]) -> dict[str, tuple[Tensor, Tensor]]:
     """Each layer takes the corner of the shared matrices that fits it, as VeRA's own forward pass does."""
     shared_a, shared_b = tensors["base_model.vera_A"], tensors["base_model.vera_B"]
     layers = {}
@@ -101,7 +123,7 @@ def _adalora(tensors: dict[str, Tensor], config: dict[str, Any]) -> dict[str, tu
     return layers
 
 
-def _widths(base: Path) -> dict[str, int]:
+def widths_of(base: Path) -> dict[str, int]:
     """Inputs of every matrix of the base, by the name of its layer; read from the files' headers."""
     from safetensors import safe_open
 

@@ -160,7 +160,7 @@ def _train(job: StageJob) -> None:
         "bytes": sum(p.stat().st_size for p in weights.rglob("*") if p.is_file()),
         "tokens": trainer.tokens_seen,
         "resumed_at": int(checkpoint.name.split("-")[1]) if checkpoint else 0,
-        "served": "model" if kind == "model" else tuner.served,
+        "served": "model" if kind == "model" else "shared" if _is_plain_lora(weights) else tuner.served,
     }
     del trainer, model, rollouts, parts
     from training.probe import take_probe
@@ -370,6 +370,12 @@ def save_version(model: Any, weights: Path, kind: str, job: StageJob) -> None:
         for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "tokenizer.model"):
             if (job.base.path / name).is_file():
                 shutil.copy(job.base.path / name, weights / name)
+
+
+def _is_plain_lora(adapter: Path) -> bool:
+    from training.decoding.lora import why_not_rows
+
+    return why_not_rows(json.loads((adapter / "adapter_config.json").read_text())) is None
 
 
 def _last_loss(history: Sequence[dict[str, Any]]) -> float | None:

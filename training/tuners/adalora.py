@@ -8,6 +8,7 @@ each layer.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, model_validator
@@ -17,6 +18,10 @@ from training.tuners import During, Shape, Tuner
 
 if TYPE_CHECKING:
     import torch
+
+
+AS_LORA = "ratchet_save_as_lora"
+"""Attribute of the wrapped model: how it is to be saved."""
 
 
 class AdaloraOptions(Config):
@@ -34,6 +39,9 @@ class AdaloraOptions(Config):
     """Share of the steps before ranks are taken away."""
     settle: float = Field(default=0.3, gt=0, lt=0.5)
     """Share of the steps, at the end, in which the ranks stay as they are."""
+    save_as_lora: bool = False
+    """Save the plain LoRA that equals it, for engines that know nothing else (vLLM). It is larger, is served beside
+    others on the one loaded base, and a stage that goes on from it goes on as plain LoRA."""
 
     @model_validator(mode="after")
     def _shrinks(self) -> AdaloraOptions:
@@ -59,7 +67,17 @@ def attach(model: Any, options: AdaloraOptions, base_name: str) -> Any:
         target_modules="all-linear",
         task_type="CAUSAL_LM",
     )
-    return attach_adapter(model, config)
+    wrapped = attach_adapter(model, config)
+    setattr(wrapped, AS_LORA, options.save_as_lora)
+    return wrapped
+
+
+def save(model: Any, folder: Path) -> None:
+    """Peft's files, or those of the plain LoRA that equals it."""
+    from training.conversion import save_as_lora
+    from training.weights import save_weights
+
+    (save_as_lora if getattr(model, AS_LORA, False) else save_weights)(model, folder)
 
 
 def parameters(shape: Shape, options: AdaloraOptions) -> int:
@@ -131,6 +149,7 @@ TUNER = Tuner(
     parameters=parameters,
     served="merged",
     as_lora="converts",
+    save=save,
     cost=1.3,
     during=During(begin=begin, penalty=penalty, after_step=after_step, state=state, restore=restore),
 )

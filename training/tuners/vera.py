@@ -7,12 +7,16 @@ exactly the LoRA of VeRA's own rank with matrices diag(b) B and diag(d) A.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
 from infra.settings import Config
 from training.tuners import Shape, Tuner
+
+AS_LORA = "ratchet_save_as_lora"
+"""Attribute of the wrapped model: how it is to be saved."""
 
 
 class VeraOptions(Config):
@@ -22,6 +26,9 @@ class VeraOptions(Config):
     """Rank of the shared matrices (the paper's is 256 to 1024)."""
     projection_seed: int = 0
     """Seed they are drawn from."""
+    save_as_lora: bool = False
+    """Save the plain LoRA that equals it, for engines that know nothing else (vLLM). It is larger, is served beside
+    others on the one loaded base, and a stage that goes on from it goes on as plain LoRA."""
 
 
 def attach(model: Any, options: VeraOptions, base_name: str) -> Any:
@@ -37,7 +44,17 @@ def attach(model: Any, options: VeraOptions, base_name: str) -> Any:
         target_modules="all-linear",
         task_type="CAUSAL_LM",
     )
-    return attach_adapter(model, config)
+    wrapped = attach_adapter(model, config)
+    setattr(wrapped, AS_LORA, options.save_as_lora)
+    return wrapped
+
+
+def save(model: Any, folder: Path) -> None:
+    """Peft's files, or those of the plain LoRA that equals it."""
+    from training.conversion import save_as_lora
+    from training.weights import save_weights
+
+    (save_as_lora if getattr(model, AS_LORA, False) else save_weights)(model, folder)
 
 
 def parameters(shape: Shape, options: VeraOptions) -> int:
@@ -46,7 +63,9 @@ def parameters(shape: Shape, options: VeraOptions) -> int:
 
 
 def saved(shape: Shape, options: VeraOptions) -> int:
-    """The trained ones and the two shared matrices, as wide as the widest layer."""
+    """The trained ones and the two shared matrices, as wide as the widest layer; or a LoRA's of that rank."""
+    if options.save_as_lora:
+        return sum(options.rank * (inputs + outputs) for _, inputs, outputs in shape.linears)
     widest = max(inputs for _, inputs, _ in shape.linears) + max(outputs for _, _, outputs in shape.linears)
     return parameters(shape, options) + options.rank * widest
 
@@ -59,6 +78,7 @@ TUNER = Tuner(
     parameters=parameters,
     served="merged",
     as_lora="converts",
+    save=save,
     rate_against_full=100.0,
     learning_rates=(2e-3, 1e-2),
     cost=1.5,
