@@ -42,21 +42,25 @@ def save_as_lora(model: Any, folder: Path) -> None:
     }
     with tempfile.TemporaryDirectory() as own:
         save_weights(model, Path(own))
-        to_plain_lora(Path(own), widths, folder)
+        _convert(Path(own), widths, folder)
 
 
-def to_plain_lora(adapter: Path, widths: Mapping[str, int], out: Path) -> None:
+def to_plain_lora(adapter: Path, base: Path, out: Path) -> None:
     """Write the plain LoRA that equals an adapter.
 
     Args:
         adapter: its folder.
-        widths: inputs of every linear layer of the base, by name.
+        base: folder of the base model, for the shapes of its layers.
         out: folder to write to.
 
     Raises:
         UserError: its kind equals no LoRA, or it is one already.
         CorruptArtifact: its file cannot be read.
     """
+    _convert(adapter, _widths_of(base), out)
+
+
+def _convert(adapter: Path, widths: Mapping[str, int], out: Path) -> None:
     from peft import LoraConfig
     from safetensors import SafetensorError
     from safetensors.torch import load_file, save_file
@@ -123,7 +127,7 @@ def _adalora(tensors: dict[str, Tensor], config: dict[str, Any]) -> dict[str, tu
     return layers
 
 
-def widths_of(base: Path) -> dict[str, int]:
+def _widths_of(base: Path) -> dict[str, int]:
     """Inputs of every matrix of the base, by the name of its layer; read from the files' headers."""
     from safetensors import safe_open
 

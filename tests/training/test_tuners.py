@@ -13,7 +13,7 @@ from infra.artifact import digest_dir
 from infra.errors import UserError
 from tests.training.test_stage import check, spec
 from tests.training.world import job_for
-from training.conversion import to_plain_lora, widths_of
+from training.conversion import to_plain_lora
 from training.generation import Generator
 from training.loading import load_adapter, load_plain, shape_of
 from training.merging import merged, why_not_merged
@@ -114,7 +114,7 @@ def test_sft_with_each_tuner(name: str, tmp_path: Path, tiny_base: Path) -> None
 def test_conversion_to_plain_lora_is_exact(name: str, tmp_path: Path, tiny_base: Path) -> None:
     model = moved(attached(name, tiny_base))
     model.save_pretrained(tmp_path / "own", save_embedding_layers=False)
-    to_plain_lora(tmp_path / "own", widths_of(tiny_base), tmp_path / "plain")
+    to_plain_lora(tmp_path / "own", tiny_base, tmp_path / "plain")
     again = load_adapter(load_plain(tiny_base, "float32"), tmp_path / "plain", False)
     assert again.peft_config["default"].peft_type.value == "LORA"
     torch.testing.assert_close(logits(again), logits(model), rtol=1e-4, atol=1e-5)
@@ -139,7 +139,7 @@ def test_what_is_lora_already_is_saved_as_such(name: str, tmp_path: Path, tiny_b
     model = attached(name, tiny_base)
     model.save_pretrained(tmp_path, save_embedding_layers=False)
     with pytest.raises(UserError, match="it is one already"):
-        to_plain_lora(tmp_path, widths_of(tiny_base), tmp_path / "out")
+        to_plain_lora(tmp_path, tiny_base, tmp_path / "out")
     assert {n.rpartition(".lora_")[2] for n in load_file(tmp_path / "adapter_model.safetensors")} == {
         "A.weight",
         "B.weight",
