@@ -7,7 +7,7 @@ DEV := $(VENV)/.installed-dev
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev system browser demo test test-slow bench up down fmt docs docs-check lint types imports unit clean vllm-cpu test-vllm
+.PHONY: help setup setup-dev system browser demo test test-slow bench up down fmt docs docs-site docs-check lint types imports unit clean vllm-cpu test-vllm
 
 help: ## List the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -90,6 +90,9 @@ fmt: $(DEV) ## Format and fix what can be fixed
 
 docs: $(DEV) ## Write the generated reference pages
 	$(BIN)/python -m flows.reference
+
+docs-site: $(DEV) ## Build the documentation as a site, into site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 docs-check: $(DEV)
 	$(BIN)/python -m flows.reference --check

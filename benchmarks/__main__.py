@@ -26,6 +26,7 @@ BENCHMARKS: Mapping[str, str] = {
     "canary_simulation": "What the canary promises, simulated",
     "evaluation_cost": "What an evaluation costs beside generating the answers",
     "serving": "Swaps under load, and what the gateway costs",
+    "orchestration": "What orchestration costs (needs the demo's stack)",
 }
 """Module name -> title of its part."""
 

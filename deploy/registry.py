@@ -7,16 +7,18 @@ is kept in SQL (with the value it is about to write): an alias that holds neithe
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Column, Engine, Integer, String, Table, delete, insert, select
 
+from deploy.ledger import Entry, history
 from deploy.standing import Standing
 from deploy.versions import VersionFile
 from infra.database import UtcDateTime, begin_write, metadata, now
 from infra.errors import Unavailable
 from infra.settings import Config
+from infra.tracking_calls import find_model
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 # What `pending` holds while an alias is being taken away; NULL means that nothing is pending.
@@ -113,6 +115,10 @@ class Registry:
         for key, value in tags.items():
             self._ask(lambda key=key, value=value: self.client.set_model_version_tag(self.model, number, key, value))
 
+    def describe(self, number: str, text: str) -> None:
+        """What a person reads on the model version's page."""
+        self._ask(lambda: self.client.update_model_version(self.model, number, description=text))
+
     def _create(self, version: str, file: VersionFile | None, tags: dict[str, str]) -> str:
         from mlflow.exceptions import MlflowException
 
@@ -124,19 +130,22 @@ class Registry:
                     raise
         found = self.client.get_experiment_by_name(self.experiment)
         experiment_id = found.experiment_id if found else self.client.create_experiment(self.experiment)
+        made = find_model(self.client, experiment_id, version) if file is not None else None
         params = {"version": version}
         if file is not None:
             params |= {"digest": file.digest, "kind": file.kind, "key": file.record.key}
-        logged = self.client.create_logged_model(
-            experiment_id, name=version, params=params, tags={VERSION_TAG: version}, model_type="adapter"
-        )
-        if file is not None:
-            self.client.log_model_artifacts(logged.model_id, str(file.folder))
-        self.client.finalize_logged_model(logged.model_id, "READY")
+        if made is None:
+            logged = self.client.create_logged_model(
+                experiment_id, name=version, params=params, tags={VERSION_TAG: version}, model_type="adapter"
+            )
+            made = str(logged.model_id)
+            if file is not None:
+                self.client.log_model_artifacts(made, str(file.folder))
+            self.client.finalize_logged_model(made, "READY")
         entry = self.client.create_model_version(
             self.model,
-            source=f"models:/{logged.model_id}",
-            model_id=logged.model_id,
+            source=f"models:/{made}",
+            model_id=made,
             tags={**tags, VERSION_TAG: version},
             await_creation_for=10,
         )
@@ -220,9 +229,46 @@ def follow(engine: Engine, registry: Registry, standing: Standing, files: Mappin
             registry.set_alias(alias, number)
             moved.append(alias)
             if version is not None and number is not None:
-                registry.set_tags(number, _tags(standing, version))
+                told = history(engine, standing.tenant)
+                registry.set_tags(number, {**_tags(standing, version), **links_of(told, version)})
+                registry.describe(number, description(told, version))
         _note(engine, standing, alias, value=number, pending=None)
     return moved
+
+
+def links_of(lines: Sequence[Entry], version: str) -> dict[str, str]:
+    """Where a version comes from, as tags: its night, snapshot and MLflow run, and the ledger lines about it."""
+    about = [line for line in lines if line.version == version]
+    gate = next((dict(line.evidence["gate"]) for line in reversed(about) if line.evidence.get("gate")), {})
+    night = next((line.night_id for line in about if line.night_id), None)
+    found = {
+        "ratchet.night": night,
+        "ratchet.snapshot": gate.get("snapshot"),
+        "ratchet.run": gate.get("mlflow_run"),
+        "ratchet.gain": gate.get("gain"),
+        "ratchet.decision": gate.get("decision"),
+        "ratchet.lines": ",".join(str(line.seq) for line in about),
+    }
+    return {name: str(value) for name, value in found.items() if value}
+
+
+def description(lines: Sequence[Entry], version: str) -> str:
+    """What somebody who decides on a version must know: why it passed, what became of it, what made it."""
+    about = [line for line in lines if line.version == version]
+    links = links_of(lines, version)
+    head = [f"**{version}**"]
+    if links.get("ratchet.gain"):
+        head.append(f"gain over the champion it was judged against: {float(links['ratchet.gain']):+.3f}")
+    told = [
+        f"- {line.at:%Y-%m-%d %H:%M} line {line.seq}: **{line.action}** by {line.actor}. {line.reason}"
+        for line in about
+    ]
+    made = [
+        f"- {name.removeprefix('ratchet.')}: `{links[name]}`"
+        for name in ("ratchet.night", "ratchet.snapshot", "ratchet.run")
+        if name in links
+    ]
+    return "\n".join([", ".join(head), "", *told, *(["", "Made of:", *made] if made else [])])[:4900]
 
 
 def _tags(standing: Standing, version: str) -> dict[str, str]:

@@ -24,6 +24,7 @@ from flows.yaml_file import Positions, read_yaml
 from infra.alert_settings import AlertsConfig
 from infra.errors import ConfigError, UserError
 from infra.settings import Config, Places
+from infra.trace_settings import TracesConfig
 from training.plan import TrainingConfig
 
 DEFAULT_FILE = Path("ratchet.yaml")
@@ -65,6 +66,9 @@ class PipelineConfig(Config):
 
     canary: CanaryPolicy = CanaryPolicy()
     """How a release is watched on live traffic, goes forward, and goes back by itself."""
+
+    traces: TracesConfig = TracesConfig()
+    """Whether interactions are shown in MLflow as traces."""
 
     alerts: AlertsConfig = AlertsConfig()
     """Where alerts go."""

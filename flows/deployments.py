@@ -30,6 +30,10 @@ MIRROR_SECONDS = 5.0
 """Wait between two looks for alerts that Prefect does not have as events yet."""
 
 
+TRACE_SECONDS = 15.0
+"""Wait between two looks for interactions to show as traces."""
+
+
 class ServeJob(Config):
     """The one file of `python -m flows.deployments`."""
 
@@ -76,11 +80,12 @@ async def serve(job: ServeJob, config: PipelineConfig, made: list[RunnerDeployme
         await runner.aadd_deployment(deployment)
         log.info("serving %s/%s", deployment.flow_name, deployment.name)
     atomic_write(job.ready_file, "registered\n")
-    mirroring = asyncio.create_task(_mirror(config))
+    beside = [asyncio.create_task(_mirror(config)), asyncio.create_task(_trace(config))]
     try:
         await runner.start()
     finally:
-        mirroring.cancel()
+        for task in beside:
+            task.cancel()
 
 
 async def _mirror(config: PipelineConfig) -> None:
@@ -93,6 +98,19 @@ async def _mirror(config: PipelineConfig) -> None:
         except Exception:  # the runs must go on, whatever the mirror ran into
             log.exception("alerts could not be mirrored; trying again")
         await asyncio.sleep(MIRROR_SECONDS)
+
+
+async def _trace(config: PipelineConfig) -> None:
+    from tasks.traces import send_traces
+
+    while config.traces.share > 0:
+        try:
+            sent = await asyncio.to_thread(send_traces, config.places, config.pipeline, config.traces)
+        except Exception:  # the runs must go on; what was not sent is sent later
+            log.exception("interactions could not be shown as traces; trying again")
+            sent = {}
+        # Without a pause while there is more than one lot.
+        await asyncio.sleep(0.1 if sent.get("interactions") else TRACE_SECONDS)
 
 
 def main(argv: list[str]) -> int:

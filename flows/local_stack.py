@@ -36,6 +36,19 @@ def stack_plan(config: PipelineConfig, config_file: Path, base: Base) -> StackPl
     return StackPlan(run_dir=places.run_dir, log_file=places.logs_dir / "stack.log", processes=tuple(parts))
 
 
+OWN_PARTS = ("engine", "gateway", "controller", "deployments")
+"""Our own servers, as `ratchet serve` names them."""
+
+
+def part_spec(part: str, config: PipelineConfig, config_file: Path, base: Base) -> ProcessSpec:
+    """One of our own servers, also where the config names it by URL for the others."""
+    if part == "engine":
+        return _engine(config, base)
+    if part == "gateway":
+        return _gateway(config, base)
+    return _controller(config, base) if part == "controller" else _deployments(config, config_file)
+
+
 def _prefect(config: PipelineConfig) -> ProcessSpec:
     places = config.places
     store = places.home_dir / "prefect"

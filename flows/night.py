@@ -29,6 +29,7 @@ from infra.artifact import atomic_write
 from infra.database import now
 from infra.errors import NotFound, UserError
 from infra.settings import Config
+from infra.tracing import span
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +94,8 @@ class Night:
             return adapter.validate_python(_from_json(adapter, self.file.steps[step]))
         began = time.monotonic()
         try:
-            result = make()
+            with span(f"night: {step}", {"night": self.night_id, "tenant": self.tenant}):
+                result = make()
         finally:
             # Also of a step that failed: the next try adds to it.
             spent = self.file.seconds.get(step, 0.0) + time.monotonic() - began

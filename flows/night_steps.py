@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Any
 
 from deploy.ledger import Standing
 from evaluation.gate import Verdict
 from evaluation.noise import hardware_name
 from evaluation.policy import GatePolicy
-from feedback.snapshot import Snapshot
+from feedback.snapshot import Snapshot, load_snapshot
 from flows.night import Night, nights_of
 from infra.artifact import key_of
+from infra.errors import UserError
 from infra.tracking import Tracker
-from tasks import approval, judge, train
+from tasks import approval, intake, judge, train
 from tasks.candidates import evaluation_job
 from tasks.train import Challenger
 from training.base_model import Base
@@ -45,6 +47,22 @@ def training_of(night: Night) -> TrainingConfig:
 def gate_of(night: Night) -> GatePolicy:
     """The config's gate policy with this night's changes."""
     return GatePolicy.model_validate({**night.config.gate.model_dump(), **night.request.gate.given()})
+
+
+def snapshot_of(night: Night) -> str:
+    """Name of what the night trains and judges on: the one asked for, else a new cut; "" when there is nothing yet.
+
+    Raises:
+        NotFound: there is no snapshot of that name.
+        UserError: it is another tenant's.
+    """
+    places, asked = night.config.places, night.request.snapshot
+    if asked is None:
+        return intake.snapshot(night.config.snapshot, places, night.tenant)
+    found = load_snapshot(places.snapshots_dir / Path(asked).name)
+    if found.tenant != night.tenant:
+        raise UserError(f"snapshot {asked} is of tenant {found.tenant!r}, expected one of {night.tenant!r}")
+    return found.id
 
 
 def asked_of(night: Night, snapshot: str, base: Base) -> str:

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from deploy.ledger import Entry
 from evaluation.gate import Verdict
@@ -11,6 +16,7 @@ from feedback.ingest import IngestReport
 from feedback.snapshot import Snapshot
 from flows.night import Night
 from flows.night_steps import gate_of, night_key, training_of
+from infra.machine_load import sampled
 from infra.tracking import Tracker, send_leftovers
 
 log = logging.getLogger(__name__)
@@ -36,7 +42,7 @@ def log_night(
 ) -> None:
     """Open the night's run with what it was asked for and what it works on."""
     key = night_key(night)
-    tags = {"ratchet.kind": "night", "ratchet.night": night.night_id, "ratchet.tenant": night.tenant}
+    tags = {"ratchet.kind": "night", "ratchet.night": night.night_id, "ratchet.tenant": night.tenant, **code_version()}
     tracker.run(key, name=night.night_id, tags={**tags, "ratchet.snapshot": snapshot.id})
     tracker.params(
         key,
@@ -58,6 +64,29 @@ def log_night(
         tracker.metrics(key, {"drift.share": drift.share or 0.0})
     if report.data_docs is not None and report.data_docs.exists():
         tracker.artifact(key, report.data_docs, "data_docs")
+
+
+def code_version() -> dict[str, str]:
+    """Which code ran, as MLflow's own tags: entry point, and the commit where this is a checkout."""
+    tags = {"mlflow.source.name": "flows.nightly", "mlflow.source.type": "JOB"}
+    root = Path(__file__).resolve().parent.parent
+    with suppress(OSError, subprocess.SubprocessError):
+        asked = ["git", "-C", str(root), "rev-parse", "HEAD"]
+        done = subprocess.run(asked, capture_output=True, text=True, timeout=10, check=True)
+        tags["mlflow.source.git.commit"] = done.stdout.strip()
+    return tags
+
+
+@contextmanager
+def machine_watched(tracker: Tracker, night: Night) -> Iterator[None]:
+    """The machine's load as system metrics of the night's run, while the block runs."""
+    began = time.time()
+    with sampled(
+        # The step is the second of the night, so that a night that was taken up again draws one curve.
+        lambda values, _: tracker.metrics(night_key(night), values, step=int(time.time() - began)),
+        night.config.places.home_dir,
+    ):
+        yield
 
 
 def log_verdict(tracker: Tracker, night: Night, verdict: Verdict, entry: Entry) -> None:

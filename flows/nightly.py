@@ -32,13 +32,14 @@ from flows.night_steps import (
     measure,
     night_key,
     nothing_new,
+    snapshot_of,
     take_checkpoint,
     train_one,
     train_twin,
     training_of,
     why_not_trained,
 )
-from flows.night_tracking import console_page, log_night, log_verdict, open_tracking
+from flows.night_tracking import console_page, log_night, log_verdict, machine_watched, open_tracking
 from flows.opened import opened_config
 from flows.prefect_runs import close_dead_runs
 from flows.process_jobs import controller_job
@@ -82,7 +83,7 @@ def run_night(night: Night) -> None:
 
     report = night.once("ingest", IngestReport, lambda: intake.ingest(config.ingest, places))
     notify.show_intake(report)
-    name = night.once("snapshot", str, lambda: intake.snapshot(config.snapshot, places, tenant))
+    name = night.once("snapshot", str, lambda: snapshot_of(night))
     asked = night.once("asked", str, lambda: asked_of(night, name, base))
     nothing = nothing_new(night, name, asked)
     if nothing is not None:
@@ -100,12 +101,13 @@ def run_night(night: Night) -> None:
 
     tracker = open_tracking(night)
     log_night(tracker, night, report, snapshot, drift)
-    challengers = tuple(train_one(night, recipe, base, snapshot, tracker) for recipe in plan.recipes)
-    challengers += tuple(take_checkpoint(night, named, base) for named in night.request.checkpoints)
-    twin = train_twin(night, plan, base, snapshot, tracker)
-    verdict = night.once(
-        "verdict", Verdict, lambda: measure(night, base, standing, challengers, twin, snapshot, tracker)
-    )
+    with machine_watched(tracker, night):
+        challengers = tuple(train_one(night, recipe, base, snapshot, tracker) for recipe in plan.recipes)
+        challengers += tuple(take_checkpoint(night, named, base) for named in night.request.checkpoints)
+        twin = train_twin(night, plan, base, snapshot, tracker)
+        verdict = night.once(
+            "verdict", Verdict, lambda: measure(night, base, standing, challengers, twin, snapshot, tracker)
+        )
     scorecard = read_scorecard(places.evaluations_dir / night.night_id)
     notify.show_scorecard(scorecard)
 

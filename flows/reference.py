@@ -97,12 +97,18 @@ def main(argv: list[str]) -> int:
     """Write the files, or with --check say which are out of date."""
     from flows.file_tree import with_file_tree
     from flows.prefect_file import prefect_yaml
+    from flows.reference_pages import api_reference, events_reference, metrics_reference
+    from flows.site_pages import with_all_pages
 
     readme = ROOT / "README.md"
     wanted = {
         FOLDER / "cli.md": cli_reference(),
         FOLDER / "config.md": config_reference(),
+        FOLDER / "api.md": api_reference(),
+        FOLDER / "events.md": events_reference((ROOT / "docs" / "runbook.md").read_text()),
+        FOLDER / "metrics.md": metrics_reference(),
         ROOT / "prefect.yaml": prefect_yaml(ROOT),
+        ROOT / "mkdocs.yml": with_all_pages((ROOT / "mkdocs.yml").read_text(), ROOT / "docs"),
         readme: with_file_tree(readme.read_text(), ROOT),
     }
     stale = [path for path, text in wanted.items() if not path.exists() or path.read_text() != text]

@@ -41,6 +41,8 @@ class NightRequest(Config):
     """Minutes that training may take; empty: as the config says."""
     seed: Annotated[int, Field(ge=0)] | None = None
     """Seed of training and evaluation; empty: as the config says."""
+    snapshot: str | None = None
+    """Name of a snapshot to train and judge on (s-...), such as an earlier night's; empty: tonight's, cut anew."""
     gate: GateChanges = GateChanges()
     """Changes of the gate's policy for this night."""
     dry_run: bool = False

@@ -17,6 +17,7 @@ from sqlalchemy.exc import ArgumentError, OperationalError, ProgrammingError
 from sqlalchemy.types import BigInteger, TypeDecorator
 
 from infra.errors import UserError
+from infra.settings import secret
 
 metadata = MetaData()
 
@@ -49,9 +50,13 @@ class UtcDateTime(TypeDecorator[datetime]):
 def connect(url: str) -> Engine:
     """An engine for `url`. SQLite gets WAL, full durability at commit, and waits up to 30 s for a lock.
 
+    ``env:NAME`` stands for the URL in that environment variable: job files then hold no password.
+
     Raises:
-        UserError: the URL cannot be understood.
+        UserError: the URL cannot be understood, or the variable is not set.
     """
+    if url.startswith("env:"):
+        url = secret(url.removeprefix("env:"))
     try:
         parsed = make_url(url)
     except ArgumentError as error:

@@ -21,6 +21,9 @@ class Config(BaseModel):
     )
 
 
+DATABASE_VARIABLE = "RATCHET_DATABASE_URL"
+
+
 class Places(Config):
     """Where state is kept and where servers listen. Never part of an identity."""
 
@@ -31,7 +34,8 @@ class Places(Config):
     """Folder for converted base models, shared by all pipelines of this machine."""
 
     database_url: str | None = None
-    """SQLAlchemy URL of the store, ledger and outbox. Default: SQLite (WAL) in `home`."""
+    """SQLAlchemy URL of the store, ledger and outbox. Default: RATCHET_DATABASE_URL where the environment has it (a URL
+    with a password belongs there), else SQLite (WAL) in `home`."""
 
     host: str = "127.0.0.1"
     """Address all local servers bind to. Loopback unless you know why not."""
@@ -66,7 +70,9 @@ class Places(Config):
 
     @property
     def database(self) -> str:
-        """The SQLAlchemy URL to connect to."""
+        """The SQLAlchemy URL to connect to; one from the environment is only named here, so that no file keeps it."""
+        if self.database_url is None and os.environ.get(DATABASE_VARIABLE):
+            return f"env:{DATABASE_VARIABLE}"
         return self.database_url or f"sqlite:///{self.home_dir / 'ratchet.db'}"
 
     @property

@@ -5,7 +5,8 @@ MLflow is down the journal grows and the night goes on; the next call, or the ne
 be sent twice after a crash and change nothing then: runs are found by their key before they are made, equal parameters
 and metric points are one, artifacts replace themselves.
 
-The only other files that know mlflow are deploy/registry.py and feedback/sources/mlflow_traces.py.
+What each operation means in MLflow's own calls stands in infra/tracking_calls.py. The only other files that know mlflow
+are deploy/registry.py and feedback/sources/mlflow_traces.py.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -23,14 +24,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from infra.artifact import atomic_write, canonical_json
 from infra.errors import Unavailable
 from infra.settings import Config
+from infra.tracking_calls import Calls, Operation
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 log = logging.getLogger(__name__)
-
-KEY_TAG = "ratchet.key"
-_BATCH = 900  # metric points in one request; the server's limit is 1,000
 
 
 class Point(Config):
@@ -44,17 +43,6 @@ class Point(Config):
     """Position on the curve."""
     at_ms: int
     """When it was measured, milliseconds since 1970. Part of the point's identity: send the same one again."""
-
-
-class Operation(Config):
-    """One line of the journal."""
-
-    kind: Literal["run", "params", "tags", "points", "dataset", "artifact", "finish"]
-    """What is to be done."""
-    run: str
-    """Key of the run it is done to."""
-    body: Mapping[str, Any]
-    """The arguments."""
 
 
 class Tracker:
@@ -109,6 +97,14 @@ class Tracker:
     def artifact(self, key: str, path: Path, folder: str | None = None) -> None:
         """A file, or the content of a folder, copied into the run's artifacts."""
         self._do("artifact", key, {"path": str(path.absolute()), "folder": folder})
+
+    def table(self, key: str, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """A table that the run's page shows; the same name again replaces it."""
+        self._do("table", key, {"name": name, "columns": list(columns), "data": [list(row) for row in rows]})
+
+    def model(self, key: str, *, version: str, path: Path, params: Mapping[str, str]) -> None:
+        """The adapter (never the base) that the run made, as one of MLflow's logged models; once per version."""
+        self._do("model", key, {"version": version, "path": str(path.absolute()), "params": dict(params)})
 
     def finish(self, key: str, status: Literal["FINISHED", "FAILED", "KILLED"] = "FINISHED") -> None:
         """Close the run."""
@@ -204,7 +200,7 @@ class Tracker:
         try:
             client = self._connected()
             if operation.run:
-                self._apply(client, operation)
+                Calls(client, str(self._experiment_id), self._known_runs(), self._remember).apply(operation)
         except RestException as error:
             if error.error_code in ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED"):
                 raise Unavailable(_line(error)) from error
@@ -253,65 +249,6 @@ class Tracker:
                 if found is None:
                     raise
         return str(found.experiment_id)
-
-    def _apply(self, client: MlflowClient, operation: Operation) -> None:
-        from mlflow.entities import Metric, Param, RunTag
-
-        body = operation.body
-        if operation.kind == "run":
-            self._open_run(client, operation.run, body)
-            return
-        run_id = self._known_runs().get(operation.run) or self._find_run(client, operation.run)
-        if run_id is None:
-            log.warning("no MLflow run %s to write %s to: left out", operation.run, operation.kind)
-        elif operation.kind == "params":
-            client.log_batch(run_id, params=[Param(name, str(value)[:6000]) for name, value in body.items()])
-        elif operation.kind == "tags":
-            client.log_batch(run_id, tags=[RunTag(name, str(value)) for name, value in body.items()])
-        elif operation.kind == "points":
-            metrics = [Metric(p["name"], p["value"], p["at_ms"], p["step"]) for p in body["points"]]
-            for start in range(0, len(metrics), _BATCH):
-                client.log_batch(run_id, metrics=metrics[start : start + _BATCH])
-        elif operation.kind == "dataset":
-            self._log_dataset(client, run_id, body)
-        elif operation.kind == "artifact":
-            path = Path(body["path"])
-            (client.log_artifacts if path.is_dir() else client.log_artifact)(run_id, str(path), body["folder"])
-        else:
-            client.set_terminated(run_id, body["status"], body["at_ms"])
-
-    def _open_run(self, client: MlflowClient, key: str, body: Mapping[str, Any]) -> None:
-        run_id = self._known_runs().get(key) or self._find_run(client, key)
-        if run_id is not None:
-            client.update_run(run_id, "RUNNING")
-            return
-        tags = {**body["tags"], KEY_TAG: key}
-        if body["parent"] is not None:
-            parent = self._known_runs().get(body["parent"]) or self._find_run(client, body["parent"])
-            if parent is not None:
-                tags["mlflow.parentRunId"] = parent
-        run = client.create_run(str(self._experiment_id), body["at_ms"], tags, body["name"])
-        self._remember(key, run.info.run_id)
-
-    def _find_run(self, client: MlflowClient, key: str) -> str | None:
-        found = client.search_runs([str(self._experiment_id)], f"tags.`{KEY_TAG}` = '{key}'", max_results=1)
-        if not found:
-            return None
-        self._remember(key, found[0].info.run_id)
-        return str(found[0].info.run_id)
-
-    def _log_dataset(self, client: MlflowClient, run_id: str, body: Mapping[str, Any]) -> None:
-        from mlflow.entities import Dataset, DatasetInput, InputTag
-
-        dataset = Dataset(
-            name=body["name"],
-            digest=body["digest"],
-            source_type="local",
-            source=json.dumps({"uri": body["source"]}),
-            profile=json.dumps(body["rows"]),
-        )
-        tag = InputTag("mlflow.data.context", body["context"])
-        client.log_inputs(run_id, [DatasetInput(dataset=dataset, tags=[tag])])
 
 
 def send_leftovers(folder: Path, *, url: str, experiment: str) -> int:

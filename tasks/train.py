@@ -184,7 +184,11 @@ class TrainingDiary:
                 self.tracker.artifact(key, stages_dir / stage.key / FOLDER, FOLDER)
             self.tracker.finish(key)
         if challenger.stages:
-            self.tracker.tags(self.key, {"ratchet.version": challenger.stages[-1].version})
+            last = challenger.stages[-1]
+            self.tracker.tags(self.key, {"ratchet.version": last.version})
+            if last.kind == "adapter":
+                told = {"recipe": self.recipe.name, "digest": last.digest, "objective": last.objective}
+                self.tracker.model(self.key, version=last.version, path=stages_dir / last.key / "adapter", params=told)
         if challenger.error is not None:
             self.tracker.tags(self.key, {"ratchet.error": challenger.error[:4000]})
         self.tracker.finish(self.key, "FAILED" if challenger.error else "FINISHED")

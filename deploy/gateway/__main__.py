@@ -16,16 +16,19 @@ def main(argv: list[str]) -> int:
     from deploy.gateway.app import build_app
     from deploy.serving import ENGINE_KEY, USER_SALT, GatewayJob
     from infra.settings import secret
+    from infra.tracing import start_tracing, stop_tracing
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     if len(argv) != 1:
         raise ConfigError(f"expected one argument, a gateway.json; got {argv}")
     job = GatewayJob.model_validate_json(Path(argv[0]).read_text())
+    start_tracing("ratchet-gateway")
     app = build_app(job, engine_key=secret(ENGINE_KEY), user_salt=secret(USER_SALT))
     uvicorn.run(
         app, host=job.host, port=job.port, log_level="warning", timeout_keep_alive=75, timeout_graceful_shutdown=30
     )
+    stop_tracing()
     return 0
 
 

@@ -39,6 +39,7 @@ from deploy.gateway.passthrough import Passthrough
 from deploy.gateway.shadowing import Shadowing
 from deploy.gateway.spool import Spool
 from deploy.gateway.tables import Tables
+from deploy.gateway.traced import Traced
 from deploy.routing import Assignment
 from deploy.serving import UPSTREAM_KEY, GatewayJob
 from feedback.store import Store
@@ -90,6 +91,7 @@ def build_app(job: GatewayJob, *, engine_key: str, user_salt: str) -> FastAPI:
     app = FastAPI(title="Ratchet gateway", version="1", lifespan=lifespan, docs_url=None, redoc_url=None)
 
     app.add_middleware(Counting, metrics=metrics)
+    app.add_middleware(Traced)
 
     @app.exception_handler(ApiError)
     async def api_error(_: Request, error: ApiError) -> JSONResponse:

@@ -9,6 +9,7 @@ from flows.cli import (
     config_commands,
     data_commands,
     deploy_commands,
+    first_commands,
     gate_commands,
     key_commands,
     lake_commands,
@@ -17,6 +18,7 @@ from flows.cli import (
     method_commands,
     release_commands,
     run_commands,
+    serve_commands,
     stack_commands,
 )
 
@@ -28,10 +30,13 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Keep a language model improving on what its users say about it.",
 )
+app.command()(first_commands.init)
 app.command()(stack_commands.up)
 app.command()(stack_commands.down)
 app.command()(stack_commands.status)
+app.command()(first_commands.ask)
 app.command()(deploy_commands.deploy)
+app.command()(serve_commands.serve)
 app.command()(look_commands.demo)
 app.add_typer(run_commands.app, name="run")
 app.command()(release_commands.release)

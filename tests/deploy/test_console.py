@@ -219,3 +219,9 @@ def test_a_gateway_without_a_console_serves_none(serving: Stack, tmp_path: Path)
 
     app = build_app(serving.gateway_job.model_copy(update={"console": None}), engine_key="k", user_salt="s")
     assert not [route for route in app.routes if "console" in getattr(route, "path", "")]
+
+
+def test_the_api_reference_says_something_of_every_route() -> None:
+    from flows.reference_pages import undocumented_routes
+
+    assert undocumented_routes() == []

@@ -56,3 +56,18 @@ def test_concurrent_read_modify_write_loses_nothing(tmp_path: Path) -> None:
 def test_a_bad_url_is_the_users_mistake() -> None:
     with pytest.raises(UserError, match="SQLAlchemy URL"):
         connect("not a url")
+
+
+def test_a_url_may_be_named_by_the_variable_that_holds_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from infra.settings import Places
+
+    monkeypatch.setenv("RATCHET_DATABASE_URL", f"sqlite:///{tmp_path / 'elsewhere.db'}")
+    places = Places(home=tmp_path)
+    assert places.database == "env:RATCHET_DATABASE_URL"
+    with connect(places.database).connect():
+        pass
+    assert (tmp_path / "elsewhere.db").exists()
+    assert Places(home=tmp_path, database_url="sqlite:///x.db").database == "sqlite:///x.db"
+    monkeypatch.delenv("RATCHET_DATABASE_URL")
+    with pytest.raises(UserError, match="RATCHET_DATABASE_URL is not set"):
+        connect("env:RATCHET_DATABASE_URL")

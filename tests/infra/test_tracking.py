@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -47,8 +49,21 @@ def tell(tracker: Tracker, folder: Path) -> None:
     tracker.points("night/1/sft", [*points, Point(name="loss", value=float("nan"), step=9, at_ms=5)])
     tracker.dataset("night/1/sft", name="train", digest="d", source="here", context="training", rows={"sft": 3})
     tracker.artifact("night/1/sft", file, "stage")
+    adapter = folder / "adapter"
+    adapter.mkdir(exist_ok=True)
+    (adapter / "adapter_model.safetensors").write_bytes(b"weights")
+    tracker.model("night/1/sft", version="v0123", path=adapter, params={"recipe": "sft"})
+    tracker.table("night/1", "items", ["item", "loss"], [["a", 1.5], ["b", None]])
     tracker.finish("night/1/sft")
     tracker.finish("night/1")
+
+
+def mlflow_table(client: Any, run_id: str) -> Any:
+    import mlflow
+    from mlflow.artifacts import load_text
+
+    mlflow.set_tracking_uri(client.tracking_uri)
+    return json.loads(load_text(f"runs:/{run_id}/items.json"))
 
 
 def check(url: str, experiment: str) -> None:
@@ -65,6 +80,15 @@ def check(url: str, experiment: str) -> None:
     history = client.get_metric_history(sft.info.run_id, "loss")
     assert len(history) == 1500
     assert [file.path for file in client.list_artifacts(sft.info.run_id, "stage")] == ["stage/record.json"]
+    models = client.search_logged_models([found.experiment_id])
+    assert [(model.name, model.source_run_id, model.tags["ratchet.version"]) for model in models] == [
+        ("v0123", sft.info.run_id, "v0123")
+    ]
+    files = client.list_logged_model_artifacts(models[0].model_id)
+    assert [file.path for file in files] == ["adapter_model.safetensors"], "the adapter and no base"
+    assert json.loads(night.data.tags["mlflow.loggedArtifacts"]) == [{"path": "items.json", "type": "table"}]
+    table = mlflow_table(client, night.info.run_id)
+    assert table == {"columns": ["item", "loss"], "data": [["a", 1.5], ["b", None]]}
     assert sft.inputs.dataset_inputs[0].dataset.name == "train"
     assert {night.info.status, sft.info.status} == {"FINISHED"}
 
@@ -83,7 +107,7 @@ def test_while_mlflow_is_down_everything_waits_and_is_sent_later(
     journal = tmp_path / "night" / "tracking.jsonl"
     down_now = Tracker(url=NOWHERE, experiment="two", journal=journal)
     tell(down_now, tmp_path)
-    assert down_now.send() == 8
+    assert down_now.send() == 10
     assert [r.message for r in caplog.records if "does not answer" in r.message][1:] == [], "warned once, not each time"
     assert send_leftovers(tmp_path, url=mlflow, experiment="two") == 0
     check(mlflow, "two")

@@ -1,4 +1,4 @@
-import { call, may, me } from "./api.js";
+import { call, may } from "./api.js";
 import { ask, h, say } from "./dom.js";
 
 const USER = "console-reviewer";
@@ -79,34 +79,38 @@ function chat(models) {
   return h("section", {}, h("h2", {}, "Chat"), h("div", { class: "row" }, h("label", { for: "model" }, "Version"), choose), log, form);
 }
 
-// Two blind answers: which is which is decided by a coin and not shown before the choice.
-function arena(models) {
-  const versions = models.filter((name) => name !== me.pipeline && name !== "champion");
+// Two blind answers: the gateway draws who answers first, and tells nobody which is which.
+function arena() {
   const place = h("div", { "aria-live": "polite" });
-  if (!may("admin") || versions.length < 2) return h("section", {}, h("h2", {}, "Arena"), h("p", {}, may("admin") ? "It takes two versions; only one is there." : "Asking versions by name needs an admin key."));
-  const pick = (name, chosen) => h("select", { id: name }, versions.map((one, index) => h("option", { value: one, selected: index === chosen }, one)));
-  const left = pick("arena-a", 0), right = pick("arena-b", 1), input = h("textarea", { id: "arena-ask", rows: 2, required: true });
+  const input = h("textarea", { id: "arena-ask", rows: 2, required: true });
+  const post = async (path, body) => (await call(path, { method: "POST", body, headers: { "X-Ratchet-User": USER } })).json();
+  const choose = async (pair, winner, words) => {
+    try {
+      await post("/v1/arena/choice", { arena_id: pair.arena_id, winner });
+      place.replaceChildren(h("p", {}, words));
+      say("Thank you: noted.");
+    } catch (error) {
+      say(error.message);
+    }
+  };
   const form = h("form", { onsubmit: async (event) => {
     event.preventDefault();
-    const messages = [{ role: "user", content: input.value.trim() }];
     place.replaceChildren(h("p", {}, "Both answer …"));
-    const coin = new Uint8Array(1);
-    crypto.getRandomValues(coin);
-    const order = coin[0] % 2 ? [left.value, right.value] : [right.value, left.value];
     try {
-      const answers = await Promise.all(order.map((name) => complete(messages, name)));
-      const choose = (won) => rate(answers[won], { kind: "preference", chosen: answers[won].text, rejected: answers[1 - won].text }, () => show(answers, order, won));
-      place.replaceChildren(h("div", { class: "answers" }, answers.map((answer, index) => h("div", { class: "card" }, h("h3", {}, `Answer ${"AB"[index]}`), h("pre", {}, answer.text), h("button", { type: "button", onclick: () => choose(index) }, `${"AB"[index]} is better`)))));
+      const pair = await post("/v1/arena", { model: "champion", messages: [{ role: "user", content: input.value.trim() }], max_tokens: 400 });
+      const button = (winner, label, words) => h("button", { type: "button", onclick: () => choose(pair, winner, words) }, label);
+      place.replaceChildren(
+        h("div", { class: "answers" }, pair.answers.map((answer, index) => h("div", { class: "card" }, h("h3", {}, `Answer ${"AB"[index]}`), h("pre", {}, answer.content), button(["first", "second"][index], `${"AB"[index]} is better`, `You preferred ${"AB"[index]}.`)))),
+        h("div", { class: "row" }, button("tie", "No difference", "You saw no difference.")));
     } catch (error) {
-      place.replaceChildren(h("p", { class: "note bad" }, error.message));
+      place.replaceChildren(h("p", { class: "note bad", role: "alert" }, error.message));
     }
-  } }, h("div", { class: "row" }, h("label", { for: "arena-a" }, "One"), left, h("label", { for: "arena-b" }, "other"), right), h("label", { for: "arena-ask" }, "Question for both"), input, h("div", { class: "row" }, h("button", { type: "submit" }, "Ask both")));
-  const show = (answers, order, won) => place.replaceChildren(h("p", {}, `You preferred ${"AB"[won]}: ${order[won]} over ${order[1 - won]}.`));
-  return h("section", {}, h("h2", {}, "Arena"), h("p", { class: "small soft" }, "Two versions answer, you don't see which is which until you have chosen. Your choice becomes a preference."), form, place);
+  } }, h("label", { for: "arena-ask" }, "Question for both"), input, h("div", { class: "row" }, h("button", { type: "submit" }, "Ask both")));
+  return h("section", {}, h("h2", {}, "Arena"), h("p", { class: "small soft" }, "The champion and what is on trial answer (without a trial, the champion twice). Your choice becomes a preference."), form, place);
 }
 
 export default {
   name: "playground", title: "Playground", seconds: 0,
   load: async () => ({ models: (await (await call("/v1/models")).json()).data.map((one) => one.id) }),
-  show: ({ models }) => [chat(models), arena(models)],
+  show: ({ models }) => [chat(models), arena()],
 };
