@@ -18,7 +18,7 @@ EMBEDDED: Mapping[str, str] = {
 }
 VLLM: Mapping[str, str] = {
     "is": "as a LoRA adapter",
-    "converts": "as a LoRA adapter, with save_as_lora",
+    "converts": "as a LoRA adapter, converted exactly",
     "no": "refused: it is no LoRA",
 }
 

@@ -73,5 +73,5 @@ def test_the_matrix_holds_every_name_once() -> None:
     assert [row.name for row in matrix.objectives] == list(OBJECTIVES)
     rows = {row.name: row for row in matrix.tuners}
     assert rows["vera"].trains < rows["lora"].trains < rows["full"].trains
-    assert rows["vera"].vllm == "as a LoRA adapter, with save_as_lora" and "refused" in rows["dora"].vllm
+    assert rows["vera"].vllm == "as a LoRA adapter, converted exactly" and "refused" in rows["dora"].vllm
     assert rows["prefix"].embedded == "beside others on the one loaded base" and not rows["prefix"].merges
