@@ -22,19 +22,11 @@ from typing import Any, Literal
 import torch
 
 from infra.errors import Conflict, CorruptArtifact, NotFound, UserError
-from training.decoding.batch import (
-    Batch,
-    Completion,
-    Lane,
-    Request,
-    Step,
-    chosen_logprobs,
-    forward,
-    lanes_by_name,
-)
+from training.decoding.batch import Batch, Lane, chosen_logprobs, forward, lanes_by_name
 from training.decoding.choices import continuation_logprobs
 from training.decoding.lora import Routes, place_rows, read_rows, remove_rows, why_not_rows
 from training.decoding.prefixes import VIRTUAL_KINDS, read_virtual
+from training.decoding.requests import Completion, Request, Step
 from training.decoding.rows import ATTENTION, KeyValueRows, Plan, Prefill, register
 from training.hardware import best_dtype
 
