@@ -48,7 +48,7 @@ class Running:
     def start(self) -> None:
         log = (self.folder / "engine.log").open("ab")
         self._child = subprocess.Popen(self._argv(), env=self._env(), stdout=log, stderr=log, start_new_session=True)
-        deadline = time.monotonic() + 420
+        deadline = time.monotonic() + 900
         while True:
             with suppress(httpx.HTTPError):
                 if httpx.get(f"{self.url}/health", timeout=5).is_success:
