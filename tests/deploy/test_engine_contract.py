@@ -93,9 +93,11 @@ def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     folder = tmp_path_factory.mktemp("contract")
     # Heads of 64: vLLM's attention on CPUs knows no smaller ones than 32.
     found = Running(request.param, build_tiny_base(folder / "base", hidden=256), folder)
-    found.start()
-    yield found
-    found.kill()
+    try:
+        found.start()
+        yield found
+    finally:
+        found.kill()
 
 
 @pytest.fixture(scope="module")
