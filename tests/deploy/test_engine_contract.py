@@ -79,6 +79,8 @@ class Running:
     def _env(self) -> dict[str, str]:
         ours = {"RATCHET_ENGINE_KEY": ENGINE_KEY, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1"}
         theirs = {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}
+        # Without it the first request through an adapter waits for C++ to be compiled, minutes on a busy machine.
+        theirs |= {"TORCHDYNAMO_DISABLE": "1"}
         kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH" or self.dialect is EMBEDDED}
         return {**kept, **ours, **(theirs if self.dialect is VLLM else {})}
 
