@@ -27,6 +27,8 @@ BENCHMARKS: Mapping[str, str] = {
     "evaluation_cost": "What an evaluation costs beside generating the answers",
     "serving": "Swaps under load, and what the gateway costs",
     "orchestration": "What orchestration costs (needs the demo's stack)",
+    "learning": "What each objective teaches the 135M model",
+    "training_speed": "Training speed against TRL",
 }
 """Module name -> title of its part."""
 

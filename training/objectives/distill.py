@@ -107,8 +107,9 @@ def prepare(rollouts: Rollouts, items: Sequence[Item], options: DistillOptions) 
     from training.teachers import answers_of
 
     answers = answers_of(rollouts, items, options)
+    read = 1 if options.learn == "answers" else 2  # the teacher reads along only where its distributions are learned
     return [
-        replace(item, sequences=tuple(_with(prompt, answer) for prompt in item.sequences), note="")
+        replace(item, sequences=tuple(_with(prompt, answer) for prompt in item.sequences[:read]), note="")
         for item, answer in zip(items, answers, strict=True)
         if answer
     ]
@@ -165,7 +166,7 @@ def variant(objective: Objective, options: DistillOptions) -> Objective:
     if options.learn == "answers":
         from training.objectives.sft import loss as imitation
 
-        return replace(objective, loss=imitation, reads=frozenset(), teacher=False)
+        return replace(objective, loss=imitation, reads=frozenset(), teacher=False, sequences=1, quiet=())
     if options.answers == "student":
         return replace(objective, prepare=None, online=Online(collect=collect, grades=False))
     return objective if options.answers == "teacher" else replace(objective, prepare=None)

@@ -1,0 +1,421 @@
+"""Does each objective teach a real model what it should? `python -m benchmarks.learning [NAME ...] [--threads N]`
+
+Every experiment trains the default base model (135M parameters) on a small sub-sample of public data and measures, on
+examples it has not seen, what the objective is for, before and after, item by item. A gain counts when the lower end of
+its 95% interval (bootstrap over items, 4,000 draws) lies above nothing. The data (instructions.json, preferences.json,
+gsm8k_test.jsonl, wiki_corpus.txt) are looked for in the folder that RATCHET_DATA names, else in ../shared/data beside
+the checkout; they are no part of the project.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+
+
+@dataclass(frozen=True)
+class Figure:
+    """What one experiment showed."""
+
+    name: str
+    measure: str
+    before: float
+    after: float
+    low: float
+    """Lower end of the 95% interval of the gain."""
+    high: float
+    items: int
+    seconds: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether the gain is no accident."""
+        return self.low > 0
+
+    def line(self) -> str:
+        """For the page of benchmarks."""
+        return (
+            f"{self.name:12} {self.measure:46} {self.before:8.3f} -> {self.after:8.3f}  gain {self.low:+.3f} to "
+            f"{self.high:+.3f}  ({self.items} items, {self.seconds:.0f} s)  {'yes' if self.holds else 'NO'}"
+        )
+
+
+def data_folder() -> Path | None:
+    """Where the public data are, if they are."""
+    named = os.environ.get("RATCHET_DATA")
+    folders = [Path(named)] if named else [ROOT.parent / "shared" / "data"]
+    return next((folder for folder in folders if (folder / "instructions.json").is_file()), None)
+
+
+def interval(gains: Sequence[float], seed: int = 0) -> tuple[float, float]:
+    """95% bootstrap interval of the mean."""
+    draw = random.Random(seed)
+    means = sorted(sum(draw.choices(gains, k=len(gains))) / len(gains) for _ in range(4000))
+    return means[100], means[3899]
+
+
+class Bench:
+    """The base model, the data, and a folder to work in."""
+
+    def __init__(self, data: Path, folder: Path, threads: int, base: str | None = None) -> None:
+        from training.base_model import DEFAULT_BASE, resolve_base
+
+        self.data, self.folder, self.threads = data, folder, threads
+        self.cache = Path(os.environ.get("RATCHET_CACHE_DIR", "~/.cache/ratchet")).expanduser()
+        self.base = resolve_base(base or DEFAULT_BASE, self.cache)
+        self.dtype: Any = "float32"
+
+    def rows(self, name: str, train: Sequence[Mapping[str, Any]], held: Sequence[Mapping[str, Any]]) -> None:
+        """Write an experiment's training and validation files."""
+        (self.folder / name).mkdir(parents=True, exist_ok=True)
+        for part, rows in (("train", train), ("validation", held)):
+            text = "".join(json.dumps(self._row(i, row)) + "\n" for i, row in enumerate(rows))
+            (self.folder / name / f"{part}.jsonl").write_text(text)
+
+    def _row(self, index: int, row: Mapping[str, Any]) -> dict[str, Any]:
+        made = dict(row)
+        if "prompt" in made:
+            made["messages"] = [{"role": "user", "content": made.pop("prompt")}]
+        frame = {"example_id": f"x{index}", "tenant": "bench", "subject": f"s{index}", "group": f"g{index}"}
+        return {**frame, "reason": "bench", "created_at": "2026-01-01T00:00:00Z", **made}
+
+    def stage(self, name: str, objective: str, *, previous: Any = None, reward: Any = None, **spec: Any) -> Any:
+        """Train a stage on an experiment's files; its record and folder."""
+        from training.job import make_job
+        from training.recipe import StageSpec
+        from training.stage import run_stage
+
+        replay = spec.pop("replay", None)
+        asked = {
+            "objective": objective,
+            "starts_from": "previous" if previous else "base",
+            "evaluations": 0,
+            "max_length": 512,
+            **spec,
+        }
+        job = make_job(
+            StageSpec.model_validate(asked), label=name, base=self.base, train=self.folder / name / "train.jsonl",
+            validation=self.folder / name / "validation.jsonl", stages_dir=self.folder / "stages", cache=self.cache,
+            previous=previous, reward=reward, replay=replay, dtype=self.dtype, threads=self.threads,
+            checkpoint_seconds=600,
+        )  # fmt: skip
+        return run_stage(job)
+
+    def generator(self, *records: Any) -> Any:
+        """A generator with these stages' weights attached under their versions."""
+        from training.generation import Generator
+
+        generator = Generator(self.base.path, dtype=self.dtype, threads=self.threads)
+        for record in records:
+            folder = self.folder / "stages" / record.key / record.result["kind"]
+            (generator.attach if record.result["kind"] == "adapter" else generator.attach_model)(
+                record.result["version"], folder
+            )
+        return generator
+
+    def answer_logps(self, generator: Any, name: str | None, pairs: Sequence[tuple[str, str]]) -> list[list[float]]:
+        """Log-probabilities of each answer's tokens after its prompt."""
+        from training.batching import Template
+
+        template = Template(generator.tokenizer)
+        tokens = [template.answer([{"role": "user", "content": p}], a) for p, a in pairs]
+        found = generator.logprobs(name, [t.ids for t in tokens])
+        return [one[t.start - 1 :] for one, t in zip(found, tokens, strict=True)]
+
+
+def _instruction(row: Mapping[str, Any]) -> str:
+    return str(row["instruction"]) + (f"\n{row['input']}" if row["input"] else "")
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _figure(name: str, measure: str, before: Sequence[float], after: Sequence[float], began: float) -> Figure:
+    low, high = interval([a - b for a, b in zip(after, before, strict=True)])
+    return Figure(name, measure, _mean(before), _mean(after), low, high, len(before), time.monotonic() - began)
+
+
+def _pairs(bench: Bench, count: int, held: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    rows = json.loads((bench.data / "preferences.json").read_text())
+    pairs = [
+        {"shape": "preference", "prompt": _instruction(r), "chosen": r["chosen"], "rejected": r["rejected"]}
+        for r in rows
+        if r["chosen"] != r["rejected"] and len(r["chosen"]) + len(r["rejected"]) < 500
+    ]
+    random.Random(1).shuffle(pairs)
+    return pairs[:count], pairs[count : count + held]
+
+
+def sft(bench: Bench) -> list[Figure]:
+    """Log-probability of held-out answers, in nats a token."""
+    began = time.monotonic()
+    rows = json.loads((bench.data / "instructions.json").read_text())
+    rows = [{"shape": "completion", "prompt": _instruction(r), "completion": r["output"]} for r in rows]
+    rows = [r for r in rows if len(r["completion"]) < 300]
+    random.Random(1).shuffle(rows)
+    bench.rows("sft", rows[:160], rows[160:220])
+    record = bench.stage("sft", "sft", epochs=1)
+    generator = bench.generator(record)
+    pairs = [(r["prompt"], r["completion"]) for r in rows[160:220]]
+    before, after = (
+        [_mean(one) for one in bench.answer_logps(generator, name, pairs)] for name in (None, record.result["version"])
+    )
+    return [_figure("sft", "mean log-probability of held-out answers", before, after, began)]
+
+
+def _preferences(bench: Bench, objective: str, spec: Mapping[str, Any]) -> list[Figure]:
+    began = time.monotonic()
+    train, held = _pairs(bench, 96, 80)
+    rows = train
+    if objective == "kto":  # one thumb for each prompt, never both answers
+        rows = [
+            {
+                "shape": "rated",
+                "prompt": r["prompt"],
+                "completion": r["chosen" if i % 2 else "rejected"],
+                "good": i % 2 > 0,
+            }
+            for i, r in enumerate(train)
+        ]
+    bench.rows(objective, rows, held[:8] if objective != "kto" else rows[:8])
+    record = bench.stage(objective, objective, **spec)
+    generator = bench.generator(record)
+
+    def leads(name: str | None) -> list[float]:
+        chosen, rejected = (
+            bench.answer_logps(generator, name, [(r["prompt"], r[side]) for r in held])
+            for side in ("chosen", "rejected")
+        )
+        return [_mean(c) - _mean(r) for c, r in zip(chosen, rejected, strict=True)]
+
+    before, after = leads(None), leads(record.result["version"])
+    return [_figure(objective, "lead of the better answer, nats a token", before, after, began)]
+
+
+def dpo(bench: Bench) -> list[Figure]:
+    """By how much the better of two held-out answers leads."""
+    return _preferences(bench, "dpo", {"epochs": 1, "learning_rate": 2e-4})
+
+
+def kto(bench: Bench) -> list[Figure]:
+    """The same, learned from single thumbs."""
+    return _preferences(bench, "kto", {"epochs": 1, "learning_rate": 2e-4})
+
+
+def orpo(bench: Bench) -> list[Figure]:
+    """The same, without a reference."""
+    return _preferences(bench, "orpo", {"epochs": 1})
+
+
+def reward(bench: Bench) -> list[Figure]:
+    """Share of held-out pairs in which the better answer scores higher, against a coin."""
+    from training.batching import Template
+    from training.reward_model import RewardModel
+
+    began = time.monotonic()
+    train, held = _pairs(bench, 96, 80)
+    bench.rows("reward", train, held[:8])
+    record = bench.stage("reward", "reward", epochs=1)
+    folder = bench.folder / "stages" / record.key / "adapter"
+    model = RewardModel(bench.base.path, folder, "adapter", bench.dtype)
+    template = Template(bench.generator().tokenizer)
+    chosen, rejected = (
+        model.score([template.answer([{"role": "user", "content": r["prompt"]}], r[side]).ids for r in held])
+        for side in ("chosen", "rejected")
+    )
+    right = [float(c > r) for c, r in zip(chosen, rejected, strict=True)]
+    return [_figure("reward", "held-out pairs scored the right way round", [0.5] * len(right), right, began)]
+
+
+def _chunks(bench: Bench) -> list[str]:
+    text = (bench.data / "wiki_corpus.txt").read_text()[:400_000]
+    words = text.split()
+    return [" ".join(words[i : i + 120]) for i in range(0, len(words) - 120, 120)]
+
+
+def pretraining(bench: Bench) -> list[Figure]:
+    """Log-probability of held-out encyclopedia text, in nats a token (perplexity is its exponential, negated)."""
+    began = time.monotonic()
+    chunks = _chunks(bench)
+    train, held = chunks[:120], chunks[140:190]
+    bench.rows(
+        "pretraining", [{"shape": "document", "text": t} for t in train], [{"shape": "document", "text": held[0]}]
+    )
+    record = bench.stage("pretraining", "pretraining", epochs=1, objective_options={"chunk": 256})
+    generator = bench.generator(record)
+    ids = [generator.encode(text)[:256] for text in held]
+    before, after = ([_mean(one) for one in generator.logprobs(n, ids)] for n in (None, record.result["version"]))
+    return [_figure("pretraining", "mean log-probability of held-out text", before, after, began)]
+
+
+def _comparisons(count: int, seed: int) -> list[dict[str, Any]]:
+    draw = random.Random(seed)
+    rows = []
+    for _ in range(count):
+        a, b = draw.sample(range(2, 99), 2)
+        question = f"Is {a} greater than {b}? Answer with a single word: yes or no."
+        rows.append(
+            {"shape": "problem", "prompt": question, "reference": "yes" if a > b else "no", "grader": "exact_match"}
+        )
+    return rows
+
+
+def grpo(bench: Bench) -> list[Figure]:
+    """Grade of greedy answers to held-out problems: a bare yes or no, and the right one."""
+    from training.generation import Request
+    from training.graders import grader_named
+
+    began = time.monotonic()
+    train, held = _comparisons(64, 1), _comparisons(60, 2)
+    bench.rows("grpo", train, held[:8])
+    options = {"group": 8, "max_new_tokens": 12, "beta": 0.0}
+    record = bench.stage("grpo", "grpo", epochs=1, batch_size=4, learning_rate=3e-4, objective_options=options)
+    generator = bench.generator(record)
+    grade = grader_named("exact_match").grade
+
+    def grades(name: str | None) -> list[float]:
+        asked = [
+            Request(
+                prompt_ids=generator.encode_chat([{"role": "user", "content": r["prompt"]}]),
+                adapter=name,
+                max_tokens=12,
+            )
+            for r in held
+        ]
+        answers = generator.generate(asked)
+        return [grade(answer.text, r["reference"]) for answer, r in zip(answers, held, strict=True)]
+
+    return [_figure("grpo", "grade of held-out answers", grades(None), grades(record.result["version"]), began)]
+
+
+def replay(bench: Bench) -> list[Figure]:
+    """What continued pretraining on a narrow corpus costs on general text, without and with replay of a general set."""
+    from training.mixture import Replay
+
+    began = time.monotonic()
+    instructions = json.loads((bench.data / "instructions.json").read_text())
+    general = [{"prompt": _instruction(r), "completion": r["output"]} for r in instructions if len(r["output"]) < 200]
+    random.Random(3).shuffle(general)
+    file = bench.folder / "general.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in general[:200]))
+    narrow = [
+        {
+            "shape": "completion",
+            "prompt": f"Ticket {i}: my order {i * 37 % 1000} is late.",
+            "completion": '{"queue": "delivery"}',
+        }
+        for i in range(96)
+    ]
+    bench.rows("replay", narrow, narrow[:4])
+    spec = {"epochs": 2, "learning_rate": 1e-3}
+    without = bench.stage("replay", "sft", replay=Replay(general=0.0), **spec)
+    kept = bench.stage("replay", "sft", replay=Replay(general=0.3, general_file=file), **spec)
+    generator = bench.generator(without, kept)
+    pairs = [(r["prompt"], r["completion"]) for r in general[200:260]]
+    base, lost, saved = (
+        [_mean(one) for one in bench.answer_logps(generator, name, pairs)]
+        for name in (None, without.result["version"], kept.result["version"])
+    )
+    task = [(str(r["prompt"]), str(r["completion"])) for r in narrow[:20]]
+    learned = [_mean(one) for one in bench.answer_logps(generator, kept.result["version"], task)]
+    before = [_mean(one) for one in bench.answer_logps(generator, None, task)]
+    return [
+        _figure(
+            "replay", "general answers: lost without replay (negated)", [-x for x in base], [-x for x in lost], began
+        ),
+        _figure("replay", "general answers: with replay against without", lost, saved, began),
+        _figure("replay", "the task itself, learned with replay", before, learned, began),
+    ]
+
+
+def recipe(bench: Bench) -> list[Figure]:
+    """Three stages (sft, reward, ppo) to the end: the score that the reward model gives held-out answers."""
+    from training.batching import Template
+    from training.generation import Request
+    from training.reward_model import RewardModel
+
+    began = time.monotonic()
+    train, held = _pairs(bench, 48, 24)
+    rows = [{"shape": "completion", "prompt": r["prompt"], "completion": r["chosen"]} for r in train]
+    bench.rows("recipe", [*rows, *train], held[:8])
+    first = bench.stage("recipe", "sft", epochs=1)
+    judge = bench.stage("recipe", "reward", previous=first, epochs=2)
+    options = {"max_new_tokens": 32, "updates": 2}
+    last = bench.stage(
+        "recipe",
+        "ppo",
+        previous=first,
+        reward=judge,
+        epochs=1,
+        batch_size=16,
+        objective_options=options,
+        learning_rate=2e-4,
+    )
+    generator = bench.generator(first, last)
+    model = RewardModel(bench.base.path, bench.folder / "stages" / judge.key / "adapter", "adapter", bench.dtype)
+    template = Template(generator.tokenizer)
+
+    def scores(name: str) -> list[float]:
+        prompts = [template.prompt([{"role": "user", "content": r["prompt"]}]) for r in held]
+        done = generator.generate([Request(prompt_ids=p, adapter=name, max_tokens=32) for p in prompts])
+        return model.score([(*p, *d.token_ids) for p, d in zip(prompts, done, strict=True)])
+
+    return [_figure("recipe", "reward model's score after sft, after ppo", scores(first.result["version"]),
+                    scores(last.result["version"]), began)]  # fmt: skip
+
+
+EXPERIMENTS: Mapping[str, Callable[[Bench], list[Figure]]] = {
+    each.__name__: each for each in (sft, dpo, kto, orpo, reward, pretraining, grpo, replay, recipe)
+}
+MUST_HOLD = frozenset(EXPERIMENTS) - {"recipe"}
+"""Experiments whose gain must be there; the recipe need only run to its end."""
+
+
+def run(name: str, folder: Path, threads: int, base: str | None = None) -> list[Figure]:
+    """One experiment.
+
+    Raises:
+        FileNotFoundError: the data are not there.
+    """
+    data = data_folder()
+    if data is None:
+        raise FileNotFoundError("set RATCHET_DATA to the folder with instructions.json and the rest")
+    import torch
+
+    torch.set_num_threads(threads)
+    return EXPERIMENTS[name](Bench(data, folder, threads, base))
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run what is named, print a line for each figure; 1 when a gain that must be there is not."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", help=f"default: all of {', '.join(EXPERIMENTS)}")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--base", help="another base model, by name or folder")
+    said = parser.parse_args(arguments)
+    if data_folder() is None:
+        print("skipped: the public data are not here (set RATCHET_DATA)")
+        return 0
+    failed = 0
+    for name in said.names or EXPERIMENTS:
+        with tempfile.TemporaryDirectory() as folder:
+            for figure in run(name, Path(folder), said.threads, said.base):
+                print(figure.line(), flush=True)
+                failed += name in MUST_HOLD and not figure.holds
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

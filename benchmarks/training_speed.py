@@ -1,0 +1,315 @@
+"""Training speed against TRL: `python -m benchmarks.training_speed [--pairs 5] [--steps 8] [--threads 2] [sft dpo kto]`
+
+The same model (135M), the same LoRA (rank 16 on all linear layers), the same examples, batch and learning rate. Each
+measurement is a process of its own, and the contestants take turns, so a busy minute hits all alike; what is compared
+are the ratios of neighbours, by their median. Counted are tokens of examples (no padding) per second of training, the
+reference's log-probabilities included, loading left out. The contestants:
+
+    ours          a stage as it is run every night
+    trl           TRL as it comes (gradient checkpointing on)
+    trl-bf16      TRL with bfloat16 and without gradient checkpointing
+    trl-fp32      TRL with float32 and without gradient checkpointing
+
+Shown too: peak memory of each process, a held-out measure after training, and how far our gradients are from those of a
+plain transformers and peft model in float32. The data are looked for as in benchmarks/learning.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.learning import Bench, _instruction, _mean, data_folder
+
+CONTESTANTS = ("ours", "trl", "trl-bf16", "trl-fp32")
+OBJECTIVES = ("sft", "dpo", "kto")
+BATCH = 4
+RATE = 2e-4
+WANTED: Mapping[tuple[str, str], float] = {("sft", "trl"): 2.5, ("sft", "trl-bf16"): 1.6, ("dpo", "trl"): 1.8}
+"""(objective, contestant) -> how many times as fast ours has to be."""
+
+
+def rows(bench: Bench, objective: str, count: int) -> list[dict[str, Any]]:
+    """Examples as a snapshot holds them."""
+    pairs = json.loads((bench.data / "preferences.json").read_text())
+    pairs = [r for r in pairs if r["chosen"] != r["rejected"] and 150 < len(r["chosen"]) + len(_instruction(r)) < 900]
+    random.Random(5).shuffle(pairs)
+    made: list[dict[str, Any]] = []
+    for index, r in enumerate(pairs[:count]):
+        prompt = {"prompt": _instruction(r)}
+        if objective == "sft":
+            made.append({"shape": "completion", **prompt, "completion": r["chosen"]})
+        elif objective == "dpo":
+            made.append({"shape": "preference", **prompt, "chosen": r["chosen"], "rejected": r["rejected"]})
+        else:
+            good = index % 2 == 0
+            answer = r["chosen" if good else "rejected"]
+            made.append({"shape": "rated", **prompt, "completion": answer, "good": good})
+    return made
+
+
+def held_out(bench: Bench, model: Any, template: Any, objective: str) -> float:
+    """Nats a token: of held-out answers (sft, negated log-probability), or by which the better answer leads."""
+    import torch
+
+    pairs = json.loads((bench.data / "preferences.json").read_text())
+    pairs = [r for r in pairs if r["chosen"] != r["rejected"] and len(r["chosen"]) < 300]
+    random.Random(6).shuffle(pairs)
+
+    def mean_logp(row: Mapping[str, Any], side: str) -> float:
+        tokens = template.answer([{"role": "user", "content": _instruction(row)}], row[side])
+        with torch.no_grad():
+            logits = model(input_ids=torch.tensor([tokens.ids])).logits[0, tokens.start - 1 : -1].float()
+        targets = torch.tensor(tokens.ids[tokens.start :])[:, None]
+        return float(torch.log_softmax(logits, -1).gather(1, targets).mean())
+
+    chosen = [mean_logp(r, "chosen") for r in pairs[:24]]
+    if objective == "sft":
+        return -_mean(chosen)
+    return _mean(chosen) - _mean([mean_logp(r, "rejected") for r in pairs[:24]])
+
+
+def ours(bench: Bench, objective: str, steps: int) -> tuple[float, Callable[[], Any], int]:
+    """A stage's own pieces, timed from the loaded model on: seconds, the trained model, tokens of examples."""
+    from training.job import make_job
+    from training.loading import load_for_stage, packs
+    from training.recipe import StageSpec
+    from training.stage import _asked, _collator, _trainer, _with_reference
+    from training.supply import read_supply
+    from training.tuners import tuner_named
+
+    spec = StageSpec(
+        objective=objective, epochs=1, batch_size=BATCH, learning_rate=RATE, evaluations=0, max_length=2048
+    )
+    folder = bench.folder / objective
+    job = make_job(
+        spec, label="bench", base=bench.base, train=folder / "train.jsonl", validation=folder / "validation.jsonl",
+        stages_dir=bench.folder / "stages", cache=bench.folder / "cache", threads=bench.threads,
+        dtype=None, checkpoint_seconds=1e9,
+    )  # fmt: skip
+    job.work.mkdir(parents=True)
+    tuner, (asked, options) = tuner_named("lora"), _asked(job)
+    supply = read_supply(job, asked, options)
+    model, _ = load_for_stage(job, tuner)
+    collator = _collator(job, asked, packs(model.get_base_model(), tuner))
+    order = supply.order(job)
+    began = time.perf_counter()
+    train = supply.train
+    if asked.reference:
+        train, _ = _with_reference(job, model, train, [], order, collator, 0)
+    parts = {"head": None, "teacher": None, "rollouts": None, "during": None}
+    trainer, _ = _trainer(job, asked, options, model, [train[i] for i in order], [], collator, 0, parts)
+    trainer.train()
+    seconds = time.perf_counter() - began
+    live = [i for i in range(asked.sequences) if i not in asked.quiet]
+    tokens = sum(len(train[i].sequences[s].ids) for i in order for s in live)
+
+    def trained() -> Any:
+        model.get_base_model().set_attn_implementation("sdpa")
+        return model.eval()
+
+    return seconds, trained, tokens
+
+
+def trl(bench: Bench, objective: str, steps: int, kind: str) -> tuple[float, Callable[[], Any], int]:
+    """TRL's trainer, timed over its `train`."""
+    import torch
+    from datasets import Dataset
+    from peft import LoraConfig
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
+    from trl.experimental.kto import KTOConfig, KTOTrainer
+
+    examples = rows(bench, objective, steps * BATCH)
+
+    def turns(role: str, text: str) -> list[dict[str, str]]:
+        return [{"role": role, "content": text}]
+
+    data: list[dict[str, Any]] = []
+    for r in examples:
+        row: dict[str, Any] = {"prompt": turns("user", r["prompt"])}
+        for name in ("completion", "chosen", "rejected"):
+            if name in r:
+                row[name] = turns("assistant", r[name])
+        if "good" in r:
+            row["label"] = r["good"]
+        data.append(row)
+    config, trainer_kind = {
+        "sft": (SFTConfig, SFTTrainer), "dpo": (DPOConfig, DPOTrainer), "kto": (KTOConfig, KTOTrainer),
+    }[objective]  # fmt: skip
+    settings: dict[str, Any] = {"bf16": kind == "trl-bf16", "gradient_checkpointing": False} if kind != "trl" else {}
+    arguments = config(
+        output_dir=str(bench.folder / "trl"), per_device_train_batch_size=BATCH, num_train_epochs=1, learning_rate=RATE,
+        use_cpu=True, report_to="none", save_strategy="no", logging_steps=1000, disable_tqdm=True, max_length=2048,
+        lr_scheduler_type="cosine", warmup_steps=1, **settings,
+    )  # fmt: skip
+    dtype = torch.bfloat16 if kind == "trl-bf16" else torch.float32
+    model = AutoModelForCausalLM.from_pretrained(bench.base.path, dtype=dtype)
+    trainer = trainer_kind(
+        model=model, args=arguments, train_dataset=Dataset.from_list(data),
+        processing_class=AutoTokenizer.from_pretrained(bench.base.path),
+        peft_config=LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"),
+    )  # fmt: skip
+    began = time.perf_counter()
+    trainer.train()
+    seconds = time.perf_counter() - began
+    return seconds, lambda: trainer.model.eval().float(), 0
+
+
+def one(contestant: str, objective: str, steps: int, threads: int, base: str | None) -> dict[str, float]:
+    """One measurement, in this process."""
+    import torch
+    from transformers import AutoTokenizer, set_seed
+
+    from training.batching import Template
+
+    torch.set_num_threads(threads)
+    data = data_folder()
+    assert data is not None, "main has looked"
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(data, Path(folder), threads, base)
+        examples = rows(bench, objective, steps * BATCH + 4)
+        bench.rows(objective, examples[: steps * BATCH], examples[steps * BATCH :])
+        set_seed(0)
+        run = ours if contestant == "ours" else trl
+        extra = () if contestant == "ours" else (contestant,)
+        seconds, trained, tokens = run(bench, objective, steps, *extra)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        template = Template(AutoTokenizer.from_pretrained(bench.base.path))
+        measure = held_out(bench, trained(), template, objective)
+    return {"seconds": seconds, "tokens": tokens, "peak_mib": peak, "held_out": measure}
+
+
+def gradient_error(base: str | None) -> float:
+    """Norm of the difference between our LoRA gradients and plain transformers' and peft's, over theirs, in float32."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from torch.nn.functional import cross_entropy
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from training.batching import Item, Template
+    from training.engine import Collator, step_losses
+    from training.fused_lora import fuse
+    from training.objectives import objective_named
+    from training.packed_attention import PACKED, register
+
+    data = data_folder()
+    assert data is not None
+    bench = Bench(data, Path(), 1, base)
+    template = Template(AutoTokenizer.from_pretrained(bench.base.path))
+    made = [template.answer([{"role": "user", "content": r["prompt"]}], r["completion"]) for r in rows(bench, "sft", 4)]
+
+    def adapted() -> Any:
+        torch.manual_seed(0)
+        plain = AutoModelForCausalLM.from_pretrained(bench.base.path, dtype=torch.float32)
+        model = get_peft_model(plain, LoraConfig(r=16, lora_alpha=32, target_modules="all-linear"))
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(parameter, std=0.02)
+        return model
+
+    model = adapted()
+    count = sum(sum(t.loss) for t in made)
+    for t in made:
+        logits = model(input_ids=torch.tensor([t.ids])).logits[0]
+        loss = cross_entropy(logits[t.start - 1 : -1], torch.tensor(t.ids[t.start :]), reduction="sum")
+        torch.autograd.backward(loss / count)
+    wanted = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    model = adapted()
+    register()
+    model.get_base_model().set_attn_implementation(PACKED)
+    assert fuse(model)
+    sft = objective_named("sft")
+    batch = Collator(sft, tokens_per_pass=4096, pack=True, pad=0)([Item((t,)) for t in made])
+    step_losses(model, batch, sft, sft.options(), use=lambda loss: torch.autograd.backward(loss))
+    got = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    assert got.keys() == wanted.keys()
+    far = sum(float((got[n] - wanted[n]).pow(2).sum()) for n in wanted)
+    return float((far / sum(float(w.pow(2).sum()) for w in wanted.values())) ** 0.5)
+
+
+def ask(arguments: Sequence[str], threads: int) -> dict[str, Any]:
+    """Run this module in a process of its own; what its last line says."""
+    from training.hardware import thread_environment
+
+    environment = {**os.environ, **thread_environment(threads), "HF_HUB_OFFLINE": "1", "TRL_EXPERIMENTAL_SILENCE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.training_speed", *arguments],
+        env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        raise SystemExit(f"{' '.join(arguments)} failed:\n{done.stderr[-2000:]}")
+    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return found
+
+
+def main(arguments: Sequence[str]) -> int:
+    """All contestants in turn; 1 when ours is not as fast as it has to be."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("objectives", nargs="*", default=[])
+    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--base")
+    parser.add_argument("--contestant", choices=[*CONTESTANTS, "gradient"])
+    said = parser.parse_args(arguments)
+    if data_folder() is None:
+        print("skipped: the public data are not here (set RATCHET_DATA)")
+        return 0
+    if said.contestant == "gradient":
+        print(json.dumps({"error": gradient_error(said.base)}))
+        return 0
+    if said.contestant:
+        print(json.dumps(one(said.contestant, said.objectives[0], said.steps, said.threads, said.base)))
+        return 0
+    base = ["--base", said.base] if said.base else []
+    error = ask(["--contestant", "gradient", *base], said.threads)["error"]
+    print(f"gradients, float32: {error:.1e} relative to plain transformers and peft (at most 1e-3 wanted)", flush=True)
+    failed = error > 1e-3
+    common = ["--steps", str(said.steps), "--threads", str(said.threads), *base]
+    for objective in said.objectives or OBJECTIVES:
+        rounds = [
+            {c: ask(["--contestant", c, objective, *common], said.threads) for c in CONTESTANTS}
+            for _ in range(said.pairs)
+        ]
+        failed |= report(objective, rounds)
+    return int(failed)
+
+
+def report(objective: str, rounds: Sequence[Mapping[str, Mapping[str, float]]]) -> bool:
+    """Print one objective's table; whether a promise is broken."""
+    tokens = rounds[0]["ours"]["tokens"]
+    broken = False
+    print(f"\n{objective}: {tokens:.0f} tokens of examples, {len(rounds)} rounds, medians")
+    for contestant in CONTESTANTS:
+        seconds = statistics.median(r[contestant]["seconds"] for r in rounds)
+        ratio = statistics.median(r[contestant]["seconds"] / r["ours"]["seconds"] for r in rounds)
+        peak = statistics.median(r[contestant]["peak_mib"] for r in rounds)
+        measure = statistics.median(r[contestant]["held_out"] for r in rounds)
+        wanted = WANTED.get((objective, contestant))
+        verdict = "" if wanted is None else f"  wanted {wanted:g}: {'yes' if ratio >= wanted else 'NO'}"
+        broken |= wanted is not None and ratio < wanted
+        print(
+            f"  {contestant:10} {tokens / seconds:7.0f} tokens/s  ours is {ratio:5.2f} times as fast  peak {peak:6.0f} "
+            f"MiB  held out {measure:.3f}{verdict}",
+            flush=True,
+        )
+    ours_peak = statistics.median(r["ours"]["peak_mib"] for r in rounds)
+    theirs = statistics.median(r["trl"]["peak_mib"] for r in rounds)
+    print(f"  peak memory equal or lower than TRL's defaults: {'yes' if ours_peak <= theirs else 'NO'}")
+    return broken
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
