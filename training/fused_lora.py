@@ -83,4 +83,6 @@ def _is_plain(layer: Any) -> bool:
     if name in getattr(layer, "lora_variant", {}) or layer.lora_bias.get(name, False):
         return False
     matrices: list[Any] = [layer.lora_A[name], layer.lora_B[name]]
-    return all(type(m) is nn.Linear and m.bias is None and m.weight.dtype == base.weight.dtype for m in matrices)
+    return all(
+        type(m) is nn.Linear and getattr(m, "bias", 0) is None and m.weight.dtype == base.weight.dtype for m in matrices
+    )
