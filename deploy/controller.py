@@ -22,6 +22,7 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 from sqlalchemy import JSON, Column, Engine, Integer, String, Table, delete, insert, select
+from sqlalchemy.exc import SQLAlchemyError
 
 from deploy.blind_judge import Answer, judge_bars, judge_of
 from deploy.canary_policy import CanaryPolicy
@@ -211,9 +212,9 @@ def last_beats(engine: Engine) -> dict[str, tuple[datetime, dict[str, Any]]]:
 def run(job: ControllerJob, stop: threading.Event) -> None:
     """Work until `stop` is set. Alerts and MLflow have threads of their own: neither may delay a rollback."""
     engine = connect(job.database_url)
-    create_tables(engine)
-    for tenant in job.tenants:
-        start(engine, tenant, job.base_version, actor="controller")
+    while not _prepared(engine, job):
+        if stop.wait(job.poll_seconds):
+            return
     facts: dict[str, Any] = {"watches": {}, "mlflow": {}}
     threads = [_every(job.poll_seconds, stop, "alerts", lambda: deliver(engine, job.alerts))]
     if job.mlflow_url is not None:
@@ -275,6 +276,18 @@ def read_job(argv: list[str]) -> ControllerJob:
         raise NotFound(f"there is no job file {path}; `ratchet up` writes one") from None
     except ValidationError as error:
         raise UserError(f"{path} is not a controller's job: {error}") from error
+
+
+def _prepared(engine: Engine, job: ControllerJob) -> bool:
+    """Tables made and first champions written; False while the database is away, which is no reason to give up."""
+    try:
+        create_tables(engine)
+        for tenant in job.tenants:
+            start(engine, tenant, job.base_version, actor="controller")
+    except SQLAlchemyError as error:
+        log.error("the database does not answer, tried again: %s", str(error).splitlines()[0])
+        return False
+    return True
 
 
 def _watch_qualities(engine: Engine, job: ControllerJob) -> None:

@@ -190,9 +190,12 @@ def _chaos(stack: Stack, server: Postgres, folder: Path, ends: ExitStack) -> Non
         holder="chaos",
     )
 
+    killed_at = now()
+
     def beating() -> bool:
+        """Whether the controller that was started last has said so: an older one's word does not count."""
         at = last_beats(stack.database).get("chaos")
-        return at is not None and (now() - at[0]).total_seconds() < 5
+        return at is not None and at[0] > killed_at and (now() - at[0]).total_seconds() < 5
 
     engine = _own("deploy.engines.embedded", stack.engine_job, folder, _get(f"{stack.engine_url}/health"))
     gateway = _own("deploy.gateway", stack.gateway_job, folder, _get(f"{stack.url}/readyz"))
@@ -224,6 +227,7 @@ def _chaos(stack: Stack, server: Postgres, folder: Path, ends: ExitStack) -> Non
     for part in (gateway, engine, mlflow, controller):
         began = time.monotonic()
         part.kill()
+        killed_at = now()
         time.sleep(1.0)
         part.start()
         part.wait()
@@ -231,6 +235,7 @@ def _chaos(stack: Stack, server: Postgres, folder: Path, ends: ExitStack) -> Non
         time.sleep(2.0)
     began = time.monotonic()
     _kill_postgres(server)
+    killed_at = now()
     answered = len(users.answered)
     time.sleep(4.0)
     assert len(users.answered) > answered, "chat goes on while the database is away"
