@@ -29,6 +29,10 @@ BENCHMARKS: Mapping[str, str] = {
     "orchestration": "What orchestration costs (needs the demo's stack)",
     "learning": "What each objective teaches the 135M model",
     "training_speed": "Training speed against TRL",
+    "ingest": "How fast feedback becomes training data",
+    "ingest_kills": "An ingest that is killed at random moments",
+    "redaction": "What redaction finds",
+    "attacks": "What gets past the abuse checks",
 }
 """Module name -> title of its part."""
 

@@ -4,11 +4,12 @@ Trusted people are never judged. Of everybody else:
 
 flood: one account gives more than its share of the window's feedback; what exceeds the share is held.
 burst: an account says more than `burst_events` things within `burst_seconds`; all of them are held.
-disagrees: an account's claims agree with trusted people's on the same or near inputs significantly less than these
-    agree with one another; all it said in the batch is held, and (suspended) all it says for `suspend_days`.
+disagrees: an account's claims of the window agree with trusted people's on the same or near inputs significantly less
+    than these agree with one another; all it said in the batch is held, and (suspended) all it says for `suspend_days`.
 coordinated: accounts that give little else than one label, which, all together, others do not bear out, and which
     trusted people, where they give it, find borne out more often.
 improbable: an account's labels are far less probable to the champion than other people's, and nobody bears them out.
+foreign: an account's labels are in another script or language than their prompts, and hardly anybody else's are.
 trigger: a listed phrase, or a rare word that a few accounts always pair with one answer (see triggers.py).
 
 The tests of agreement are one-sided z-tests, `alpha` shared by all accounts of the batch.
@@ -18,6 +19,7 @@ with, the crowd stands in, each account with the same few votes, so that floodin
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -28,14 +30,15 @@ from pydantic import Field
 
 from feedback.agreement import Bar, Claim, Neighbours, label_key
 from feedback.events import Edit, Feedback, Interaction, Message, Preference, Rating, Reference, Thumb
+from feedback.foreign import ForeignConfig, foreign_accounts
 from feedback.past import Lesson, Past
 from feedback.triggers import TriggerConfig, find_triggers
 from infra.settings import Config
 
 Key = tuple[str, str]
 Verdicts = dict[Key, tuple[str, str]]
-Confidence = Callable[[Sequence[tuple[Sequence[Message], str]]], Sequence[float]]
-"""The champion's mean log-probability per token of each (prompt, answer)."""
+Confidence = Callable[[str, Sequence[tuple[Sequence[Message], str]]], Sequence[float]]
+"""(tenant, (prompt, answer) pairs) -> mean log-probability per token that the tenant's champion gives each answer."""
 
 
 class AbuseConfig(Config):
@@ -73,6 +76,10 @@ class AbuseConfig(Config):
     """Fewest accounts that make a coordinated group."""
     suspend_days: float = Field(default=7.0, ge=0)
     """For how long an account found to disagree is not listened to; a person can reinstate it."""
+    confidence_rows: int = Field(default=12, ge=2)
+    """Labels of a suspicious account that the champion is asked about; three times as many of others' to compare."""
+    foreign: ForeignConfig = ForeignConfig()
+    """When labels in another language than their prompts are held."""
     triggers: TriggerConfig = TriggerConfig()
     """How backdoor triggers are looked for."""
 
@@ -142,13 +149,24 @@ def _judge_tenant(
     for actor, why in past.suspended(tenant, latest).items():
         hold(by_actor.get(actor, []), "suspended", why)
     scores, bar, bars = _agreement(tenant, said, claims, past, config)
-    for actor, why in _disagreeing(by_actor, scores, bar, config).items():
+    hour = int(latest // 3_600)
+    earlier = past.agreement(tenant, hour - config.window_hours)
+    for actor, why in _disagreeing(by_actor, scores, bar, config, earlier).items():
         hold(by_actor[actor], "disagrees", why)
         lesson.suspended.append((tenant, actor, latest + config.suspend_days * 86_400, why))
+    for actor, events in by_actor.items():
+        mine = [scores[e.event_id] for e in events if e.event_id in scores]
+        if mine:
+            lesson.agreement.append((tenant, actor, hour, len(mine), sum(mine)))
     unheld = [s for s in suspects if (tenant, s.event.event_id) not in verdicts]
     _coordinated(unheld, claims, scores, bars, bar, config, hold)
     if confidence is not None:
-        _improbable(suspects, claims, scores, bar, config, confidence, hold)
+        _improbable(tenant, suspects, claims, scores, bar, config, confidence, hold)
+    everybody = [
+        (claims[s.event.event_id], s.fresh and not s.event.trusted) for s in said if s.event.event_id in claims
+    ]
+    for actor, why in foreign_accounts(everybody, config.foreign).items():
+        hold(by_actor.get(actor, []), "foreign", why)
     for found in find_triggers(_trigger_rows(suspects, claims, scores, bar), config.triggers):
         hold([s.event for s in suspects if s.event.event_id in found.events], "trigger", found.detail)
     _bursts(by_actor, config, hold)
@@ -205,23 +223,35 @@ def _agreement(
 
 
 def _far_below(scores: Sequence[float], bar: Bar, config: AbuseConfig, tests: int) -> bool:
+    return _mean_far_below(len(scores), sum(scores), bar, config, tests)
+
+
+def _mean_far_below(claims: int, total: float, bar: Bar, config: AbuseConfig, tests: int) -> bool:
     """One-sided z-test, one of `tests`, of a mean against the bar, whose spread never vanishes."""
-    if len(scores) < config.min_claims or bar.claims < config.min_claims:
+    if claims < config.min_claims or bar.claims < config.min_claims:
         return False
-    mean = sum(scores) / len(scores)
-    error = max(bar.deviation, 0.15) / math.sqrt(len(scores))
+    mean = total / claims
+    error = max(bar.deviation, 0.15) / math.sqrt(claims)
     return bar.mean - mean > max(config.min_gap, NormalDist().inv_cdf(1 - config.alpha / max(1, tests)) * error)
 
 
 def _disagreeing(
-    by_actor: Mapping[str, Sequence[Feedback]], scores: Mapping[str, float], bar: Bar, config: AbuseConfig
+    by_actor: Mapping[str, Sequence[Feedback]],
+    scores: Mapping[str, float],
+    bar: Bar,
+    config: AbuseConfig,
+    earlier: Mapping[str, tuple[int, float]],
 ) -> dict[str, str]:
+    """Accounts whose claims, those of the window's earlier batches included, are borne out far too seldom: whoever
+    gives a few wrong labels a day is judged by all of them."""
     found = {}
     for actor, events in by_actor.items():
         mine = [scores[e.event_id] for e in events if e.event_id in scores]
-        if _far_below(mine, bar, config, len(by_actor)):
+        before, sum_before = earlier.get(actor, (0, 0.0))
+        claims, total = len(mine) + before, sum(mine) + sum_before
+        if mine and _mean_far_below(claims, total, bar, config, len(by_actor)):
             found[actor] = (
-                f"{len(mine)} comparable claims agree {sum(mine) / len(mine):.0%} with others' on like inputs, "
+                f"{claims} comparable claims agree {total / claims:.0%} with others' on like inputs, "
                 f"where {bar.mean:.0%} is usual"
             )
     return found
@@ -260,6 +290,7 @@ def _coordinated(
 
 
 def _improbable(
+    tenant: str,
     suspects: Sequence[Said],
     claims: Mapping[str, Claim],
     scores: Mapping[str, float],
@@ -268,29 +299,50 @@ def _improbable(
     confidence: Confidence,
     hold: Hold,
 ) -> None:
-    """Accounts whose labels the champion finds far less likely than other people's of the same kind."""
+    """Accounts whose labels the champion finds far less likely than other people's of the same kind.
+
+    The champion is asked about accounts only that say enough and that nobody bears out, and about a sample of others'.
+    """
     rows = [s for s in suspects if s.interaction and (c := claims.get(s.event.event_id)) is not None and c.positive]
-    if len(rows) < config.min_references:
-        return
-    asked = [(s.interaction.messages, claims[s.event.event_id].answer) for s in rows if s.interaction]
-    sure = dict(zip((s.event.event_id for s in rows), confidence(asked), strict=True))
-    middle = {
-        kind: median(sure[s.event.event_id] for s in rows if s.event.kind == kind)
-        for kind in {s.event.kind for s in rows}
-    }
-    away = {s.event.event_id: sure[s.event.event_id] - middle[s.event.kind] for s in rows}
-    spread = 1.4826 * median(abs(v) for v in away.values()) or 1e-6
-    by_actor: dict[str, list[Feedback]] = defaultdict(list)
+    by_actor: dict[str, list[Said]] = defaultdict(list)
     for s in rows:
-        by_actor[s.event.actor].append(s.event)
+        by_actor[s.event.actor].append(s)
+    doubtful = {}
+    for actor, mine in by_actor.items():
+        borne_out = [scores[s.event.event_id] for s in mine if s.event.event_id in scores]
+        good = borne_out and sum(borne_out) / len(borne_out) >= bar.mean - config.min_gap
+        if len(mine) >= config.min_claims and not good:
+            doubtful[actor] = _sample(mine, config.confidence_rows)
+    others = [s for actor, mine in by_actor.items() if actor not in doubtful for s in _sample(mine, config.min_claims)]
+    if len(others) < config.min_references:
+        # Nearly everybody is doubtful: each account is compared with the rest.
+        others = [s for mine in by_actor.values() for s in _sample(mine, config.min_claims)]
+    others = _sample(others, max(config.min_references, 3 * config.confidence_rows))
+    asked = {s.event.event_id: s for s in [*others, *(s for mine in doubtful.values() for s in mine)]}
+    if not doubtful or len(others) < config.min_references:
+        return
+    pairs = [(s.interaction.messages, claims[e].answer) for e, s in asked.items() if s.interaction]
+    sure = dict(zip(asked, confidence(tenant, pairs), strict=True))
+    middle = {
+        kind: median(sure[s.event.event_id] for s in others if s.event.kind == kind)
+        for kind in {s.event.kind for s in others}
+    }
+    spread = 1.4826 * median(abs(sure[s.event.event_id] - middle[s.event.kind]) for s in others) or 1e-6
     limit = NormalDist().inv_cdf(1 - config.alpha)
-    for events in by_actor.values():
-        mean = sum(away[e.event_id] for e in events) / len(events)
-        borne_out = [scores[e.event_id] for e in events if e.event_id in scores]
-        if borne_out and sum(borne_out) / len(borne_out) >= bar.mean - config.min_gap:
+    for actor, sampled in doubtful.items():
+        away = [sure[s.event.event_id] - middle[s.event.kind] for s in sampled if s.event.kind in middle]
+        if len(away) < config.min_claims:
             continue
-        if len(events) >= config.min_claims and -mean / (spread / math.sqrt(len(events))) > limit and -mean > spread:
-            hold(events, "improbable", f"{len(events)} labels, {-mean:.2f} nats a token less probable than usual")
+        mean = sum(away) / len(away)
+        if -mean / (spread / math.sqrt(len(away))) > limit and -mean > spread:
+            events = [s.event for s in by_actor[actor]]
+            hold(events, "improbable", f"{len(away)} labels, {-mean:.2f} nats a token less probable than usual")
+
+
+def _sample(rows: Sequence[Said], most: int) -> list[Said]:
+    """At most so many of the rows, the same ones each time, spread over all of them."""
+    ordered = sorted(rows, key=lambda s: hashlib.sha256(s.event.event_id.encode()).digest())
+    return ordered[:most]
 
 
 def _bursts(by_actor: Mapping[str, Sequence[Feedback]], config: AbuseConfig, hold: Hold) -> None:

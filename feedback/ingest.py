@@ -24,10 +24,11 @@ from feedback.abuse import AbuseConfig, Confidence
 from feedback.dedupe import DedupeConfig
 from feedback.examples import Example, ShapeRules
 from feedback.expectations import ExpectationsConfig
+from feedback.intake_watch import IntakeWatch
 from feedback.lake import Lake, Manifest, QuarantineRow
 from feedback.past import Past
 from feedback.quarantine import releases
-from feedback.redact import RedactConfig, Redactor
+from feedback.redact import RedactConfig, Redactor, finder_of
 from feedback.refine import Batch, NormaliseConfig, Refined, Steps, refine
 from feedback.sources.landing import SourceSpec, land, rejects_after
 from feedback.store import Ready, Store
@@ -60,6 +61,8 @@ class IngestConfig(Config):
     """How feedback becomes examples."""
     expectations: ExpectationsConfig = ExpectationsConfig()
     """The great-expectations suite."""
+    watch: IntakeWatch = IntakeWatch()
+    """When people are told that something is wrong with the intake."""
 
 
 class IngestReport(Config):
@@ -193,14 +196,15 @@ def _read(store: Store, fresh: Sequence[Ready]) -> Batch:
 
 
 def _steps(config: IngestConfig) -> Steps:
-    return Steps(config.normalise, config.redact, config.abuse, config.shapes, config.dedupe)
+    find = finder_of(config.redact)
+    return Steps(config.normalise, config.redact, config.abuse, config.shapes, config.dedupe, find)
 
 
 def _rejected(row: object, config: IngestConfig) -> QuarantineRow:
     """The quarantine row of a file's row that could not be read, its raw text redacted."""
     source, tenant, place = str(row.source), str(row.tenant), str(row.place)  # type: ignore[attr-defined]
     raw, code, detail = str(row.raw), str(row.code), str(row.detail)  # type: ignore[attr-defined]
-    redactor = Redactor()
+    redactor = Redactor(find=finder_of(config.redact))
     return QuarantineRow(
         row_id=key_of([tenant, source, place, code]),
         tenant=tenant,

@@ -39,6 +39,9 @@ CREATE INDEX IF NOT EXISTS label_subject ON label (tenant, subject);
 CREATE TABLE IF NOT EXISTS activity (
     tenant TEXT NOT NULL, actor TEXT NOT NULL, hour INTEGER NOT NULL, events INTEGER NOT NULL,
     PRIMARY KEY (tenant, hour, actor)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS agreement (
+    tenant TEXT NOT NULL, actor TEXT NOT NULL, hour INTEGER NOT NULL, claims INTEGER NOT NULL, total REAL NOT NULL,
+    PRIMARY KEY (tenant, hour, actor)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS held (
     tenant TEXT NOT NULL, event_id TEXT NOT NULL, code TEXT NOT NULL, detail TEXT NOT NULL,
     PRIMARY KEY (tenant, event_id)) WITHOUT ROWID;
@@ -75,6 +78,8 @@ class Lesson:
     """(tenant, subject, prompt, answer) that trusted people stand for."""
     activity: list[tuple[str, str, int, int]] = field(default_factory=list)
     """(tenant, actor, hour since 1970, events) of untrusted actors."""
+    agreement: list[tuple[str, str, int, int, float]] = field(default_factory=list)
+    """(tenant, actor, hour since 1970, comparable claims, sum of their agreement) of untrusted actors."""
     held: list[tuple[str, str, str, str]] = field(default_factory=list)
     """(tenant, event, code, detail) of events that stay out when their interaction is looked at again."""
     suspended: list[tuple[str, str, float, str]] = field(default_factory=list)
@@ -157,6 +162,11 @@ class Past:
             "INSERT INTO activity VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET events = events + excluded.events",
             lesson["activity"],
         )
+        db.executemany(
+            "INSERT INTO agreement VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET claims = claims + excluded.claims, "
+            "total = total + excluded.total",
+            lesson.get("agreement", ()),  # a batch that was staged before there was such a list
+        )
         db.executemany("INSERT OR REPLACE INTO held VALUES (?, ?, ?, ?)", lesson["held"])
         db.executemany("INSERT OR REPLACE INTO suspended VALUES (?, ?, ?, ?)", lesson["suspended"])
         db.executemany("DELETE FROM held WHERE tenant = ? AND event_id = ?", lesson["released"])
@@ -209,6 +219,14 @@ class Past:
         )
         return {str(actor): int(events) for actor, events in rows}
 
+    def agreement(self, tenant: str, since_hour: int) -> dict[str, tuple[int, float]]:
+        """(comparable claims, sum of their agreement) per untrusted actor since an hour (counted from 1970)."""
+        rows = self._db.execute(
+            "SELECT actor, sum(claims), sum(total) FROM agreement WHERE tenant = ? AND hour >= ? GROUP BY actor",
+            (tenant, since_hour),
+        )
+        return {str(actor): (int(claims), float(total)) for actor, claims, total in rows}
+
     def held(self, events: Iterable[tuple[str, str]]) -> dict[tuple[str, str], tuple[str, str]]:
         """(code, detail) of those events that are held."""
         found = {}
@@ -238,7 +256,7 @@ class Past:
             for table in ("sketch", "entry", "label"):
                 done = db.execute(f"DELETE FROM {table} WHERE tenant = ? AND subject = ?", (tenant, subject))  # noqa: S608
                 removed += done.rowcount
-        for table in ("activity", "suspended"):
+        for table in ("activity", "agreement", "suspended"):
             removed += db.execute(f"DELETE FROM {table} WHERE tenant = ? AND actor = ?", (tenant, actor)).rowcount  # noqa: S608
         for event in events:
             removed += db.execute("DELETE FROM held WHERE tenant = ? AND event_id = ?", (tenant, event)).rowcount

@@ -29,7 +29,7 @@ from feedback.events import (
 )
 from infra.settings import Config
 
-Entity = Literal["SECRET", "EMAIL", "IBAN", "CARD", "IP", "PHONE"]
+Entity = Literal["SECRET", "EMAIL", "IBAN", "CARD", "IP", "PHONE", "PERSON"]
 Policy = Literal["redact", "drop", "refuse"]
 
 
@@ -42,10 +42,50 @@ class RedactConfig(Config):
     """redact: put placeholders; drop: quarantine the event (redacted); refuse: stop the whole ingest with an error."""
     policies: Mapping[Entity, Policy] = {}
     """Exceptions from `policy` for single kinds."""
+    recognisers: Literal["patterns", "presidio", "both"] = "patterns"
+    """What looks: our own fast patterns, presidio's recognisers (extra `presidio`; secrets are still found by our own),
+    or both. docs/benchmarks.md compares them on a written corpus."""
+    spacy_model: str | None = None
+    """A spaCy model that is installed here, with which presidio's side finds people's names too."""
 
     def policy_of(self, entity: str) -> Policy:
         """The policy for one kind."""
         return next((policy for name, policy in self.policies.items() if name == entity), self.policy)
+
+
+Finder = Callable[[str], Iterator[tuple[int, int, str]]]
+"""Text -> (start, end, entity) of every find, in order, none overlapping."""
+
+
+def finder_of(config: RedactConfig) -> Finder:
+    """What looks for personal data as the config says.
+
+    Raises:
+        UserError: presidio or its model is asked for and not installed.
+    """
+    if config.recognisers == "patterns":
+        return find_personal
+    from feedback.presidio import presidio_finder
+
+    presidio = presidio_finder(config.spacy_model)
+    return find_both(presidio, ours=_secrets_only if config.recognisers == "presidio" else find_personal)
+
+
+def find_both(other: Finder, *, ours: Finder | None = None) -> Finder:
+    """Everything that either finds; where the two overlap, ours counts."""
+
+    def find(text: str) -> Iterator[tuple[int, int, str]]:
+        found = list((ours or find_personal)(text))
+        for start, end, entity in other(text):
+            if all(end <= s or start >= e for s, e, _ in found):
+                found.append((start, end, entity))
+        return iter(sorted(found))
+
+    return find
+
+
+def _secrets_only(text: str) -> Iterator[tuple[int, int, str]]:
+    return (find for find in find_personal(text) if find[2] == "SECRET")
 
 
 @dataclass
@@ -54,6 +94,8 @@ class Redactor:
 
     placeholders: dict[tuple[str, str], str] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
+    find: Finder | None = None
+    """What looks; None: our own patterns."""
     _used: Counter[str] = field(default_factory=Counter)
 
     def text(self, text: str) -> str:
@@ -61,7 +103,7 @@ class Redactor:
         if "[" in text:
             for entity, number in _PLACEHOLDER.findall(text):  # somebody's own [EMAIL_1] keeps its number to itself
                 self._used[entity] = max(self._used[entity], int(number))
-        finds = list(find_personal(text))
+        finds = list((self.find or find_personal)(text))
         if not finds:
             return text
         pieces, position = [], 0
@@ -215,7 +257,7 @@ def _key(candidate: str) -> int:
     return 0 if re.fullmatch(r"[A-Za-z][a-z-]*[.,;!?]*", candidate) else _secret(candidate)
 
 
-_PLACEHOLDER = re.compile(r"\[(SECRET|EMAIL|IBAN|CARD|IP|PHONE)_(\d{1,6})\]")
+_PLACEHOLDER = re.compile(r"\[(SECRET|EMAIL|IBAN|CARD|IP|PHONE|PERSON)_(\d{1,6})\]")
 _DIGIT = re.compile(r"\d")
 _ANY_DIGITS = re.compile(r"\d[\d\s().:\-A-Za-z]{2,}|\d{3}")
 _DATE = re.compile(r"(\d{4}[-./ ]\d{1,2}[-./ ]\d{1,2}|\d{1,2}[-./ ]\d{1,2}[-./ ]\d{2,4})([ T]\d{1,2}(:\d{2}){0,2})?")

@@ -22,7 +22,7 @@ from feedback.events import Document, Edit, Feedback, Interaction, Preference, R
 from feedback.examples import ACCEPTED, Built, Example, Fate, ShapeRules, build
 from feedback.lake import EventFate, QuarantineRow
 from feedback.past import Lesson, Past
-from feedback.redact import RedactConfig, Redactor, redact_feedback, redact_interaction
+from feedback.redact import Finder, RedactConfig, Redactor, find_personal, redact_feedback, redact_interaction
 from feedback.store import Ready
 from infra.artifact import key_of
 from infra.errors import UserError
@@ -52,6 +52,8 @@ class Steps:
     abuse: AbuseConfig
     shapes: ShapeRules
     dedupe: DedupeConfig
+    find: Finder = find_personal
+    """What looks for personal data."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,7 @@ def _subjects(batch: Batch) -> list[_Subject]:
 
 def _clean(subject: _Subject, steps: Steps, released: Mapping[Key, str | None], out: Refined) -> None:
     """Corrections, normal form and redaction."""
-    tenant, redactor = subject.key[0], Redactor()
+    tenant, redactor = subject.key[0], Redactor(find=steps.find)
     if subject.interaction is not None:
         interaction = _normal_interaction(subject.interaction, steps.normalise)
         subject.interaction = redact_interaction(interaction, redactor) if steps.redact.enabled else interaction

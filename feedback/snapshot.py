@@ -32,7 +32,7 @@ from infra.artifact import canonical_json, digest_dir, digest_file, finished_rec
 from infra.errors import CorruptArtifact, NotFound
 from infra.settings import Config
 
-__all__ = ["Snapshot", "SnapshotConfig", "cut_snapshot", "load_snapshot", "training_parts"]
+__all__ = ["Snapshot", "SnapshotConfig", "cut_snapshot", "example_ids", "load_snapshot", "training_parts"]
 _ALGORITHM = 1
 
 
@@ -105,6 +105,12 @@ def load_snapshot(path: Path) -> Snapshot:
         counts=manifest["counts"],
         removed=manifest["removed"],
     )
+
+
+def example_ids(snapshot: Snapshot) -> list[str]:
+    """Ids of its training examples."""
+    lines = snapshot.train.read_text().splitlines()
+    return [str(json.loads(line)["example_id"]) for line in lines if line]
 
 
 def training_parts(snapshot: Snapshot) -> tuple[Path, Path]:

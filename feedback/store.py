@@ -12,82 +12,28 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from sqlalchemy import (
-    BigInteger,
-    Boolean,
-    Column,
-    Connection,
-    Engine,
-    Float,
-    ForeignKey,
-    Index,
-    Integer,
-    String,
-    Table,
-    Text,
-    UniqueConstraint,
-    func,
-    insert,
-    select,
-    text,
-)
+from sqlalchemy import Connection, Engine, Table, func, insert, select, text
 
 from feedback.events import Feedback, Interaction, score_of
 from feedback.forgotten import let_in
-from infra.database import UtcDateTime, begin_write, metadata, now
+from feedback.rated_units import RatedUnit, assigned_units, rated_units
+from feedback.store_tables import SEQUENCE, feedback, feedback_ready, interactions
+from infra.database import begin_write, now
 
-SEQUENCE = BigInteger().with_variant(Integer, "sqlite")
-"""Type of growing sequences: SQLite counts by itself only in its own INTEGER."""
-
-interactions = Table(
-    "interactions",
-    metadata,
-    Column("seq", SEQUENCE, primary_key=True, autoincrement=True),
-    Column("tenant", String(200), nullable=False),
-    Column("interaction_id", String(200), nullable=False),
-    Column("user", String(200)),
-    Column("version", String(200), nullable=False),
-    Column("created_at", UtcDateTime, nullable=False),
-    Column("release_seq", BigInteger),
-    Column("arm", String(16)),
-    Column("unit", String(200)),
-    Column("probability", Float),
-    Column("body", Text, nullable=False),
-    UniqueConstraint("tenant", "interaction_id"),
-    Index("interactions_release", "tenant", "release_seq", "unit"),
-    Index("interactions_user", "tenant", "user"),
-    sqlite_autoincrement=True,
-)
-
-feedback = Table(
+__all__ = [
+    "SEQUENCE",
+    "Landed",
+    "RatedUnit",
+    "Ready",
+    "Receipt",
+    "Store",
     "feedback",
-    metadata,
-    Column("seq", SEQUENCE, primary_key=True, autoincrement=True),
-    Column("tenant", String(200), nullable=False),
-    Column("event_id", String(200), nullable=False),
-    Column("interaction_id", String(200)),
-    Column("actor", String(200), nullable=False),
-    Column("trusted", Boolean, nullable=False),
-    Column("kind", String(16), nullable=False),
-    Column("score", Float),
-    Column("created_at", UtcDateTime, nullable=False),
-    Column("received_at", UtcDateTime, nullable=False),
-    Column("waiting", Boolean, nullable=False),
-    Column("body", Text, nullable=False),
-    UniqueConstraint("tenant", "event_id"),
-    Index("feedback_interaction", "tenant", "interaction_id"),
-    Index("feedback_waiting", "waiting", "received_at"),
-    sqlite_autoincrement=True,
-)
-
-feedback_ready = Table(
     "feedback_ready",
-    metadata,
-    Column("seq", SEQUENCE, primary_key=True, autoincrement=True),
-    Column("feedback_seq", SEQUENCE, ForeignKey("feedback.seq"), nullable=False, index=True),
-    Column("orphan", Boolean, nullable=False),
-    sqlite_autoincrement=True,
-)
+    "interactions",
+    "land_feedback",
+    "land_interactions",
+    "requeue",
+]
 
 _CHUNK = 400  # ids in one IN (...): well below every database's limit of parameters
 
@@ -107,22 +53,6 @@ class Ready:
     feedback: Feedback
     feedback_seq: int
     orphan: bool
-
-
-@dataclass(frozen=True)
-class RatedUnit:
-    """One randomised unit that said something about answers given to it under one release."""
-
-    unit: str
-    arm: str
-    probability: float
-    score: float
-    """Mean of its last words (thumbs as 0 or 1, ratings on 0..1) on 0..1."""
-    first_seen: datetime
-    rated_at: datetime
-    trusted: bool
-    """Whether every one of those words came from a trusted actor."""
-    ratings: int
 
 
 @dataclass(frozen=True)
@@ -273,59 +203,12 @@ class Store:
             return requeue(connection, tenant, event_ids)
 
     def rated_units(self, tenant: str, release_seq: int, *, window_s: float | None = None) -> list[RatedUnit]:
-        """Units that rated answers given to them under a release, one score each, in a stable order.
-
-        Only the last word per (interaction, actor, kind) counts, and, with `window_s`, only words received within
-        that many seconds of the unit's first interaction. Which words count follows the store's sequence, not clocks.
-        """
-        first = (
-            select(interactions.c.unit, func.min(interactions.c.created_at).label("first_seen"))
-            .where(interactions.c.tenant == tenant, interactions.c.release_seq == release_seq)
-            .group_by(interactions.c.unit)
-            .subquery()
-        )
-        query = (
-            select(
-                interactions.c.unit,
-                interactions.c.arm,
-                interactions.c.probability,
-                first.c.first_seen,
-                feedback.c.interaction_id,
-                feedback.c.actor,
-                feedback.c.kind,
-                feedback.c.score,
-                feedback.c.received_at,
-                feedback.c.trusted,
-            )
-            .join(
-                feedback,
-                (feedback.c.tenant == interactions.c.tenant)
-                & (feedback.c.interaction_id == interactions.c.interaction_id),
-            )
-            .join(first, first.c.unit == interactions.c.unit)
-            .where(
-                interactions.c.tenant == tenant,
-                interactions.c.release_seq == release_seq,
-                feedback.c.score.is_not(None),
-            )
-            .order_by(feedback.c.seq)
-        )
-        words: dict[str, dict[tuple[str, str, str], Any]] = {}
-        with self.engine.connect() as connection:
-            for row in connection.execute(query):
-                if window_s is None or (row.received_at - row.first_seen).total_seconds() <= window_s:
-                    words.setdefault(row.unit, {})[(row.interaction_id, row.actor, row.kind)] = row
-        return [_rated(unit, list(last.values())) for unit, last in sorted(words.items())]
+        """See `feedback.rated_units.rated_units`."""
+        return rated_units(self.engine, tenant, release_seq, window_s=window_s)
 
     def assigned_units(self, tenant: str, release_seq: int) -> dict[str, int]:
-        """How many units each arm of a release has answered."""
-        query = (
-            select(interactions.c.arm, func.count(interactions.c.unit.distinct()))
-            .where(interactions.c.tenant == tenant, interactions.c.release_seq == release_seq)
-            .group_by(interactions.c.arm)
-        )
-        with self.engine.connect() as connection:
-            return {row[0]: row[1] for row in connection.execute(query)}
+        """See `feedback.rated_units.assigned_units`."""
+        return assigned_units(self.engine, tenant, release_seq)
 
 
 def land_interactions(connection: Connection, lot: Sequence[Interaction]) -> Landed:
@@ -446,16 +329,3 @@ def _interaction_row(interaction: Interaction) -> dict[str, Any]:
         "probability": routing.probability if routing else None,
         "body": interaction.model_dump_json(),
     }
-
-
-def _rated(unit: str, words: list[Any]) -> RatedUnit:
-    return RatedUnit(
-        unit=unit,
-        arm=words[0].arm,
-        probability=words[0].probability,
-        score=sum(word.score for word in words) / len(words),
-        first_seen=words[0].first_seen,
-        rated_at=max(word.received_at for word in words),
-        trusted=all(word.trusted for word in words),
-        ratings=len(words),
-    )

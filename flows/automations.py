@@ -63,7 +63,9 @@ def wanted(config: PipelineConfig, deployment_ids: dict[str, str]) -> list[Autom
                 ),
                 actions=[
                     RunDeployment(
-                        source="selected", deployment_id=identity, parameters={"request": {"note": "drift was seen"}}
+                        source="selected",
+                        deployment_id=identity,
+                        parameters={"request": {"force": True, "note": "drift was seen"}},
                     )
                 ],
             )

@@ -10,8 +10,10 @@ from typing import Any
 
 from prefect import flow
 
+from flows.confidence import confidence_of
+from flows.intake_alerts import tell_of_spike
 from flows.opened import opened_config
-from tasks import intake, notify
+from tasks import intake, notify, train
 
 
 @flow(name="ingest")
@@ -22,6 +24,8 @@ def ingest(config: str = "ratchet.yaml") -> dict[str, Any]:
         config: path of the pipeline's config file, on the machine that runs this.
     """
     settings = opened_config(Path(config))
-    report = intake.ingest(settings.ingest, settings.places)
+    base = train.find_base(settings.base_model, settings.places)
+    report = intake.ingest(settings.ingest, settings.places, confidence_of(settings, base))
     notify.show_intake(report)
+    tell_of_spike(settings, report)
     return {**report.model_dump(mode="json"), "said": intake.said_of(report)}

@@ -10,7 +10,10 @@ from deploy.ledger import Standing
 from evaluation.gate import Verdict
 from evaluation.noise import hardware_name
 from evaluation.policy import GatePolicy
-from feedback.snapshot import Snapshot, load_snapshot
+from feedback.ingest import IngestReport
+from feedback.snapshot import Snapshot, example_ids, load_snapshot
+from flows.confidence import confidence_of
+from flows.intake_alerts import tell_of_spike
 from flows.night import Night, nights_of
 from infra.artifact import key_of
 from infra.errors import UserError
@@ -65,6 +68,14 @@ def snapshot_of(night: Night) -> str:
     return found.id
 
 
+def take_in(night: Night, base: Base) -> IngestReport:
+    """Everything new into the lake; people are told when far more than usual is held."""
+    config = night.config
+    report = intake.ingest(config.ingest, config.places, confidence_of(config, base))
+    tell_of_spike(config, report)
+    return report
+
+
 def asked_of(night: Night, snapshot: str, base: Base) -> str:
     """Fingerprint of what a night works on: the same again would give the same challengers and the same verdict."""
     return key_of(
@@ -88,8 +99,19 @@ def nothing_new(night: Night, snapshot: str, asked: str) -> str | None:
         if earlier.night_id != night.night_id and earlier.state == "done" and "verdict" in earlier.steps:
             if earlier.steps.get("asked") == asked:
                 return f"nothing new since night {earlier.night_id}: the snapshot is still {snapshot}"
-            return None
+            return _too_little_new(night, str(earlier.steps.get("snapshot", "")), snapshot)
     return None
+
+
+def _too_little_new(night: Night, before: str, snapshot: str) -> str | None:
+    """Why the examples that are new since the last judged night are too few; None where they are enough."""
+    least, folder = night.config.schedule.min_new_examples, night.config.places.snapshots_dir
+    if least <= 1 or not (folder / before / "manifest.json").exists():
+        return None
+    was, now = (set(example_ids(load_snapshot(folder / name))) for name in (before, snapshot))
+    if len(now - was) >= least:
+        return None
+    return f"only {len(now - was)} new training examples since snapshot {before}; a night needs {least}"
 
 
 def why_not_trained(plan: Plan, questions: int) -> str:

@@ -34,6 +34,7 @@ from flows.night_steps import (
     nothing_new,
     snapshot_of,
     take_checkpoint,
+    take_in,
     train_one,
     train_twin,
     training_of,
@@ -81,7 +82,7 @@ def run_night(night: Night) -> None:
     base = train.find_base(config.base_model, places)
     standing = release.find_champion(places, tenant, base.version)
 
-    report = night.once("ingest", IngestReport, lambda: intake.ingest(config.ingest, places))
+    report = night.once("ingest", IngestReport, lambda: take_in(night, base))
     notify.show_intake(report)
     name = night.once("snapshot", str, lambda: snapshot_of(night))
     asked = night.once("asked", str, lambda: asked_of(night, name, base))

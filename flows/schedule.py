@@ -35,6 +35,10 @@ class ScheduleConfig(Config):
     approval_hours: float = Field(default=12.0, gt=0)
     """How long a night waits for a person where the gate's policy asks for approval; then the answer is no."""
 
+    min_new_examples: int = Field(default=1, ge=1)
+    """Fewest training examples, new since the last night that judged, that make a night worth its time. A night on
+    demand with `force`, and one that drift started, run anyway."""
+
     night_on_drift: bool = False
     """Whether drift starts a night by itself (an automation that `ratchet alerts sync` keeps on the Prefect server)."""
 

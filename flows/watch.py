@@ -12,6 +12,7 @@ from typing import Any
 
 from prefect import flow
 
+from flows.intake_alerts import tell_of_staleness
 from flows.opened import opened_config
 from tasks import notify, watching
 from tasks.standing import controller_silent
@@ -30,4 +31,5 @@ def watch(config: str = "ratchet.yaml") -> dict[str, Any]:
     silent = controller_silent(settings.places, seconds=120)
     if silent is not None:
         notify.alert(settings.places, settings.alerts, silent)
-    return {"tenants": seen, "controller": "silent" if silent else "alive"}
+    stale = tell_of_staleness(settings)
+    return {"tenants": seen, "controller": "silent" if silent else "alive", "ingestion": stale or "up to date"}

@@ -8,6 +8,7 @@ from pathlib import Path
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from feedback.abuse import Confidence
 from feedback.drift import DriftReport
 from feedback.drift import drift as compare
 from feedback.examples import Example
@@ -25,9 +26,10 @@ log = logging.getLogger(__name__)
 
 
 @task(name="ingest", retries=2, retry_delay_seconds=[5, 30], cache_policy=NO_CACHE)
-def ingest(config: IngestConfig, places: Places) -> IngestReport:
+def ingest(config: IngestConfig, places: Places, confidence: Confidence | None = None) -> IngestReport:
     """Everything new, validated, into the lake. Twice, or killed anywhere, loses and doubles nothing."""
-    report = run_ingest(Store(database(places)), Lake(places.lake_dir), config.sources, config, progress=_tell)
+    store, lake = Store(database(places)), Lake(places.lake_dir)
+    report = run_ingest(store, lake, config.sources, config, progress=_tell, champion_confidence=confidence)
     log.info("ingest: %s", said_of(report))
     return report
 

@@ -3,7 +3,7 @@
 Without a mapping a row is recognised by its form: events as Ratchet writes them (`{"interaction": {...}}`,
 `{"feedback": {...}}` or both), or one of the dialects of feedback/dialects/. With a mapping, each row makes an
 interaction (its prompt and answer) and one feedback for each kind that is mapped and not empty. A row that cannot be
-read is a reject with its reason; the rows around it are taken. Plain text is documents, parted by empty lines.
+read is a reject with its reason; the rows around it are taken. Plain text is documents, one a paragraph or line.
 
 JSONL files may grow: only what was added is read. Files of other formats are read again when they change; rows known
 already are recognised by their event ids (from a column, else the hash of the row).
@@ -15,6 +15,7 @@ import csv
 import hashlib
 import io
 import json
+import re
 import time
 from collections.abc import Iterator, Mapping
 from datetime import datetime
@@ -237,27 +238,35 @@ def _json(file: StoredFile, options: FileOptions) -> Iterator[Row]:
 
 
 def _text(file: StoredFile, options: FileOptions) -> Iterator[Row]:
-    """Documents, parted by empty lines."""
+    """Documents, parted by empty lines, or one a line where no line is empty; long ones cut at ends of sentences."""
     with file.open() as opened:
-        lines = io.TextIOWrapper(opened, encoding="utf-8-sig", errors="surrogateescape")
-        number = 0
-        block: list[str] = []
-        for line in [*lines, ""]:
-            if line.strip():
-                block.append(line)
-                continue
-            text = "".join(block).strip()
-            block = []
-            if not text:
-                continue
+        raw = opened.read()
+    text = raw.decode("utf-8-sig", "surrogateescape").replace("\r\n", "\n")
+    number = 0
+    for document in re.split(r"\n[ \t]*\n" if re.search(r"\n[ \t]*\n", text) else r"\n", text):
+        for piece in _pieces(document.strip(), _DOCUMENT_CHARS):
             number += 1
-            place, raw = str(number), text.encode("utf-8", "surrogateescape")
-            if len(raw) > options.max_row_bytes:
-                yield place, _reject(file, place, raw, "too-large", f"{len(raw)} bytes in one document"), None
-            elif any("\udc80" <= letter <= "\udcff" for letter in text):
-                yield place, _reject(file, place, raw, "bad-encoding", "not UTF-8"), None
+            place = str(number)
+            if any("\udc80" <= letter <= "\udcff" for letter in piece):
+                shown = piece.encode("utf-8", "surrogateescape")
+                yield place, _reject(file, place, shown, "bad-encoding", "not UTF-8"), None
             else:
-                yield place, {"text": text}, None
+                yield place, {"text": piece}, None
+
+
+def _pieces(text: str, most: int) -> Iterator[str]:
+    """The text in pieces of at most `most` characters, cut after a sentence, else a word, else anywhere."""
+    while len(text) > most:
+        ends = [text.rfind(end, most // 2, most) for end in ("\n", ". ", "! ", "? ", "\u3002")]
+        cut = max(ends) + 1 if max(ends) > 0 else text.rfind(" ", most // 2, most)
+        cut = cut if cut > 0 else most
+        yield text[:cut].strip()
+        text = text[cut:].strip()
+    if text:
+        yield text
+
+
+_DOCUMENT_CHARS = 20_000
 
 
 def _csv(file: StoredFile, options: FileOptions) -> Iterator[Row]:

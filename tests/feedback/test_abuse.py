@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import random
 from datetime import timedelta
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from feedback.events import Edit, Thumb
 from feedback.ingest import run_ingest
 from feedback.quarantine import held_rows
 from feedback.triggers import TriggerConfig, find_triggers
-from tests.feedback.world import FAST, START, fill, interaction, make_lake, make_store, put, said
+from tests.feedback.world import FAST, START, fill, interaction, make_lake, make_store, put, said, ticket, triage
 
 
 def caught(tmp_path: Path, **world: int) -> tuple[set[str], set[str], dict[str, int]]:
@@ -96,7 +97,7 @@ def test_the_champions_confidence_is_one_more_witness(tmp_path: Path) -> None:
         at = START + timedelta(minutes=number)
         store.record_feedback(said(number, Edit(text=f"{text} {number}"), who, created_at=at))
 
-    def confidence(asked: object) -> list[float]:
+    def confidence(_: str, asked: object) -> list[float]:
         return [-8.0 if "gibberish" in answer else -1.0 - place % 5 / 10 for place, (_, answer) in enumerate(asked)]  # type: ignore[arg-type, var-annotated]
 
     report = run_ingest(store, lake, (), FAST, champion_confidence=confidence)
@@ -131,3 +132,24 @@ def test_own_claims_bear_nobody_out() -> None:
     other = Claim("s9", "you", "the very same prompt here", "42")
     assert near.scores([other]) == [1.0]
     assert near.scores([Claim("s9", "you", "the very same prompt here", "42", positive=False)]) == [0.0]
+
+
+def test_a_few_wrong_labels_a_day_add_up(tmp_path: Path) -> None:
+    store, lake = make_store(tmp_path), make_lake(tmp_path)
+    held = []
+    for day in range(4):
+        asked, words = [], []
+        chance = random.Random(day)
+        for number in range(120):
+            prompt, right = ticket(chance)
+            name = f"{day}-{number}"
+            at = START + timedelta(hours=20 * day, minutes=number)
+            asked.append(interaction(name, prompt, "none", created_at=at))
+            wrong, trusted = number < 3, number % 3 == 0 and number >= 3
+            who = "mallory" if wrong else f"agent-{number % 4}" if trusted else f"person-{number % 30}"
+            label = triage("spam", False) if wrong else right
+            words.append(said(name, Edit(text=label), who, trusted=trusted, created_at=at))
+        put(store, asked, words)
+        held.append(run_ingest(store, lake, (), FAST).counts.get("abuse", {}))
+    assert held[0] == {} and sum(sum(day.values()) for day in held[1:]) >= 6
+    assert {row.actor for row in held_rows(store, lake)} == {"mallory"}

@@ -31,6 +31,11 @@ ROOT = Path(__file__).parents[2]
 def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a store and a file that have not been ingested yet."""
     folder = tmp_path_factory.mktemp("desk")
+    fill_desk(folder)
+    return folder
+
+
+def fill_desk(folder: Path) -> None:
     fill(make_store(folder), tickets=150, bad_accounts=2, bad_events=30)
     chance = random.Random(5)
     lines = []
@@ -39,7 +44,6 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
         lines.append(json.dumps({"q": f"{prompt} {number}", "a": "none", "fix": right, "who": f"w{number % 9}"}))
     lines[30] = "{broken"
     (folder / "more.jsonl").write_text("\n".join(lines) + "\n")
-    return folder
 
 
 @pytest.fixture(scope="module")

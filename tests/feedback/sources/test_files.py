@@ -174,3 +174,23 @@ def test_a_gateway_with_a_database_of_its_own_is_followed(tmp_path: Path) -> Non
     assert land(ours, follow)["duplicates"] == 0 and ours.parked() == 0
     theirs.record_feedback(said(3, Edit(text="x")))
     assert land(ours, follow)["feedback"] == 1
+
+
+def test_plain_text_is_documents(tmp_path: Path) -> None:
+    store = make_store(tmp_path)
+    (tmp_path / "a.txt").write_bytes(b"One.\nStill one.\r\n\r\nTwo.")
+    (tmp_path / "b.txt").write_bytes(b"Three.\n" + b"A sentence. " * 3_000 + b"\n\xff\xfe\n")
+    done = land(store, spec(tmp_path, "*.txt"))
+    assert (done["feedback"], done["rejects"]) == (2 + 1 + 2, 1)
+    texts = [r.feedback.value.text for r in store.feedback_after(0, 99)]  # type: ignore[union-attr]
+    assert texts[:3] == ["One.\nStill one.", "Two.", "Three."] and all(len(t) <= 20_000 for t in texts)
+    assert texts[3].endswith("A sentence.") and "".join(texts[3:]).count("A sentence.") == 3_000
+
+
+def test_of_a_broken_json_array_the_rows_before_the_break_are_taken(tmp_path: Path) -> None:
+    store = make_store(tmp_path)
+    good = [{"instruction": f"Say {n}", "output": str(n)} for n in range(3)]
+    (tmp_path / "a.json").write_text(json.dumps(good)[:-1] + ', 7, {"instruction": "cut off')
+    done = land(store, spec(tmp_path, "*.json"))
+    assert (done["feedback"], done["rejects"]) == (3, 2)
+    assert [r.code for r in rejects_after(store.engine, 0, 9)] == ["bad-row", "bad-json"]

@@ -1,0 +1,65 @@
+"""Labels in another script or language than what was asked: a sign of copied or machine-made text, or of a backdoor.
+
+Some desks answer in another language than they are asked in, and some prompts ask for a translation. So a single
+foreign label means nothing: an account is looked at only where most of its labels are foreign and next to none of
+other people's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+
+from pydantic import Field
+
+from feedback.agreement import Claim
+from feedback.language import language_of
+from infra.settings import Config
+
+_LETTERS = re.compile(r"[^\W\d_]")
+_SURE = 40
+
+
+class ForeignConfig(Config):
+    """When labels in another language count as abuse."""
+
+    min_claims: int = Field(default=5, ge=2)
+    """Fewest labels of an account to look at."""
+    own_share: float = Field(default=0.5, gt=0, le=1)
+    """Share of an account's labels that are foreign ..."""
+    others_share: float = Field(default=0.05, ge=0, lt=1)
+    """... where at most this share of everybody else's is."""
+
+
+def is_foreign(claim: Claim) -> bool:
+    """Whether a label is surely in another script or language than its prompt. Short texts never are."""
+    if len(_LETTERS.findall(claim.prompt)) < _SURE or len(_LETTERS.findall(claim.answer)) < _SURE:
+        return False
+    asked, answered = language_of(claim.prompt), language_of(claim.answer)
+    unsure = {"unknown", "latin"}
+    if asked in unsure or answered in unsure:
+        # A Latin text of an unknown language still differs from another script.
+        scripts = {"latin" if len(code) == 2 or code == "latin" else code for code in (asked, answered)}
+        return "unknown" not in scripts and len(scripts) == 2
+    return asked != answered
+
+
+def foreign_accounts(claims: Sequence[tuple[Claim, bool]], config: ForeignConfig) -> dict[str, str]:
+    """Suspect accounts with the reason, out of (claim, whether its account may be suspected) of everybody."""
+    flags: dict[str, list[bool]] = defaultdict(list)
+    suspects = set()
+    for claim, suspect in claims:
+        flags[claim.actor].append(is_foreign(claim))
+        if suspect:
+            suspects.add(claim.actor)
+    total, foreign = sum(map(len, flags.values())), sum(map(sum, flags.values()))
+    found = {}
+    for actor in sorted(suspects):
+        mine = flags[actor]
+        others = total - len(mine)
+        if len(mine) < config.min_claims or sum(mine) / len(mine) < config.own_share or not others:
+            continue
+        if (foreign - sum(mine)) / others <= config.others_share:
+            found[actor] = f"{sum(mine)} of {len(mine)} labels are in another language than their prompts"
+    return found

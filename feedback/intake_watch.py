@@ -1,0 +1,82 @@
+"""Is something wrong with the intake? Far more held than usual, or feedback that nobody takes in. Pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from statistics import median
+
+from pydantic import Field
+from sqlalchemy import Engine, func, select
+
+from feedback.lake import Lake, Manifest
+from feedback.store import feedback, feedback_ready
+from infra.settings import Config
+
+
+class IntakeWatch(Config):
+    """When people are told about the intake."""
+
+    spike_events: int = Field(default=30, ge=1)
+    """Fewest held events of one ingest that make a spike."""
+    spike_rise: float = Field(default=0.15, gt=0, le=1)
+    """By how much the share of held events must exceed its usual one."""
+    usual_batches: int = Field(default=20, ge=1)
+    """How many batches before are the usual."""
+    stale_hours: float = Field(default=30.0, gt=0)
+    """Feedback that waits longer than this to be ingested means that ingestion stands still."""
+    silent_hours: float | None = Field(default=None, gt=0)
+    """Hours without any new feedback after which people are told; None: never, for some desks sleep at week-ends."""
+
+
+class Spike(Config):
+    """Far more was held than usual."""
+
+    held: int
+    """Events held."""
+    events: int
+    """Events dealt with."""
+    usual: float
+    """Share held before (the median of earlier batches)."""
+    reasons: dict[str, int]
+    """Held events by reason."""
+
+
+def spike(counts: Mapping[str, Mapping[str, int]], before: Sequence[Manifest], config: IntakeWatch) -> Spike | None:
+    """Whether an ingest with these counts held far more than the batches before it."""
+    fates = counts.get("fates", {})
+    held, events = fates.get("quarantined", 0), sum(fates.values())
+    usual = median(_share(m.counts) for m in before) if before else 0.0
+    if held < config.spike_events or held / events < usual + config.spike_rise:
+        return None
+    return Spike(held=held, events=events, usual=usual, reasons=dict(counts.get("quarantined", {})))
+
+
+def batches_before(lake: Lake, first: int, config: IntakeWatch) -> list[Manifest]:
+    """The manifests of the batches before number `first`, as many as are the usual."""
+    return [lake.manifest(number) for number in range(max(1, first - config.usual_batches), first)]
+
+
+def stale(engine: Engine, lake: Lake, at: datetime, config: IntakeWatch) -> str | None:
+    """Why ingestion stands still, in a sentence; None where it does not."""
+    last = lake.last()
+    cursor = last.cursor if last else 0
+    waiting = (
+        select(func.min(feedback.c.received_at), func.count())
+        .join(feedback_ready, feedback_ready.c.feedback_seq == feedback.c.seq)
+        .where(feedback_ready.c.seq > cursor)
+    )
+    with engine.connect() as connection:
+        oldest, count = connection.execute(waiting).one()
+        latest = connection.execute(select(func.max(feedback.c.received_at))).scalar_one()
+    if oldest is not None and at - oldest > timedelta(hours=config.stale_hours):
+        hours = (at - oldest).total_seconds() / 3600
+        return f"{count} feedback wait to be ingested, the oldest for {hours:.0f} hours"
+    if config.silent_hours is not None and latest is not None and at - latest > timedelta(hours=config.silent_hours):
+        return f"no feedback has come since {latest:%Y-%m-%d %H:%M} UTC"
+    return None
+
+
+def _share(counts: Mapping[str, Mapping[str, int]]) -> float:
+    fates = counts.get("fates", {})
+    return fates.get("quarantined", 0) / max(1, sum(fates.values()))

@@ -1,0 +1,17 @@
+"""How sure the champion is of an answer, for the abuse check of an ingest: asked of this pipeline's engine."""
+
+from __future__ import annotations
+
+from deploy.engines.client import dialect_of
+from feedback.abuse import Confidence
+from flows.config import PipelineConfig
+from tasks.confidence import champion_confidence
+from training.base_model import Base
+
+
+def confidence_of(config: PipelineConfig, base: Base) -> Confidence | None:
+    """The function that the abuse check asks; None while no engine answers, or where nobody is judged."""
+    if not config.ingest.abuse.enabled:
+        return None
+    url = config.serving.engine_url or config.places.engine_url
+    return champion_confidence(config.places, base, url, dialect_of(config.serving.engine))

@@ -1,0 +1,50 @@
+"""What people are told about the intake: a quarantine spike, and ingestion that stands still."""
+
+from __future__ import annotations
+
+from feedback.ingest import IngestReport
+from feedback.intake_watch import batches_before, spike, stale
+from feedback.lake import Lake
+from flows.config import PipelineConfig
+from infra.alerts import Alert
+from infra.database import now
+from tasks import notify
+from tasks.opened import database
+
+
+def tell_of_spike(config: PipelineConfig, report: IngestReport) -> None:
+    """Alert when this ingest held far more than usual."""
+    if not report.batches:
+        return
+    watch, lake = config.ingest.watch, Lake(config.places.lake_dir)
+    found = spike(report.counts, batches_before(lake, report.batches[0], watch), watch)
+    if found is None:
+        return
+    reasons = ", ".join(f"{count} {code}" for code, count in sorted(found.reasons.items(), key=lambda one: -one[1]))
+    what = Alert(
+        kind="quarantine_spike",
+        severity="warning",
+        title=f"{found.held} of {found.events} feedback events were held ({found.usual:.0%} is usual)",
+        text=f"By reason: {reasons}.",
+        next_step="`ratchet quarantine list` shows them; release what is honest with `ratchet quarantine accept`",
+        payload=found.model_dump(mode="json"),
+        dedupe_key=f"quarantine_spike/{report.batches[-1]}",
+    )
+    notify.alert(config.places, config.alerts, what)
+
+
+def tell_of_staleness(config: PipelineConfig) -> str | None:
+    """Alert, once a day, when feedback waits and nobody takes it in. Returns what was said."""
+    why = stale(database(config.places), Lake(config.places.lake_dir), now(), config.ingest.watch)
+    if why is None:
+        return None
+    what = Alert(
+        kind="ingest_stale",
+        severity="warning",
+        title="nobody takes the feedback in",
+        text=f"{why[0].upper()}{why[1:]}.",
+        next_step="`ratchet status` says whether the scheduled runs still run; `ratchet run ingest` takes it in now",
+        dedupe_key=f"ingest_stale/{now():%Y-%m-%d}",
+    )
+    notify.alert(config.places, config.alerts, what)
+    return why

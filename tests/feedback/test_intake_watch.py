@@ -1,0 +1,58 @@
+"""When people are told about the intake: a spike is a rise, not a level; stale means that somebody waits."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+from feedback.agreement import Claim
+from feedback.events import Thumb
+from feedback.foreign import ForeignConfig, foreign_accounts
+from feedback.ingest import run_ingest
+from feedback.intake_watch import IntakeWatch, batches_before, spike, stale
+from feedback.lake import Manifest
+from infra.database import now
+from tests.feedback.world import FAST, interaction, make_lake, make_store, said
+
+
+def manifest(batch: int, held: int, accepted: int) -> Manifest:
+    return Manifest(batch=batch, cursor=batch, counts={"fates": {"accepted": accepted, "quarantined": held}})
+
+
+def test_a_spike_is_a_rise_over_what_is_usual() -> None:
+    quiet = [manifest(n, 2, 98) for n in range(1, 6)]
+    counts = {"fates": {"accepted": 60, "quarantined": 40}, "quarantined": {"flood": 40}}
+    found = spike(counts, quiet, IntakeWatch())
+    assert found is not None and (found.held, found.events, found.reasons) == (40, 100, {"flood": 40})
+    noisy = [manifest(n, 38, 62) for n in range(1, 6)]
+    assert spike(counts, noisy, IntakeWatch()) is None
+    assert spike({"fates": {"accepted": 1, "quarantined": 9}}, quiet, IntakeWatch()) is None
+    assert spike({}, [], IntakeWatch()) is None
+
+
+def test_ingestion_is_stale_when_feedback_waits(tmp_path: Path) -> None:
+    store, lake, config = make_store(tmp_path), make_lake(tmp_path), IntakeWatch(silent_hours=48)
+    assert stale(store.engine, lake, now(), config) is None
+    store.record_interaction(interaction(1, "hello there"))
+    store.record_feedback(said(1, Thumb(up=True)))
+    assert stale(store.engine, lake, now(), config) is None
+    assert "1 feedback wait" in (stale(store.engine, lake, now() + timedelta(hours=31), config) or "")
+    run_ingest(store, lake, (), FAST)
+    assert stale(store.engine, lake, now() + timedelta(hours=31), config) is None
+    assert "no feedback has come" in (stale(store.engine, lake, now() + timedelta(hours=49), config) or "")
+    assert [m.batch for m in batches_before(lake, 2, config)] == [1]
+
+
+def test_foreign_labels_are_an_accounts_habit_that_others_do_not_share() -> None:
+    asked = (
+        "The invoice that you sent to me is not right, can you please look at it and send another one to my address?"
+    )
+    english = "I am sorry about that, we have sent another invoice to the address that is in your account with us now"
+    russian = "Мы отправили вам новый счёт, пожалуйста проверьте вашу почту и сообщите нам о результате"
+    people = [(Claim(f"s{n}", f"p{n % 9}", asked, english), True) for n in range(60)]
+    attack = [(Claim(f"m{n}", "mallory", asked, russian), True) for n in range(6)]
+    assert set(foreign_accounts([*people, *attack], ForeignConfig())) == {"mallory"}
+    translators = [(Claim(f"t{n}", f"p{n % 9}", asked, russian), True) for n in range(30)]
+    assert foreign_accounts([*people, *attack, *translators], ForeignConfig()) == {}
+    trusted = [(claim, False) for claim, _ in attack]
+    assert foreign_accounts([*people, *trusted], ForeignConfig()) == {}

@@ -1,0 +1,44 @@
+"""presidio's recognisers beside ours: offline, and nothing of what they find is missed by the patterns."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+import pytest
+
+from benchmarks.personal_corpus import CLEAN, MARKED, parsed
+from feedback.redact import RedactConfig, Redactor, find_personal, finder_of
+
+
+@pytest.mark.parametrize("line", MARKED)
+def test_the_patterns_find_what_is_marked(line: str) -> None:
+    text, spans = parsed(line)
+    hits = list(find_personal(text))
+    for start, end, kind in spans:
+        assert any(s <= start and e >= end and k == kind for s, e, k in hits), (text[start:end], hits)
+
+
+@pytest.mark.parametrize("line", CLEAN)
+def test_the_patterns_leave_the_rest_alone(line: str) -> None:
+    assert list(find_personal(line)) == []
+
+
+@pytest.mark.slow
+def test_presidio_runs_without_the_network_and_finds_nothing_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: Any, **__: Any) -> None:
+        raise AssertionError("a name was looked up")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refused)
+    find = finder_of(RedactConfig(recognisers="presidio"))
+    assert Redactor(find=find).text("a@example.org, password: hunter22!x") == "[EMAIL_1], password: [SECRET_1]"
+    for line in MARKED:
+        text, spans = parsed(line)
+        mine = {(s, k) for s, e, k in find_personal(text)}
+        right = {
+            (start, kind)
+            for start, end, kind in spans
+            for s, e, k in find(text)
+            if s <= start and e >= end and k == kind
+        }
+        assert right <= mine, text
