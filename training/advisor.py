@@ -21,6 +21,9 @@ from training.tuners import Shape, tuner_named
 FEW = 50
 """Examples under which prompting is the better first step (OpenAI's fine-tuning guide sees gains from 50 to 100)."""
 
+SHORTER = Recipe(name="prompt-distill", stages=(StageSpec(objective="distill"),))
+"""Advised, and not among the recipes that come with Ratchet: it takes the prompt that is to be done without."""
+
 
 class Goal(Config):
     """What is wanted, as a person says it."""
@@ -89,6 +92,7 @@ def advise(
         machine_bytes: memory there is, where the goal does not say.
     """
     config = config or TrainingConfig()
+    config = config.model_copy(update={"recipes": {SHORTER.name: SHORTER, **config.recipes}})
     if not goal.gradable:
         return Advice(
             verdict="not ready",
@@ -150,7 +154,13 @@ def candidates(goal: Goal, counts: Mapping[str, int]) -> list[tuple[Recipe, str]
             ("reinforcement", "Answers that can be checked teach more than answers to copy (grpo after sft).")
         )
     if goal.wants == "shorter_prompts":
-        wanted.append(("prompt-distill", "The model teaches itself, with the long prompt, to answer without it."))
+        wanted.append(
+            (
+                SHORTER.name,
+                "The model teaches itself, with the long prompt, to answer without it. Write it as a recipe of your own: "
+                "objective distill, with objective_options.system for a prompt that is not in the conversations.",
+            )
+        )
     if goal.wants == "knowledge":
         wanted.append(("domain", "Documents are read first, then answers learnt, then preferences."))
     if goal.wants == "style":
@@ -169,7 +179,8 @@ def candidates(goal: Goal, counts: Mapping[str, int]) -> list[tuple[Recipe, str]
     wanted.append(("sft-lora", plainest))
     wanted.append(("thumbs", "Thumbs are what there is; kto learns from them without pairs."))
     wanted.append(("sft-qlora", "The base in 4 bits fits where its own weights do not."))
-    return [(RECIPES[name], why) for name, why in dict(wanted).items() if name in RECIPES]
+    known = {**RECIPES, SHORTER.name: SHORTER}
+    return [(known[name], why) for name, why in dict(wanted).items()]
 
 
 def _unsupported(recipe: Recipe, counts: Mapping[str, int], config: TrainingConfig) -> str | None:

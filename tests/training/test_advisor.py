@@ -41,6 +41,7 @@ def test_few_examples_belong_in_the_prompt() -> None:
         ({"completion": 500}, {}, "sft-lora"),
         ({"completion": 500, "preference": 400}, {}, "sft-dpo-lora"),
         ({"completion": 500, "preference": 400}, {"wants": "style"}, "sft-dpo-lora"),
+        ({"completion": 500}, {"wants": "shorter_prompts"}, "prompt-distill"),
     ],
 )
 def test_data_and_goal_choose_the_recipe(counts: dict[str, int], goal: dict[str, Any], recipe: str) -> None:
