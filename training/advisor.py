@@ -157,7 +157,7 @@ def candidates(goal: Goal, counts: Mapping[str, int]) -> list[tuple[Recipe, str]
         wanted.append(
             (
                 SHORTER.name,
-                "The model teaches itself, with the long prompt, to answer without it. Write it as a recipe of your own: "
+                "The model teaches itself, with the long prompt, to answer without it. Write a recipe of your own: "
                 "objective distill, with objective_options.system for a prompt that is not in the conversations.",
             )
         )
