@@ -272,7 +272,7 @@ def _check(stack: Stack, users: Users, down: dict[str, tuple[float, float]], mlf
         windows = [down[name] for name in names]
         return [said for sent, ended, said in failures if not any(sent <= e + 2 and ended >= b for b, e in windows)]
 
-    assert outside(users.failed, "gateway", "engine") == []
+    assert outside(users.failed, "gateway", "embedded") == []
     assert outside(users.refused, "gateway", "postgres") == []
     standing = current(stack.database, "default")
     assert standing.champion == stack.versions[0] and standing.holdback == BASE
