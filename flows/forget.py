@@ -11,7 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from deploy.arena import forget_pairs
 from deploy.ledger import current
+from deploy.shadow import forget_shadows
 from deploy.versions import list_versions
 from feedback.events import pseudonym
 from feedback.forget import (
@@ -33,7 +35,7 @@ from flows.config import PipelineConfig
 from flows.scrub import scrub, search
 from infra.alerts import Alert, enqueue
 from infra.artifact import atomic_write, read_record
-from infra.database import begin_write, now
+from infra.database import begin_write, create_tables, now
 from infra.errors import NotFound, UserError
 from infra.settings import Places, secret
 
@@ -98,6 +100,7 @@ def forget(
             mark = {"tenant": tenant, "person": mark_of(tenant, person), "at": now().isoformat()}
             atomic_write(places.versions_dir / version / TOMBSTONE, json.dumps(mark, indent=2) + "\n")
         progress("store")
+        removed |= _unseen(store, found)
         stone = Tombstone(
             tenant=tenant,
             person=mark_of(tenant, person),
@@ -190,6 +193,16 @@ def _caches(places: Places) -> dict[str, int]:
     for file in files:
         file.unlink(missing_ok=True)
     return {"tokenised caches": len(files)}
+
+
+def _unseen(store: Store, found: Belongings) -> dict[str, int]:
+    """What versions answered to the person in shadow, and the pairs they were shown in the arena."""
+    create_tables(store.engine)  # a pipeline that never had either has no tables for them
+    with begin_write(store.engine) as connection:
+        return {
+            "shadow answers": forget_shadows(connection, found.tenant, found.interactions),
+            "arena pairs": forget_pairs(connection, found.tenant, found.interactions),
+        }
 
 
 def _traces(config: PipelineConfig, user: str, hashed: bool) -> dict[str, int]:

@@ -9,6 +9,8 @@ from typing import Any
 import polars as pl
 import pytest
 
+from deploy.arena import Pair, record_pair, tally
+from deploy.shadow import ShadowAnswer, record_shadow, shadow_answers_of
 from deploy.versions import publish_version
 from feedback.events import Edit, Rating, Thumb, pseudonym
 from feedback.ingest import IngestConfig, run_ingest
@@ -142,6 +144,13 @@ def test_a_person_is_gone_from_everywhere(tmp_path: Path, monkeypatch: pytest.Mo
     home.fill(IngestConfig())  # with Data Docs
     home.spread()
     before = home.snapshot.digest
+    for subject in ("i1", "i3"):
+        answer = ShadowAnswer(
+            tenant="acme", interaction_id=subject, version="v9", answer=f"{SECRET}?" * (subject == "i1"), latency_ms=1.0
+        )
+        assert record_shadow(home.store.engine, answer)
+        pair = {"first_id": subject, "second_id": f"{subject}-b", "first_version": "v1", "second_version": "v9"}
+        record_pair(home.store.engine, Pair(arena_id=f"a-{subject}", tenant="acme", **pair))
     plan = forget(home.config, home.store, "ann@example.com", tenant="acme", by="dpo", dry_run=True)
     assert plan["snapshots"] == [home.snapshot.id] and plan["versions"] == [home.version]
     assert home.store.interaction("acme", "i1") is not None
@@ -159,6 +168,9 @@ def test_a_person_is_gone_from_everywhere(tmp_path: Path, monkeypatch: pytest.Mo
     assert not list((home.places.cache_dir / "tokenised").iterdir())
     assert ELSE in (home.places.evaluations_dir / "n1" / "examples.json").read_text()
     assert (home.places.logs_dir / "engine.log").read_text() == "start\n[forgotten]\nend\n"
+    assert (done["removed"]["shadow answers"], done["removed"]["arena pairs"]) == (1, 1)
+    assert [a.interaction_id for a in shadow_answers_of(home.store.engine, "acme", "v9")] == ["i3"]
+    assert {row.open for row in tally(home.store.engine, "acme")} == {1}
     # What stays: others' rows, marks, and a record without content.
     assert {e.subject for e in home.lake.examples()} == {"i3"}
     stone = json.loads((home.places.snapshots_dir / home.snapshot.id / "forgotten.json").read_text())
