@@ -14,7 +14,7 @@ from tests.deploy.serving_stack import Stack, prepare, running
 @pytest.fixture(scope="session")
 def serving(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Engine and gateway over the tiny base with four random versions; the base is champion at the start."""
-    with running(prepare(tiny_base, tmp_path_factory.mktemp("serving"), versions=4)) as stack:
+    with running(prepare(tiny_base, tmp_path_factory.mktemp("serving"), versions=5)) as stack:
         yield stack
 
 

@@ -37,10 +37,12 @@ def test_files_come_with_a_strict_policy_and_nothing_else_is_served(serving: Sta
     assert "default-src 'none'" in policy
     assert "unsafe" not in policy
     for file in STATIC.iterdir():
+        if file.suffix == ".md":
+            continue
         found = httpx.get(f"{serving.url}/console/static/{file.name}")
         assert found.content == file.read_bytes()
         assert found.headers["x-content-type-options"] == "nosniff"
-    for name in ("..%2Fmount.py", "mount.py", "%2e%2e/mount.py", ".hidden"):
+    for name in ("..%2Fmount.py", "mount.py", "%2e%2e/mount.py", ".hidden", "README.md"):
         assert httpx.get(f"{serving.url}/console/static/{name}").status_code == 404
 
 

@@ -119,7 +119,7 @@ def test_keys_and_scopes(serving: Stack) -> None:
         unknown = http.post("/v1/chat/completions", json={**ASK, "model": "../etc"})
         assert (unknown.status_code, unknown.json()["error"]["code"]) == (404, "model_not_found")
     with serving.client("admin") as http:
-        for version in (BASE, serving.versions[3]):
+        for version in (BASE, serving.versions[4]):  # no tenant's ledger names the last one
             answer = http.post("/v1/chat/completions", json={**ASK, "model": version})
             assert answer.json()["model"] == version
             kept = Store(serving.database).interaction("default", answer.json()["id"])
