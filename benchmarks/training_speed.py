@@ -199,10 +199,10 @@ def gradient_error(base: str | None) -> float:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from training.batching import Item, Template
-    from training.engine import Collator, step_losses
     from training.fused_lora import fuse
     from training.objectives import objective_named
     from training.packed_attention import PACKED, register
+    from training.step import Collator, step_losses
 
     data = data_folder()
     assert data is not None

@@ -19,7 +19,8 @@ from training.tuners import tuner_named
 from training.weights import save_weights
 
 if TYPE_CHECKING:
-    from training.engine import Collator, Reading
+    from training.reading import Reading
+    from training.step import Collator
 
 
 def make_rollouts(
@@ -33,7 +34,8 @@ def make_rollouts(
     """
     if objective.online is None and objective.prepare is None and not objective.teacher:
         return None
-    from training.engine import in_batches, read
+    from training.reading import read
+    from training.step import in_batches
 
     def readings(items: Sequence[Item]) -> Iterator[tuple[Sequence[Item], Reading]]:
         for group in in_batches(items, 8):

@@ -45,7 +45,7 @@ def scores(
 ) -> list[float]:
     """The head's scalar at the last token of each sequence."""
     from training.batching import Item, passes
-    from training.engine import lay_out, read
+    from training.reading import lay_out, read
 
     items = [Item((Tokens(ids, (False,) * len(ids)),)) for ids in sequences]
     found: list[float] = []

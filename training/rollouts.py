@@ -22,8 +22,8 @@ from training.heads import Head
 from training.weights import is_peft, save_weights
 
 if TYPE_CHECKING:
-    from training.engine import Reading
     from training.generation import Generator
+    from training.reading import Reading
     from training.reward_model import RewardModel
 
 

@@ -23,7 +23,8 @@ from training.tuners import Tuner, tuner_named
 
 if TYPE_CHECKING:
     from training.batching import Item
-    from training.engine import Collator, StageTrainer
+    from training.engine import StageTrainer
+    from training.step import Collator
     from training.watching import Watch
 
 log = logging.getLogger(__name__)
@@ -218,7 +219,7 @@ def _asked(job: StageJob) -> tuple[Objective, Any]:
 
 
 def _collator(job: StageJob, objective: Objective, pack: bool) -> Collator:
-    from training.engine import Collator
+    from training.step import Collator
 
     return Collator(objective, tokens_per_pass=job.spec.tokens_per_pass, pack=pack, pad=0)
 
@@ -237,7 +238,7 @@ def _with_reference(
     Training items that the stage's passes never reach (epochs below one) are left without: nobody asks for theirs.
     """
     from training.batching import with_reference
-    from training.engine import reference_scores
+    from training.step import reference_scores
 
     used = sorted(set(order))
     both = [*(train[i] for i in used), *validation]

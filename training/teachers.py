@@ -101,7 +101,7 @@ def reader(model: Any, own: Any, identity: str, offset: int) -> Callable[[dict[s
         own: (student, its starting weights).
         identity: what to say of it.
     """
-    from training.engine import read
+    from training.reading import read
 
     student, starting = own
 

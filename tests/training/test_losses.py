@@ -13,10 +13,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from feedback.examples import Example
 from tests.training.world import BAD, GOOD, example
 from training.batching import Item, Template, with_reference
-from training.engine import Collator, lay_out, step_losses, token_logps
 from training.loading import load_plain
 from training.objectives import Objective, objective_named
 from training.packed_attention import PACKED, register
+from training.reading import lay_out, token_logps
+from training.step import Collator, step_losses
 
 
 class Bench:

@@ -12,11 +12,11 @@ from tests.training.test_stage import spec
 from tests.training.world import job_for
 from training.base_model import DEFAULT_BASE, _packaged_gguf, resolve_base
 from training.batching import Tokens
-from training.engine import lay_out, token_logps
 from training.launch import launch_stage
 from training.loading import load_plain, packs, shape_of
 from training.memory import SMOLLM2_135M, estimate, kept_per_token, shape_of_folder
 from training.packed_attention import PACKED, register
+from training.reading import lay_out, token_logps
 from training.recipe import StageSpec
 from training.tuners import TUNERS, tuner_named
 

@@ -15,12 +15,12 @@ import torch
 from tests.training.options import QUICK
 from tests.training.test_stage import spec
 from tests.training.world import job_for
-from training.engine import Pass
 from training.objectives import objective_named
 from training.online import generalised_advantages, group_advantages, leave_one_out, whitened
 from training.recipe import Recipe, StageSpec
 from training.reward_model import RewardModel
 from training.stage import run_stage
+from training.step import Pass
 
 
 def test_group_advantages_by_hand() -> None:

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from feedback.examples import Example
     from training.batching import Item, Template
-    from training.engine import Pass
     from training.rollouts import Rollouts
+    from training.step import Pass
 
 OBJECTIVES: Mapping[str, str] = {
     "sft": "training.objectives.sft",

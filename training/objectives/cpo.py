@@ -14,7 +14,7 @@ from training.objectives.dpo import encode, epochs
 if TYPE_CHECKING:
     import torch
 
-    from training.engine import Pass
+    from training.step import Pass
 
 
 class CpoOptions(Config):

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from feedback.examples import Example
     from training.batching import Item, Template, Tokens
-    from training.engine import Pass
     from training.rollouts import Rollouts
+    from training.step import Pass
 
 
 class DistillOptions(Config):

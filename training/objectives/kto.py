@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from feedback.examples import Example
     from training.batching import Item, Template
-    from training.engine import Pass
+    from training.step import Pass
 
 
 class KtoOptions(Config):

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     import torch
 
     from training.batching import Item
-    from training.engine import Pass
     from training.rollouts import Rollouts
+    from training.step import Pass
 
 
 class PpoOptions(SamplingOptions):

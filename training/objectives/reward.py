@@ -17,7 +17,7 @@ from training.objectives.dpo import encode
 if TYPE_CHECKING:
     import torch
 
-    from training.engine import Pass
+    from training.step import Pass
 
 
 class RewardOptions(Config):

@@ -13,7 +13,7 @@ from training.objectives.dpo import encode, epochs
 if TYPE_CHECKING:
     import torch
 
-    from training.engine import Pass
+    from training.step import Pass
 
 
 class SimpoOptions(Config):
