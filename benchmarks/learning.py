@@ -3,8 +3,7 @@
 Every experiment trains the default base model (135M parameters) on a small sub-sample of public data and measures, on
 examples it has not seen, what the objective is for, before and after, item by item. A gain counts when the lower end of
 its 95% interval (bootstrap over items, 4,000 draws) lies above nothing. The data (instructions.json, preferences.json,
-gsm8k_test.jsonl, wiki_corpus.txt) are looked for in the folder that RATCHET_DATA names, else in ../shared/data beside
-the checkout; they are no part of the project.
+gsm8k_test.jsonl, wiki_corpus.txt) are looked for in the folder that RATCHET_DATA names; no part of the project.
 """
 
 from __future__ import annotations
@@ -20,8 +19,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-ROOT = Path(__file__).parent.parent
 
 
 @dataclass(frozen=True)
@@ -54,8 +51,7 @@ class Figure:
 def data_folder() -> Path | None:
     """Where the public data are, if they are."""
     named = os.environ.get("RATCHET_DATA")
-    folders = [Path(named)] if named else [ROOT.parent / "shared" / "data"]
-    return next((folder for folder in folders if (folder / "instructions.json").is_file()), None)
+    return Path(named) if named and (Path(named) / "instructions.json").is_file() else None
 
 
 def interval(gains: Sequence[float], seed: int = 0) -> tuple[float, float]:
