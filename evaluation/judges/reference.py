@@ -14,6 +14,7 @@ from evaluation.job import EvaluationJob, JudgeConfig
 from evaluation.judges.judge import Pair, Tally
 from evaluation.metrics import exact_match, json_fields, numeric_answer
 from evaluation.metrics.metric import Answered
+from training.graders.exact_match import normalise
 
 _TIE = 0.02
 """Similarities closer than this are a tie: two points of overlap decide nothing."""
@@ -27,7 +28,7 @@ def similarity(answer: str, reference: str) -> float:
     for graded in (json_fields.score(item), numeric_answer.score(item)):
         if graded is not None:
             return min(graded, 0.999)
-    ours, theirs = (Counter(exact_match.normalise(text).split()) for text in (answer, reference))
+    ours, theirs = (Counter(normalise(text).split()) for text in (answer, reference))
     common = (ours & theirs).total()
     return min(0.999, 2.0 * common / (ours.total() + theirs.total())) if common else 0.0
 

@@ -6,7 +6,7 @@ from functools import cache
 from typing import Any
 
 from evaluation.metrics.metric import Answered, Metric
-from evaluation.metrics.structured import is_structured
+from training.structured import is_structured
 
 
 @cache

@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import unicodedata
-
 from evaluation.metrics.metric import Answered, Metric
-from evaluation.metrics.structured import is_structured, json_value, same
-
-
-def normalise(text: str) -> str:
-    """Unicode-normalised, case-folded, single-spaced, closing full stop and quotes dropped."""
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split()).strip(" .\"'`")
+from training.graders.exact_match import normalise
+from training.structured import is_structured, json_value, same
 
 
 def score(item: Answered) -> float | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from evaluation.metrics.metric import Answered, Metric
-from evaluation.metrics.structured import json_value
+from training.structured import json_value
 
 
 def _kind(value: Any) -> str:

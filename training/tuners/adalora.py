@@ -20,10 +20,6 @@ if TYPE_CHECKING:
     import torch
 
 
-AS_LORA = "ratchet_save_as_lora"
-"""Attribute of the wrapped model: how it is to be saved."""
-
-
 class AdaloraOptions(Config):
     """Options of AdaLoRA."""
 
@@ -54,7 +50,7 @@ def attach(model: Any, options: AdaloraOptions, base_name: str) -> Any:
     """Wrap `model` with a fresh adapter called "default". How many steps there are is said later (`begin`)."""
     from peft import AdaLoraConfig
 
-    from training.tuners.attach import attach_adapter
+    from training.tuners.attach import attach_convertible
 
     config = AdaLoraConfig(
         target_r=options.rank,
@@ -67,17 +63,14 @@ def attach(model: Any, options: AdaloraOptions, base_name: str) -> Any:
         target_modules="all-linear",
         task_type="CAUSAL_LM",
     )
-    wrapped = attach_adapter(model, config)
-    setattr(wrapped, AS_LORA, options.save_as_lora)
-    return wrapped
+    return attach_convertible(model, config, options.save_as_lora)
 
 
 def save(model: Any, folder: Path) -> None:
     """Peft's files, or those of the plain LoRA that equals it."""
-    from training.conversion import save_as_lora
-    from training.weights import save_weights
+    from training.tuners.attach import save_convertible
 
-    (save_as_lora if getattr(model, AS_LORA, False) else save_weights)(model, folder)
+    save_convertible(model, folder)
 
 
 def parameters(shape: Shape, options: AdaloraOptions) -> int:

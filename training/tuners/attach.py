@@ -1,11 +1,15 @@
-"""The one call that puts a fresh adapter on a model, and the words for a model that has no place for it."""
+"""The calls that put a fresh adapter on a model and save it, and the words for a model that has no place for it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from infra.errors import UserError
+
+_AS_LORA = "ratchet_save_as_lora"
+"""Attribute of the wrapped model: how it is to be saved."""
 
 
 def attach_adapter(model: Any, config: Any) -> Any:
@@ -24,6 +28,21 @@ def attach_adapter(model: Any, config: Any) -> Any:
             f"an adapter of kind {kind} cannot be put on a model of type {model.config.model_type!r}: "
             f"{str(error).splitlines()[0]}; use another tuner, or another base model"
         ) from error
+
+
+def attach_convertible(model: Any, config: Any, as_lora: bool) -> Any:
+    """Like `attach_adapter`, for a kind that equals a LoRA; `as_lora` says what `save_convertible` is to write."""
+    wrapped = attach_adapter(model, config)
+    setattr(wrapped, _AS_LORA, as_lora)
+    return wrapped
+
+
+def save_convertible(model: Any, folder: Path) -> None:
+    """Save what `attach_convertible` wrapped: peft's files, or those of the plain LoRA that equals it."""
+    from training.conversion import save_as_lora
+    from training.weights import save_weights
+
+    (save_as_lora if getattr(model, _AS_LORA, False) else save_weights)(model, folder)
 
 
 def attach_lora(model: Any, options: Any, **more: Any) -> Any:

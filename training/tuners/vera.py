@@ -15,9 +15,6 @@ from pydantic import Field
 from infra.settings import Config
 from training.tuners import Shape, Tuner
 
-AS_LORA = "ratchet_save_as_lora"
-"""Attribute of the wrapped model: how it is to be saved."""
-
 
 class VeraOptions(Config):
     """Options of VeRA."""
@@ -35,7 +32,7 @@ def attach(model: Any, options: VeraOptions, base_name: str) -> Any:
     """Wrap `model` with a fresh adapter called "default"."""
     from peft import VeraConfig
 
-    from training.tuners.attach import attach_adapter
+    from training.tuners.attach import attach_convertible
 
     config = VeraConfig(
         r=options.rank,
@@ -44,17 +41,14 @@ def attach(model: Any, options: VeraOptions, base_name: str) -> Any:
         target_modules="all-linear",
         task_type="CAUSAL_LM",
     )
-    wrapped = attach_adapter(model, config)
-    setattr(wrapped, AS_LORA, options.save_as_lora)
-    return wrapped
+    return attach_convertible(model, config, options.save_as_lora)
 
 
 def save(model: Any, folder: Path) -> None:
     """Peft's files, or those of the plain LoRA that equals it."""
-    from training.conversion import save_as_lora
-    from training.weights import save_weights
+    from training.tuners.attach import save_convertible
 
-    (save_as_lora if getattr(model, AS_LORA, False) else save_weights)(model, folder)
+    save_convertible(model, folder)
 
 
 def parameters(shape: Shape, options: VeraOptions) -> int:

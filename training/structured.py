@@ -1,4 +1,4 @@
-"""Reading JSON out of answers, in one way for all metrics and judges."""
+"""Reading JSON out of answers, in one way for all graders, metrics and judges."""
 
 from __future__ import annotations
 
