@@ -3,7 +3,8 @@
 Synthetic events of about 50 words (prompt, answer and correction together) with personal data, near and exact
 copies, poison and several kinds of feedback go through every step of the ingest, great-expectations included. Three
 questions: events per second and peak memory of one large ingest; the second run, with nothing new; and what 10,000
-new events cost over lakes of several sizes. Wall-clock and CPU seconds of this one process are both printed.
+new events cost over lakes of several sizes. Wall-clock and CPU seconds of this one process are both printed. What is
+promised is judged by CPU seconds: the process works on one core, and others may share the machine.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from infra.database import begin_write, connect, create_tables
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 WANTED = 2_000
-"""Events a second that must be sustained."""
+"""Events a CPU second that must be sustained."""
 T = TypeVar("T")
 
 
@@ -153,6 +154,11 @@ def grow(folder: Path, before: int, more: int, config: IngestConfig) -> tuple[fl
     return wall, cpu
 
 
+def _line(before: int, new: int, wall: float, cpu: float, note: str = "") -> None:
+    rates = f"{new / wall:>9,.0f} {new / cpu:>13,.0f}" if new else " " * 23
+    print(f"{before:>12,} {new:>9,} {wall:>8.1f} {cpu:>8.1f} {rates}{note}", flush=True)
+
+
 def main(argv: Sequence[str]) -> int:
     """Print the figures; 1 when the speed or the memory promised is missed."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -168,7 +174,8 @@ def main(argv: Sequence[str]) -> int:
         store, lake = opened(small)
         fill(store, 0, more)
         run_ingest(store, lake, (), config)  # imports and caches are warm from here on
-        print(f"{'lake before':>12} {'new':>8} {'wall s':>8} {'CPU s':>8} {'events/s':>9}", flush=True)
+        columns = f"{'lake before':>12} {'new':>9} {'wall s':>8} {'CPU s':>8} {'events/s':>9} {'events/CPU s':>13}"
+        print(columns, flush=True)
         for before in (more, total // 10, total):
             if before == more:
                 folder = small
@@ -179,19 +186,14 @@ def main(argv: Sequence[str]) -> int:
                 _, landed, _ = timed(lambda store=store, before=before: fill(store, 0, before))  # type: ignore[misc]
                 report, wall, cpu = timed(lambda store=store, lake=lake: run_ingest(store, lake, (), config))  # type: ignore[misc]
                 assert sum(report.counts["fates"].values()) == before
-                rate = before / wall
-                print(
-                    f"{0:>12,} {before:>8,} {wall:>8.1f} {cpu:>8.1f} {rate:>9,.0f}   (landing {landed:.0f} s)",
-                    flush=True,
-                )
+                _line(0, before, wall, cpu, f"   (landing {landed:.0f} s)")
                 if before == total:
-                    failed |= rate < WANTED or peak_mib() > 1024
+                    failed |= before / cpu < WANTED or peak_mib() > 1024
                     print(f"{'':12} peak memory {peak_mib():,.0f} MiB; fates {report.counts['fates']}", flush=True)
-                _, again, _ = timed(lambda store=store, lake=lake: run_ingest(store, lake, (), config))  # type: ignore[misc]
-                failed |= again > 10
-                print(f"{before:>12,} {0:>8} {again:>8.1f}   (a second run with nothing new)", flush=True)
-            wall, cpu = grow(folder, before, more, config)
-            print(f"{before:>12,} {more:>8,} {wall:>8.1f} {cpu:>8.1f} {more / wall:>9,.0f}", flush=True)
+                _, wall, cpu = timed(lambda store=store, lake=lake: run_ingest(store, lake, (), config))  # type: ignore[misc]
+                failed |= wall > 10
+                _line(before, 0, wall, cpu, "   (a second run with nothing new)")
+            _line(before, more, *grow(folder, before, more, config))
             if folder != small and before != total:
                 shutil.rmtree(folder)
     return 1 if failed else 0

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Sequence
+from itertools import islice
 
 from pydantic import Field
 
@@ -34,7 +35,7 @@ class ForeignConfig(Config):
 
 def is_foreign(claim: Claim) -> bool:
     """Whether a label is surely in another script or language than its prompt. Short texts never are."""
-    if len(_LETTERS.findall(claim.prompt)) < _SURE or len(_LETTERS.findall(claim.answer)) < _SURE:
+    if not (_sure(claim.answer) and _sure(claim.prompt)):
         return False
     asked, answered = language_of(claim.prompt), language_of(claim.answer)
     unsure = {"unknown", "latin"}
@@ -43,6 +44,11 @@ def is_foreign(claim: Claim) -> bool:
         scripts = {"latin" if len(code) == 2 or code == "latin" else code for code in (asked, answered)}
         return "unknown" not in scripts and len(scripts) == 2
     return asked != answered
+
+
+def _sure(text: str) -> bool:
+    """Whether a text has letters enough to tell its language by."""
+    return len(text) >= _SURE and sum(1 for _ in islice(_LETTERS.finditer(text), _SURE)) == _SURE
 
 
 def foreign_accounts(claims: Sequence[tuple[Claim, bool]], config: ForeignConfig) -> dict[str, str]:

@@ -138,8 +138,10 @@ class Lake:
         quarantine: Sequence[QuarantineRow],
         fates: Sequence[EventFate],
         side: Mapping[str, Any],
-    ) -> None:
+    ) -> Manifest:
         """Put a whole batch on disk; from `ready.json` on it will be committed, whatever happens.
+
+        Returns the manifest with the number of rows of each table.
 
         `side` is JSON that the committer needs besides (what the index must learn).
         """
@@ -156,7 +158,9 @@ class Lake:
             frame.write_parquet(folder / f"{table}.parquet")
         atomic_write(folder / "side.json", json.dumps(side))
         rows = {table: frame.height for table, frame in frames.items()}
-        atomic_write(folder / _READY, manifest.model_copy(update={"rows": rows}).model_dump_json())
+        manifest = manifest.model_copy(update={"rows": rows})
+        atomic_write(folder / _READY, manifest.model_dump_json())
+        return manifest
 
     def staged(self) -> tuple[Manifest, dict[str, Any]] | None:
         """The batch that was staged whole but not yet committed, with its side data."""
@@ -175,21 +179,21 @@ class Lake:
         versions: dict[str, int] = {}
         for table in TABLES:
             target = str(self.path / table)
-            exists = DeltaTable.is_deltatable(target)
+            there = DeltaTable(target) if DeltaTable.is_deltatable(target) else None
             # Application transactions stop concurrent writers only: the same batch again would be taken, so look first.
-            done = (DeltaTable(target).transaction_version(_APP) or 0) if exists else 0
+            done = (there.transaction_version(_APP) or 0) if there is not None else 0
             if manifest.rows.get(table) and done < manifest.batch:
                 frame = pl.read_parquet(self._staging(manifest.batch) / f"{table}.parquet")
                 write_deltalake(
-                    target,
+                    there or target,
                     frame,
                     mode="append",
                     partition_by=["tenant"],
                     commit_properties=CommitProperties(app_transactions=[Transaction(_APP, manifest.batch)]),
                 )
-                exists = True
-            if exists:
-                versions[table] = DeltaTable(target).version()
+                there = DeltaTable(target)
+            if there is not None:
+                versions[table] = there.version()
         return manifest.model_copy(update={"versions": versions})
 
     def publish(self, manifest: Manifest) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
+from functools import lru_cache
 
 _WORD = re.compile(r"[^\W\d_]+")
 _STOP_WORDS = {
@@ -16,19 +17,28 @@ _STOP_WORDS = {
     "pt": "o a os as e é não com para um uma meu minha de do da em que por se",
     "nl": "de het een en is niet ik je met voor op mijn van dat in te zijn er maar",
 }
-_STOP = {code: frozenset(words.split()) for code, words in _STOP_WORDS.items()}
+_CODES: dict[str, list[str]] = {}
+for _code, _words in _STOP_WORDS.items():
+    for _word in dict.fromkeys(_words.split()):
+        _CODES.setdefault(_word, []).append(_code)
 
 
 def language_of(text: str) -> str:
     """ISO 639-1 code of a Latin-script language that is known here, else the script's name, else `unknown`."""
     sample = text[:2_000]
-    scripts = Counter(unicodedata.name(letter, "UNKNOWN").split()[0].lower() for letter in sample if letter.isalpha())
-    if not scripts:
+    if sample.isascii():
+        script = "latin" if any(map(str.isalpha, sample)) else None
+    else:
+        scripts = Counter(map(_script, filter(str.isalpha, sample)))
+        script = scripts.most_common(1)[0][0] if scripts else None
+    if script is None:
         return "unknown"
-    script = scripts.most_common(1)[0][0]
     if script != "latin":
         return script
-    words = Counter(_WORD.findall(sample.casefold()))
-    hits = {code: sum(words[word] for word in stop) for code, stop in _STOP.items()}
-    best = max(sorted(hits), key=lambda code: hits[code])
-    return best if hits[best] else "latin"
+    hits = Counter(code for word in _WORD.findall(sample.casefold()) for code in _CODES.get(word, ()))
+    return min(hits, key=lambda code: (-hits[code], code)) if hits else "latin"
+
+
+@lru_cache(maxsize=10_000)
+def _script(letter: str) -> str:
+    return unicodedata.name(letter, "UNKNOWN").split()[0].lower()

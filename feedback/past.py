@@ -20,6 +20,8 @@ from infra.errors import CorruptArtifact
 
 BAND_ROWS = 12
 _CHUNK = 500
+_BANDS = 2
+"""Changes whenever band keys are made in another way; an index of another number makes them anew."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS learned (batch INTEGER PRIMARY KEY);
@@ -101,6 +103,23 @@ class Past:
         for pragma in ("journal_mode=WAL", "synchronous=FULL", "cache_size=-65536", "temp_store=MEMORY"):
             self._db.execute(f"PRAGMA {pragma}")
         self._db.executescript(_SCHEMA)
+        self._renew_bands()
+
+    def _renew_bands(self) -> None:
+        """Make the band keys of sketches anew where an earlier Ratchet made them in another way."""
+        db = self._db
+        if db.execute("PRAGMA user_version").fetchone() == (_BANDS,):
+            return
+        db.execute("BEGIN IMMEDIATE")
+        db.execute("DELETE FROM band")
+        last = 0
+        while rows := db.execute(
+            "SELECT id, tenant, signature FROM sketch WHERE id > ? ORDER BY id LIMIT 20000", (last,)
+        ).fetchall():
+            self._band([row[0] for row in rows], [row[1] for row in rows], [row[2] for row in rows])
+            last = rows[-1][0]
+        db.execute(f"PRAGMA user_version={_BANDS}")
+        db.execute("COMMIT")
 
     def close(self) -> None:
         self._db.close()
@@ -132,27 +151,8 @@ class Past:
 
     def _learn(self, lesson: Mapping[str, Any]) -> None:
         db = self._db
-        for tenant, subject in lesson["subjects"]:
-            row = db.execute(
-                "SELECT id, signature FROM sketch WHERE tenant = ? AND subject = ?", (tenant, subject)
-            ).fetchone()
-            if row is not None:
-                db.executemany(
-                    "DELETE FROM band WHERE key = ? AND sketch = ?",
-                    [(key, row[0]) for key in band_keys(tenant, row[1])],
-                )
-                db.execute("DELETE FROM sketch WHERE id = ?", (row[0],))
-            db.execute("DELETE FROM entry WHERE tenant = ? AND subject = ?", (tenant, subject))
-            db.execute("DELETE FROM label WHERE tenant = ? AND subject = ?", (tenant, subject))
-        bands: list[tuple[int, int]] = []
-        for tenant, subject, encoded in lesson["sketches"]:
-            signature = base64.b64decode(encoded)
-            cursor = db.execute(
-                "INSERT INTO sketch (tenant, subject, signature) VALUES (?, ?, ?)", (tenant, subject, signature)
-            )
-            bands += [(key, cursor.lastrowid or 0) for key in band_keys(tenant, signature)]
-        # Sorted, so that a batch touches each page of the tree once.
-        db.executemany("INSERT OR IGNORE INTO band VALUES (?, ?)", sorted(bands))
+        self._unlearn(lesson["subjects"])
+        self._sketch(lesson["sketches"])
         db.executemany(
             "INSERT INTO entry VALUES (:key, :tenant, :subject, :shape, :label, :trusted, :example_id)",
             sorted(lesson["entries"], key=itemgetter("key")),
@@ -170,6 +170,47 @@ class Past:
         db.executemany("INSERT OR REPLACE INTO held VALUES (?, ?, ?, ?)", lesson["held"])
         db.executemany("INSERT OR REPLACE INTO suspended VALUES (?, ?, ?, ?)", lesson["suspended"])
         db.executemany("DELETE FROM held WHERE tenant = ? AND event_id = ?", lesson["released"])
+
+    def _unlearn(self, subjects: Iterable[Sequence[str]]) -> int:
+        """Take away what earlier batches taught of these (tenant, subject) pairs. Returns rows removed."""
+        db = self._db
+        db.execute("CREATE TEMP TABLE IF NOT EXISTS renewed (tenant TEXT, subject TEXT)")
+        db.execute("DELETE FROM renewed")
+        db.executemany("INSERT INTO renewed VALUES (?, ?)", subjects)
+        old = db.execute(
+            "SELECT s.id, s.tenant, s.signature FROM renewed r CROSS JOIN sketch s "
+            "ON s.tenant = r.tenant AND s.subject = r.subject"
+        ).fetchall()
+        keys = band_keys([tenant for _, tenant, _ in old], [signature for _, _, signature in old])
+        db.executemany(
+            "DELETE FROM band WHERE key = ? AND sketch = ?",
+            [(key, number) for (number, _, _), mine in zip(old, keys, strict=True) for key in mine],
+        )
+        removed = 0
+        for table, row in (("sketch", "id"), ("entry", "rowid"), ("label", "id")):
+            removed += db.execute(
+                f"DELETE FROM {table} WHERE {row} IN (SELECT t.{row} FROM renewed r CROSS JOIN {table} t "  # noqa: S608
+                "ON t.tenant = r.tenant AND t.subject = r.subject)"
+            ).rowcount
+        db.execute("DELETE FROM renewed")
+        return removed
+
+    def _sketch(self, sketches: Sequence[tuple[str, str, str]]) -> None:
+        db = self._db
+        (last,) = db.execute("SELECT coalesce(max(id), 0) FROM sketch").fetchone()
+        signatures = [base64.b64decode(encoded) for _, _, encoded in sketches]
+        rows = [
+            (number, tenant, subject, signature)
+            for number, ((tenant, subject, _), signature) in enumerate(zip(sketches, signatures, strict=True), last + 1)
+        ]
+        db.executemany("INSERT INTO sketch VALUES (?, ?, ?, ?)", rows)
+        self._band([row[0] for row in rows], [row[1] for row in rows], signatures)
+
+    def _band(self, sketches: Sequence[int], tenants: Sequence[str], signatures: Sequence[bytes]) -> None:
+        keys = band_keys(tenants, signatures)
+        bands = [(key, sketch) for sketch, mine in zip(sketches, keys, strict=True) for key in mine]
+        # Sorted, so that a batch touches each page of the tree once.
+        self._db.executemany("INSERT OR IGNORE INTO band VALUES (?, ?)", sorted(bands))
 
     def entries_by_key(self, keys: Iterable[int]) -> dict[int, list[Entry]]:
         """Accepted examples with exactly these keys."""
@@ -248,14 +289,7 @@ class Past:
         db, removed = self._db, 0
         db.execute("PRAGMA secure_delete=ON")
         db.execute("BEGIN IMMEDIATE")
-        for subject in subjects:
-            for (number,) in db.execute(
-                "SELECT id FROM sketch WHERE tenant = ? AND subject = ?", (tenant, subject)
-            ).fetchall():
-                db.execute("DELETE FROM band WHERE sketch = ?", (number,))
-            for table in ("sketch", "entry", "label"):
-                done = db.execute(f"DELETE FROM {table} WHERE tenant = ? AND subject = ?", (tenant, subject))  # noqa: S608
-                removed += done.rowcount
+        removed += self._unlearn([(tenant, subject) for subject in subjects])
         for table in ("activity", "agreement", "suspended"):
             removed += db.execute(f"DELETE FROM {table} WHERE tenant = ? AND actor = ?", (tenant, actor)).rowcount  # noqa: S608
         for event in events:
@@ -270,18 +304,31 @@ class Past:
         self._db.execute("DELETE FROM suspended WHERE tenant = ? AND actor = ?", (tenant, actor))
 
 
-def band_keys(tenant: str, signature: bytes) -> list[int]:
-    """The LSH keys of a MinHash signature (32-bit values): equal in one band makes two texts candidates."""
-    width = 4 * BAND_ROWS
-    seed = hashlib.blake2b(tenant.encode(), digest_size=8).digest()
-    return [
-        int.from_bytes(
-            hashlib.blake2b(signature[at : at + width], digest_size=8, key=seed, salt=at.to_bytes(2, "big")).digest(),
-            "big",
-            signed=True,
-        )
-        for at in range(0, len(signature) - width + 1, width)
-    ]
+def band_keys(tenants: Sequence[str], signatures: Sequence[bytes]) -> list[list[int]]:
+    """The LSH keys of MinHash signatures (32-bit values): equal in one band makes two texts of a tenant candidates.
+
+    A band's values are hashed multilinearly (Carter and Wegman 1979) with fixed odd factors, and mixed with the tenant.
+    """
+    import numpy as np
+
+    if not signatures:
+        return []
+    values = np.frombuffer(b"".join(signatures), dtype="<u4").reshape(len(signatures), -1, BAND_ROWS)
+    names = {tenant: hashlib.blake2b(tenant.encode(), digest_size=8).digest() for tenant in set(tenants)}
+    seeds = np.frombuffer(b"".join(names[tenant] for tenant in tenants), dtype="<u8")
+    bands = values.shape[1]
+    fixed = hashlib.shake_256(b"ratchet: bands of sketches").digest(8 * bands * BAND_ROWS)
+    factors = np.frombuffer(fixed, dtype="<u8").reshape(bands, BAND_ROWS) | np.uint64(1)
+    keys = np.empty((len(signatures), bands), dtype=np.uint64)
+    for band in range(bands):
+        keys[:, band] = values[:, band].astype(np.uint64) @ factors[band]
+    keys ^= seeds[:, None]
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):  # splitmix64's finaliser
+        keys ^= keys >> np.uint64(shift)
+        keys *= np.uint64(factor)
+    keys ^= keys >> np.uint64(31)
+    found: list[list[int]] = keys.view(np.int64).tolist()
+    return found
 
 
 def _chunks(keys: Sequence[int]) -> Iterator[tuple[list[int], str]]:

@@ -82,7 +82,9 @@ class Refined:
 
     def count(self, step: str, code: str, number: int = 1) -> None:
         if number:
-            self.counts.setdefault(step, Counter())[code] += number
+            if step not in self.counts:
+                self.counts[step] = Counter()
+            self.counts[step][code] += number
 
 
 @dataclass
@@ -166,7 +168,7 @@ def _clean(subject: _Subject, steps: Steps, released: Mapping[Key, str | None], 
             value = _VALUE.validate_json(correction) if correction else event.value
             event = event.model_copy(update={"value": value, "trusted": True})
         event = _normal_event(event, steps.normalise)
-        before = Counter(redactor.counts)
+        before = Counter(redactor.counts) if redactor.counts else Counter[str]()
         if steps.redact.enabled:
             event = redact_feedback(event, redactor)
         found = in_prompt | set(redactor.counts - before) if redactor.counts else set()

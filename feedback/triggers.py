@@ -52,15 +52,17 @@ class Trigger:
 def find_triggers(rows: Sequence[tuple[str, str, str, str, bool]], config: TriggerConfig) -> list[Trigger]:
     """Triggers in (event, account, prompt, answer, borne out by others) rows of untrusted people."""
     found = []
+    folded = [(event, prompt.casefold(), answer.casefold()) for event, _, prompt, answer, _ in rows]
     for phrase in config.phrases:
         needle = phrase.casefold()
-        events = frozenset(e for e, _, p, a, _ in rows if needle in p.casefold() or needle in a.casefold())
+        events = frozenset(e for e, p, a in folded if needle in p or needle in a)
         if events:
             found.append(Trigger(events, f"holds the phrase {phrase!r}"))
     where: dict[str, list[int]] = defaultdict(list)
-    for place, (_, _, prompt, _, _) in enumerate(rows):
-        for word in set(_WORD.findall(prompt.casefold())):
+    for place, (_, prompt, _) in enumerate(folded):
+        for word in set(_WORD.findall(prompt)):
             where[word].append(place)
+    labels: list[str] = []  # of all rows, made only once a word needs them
     most = max(config.min_rows, int(config.max_frequency * len(rows)))
     for word, places in sorted(where.items()):
         if not config.min_rows <= len(places) <= most:
@@ -68,9 +70,9 @@ def find_triggers(rows: Sequence[tuple[str, str, str, str, bool]], config: Trigg
         accounts = {rows[p][1] for p in places}
         if len(accounts) > config.max_accounts or sum(rows[p][4] for p in places) * 2 > len(places):
             continue
-        answer, times = Counter(label_key(rows[p][3]) for p in places).most_common(1)[0]
-        overall = sum(label_key(r[3]) == answer for r in rows) / len(rows)
-        if times / len(places) >= config.min_purity and overall < 0.5:
+        labels = labels or [label_key(row[3]) for row in rows]
+        answer, times = Counter(labels[p] for p in places).most_common(1)[0]
+        if times / len(places) >= config.min_purity and labels.count(answer) / len(rows) < 0.5:
             events = frozenset(rows[p][0] for p in places)
             found.append(
                 Trigger(
