@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from flows.config import PipelineConfig, load_config
 from flows.deployment_plans import DeploymentPlan, deployment_plans
+from flows.taking_up import LOOK_SECONDS, TakingUp, close_left_runs
 from infra.artifact import atomic_write
 from infra.errors import ConfigError
 from infra.settings import Config
@@ -71,16 +72,21 @@ def deployments(config: PipelineConfig, config_file: Path) -> list[RunnerDeploym
 
 
 async def serve(job: ServeJob, config: PipelineConfig, made: list[RunnerDeployment]) -> None:
-    """Register the deployments and run what comes due, until SIGTERM; meanwhile mirror alerts as Prefect events."""
+    """Register the deployments and run what comes due, until SIGTERM.
+
+    Meanwhile alerts are mirrored as Prefect events, interactions as MLflow traces, and nights whose process died are
+    taken up again.
+    """
     from prefect.runner import Runner
 
+    await asyncio.to_thread(close_left_runs, config)
     # Schedules stay on when this process stops: it may be restarted, and a night must not be lost over that.
     runner = Runner(name=f"ratchet-{config.pipeline}", limit=4, pause_on_shutdown=False)
     for deployment in made:
         await runner.aadd_deployment(deployment)
         log.info("serving %s/%s", deployment.flow_name, deployment.name)
     atomic_write(job.ready_file, "registered\n")
-    beside = [asyncio.create_task(_mirror(config)), asyncio.create_task(_trace(config))]
+    beside = [asyncio.create_task(work(config)) for work in (_mirror, _trace, _take_up)]
     try:
         await runner.start()
     finally:
@@ -111,6 +117,16 @@ async def _trace(config: PipelineConfig) -> None:
             sent = {}
         # Without a pause while there is more than one lot.
         await asyncio.sleep(0.1 if sent.get("interactions") else TRACE_SECONDS)
+
+
+async def _take_up(config: PipelineConfig) -> None:
+    taking_up = TakingUp(config)
+    while True:
+        try:
+            await asyncio.to_thread(taking_up.look)
+        except Exception:  # the runs must go on; the next look may succeed
+            log.exception("could not look for nights whose process died; trying again")
+        await asyncio.sleep(LOOK_SECONDS)
 
 
 def main(argv: list[str]) -> int:

@@ -64,12 +64,14 @@ def _prefect(config: PipelineConfig) -> ProcessSpec:
             # Without it the page in the browser calls port 4200, whatever port the server has.
             "PREFECT_SERVER_UI_API_URL": places.prefect_api,
             "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{store / 'prefect.db'}",
+            # In memory, as it is by default, a restart of this server would end the runs that hold a slot.
+            "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         },
         host=places.host,
         port=places.prefect_port,
         health_url=f"{places.prefect_api}/health",
         log_file=places.logs_dir / "prefect.log",
-        ready_seconds=180,
+        ready_seconds=_PATIENCE,
     )
 
 
@@ -92,7 +94,7 @@ def _mlflow(config: PipelineConfig) -> ProcessSpec:
         port=places.mlflow_port,
         health_url=f"{places.mlflow}/health",
         log_file=places.logs_dir / "mlflow.log",
-        ready_seconds=240,
+        ready_seconds=_PATIENCE,
     )
 
 
@@ -106,7 +108,7 @@ def _engine(config: PipelineConfig, base: Base) -> ProcessSpec:
         port=places.engine_port,
         health_url=f"{places.engine_url}/health",
         log_file=places.logs_dir / "engine.log",
-        ready_seconds=300,
+        ready_seconds=_PATIENCE,
     )
 
 
@@ -120,6 +122,7 @@ def _gateway(config: PipelineConfig, base: Base) -> ProcessSpec:
         port=places.gateway_port,
         health_url=f"{places.gateway_url}/readyz",
         log_file=places.logs_dir / "gateway.log",
+        ready_seconds=_PATIENCE,
         stop_seconds=35,
         # It refuses requests while its engine loads; whoever waits for `up` means to send some.
         after=("engine",) if config.serving.engine_url is None else (),
@@ -151,10 +154,13 @@ def _deployments(config: PipelineConfig, config_file: Path) -> ProcessSpec:
         env={**_OURS, **prefect_environment(config)},
         ready_file=ready,
         log_file=places.logs_dir / "deployments.log",
-        ready_seconds=180,
+        ready_seconds=_PATIENCE,
         after=("prefect",) if places.prefect_api_url is None else (),
     )
 
+
+# A server that is starting on a machine with other things to do is left its time; one that ends is seen at once.
+_PATIENCE = 600.0
 
 # Our own modules are found wherever the command was started.
 _OURS = {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false"}

@@ -158,16 +158,37 @@ def nights_of(config: PipelineConfig, tenant: str) -> list[NightFile]:
     return sorted((night for night in nights if night.tenant == tenant), key=lambda night: night.started_at)
 
 
+def dead_night(config: PipelineConfig, tenant: str) -> NightFile | None:
+    """The tenant's last night when it is unfinished and no process works on it."""
+    lock = config.places.nights_dir / f"{tenant}.lock"
+    nights = nights_of(config, tenant)
+    if not nights or nights[-1].state != "running" or not lock.exists():
+        return None
+    with lock.open() as held:
+        try:
+            fcntl.flock(held, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return None
+        # Read again under the lock: it may have ended since.
+        night = read_night(config, nights[-1].night_id)
+    return night if night.state == "running" else None
+
+
 @contextmanager
 def _locked(path: Path, tenant: str) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(
-                f"a night of tenant {tenant!r} is running already ({_holder(lock)}); wait for it, or stop that process"
-            ) from None
+        for tries in range(20):
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if tries == 19:
+                    raise UserError(
+                        f"a night of tenant {tenant!r} is running already ({_holder(lock)}); "
+                        "wait for it, or stop that process"
+                    ) from None
+                time.sleep(0.05)  # somebody may only be looking whether it is held
         lock.truncate(0)
         lock.write(f"process {os.getpid()}, since {now():%Y-%m-%d %H:%M:%S} UTC")
         lock.flush()
@@ -205,7 +226,7 @@ def _take_up(config: PipelineConfig, request: NightRequest, tenant: str) -> Nigh
     unfinished = [night for night in nights_of(config, tenant) if night.state == "running"]
     for file in unfinished:
         night = Night(config.places.nights_dir / file.night_id, file, config)
-        reason = _why_not(config, request, file)
+        reason = why_not_taken_up(config, request, file)
         if file is unfinished[-1] and reason is None:
             began_with = PipelineConfig.model_validate({**file.config, "places": config.places.model_dump(mode="json")})
             night.config = began_with
@@ -218,7 +239,8 @@ def _take_up(config: PipelineConfig, request: NightRequest, tenant: str) -> Nigh
     return None
 
 
-def _why_not(config: PipelineConfig, request: NightRequest, file: NightFile) -> str | None:
+def why_not_taken_up(config: PipelineConfig, request: NightRequest, file: NightFile) -> str | None:
+    """Why an interrupted night must not go on, or None when it may."""
     if request.fresh:
         return "a fresh night was asked for"
     if now() - file.started_at > timedelta(hours=config.schedule.resume_hours):

@@ -19,7 +19,7 @@ from flows.config import PipelineConfig
 from flows.first_keys import first_keys
 from tasks.opened import database
 from tests.chromium import SHOTS, chromium, shot
-from tests.flows.world import START, ratchet, start_stack, tell_feedback
+from tests.flows.world import ONE_RECIPE, START, ratchet, start_stack, tell_feedback
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -33,8 +33,10 @@ PAGES = ("live", "nights", "canary", "quarantine", "ledger", "lineage", "playgro
 def desk(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PipelineConfig]:
     """A stack whose night promoted a challenger, with users who rated the canary and a row in quarantine."""
     folder = tmp_path_factory.mktemp("console")
-    quick = {"steps": [0.5], "window_seconds": 1, "minimum_seconds": 3600, "deadline_seconds": 7200}
-    stack = start_stack(folder, tiny_base, canary=quick)
+    # Watched for as long as the tests last: neither forward before an hour, nor back on a few complaints.
+    hours = {"minimum_seconds": 3600, "deadline_seconds": 7200}
+    quick = {"steps": [0.5], "window_seconds": 1, "alpha_back": 1e-9, **hours}
+    stack = start_stack(folder, tiny_base, canary=quick, training=ONE_RECIPE)
     try:
         config = stack.config
         tell_feedback(config)
@@ -71,16 +73,16 @@ def _keys(config: PipelineConfig) -> dict[str, str]:
     return found
 
 
-def _users_rate(config: PipelineConfig, count: int) -> None:
+def _users_rate(config: PipelineConfig, count: int, *, name: str = "live") -> None:
     """Users ask through the gateway and thumb what they get: the challenger satisfies fewer."""
     headers = {"Authorization": f"Bearer {_keys(config)['app']}"}
     with httpx.Client(base_url=config.places.gateway_url, headers=headers, timeout=60) as client:
         for number in range(count):
             body = {"model": "desk", "messages": [{"role": "user", "content": f"my router {number}"}], "max_tokens": 4}
-            answer = client.post("/v1/chat/completions", json={**body, "user": f"live-{number}"}).raise_for_status()
+            answer = client.post("/v1/chat/completions", json={**body, "user": f"{name}-{number}"}).raise_for_status()
             facts = answer.json()["ratchet"]
             up = facts["version"].startswith("base") or number % 3 == 0
-            said = {"interaction_id": facts["interaction_id"], "kind": "thumb", "up": up, "user": f"live-{number}"}
+            said = {"interaction_id": facts["interaction_id"], "kind": "thumb", "up": up, "user": f"{name}-{number}"}
             client.post("/v1/feedback", json=said).raise_for_status()
 
 
@@ -195,6 +197,26 @@ def test_keyboard_alone_reaches_and_changes_pages(desk: PipelineConfig, browser:
     page.get_by_role("dialog").wait_for()
     page.keyboard.press("Escape")
     assert page.get_by_role("dialog").count() == 0
+    assert wrong == []
+    page.close()
+
+
+def test_a_page_drawn_anew_keeps_the_readers_place(desk: PipelineConfig, browser: Browser) -> None:
+    page, wrong = _open(browser, desk, "admin")
+    page.keyboard.press("Alt+3")
+    page.get_by_role("heading", name="Canary", level=1).wait_for()
+    page.get_by_text("The same as numbers").focus()
+    page.keyboard.press("Enter")
+    chart = page.get_by_role("img", name="rated users: evidence")
+    before = chart.get_attribute("aria-label")
+    _users_rate(desk, 2, name="late")
+    page.wait_for_function(
+        "(before) => document.querySelector('main svg').getAttribute('aria-label') !== before", arg=before
+    )
+    assert page.evaluate("document.activeElement.textContent") == "The same as numbers"
+    assert page.locator("main details").get_attribute("open") is not None
+    page.keyboard.press("Enter")
+    assert page.locator("main details").get_attribute("open") is None, "the focus is real"
     assert wrong == []
     page.close()
 

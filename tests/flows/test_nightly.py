@@ -21,20 +21,9 @@ from evaluation.scorecard import read_scorecard
 from flows.config import PipelineConfig
 from flows.night import NightFile, nights_of
 from tasks.opened import database
-from tests.flows.world import ROOT, Stack, ratchet
+from tests.flows.world import ONE_RECIPE, ROOT, Stack, ratchet
 
-ONE_RECIPE = {
-    "training": {
-        "methods": ["tiny-sft"],
-        "recipes": {
-            "tiny-sft": {"name": "tiny-sft", "stages": [{"objective": "sft", "epochs": 2, "batch_size": 4}]},
-        },
-        "minimum_examples": 2,
-        "threads": 1,
-        "dtype": "float32",
-        "checkpoint_seconds": 0,
-    }
-}
+TRAINING = {"training": ONE_RECIPE}
 
 
 def config_file(config: PipelineConfig) -> Path:
@@ -116,7 +105,7 @@ def reference(running_stack: Stack, tmp_path_factory: pytest.TempPathFactory) ->
     """A night that nobody disturbed."""
     folder = tmp_path_factory.mktemp("reference")
     evaluation = {**running_stack.config.evaluation.model_dump(mode="json"), "seed_twin_nights": 30}
-    config = running_stack.neighbour(folder, **ONE_RECIPE, evaluation=evaluation)
+    config = running_stack.neighbour(folder, **TRAINING, evaluation=evaluation)
     done = ratchet("run", "nightly", "--json", config=config_file(config))
     found = json.loads(done.stdout)
     assert (found["state"], found["decision"]) == ("done", "promote")
@@ -246,7 +235,7 @@ def test_a_night_killed_again_and_again_ends_as_if_it_was_not(
     running_stack: Stack, reference: PipelineConfig, tmp_path: Path
 ) -> None:
     """One night killed in training, after the verdict, and between the ledger's line and the night's end."""
-    config = running_stack.neighbour(tmp_path, **ONE_RECIPE, schedule={"attempts": 9})
+    config = running_stack.neighbour(tmp_path, **TRAINING, schedule={"attempts": 9})
     for name in ("in training", "verdict", "ledger line"):
         kill_when(config, MOMENTS[name])
     assert_same_as_undisturbed(config, reference, attempts=4)
@@ -262,7 +251,7 @@ def test_a_night_killed_again_and_again_ends_as_if_it_was_not(
 def test_a_night_killed_at_any_moment_ends_as_if_it_was_not(
     name: str, running_stack: Stack, reference: PipelineConfig, tmp_path: Path
 ) -> None:
-    config = running_stack.neighbour(tmp_path, **ONE_RECIPE)
+    config = running_stack.neighbour(tmp_path, **TRAINING)
     kill_when(config, MOMENTS[name])
     assert_same_as_undisturbed(config, reference, attempts=2)
 

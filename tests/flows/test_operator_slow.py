@@ -1,5 +1,8 @@
 """What an operator does, in real Chromium on a real stack: a night from Prefect's form, its pages there and in MLflow,
-a rollback in the console with its alert; and a night that comes by itself."""
+a rollback in the console and a release by MLflow's page, alerts of both and of a regression; and a night by itself.
+
+The tests are one story: each goes on where the one before it ended.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ from flows.night import nights_of
 from infra.alerts import signature_holds
 from tasks.opened import database
 from tests.chromium import chromium, shot
-from tests.flows.world import ratchet, start_stack, tell_feedback
+from tests.flows.world import ONE_RECIPE, ratchet, start_stack, tell_feedback
 from tests.infra.test_alerts import Receiver
 
 if TYPE_CHECKING:
@@ -30,7 +33,9 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.slow
 
-RECIPES = {"tiny-sft": {"name": "tiny-sft", "stages": [{"objective": "sft", "epochs": 2, "batch_size": 4}]}}
+# A challenger that is worse than the base by far: its steps are much too long.
+WRECKED = {"objective": "sft", "epochs": 2, "batch_size": 4, "learning_rate": 0.5}
+RECIPES = {**ONE_RECIPE["recipes"], "wrecked": {"name": "wrecked", "stages": [WRECKED]}}  # type: ignore[dict-item]
 
 
 @dataclass
@@ -62,13 +67,9 @@ def desk(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     receiver = Receiver()
     threading.Thread(target=receiver.serve_forever, daemon=True).start()
     quick = {
-        "training": {
-            "methods": ["tiny-sft"],
-            "recipes": RECIPES,
-            "minimum_examples": 2,
-            "threads": 1,
-            "dtype": "float32",
-        },
+        "training": {**ONE_RECIPE, "recipes": RECIPES},
+        # Half of the new users, so that one is soon found who gets the canary.
+        "canary": {"steps": [0.5]},
         "alerts": {"webhooks": {"ops": {"url": receiver.url}}},
         "schedule": {"nightly": None, "watch": None},
     }
@@ -104,6 +105,20 @@ def _page(browser: Browser) -> Page:
     return page
 
 
+def test_alerts_arrive_and_automations_are_kept(desk: Desk, browser: Browser) -> None:
+    assert json.loads(ratchet("alerts", "test", "--json", config=desk.file).stdout) == {"webhook:ops": None}
+    assert _alert(desk, "test")["severity"] == "info"
+    first = json.loads(ratchet("alerts", "sync", "--json", config=desk.file).stdout)
+    assert set(first.values()) == {"made"}
+    again = json.loads(ratchet("alerts", "sync", "--json", config=desk.file).stdout)
+    assert again == dict.fromkeys(first, "unchanged")
+    page = _page(browser)
+    page.goto(f"{desk.prefect}/automations")
+    page.get_by_text("runs that fell silent are crashed").first.wait_for()
+    shot(page, "prefect-automations")
+    page.close()
+
+
 def test_a_night_is_started_from_prefects_form_and_tells_its_story(desk: Desk, browser: Browser) -> None:
     page = _page(browser)
     page.goto(f"{desk.prefect}/deployments/deployment/{desk.deployment()}/run")
@@ -116,7 +131,7 @@ def test_a_night_is_started_from_prefects_form_and_tells_its_story(desk: Desk, b
     assert "say what the night would train" in shown, "help texts are shown"
     page.get_by_role("button", name="Submit").click()
     run = _wait("a run", desk.runs)[0]["id"]
-    state = _wait("its end", lambda: _ended(desk, run))
+    state = _wait("its end", lambda: _ended(desk, run), 900)
     assert state == "COMPLETED"
     page.goto(f"{desk.prefect}/runs/flow-run/{run}")
     page.get_by_role("tab", name="Artifacts").click()
@@ -204,9 +219,91 @@ def _alert(desk: Desk, kind: str) -> Any:
     return None
 
 
-def test_a_night_comes_at_its_time_on_a_stack_that_is_left_alone(desk: Desk) -> None:
+def test_the_champion_alias_moved_in_mlflows_page_is_followed_by_the_gateway(desk: Desk, browser: Browser) -> None:
+    from mlflow.tracking import MlflowClient
+
+    engine = database(desk.config.places)
+    version = history(engine, "default")[-1].version
+    ratchet("unbar", version, "--reason", "the tone was mended upstream", config=desk.file)
+    ratchet("resume", "--reason", "the tone was mended upstream", config=desk.file)
+    client = MlflowClient(desk.config.places.mlflow)
+    found = client.search_model_versions("name = 'desk'")
+    number = next(v.version for v in found if v.tags.get("ratchet.version") == version)
+    standing = current(engine, "default")
+    assert standing.canary is None
+
+    page = _page(browser)
+    page.goto(f"{desk.config.places.mlflow}/#/models/desk/versions/{number}")
+    page.get_by_title("Edit aliases").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_role("combobox").click()
+    page.keyboard.type("champion")
+    page.wait_for_timeout(700)
+    page.keyboard.press("Enter")
+    shot(page, "mlflow-alias")
+    dialog.get_by_role("button", name="Save aliases").click()
+    dialog.wait_for(state="detached")
+    _wait("an answer of the version", lambda: _answered_by(desk, version), 60)
+    line = history(engine, "default")[-1]
+    assert (line.action, line.version, line.actor) == ("canary", version, "mlflow")
+    # It has to win the users first, as every release: the alias says champion again when the ledger does.
+    _wait("aliases as the ledger says", lambda: _aliases(client).get("challenger") == str(number))
+    assert _aliases(client)["champion"] != str(number)
+    page.reload()
+    page.get_by_text("@ challenger").first.wait_for()
+    shot(page, "mlflow-alias-followed")
+    page.close()
+
+
+def _answered_by(desk: Desk, version: str) -> bool:
+    """Whether the gateway answers some new user by this version."""
+    key = json.loads(first_keys(desk.config).file.read_text())["default"]["app"]
+    body = {"model": "desk", "messages": [{"role": "user", "content": "my router"}], "max_tokens": 2}
+    url, headers = f"{desk.config.places.gateway_url}/v1/chat/completions", {"Authorization": f"Bearer {key}"}
+    found = httpx.post(url, json={**body, "user": f"new-{time.monotonic_ns()}"}, headers=headers, timeout=60)
+    return bool(found.raise_for_status().json()["ratchet"]["version"] == version)
+
+
+def _aliases(client: Any) -> dict[str, str]:
+    return {name: str(number) for name, number in client.get_registered_model("desk").aliases.items()}
+
+
+def test_a_challenger_that_regresses_is_refused_and_people_are_told(desk: Desk, browser: Browser) -> None:
+    before = current(database(desk.config.places), "default")
+    desk.receiver.received.clear()
+    asked = {"request": {"recipes": ["wrecked"], "force": True, "note": "much too long steps"}}
+    made = httpx.post(f"{desk.api}/deployments/{desk.deployment()}/create_flow_run", json={"parameters": asked})
+    run = made.raise_for_status().json()["id"]
+    assert _wait("its end", lambda: _ended(desk, run), 900) == "COMPLETED"
+    night = nights_of(desk.config, "default")[-1]
+    assert night.flow_runs == (run,)
+    assert night.steps["verdict"]["decision"] == "reject"
+    alert = _wait("the alert", lambda: _alert(desk, "held"), 90)
+    assert alert["severity"] == "warning"
+    assert "reject" in alert["title"] + alert["text"]
+    assert alert["next_step"]
+    assert alert["links"]["console"].endswith("/console#nights")
+    after = current(database(desk.config.places), "default")
+    assert (after.champion, after.canary) == (before.champion, before.canary), "what is live is left alone"
+
+    page = _page(browser)
+    page.goto(f"{desk.prefect}/runs/flow-run/{run}")
+    page.get_by_role("tab", name="Artifacts").click()
+    page.wait_for_timeout(3000)
+    shot(page, "prefect-rejected")
+    page.goto(f"{desk.config.places.gateway_url}/console#nights/{night.night_id}")
+    page.get_by_role("button", name="Sign in").first.click()
+    page.get_by_label("API key").fill(json.loads(first_keys(desk.config).file.read_text())["default"]["admin"])
+    page.keyboard.press("Enter")
+    page.get_by_text("Verdict: reject").wait_for()
+    shot(page, "console-rejected")
+    page.close()
+
+
+def test_a_night_comes_at_its_time_on_a_stack_that_is_left_alone(desk: Desk, browser: Browser) -> None:
     """The schedule is changed to every minute, as a person would; then nobody does anything."""
     before = {run["id"] for run in desk.runs()}
+    tell_feedback(desk.config, conversations=20, first=60)
     values = yaml.safe_load(desk.file.read_text())
     values["schedule"]["nightly"] = "* * * * *"
     desk.file.write_text(yaml.safe_dump(values, sort_keys=False))
@@ -218,9 +315,27 @@ def test_a_night_comes_at_its_time_on_a_stack_that_is_left_alone(desk: Desk) -> 
         new = [run for run in desk.runs() if run["id"] not in before and run["state_type"] == "COMPLETED"]
         return next((run for run in new if run["auto_scheduled"]), None)
 
-    run = _wait("a scheduled night", came, 400)
+    run = _wait("a scheduled night", came, 900)
     assert run["expected_start_time"][17:19] == "00", "at the full minute, as the schedule says"
-    night = nights_of(desk.config, "default")[-1]
-    assert run["id"] in night.flow_runs
+    passed = httpx.get(f"{desk.api}/flow_run_states/", params={"flow_run_id": run["id"]}).json()
+    kinds = [state["type"] for state in sorted(passed, key=lambda state: state["timestamp"])]
+    assert (kinds[0], kinds[-1]) == ("SCHEDULED", "COMPLETED")
+
+    # The morning: what happened stands in the night's record, in the status, in the console and on Prefect's page.
+    night = next(night for night in nights_of(desk.config, "default") if run["id"] in night.flow_runs)
     assert night.state == "done"
     assert night.outcome
+    said = json.loads(ratchet("status", "--json", config=desk.file).stdout)
+    assert night.outcome in {one["outcome"] for one in said["nights"]}
+    page = _page(browser)
+    page.goto(f"{desk.config.places.gateway_url}/console#live")
+    page.get_by_role("button", name="Sign in").first.click()
+    page.get_by_label("API key").fill(json.loads(first_keys(desk.config).file.read_text())["default"]["admin"])
+    page.keyboard.press("Enter")
+    page.get_by_text("The loop's timeline").wait_for()
+    page.locator("ol.time a", has_text=night.night_id).or_(page.get_by_text(night.outcome[:60])).first.wait_for()
+    shot(page, "console-morning")
+    page.goto(f"{desk.prefect}/runs/flow-run/{run['id']}")
+    page.get_by_text("Completed").first.wait_for()
+    shot(page, "prefect-morning")
+    page.close()

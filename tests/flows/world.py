@@ -21,6 +21,17 @@ TOPICS = ("billing", "router", "delivery", "parcel", "refund", "portal", "order"
 START = datetime(2026, 1, 5, 9, tzinfo=UTC)
 
 
+ONE_RECIPE = {
+    "methods": ["tiny-sft"],
+    "recipes": {"tiny-sft": {"name": "tiny-sft", "stages": [{"objective": "sft", "epochs": 2, "batch_size": 4}]}},
+    "minimum_examples": 2,
+    "threads": 1,
+    "dtype": "float32",
+    "checkpoint_seconds": 0,
+}
+"""A training section whose nights train one challenger in one stage."""
+
+
 def free_ports(count: int) -> list[int]:
     probes = [socket.socket() for _ in range(count)]
     for probe in probes:
@@ -122,7 +133,7 @@ ROOT = Path(__file__).parent.parent.parent
 def ratchet(*words: str, config: Path, check: bool = True) -> subprocess.CompletedProcess[str]:
     """A `ratchet` command in a process of its own, as a person would give it."""
     command = [sys.executable, "-m", "flows.cli", *words, "--config", str(config)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=3000)
     assert not check or done.returncode == 0, done.stderr[-4000:]
     return done
 

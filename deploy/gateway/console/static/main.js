@@ -5,6 +5,7 @@ import ledger from "./ledger.js";
 import lineage from "./lineage.js";
 import live from "./live.js";
 import nights from "./nights.js";
+import { busy, keepPlace } from "./place.js";
 import playground from "./playground.js";
 import quarantine from "./quarantine.js";
 
@@ -40,13 +41,11 @@ async function draw(force) {
   }
   if (mine !== turn) return;
   const text = JSON.stringify([here.name, path, wrong?.message, { ...found, now: null }]);
-  // What somebody is typing into, or reading by keyboard, is not pulled away under them.
-  const busy = content.contains(document.activeElement) && document.activeElement !== content;
-  if (force || (text !== shown && !busy)) {
+  if (force || (text !== shown && !busy(content))) {
     shown = text;
     const again = () => draw(true);
     const body = !key.get() ? welcome() : wrong ? problem(wrong) : here.show(found, again, path);
-    content.replaceChildren(h("h1", { tabindex: "-1" }, here.title), ...[body].flat().filter(Boolean));
+    keepPlace(content, () => content.replaceChildren(h("h1", { tabindex: "-1" }, here.title), ...[body].flat().filter(Boolean)));
   }
   if (here.seconds && key.get() && !document.hidden) timer = setTimeout(() => draw(false), 1000 * here.seconds);
 }

@@ -1,0 +1,145 @@
+"""Nights whose process died are taken up by themselves: the server of the deployments looks for them.
+
+A night is dead when its record says that it runs and nobody holds its tenant's lock: its process was killed, or the
+machine was switched off. Prefect would show its run as running for ever, and would cancel every later night of the
+deployment, because one run at a time is its limit; so the run is closed as crashed first.
+
+Left alone: a night that failed with an error (people were told, and what to do), that a person cancelled, or that was
+started by hand in a terminal (who killed it knows; the next night takes it up).
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from flows.config import PipelineConfig
+from flows.deployment_plans import deployment_plans
+from flows.night import NightFile, dead_night, why_not_taken_up
+from flows.prefect_runs import close_dead_runs
+from flows.request import NightRequest
+from infra.alerts import Alert
+from tasks import notify
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import SyncPrefectClient
+    from prefect.client.schemas.objects import FlowRun
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 20.0
+"""Wait between two looks."""
+
+
+class TakingUp:
+    """Looks for dead nights again and again; remembers what it saw at its last look."""
+
+    def __init__(self, config: PipelineConfig) -> None:
+        self.config = config
+        self.doubtful: set[tuple[str, int]] = set()
+
+    def look(self) -> list[str]:
+        """Start a run for every dead night that a deployment began; the nights' names."""
+        from prefect.client.orchestration import get_client
+
+        doubtful, taken = set[tuple[str, int]](), []
+        with get_client(sync_client=True) as client:
+            for tenant in self.config.tenants:
+                night = dead_night(self.config, tenant)
+                run = _last_run(client, night) if night is not None else None
+                if night is None or run is None or run.state is None:
+                    continue
+                this = (night.night_id, night.attempts)
+                if not run.state.is_final() and not run.state.is_cancelling() and this not in self.doubtful:
+                    # It may be about to end: the lock is let go of a moment before Prefect hears of it.
+                    doubtful.add(this)
+                elif run.state.is_crashed() or not run.state.is_final():
+                    close_dead_runs([str(run.id)])
+                    if run.deployment_id is not None and self._take_up(client, night, run):
+                        taken.append(night.night_id)
+        self.doubtful = doubtful
+        return taken
+
+    def _take_up(self, client: SyncPrefectClient, night: NightFile, run: FlowRun) -> bool:
+        refusal = why_not_taken_up(self.config, NightRequest(), night)
+        tell_of_death(self.config, night, refusal)
+        if refusal is not None or run.deployment_id is None:
+            log.warning("night %s is dead and is not taken up: %s", night.night_id, refusal)
+            return False
+        log.warning("night %s is dead (try %d): it is taken up again", night.night_id, night.attempts)
+        client.create_flow_run_from_deployment(
+            run.deployment_id,
+            parameters=run.parameters,
+            # However often it is looked, and by however many: one run for one death.
+            idempotency_key=f"take-up/{night.night_id}/{night.attempts}",
+        )
+        return True
+
+
+def _last_run(client: SyncPrefectClient, night: NightFile) -> FlowRun | None:
+    """Prefect's run that worked on a night last; None where this server knows of none."""
+    from prefect.exceptions import ObjectNotFound
+
+    if not night.flow_runs:
+        return None
+    try:
+        return client.read_flow_run(UUID(night.flow_runs[-1]))
+    except ObjectNotFound:
+        return None
+
+
+def tell_of_death(config: PipelineConfig, night: NightFile, refusal: str | None) -> None:
+    """Alert that a night's process died: it could not say so itself. Once for each try."""
+    goes_on = refusal is None
+    done = ", ".join(night.steps) or "nothing yet"
+    text = f"It was killed, or ran out of memory, or the machine stopped. Done so far: {done}."
+    what = Alert(
+        kind="run_failed",
+        severity="warning" if goes_on else "critical",
+        tenant=night.tenant,
+        title=f"the process of night {night.night_id} died (try {night.attempts})",
+        text=text if goes_on else f"{text} It is not taken up: {refusal}.",
+        next_step="nothing is to be done: the night is taken up again where it stopped"
+        if goes_on
+        else "look for the reason in the run's log on its Prefect page, then `ratchet run nightly` begins a new night",
+        payload={"night_id": night.night_id, "attempt": night.attempts, "steps": list(night.steps)},
+        dedupe_key=f"run_failed/{night.night_id}/{night.attempts}",
+    )
+    notify.alert.fn(config.places, config.alerts, what)
+
+
+def close_left_runs(config: PipelineConfig) -> int:
+    """Close the runs that an earlier server of these deployments left behind when it died; how many there were.
+
+    To be called before it serves: then no process of its own can work on any run yet. Runs on a work pool are another
+    worker's, and are left alone.
+    """
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import (
+        DeploymentFilter,
+        DeploymentFilterId,
+        FlowRunFilter,
+        FlowRunFilterState,
+        FlowRunFilterStateType,
+    )
+    from prefect.client.schemas.objects import StateType
+    from prefect.exceptions import ObjectNotFound
+
+    busy = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING, StateType.PAUSED]
+    with get_client(sync_client=True) as client:
+        ours = []
+        for plan in deployment_plans(config, "-"):
+            try:
+                ours.append(client.read_deployment_by_name(f"{plan.flow}/{plan.name}").id)
+            except ObjectNotFound:
+                continue
+        if not ours:
+            return 0
+        left = client.read_flow_runs(
+            flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=busy))),
+            deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=ours)),
+        )
+    dead = [str(run.id) for run in left if run.work_pool_name is None]
+    close_dead_runs(dead)
+    return len(dead)
