@@ -11,15 +11,15 @@ export function h(name, attributes = {}, ...children) {
   return element;
 }
 
+// What it shows stands above it, not in it: a caption is as wide as its table, and would be cut off on a phone. There each
+// row is a list of its cells (console.css), which is why roles and names are said once more.
 export function table(caption, headers, rows) {
-  const cell = (kind, value, index) => {
-    const number = headers[index].number ? "number" : null;
-    return h(kind, kind === "th" ? { scope: "col", class: number } : { class: number }, value ?? "–");
-  };
-  return h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": caption },
-    h("table", {}, h("caption", {}, caption),
-      h("thead", {}, h("tr", {}, headers.map((header, index) => cell("th", header.name, index)))),
-      h("tbody", {}, rows.map((row) => h("tr", {}, row.map((value, index) => cell("td", value, index)))))));
+  const shape = (header) => (header.number ? "number" : null);
+  const cell = (value, header) => h("td", { role: "cell", class: shape(header), "data-name": header.name }, h("div", {}, value ?? "–"));
+  return [h("p", { class: "soft caption" }, caption), h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": caption },
+    h("table", { role: "table", "aria-label": caption },
+      h("thead", { role: "rowgroup" }, h("tr", { role: "row" }, headers.map((header) => h("th", { role: "columnheader", scope: "col", class: shape(header) }, header.name)))),
+      h("tbody", { role: "rowgroup" }, rows.map((row) => h("tr", { role: "row" }, row.map((value, index) => cell(value, headers[index])))))))];
 }
 
 export function facts(pairs) {

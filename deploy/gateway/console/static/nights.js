@@ -9,7 +9,7 @@ const bars = (list) => list.map((one) => h("div", {}, h("label", { for: `bar-${o
 
 function steps(night) {
   const known = night.seconds ?? {};
-  return h("p", { class: "small" }, "Done: ", night.steps.map((name) => (known[name] === undefined ? name : `${name} (${duration(known[name])})`)).join(", ") || "nothing yet");
+  return h("p", { class: "small" }, "Done: ", night.steps.map((name) => ((known[name] ?? 0) < 0.1 ? name : `${name} (${duration(known[name])})`)).join(", ") || "nothing yet");
 }
 
 function overview(found) {
