@@ -228,12 +228,21 @@ def follow(engine: Engine, registry: Registry, standing: Standing, files: Mappin
             )
             registry.set_alias(alias, number)
             moved.append(alias)
+            told = history(engine, standing.tenant)
             if version is not None and number is not None:
-                told = history(engine, standing.tenant)
                 registry.set_tags(number, {**_tags(standing, version), **links_of(told, version)})
                 registry.describe(number, description(told, version))
+            _tell_of_loss(registry, found.get(alias), told)
         _note(engine, standing, alias, value=number, pending=None)
     return moved
+
+
+def _tell_of_loss(registry: Registry, number: str | None, told: Sequence[Entry]) -> None:
+    """The page of the version that had the alias must not go on saying that it is the canary, or live."""
+    version = registry.version_of(number)[0] if number is not None else None
+    if number is not None and version is not None:
+        registry.set_tags(number, links_of(told, version))
+        registry.describe(number, description(told, version))
 
 
 def links_of(lines: Sequence[Entry], version: str) -> dict[str, str]:

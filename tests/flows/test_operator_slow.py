@@ -134,7 +134,7 @@ def test_a_night_is_started_from_prefects_form_and_tells_its_story(desk: Desk, b
     state = _wait("its end", lambda: _ended(desk, run), 900)
     assert state == "COMPLETED"
     page.goto(f"{desk.prefect}/runs/flow-run/{run}")
-    page.get_by_role("tab", name="Artifacts").click()
+    page.get_by_text("Artifacts", exact=True).first.click()
     page.wait_for_timeout(3000)
     shot(page, "prefect-run")
     found = httpx.post(f"{desk.api}/artifacts/filter", json={}).json()
@@ -205,6 +205,17 @@ def test_a_rollback_in_the_console_is_told_by_a_signed_alert(desk: Desk, browser
     alert = _wait("the alert", lambda: _alert(desk, "rolled_back"), 90)
     assert alert["severity"] == "critical"
     assert alert["links"]["console"].endswith("/console#ledger")
+    # Its page in MLflow says so too: a person decides from it.
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(desk.config.places.mlflow)
+    version = history(database(desk.config.places), "default")[-1].version
+
+    def told() -> bool:
+        found = client.search_model_versions("name = 'desk'")
+        return any("rolled_back" in (v.description or "") for v in found if v.tags.get("ratchet.version") == version)
+
+    _wait("its description", told, 60)
 
 
 def _alert(desk: Desk, kind: str) -> Any:
@@ -234,7 +245,7 @@ def test_the_champion_alias_moved_in_mlflows_page_is_followed_by_the_gateway(des
 
     page = _page(browser)
     page.goto(f"{desk.config.places.mlflow}/#/models/desk/versions/{number}")
-    page.get_by_title("Edit aliases").click()
+    page.get_by_title("Add aliases").click()
     dialog = page.get_by_role("dialog")
     dialog.get_by_role("combobox").click()
     page.keyboard.type("champion")
@@ -288,7 +299,7 @@ def test_a_challenger_that_regresses_is_refused_and_people_are_told(desk: Desk, 
 
     page = _page(browser)
     page.goto(f"{desk.prefect}/runs/flow-run/{run}")
-    page.get_by_role("tab", name="Artifacts").click()
+    page.get_by_text("Artifacts", exact=True).first.click()
     page.wait_for_timeout(3000)
     shot(page, "prefect-rejected")
     page.goto(f"{desk.config.places.gateway_url}/console#nights/{night.night_id}")
