@@ -152,7 +152,7 @@ def open_release(
         "warning" if override or (twin and twin.near_twin) else "info",
         f"{version} gets {policy.shares[0]:.0%} of new users"
         + (f" by {override.actor}'s override of the gate" if override else ""),
-        text=f"{reason}. Compared with {before.champion} user by user.{_twin_text(twin)}",
+        text=f"{reason.rstrip('.')}. Compared with {before.champion} user by user.{_twin_text(twin)}",
         next_step="`ratchet status` shows the watch; `ratchet rollback` ends it",
     )
     lines = [*([] if before.gated == version else [gated]), canary]

@@ -85,7 +85,7 @@ def _open(engine: Engine, before: Standing, gated: Entry, policy: CanaryPolicy, 
         "release_opened",
         "info",
         f"{canary.version} gets {policy.shares[0]:.0%} of new users",
-        text=f"{canary.reason}. Compared with {before.champion} user by user.",
+        text=f"{canary.reason.rstrip('.')}. Compared with {before.champion} user by user.",
         next_step="`ratchet status` shows the watch; `ratchet rollback` ends it",
     )
     return write(engine, [canary], before.seq, alert)

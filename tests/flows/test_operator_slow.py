@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.slow
 
-# A challenger that is worse than the base by far: its steps are much too long.
-WRECKED = {"objective": "sft", "epochs": 2, "batch_size": 4, "learning_rate": 0.5}
+# A challenger that is worse than the base by far: all weights take steps that are much too long.
+WRECKED = {"objective": "sft", "tuner": "full", "epochs": 2, "batch_size": 4, "learning_rate": 0.9}
 RECIPES = {**ONE_RECIPE["recipes"], "wrecked": {"name": "wrecked", "stages": [WRECKED]}}  # type: ignore[dict-item]
 
 
@@ -282,6 +282,8 @@ def _aliases(client: Any) -> dict[str, str]:
 def test_a_challenger_that_regresses_is_refused_and_people_are_told(desk: Desk, browser: Browser) -> None:
     before = current(database(desk.config.places), "default")
     desk.receiver.received.clear()
+    # The gate wants questions that no verdict has used.
+    tell_feedback(desk.config, first=100)
     asked = {"request": {"recipes": ["wrecked"], "force": True, "note": "much too long steps"}}
     made = httpx.post(f"{desk.api}/deployments/{desk.deployment()}/create_flow_run", json={"parameters": asked})
     run = made.raise_for_status().json()["id"]
