@@ -21,6 +21,8 @@ def prefect_environment(config: PipelineConfig) -> dict[str, str]:
         # No pickle: what a task returns is kept as JSON.
         "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",
         "PREFECT_LOGGING_EXTRA_LOGGERS": OUR_PACKAGES,
+        # Servers use these loggers too, outside of any run.
+        "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
         "DO_NOT_TRACK": "1",
     }
