@@ -38,6 +38,7 @@ class TakingUp:
     def __init__(self, config: PipelineConfig) -> None:
         self.config = config
         self.doubtful: set[tuple[str, int]] = set()
+        self.settled: set[tuple[str, int]] = set()
 
     def look(self) -> list[str]:
         """Start a run for every dead night that a deployment began; the nights' names."""
@@ -51,11 +52,14 @@ class TakingUp:
                 if night is None or run is None or run.state is None:
                     continue
                 this = (night.night_id, night.attempts)
+                if this in self.settled:
+                    continue
                 if not run.state.is_final() and not run.state.is_cancelling() and this not in self.doubtful:
                     # It may be about to end: the lock is let go of a moment before Prefect hears of it.
                     doubtful.add(this)
                 elif run.state.is_crashed() or not run.state.is_final():
                     close_dead_runs([str(run.id)])
+                    self.settled.add(this)
                     if run.deployment_id is not None and self._take_up(client, night, run):
                         taken.append(night.night_id)
         self.doubtful = doubtful
