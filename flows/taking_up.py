@@ -52,16 +52,16 @@ class TakingUp:
                 if night is None or run is None or run.state is None:
                     continue
                 this = (night.night_id, night.attempts)
-                if this in self.settled:
+                if this in self.settled or run.state.is_cancelling():
                     continue
-                if not run.state.is_final() and not run.state.is_cancelling() and this not in self.doubtful:
+                if not run.state.is_final() and this not in self.doubtful:
                     # It may be about to end: the lock is let go of a moment before Prefect hears of it.
                     doubtful.add(this)
                 elif run.state.is_crashed() or not run.state.is_final():
                     close_dead_runs([str(run.id)])
-                    self.settled.add(this)
                     if run.deployment_id is not None and self._take_up(client, night, run):
                         taken.append(night.night_id)
+                    self.settled.add(this)
         self.doubtful = doubtful
         return taken
 
