@@ -89,7 +89,7 @@ def browser() -> Iterator[Browser]:
         yield started
 
 
-def _wait(what: str, found: Any, seconds: float = 300) -> Any:
+def _wait(what: str, found: Any, seconds: float = 1200) -> Any:
     deadline = time.monotonic() + seconds
     while True:
         value = found()
@@ -131,7 +131,7 @@ def test_a_night_is_started_from_prefects_form_and_tells_its_story(desk: Desk, b
     assert "say what the night would train" in shown, "help texts are shown"
     page.get_by_role("button", name="Submit").click()
     run = _wait("a run", desk.runs)[0]["id"]
-    state = _wait("its end", lambda: _ended(desk, run), 900)
+    state = _wait("its end", lambda: _ended(desk, run), 2400)
     assert state == "COMPLETED"
     page.goto(f"{desk.prefect}/runs/flow-run/{run}")
     page.get_by_text("Artifacts", exact=True).first.click()
@@ -287,7 +287,7 @@ def test_a_challenger_that_regresses_is_refused_and_people_are_told(desk: Desk, 
     asked = {"request": {"recipes": ["wrecked"], "force": True, "note": "much too long steps"}}
     made = httpx.post(f"{desk.api}/deployments/{desk.deployment()}/create_flow_run", json={"parameters": asked})
     run = made.raise_for_status().json()["id"]
-    assert _wait("its end", lambda: _ended(desk, run), 900) == "COMPLETED"
+    assert _wait("its end", lambda: _ended(desk, run), 2400) == "COMPLETED"
     night = nights_of(desk.config, "default")[-1]
     assert night.flow_runs == (run,)
     assert night.steps["verdict"]["decision"] == "reject"
@@ -328,7 +328,7 @@ def test_a_night_comes_at_its_time_on_a_stack_that_is_left_alone(desk: Desk, bro
         new = [run for run in desk.runs() if run["id"] not in before and run["state_type"] == "COMPLETED"]
         return next((run for run in new if run["auto_scheduled"]), None)
 
-    run = _wait("a scheduled night", came, 900)
+    run = _wait("a scheduled night", came, 2400)
     assert run["expected_start_time"][17:19] == "00", "at the full minute, as the schedule says"
     passed = httpx.get(f"{desk.api}/flow_run_states/", params={"flow_run_id": run["id"]}).json()
     kinds = [state["type"] for state in sorted(passed, key=lambda state: state["timestamp"])]

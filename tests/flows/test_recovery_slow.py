@@ -42,7 +42,7 @@ def stack(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         stack.stop()
 
 
-def wait(what: str, found: Callable[[], T | None], seconds: float = 600) -> T:
+def wait(what: str, found: Callable[[], T | None], seconds: float = 2400) -> T:
     deadline = time.monotonic() + seconds
     while True:
         value = found()
