@@ -8,24 +8,15 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import select
-import subprocess
-import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from infra.errors import UserError
 from training.graders import OWN, grader_for, grader_named
-from training.parent import PARENT
+from training.graders.apart import GraderApart, NoGrade
 
 log = logging.getLogger(__name__)
-
-START_SECONDS = 60.0
-"""Time for a worker to import what it needs."""
 
 
 @dataclass
@@ -42,7 +33,7 @@ class Grading:
     """Answers graded, failures included."""
     last_error: str = ""
     """What the last failure was."""
-    _workers: dict[str, _Worker] = field(default_factory=dict)
+    _workers: dict[str, GraderApart] = field(default_factory=dict)
 
     def check(self) -> None:
         """Find out now whether a function of one's own can be imported.
@@ -81,10 +72,13 @@ class Grading:
         if not apart:
             return grader_named(name).grade(answer, note.get("reference") or "")
         try:
-            return self._worker(name).ask({**note, "answer": answer}, self.seconds)
-        except _Failed as failed:
+            grade = self._worker(name).ask({**note, "answer": answer}, self.seconds)
+            if grade is None:
+                raise NoGrade("it gave None; expected a finite number")
+        except NoGrade as failed:
             self._fail(name, str(failed))
             return 0.0
+        return grade
 
     def _fail(self, name: str, reason: str) -> None:
         if not self.failures:
@@ -92,80 +86,10 @@ class Grading:
         self.failures += 1
         self.last_error = f"{name}: {reason}"
 
-    def _worker(self, name: str) -> _Worker:
-        worker = self._workers.get(name)
-        if worker is None or not worker.alive:
-            worker = self._workers[name] = _Worker(name)
-        return worker
-
-
-class _Failed(Exception):
-    """No grade could be had for one answer."""
-
-
-class _Worker:
-    """One process that grades by one grader."""
-
-    def __init__(self, name: str) -> None:
-        root = str(Path(__file__).resolve().parent.parent)
-        path = os.pathsep.join(p for p in (root, os.getcwd(), os.environ.get("PYTHONPATH")) if p)  # noqa: PTH109
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "training.graders.worker", name],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={**os.environ, PARENT: str(os.getpid()), "PYTHONPATH": path},
-        )
-        self._read = b""
-        try:
-            said = self._line(START_SECONDS)
-        except _Failed as failed:
-            raise UserError(f"grader {name} cannot be started: {failed}") from failed
-        if "error" in said:
-            self.stop()
-            raise UserError(
-                f"grader {name} cannot be used: {said['error']}; expected python:package.module:function that can be "
-                "imported from the folder where this runs"
-            )
-
-    @property
-    def alive(self) -> bool:
-        return self._process.poll() is None
-
-    def ask(self, question: dict[str, Any], seconds: float) -> float:
-        assert self._process.stdin is not None
-        try:
-            self._process.stdin.write(json.dumps(question).encode() + b"\n")
-            self._process.stdin.flush()
-        except OSError as error:
-            raise _Failed(f"its process ended: {error}") from error
-        said = self._line(seconds)
-        if "error" in said:
-            raise _Failed(str(said["error"]))
-        return float(said["grade"])
-
-    def stop(self) -> None:
-        self._process.kill()
-        self._process.wait()
-        for stream in (self._process.stdin, self._process.stdout):
-            if stream is not None:
-                stream.close()
-
-    def _line(self, seconds: float) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        until = time.monotonic() + seconds
-        while b"\n" not in self._read:
-            left = until - time.monotonic()
-            if left <= 0 or not select.select([self._process.stdout], [], [], left)[0]:
-                self.stop()
-                raise _Failed(f"no grade within {seconds:g} s")
-            more = os.read(self._process.stdout.fileno(), 65536)
-            if not more:
-                self.stop()
-                raise _Failed(f"its process ended with exit code {self._process.returncode}")
-            self._read += more
-        line, self._read = self._read.split(b"\n", 1)
-        found: dict[str, Any] = json.loads(line)
-        return found
+    def _worker(self, name: str) -> GraderApart:
+        if name not in self._workers:
+            self._workers[name] = GraderApart(name)
+        return self._workers[name]
 
 
 def check_name(name: str) -> str:

@@ -10,8 +10,9 @@ import pytest
 import evaluation.metrics
 from evaluation.metrics import METRICS, metric
 from evaluation.metrics.metric import Answered
-from evaluation.python_grader import PythonGrader
+from evaluation.python_grader import score_apart
 from infra.errors import UserError
+from training.graders.apart import GraderApart
 
 TRIAGE = '{"category": "billing", "order": 7, "urgent": true, "note": null}'
 
@@ -113,10 +114,11 @@ def closeness(answer, reference):
 def test_a_function_of_your_own_is_a_metric_with_a_time_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "my_own_metric.py").write_text(OWN)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    grader = PythonGrader("my_own_metric:closeness", seconds=2.0)
+    name = "python:my_own_metric:closeness"
+    grader = GraderApart(name)
     try:
         given = [("abc", "abc"), ("ab", "abc"), ("hang", "abc"), ("abc", "abc"), ("nan", "abc"), ("abc", "skip")]
-        values = [grader.score(Answered(reference=reference, answer=answer)) for answer, reference in given]
+        values = [score_apart(grader, name, Answered(reference=r, answer=a), seconds=2.0) for a, r in given]
     finally:
         grader.stop()
     assert values == [1.0, 0.5, 0.0, 1.0, 0.0, None]

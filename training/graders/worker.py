@@ -13,7 +13,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
-Grade = Callable[[dict[str, Any]], float]
+Grade = Callable[[dict[str, Any]], Any]
 
 
 def load(name: str) -> Grade:
@@ -31,8 +31,8 @@ def load(name: str) -> Grade:
     _, module, function = name.split(":")
     own: Callable[..., Any] = getattr(import_module(module), function)
     if len(inspect.signature(own).parameters) >= 3:
-        return lambda asked: float(own(asked["answer"], asked["reference"], asked["messages"]))
-    return lambda asked: float(own(asked["answer"], asked["reference"]))
+        return lambda asked: own(asked["answer"], asked["reference"], asked["messages"])
+    return lambda asked: own(asked["answer"], asked["reference"])
 
 
 def main(name: str) -> int:
@@ -55,9 +55,9 @@ def main(name: str) -> int:
     for line in sys.stdin:
         try:
             value = grade(json.loads(line))
-            if not math.isfinite(value):
+            if value is not None and not math.isfinite(float(value)):
                 raise ValueError(f"the grade is {value}; expected a finite number")
-            say(grade=value)
+            say(grade=None if value is None else float(value))
         except Exception as error:
             say(error=f"{type(error).__name__}: {error}")
     return 0

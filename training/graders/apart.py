@@ -1,0 +1,105 @@
+"""A grader in a process of its own: one that hangs or crashes costs one answer a time limit, and no run its life."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from infra.errors import UserError
+from training.parent import PARENT
+
+START_SECONDS = 60.0
+"""Time for the process to import what it needs."""
+
+
+class NoGrade(Exception):
+    """No grade could be had for one answer."""
+
+
+class GraderApart:
+    """One grader's process (`training.graders.worker`): started now, ended by `stop`, started again after a failure.
+
+    Raises:
+        UserError: the grader cannot be imported.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._process: subprocess.Popen[bytes] | None = None
+        self._read = b""
+        self._start()
+
+    def ask(self, question: dict[str, Any], seconds: float) -> float | None:
+        """The grade of {"answer", "reference", ...}; None where the grader says that it does not apply.
+
+        Raises:
+            NoGrade: it raised, gave no finite number, ended, or took longer than `seconds`.
+            UserError: it had ended, and cannot be started again.
+        """
+        process = self._process or self._start()
+        assert process.stdin is not None
+        try:
+            process.stdin.write(json.dumps(question).encode() + b"\n")
+            process.stdin.flush()
+        except OSError as error:
+            self.stop()
+            raise NoGrade(f"its process ended: {error}") from error
+        said = self._line(process, seconds)
+        if "error" in said:
+            raise NoGrade(str(said["error"]))
+        value = said["grade"]
+        return None if value is None else float(value)
+
+    def stop(self) -> None:
+        """End the process; the next answer starts another."""
+        process, self._process, self._read = self._process, None, b""
+        if process is not None:
+            process.kill()
+            process.wait()
+            for stream in (process.stdin, process.stdout):
+                if stream is not None:
+                    stream.close()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        root = str(Path(__file__).resolve().parent.parent.parent)
+        path = os.pathsep.join(part for part in (root, str(Path.cwd()), os.environ.get("PYTHONPATH")) if part)
+        process = self._process = subprocess.Popen(
+            [sys.executable, "-m", "training.graders.worker", self._name],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, PARENT: str(os.getpid()), "PYTHONPATH": path},
+        )
+        try:
+            said = self._line(process, START_SECONDS)
+        except NoGrade as failed:
+            raise UserError(f"grader {self._name} cannot be started: {failed}") from failed
+        if "error" in said:
+            self.stop()
+            raise UserError(
+                f"grader {self._name} cannot be used: {said['error']}; expected python:package.module:function that "
+                "can be imported from the folder where this runs"
+            )
+        return process
+
+    def _line(self, process: subprocess.Popen[bytes], seconds: float) -> dict[str, Any]:
+        assert process.stdout is not None
+        until = time.monotonic() + seconds
+        while b"\n" not in self._read:
+            left = until - time.monotonic()
+            if left <= 0 or not select.select([process.stdout], [], [], left)[0]:
+                self.stop()
+                raise NoGrade(f"no grade within {seconds:g} s")
+            more = os.read(process.stdout.fileno(), 65536)
+            if not more:
+                self.stop()
+                raise NoGrade(f"its process ended with exit code {process.returncode}")
+            self._read += more
+        line, self._read = self._read.split(b"\n", 1)
+        found: dict[str, Any] = json.loads(line)
+        return found
