@@ -10,143 +10,21 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-
-@dataclass(frozen=True)
-class Figure:
-    """What one experiment showed."""
-
-    name: str
-    measure: str
-    before: float
-    after: float
-    low: float
-    """Lower end of the 95% interval of the gain."""
-    high: float
-    items: int
-    seconds: float
-
-    @property
-    def holds(self) -> bool:
-        """Whether the gain is no accident."""
-        return self.low > 0
-
-    def line(self) -> str:
-        """For the page of benchmarks."""
-        return (
-            f"{self.name:12} {self.measure:46} {self.before:8.3f} -> {self.after:8.3f}  gain {self.low:+.3f} to "
-            f"{self.high:+.3f}  ({self.items} items, {self.seconds:.0f} s)  {'yes' if self.holds else 'NO'}"
-        )
-
-
-def data_folder() -> Path | None:
-    """Where the public data are, if they are."""
-    named = os.environ.get("RATCHET_DATA")
-    return Path(named) if named and (Path(named) / "instructions.json").is_file() else None
-
-
-def interval(gains: Sequence[float], seed: int = 0) -> tuple[float, float]:
-    """95% bootstrap interval of the mean."""
-    draw = random.Random(seed)
-    means = sorted(sum(draw.choices(gains, k=len(gains))) / len(gains) for _ in range(4000))
-    return means[100], means[3899]
-
-
-class Bench:
-    """The base model, the data, and a folder to work in."""
-
-    def __init__(self, data: Path, folder: Path, threads: int, base: str | None = None) -> None:
-        from training.base_model import DEFAULT_BASE, resolve_base
-
-        self.data, self.folder, self.threads = data, folder, threads
-        self.cache = Path(os.environ.get("RATCHET_CACHE_DIR", "~/.cache/ratchet")).expanduser()
-        self.base = resolve_base(base or DEFAULT_BASE, self.cache)
-        self.dtype: Any = "float32"
-
-    def rows(self, name: str, train: Sequence[Mapping[str, Any]], held: Sequence[Mapping[str, Any]]) -> None:
-        """Write an experiment's training and validation files."""
-        (self.folder / name).mkdir(parents=True, exist_ok=True)
-        for part, rows in (("train", train), ("validation", held)):
-            text = "".join(json.dumps(self._row(i, row)) + "\n" for i, row in enumerate(rows))
-            (self.folder / name / f"{part}.jsonl").write_text(text)
-
-    def _row(self, index: int, row: Mapping[str, Any]) -> dict[str, Any]:
-        made = dict(row)
-        if "prompt" in made:
-            made["messages"] = [{"role": "user", "content": made.pop("prompt")}]
-        frame = {"example_id": f"x{index}", "tenant": "bench", "subject": f"s{index}", "group": f"g{index}"}
-        return {**frame, "reason": "bench", "created_at": "2026-01-01T00:00:00Z", **made}
-
-    def stage(self, name: str, objective: str, *, previous: Any = None, reward: Any = None, **spec: Any) -> Any:
-        """Train a stage on an experiment's files; its record and folder."""
-        from training.job import make_job
-        from training.recipe import StageSpec
-        from training.stage import run_stage
-
-        replay = spec.pop("replay", None)
-        asked = {
-            "objective": objective,
-            "starts_from": "previous" if previous else "base",
-            "evaluations": 0,
-            "max_length": 512,
-            **spec,
-        }
-        job = make_job(
-            StageSpec.model_validate(asked), label=name, base=self.base, train=self.folder / name / "train.jsonl",
-            validation=self.folder / name / "validation.jsonl", stages_dir=self.folder / "stages", cache=self.cache,
-            previous=previous, reward=reward, replay=replay, dtype=self.dtype, threads=self.threads,
-            checkpoint_seconds=600,
-        )  # fmt: skip
-        return run_stage(job)
-
-    def generator(self, *records: Any) -> Any:
-        """A generator with these stages' weights attached under their versions."""
-        from training.generation import Generator
-
-        generator = Generator(self.base.path, dtype=self.dtype, threads=self.threads)
-        for record in records:
-            folder = self.folder / "stages" / record.key / record.result["kind"]
-            (generator.attach if record.result["kind"] == "adapter" else generator.attach_model)(
-                record.result["version"], folder
-            )
-        return generator
-
-    def answer_logps(self, generator: Any, name: str | None, pairs: Sequence[tuple[str, str]]) -> list[list[float]]:
-        """Log-probabilities of each answer's tokens after its prompt."""
-        from training.batching import Template
-
-        template = Template(generator.tokenizer)
-        tokens = [template.answer([{"role": "user", "content": p}], a) for p, a in pairs]
-        found = generator.logprobs(name, [t.ids for t in tokens])
-        return [one[t.start - 1 :] for one, t in zip(found, tokens, strict=True)]
-
-
-def _instruction(row: Mapping[str, Any]) -> str:
-    return str(row["instruction"]) + (f"\n{row['input']}" if row["input"] else "")
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
-
-
-def _figure(name: str, measure: str, before: Sequence[float], after: Sequence[float], began: float) -> Figure:
-    low, high = interval([a - b for a, b in zip(after, before, strict=True)])
-    return Figure(name, measure, _mean(before), _mean(after), low, high, len(before), time.monotonic() - began)
+from benchmarks.learning_bench import Bench, Figure, data_folder, figure, instruction, mean
 
 
 def _pairs(bench: Bench, count: int, held: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     rows = json.loads((bench.data / "preferences.json").read_text())
     pairs = [
-        {"shape": "preference", "prompt": _instruction(r), "chosen": r["chosen"], "rejected": r["rejected"]}
+        {"shape": "preference", "prompt": instruction(r), "chosen": r["chosen"], "rejected": r["rejected"]}
         for r in rows
         if r["chosen"] != r["rejected"] and len(r["chosen"]) + len(r["rejected"]) < 500
     ]
@@ -158,7 +36,7 @@ def sft(bench: Bench) -> list[Figure]:
     """Log-probability of held-out answers, in nats a token."""
     began = time.monotonic()
     rows = json.loads((bench.data / "instructions.json").read_text())
-    rows = [{"shape": "completion", "prompt": _instruction(r), "completion": r["output"]} for r in rows]
+    rows = [{"shape": "completion", "prompt": instruction(r), "completion": r["output"]} for r in rows]
     rows = [r for r in rows if len(r["completion"]) < 300]
     random.Random(1).shuffle(rows)
     bench.rows("sft", rows[:160], rows[160:220])
@@ -166,9 +44,9 @@ def sft(bench: Bench) -> list[Figure]:
     generator = bench.generator(record)
     pairs = [(r["prompt"], r["completion"]) for r in rows[160:220]]
     before, after = (
-        [_mean(one) for one in bench.answer_logps(generator, name, pairs)] for name in (None, record.result["version"])
+        [mean(one) for one in bench.answer_logps(generator, name, pairs)] for name in (None, record.result["version"])
     )
-    return [_figure("sft", "mean log-probability of held-out answers", before, after, began)]
+    return [figure("sft", "mean log-probability of held-out answers", before, after, began)]
 
 
 def _preferences(bench: Bench, objective: str, spec: Mapping[str, Any]) -> list[Figure]:
@@ -194,10 +72,10 @@ def _preferences(bench: Bench, objective: str, spec: Mapping[str, Any]) -> list[
             bench.answer_logps(generator, name, [(r["prompt"], r[side]) for r in held])
             for side in ("chosen", "rejected")
         )
-        return [_mean(c) - _mean(r) for c, r in zip(chosen, rejected, strict=True)]
+        return [mean(c) - mean(r) for c, r in zip(chosen, rejected, strict=True)]
 
     before, after = leads(None), leads(record.result["version"])
-    return [_figure(objective, "lead of the better answer, nats a token", before, after, began)]
+    return [figure(objective, "lead of the better answer, nats a token", before, after, began)]
 
 
 def dpo(bench: Bench) -> list[Figure]:
@@ -232,7 +110,7 @@ def reward(bench: Bench) -> list[Figure]:
         for side in ("chosen", "rejected")
     )
     right = [float(c > r) for c, r in zip(chosen, rejected, strict=True)]
-    return [_figure("reward", "held-out pairs scored the right way round", [0.5] * len(right), right, began)]
+    return [figure("reward", "held-out pairs scored the right way round", [0.5] * len(right), right, began)]
 
 
 def _chunks(bench: Bench) -> list[str]:
@@ -252,8 +130,8 @@ def pretraining(bench: Bench) -> list[Figure]:
     record = bench.stage("pretraining", "pretraining", epochs=1, objective_options={"chunk": 256})
     generator = bench.generator(record)
     ids = [generator.encode(text)[:256] for text in held]
-    before, after = ([_mean(one) for one in generator.logprobs(n, ids)] for n in (None, record.result["version"]))
-    return [_figure("pretraining", "mean log-probability of held-out text", before, after, began)]
+    before, after = ([mean(one) for one in generator.logprobs(n, ids)] for n in (None, record.result["version"]))
+    return [figure("pretraining", "mean log-probability of held-out text", before, after, began)]
 
 
 def _comparisons(count: int, seed: int) -> list[dict[str, Any]]:
@@ -293,7 +171,7 @@ def grpo(bench: Bench) -> list[Figure]:
         answers = generator.generate(asked)
         return [grade(answer.text, r["reference"]) for answer, r in zip(answers, held, strict=True)]
 
-    return [_figure("grpo", "grade of held-out answers", grades(None), grades(record.result["version"]), began)]
+    return [figure("grpo", "grade of held-out answers", grades(None), grades(record.result["version"]), began)]
 
 
 def replay(bench: Bench) -> list[Figure]:
@@ -302,7 +180,7 @@ def replay(bench: Bench) -> list[Figure]:
 
     began = time.monotonic()
     instructions = json.loads((bench.data / "instructions.json").read_text())
-    general = [{"prompt": _instruction(r), "completion": r["output"]} for r in instructions if len(r["output"]) < 200]
+    general = [{"prompt": instruction(r), "completion": r["output"]} for r in instructions if len(r["output"]) < 200]
     random.Random(3).shuffle(general)
     file = bench.folder / "general.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in general[:200]))
@@ -321,18 +199,18 @@ def replay(bench: Bench) -> list[Figure]:
     generator = bench.generator(without, kept)
     pairs = [(r["prompt"], r["completion"]) for r in general[200:260]]
     base, lost, saved = (
-        [_mean(one) for one in bench.answer_logps(generator, name, pairs)]
+        [mean(one) for one in bench.answer_logps(generator, name, pairs)]
         for name in (None, without.result["version"], kept.result["version"])
     )
     task = [(str(r["prompt"]), str(r["completion"])) for r in narrow[:20]]
-    learned = [_mean(one) for one in bench.answer_logps(generator, kept.result["version"], task)]
-    before = [_mean(one) for one in bench.answer_logps(generator, None, task)]
+    learned = [mean(one) for one in bench.answer_logps(generator, kept.result["version"], task)]
+    before = [mean(one) for one in bench.answer_logps(generator, None, task)]
     return [
-        _figure(
+        figure(
             "replay", "general answers: lost without replay (negated)", [-x for x in base], [-x for x in lost], began
         ),
-        _figure("replay", "general answers: with replay against without", lost, saved, began),
-        _figure("replay", "the task itself, learned with replay", before, learned, began),
+        figure("replay", "general answers: with replay against without", lost, saved, began),
+        figure("replay", "the task itself, learned with replay", before, learned, began),
     ]
 
 
@@ -368,7 +246,7 @@ def recipe(bench: Bench) -> list[Figure]:
         done = generator.generate([Request(prompt_ids=p, adapter=name, max_tokens=32) for p in prompts])
         return model.score([(*p, *d.token_ids) for p, d in zip(prompts, done, strict=True)])
 
-    return [_figure("recipe", "reward model's score after sft, after ppo", scores(first.result["version"]),
+    return [figure("recipe", "reward model's score after sft, after ppo", scores(first.result["version"]),
                     scores(last.result["version"]), began)]  # fmt: skip
 
 

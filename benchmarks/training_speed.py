@@ -30,7 +30,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.learning import Bench, _instruction, _mean, data_folder
+from benchmarks.learning_bench import Bench, data_folder, instruction, mean
 
 CONTESTANTS = ("ours", "trl", "trl-bf16", "trl-fp32")
 OBJECTIVES = ("sft", "dpo", "kto")
@@ -43,11 +43,11 @@ WANTED: Mapping[tuple[str, str], float] = {("sft", "trl"): 2.5, ("sft", "trl-bf1
 def rows(bench: Bench, objective: str, count: int) -> list[dict[str, Any]]:
     """Examples as a snapshot holds them."""
     pairs = json.loads((bench.data / "preferences.json").read_text())
-    pairs = [r for r in pairs if r["chosen"] != r["rejected"] and 150 < len(r["chosen"]) + len(_instruction(r)) < 900]
+    pairs = [r for r in pairs if r["chosen"] != r["rejected"] and 150 < len(r["chosen"]) + len(instruction(r)) < 900]
     random.Random(5).shuffle(pairs)
     made: list[dict[str, Any]] = []
     for index, r in enumerate(pairs[:count]):
-        prompt = {"prompt": _instruction(r)}
+        prompt = {"prompt": instruction(r)}
         if objective == "sft":
             made.append({"shape": "completion", **prompt, "completion": r["chosen"]})
         elif objective == "dpo":
@@ -68,7 +68,7 @@ def held_out(bench: Bench, model: Any, template: Any, objective: str) -> float:
     random.Random(6).shuffle(pairs)
 
     def mean_logp(row: Mapping[str, Any], side: str) -> float:
-        tokens = template.answer([{"role": "user", "content": _instruction(row)}], row[side])
+        tokens = template.answer([{"role": "user", "content": instruction(row)}], row[side])
         with torch.no_grad():
             logits = model(input_ids=torch.tensor([tokens.ids])).logits[0, tokens.start - 1 : -1].float()
         targets = torch.tensor(tokens.ids[tokens.start :])[:, None]
@@ -76,8 +76,8 @@ def held_out(bench: Bench, model: Any, template: Any, objective: str) -> float:
 
     chosen = [mean_logp(r, "chosen") for r in pairs[:24]]
     if objective == "sft":
-        return -_mean(chosen)
-    return _mean(chosen) - _mean([mean_logp(r, "rejected") for r in pairs[:24]])
+        return -mean(chosen)
+    return mean(chosen) - mean([mean_logp(r, "rejected") for r in pairs[:24]])
 
 
 def ours(bench: Bench, objective: str, steps: int) -> tuple[float, Callable[[], Any], int]:

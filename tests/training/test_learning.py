@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.learning import EXPERIMENTS, MUST_HOLD, data_folder, run
+from benchmarks.learning import EXPERIMENTS, MUST_HOLD, run
+from benchmarks.learning_bench import data_folder
 from training.hardware import physical_cores
 
 pytestmark = [
