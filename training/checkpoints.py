@@ -94,9 +94,9 @@ def _built(job: StageJob, stage: Path, checkpoint: Checkpoint, own: str, staging
     from transformers import set_seed
 
     from training.engine import DURING
+    from training.finished import save_version
     from training.loading import load_for_stage
     from training.probe import take_probe
-    from training.stage import save_version
     from training.tuners import tuner_named
     from training.weights import load_trained
 

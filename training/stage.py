@@ -14,8 +14,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from infra.artifact import Record, atomic_write, digest_dir, finished_record, publish, read_record
+from infra.artifact import Record, atomic_write, digest_dir, publish, read_record
 from infra.errors import CorruptArtifact, NotFound, UserError
+from training.finished import is_plain_lora, record_of, save_version
 from training.job import StageJob
 from training.locks import hold
 from training.objectives import Objective, objective_named
@@ -161,7 +162,7 @@ def _train(job: StageJob) -> None:
         "bytes": sum(p.stat().st_size for p in weights.rglob("*") if p.is_file()),
         "tokens": trainer.tokens_seen,
         "resumed_at": int(checkpoint.name.split("-")[1]) if checkpoint else 0,
-        "served": "model" if kind == "model" else "shared" if _is_plain_lora(weights) else tuner.served,
+        "served": "model" if kind == "model" else "shared" if is_plain_lora(weights) else tuner.served,
     }
     del trainer, model, rollouts, parts
     from training.probe import take_probe
@@ -174,7 +175,7 @@ def _train(job: StageJob) -> None:
 
         shutil.copytree(job.work / "kept", staging / FOLDER)
         (staging / FOLDER / JOB).write_text(job.model_dump_json(indent=2) + "\n")
-    publish(staging, job.final, _record(job, digest, result))
+    publish(staging, job.final, record_of(job, digest, result))
 
 
 def _refuse_together(job: StageJob, objective: Objective, tuner: Tuner) -> None:
@@ -349,68 +350,6 @@ def _take_best(job: StageJob, trainer: StageTrainer) -> dict[str, Any] | None:
     return found
 
 
-def save_version(model: Any, weights: Path, kind: str, job: StageJob) -> None:
-    """The weights as engines load them. No path gets into their bytes."""
-    from training.merging import merged
-    from training.weights import is_peft, save_weights
-
-    if kind == "model" and is_peft(model):
-        model = merged(model)
-    if kind == "adapter":
-        for config in model.peft_config.values():
-            config.base_model_name_or_path = job.base.name
-            config.inference_mode = True
-    else:
-        model.config.name_or_path = job.base.name
-        model.config.use_cache = True
-        model.set_attn_implementation("sdpa")
-    save = tuner_named(job.spec.tuner).save if kind == "adapter" else None
-    (save or save_weights)(model, weights)
-    (weights / "README.md").unlink(missing_ok=True)  # peft's model card: nothing but a template
-    if kind == "model":
-        for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "tokenizer.model"):
-            if (job.base.path / name).is_file():
-                shutil.copy(job.base.path / name, weights / name)
-
-
-def _is_plain_lora(adapter: Path) -> bool:
-    from training.decoding.lora import why_not_rows
-
-    return why_not_rows(json.loads((adapter / "adapter_config.json").read_text())) is None
-
-
 def _last_loss(history: Sequence[dict[str, Any]]) -> float | None:
     losses = [float(entry["loss"]) for entry in history if "loss" in entry]
     return sum(losses[-5:]) / len(losses[-5:]) if losses else None
-
-
-def _record(job: StageJob, digest: str, result: dict[str, Any]) -> Record:
-    from importlib.metadata import version
-
-    parents = {"base": job.base.digest, "train": job.train_digest, "validation": job.validation_digest}
-    if job.previous is not None:
-        parents |= {"previous": job.previous.digest, "previous_stage": job.previous.key}
-    if job.reward is not None:
-        parents |= {"reward": job.reward.digest, "reward_stage": job.reward.key}
-    if job.teacher is not None:
-        parents["teacher"] = job.teacher.digest
-    if job.replay.digest is not None:
-        parents["general"] = job.replay.digest
-    return finished_record(
-        name=job.label,
-        key=job.key,
-        digest=digest,
-        parents=parents,
-        config={
-            "spec": job.spec.model_dump(mode="json"),
-            "base": job.base.name,
-            "seed": job.seed,
-            "dtype": job.dtype,
-            "world_size": job.world_size,
-            "threads": job.threads,
-            "replay": job.replay.identity(),
-            "chosen": dict(job.chosen),
-        },
-        versions={name: version(name) for name in ("torch", "transformers", "peft", "trl", "accelerate")},
-        result=result,
-    )
