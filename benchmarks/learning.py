@@ -134,37 +134,51 @@ def pretraining(bench: Bench) -> list[Figure]:
     return [figure("pretraining", "mean log-probability of held-out text", before, after, began)]
 
 
-def _comparisons(count: int, seed: int) -> list[dict[str, Any]]:
-    draw = random.Random(seed)
-    rows = []
-    for _ in range(count):
-        a, b = draw.sample(range(2, 99), 2)
-        question = f"Is {a} greater than {b}? Answer with a single word: yes or no."
-        rows.append(
-            {"shape": "problem", "prompt": question, "reference": "yes" if a > b else "no", "grader": "exact_match"}
-        )
-    return rows
+NOUNS = """
+anchor apple arrow bakery balloon banana basket beach bell bicycle blanket bottle bridge broom bucket button cabbage
+camel candle canoe carpet castle chair cherry circus cloud coin compass cotton cradle crown curtain desert dolphin dragon drum
+eagle engine farm feather fence ferry flag flute forest fountain garden glove goat guitar hammer harbour helmet honey
+horse island jacket kettle kitchen ladder lamp lantern lemon library lion market meadow mirror mountain museum needle
+ocean onion orchard owl palace parrot pencil pepper piano pillow potato rabbit radio river rocket saddle sailor scarf
+school shovel spoon stable station statue sugar table temple tiger tower train tunnel turtle umbrella valley village
+violin wagon wallet whistle window winter wolf
+"""
+SHORT = r"\w\S*( \S+){2,19}\."
+"""One sentence of three to twenty words that has come to its end."""
+
+
+def _briefs(nouns: Sequence[str]) -> list[dict[str, Any]]:
+    return [
+        {
+            "shape": "problem",
+            "prompt": f"Tell me about the word {noun} in one short sentence.",
+            "reference": f"^{SHORT}$",
+            "grader": "regex",
+        }
+        for noun in nouns
+    ]
 
 
 def grpo(bench: Bench) -> list[Figure]:
-    """Grade of greedy answers to held-out problems: a bare yes or no, and the right one."""
+    """Share of greedy answers to held-out problems that keep to one short, finished sentence."""
     from training.generation import Request
     from training.graders import grader_named
 
     began = time.monotonic()
-    train, held = _comparisons(64, 1), _comparisons(60, 2)
+    nouns = random.Random(1).sample(NOUNS.split(), len(NOUNS.split()))
+    train, held = _briefs(nouns[:48]), _briefs(nouns[48:108])
     bench.rows("grpo", train, held[:8])
-    options = {"group": 8, "max_new_tokens": 12, "beta": 0.0}
+    options = {"group": 8, "max_new_tokens": 32, "beta": 0.0}
     record = bench.stage("grpo", "grpo", epochs=1, batch_size=4, learning_rate=3e-4, objective_options=options)
     generator = bench.generator(record)
-    grade = grader_named("exact_match").grade
+    grade = grader_named("regex").grade
 
     def grades(name: str | None) -> list[float]:
         asked = [
             Request(
                 prompt_ids=generator.encode_chat([{"role": "user", "content": r["prompt"]}]),
                 adapter=name,
-                max_tokens=12,
+                max_tokens=32,
             )
             for r in held
         ]
