@@ -137,11 +137,11 @@ def pretraining(bench: Bench) -> list[Figure]:
 NOUNS = """
 anchor apple arrow bakery balloon banana basket beach bell bicycle blanket bottle bridge broom bucket button cabbage
 camel candle canoe carpet castle chair cherry circus cloud coin compass cotton cradle crown curtain desert dolphin
-dragon drum eagle engine farm feather fence ferry flag flute forest fountain garden glove goat guitar hammer harbour helmet honey
-horse island jacket kettle kitchen ladder lamp lantern lemon library lion market meadow mirror mountain museum needle
-ocean onion orchard owl palace parrot pencil pepper piano pillow potato rabbit radio river rocket saddle sailor scarf
-school shovel spoon stable station statue sugar table temple tiger tower train tunnel turtle umbrella valley village
-violin wagon wallet whistle window winter wolf
+dragon drum eagle engine farm feather fence ferry flag flute forest fountain garden glove goat guitar hammer harbour
+helmet honey horse island jacket kettle kitchen ladder lamp lantern lemon library lion market meadow mirror mountain
+museum needle ocean onion orchard owl palace parrot pencil pepper piano pillow potato rabbit radio river rocket saddle
+sailor scarf school shovel spoon stable station statue sugar table temple tiger tower train tunnel turtle umbrella
+valley village violin wagon wallet whistle window winter wolf
 """
 SHORT = r"\w\S*( \S+){2,19}\."
 """One sentence of three to twenty words that has come to its end."""
