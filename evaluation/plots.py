@@ -10,14 +10,21 @@ Point = tuple[str, float, float, float]
 """Label, estimate, lower and upper limit."""
 
 
-def difference_plot(points: Sequence[Point]) -> str:
-    """Paired differences with their intervals, zero marked. Empty text without points."""
-    return _intervals(points, zero=True)
+def difference_plot(points: Sequence[Point], direction: str = "higher") -> str:
+    """Paired differences with their intervals, zero marked. Empty text without points.
+
+    Args:
+        points: what to draw, from top to bottom.
+        direction: which way the metric is better, higher or lower: an interval wholly on that side of zero is green,
+            one wholly on the other is red. neutral: none is either.
+    """
+    better = {"higher": 1, "lower": -1}.get(direction, 0)
+    return _intervals(points, better=better, zero=True)
 
 
 def means_plot(points: Sequence[Point]) -> str:
     """Means with their intervals. Empty text without points."""
-    return _intervals(points, zero=False)
+    return _intervals(points, better=0, zero=False)
 
 
 def bars_plot(points: Sequence[tuple[str, float]], unit: str) -> str:
@@ -35,7 +42,7 @@ def bars_plot(points: Sequence[tuple[str, float]], unit: str) -> str:
         return _svg(figure)
 
 
-def _intervals(points: Sequence[Point], *, zero: bool) -> str:
+def _intervals(points: Sequence[Point], *, better: int, zero: bool) -> str:
     if not points:
         return ""
     from matplotlib.figure import Figure
@@ -44,11 +51,13 @@ def _intervals(points: Sequence[Point], *, zero: bool) -> str:
         figure = Figure(figsize=(7.0, 0.7 + 0.38 * len(points)), layout="constrained")
         axes = figure.add_subplot()
         for row, (_, mean, low, high) in enumerate(points):
-            color = "#c0392b" if zero and high < 0 else "#1e8449" if zero and low > 0 else "#34495e"
+            worst, best = sorted((better * low, better * high))
+            color = "#c0392b" if best < 0 else "#1e8449" if worst > 0 else "#34495e"
             axes.plot([low, high], [row, row], color=color, linewidth=2.2, solid_capstyle="round")
             axes.plot([mean], [row], "o", color=color, markersize=6)
         if zero:
             axes.axvline(0.0, color="#888", linewidth=1)
+            axes.set_xlabel({1: "better \u2192", -1: "\u2190 better"}.get(better, ""))
         _finish(axes, [label for label, *_ in points])
         return _svg(figure)
 

@@ -123,7 +123,13 @@ def _plot_changes(scorecard: Scorecard, metric: str, labels: Mapping[str, str]) 
         for change in scorecard.changes
         if change.metric == metric and change.slice == "all" and change.since == scorecard.champion
     ]
-    return difference_plot([(labels.get(c.version, c.version), c.mean, c.low, c.high) for c in found])
+    points = [(labels.get(c.version, c.version), c.mean, c.low, c.high) for c in found]
+    return difference_plot(points, _direction(scorecard, metric))
+
+
+def _direction(scorecard: Scorecard, metric: str) -> str:
+    info = scorecard.metric(metric)
+    return "higher" if info is None else info.direction
 
 
 def _plot_means(scorecard: Scorecard, metric: str, labels: Mapping[str, str]) -> str:
@@ -139,7 +145,8 @@ def _plot_slices(scorecard: Scorecard, metric: str, labels: Mapping[str, str]) -
         for c in scorecard.changes
         if c.metric == metric and c.slice != "all" and c.since == scorecard.champion and c.version in asking
     ]
-    return difference_plot([(f"{labels.get(c.version, c.version)}: {c.slice}", c.mean, c.low, c.high) for c in found])
+    points = [(f"{labels.get(c.version, c.version)}: {c.slice}", c.mean, c.low, c.high) for c in found]
+    return difference_plot(points, _direction(scorecard, metric))
 
 
 def _plot_forgetting(scorecard: Scorecard, labels: Mapping[str, str]) -> str:
