@@ -29,6 +29,7 @@ from deploy.canary_policy import CanaryPolicy
 from deploy.following import reconcile
 from deploy.lease import canary_lease, release
 from deploy.ledger import tenants
+from deploy.registry_hook import Door, Webhook
 from deploy.release import Prove, start
 from deploy.shadow import Prefer
 from deploy.shadow_watch import look_at_shadow
@@ -91,8 +92,11 @@ class ControllerJob(Config):
     """Registered model of the tenant "default"; other tenants have "<this>--<tenant>"."""
     poll_seconds: float = Field(default=1.0, gt=0)
     """Wait between two looks at the watches, and between two deliveries of alerts."""
+    mlflow_hook_url: str | None = None
+    """Address at a gateway (its /v1/hooks/mlflow) as MLflow reaches it: it is told to call there when an alias is
+    moved. None: moves are found by looking only."""
     registry_seconds: float = Field(default=5.0, gt=0)
-    """Wait between two looks at MLflow."""
+    """Longest wait between two looks at MLflow."""
     holder: str = Field(default_factory=lambda: f"controller@{socket.gethostname()}")
     """Name under which it holds leases; the same after a restart, so that it goes on at once."""
 
@@ -219,11 +223,16 @@ def run(job: ControllerJob, stop: threading.Event) -> None:
     threads = [_every(job.poll_seconds, stop, "alerts", lambda: deliver(engine, job.alerts))]
     if job.mlflow_url is not None:
         prove = make_prover(job)
+        door = Door(engine, look_every=job.poll_seconds)
+        webhook = Webhook(job.mlflow_url, job.mlflow_model, job.mlflow_hook_url)
 
         def follow_registry() -> None:
             facts["mlflow"] = follow_once(engine, job, prove)
+            facts["mlflow_webhook"] = webhook.keep()
 
-        threads.append(_every(job.registry_seconds, stop, "mlflow", follow_registry))
+        threads.append(
+            _every(job.registry_seconds, stop, "mlflow", follow_registry, lambda: door.wait(stop, job.registry_seconds))
+        )
     prefer = judge_of(job.judges, job.judge_cache or job.versions_dir.parent / "judge-cache") if job.judges else None
     answer = make_answer(job, _remembering(make_prover(job))) if prefer is not None and job.engine_url else None
     threads.append(_every(job.registry_seconds, stop, "shadow", lambda: judge_once(engine, job, prefer, answer)))
@@ -307,8 +316,14 @@ def _remembering(prove: Prove) -> Prove:
     return once
 
 
-def _every(seconds: float, stop: threading.Event, name: str, work: Callable[[], object]) -> threading.Thread:
-    """Start a thread that does `work` again and again, whatever goes wrong, until `stop`."""
+def _every(
+    seconds: float,
+    stop: threading.Event,
+    name: str,
+    work: Callable[[], object],
+    wait: Callable[[], object] | None = None,
+) -> threading.Thread:
+    """Start a thread that does `work` again and again, whatever goes wrong, until `stop`; `wait` ends sooner."""
 
     def loop() -> None:
         while not stop.is_set():
@@ -316,7 +331,7 @@ def _every(seconds: float, stop: threading.Event, name: str, work: Callable[[], 
                 work()
             except Exception:  # a thread that dies quietly would be worse than one that complains for ever
                 log.exception("%s failed; tried again in %s s", name, seconds)
-            stop.wait(seconds)
+            (wait or (lambda: stop.wait(seconds)))()
 
     thread = threading.Thread(target=loop, name=name, daemon=True)
     thread.start()

@@ -2,20 +2,17 @@
 
 Engines have been seen to answer with the wrong adapter, a stale one, or the bare base, without a word. So after a load
 the engine scores the probe's fixed tokens, through the adapter and through the base, and both are compared with what
-training recorded in serving numerics. With a = adapter, b = base, all as vectors of log-probabilities:
+training recorded in serving numerics (effect, error and noise are those of training/effects.py):
 
-    effect = ||a_recorded - b_recorded||      error = ||(a_engine - b_engine) - (a_recorded - b_recorded)||
-
-    refuse if the base differs       ||b_engine - b_recorded|| / sqrt(n) > base tolerance (another base, or revision)
-    refuse if there is no effect     the adapter changes nothing
-    refuse if error > tolerance * effect + 2 * ||b_engine - b_recorded||, or the effects point elsewhere (cosine < 0.7)
+    refuse if noise > base tolerance              another base, or another revision of it
+    refuse if there is no effect                  the adapter changes nothing
+    refuse if error > tolerance * effect + 2 noise, or the effects point elsewhere (cosine < 0.7)
 
 The noise term is what the engine's rounding alone does to the base, so a weak but right adapter passes in bfloat16.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,9 +21,8 @@ from deploy.engines.client import Dialect
 from deploy.versions import load_version
 from infra.errors import NotFound, RatchetError
 from infra.settings import Config
+from training.effects import compare
 from training.probe import Probe, read_probe
-
-MINIMUM_COSINE = 0.7
 
 
 class ParityError(RatchetError):
@@ -82,41 +78,30 @@ def check_parity(
     """
     allowed, base_allowed = tolerances(client.dialect.name, probe.dtype)
     allowed = tolerance or allowed
-    adapter_engine: list[float] = []
-    base_engine: list[float] = []
-    for prompt in probe.prompts:
-        adapter_engine += client.prompt_logprobs(version, prompt.ids)
-        base_engine += client.prompt_logprobs(base_name, prompt.ids)
-    adapter_record = [value for prompt in probe.prompts for value in prompt.version]
-    base_record = [value for prompt in probe.prompts for value in prompt.base]
-    wanted = _minus(adapter_record, base_record)
-    served = _minus(adapter_engine, base_engine)
-    noise = _norm(_minus(base_engine, base_record))
-    effect, count = _norm(wanted), len(wanted)
-    error = _norm(_minus(served, wanted))
-    length = _norm(served) * effect
-    found = Parity(
-        version=version,
-        tokens=count,
-        effect=effect / math.sqrt(count),
-        relative_error=error / effect if effect else math.inf,
-        cosine=sum(a * b for a, b in zip(served, wanted, strict=True)) / length if length else 0.0,
-        base_error=noise / math.sqrt(count),
+    ids = [prompt.ids for prompt in probe.prompts]
+    effects = compare(
+        version=[client.prompt_logprobs(version, each) for each in ids],
+        base=[client.prompt_logprobs(base_name, each) for each in ids],
+        wanted_version=[prompt.version for prompt in probe.prompts],
+        wanted_base=[prompt.base for prompt in probe.prompts],
     )
-    numbers = (
-        f"effect {found.effect:.4g} nats a token, relative error {found.relative_error:.3g} (allowed {allowed:.3g}), "
-        f"cosine {found.cosine:.3f}, base differs by {found.base_error:.3g} nats (allowed {base_allowed:.3g}), "
-        f"{count} tokens, recorded in {probe.dtype}"
-    )
-    if not math.isfinite(error + noise):
+    numbers = f"{effects} (allowed {allowed:.3g} and {base_allowed:.3g}), recorded in {probe.dtype}"
+    if not effects.finite:
         raise ParityError(f"the engine gives values that are not finite for {version}: {numbers}")
-    if found.base_error > base_allowed:
+    if effects.noise > base_allowed:
         raise ParityError(f"the engine's base is not the one that {version} was trained on: {numbers}")
-    if found.effect < 1e-6:
+    if effects.effect < 1e-6:
         raise ParityError(f"{version} does not differ from the base at all, there is nothing to serve: {numbers}")
-    if error > allowed * effect + 2 * noise or found.cosine < MINIMUM_COSINE:
+    if not effects.same(allowed):
         raise ParityError(f"what the engine serves as {version} is not that version: {numbers}")
-    return found
+    return Parity(
+        version=version,
+        tokens=effects.tokens,
+        effect=effects.effect,
+        relative_error=effects.relative_error,
+        cosine=effects.cosine,
+        base_error=effects.noise,
+    )
 
 
 def prover(
@@ -138,19 +123,13 @@ def prover(
             raise NotFound(
                 f"{file.folder} has no probe.json, so what an engine serves cannot be proved; train it again"
             )
+        probe = read_probe(file.folder)
+        if probe.refused:
+            raise ParityError(f"{version} is not served: {probe.refused}")
         # What was converted is held to the same probe, so a wrong conversion is found here.
         converted = file.plain is not None and client.dialect.refuses(file.path) is not None
         client.load(version, file.plain if converted and file.plain is not None else file.path)
-        probe = read_probe(file.folder)
         measured = check_parity(client, version, probe, base_name=base_name or base_version, tolerance=tolerance)
         return measured.model_dump(mode="json")
 
     return prove
-
-
-def _minus(left: Sequence[float], right: Sequence[float]) -> list[float]:
-    return [a - b for a, b in zip(left, right, strict=True)]
-
-
-def _norm(values: Sequence[float]) -> float:
-    return math.sqrt(sum(value * value for value in values))

@@ -115,6 +115,21 @@ class Registry:
         for key, value in tags.items():
             self._ask(lambda key=key, value=value: self.client.set_model_version_tag(self.model, number, key, value))
 
+    def subscribe(self, name: str, url: str, secret: str, events: Sequence[str]) -> None:
+        """Have MLflow call `url` on these events, signed with `secret`; again with other values changes the webhook."""
+        facts = {"name": name, "url": url, "secret": secret, "events": list(events)}
+        token: str | None = None
+        while True:
+            page = self._ask(lambda token=token: self.client.list_webhooks(page_token=token))
+            for webhook in page:
+                if webhook.name == name:
+                    self._ask(lambda known=webhook.webhook_id: self.client.update_webhook(known, **facts))
+                    return
+            token = page.token
+            if not token:
+                break
+        self._ask(lambda: self.client.create_webhook(**facts))
+
     def describe(self, number: str, text: str) -> None:
         """What a person reads on the model version's page."""
         self._ask(lambda: self.client.update_model_version(self.model, number, description=text))

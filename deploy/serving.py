@@ -61,6 +61,10 @@ class ServingConfig(Config):
     """How long API keys verified before are believed while the database is away."""
     parity_tolerance: float | None = Field(default=None, gt=0)
     """Largest relative error of a version's effect, engine against record. Default: by engine and dtype."""
+    mlflow_hook_url: str | None = Field(default=None, pattern=r"^https?://")
+    """Address of a gateway's /v1/hooks/mlflow as your own MLflow server (`places.mlflow_url`) reaches it: it is told to
+    call there when an alias is moved. Its secret is RATCHET_MLFLOW_WEBHOOK_SECRET. Default: the local gateway for the
+    local MLflow; none for one of your own, where moves are found by looking."""
 
     @model_validator(mode="after")
     def _consistent(self) -> ServingConfig:

@@ -120,6 +120,27 @@ def load_version(versions_dir: Path, name: str, *, check: bool = True) -> Versio
     )
 
 
+def find_version(versions_dir: Path, stages_dir: Path, name: str, *, base: Path | None = None) -> VersionFile:
+    """The version called `name`; a finished stage's that was never released is published first.
+
+    Args:
+        stages_dir: folder of finished stages.
+        base: as for `publish_version`.
+
+    Raises:
+        NotFound: neither is there.
+        CorruptArtifact: its bytes are not those that its record promises.
+    """
+    if name not in list_versions(versions_dir) and stages_dir.is_dir():
+        for stage in sorted(stages_dir.iterdir()):
+            record = read_record(stage) if stage.is_dir() else None
+            if record is None or version_name(record.digest) != name:
+                continue
+            if record.result.get("product", "policy") == "policy":  # a reward model answers nobody
+                return publish_version(stage, versions_dir, base=base)
+    return load_version(versions_dir, name)
+
+
 def list_versions(versions_dir: Path) -> list[str]:
     """Names of the versions that are wholly there, sorted."""
     if not versions_dir.is_dir():
@@ -143,11 +164,18 @@ def _check(weights: Path, record: Record) -> None:
         )
 
 
-def _write_plain(weights: Path, base: Path, out: Path) -> None:
-    from training.conversion import CONVERTS, to_plain_lora
+def converts(weights: Path) -> bool:
+    """Whether a folder holds an adapter that is written as the plain LoRA it equals when it is published."""
+    from training.conversion import CONVERTS
 
     config = weights / "adapter_config.json"
-    if config.exists() and json.loads(config.read_text()).get("peft_type") in CONVERTS:
+    return config.exists() and json.loads(config.read_text()).get("peft_type") in CONVERTS
+
+
+def _write_plain(weights: Path, base: Path, out: Path) -> None:
+    from training.conversion import to_plain_lora
+
+    if converts(weights):
         to_plain_lora(weights, base, out)
 
 

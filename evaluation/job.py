@@ -127,6 +127,8 @@ class Candidate(Config):
     """What its recipe was optimised against beside people's words: "reward:" + digest, or "grader:" + name."""
     seed: int | None = None
     """Training seed; challengers of one recipe that differ by it alone give the seed-to-seed noise floor."""
+    refused: str = ""
+    """Why no engine that is configured can serve it; it is measured all the same, and rejected. Empty: it can be."""
     reference_only: bool = False
     """Scored for comparison but never promoted: an sft stage, or the champion's predecessor."""
     probe: Path | None = None

@@ -143,6 +143,7 @@ def _card(
         answered=len(answers),
         error=errors.get(candidate.version),
         barred_likeness=_likeness(job, candidate) if role == "challenger" else {},
+        refused=candidate.refused,
         parity="not_needed" if candidate.path is None else parity["state"] if parity else "missing",
         parity_error=parity["error"] if parity else None,
         seconds_per_token=sum(row["seconds"] for row in answers) / tokens if tokens else None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -25,6 +24,7 @@ def check_parity(
     Returns:
         The state, and the relative error where it was measured.
     """
+    from training.effects import compare
     from training.probe import read_probe
 
     if not probe.exists():
@@ -32,13 +32,13 @@ def check_parity(
     prompts = read_probe(probe.parent).prompts
     ids = [prompt.ids for prompt in prompts]
     here, base = generator.logprobs(adapter, ids), generator.logprobs(None, ids)
-    expected, difference = [], []
-    for prompt, ours, plain in zip(prompts, here, base, strict=True):
-        for then, then_base, now, now_base in zip(prompt.version, prompt.base, ours, plain, strict=True):
-            expected.append(then - then_base)
-            difference.append((now - now_base) - (then - then_base))
-    size = math.sqrt(math.fsum(value * value for value in expected))
-    if size == 0.0:
+    effects = compare(
+        version=here,
+        base=base,
+        wanted_version=[prompt.version for prompt in prompts],
+        wanted_base=[prompt.base for prompt in prompts],
+    )
+    if effects.effect == 0.0:
         return "failed", None
-    error = round(math.sqrt(math.fsum(value * value for value in difference)) / size, 4)
+    error = round(effects.relative_error, 4)
     return ("passed" if error <= tolerance else "failed"), error

@@ -100,6 +100,8 @@ class VersionCard(Config):
     """Items it answered."""
     error: str | None = None
     """Why it could not be scored; None when it was."""
+    refused: str = ""
+    """Why it cannot be served as it was trained; empty where it can."""
     parity: Literal["passed", "failed", "missing", "not_needed"] = "missing"
     """Whether the loaded weights gave the log-probabilities recorded at training."""
     parity_error: float | None = None

@@ -94,6 +94,8 @@ def _early(scorecard: Scorecard, policy: GatePolicy, card: VersionCard) -> tuple
         return "inconclusive", (
             f"It answered other items ({card.items_digest[:12]}) than the gate set ({scorecard.items_digest[:12]})."
         )
+    if card.refused:
+        return "reject", f"It cannot be served: {card.refused}."
     if card.parity == "failed":
         error = "" if card.parity_error is None else f" (relative error {card.parity_error:.3f})"
         return "reject", f"The loaded weights do not give the log-probabilities recorded at training{error}."

@@ -114,18 +114,12 @@ def _canary(config: PipelineConfig) -> list[Mistake]:
 def _servable(config: PipelineConfig) -> list[Mistake]:
     """Recipes named in the config whose result the configured engine could not serve."""
     if config.serving.engine != "vllm" or config.training.methods == "auto":
-        return []
+        return []  # auto leaves them out by itself, and says why
     from training.recipe import recipe_named
-    from training.tuners import TUNERS, tuner_named
 
     mistakes = []
     for index, name in enumerate(config.training.methods):
-        tuner = recipe_named(name, config.training.recipes).stages[-1].tuner
-        if tuner_named(tuner).as_lora == "no":
-            servable = ", ".join(sorted(other for other in TUNERS if tuner_named(other).as_lora != "no"))
-            text = (
-                f"got {name!r}, which ends in the tuner {tuner}: vLLM loads only LoRA while it runs, and {tuner} "
-                f"equals none; expected one of the tuners {servable}, or serving.engine: embedded"
-            )
-            mistakes.append(Mistake(("training", "methods", index), text))
+        reason = recipe_named(name, config.training.recipes).why_not_lora
+        if reason is not None:
+            mistakes.append(Mistake(("training", "methods", index), f"got {name!r}: {reason}"))
     return mistakes

@@ -9,7 +9,7 @@ from feedback.lake import Lake
 from feedback.store import Store
 from flows.advice import counts_of_last_snapshot
 from flows.night import Night
-from flows.night_steps import training_of
+from flows.night_steps import plan_of
 from tasks import notify, train
 from tasks.opened import database
 
@@ -23,7 +23,7 @@ def say_plan(night: Night) -> dict[str, Any]:
     waiting = Store(database(places)).ready_count(last.cursor if last else 0)
     counts = counts_of_last_snapshot(config, night.tenant)
     base = train.find_base(config.base_model, places)
-    plan = train.plan(counts, training_of(night), base)
+    plan = plan_of(night, counts, base)
     notify.show_plan(plan)
     log.info("dry run: %s new feedback events, %s recipes, %.0f min", waiting, len(plan.recipes), plan.minutes)
     return {

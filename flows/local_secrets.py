@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import base64
 import os
-import secrets
 from collections.abc import MutableMapping
 from pathlib import Path
 
-SECRET_NAMES = ("RATCHET_USER_SALT", "RATCHET_ENGINE_KEY", "RATCHET_WEBHOOK_SECRET")
+SECRET_NAMES = (
+    "RATCHET_USER_SALT",
+    "RATCHET_ENGINE_KEY",
+    "RATCHET_WEBHOOK_SECRET",
+    "RATCHET_MLFLOW_WEBHOOK_SECRET",
+    # MLflow's own name. It encrypts its webhooks' secrets with it, and without one it cannot read them after a restart.
+    "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY",
+)
 
 
 def load_secrets(run_dir: Path, environment: MutableMapping[str, str] | None = None) -> None:
@@ -20,11 +27,16 @@ def load_secrets(run_dir: Path, environment: MutableMapping[str, str] | None = N
     known = _read(file)
     missing = [name for name in SECRET_NAMES if not target.get(name) and name not in known]
     if missing:
-        known.update({name: secrets.token_urlsafe(32) for name in missing})
+        known.update({name: _new() for name in missing})
         _write(file, known)
     for name, value in known.items():
         if name in SECRET_NAMES and not target.get(name):
             target[name] = value
+
+
+def _new() -> str:
+    """32 random bytes in the form of a Fernet key, which MLflow asks for; the others are content with it."""
+    return base64.urlsafe_b64encode(os.urandom(32)).decode()
 
 
 def _read(file: Path) -> dict[str, str]:

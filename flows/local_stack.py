@@ -89,7 +89,12 @@ def _mlflow(config: PipelineConfig) -> ProcessSpec:
             # One worker, no job runners: two processes instead of ten.
             *("--workers", "1"),
         ),
-        env={"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+        env={
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+            # Its webhook calls the gateway beside it; by default it calls public https addresses only.
+            "MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "http,https",
+            "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true",
+        },
         host=places.host,
         port=places.mlflow_port,
         health_url=f"{places.mlflow}/health",

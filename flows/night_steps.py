@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,11 @@ def _too_little_new(night: Night, before: str, snapshot: str) -> str | None:
     return f"only {len(now - was)} new training examples since snapshot {before}; a night needs {least}"
 
 
+def plan_of(night: Night, counts: Mapping[str, int], base: Base) -> Plan:
+    """What the night would train on so many examples of each shape."""
+    return train.plan(counts, training_of(night), base, engine=night.config.serving.engine)
+
+
 def why_not_trained(plan: Plan, questions: int) -> str:
     """Why a night with data trains nothing."""
     if not questions:
@@ -209,6 +215,7 @@ def measure(
         seed=training.seed,
         dtype=night.config.serving.dtype,
         threads=training.threads,
+        engine=night.config.serving.engine,
     )
     recipes = {c.stages[-1].version: c.recipe for c in challengers if c.stages}
     scorecard = judge.evaluate(job, tracker=tracker, night_key=night_key(night), recipes=recipes, places=places)

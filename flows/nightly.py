@@ -32,12 +32,12 @@ from flows.night_steps import (
     measure,
     night_key,
     nothing_new,
+    plan_of,
     snapshot_of,
     take_checkpoint,
     take_in,
     train_one,
     train_twin,
-    training_of,
     why_not_trained,
 )
 from flows.night_tracking import console_page, log_night, log_verdict, machine_watched, open_tracking
@@ -94,7 +94,7 @@ def run_night(night: Night) -> None:
     drift = night.once("drift", DriftReport, lambda: look_for_drift(night, snapshot, standing))
     notify.show_drift(drift)
     questions = intake.write_questions(snapshot, night.folder)
-    plan = night.once("plan", Plan, lambda: train.plan(snapshot.counts["train"], training_of(night), base))
+    plan = night.once("plan", Plan, lambda: plan_of(night, snapshot.counts["train"], base))
     notify.show_plan(plan)
     if not (plan.recipes or night.request.checkpoints) or not questions:
         end_early(night, why_not_trained(plan, questions))

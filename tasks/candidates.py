@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from deploy.engines.client import Dialect, dialect_of
 from deploy.ledger import Standing
+from deploy.servable import why_not_servable
 from deploy.versions import PROBE, load_version
 from evaluation.job import Candidate, EvaluationConfig, EvaluationJob, RewardModelFile
 from evaluation.metrics import METRICS
@@ -38,6 +40,7 @@ def evaluation_job(
     seed: int,
     dtype: Any,
     threads: int | None,
+    engine: str = "embedded",
 ) -> EvaluationJob:
     """Everything to measure tonight: base, champion, its predecessor, the challengers and their sft stages.
 
@@ -45,13 +48,14 @@ def evaluation_job(
         primary: the gate's primary metric.
         twin: a recipe of tonight trained once more, with the seed after `seed`: measured for the noise floor only.
         threads: None: as many as there are cores.
+        engine: kind of the engine that serves; what it cannot load is measured and rejected.
     """
     versions = {base.version: _base(base)}
     for name in (standing.champion, standing.previous):
         if name is not None and name not in versions:
             versions[name] = _released(name, places, reference=name != standing.champion)
     for challenger in challengers:
-        _add_challenger(versions, challenger, places, standing, seed)
+        _add_challenger(versions, challenger, places, standing, seed, dialect_of(engine))
     if twin is not None and twin.error is None:
         _add_twin(versions, twin, places, seed + 1)
     threads = threads or physical_cores()
@@ -97,7 +101,12 @@ def _released(name: str, places: Places, *, reference: bool) -> Candidate:
 
 
 def _add_challenger(
-    versions: dict[str, Candidate], challenger: Challenger, places: Places, standing: Standing, seed: int
+    versions: dict[str, Candidate],
+    challenger: Challenger,
+    places: Places,
+    standing: Standing,
+    seed: int,
+    engine: Dialect,
 ) -> None:
     """The challenger, and as a reference the sft stage that a preference recipe began with."""
     if challenger.error is not None:
@@ -133,6 +142,7 @@ def _add_challenger(
         objective=last.objective,
         sft_parent=sft.version if sft is not None else None,
         optimised_against=_optimised_against(places.stages_dir / last.key),
+        refused=why_not_servable(places.stages_dir / last.key, last.kind, engine) or "",
         seed=seed,
         probe=places.stages_dir / last.key / "probe.json",
     )

@@ -61,9 +61,9 @@ def find_base(name: str, places: Places) -> Base:
 
 
 @task(name="plan", cache_policy=NO_CACHE)
-def plan(counts: Mapping[str, int], config: TrainingConfig, base: Base) -> Plan:
-    """Which recipes tonight's data and budget support."""
-    chosen = plan_night(counts, config, parameters=_parameters(base.path))
+def plan(counts: Mapping[str, int], config: TrainingConfig, base: Base, *, engine: str = "embedded") -> Plan:
+    """Which recipes tonight's data and budget support, and the engine that serves could load."""
+    chosen = plan_night(counts, config, parameters=_parameters(base.path), lora_only=engine == "vllm")
     for left in chosen.left_out:
         log.info("not tonight: %s: %s", left.recipe, left.reason)
     return chosen

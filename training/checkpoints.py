@@ -93,10 +93,11 @@ def _built(job: StageJob, stage: Path, checkpoint: Checkpoint, own: str, staging
     from safetensors.torch import load_file
     from transformers import set_seed
 
+    from training.as_trained import score_as_trained
     from training.engine import DURING
     from training.finished import save_version
     from training.loading import load_for_stage
-    from training.probe import take_probe
+    from training.probe import probe_ids, take_probe
     from training.tuners import tuner_named
     from training.weights import load_trained
 
@@ -112,10 +113,11 @@ def _built(job: StageJob, stage: Path, checkpoint: Checkpoint, own: str, staging
         tuner.during.restore(model, load_file(folder / DURING))
     kind = "model" if rebased or tuner.saves == "model" else "adapter"
     weights = staging / kind
+    as_trained = score_as_trained(model, job, tuner, probe_ids(job.base.path))
     save_version(model, weights, kind, job)
     del model
     digest = digest_dir(weights)
-    probe = take_probe(job.base.path, weights, kind, job.dtype, staging)  # type: ignore[arg-type]
+    probe = take_probe(job.base.path, weights, kind, job.dtype, staging, as_trained=as_trained)  # type: ignore[arg-type]
     result = {
         **made.result,
         "kind": kind,

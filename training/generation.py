@@ -225,7 +225,11 @@ class Generator:
         Returns:
             For each sequence of n tokens, n - 1 values: that of token 1 given token 0, and so on.
         """
-        lane = lanes_by_name(self._lanes)(name)
+        return self._logprobs(lanes_by_name(self._lanes)(name), name, token_ids, chunk_tokens)
+
+    def _logprobs(
+        self, lane: Lane, name: str | None, token_ids: Sequence[Sequence[int]], chunk_tokens: int
+    ) -> list[list[float]]:
         before = lane.before(name)
         result: list[list[float]] = []
         for group in _chunks(token_ids, chunk_tokens):
@@ -300,12 +304,13 @@ class Generator:
             raise CorruptArtifact(f"the model in {path} has {size} tokens, the base {ours}; another base made it")
 
     def _own_copy(self, path: Path) -> Any:
-        """The base with an adapter that cannot share: merged in float32 where its kind allows, else on top."""
+        """The base with an adapter that cannot share: merged and proved where its kind allows, else on top of it."""
         from peft import PeftConfig, PeftModel
         from safetensors import SafetensorError
 
         import training.tuners.bottleneck_layers  # noqa: F401  # peft learns of that kind
-        from training.merging import merged, why_not_merged
+        from training.merging import merged_alike, why_not_merged
+        from training.probe import CONVERSATIONS
 
         try:
             config = PeftConfig.from_pretrained(str(path))
@@ -327,8 +332,17 @@ class Generator:
         missing = [str(each.message) for each in caught if "missing" in str(each.message).lower()]
         if missing:
             raise CorruptArtifact(f"the adapter in {path} does not fit the base: {missing[0][:300]}")
-        model = wrapped.get_base_model() if why_not_merged(wrapped) else merged(wrapped, safe=True)
-        return model.eval().requires_grad_(False).to(self.device, self.dtype)
+        if why_not_merged(wrapped):
+            return wrapped.get_base_model().eval().requires_grad_(False).to(self.device, self.dtype)
+        texts = [self.encode(f"{question}\n{answer}") for question, answer in CONVERSATIONS]
+
+        @torch.inference_mode()
+        def score(model: Any) -> list[list[float]]:
+            lane = Lane(model=model.eval(), routes=Routes(segments=[]))
+            return self._logprobs(lane, None, texts, chunk_tokens=1024)
+
+        model, _ = merged_alike(wrapped, self.dtype, score=score, base_scores=self.logprobs(None, texts))
+        return model.requires_grad_(False).to(self.device)
 
 
 def _end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:

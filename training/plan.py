@@ -103,13 +103,16 @@ class Plan(Config):
         return sum(e.minutes for e in self.estimates)
 
 
-def plan_night(counts: Mapping[str, int], config: TrainingConfig, *, parameters: int = 135_000_000) -> Plan:
+def plan_night(
+    counts: Mapping[str, int], config: TrainingConfig, *, parameters: int = 135_000_000, lora_only: bool = False
+) -> Plan:
     """Choose the night's recipes.
 
     Args:
         counts: training examples by shape (completion, preference, rated, problem, document) in the snapshot.
         config: budget and wishes. Recipes that are named are never left out for the budget: it is a person's choice.
         parameters: size of the base model, for the estimate of time.
+        lora_only: whether the engine loads nothing but LoRA, so that other recipes could never be released.
     """
     named = config.methods != "auto"
     pool = {**RECIPES, **config.recipes}
@@ -118,6 +121,8 @@ def plan_night(counts: Mapping[str, int], config: TrainingConfig, *, parameters:
     supported: list[Recipe] = []
     for recipe in candidates:
         reason = _unsupported(recipe, counts, config.minimum_examples)
+        if reason is None and lora_only:
+            reason = recipe.why_not_lora
         if reason is None and not named:
             twin = next(
                 (other.name for other in supported if (other.stages, other.search) == (recipe.stages, recipe.search)),

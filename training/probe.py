@@ -9,11 +9,13 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from infra.artifact import atomic_write
 from infra.errors import CorruptArtifact, UserError
 from infra.settings import Config
+from training.as_trained import AsTrained, plain_scores
+from training.effects import NEGLIGIBLE, compare
 
 PROBE = "probe.json"
 
@@ -47,6 +49,8 @@ class Probe(Config):
     """Whether the embedded engine's own code path could be used; if not, peft's forward pass was."""
     prompts: tuple[ProbePrompt, ...]
     """The probes."""
+    refused: str = ""
+    """Why what would be served is not what was trained; empty where it is. The gate rejects on it."""
 
     @property
     def effect(self) -> float:
@@ -67,10 +71,37 @@ def read_probe(folder: Path) -> Probe:
         raise CorruptArtifact(f"{folder / PROBE} cannot be read ({error}); train or copy the version again") from error
 
 
+def probe_conversations() -> list[list[dict[str, str]]]:
+    """The probes' texts as conversations."""
+    return [
+        [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+        for question, answer in CONVERSATIONS
+    ]
+
+
+def probe_ids(base: Path) -> list[tuple[int, ...]]:
+    """The probes' tokens by a base model's own template, as `take_probe` has them."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
+    texts = [tokenizer.apply_chat_template(turns, tokenize=False) for turns in probe_conversations()]
+    return [tuple(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts]
+
+
 def take_probe(
-    base: Path, weights: Path, kind: Literal["adapter", "model"], dtype: Literal["float32", "bfloat16"], out: Path
+    base: Path,
+    weights: Path,
+    kind: Literal["adapter", "model"],
+    dtype: Literal["float32", "bfloat16"],
+    out: Path,
+    *,
+    as_trained: AsTrained | None = None,
 ) -> Probe:
     """Load what was saved in `weights` onto `base`, score the probes and write `probe.json` into `out`.
+
+    Args:
+        as_trained: what training's own process scored, where that is not what is served: a difference is written down
+            as the reason to refuse it.
 
     Raises:
         CorruptArtifact: what was saved does not load.
@@ -78,13 +109,7 @@ def take_probe(
     from training.generation import Generator
 
     generator = Generator(base, dtype=dtype)
-    ids = [
-        generator.encode_chat(
-            [{"role": "user", "content": question}, {"role": "assistant", "content": answer}],
-            add_generation_prompt=False,
-        )
-        for question, answer in CONVERSATIONS
-    ]
+    ids = [generator.encode_chat(turns, add_generation_prompt=False) for turns in probe_conversations()]
     plain = generator.logprobs(None, ids)
     servable = True
     try:
@@ -102,22 +127,25 @@ def take_probe(
             ProbePrompt(ids=tuple(i), version=tuple(v), base=tuple(b))
             for i, v, b in zip(ids, trained, plain, strict=True)
         ),
+        refused=_refusal(trained, plain, as_trained),
     )
     atomic_write(out / PROBE, json.dumps(probe.model_dump(mode="json")) + "\n")
     return probe
 
 
-def _through_peft(base: Path, weights: Path, dtype: str, ids: list[tuple[int, ...]]) -> list[list[float]]:
-    import torch
+def _refusal(version: list[list[float]], base: list[list[float]], there: AsTrained | None) -> str:
+    if there is None:
+        return ""
+    found = compare(version=version, base=base, wanted_version=there.version, wanted_base=there.base)
+    if found.same(there.tolerance) or found.error < NEGLIGIBLE:
+        return ""
+    return (
+        f"what would be served is not what was trained: {found} (allowed {there.tolerance:g} of the effect "
+        "and twice the base's difference)"
+    )
 
+
+def _through_peft(base: Path, weights: Path, dtype: str, ids: list[tuple[int, ...]]) -> list[list[float]]:
     from training.loading import load_adapter, load_plain
 
-    model: Any = load_adapter(load_plain(base, dtype), weights, False)
-    scores = []
-    with torch.inference_mode():
-        for sequence in ids:
-            inputs = torch.tensor([sequence], device=model.device)
-            logits = model(input_ids=inputs, attention_mask=torch.ones_like(inputs)).logits[0, -len(sequence) :]
-            log_p = torch.log_softmax(logits[:-1].float(), -1)
-            scores.append(log_p.gather(1, inputs[0, 1:, None])[:, 0].tolist())
-    return scores
+    return plain_scores(load_adapter(load_plain(base, dtype), weights, False), ids)

@@ -168,6 +168,23 @@ class Recipe(Config):
         """Whether what the last stage makes can answer."""
         return objective_named(self.stages[-1].objective).product == "policy"
 
+    @property
+    def why_not_lora(self) -> str | None:
+        """Why what it makes cannot be loaded by an engine that knows only LoRA (vLLM); None where it can."""
+        last = self.stages[-1]
+        if tuner_named(last.tuner).as_lora == "no":
+            servable = ", ".join(name for name in sorted(TUNERS) if tuner_named(name).as_lora != "no")
+            return (
+                f"it ends in the tuner {last.tuner}: vLLM loads only LoRA while it runs, and {last.tuner} equals none; "
+                f"expected one of the tuners {servable}, or serving.engine: embedded"
+            )
+        if any(stage.starts_from == "merged" or tuner_named(stage.tuner).saves == "model" for stage in self.stages):
+            return (
+                "it stands on changed weights, so it is saved as a whole model: vLLM loads only LoRA while it runs; "
+                "expected stages that start from previous, or serving.engine: embedded"
+            )
+        return None
+
 
 def _stages(*specs: tuple[str, str]) -> tuple[StageSpec, ...]:
     return tuple(

@@ -58,10 +58,12 @@ def _train(job: StageJob) -> None:
     import torch
     from transformers import set_seed
 
+    from training.as_trained import score_as_trained
     from training.assembly import make_rollouts, make_teacher, measured_by
     from training.hardware import peak_bytes
     from training.heads import attach_head, detach_head
     from training.loading import load_for_stage, packs
+    from training.probe import probe_ids, take_probe
     from training.reward_model import pairs_of, scores, standardise, virtual_tokens
     from training.supply import prepared, read_supply
     from training.together import first, split, world
@@ -130,6 +132,7 @@ def _train(job: StageJob) -> None:
     staging = job.work / "final"
     shutil.rmtree(staging, ignore_errors=True)
     weights = staging / kind
+    as_trained = score_as_trained(model, job, tuner, probe_ids(job.base.path))
     save_version(model, weights, kind, job)
     if objective.product == "reward" and head is not None:
         head.save(weights)
@@ -165,10 +168,10 @@ def _train(job: StageJob) -> None:
         "served": "model" if kind == "model" else "shared" if is_plain_lora(weights) else tuner.served,
     }
     del trainer, model, rollouts, parts
-    from training.probe import take_probe
-
-    probe = take_probe(job.base.path, weights, kind, job.dtype, staging)  # type: ignore[arg-type]
+    probe = take_probe(job.base.path, weights, kind, job.dtype, staging, as_trained=as_trained)  # type: ignore[arg-type]
     result |= {"probe_effect": probe.effect, "servable": probe.servable, "seconds": time.monotonic() - started}
+    if probe.refused:
+        log.warning("%s", probe.refused)
     shutil.copy(job.work / "progress.jsonl", staging / "progress.jsonl")
     if (job.work / "kept").is_dir():
         from training.checkpoints import FOLDER, JOB

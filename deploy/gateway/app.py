@@ -1,7 +1,7 @@
 """The gateway's HTTP application.
 
 POST /v1/chat/completions   GET /v1/models   POST /v1/feedback   POST /v1/arena /v1/arena/choice
-GET /healthz /readyz /metrics /openapi.json
+POST /v1/hooks/mlflow   GET /healthz /readyz /metrics /openapi.json
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from deploy.gateway.feedback_api import read_feedback
 from deploy.gateway.keeping import Keeping
 from deploy.gateway.loading import Loading
 from deploy.gateway.metrics import Counting, Metrics
+from deploy.gateway.mlflow_hook import add_mlflow_hook
 from deploy.gateway.passthrough import Passthrough
 from deploy.gateway.shadowing import Shadowing
 from deploy.gateway.spool import Spool
@@ -49,8 +50,8 @@ from infra.errors import RatchetError, Unavailable
 __all__ = ["build_app"]
 
 
-def build_app(job: GatewayJob, *, engine_key: str, user_salt: str) -> FastAPI:
-    """The application; it connects when it starts."""
+def build_app(job: GatewayJob, *, engine_key: str, user_salt: str, hook_secret: str | None = None) -> FastAPI:
+    """The application; it connects when it starts. `hook_secret` signs MLflow's webhook; None: there is none."""
     serving = job.serving
     metrics = Metrics()
     database = connect(job.database_url)
@@ -249,6 +250,7 @@ def build_app(job: GatewayJob, *, engine_key: str, user_salt: str) -> FastAPI:
             metrics.ledger_seq.labels(table.tenant).set(table.seq)
         return Response(metrics.render(), media_type="text/plain; version=0.0.4")
 
+    add_mlflow_hook(app, database, hook_secret, _body)
     add_console(app, job, database=database, keeper=keeper, loading=engines)
     describe(app, job)
     return app

@@ -12,7 +12,7 @@ Reason = Annotated[str, typer.Option(help="Why; it stands in the ledger for ever
 
 
 def release(
-    version: Annotated[str, typer.Argument(help="A version in the folder of versions.")],
+    version: Annotated[str, typer.Argument(help="A version, released before or not: one a night trained will do.")],
     reason: Reason,
     override_by: Annotated[
         str | None, typer.Option(help="Who releases it although no gate passed it; stands in the ledger for ever.")
@@ -25,6 +25,7 @@ def release(
     from deploy.controller import make_prover
     from deploy.following import grounds_of
     from deploy.release import Override, open_release
+    from deploy.versions import find_version
     from flows.cli.run_commands import person
     from flows.config import tenant_of
     from flows.process_jobs import controller_job
@@ -34,6 +35,8 @@ def release(
     settings = load(config)
     whose, engine = tenant_of(settings, tenant), database(settings.places)
     base = resolve_base(settings.base_model, settings.places.cache_dir)
+    # Looked for first: a slip of the pen is no refusal of the engine, and alerts nobody.
+    find_version(settings.places.versions_dir, settings.places.stages_dir, version, base=base.path)
     override = Override(actor=override_by, reason=reason) if override_by is not None else None
     entry = open_release(
         engine,

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from deploy.versions import list_versions, load_version, publish_version
-from infra.artifact import read_record
+from deploy.versions import find_version, list_versions, load_version, publish_version, version_name
+from infra.artifact import finished_record, read_record, write_record
 from infra.errors import CorruptArtifact, NotFound
 from tests.deploy.stages import finished_stage
 
@@ -37,6 +37,22 @@ def test_publishing_again_or_at_once_changes_nothing(tmp_path: Path) -> None:
         versions = list(pool.map(lambda _: publish_version(stage, tmp_path / "versions"), range(8)))
     assert len({v.name for v in versions}) == 1
     assert [p.name for p in (tmp_path / "versions").iterdir()] == [versions[0].name]  # no staging left
+
+
+def test_what_was_trained_and_never_released_is_found_by_its_name(tmp_path: Path) -> None:
+    stages, versions = tmp_path / "stages", tmp_path / "versions"
+    stage, reward = finished_stage(stages / "one", "one"), finished_stage(stages / "two", "two")
+    record, second = read_record(stage), read_record(reward)
+    assert record is not None and second is not None
+    write_record(reward, finished_record(name="r", key=second.key, digest=second.digest, result={"product": "reward"}))
+    (stages / "torn").mkdir()
+    with pytest.raises(NotFound, match="no version 'vnone'"):
+        find_version(versions, stages, "vnone")
+    with pytest.raises(NotFound):
+        find_version(versions, stages, version_name(second.digest))
+    found = find_version(versions, stages, version_name(record.digest))
+    shutil.rmtree(stages)
+    assert find_version(versions, stages, found.name) == found
 
 
 def test_what_a_crash_left_is_made_again(tmp_path: Path) -> None:

@@ -196,6 +196,9 @@ FAIL_CLOSED = {
     "contamination": scorecard(BETTER, contaminated=1),
     "judge down": scorecard(BETTER, judges=[JudgeReport(name="openai", state="down", detail="no route")]),
     "judge over budget": scorecard(BETTER, judges=[JudgeReport(name="openai", state="over_budget")]),
+    "cannot be served": scorecard(
+        BETTER, versions=[version("champion", "champion"), version("good", refused="the engine vllm cannot load it")]
+    ),
     "parity missing": scorecard(BETTER, versions=[version("champion", "champion"), version("good", parity="missing")]),
     "parity failed": scorecard(BETTER, versions=[version("champion", "champion"), version("good", parity="failed")]),
     "too few units": scorecard({"champion": share(10, 0), "good": share(10, 10)}),

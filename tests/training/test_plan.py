@@ -128,3 +128,24 @@ def test_choosing_and_planning_import_no_torch() -> None:
         "bad = {'torch', 'transformers', 'peft', 'trl', 'pandas'} & set(sys.modules); assert not bad, bad"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_an_engine_that_loads_only_lora_gets_only_what_it_can_load() -> None:
+    """Also under `auto`, and also what is LoRA by name but saved as a whole model: each is left out with a reason."""
+    counts = {"completion": 200, "preference": 200, "rated": 200}
+    config = TrainingConfig(threads=2, budget_minutes=10_000)
+    everything = plan_night(counts, config)
+    plan = plan_night(counts, config, lora_only=True)
+    assert plan.recipes and all(tuner_named(r.stages[-1].tuner).as_lora != "no" for r in plan.recipes)
+    refused = {left.recipe: left.reason for left in plan.left_out}
+    dropped = {r.name for r in everything.recipes} - {r.name for r in plan.recipes}
+    assert "sft-full" in dropped and dropped <= refused.keys()
+    assert "vLLM loads only LoRA" in refused["sft-full"]
+    again = Recipe(
+        name="again",
+        stages=(StageSpec(objective="sft"), StageSpec(objective="dpo", starts_from="merged")),
+    )
+    named = TrainingConfig(methods=("again",), recipes={"again": again}, threads=2)
+    [left] = plan_night(counts, named, lora_only=True).left_out
+    assert "saved as a whole model" in left.reason
+    assert plan_night(counts, named).recipes == (again,)

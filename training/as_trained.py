@@ -1,0 +1,88 @@
+"""What a stage made, scored where it was trained, to be held beside what will be served.
+
+Two kinds of stage serve on other weights than they trained on: qlora trains on a base in 4 bits and is served on the
+base's own weights, and a stage on top of merged weights is merged into them when it is saved. Either may change what
+was learned, so the probe compares the effects (training/probe.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from training.effects import Scores
+from training.job import StageJob
+from training.tuners import Tuner
+
+
+@dataclass(frozen=True)
+class AsTrained:
+    """Log-probabilities of the probe's tokens, by the model in training's own process."""
+
+    version: Scores
+    """With what was trained."""
+    base: Scores
+    """Without it: the base in 4 bits, or the plain one."""
+    tolerance: float
+    """Largest error of what is served, beside the effect; twice the difference of the bases is allowed on top."""
+
+
+TOLERANCE = 0.25
+"""For both kinds; what was measured stands in docs/guarantees.md."""
+
+
+def score_as_trained(model: Any, job: StageJob, tuner: Tuner, ids: Sequence[Sequence[int]]) -> AsTrained | None:
+    """Scores of `ids` before the weights are saved; None where what is saved is what was trained.
+
+    Args:
+        model: as it was trained, with its adapter.
+        ids: the probe's texts.
+    """
+    from training.loading import load_plain
+    from training.weights import is_peft
+
+    if not is_peft(model):
+        return None
+    if tuner.quantised:
+        with _plain_attention(model):
+            version = plain_scores(model, ids)
+            with model.disable_adapter():
+                return AsTrained(version=version, base=plain_scores(model, ids), tolerance=TOLERANCE)
+    if job.previous is not None and (job.previous.kind == "model" or job.spec.starts_from == "merged"):
+        with _plain_attention(model):
+            version = plain_scores(model, ids)
+        return AsTrained(
+            version=version, base=plain_scores(load_plain(job.base.path, job.dtype), ids), tolerance=TOLERANCE
+        )
+    return None
+
+
+def plain_scores(model: Any, ids: Sequence[Sequence[int]]) -> list[list[float]]:
+    """Log-probability (natural) of each token given those before it, by the model's own forward pass."""
+    import torch
+
+    scores = []
+    with torch.inference_mode():
+        for sequence in ids:
+            inputs = torch.tensor([list(sequence)], device=model.device)
+            # A learned prompt stands before the text: only the text's own positions count.
+            logits = model(input_ids=inputs, attention_mask=torch.ones_like(inputs)).logits[0, -len(sequence) :]
+            log_p = torch.log_softmax(logits[:-1].float(), -1)
+            scores.append(log_p.gather(1, inputs[0, 1:, None])[:, 0].tolist())
+    return scores
+
+
+@contextmanager
+def _plain_attention(model: Any) -> Iterator[None]:
+    """In evaluation mode and without the packed layout that training uses."""
+    inner = model.get_base_model()
+    before, training = inner.config._attn_implementation, model.training
+    model.eval()
+    inner.set_attn_implementation("sdpa")
+    try:
+        yield
+    finally:
+        inner.set_attn_implementation(before)
+        model.train(training)
