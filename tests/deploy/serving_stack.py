@@ -110,7 +110,7 @@ def process(
     with file.with_suffix(".log").open("ab") as log:
         child = subprocess.Popen([sys.executable, "-m", module, str(file)], env=environment, stdout=log, stderr=log)
     try:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 600  # a hang is what is meant, not a busy machine
         while True:
             try:
                 if httpx.get(health, timeout=10).is_success:
