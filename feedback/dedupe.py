@@ -47,8 +47,8 @@ class Merged:
     """Example that was dropped -> the one that stands for it."""
     near: int = 0
     """How many of those were near, not exact, copies."""
-    contradictions: list[tuple[str, str]] = field(default_factory=list)
-    """(example, earlier example) with nearly the same prompt but another answer."""
+    contradictions: int = 0
+    """How many have nearly the same prompt as an earlier one but another answer; the lesson holds the pairs."""
 
 
 @dataclass
@@ -96,8 +96,10 @@ def merge_duplicates(examples: Sequence[Example], past: Past, config: DedupeConf
             alike = [e for e in near_of[mine] if e.shape == entry.shape]
             twin = _stands_for(entry, [e for e in alike if e.label == entry.label])
             merged.near += twin is not None
-            if twin is None:
-                merged.contradictions += [(entry.example_id, e.example_id) for e in alike if e.label != entry.label][:1]
+            other = next((e for e in alike if e.label != entry.label), None)
+            if twin is None and other is not None:
+                lesson.contradictions.append((*mine, entry.example_id, other.subject, other.example_id))
+                merged.contradictions += 1
         if twin is not None and config.enabled:
             merged.into[example.example_id] = twin.example_id
             continue

@@ -20,6 +20,14 @@ from infra.errors import CorruptArtifact
 
 BAND_ROWS = 12
 _CHUNK = 500
+_BY_SUBJECT = (
+    ("sketch", "subject"),
+    ("entry", "subject"),
+    ("label", "subject"),
+    ("contradiction", "subject"),
+    ("contradiction", "other_subject"),
+)
+"""Tables, and their columns, whose rows go when a subject is spoken of anew or forgotten."""
 _BANDS = 2
 """Changes whenever band keys are made in another way; an index of another number makes them anew."""
 
@@ -44,6 +52,11 @@ CREATE TABLE IF NOT EXISTS activity (
 CREATE TABLE IF NOT EXISTS agreement (
     tenant TEXT NOT NULL, actor TEXT NOT NULL, hour INTEGER NOT NULL, claims INTEGER NOT NULL, total REAL NOT NULL,
     PRIMARY KEY (tenant, hour, actor)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS contradiction (
+    id INTEGER PRIMARY KEY, tenant TEXT NOT NULL, subject TEXT NOT NULL, example_id TEXT NOT NULL,
+    other_subject TEXT NOT NULL, other_id TEXT NOT NULL);
+CREATE INDEX IF NOT EXISTS contradiction_subject ON contradiction (tenant, subject);
+CREATE INDEX IF NOT EXISTS contradiction_other ON contradiction (tenant, other_subject);
 CREATE TABLE IF NOT EXISTS held (
     tenant TEXT NOT NULL, event_id TEXT NOT NULL, code TEXT NOT NULL, detail TEXT NOT NULL,
     PRIMARY KEY (tenant, event_id)) WITHOUT ROWID;
@@ -76,6 +89,8 @@ class Lesson:
     """(tenant, subject, base64 signature)."""
     entries: list[dict[str, Any]] = field(default_factory=list)
     """Accepted examples as `Entry` fields."""
+    contradictions: list[tuple[str, str, str, str, str]] = field(default_factory=list)
+    """(tenant, subject, example, other subject, its example): nearly the same prompt, another answer."""
     labels: list[tuple[str, str, str, str]] = field(default_factory=list)
     """(tenant, subject, prompt, answer) that trusted people stand for."""
     activity: list[tuple[str, str, int, int]] = field(default_factory=list)
@@ -157,6 +172,10 @@ class Past:
             "INSERT INTO entry VALUES (:key, :tenant, :subject, :shape, :label, :trusted, :example_id)",
             sorted(lesson["entries"], key=itemgetter("key")),
         )
+        db.executemany(
+            "INSERT INTO contradiction (tenant, subject, example_id, other_subject, other_id) VALUES (?, ?, ?, ?, ?)",
+            lesson.get("contradictions", ()),
+        )
         db.executemany("INSERT INTO label (tenant, subject, prompt, answer) VALUES (?, ?, ?, ?)", lesson["labels"])
         db.executemany(
             "INSERT INTO activity VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET events = events + excluded.events",
@@ -187,10 +206,10 @@ class Past:
             [(key, number) for (number, _, _), mine in zip(old, keys, strict=True) for key in mine],
         )
         removed = 0
-        for table, row in (("sketch", "id"), ("entry", "rowid"), ("label", "id")):
+        for table, subject in _BY_SUBJECT:
             removed += db.execute(
-                f"DELETE FROM {table} WHERE {row} IN (SELECT t.{row} FROM renewed r CROSS JOIN {table} t "  # noqa: S608
-                "ON t.tenant = r.tenant AND t.subject = r.subject)"
+                f"DELETE FROM {table} WHERE rowid IN (SELECT t.rowid FROM renewed r CROSS JOIN {table} t "  # noqa: S608
+                f"ON t.tenant = r.tenant AND t.{subject} = r.subject)"
             ).rowcount
         db.execute("DELETE FROM renewed")
         return removed
@@ -244,6 +263,13 @@ class Past:
         """(tenant, subject, signature) of a sketch."""
         row = self._db.execute("SELECT tenant, subject, signature FROM sketch WHERE id = ?", (number,)).fetchone()
         return str(row[0]), str(row[1]), bytes(row[2])
+
+    def contradictions(self, tenant: str) -> list[tuple[str, str]]:
+        """(example, earlier example) with nearly the same prompt and another answer, the latest first."""
+        rows = self._db.execute(
+            "SELECT example_id, other_id FROM contradiction WHERE tenant = ? ORDER BY id DESC", (tenant,)
+        )
+        return [(str(one), str(other)) for one, other in rows]
 
     def labels(self, tenant: str, limit: int) -> list[tuple[str, str, str]]:
         """The latest `limit` (subject, prompt, answer) that trusted people stand for."""

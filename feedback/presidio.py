@@ -41,7 +41,9 @@ def presidio_finder(spacy_model: str | None = None) -> Callable[[str], Iterator[
 
     def find(text: str) -> Iterator[Find]:
         found: list[tuple[float, Find]] = []
-        for recogniser in recognisers:
+        for could_hold, recogniser in recognisers:
+            if not could_hold(text):
+                continue
             for hit in recogniser.analyze(text, recogniser.supported_entities, None) or ():
                 if hit.score >= LEAST_SCORE:
                     found.append((-hit.score, (hit.start, hit.end, _KINDS[hit.entity_type])))
@@ -60,8 +62,18 @@ def presidio_finder(spacy_model: str | None = None) -> Callable[[str], Iterator[
     return find
 
 
+def _digits(fewest: int) -> Callable[[str], bool]:
+    """Whether a text has so many digits, of any script."""
+    return lambda text: sum(map(str.isdecimal, text)) >= fewest
+
+
+def _address(text: str) -> bool:
+    return ":" in text or ("." in text and any(map(str.isdecimal, text)))
+
+
 @cache
-def _recognisers() -> tuple[Any, ...]:
+def _recognisers() -> tuple[tuple[Callable[[str], bool], Any], ...]:
+    """Each with what all its finds must hold: most texts hold none of it, and analysing costs a hundredfold."""
     import tldextract
     from presidio_analyzer.predefined_recognizers import (
         CreditCardRecognizer,
@@ -80,7 +92,13 @@ def _recognisers() -> tuple[Any, ...]:
             return suffixes(pattern_text).fqdn != ""
 
     phones = PhoneRecognizer(supported_regions=_REGIONS)
-    return Mail(), CreditCardRecognizer(), IbanRecognizer(), IpRecognizer(), phones
+    return (
+        (lambda text: "@" in text, Mail()),
+        (_digits(12), CreditCardRecognizer()),
+        (_digits(2), IbanRecognizer()),
+        (_address, IpRecognizer()),
+        (_digits(2), phones),
+    )
 
 
 @cache

@@ -314,7 +314,7 @@ def _report(out: Refined, merged: Merged) -> None:
         out.count("shapes", example.shape)
     out.count("duplicates", "near", merged.near)
     out.count("duplicates", "exact", len(merged.into) - merged.near)
-    out.count("duplicates", "contradictions", len(merged.contradictions))
+    out.count("duplicates", "contradictions", merged.contradictions)
 
 
 def _reviewed(example: Example, released: Mapping[Key, str | None]) -> bool:

@@ -14,6 +14,7 @@ from typing import Any
 from deploy.arena import forget_pairs
 from deploy.ledger import current
 from deploy.shadow import forget_shadows
+from deploy.standing import Standing
 from deploy.versions import list_versions
 from feedback.events import pseudonym
 from feedback.forget import (
@@ -83,7 +84,10 @@ def forget(
             "feedback": len(found.events),
         }
         if dry_run:
-            return {**facts, "dry_run": True, **_held_by(places, found)}
+            held = _held_by(places, found)
+            live = live_versions(store, tenant, held["versions"])
+            plan = plan_of(current(store.engine, tenant), live, held["versions"])
+            return {**facts, "dry_run": True, **held, "live": live, "plan": plan}
         progress("lake, all versions, and index")
         removed = take_from_lake(lake, found)
         progress("snapshots")
@@ -124,7 +128,7 @@ def forget(
         "snapshots": held["snapshots"],
         "versions": held["versions"],
         "live": live,
-        "plan": _plan(live),
+        "plan": plan_of(current(store.engine, tenant), live, held["versions"]),
         "searched": searched,
         "left": left,
     }
@@ -224,14 +228,36 @@ def _delete_traces(spec: SourceSpec, user: str) -> int:
     return mlflow_traces.delete_of_user(options, user)
 
 
-def _plan(live: dict[str, str]) -> list[str]:
+def plan_of(standing: Standing, live: dict[str, str], versions: list[str]) -> list[str]:
+    """What to do about versions that learned from rows that are gone, step by step, with the commands."""
     if not live:
-        return ["nothing that is live was trained on it; nothing needs to be replaced"]
-    named = ", ".join(f"{version} ({role})" for role, version in live.items())
-    return [
-        f"{named} learned from rows that are gone: `ratchet run nightly --force` trains a replacement without them",
-        "until a version without them is live, `ratchet forget --list` names what waits",
-    ]
+        idle = f"{len(versions)} version(s) that nobody gets" if versions else "no version"
+        return [f"nothing that is live was trained on it ({idle}); nothing needs to be replaced"]
+    steps = []
+    barred = ""
+    if "canary" in live:
+        steps.append(f"take back the canary {live['canary']}: `ratchet rollback --reason 'forgotten user'`")
+        barred = ", and `ratchet resume`, for a rollback stops promotions"
+    steps.append(
+        f"train a replacement of {', '.join(f'{name} ({role})' for role, name in live.items())} on what is left: "
+        f"`ratchet run nightly --force`{barred}"
+    )
+    if "champion" in live:
+        clean = [name for name in reversed(standing.champions) if name not in versions and name not in standing.barred]
+        goal = clean[0] if clean else standing.base
+        if goal is not None and goal not in versions:
+            what = "an earlier champion" if clean else "the base model"
+            steps.append(
+                f"if users must not wait for that: `ratchet rollback --to {goal} --reason 'forgotten user'` makes "
+                f"{what} live, which never saw those rows, and bars the champion; `ratchet resume` afterwards"
+            )
+    if "previous" in live:
+        steps.append(
+            f"until the next release a rollback would lead to {live['previous']}: "
+            "name another with `ratchet rollback --to`"
+        )
+    steps.append("until a version without them is live, `ratchet forget --list` names what waits")
+    return steps
 
 
 def _say_in_use(store: Store, tenant: str, live: dict[str, str]) -> None:

@@ -1,6 +1,6 @@
 """From anything to what it was made of, and to what was made of it: answer, feedback, example, snapshot, version.
 
-ratchet lineage ANYTHING
+ratchet lineage ANYTHING    (a number is a line of the ledger)
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, func, select
 
-from deploy.ledger import history
+from deploy.ledger import Entry, history
 from deploy.versions import list_versions
 from feedback.lake import Lake
 from feedback.snapshot_layout import GATE_FILES, MANIFEST, SHOWN, TRAIN, VALIDATION
@@ -81,7 +81,14 @@ class World:
 
     def answers_of(self, version: str) -> list[Link]:
         """How many answers a version gave, and the latest of them."""
-        mine = (interactions.c.tenant == self.tenant) & (interactions.c.version == version)
+        return self._answers(interactions.c.version == version)
+
+    def answers_under(self, release: int) -> list[Link]:
+        """How many answers were given while this line of the ledger was in force, and the latest of them."""
+        return self._answers(interactions.c.release_seq == release)
+
+    def _answers(self, which: ColumnElement[bool]) -> list[Link]:
+        mine = (interactions.c.tenant == self.tenant) & which
         with self.store.engine.connect() as connection:
             count = connection.execute(select(func.count()).select_from(interactions).where(mine)).scalar_one()
             latest = connection.execute(
@@ -151,7 +158,8 @@ def lineage(places: Places, store: Store, name: str, *, tenant: str) -> Lineage:
     """What `name` was made of, and what became of it.
 
     Args:
-        name: id of an answer (interaction), a feedback event, an example (x-...), a snapshot (s-...) or a version.
+        name: id of an answer (interaction), a feedback event, an example (x-...), a snapshot (s-...) or a version, or
+            the number of a line of the ledger.
 
     Raises:
         NotFound: nothing of that name is here.
@@ -172,9 +180,12 @@ def lineage(places: Places, store: Store, name: str, *, tenant: str) -> Lineage:
     answer = store.interaction(tenant, name)
     if answer is not None:
         return _of_answer(world, name, answer.version)
+    line = next((e for e in history(store.engine, tenant) if name.isdecimal() and e.seq == int(name)), None)
+    if line is not None:
+        return _of_release(world, line)
     raise NotFound(
         f"nothing is called {name!r} in tenant {tenant!r}; expected the id of an answer, a feedback event, an example "
-        "(x-...), a snapshot (s-...) or a version"
+        "(x-...), a snapshot (s-...), a version, or the number of a release in the ledger"
     )
 
 
@@ -230,6 +241,14 @@ def _of_version(world: World, name: str) -> Lineage:
     assert record is not None
     made_of = [Link(kind="stage", name=record.key, note=record.name), *world.snapshots_of(name)]
     return Lineage(kind="version", name=name, made_of=tuple(made_of), became=tuple(world.uses_of(name)[1:]))
+
+
+def _of_release(world: World, line: Entry) -> Lineage:
+    made_of = [Link(kind="version", name=line.version, note=f"{line.action}: {line.reason[:120]}")]
+    made_of += world.snapshots_of(line.version)
+    return Lineage(
+        kind="release", name=str(line.seq), made_of=tuple(made_of), became=tuple(world.answers_under(line.seq))
+    )
 
 
 def _once(links: list[Link]) -> list[Link]:

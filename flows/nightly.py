@@ -126,7 +126,9 @@ def run_night(night: Night) -> None:
     )
     release.count_uses(places, tenant, tuple(item.item_id for item in scorecard.gate.items), night.night_id)
     notify.show_verdict(verdict, entry)
-    notify.show_links({"MLflow run": tracker.url_of(night_key(night)), "console": console_page(night)})
+    run = tracker.url_of(night_key(night))
+    docs = f"{run}/artifacts/data_docs" if run is not None and report.data_docs is not None else None
+    notify.show_links({"MLflow run": run, "Data Docs on MLflow": docs, "console": console_page(night)})
     log_verdict(tracker, night, verdict, entry)
     notify.send_if_nobody_does(places, config.alerts)
     night.close("done", f"{verdict.decision}: {entry.action} {entry.version}. {entry.reason}")

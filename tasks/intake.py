@@ -74,7 +74,9 @@ def said_of(report: IngestReport) -> str:
         return f"nothing new ({report.parked} feedback still wait for their interaction)"
     fates = ", ".join(f"{count} {fate}" for fate, count in report.counts.get("fates", {}).items())
     shapes = ", ".join(f"{count} {shape}" for shape, count in report.shapes.items()) or "none"
-    return f"{fates}; new examples: {shapes}"
+    differ = report.counts.get("duplicates", {}).get("contradictions", 0)
+    more = f"; {differ} contradict an earlier near copy (`ratchet data contradictions`)" if differ else ""
+    return f"{fates}; new examples: {shapes}{more}"
 
 
 def _tell(step: str, done: int, total: int) -> None:

@@ -54,6 +54,8 @@ def show_intake(report: IngestReport) -> None:
         key="intake",
         description="What came in, and what became of it.",
     )
+    if report.data_docs is not None and (report.data_docs / "index.html").exists():
+        show_links({"Data Docs": (report.data_docs / "index.html").absolute().as_uri()})
 
 
 def show_drift(report: DriftReport) -> None:

@@ -112,8 +112,37 @@ def maintain(
     )
 
 
+@data.command("contradictions")
+def list_contradictions(
+    config: ConfigOption = DEFAULT_CONFIG,
+    tenant: TenantOption = None,
+    last: Annotated[int, typer.Option(help="Only so many pairs.")] = 20,
+    json: JsonOption = False,
+) -> None:
+    """Accepted rows that teach two answers to nearly the same prompt, the latest first."""
+    from feedback.contradictions import contradictions
+    from feedback.lake import Lake
+    from flows.config import tenant_of
+
+    settings = load(config)
+    found, total = contradictions(Lake(settings.places.lake_dir), tenant_of(settings, tenant), last=last)
+    if json:
+        as_json({"total": total, "pairs": [pair.model_dump(mode="json") for pair in found]})
+        return
+    say(f"{total} pairs of accepted rows contradict each other")
+    for pair in found:
+        say(f"{pair.shape}: {pair.later.prompt[:200]}")
+        for side in (pair.later, pair.earlier):
+            stands = ", trusted" if side.trusted else ""
+            say(f"  {side.says[:200]}  ({side.example_id} of {side.subject}{stands})")
+    if total:
+        say("a trusted word on either answer settles it; `ratchet lineage EXAMPLE` says who said what")
+
+
 def lineage(
-    name: Annotated[str, typer.Argument(help="Id of an answer, feedback event, example, snapshot or version.")],
+    name: Annotated[
+        str, typer.Argument(help="Id of an answer, event, example, snapshot or version; or a ledger line's number.")
+    ],
     config: ConfigOption = DEFAULT_CONFIG,
     tenant: TenantOption = None,
     json: JsonOption = False,
@@ -179,11 +208,13 @@ def _say_forgotten(found: dict[str, Any]) -> None:
     say(f"{verb} {found['person']}: {found['interactions']} interactions, {found['feedback']} feedback")
     say("snapshots that held rows: " + (", ".join(found["snapshots"]) or "none"))
     say("versions trained on them: " + (", ".join(found["versions"]) or "none"))
+    if not found["dry_run"]:
+        table(("removed from", "rows"), found["removed"].items())
+    say("what replaces them:")
+    for number, line in enumerate(found["plan"], 1):
+        say(f"  {number}. {line}")
     if found["dry_run"]:
         return
-    table(("removed from", "rows"), found["removed"].items())
-    for line in found["plan"]:
-        say(line)
     if found["left"]:
         say(f"STILL FOUND in {len(found['left'])} of {found['searched']} files: {', '.join(found['left'])}")
     else:

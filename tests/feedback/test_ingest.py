@@ -13,13 +13,14 @@ from typing import Any
 
 import pytest
 
+from feedback.contradictions import contradictions
 from feedback.events import Document, Edit, Rating, Reference, Thumb
 from feedback.ingest import run_ingest
 from feedback.lake import Lake
-from feedback.quarantine import held_rows
+from feedback.quarantine import accept, held_rows
 from feedback.redact import RedactConfig
 from feedback.store import Store
-from infra.database import now
+from infra.database import connect, create_tables, now
 from infra.errors import CorruptArtifact, UserError
 from tests.feedback.ingest_child import SMALL, source
 from tests.feedback.world import FAST, fill, interaction, make_lake, make_store, said, ticket
@@ -232,6 +233,26 @@ def test_personal_data_by_policy(tmp_path: Path, policy: str) -> None:
     assert not [p for p in (tmp_path / "lake").rglob("*") if p.is_file() and b"ann@example" in p.read_bytes()]
 
 
+def test_a_store_on_postgres_makes_the_same_lake(postgres_url: str, tmp_path: Path) -> None:
+    engine = connect(postgres_url)
+    create_tables(engine)
+    stores, lakes = (make_store(tmp_path), Store(engine)), (Lake(tmp_path / "one"), Lake(tmp_path / "other"))
+    reports = []
+    for store, lake in zip(stores, lakes, strict=True):
+        fill(store, tickets=60, bad_accounts=1, bad_events=15)
+        reports.append(run_ingest(store, lake, (), SMALL))
+    assert reports[1].counts == reports[0].counts and len(reports[1].batches) == 3
+    assert lakes[1].examples() == lakes[0].examples() != []
+    held = [row.row_id for row in held_rows(stores[0], lakes[0])]
+    assert [row.row_id for row in held_rows(stores[1], lakes[1])] == held != []
+    for store, lake in zip(stores, lakes, strict=True):
+        assert run_ingest(store, lake, (), SMALL).batches == ()
+        accept(store, lake, held[0], by="ann")
+        assert run_ingest(store, lake, (), SMALL).batches == (4,)
+    assert lakes[1].examples() == lakes[0].examples()
+    engine.dispose()
+
+
 def test_a_lost_index_is_not_silently_begun_anew(tmp_path: Path) -> None:
     store, lake = make_store(tmp_path), make_lake(tmp_path)
     fill(store, tickets=5)
@@ -252,6 +273,16 @@ def test_near_copies_are_found_across_batches_from_disk(tmp_path: Path) -> None:
         if number == 1:
             assert report.counts["duplicates"] == {"near": 2}
     assert report.counts["duplicates"] == {"contradictions": 2}
+    pairs, total = contradictions(lake, "acme", last=1)
+    assert (len(pairs), total) == (1, 2) and contradictions(lake, "other") == ([], 0)
+    both, _ = contradictions(lake, "acme")
+    said_so = {(p.shape, p.later.says, p.earlier.says) for p in both}
+    assert said_so == {("completion", "perhaps", "yes"), ("preference", "perhaps > no", "yes > no")}
+    assert all(p.later.subject == "i2" and p.earlier.subject == "i0" and not p.later.trusted for p in both)
+    # A trusted word settles it: the row is made anew, and the pair is none any longer.
+    store.record_feedback(said(2, Edit(text="yes"), "boss", trusted=True))
+    run_ingest(store, lake, (), FAST)
+    assert contradictions(lake, "acme") == ([], 0)
 
 
 def test_an_orphans_age_counts_from_its_arrival(tmp_path: Path) -> None:

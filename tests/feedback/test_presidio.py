@@ -42,3 +42,20 @@ def test_presidio_runs_without_the_network_and_finds_nothing_more(monkeypatch: p
             if s <= start and e >= end and k == kind
         }
         assert right <= mine, text
+
+
+@pytest.mark.slow
+def test_looking_first_whether_a_text_can_hold_anything_loses_nothing() -> None:
+    from feedback.presidio import LEAST_SCORE, _recognisers
+
+    texts = [parsed(line)[0] for line in MARKED] + [
+        *CLEAN,
+        "::1",
+        "fe80::1%eth0",
+        "٠٣٠ ١٢٣٤٥٦٧",
+        "call +1 (202) 555-0143",
+    ]
+    for text in texts:
+        for could_hold, recogniser in _recognisers():
+            hits = recogniser.analyze(text, recogniser.supported_entities, None) or ()
+            assert could_hold(text) or not [h for h in hits if h.score >= LEAST_SCORE], (text, recogniser.name)

@@ -10,7 +10,9 @@ import polars as pl
 import pytest
 
 from deploy.arena import Pair, record_pair, tally
+from deploy.ledger import append
 from deploy.shadow import ShadowAnswer, record_shadow, shadow_answers_of
+from deploy.standing import Entry, Standing
 from deploy.versions import publish_version
 from feedback.events import Edit, Rating, Thumb, pseudonym
 from feedback.ingest import IngestConfig, run_ingest
@@ -18,7 +20,7 @@ from feedback.lake import Lake
 from feedback.snapshot import SnapshotConfig, cut_snapshot
 from feedback.store import Store
 from flows.config import PipelineConfig
-from flows.forget import forget, pending
+from flows.forget import forget, pending, plan_of
 from flows.lake_reading import difference, export, log_of, shown, snapshot_named
 from flows.lineage import lineage
 from flows.scrub import search
@@ -135,6 +137,11 @@ def test_lineage_leads_both_ways(home: Home) -> None:
     made_of, became = links(home.version)
     assert made_of["snapshot"] == {home.snapshot.id} and made_of["stage"] == {"k1"}
     assert links(home.snapshot.id)[1]["version"] == {home.version}
+    line = append(
+        home.store.engine, Entry(tenant="acme", action="baseline", version=home.version, actor="x", reason="y"), 0
+    )
+    made_of, became = links(str(line.seq))
+    assert made_of == {"version": {home.version}, "snapshot": {home.snapshot.id}} and became == {}
     with pytest.raises(NotFound, match="nothing is called"):
         links("who?")
 
@@ -188,6 +195,20 @@ def test_a_person_is_gone_from_everywhere(tmp_path: Path, monkeypatch: pytest.Mo
     }
     with pytest.raises(NotFound, match="forgotten on"):
         forget(home.config, home.store, "ann@example.com", tenant="acme", by="dpo")
+
+
+def test_the_plan_names_what_replaces_each_live_version() -> None:
+    standing = Standing(tenant="acme", champion="v2", previous="v1", base="b", champions=("b", "v1", "v2"))
+    assert "nothing needs to be replaced" in plan_of(standing, {}, ["v7"])[0]
+    steps = plan_of(standing, {"champion": "v2"}, ["v2"])
+    assert "v2 (champion)" in steps[0] and "`ratchet run nightly --force`" in steps[0]
+    assert "`ratchet rollback --to v1 " in steps[1] and "an earlier champion" in steps[1]
+    both = plan_of(standing, {"champion": "v2", "previous": "v1"}, ["v1", "v2"])
+    assert "`ratchet rollback --to b " in both[1] and "would lead to v1" in both[2]
+    canary = plan_of(standing, {"canary": "v3"}, ["v3"])
+    assert "take back the canary v3" in canary[0] and "`ratchet resume`" in canary[1] and "--to" not in " ".join(canary)
+    all_of_them = plan_of(standing.model_copy(update={"champions": ("v2",), "base": None}), {"champion": "v2"}, ["v2"])
+    assert "--to" not in " ".join(all_of_them)
 
 
 def test_sources_do_not_bring_a_forgotten_person_back(home: Home) -> None:
