@@ -240,15 +240,17 @@ def test_a_store_on_postgres_makes_the_same_lake(postgres_url: str, tmp_path: Pa
     reports = []
     for store, lake in zip(stores, lakes, strict=True):
         fill(store, tickets=60, bad_accounts=1, bad_events=15)
+        store.record_interaction(interaction("asked", "What is the capital city of Peru in America?", "Quito"))
+        store.record_feedback(said("asked", Rating(score=3), "someone", event_id="neutral"))
         reports.append(run_ingest(store, lake, (), SMALL))
-    assert reports[1].counts == reports[0].counts and len(reports[1].batches) == 3
+    assert reports[1].counts == reports[0].counts and len(reports[1].batches) == 4
     assert lakes[1].examples() == lakes[0].examples() != []
     held = [row.row_id for row in held_rows(stores[0], lakes[0])]
     assert [row.row_id for row in held_rows(stores[1], lakes[1])] == held != []
     for store, lake in zip(stores, lakes, strict=True):
         assert run_ingest(store, lake, (), SMALL).batches == ()
         accept(store, lake, held[0], by="ann")
-        assert run_ingest(store, lake, (), SMALL).batches == (4,)
+        assert run_ingest(store, lake, (), SMALL).batches == (5,)
     assert lakes[1].examples() == lakes[0].examples()
     engine.dispose()
 
