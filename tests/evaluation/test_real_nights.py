@@ -1,4 +1,4 @@
-"""The gate on the real 135M model: what it promotes, what it rejects and why. About ten minutes on 2 cores.
+"""The gate on the real 135M model: what it promotes, what it rejects and why. About twenty minutes on 2 quiet cores.
 
 Seven short trainings and one evaluation give the values; each night is a scorecard cut out of them, so that twenty
 nights cost what seven do. Nights that share a version are not independent: the binomial bound is then only a guide.
