@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import atexit
 import logging
-import re
 from functools import cache
 
 from evaluation.metrics.metric import Answered, Metric
 from infra.errors import UserError
+from training.graders import OWN
 from training.graders.apart import GraderApart, NoGrade
 
 log = logging.getLogger(__name__)
 
-NAME = re.compile(r"^python:([A-Za-z_][\w.]*:[A-Za-z_]\w*)$")
 SECONDS = 5.0
 """Time for one answer; one that takes longer counts 0."""
 
@@ -29,22 +28,21 @@ def python_metric(name: str) -> Metric:
     Raises:
         UserError: the name is none of this kind, or the function cannot be imported.
     """
-    found = NAME.match(name)
-    if found is None:
+    if OWN.match(name) is None:
         raise UserError(f"{name!r} names no function; expected python:package.module:function")
     grader = GraderApart(name)
     atexit.register(grader.stop)
 
     def score(item: Answered) -> float | None:
-        return score_apart(grader, name, item)
+        return score_apart(grader, item)
 
-    return Metric(name, "higher", False, f"What {found.group(1)} says of an answer.", score)
+    return Metric(name, "higher", False, f"What {name.removeprefix('python:')} says of an answer.", score)
 
 
-def score_apart(grader: GraderApart, name: str, item: Answered, seconds: float = SECONDS) -> float | None:
+def score_apart(grader: GraderApart, item: Answered, seconds: float = SECONDS) -> float | None:
     """The function's number; 0 where it raises, takes too long, or gives none that is finite."""
     try:
         return grader.ask({"answer": item.answer, "reference": item.reference}, seconds)
     except NoGrade as failed:
-        log.warning("%s failed, the answer counts 0: %s", name, failed)
+        log.warning("%s failed, the answer counts 0: %s", grader.name, failed)
         return 0.0

@@ -58,8 +58,8 @@ def _base_model(config: PipelineConfig) -> list[Mistake]:
 
 def _metrics(config: PipelineConfig) -> list[Mistake]:
     from evaluation.metrics import METRICS
-    from evaluation.python_grader import NAME
     from evaluation.regression import ACCURACY, LOSS, PROBABILITY
+    from training.graders import OWN
 
     asked = [*config.evaluation.metrics, *(("win_rate",) if config.evaluation.judges else ())]
     asked += [ACCURACY, PROBABILITY, LOSS] if config.evaluation.regression else []
@@ -69,7 +69,7 @@ def _metrics(config: PipelineConfig) -> list[Mistake]:
     mistakes = [
         Mistake(path, f"unknown metric {name!r}{nearest(name, list(METRICS))}")
         for path, name in wanted
-        if name not in METRICS and not (name.startswith("python:") and NAME.match(name))
+        if name not in METRICS and not (name.startswith("python:") and OWN.match(name))
     ]
     gate: list[tuple[KeyPath, str]] = [(("gate", "primary"), config.gate.primary)]
     gate += [(("gate", "guards", index, "metric"), guard.metric) for index, guard in enumerate(config.gate.guards)]

@@ -7,7 +7,7 @@ was learned, so the probe compares the effects (training/probe.py).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -33,12 +33,14 @@ TOLERANCE = 0.25
 """For both kinds: the tolerance of a bfloat16 engine. Not calibrated on trained adapters yet."""
 
 
-def score_as_trained(model: Any, job: StageJob, tuner: Tuner, ids: Sequence[Sequence[int]]) -> AsTrained | None:
-    """Scores of `ids` before the weights are saved; None where what is saved is what was trained.
+def score_as_trained(
+    model: Any, job: StageJob, tuner: Tuner, texts: Callable[[], Sequence[Sequence[int]]]
+) -> AsTrained | None:
+    """Scores of the probe before the weights are saved; None where what is saved is what was trained.
 
     Args:
         model: as it was trained, with its adapter.
-        ids: the probe's texts.
+        texts: the probe's tokens; asked for only where there is something to score.
     """
     from training.loading import load_plain
     from training.weights import is_peft
@@ -46,11 +48,13 @@ def score_as_trained(model: Any, job: StageJob, tuner: Tuner, ids: Sequence[Sequ
     if not is_peft(model):
         return None
     if tuner.quantised:
+        ids = texts()
         with _plain_attention(model):
             version = plain_scores(model, ids)
             with model.disable_adapter():
                 return AsTrained(version=version, base=plain_scores(model, ids), tolerance=TOLERANCE)
     if job.previous is not None and (job.previous.kind == "model" or job.spec.starts_from == "merged"):
+        ids = texts()
         with _plain_attention(model):
             version = plain_scores(model, ids)
         return AsTrained(

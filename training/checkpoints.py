@@ -113,7 +113,7 @@ def _built(job: StageJob, stage: Path, checkpoint: Checkpoint, own: str, staging
         tuner.during.restore(model, load_file(folder / DURING))
     kind = "model" if rebased or tuner.saves == "model" else "adapter"
     weights = staging / kind
-    as_trained = score_as_trained(model, job, tuner, probe_ids(job.base.path))
+    as_trained = score_as_trained(model, job, tuner, lambda: probe_ids(job.base.path))
     save_version(model, weights, kind, job)
     del model
     digest = digest_dir(weights)

@@ -132,7 +132,7 @@ def _train(job: StageJob) -> None:
     staging = job.work / "final"
     shutil.rmtree(staging, ignore_errors=True)
     weights = staging / kind
-    as_trained = score_as_trained(model, job, tuner, probe_ids(job.base.path))
+    as_trained = score_as_trained(model, job, tuner, lambda: probe_ids(job.base.path))
     save_version(model, weights, kind, job)
     if objective.product == "reward" and head is not None:
         head.save(weights)

@@ -118,7 +118,7 @@ def test_a_function_of_your_own_is_a_metric_with_a_time_limit(tmp_path: Path, mo
     grader = GraderApart(name)
     try:
         given = [("abc", "abc"), ("ab", "abc"), ("hang", "abc"), ("abc", "abc"), ("nan", "abc"), ("abc", "skip")]
-        values = [score_apart(grader, name, Answered(reference=r, answer=a), seconds=2.0) for a, r in given]
+        values = [score_apart(grader, Answered(reference=r, answer=a), seconds=2.0) for a, r in given]
     finally:
         grader.stop()
     assert values == [1.0, 0.5, 0.0, 1.0, 0.0, None]

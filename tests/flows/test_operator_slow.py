@@ -25,7 +25,7 @@ from flows.night import nights_of
 from infra.alerts import signature_holds
 from tasks.opened import database
 from tests.chromium import chromium, shot
-from tests.flows.world import ONE_RECIPE, ratchet, start_stack, tell_feedback
+from tests.flows.world import ONE_RECIPE, ratchet, start_stack, tell_feedback, wait
 from tests.infra.test_alerts import Receiver
 
 if TYPE_CHECKING:
@@ -89,16 +89,6 @@ def browser() -> Iterator[Browser]:
         yield started
 
 
-def _wait(what: str, found: Any, seconds: float = 1200) -> Any:
-    deadline = time.monotonic() + seconds
-    while True:
-        value = found()
-        if value:
-            return value
-        assert time.monotonic() < deadline, f"{what} did not come within {seconds:.0f} s"
-        time.sleep(1)
-
-
 def _page(browser: Browser) -> Page:
     page = browser.new_page(viewport={"width": 1360, "height": 900})
     page.set_default_timeout(60_000)
@@ -130,8 +120,8 @@ def test_a_night_is_started_from_prefects_form_and_tells_its_story(desk: Desk, b
         assert knob in shown, f"the form has no {knob}"
     assert "say what the night would train" in shown, "help texts are shown"
     page.get_by_role("button", name="Submit").click()
-    run = _wait("a run", desk.runs)[0]["id"]
-    state = _wait("its end", lambda: _ended(desk, run), 2400)
+    run = wait("a run", desk.runs, 1200)[0]["id"]
+    state = wait("its end", lambda: _ended(desk, run), 2400)
     assert state == "COMPLETED"
     page.goto(f"{desk.prefect}/runs/flow-run/{run}")
     page.get_by_text("Artifacts", exact=True).first.click()
@@ -160,13 +150,14 @@ def test_mlflow_shows_the_night_and_the_version_a_person_can_decide_from(desk: D
     assert any(name.startswith("system/cpu") for name in top.data.metrics)
     assert {"items.json", "examples.json"} <= {e["path"] for e in json.loads(top.data.tags["mlflow.loggedArtifacts"])}
     canary = current(database(desk.config.places), "default").canary
-    version = _wait(
+    version = wait(
         "the model version",
         lambda: next(
             (v for v in client.search_model_versions("name = 'desk'") if v.tags.get("ratchet.version") == canary), None
         ),
+        1200,
     )
-    full = _wait("its description", lambda: _described(client, version.version))
+    full = wait("its description", lambda: _described(client, version.version), 1200)
     assert full.tags["ratchet.run"] == top.info.run_id
     assert full.tags["ratchet.snapshot"] == night.steps["snapshot"]
     assert "canary" in full.description and night.night_id in full.description
@@ -202,7 +193,7 @@ def test_a_rollback_in_the_console_is_told_by_a_signed_alert(desk: Desk, browser
     page.close()
     assert history(database(desk.config.places), "default")[-1].action == "rolled_back"
 
-    alert = _wait("the alert", lambda: _alert(desk, "rolled_back"), 90)
+    alert = wait("the alert", lambda: _alert(desk, "rolled_back"), 90)
     assert alert["severity"] == "critical"
     assert alert["links"]["console"].endswith("/console#ledger")
     # Its page in MLflow says so too: a person decides from it.
@@ -215,7 +206,7 @@ def test_a_rollback_in_the_console_is_told_by_a_signed_alert(desk: Desk, browser
         found = client.search_model_versions("name = 'desk'")
         return any("rolled_back" in (v.description or "") for v in found if v.tags.get("ratchet.version") == version)
 
-    _wait("its description", told, 60)
+    wait("its description", told, 60)
 
 
 def _alert(desk: Desk, kind: str) -> Any:
@@ -254,11 +245,11 @@ def test_the_champion_alias_moved_in_mlflows_page_is_followed_by_the_gateway(des
     shot(page, "mlflow-alias")
     dialog.get_by_role("button", name="Save aliases").click()
     dialog.wait_for(state="detached")
-    _wait("an answer of the version", lambda: _answered_by(desk, version), 60)
+    wait("an answer of the version", lambda: _answered_by(desk, version), 60)
     line = history(engine, "default")[-1]
     assert (line.action, line.version, line.actor) == ("canary", version, "mlflow")
     # It has to win the users first, as every release: the alias says champion again when the ledger does.
-    _wait("aliases as the ledger says", lambda: _aliases(client).get("challenger") == str(number))
+    wait("aliases as the ledger says", lambda: _aliases(client).get("challenger") == str(number), 1200)
     assert _aliases(client)["champion"] != str(number)
     page.reload()
     page.get_by_text("@ challenger").first.wait_for()
@@ -287,11 +278,11 @@ def test_a_challenger_that_regresses_is_refused_and_people_are_told(desk: Desk, 
     asked = {"request": {"recipes": ["wrecked"], "force": True, "note": "much too long steps"}}
     made = httpx.post(f"{desk.api}/deployments/{desk.deployment()}/create_flow_run", json={"parameters": asked})
     run = made.raise_for_status().json()["id"]
-    assert _wait("its end", lambda: _ended(desk, run), 2400) == "COMPLETED"
+    assert wait("its end", lambda: _ended(desk, run), 2400) == "COMPLETED"
     night = nights_of(desk.config, "default")[-1]
     assert night.flow_runs == (run,)
     assert night.steps["verdict"]["decision"] == "reject"
-    alert = _wait("the alert", lambda: _alert(desk, "held"), 90)
+    alert = wait("the alert", lambda: _alert(desk, "held"), 90)
     assert alert["severity"] == "warning"
     assert "reject" in alert["title"] + alert["text"]
     assert alert["next_step"]
@@ -328,7 +319,7 @@ def test_a_night_comes_at_its_time_on_a_stack_that_is_left_alone(desk: Desk, bro
         new = [run for run in desk.runs() if run["id"] not in before and run["state_type"] == "COMPLETED"]
         return next((run for run in new if run["auto_scheduled"]), None)
 
-    run = _wait("a scheduled night", came, 2400)
+    run = wait("a scheduled night", came, 2400)
     assert run["expected_start_time"][17:19] == "00", "at the full minute, as the schedule says"
     passed = httpx.get(f"{desk.api}/flow_run_states/", params={"flow_run_id": run["id"]}).json()
     kinds = [state["type"] for state in sorted(passed, key=lambda state: state["timestamp"])]

@@ -6,11 +6,11 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import httpx
 import pytest
@@ -20,12 +20,11 @@ from flows.night import NightFile, nights_of
 from infra.alerts import list_alerts
 from infra.stack import read_pid_file, status
 from tasks.opened import database
-from tests.flows.world import ONE_RECIPE, Stack, ratchet, start_stack, tell_feedback
+from tests.flows.world import ONE_RECIPE, Stack, ratchet, start_stack, tell_feedback, wait
 
 pytestmark = pytest.mark.slow
 
 ENDS = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
-T = TypeVar("T")
 
 
 @pytest.fixture(scope="module")
@@ -40,16 +39,6 @@ def stack(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         yield stack
     finally:
         stack.stop()
-
-
-def wait(what: str, found: Callable[[], T | None], seconds: float = 2400) -> T:
-    deadline = time.monotonic() + seconds
-    while True:
-        value = found()
-        if value:
-            return value
-        assert time.monotonic() < deadline, f"{what} did not come within {seconds:.0f} s"
-        time.sleep(0.2)
 
 
 def ask(stack: Stack, path: str, body: Any = None) -> Any:
@@ -111,13 +100,16 @@ def one_after_the_other(found: list[NightFile]) -> bool:
 def test_a_night_whose_process_is_killed_is_taken_up_by_itself(stack: Stack) -> None:
     known = len(nights(stack))
     run = begin(stack)
-    worker = wait("training", lambda: in_training(stack, run))
+    worker = wait("training", lambda: in_training(stack, run), 2400)
     # Meanwhile nobody else gets a night: neither through Prefect nor by hand.
     second = begin(stack)
-    assert wait("its end", lambda: (ask(stack, f"flow_runs/{second}")["state_type"] in ENDS and "end") or None) == "end"
+    assert (
+        wait("its end", lambda: (ask(stack, f"flow_runs/{second}")["state_type"] in ENDS and "end") or None, 2400)
+        == "end"
+    )
     assert ask(stack, f"flow_runs/{second}")["state_type"] == "CANCELLED"
     os.kill(worker, signal.SIGKILL)
-    night = wait("the end of the night", lambda: ended(stack, known))
+    night = wait("the end of the night", lambda: ended(stack, known), 2400)
     assert (night.state, night.attempts) == ("done", 2)
     assert states(stack, night) == ["CRASHED", "COMPLETED"]
     told = [alert for alert in list_alerts(database(stack.config.places)) if alert.kind == "run_failed"]
@@ -128,16 +120,16 @@ def test_a_night_whose_process_is_killed_is_taken_up_by_itself(stack: Stack) -> 
 def test_a_night_outlives_a_restart_of_prefects_server(stack: Stack) -> None:
     known = len(nights(stack))
     run = begin(stack)
-    wait("training", lambda: in_training(stack, run))
+    wait("training", lambda: in_training(stack, run), 2400)
     entry = read_pid_file(stack.config.places.run_dir / "prefect.pid")
     assert entry is not None
     os.kill(entry.identity.pid, signal.SIGKILL)
-    night = wait("the end of the night", lambda: ended(stack, known))
+    night = wait("the end of the night", lambda: ended(stack, known), 2400)
     assert night.state == "done"
-    wait("no run that hangs", lambda: all(state in ENDS for state in states(stack, night)) or None)
+    wait("no run that hangs", lambda: all(state in ENDS for state in states(stack, night)) or None, 2400)
     # The slot of the deployment is free again: a next run is not cancelled.
     after = begin(stack)
-    wait("the next night", lambda: ended(stack, known + 1))
+    wait("the next night", lambda: ended(stack, known + 1), 2400)
     assert after in nights(stack)[-1].flow_runs
 
 
@@ -146,12 +138,12 @@ def test_after_a_power_cut_up_finishes_the_night_and_makes_up_for_the_missed_one
     values = yaml.safe_load(stack.file.read_text())
     values["schedule"]["nightly"] = "*/2 * * * *"
     run = begin(stack)
-    wait("training", lambda: in_training(stack, run))
+    wait("training", lambda: in_training(stack, run), 2400)
     # The schedule a person has, here every other minute; the config says the same when the machine is back.
     cron = [{"schedule": {"cron": "*/2 * * * *", "timezone": "UTC"}, "active": True}]
     ask(stack, f"deployments/{deployment(stack)}/schedules", cron)
     stack.file.write_text(yaml.safe_dump(values, sort_keys=False))
-    wait("scheduled runs", lambda: scheduled(stack))
+    wait("scheduled runs", lambda: scheduled(stack), 2400)
     cut = datetime.now(UTC)
     cut_the_power(stack)
     half_done = nights(stack)[-1]
@@ -160,10 +152,14 @@ def test_after_a_power_cut_up_finishes_the_night_and_makes_up_for_the_missed_one
     ratchet("up", config=stack.file)
     back = datetime.now(UTC)
 
-    wait("the half-done night", lambda: next(n for n in nights(stack) if n.night_id == half_done.night_id).finished_at)
+    wait(
+        "the half-done night",
+        lambda: next(n for n in nights(stack) if n.night_id == half_done.night_id).finished_at,
+        2400,
+    )
     missed = [run for run in scheduled(stack, None) if cut < datetime.fromisoformat(run["expected_start_time"]) < back]
     assert len(missed) >= 2
-    wait("the missed runs", lambda: all(_state(stack, run["id"]) in ENDS for run in missed) or None)
+    wait("the missed runs", lambda: all(_state(stack, run["id"]) in ENDS for run in missed) or None, 2400)
     made = [night for night in nights(stack)[known:] if {run["id"] for run in missed} & set(night.flow_runs)]
     assert len(made) <= 1, "the schedule catches up once"
     night = next(night for night in nights(stack) if night.night_id == half_done.night_id)
@@ -172,7 +168,9 @@ def test_after_a_power_cut_up_finishes_the_night_and_makes_up_for_the_missed_one
     finished = [night for night in nights(stack) if night.finished_at is not None]
     assert one_after_the_other(finished), "never two at once"
     later = wait(
-        "a night at its time", lambda: next((n for n in nights(stack) if n.started_at > back and n.finished_at), None)
+        "a night at its time",
+        lambda: next((n for n in nights(stack) if n.started_at > back and n.finished_at), None),
+        2400,
     )
     assert later.state == "done"
 

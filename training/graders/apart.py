@@ -30,7 +30,7 @@ class GraderApart:
     """
 
     def __init__(self, name: str) -> None:
-        self._name = name
+        self.name = name
         self._process: subprocess.Popen[bytes] | None = None
         self._read = b""
         self._start()
@@ -70,7 +70,7 @@ class GraderApart:
         root = str(Path(__file__).resolve().parent.parent.parent)
         path = os.pathsep.join(part for part in (root, str(Path.cwd()), os.environ.get("PYTHONPATH")) if part)
         process = self._process = subprocess.Popen(
-            [sys.executable, "-m", "training.graders.worker", self._name],
+            [sys.executable, "-m", "training.graders.worker", self.name],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, PARENT: str(os.getpid()), "PYTHONPATH": path},
@@ -78,11 +78,11 @@ class GraderApart:
         try:
             said = self._line(process, START_SECONDS)
         except NoGrade as failed:
-            raise UserError(f"grader {self._name} cannot be started: {failed}") from failed
+            raise UserError(f"grader {self.name} cannot be started: {failed}") from failed
         if "error" in said:
             self.stop()
             raise UserError(
-                f"grader {self._name} cannot be used: {said['error']}; expected python:package.module:function that "
+                f"grader {self.name} cannot be used: {said['error']}; expected python:package.module:function that "
                 "can be imported from the folder where this runs"
             )
         return process
