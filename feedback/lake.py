@@ -1,9 +1,10 @@
 """The growing, versioned store of accepted examples, of quarantined rows, and of how each event ended.
 
-Three Delta tables (`accepted`, `quarantine`, `fates`) and one folder of manifests. A batch is first staged whole on
-local disk, then appended table by table under a Delta application transaction, and counts only once its manifest,
-written last, names it. Whoever dies in between is finished by the next run from the same staged files, so nothing is
-lost or doubled; rows of a batch without a manifest are invisible to every reader.
+Three Delta tables (`accepted`, `quarantine`, `fates`) and one folder of manifests, on disk or in an S3-compatible store
+(feedback/lake_place.py). A batch is first staged whole on local disk, then appended table by table under a Delta
+application transaction, and counts only once its manifest, written last, names it. Whoever dies in between is finished
+by the next run from the same staged files, so nothing is lost or doubled; rows of a batch without a manifest are
+invisible to every reader.
 
 A later batch may say something new about an interaction: all rows of a subject are replaced by those of the latest
 batch that names it (`fates` names every subject, also one that makes no example any more).
@@ -21,12 +22,14 @@ from pydantic import Field
 
 from feedback.events import Message, Moment
 from feedback.examples import Example
+from feedback.lake_place import LakePlace, place_of, settle
 from infra.artifact import atomic_write
 from infra.errors import CorruptArtifact
-from infra.settings import Config
+from infra.settings import Config, Places
 
 if TYPE_CHECKING:
     import polars as pl
+    from deltalake import DeltaTable
 
 TABLES = ("accepted", "quarantine", "fates")
 _APP = "ratchet-ingest"
@@ -95,10 +98,23 @@ class Manifest(Config):
 
 
 class Lake:
-    """The lake below one folder. Readers need no lock; `commit` is called by ingest, which holds one."""
+    """The lake of one folder, its tables there or at `url`. Readers need no lock; ingest, which writes, holds one."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, url: str | None = None) -> None:
         self.path = path
+        self._url = url
+        self._place: LakePlace | None = None
+
+    @property
+    def place(self) -> LakePlace:
+        """Where tables and manifests are: a folder may still learn that they are elsewhere, never that they are not."""
+        if self._place is None or self._place.options is None:
+            self._place = place_of(self.path, self._url)
+        return self._place
+
+    def settle(self) -> None:
+        """Call before writing, with the lock held: see `feedback.lake_place.settle`."""
+        settle(self.path, self._url)
 
     @property
     def lock_path(self) -> Path:
@@ -117,19 +133,19 @@ class Lake:
 
     def last(self) -> Manifest | None:
         """The manifest of the latest batch that counts."""
-        numbers = sorted(int(path.stem) for path in (self.path / "batches").glob("[0-9]*.json"))
+        numbers = self.place.batches()
         if not numbers:
             return None
         if numbers[-1] != len(numbers):
             raise CorruptArtifact(
-                f"{self.path / 'batches'} holds {len(numbers)} manifests but the last is number {numbers[-1]}: some "
-                "were deleted; restore the folder from a backup"
+                f"{self.place.table('batches')} holds {len(numbers)} manifests but the last is number {numbers[-1]}: "
+                "some were deleted; restore the folder from a backup"
             )
         return self.manifest(numbers[-1])
 
     def manifest(self, batch: int) -> Manifest:
         """The manifest of one batch."""
-        return Manifest.model_validate_json(self._manifest_path(batch).read_bytes())
+        return Manifest.model_validate_json(self.place.read(batch))
 
     def stage(
         self,
@@ -174,43 +190,51 @@ class Lake:
     def append_staged(self, manifest: Manifest) -> Manifest:
         """Append the staged tables, each at most once. Returns the manifest with the tables' versions."""
         import polars as pl
-        from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+        from deltalake import CommitProperties, Transaction, write_deltalake
 
         versions: dict[str, int] = {}
         for table in TABLES:
-            target = str(self.path / table)
-            there = DeltaTable(target) if DeltaTable.is_deltatable(target) else None
+            there = self.table(table)
             # Application transactions stop concurrent writers only: the same batch again would be taken, so look first.
             done = (there.transaction_version(_APP) or 0) if there is not None else 0
             if manifest.rows.get(table) and done < manifest.batch:
                 frame = pl.read_parquet(self._staging(manifest.batch) / f"{table}.parquet")
                 write_deltalake(
-                    there or target,
+                    there or self.place.table(table),
                     frame,
                     mode="append",
                     partition_by=["tenant"],
+                    storage_options=self.place.options,
                     commit_properties=CommitProperties(app_transactions=[Transaction(_APP, manifest.batch)]),
                 )
-                there = DeltaTable(target)
+                there = self.table(table)
             if there is not None:
                 versions[table] = there.version()
         return manifest.model_copy(update={"versions": versions})
 
     def publish(self, manifest: Manifest) -> None:
         """Write the manifest: from here on the batch counts. Then clear away the staged files."""
-        atomic_write(self._manifest_path(manifest.batch), manifest.model_dump_json(indent=2) + "\n")
+        self.place.write(manifest.batch, manifest.model_dump_json(indent=2) + "\n")
         shutil.rmtree(self._staging(manifest.batch), ignore_errors=True)
 
     def scan(self, table: str, *, through: int | None = None) -> pl.LazyFrame | None:
         """Rows of one table in batches that count, up to and with batch `through`; None while there are none."""
         import polars as pl
-        from deltalake import DeltaTable
 
         last = self.last()
-        if last is None or not DeltaTable.is_deltatable(str(self.path / table)):
+        there = self.table(table) if last is not None else None
+        if last is None or there is None:
             return None
         limit = last.batch if through is None else min(through, last.batch)
-        return pl.scan_delta(str(self.path / table)).filter(pl.col("batch") <= limit)
+        return pl.scan_delta(there, storage_options=self.place.options).filter(pl.col("batch") <= limit)
+
+    def table(self, name: str) -> DeltaTable | None:
+        """One of the Delta tables as it stands; None until it has a row."""
+        from deltalake import DeltaTable
+
+        where, options = self.place.table(name), self.place.options
+        there = DeltaTable.is_deltatable(where, storage_options=options)
+        return DeltaTable(where, storage_options=options) if there else None
 
     def current(self, *, tenant: str | None = None, through: int | None = None) -> pl.DataFrame:
         """Accepted rows as they stand: of every subject those of the latest batch that names it, in a stable order."""
@@ -236,8 +260,10 @@ class Lake:
     def _staging(self, batch: int) -> Path:
         return self.path / "staging" / f"{batch:08d}"
 
-    def _manifest_path(self, batch: int) -> Path:
-        return self.path / "batches" / f"{batch:08d}.json"
+
+def lake_of(places: Places) -> Lake:
+    """The lake of a pipeline."""
+    return Lake(places.lake_dir, places.lake_url)
 
 
 def example_of(row: Mapping[str, Any]) -> Example:

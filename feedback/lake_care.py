@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from feedback.lake import TABLES, Lake
 from infra.settings import Config
+
+if TYPE_CHECKING:
+    from deltalake import DeltaTable
 
 _CHUNK = 300
 _LOG_ENTRY = re.compile(r"(\d{20})\.(?:json|checkpoint(?:\..*)?\.parquet)")
@@ -32,13 +34,11 @@ class CareReport(Config):
 
 def maintain(lake: Lake, *, keep_hours: int = 168) -> CareReport:
     """Put small files together, remove what only versions older than `keep_hours` need. Call with the lake locked."""
-    from deltalake import DeltaTable
-
     compacted, removed, files = {}, {}, {}
     for name, table in _tables(lake):
         done = table.optimize.compact()
         compacted[name] = int(done.get("numFilesRemoved", 0))
-        table = DeltaTable(table.table_uri)
+        table.update_incremental()
         removed[name] = len(table.vacuum(retention_hours=keep_hours, dry_run=False, enforce_retention_duration=False))
         table.create_checkpoint()
         files[name] = len(table.file_uris())
@@ -50,8 +50,6 @@ def erase(lake: Lake, tenant: str, column: str, values: Sequence[str]) -> dict[s
 
     Returns the rows deleted by table. Doing it again deletes nothing. Call with the lake locked.
     """
-    from deltalake import DeltaTable
-
     deleted: dict[str, int] = {}
     for name, table in _tables(lake):
         if column not in {field.name for field in table.schema().fields}:
@@ -59,32 +57,25 @@ def erase(lake: Lake, tenant: str, column: str, values: Sequence[str]) -> dict[s
         deleted[name] = 0
         for start in range(0, len(values), _CHUNK):
             listed = ", ".join(_quoted(value) for value in values[start : start + _CHUNK])
-            done = DeltaTable(table.table_uri).delete(f"tenant = {_quoted(tenant)} AND {column} IN ({listed})")
+            done = table.delete(f"tenant = {_quoted(tenant)} AND {column} IN ({listed})")
             deleted[name] += int(done.get("num_deleted_rows", 0) or 0)
     return deleted
 
 
 def drop_history(lake: Lake) -> None:
     """Remove every file and log entry that is not needed for the tables as they stand. Call with the lake locked."""
-    from deltalake import DeltaTable
-
-    for _, table in _tables(lake):
+    for name, table in _tables(lake):
         table.vacuum(retention_hours=0, dry_run=False, enforce_retention_duration=False)
-        table = DeltaTable(table.table_uri)
+        table.update_incremental()
         table.create_checkpoint()
         # Entries before a checkpoint are history; Delta's own clean-up waits for a month before it removes them.
-        log = Path(table.table_uri.removeprefix("file://")) / "_delta_log"
-        for path in log.iterdir():
-            entry = _LOG_ENTRY.fullmatch(path.name)
-            if entry is not None and int(entry[1]) < table.version():
-                path.unlink()
+        entries = {entry: _LOG_ENTRY.fullmatch(entry) for entry in lake.place.log(name)}
+        lake.place.drop_log(name, [e for e, match in entries.items() if match and int(match[1]) < table.version()])
 
 
-def _tables(lake: Lake) -> list[tuple[str, Any]]:
-    from deltalake import DeltaTable
-
-    found = [(name, str(lake.path / name)) for name in TABLES]
-    return [(name, DeltaTable(path)) for name, path in found if DeltaTable.is_deltatable(path)]
+def _tables(lake: Lake) -> list[tuple[str, DeltaTable]]:
+    found = [(name, lake.table(name)) for name in TABLES]
+    return [(name, table) for name, table in found if table is not None]
 
 
 def _quoted(value: str) -> str:

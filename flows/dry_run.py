@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from feedback.lake import Lake
+from feedback.lake import lake_of
 from feedback.store import Store
 from flows.advice import counts_of_last_snapshot
 from flows.night import Night
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 def say_plan(night: Night) -> dict[str, Any]:
     """The plan on the data of the last night's snapshot, and how much feedback has come in since."""
     config, places = night.config, night.config.places
-    last = Lake(places.lake_dir).last()
+    last = lake_of(places).last()
     waiting = Store(database(places)).ready_count(last.cursor if last else 0)
     counts = counts_of_last_snapshot(config, night.tenant)
     base = train.find_base(config.base_model, places)

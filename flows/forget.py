@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from feedback.forget import (
 )
 from feedback.forgotten import Tombstone, mark_of, tombstones
 from feedback.ingest import locked
-from feedback.lake import Lake
+from feedback.lake import Lake, lake_of
 from feedback.snapshot_layout import TRAIN, VALIDATION
 from feedback.sources.landing import SourceSpec
 from feedback.store import Store
@@ -68,7 +69,7 @@ def forget(
         NotFound: nothing of that person is here.
         UserError: an ingest was interrupted and must be finished first.
     """
-    places, lake = config.places, Lake(config.places.lake_dir)
+    places, lake = config.places, lake_of(config.places)
     known = hashed or _PSEUDONYM.fullmatch(user) is not None
     person = user if known else pseudonym(user, secret("RATCHET_USER_SALT"))
     with locked(lake):
@@ -117,7 +118,7 @@ def forget(
         )
         removed |= take_from_store(store, found, stone, None if known else user)
         progress("searching what is left")
-        searched, left = search(places.home_dir, found)
+        searched, left = _search(places, lake, found)
     live = live_versions(store, tenant, held["versions"])
     if live:
         _say_in_use(store, tenant, live)
@@ -132,6 +133,15 @@ def forget(
         "searched": searched,
         "left": left,
     }
+
+
+def _search(places: Places, lake: Lake, found: Belongings) -> tuple[int, list[str]]:
+    """`search` of this machine's folder, and of the lake where it is elsewhere."""
+    searched, left = search(places.home_dir, found)
+    with tempfile.TemporaryDirectory(prefix="ratchet-forget-") as folder:
+        lake.place.fetch(Path(folder))
+        more, there = search(Path(folder), found)
+    return searched + more, [*left, *(f"{places.lake_url}: {name}" for name in there)]
 
 
 def live_versions(store: Store, tenant: str, versions: list[str]) -> dict[str, str]:

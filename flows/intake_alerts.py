@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from feedback.ingest import IngestReport
 from feedback.intake_watch import batches_before, spike, stale
-from feedback.lake import Lake
+from feedback.lake import lake_of
 from flows.config import PipelineConfig
 from infra.alerts import Alert
 from infra.database import now
@@ -16,7 +16,7 @@ def tell_of_spike(config: PipelineConfig, report: IngestReport) -> None:
     """Alert when this ingest held far more than usual."""
     if not report.batches:
         return
-    watch, lake = config.ingest.watch, Lake(config.places.lake_dir)
+    watch, lake = config.ingest.watch, lake_of(config.places)
     found = spike(report.counts, batches_before(lake, report.batches[0], watch), watch)
     if found is None:
         return
@@ -35,7 +35,7 @@ def tell_of_spike(config: PipelineConfig, report: IngestReport) -> None:
 
 def tell_of_staleness(config: PipelineConfig) -> str | None:
     """Alert, once a day, when feedback waits and nobody takes it in. Returns what was said."""
-    why = stale(database(config.places), Lake(config.places.lake_dir), now(), config.ingest.watch)
+    why = stale(database(config.places), lake_of(config.places), now(), config.ingest.watch)
     if why is None:
         return None
     what = Alert(

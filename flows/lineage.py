@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, func, select
 
 from deploy.ledger import Entry, history
 from deploy.versions import list_versions
-from feedback.lake import Lake
+from feedback.lake import lake_of
 from feedback.snapshot_layout import GATE_FILES, MANIFEST, SHOWN, TRAIN, VALIDATION
 from feedback.store import Store, feedback, interactions
 from flows.forget import trained_on
@@ -52,7 +52,7 @@ class World:
 
     def __init__(self, places: Places, store: Store, tenant: str) -> None:
         self.places, self.store, self.tenant = places, store, tenant
-        self.lake = Lake(places.lake_dir)
+        self.lake = lake_of(places)
 
     # --- snapshots and versions ------------------------------------------------------------------------------------
 

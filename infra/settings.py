@@ -37,6 +37,11 @@ class Places(Config):
     """SQLAlchemy URL of the store, ledger and outbox. Default: RATCHET_DATABASE_URL where the environment has it (a URL
     with a password belongs there), else SQLite (WAL) in `home`."""
 
+    lake_url: str | None = Field(default=None, pattern=r"^s3a?://[^/]+/.+")
+    """Where the lake's tables and manifests are kept: s3://bucket/folder (extra `s3`; address and keys come from the
+    AWS_ variables of the environment). What only the writer needs (lock, staged batch, index of the past) stays in
+    `home`, and that folder is remembered as the only writer. Default: `home`."""
+
     host: str = "127.0.0.1"
     """Address all local servers bind to. Loopback unless you know why not."""
 

@@ -14,7 +14,7 @@ from feedback.drift import drift as compare
 from feedback.examples import Example
 from feedback.gate_items import gate_items, shown_items
 from feedback.ingest import IngestConfig, IngestReport, run_ingest
-from feedback.lake import Lake
+from feedback.lake import lake_of
 from feedback.snapshot import Snapshot, SnapshotConfig, cut_snapshot
 from feedback.store import Store
 from infra.artifact import atomic_write, canonical_json
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 @task(name="ingest", retries=2, retry_delay_seconds=[5, 30], cache_policy=NO_CACHE)
 def ingest(config: IngestConfig, places: Places, confidence: Confidence | None = None) -> IngestReport:
     """Everything new, validated, into the lake. Twice, or killed anywhere, loses and doubles nothing."""
-    store, lake = Store(database(places)), Lake(places.lake_dir)
+    store, lake = Store(database(places)), lake_of(places)
     report = run_ingest(store, lake, config.sources, config, progress=_tell, champion_confidence=confidence)
     log.info("ingest: %s", said_of(report))
     return report
@@ -38,7 +38,7 @@ def ingest(config: IngestConfig, places: Places, confidence: Confidence | None =
 def snapshot(config: SnapshotConfig, places: Places, tenant: str) -> str:
     """Name of an immutable cut of the lake, split for training and gate; "" when nothing was ever accepted."""
     try:
-        cut = cut_snapshot(Lake(places.lake_dir), places.snapshots_dir, config, tenant=tenant)
+        cut = cut_snapshot(lake_of(places), places.snapshots_dir, config, tenant=tenant)
     except NotFound as error:
         log.info("no snapshot: %s", error)
         return ""

@@ -80,7 +80,7 @@ def _remote(pattern: str, endpoint_url: str | None) -> list[StoredFile]:
         system, path = fsspec.core.url_to_fs(pattern, **options)
         names = system.glob(path) if glob.has_magic(pattern) else [path] if system.exists(path) else []
         facts = [(name, system.info(name)) for name in names]
-    except (ImportError, ValueError, OSError) as error:
+    except Exception as error:  # whatever the store's client calls it: botocore's are no OSErrors
         raise UserError(
             f"cannot list {pattern}: {error}; mend `paths`, the keys in the environment, or the extra"
         ) from error

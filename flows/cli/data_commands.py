@@ -16,12 +16,12 @@ NoteOption = Annotated[str, typer.Option(help="Why.")]
 
 
 def _opened(config: Path) -> tuple[Any, Any, Any]:
-    from feedback.lake import Lake
+    from feedback.lake import lake_of
     from feedback.store import Store
     from tasks.opened import database
 
     settings = load(config)
-    return settings, Store(database(settings.places)), Lake(settings.places.lake_dir)
+    return settings, Store(database(settings.places)), lake_of(settings.places)
 
 
 @quarantine.command("list")

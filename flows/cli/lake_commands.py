@@ -20,10 +20,10 @@ def show_log(
     json: JsonOption = False,
 ) -> None:
     """The lake's batches, newest first: what each took in, and what became of it."""
-    from feedback.lake import Lake
+    from feedback.lake import lake_of
     from flows.lake_reading import log_of
 
-    batches = log_of(Lake(load(config).places.lake_dir), last)
+    batches = log_of(lake_of(load(config).places), last)
     if json:
         as_json(batches)
         return
@@ -97,10 +97,10 @@ def maintain(
 ) -> None:
     """Put the lake's small files together and remove what no recent version needs. Snapshots are never touched."""
     from feedback.ingest import locked
-    from feedback.lake import Lake
+    from feedback.lake import lake_of
     from feedback.lake_care import maintain as care
 
-    lake = Lake(load(config).places.lake_dir)
+    lake = lake_of(load(config).places)
     with locked(lake):
         report = care(lake, keep_hours=keep_hours)
     if json:
@@ -121,11 +121,11 @@ def list_contradictions(
 ) -> None:
     """Accepted rows that teach two answers to nearly the same prompt, the latest first."""
     from feedback.contradictions import contradictions
-    from feedback.lake import Lake
+    from feedback.lake import lake_of
     from flows.config import tenant_of
 
     settings = load(config)
-    found, total = contradictions(Lake(settings.places.lake_dir), tenant_of(settings, tenant), last=last)
+    found, total = contradictions(lake_of(settings.places), tenant_of(settings, tenant), last=last)
     if json:
         as_json({"total": total, "pairs": [pair.model_dump(mode="json") for pair in found]})
         return

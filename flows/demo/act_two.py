@@ -14,7 +14,7 @@ from collections import Counter
 from typing import Any
 
 from feedback.events import pseudonym
-from feedback.lake import Lake, QuarantineRow
+from feedback.lake import QuarantineRow, lake_of
 from feedback.quarantine import held_rows
 from feedback.store import Store
 from flows.config import PipelineConfig, load_config
@@ -111,7 +111,7 @@ def _defended(play: Play, scribe: Scribe, poison: list[Answered], honest: list[A
     said = {True: 0, False: 0}
     held: dict[bool, list[QuarantineRow]] = {True: [], False: []}
     store = Store(play.engine)
-    rows = held_rows(store, Lake(play.config.places.lake_dir), tenant=TENANT)
+    rows = held_rows(store, lake_of(play.config.places), tenant=TENANT)
     by_event = {event: row for row in rows for event in row.events}
     for one in (*poison, *honest):
         for event in store.feedback_for(TENANT, one.interaction_id):

@@ -27,10 +27,10 @@ Card = dict[str, Any]
 
 def held(engine: Engine, home: Path, tenant: str, code: str | None, limit: int) -> dict[str, Any]:
     """Rows that wait for a decision, newest first, with the number for every reason."""
-    from feedback.lake import Lake
+    from feedback.lake import lake_of
     from feedback.quarantine import held_rows
 
-    rows = held_rows(Store(engine), Lake(Places(home=home).lake_dir), tenant=tenant)
+    rows = held_rows(Store(engine), lake_of(Places(home=home)), tenant=tenant)
     shown = [row for row in rows if code is None or row.code == code]
     return {
         "total": len(rows),
@@ -46,10 +46,10 @@ def decide(engine: Engine, home: Path, key: ApiKey, row_id: str, decision: str, 
         NotFound: the tenant has no such row.
         UserError: it was decided before, or the correction does not fit.
     """
-    from feedback.lake import Lake
+    from feedback.lake import lake_of
     from feedback.quarantine import accept, drop, show
 
-    store, lake = Store(engine), Lake(Places(home=home).lake_dir)
+    store, lake = Store(engine), lake_of(Places(home=home))
     row = show(store, lake, row_id)
     if row.tenant != key.tenant:
         raise NotFound(f"no quarantined row {row_id!r}")
@@ -130,9 +130,9 @@ def _examples(places: Places, tenant: str, asked: str) -> list[Card]:
     """Examples of that id, made of that event or about that answer; with how the events ended."""
     import polars as pl
 
-    from feedback.lake import Lake
+    from feedback.lake import lake_of
 
-    lake = Lake(places.lake_dir)
+    lake = lake_of(places)
     accepted, fates = lake.scan("accepted"), lake.scan("fates")
     cards: list[Card] = []
     if fates is not None:

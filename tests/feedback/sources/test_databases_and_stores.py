@@ -14,6 +14,7 @@ from feedback.events import Edit, Rating, Reference, Thumb
 from feedback.sources.landing import SourceSpec, land, rejects_after
 from infra.errors import UserError
 from tests.feedback.world import make_store
+from tests.s3 import s3_server
 
 TICKETS = "CREATE TABLE tickets (id {id}, question TEXT, reply TEXT, fixed TEXT, agent TEXT, at TIMESTAMP)"
 COLUMNS = {
@@ -144,23 +145,8 @@ def test_mlflow_traces_with_what_people_said_of_them(tmp_path: Path, monkeypatch
 
 @pytest.fixture
 def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Address of an S3-compatible server on loopback, with a bucket `feedback`."""
-    import boto3
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    for name, value in {
-        "AWS_ACCESS_KEY_ID": "k",
-        "AWS_SECRET_ACCESS_KEY": "s",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }.items():
-        monkeypatch.setenv(name, value)
-    address = f"http://{host}:{port}"
-    boto3.client("s3", endpoint_url=address).create_bucket(Bucket="feedback")
-    yield address
-    server.stop()
+    with s3_server(monkeypatch) as address:
+        yield address
 
 
 def test_files_in_an_s3_compatible_store(s3: str, tmp_path: Path) -> None:
