@@ -8,7 +8,7 @@ from typing import Any
 from flows.night import Night
 from infra.alerts import Alert
 from infra.errors import UserError
-from tasks import notify
+from tasks import notify, train
 
 log = logging.getLogger(__name__)
 
@@ -62,5 +62,13 @@ def summary(night: Night) -> dict[str, Any]:
         "decision": verdict["decision"] if verdict else None,
         "winner": verdict["winner"] if verdict else None,
         "snapshot": night.file.steps.get("snapshot"),
+        "challengers": _challengers(night),
         "attempts": night.file.attempts,
     }
+
+
+def _challengers(night: Night) -> dict[str, str]:
+    """Recipe -> the version it made, or why it made none."""
+    steps = {name: value for name, value in night.file.steps.items() if name.startswith("train ")}
+    made = [train.Challenger.model_validate(value) for value in steps.values()]
+    return {one.recipe: one.stages[-1].version if one.error is None else f"failed: {one.error}" for one in made}
