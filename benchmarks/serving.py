@@ -71,7 +71,7 @@ def swaps(stack: Stack, number: int, clients: int) -> tuple[list[float], int, in
     with stack.engine() as engine, Load(stack, clients) as load:
         prove = prover(engine, stack.versions_dir, base_version=BASE)
         for index in range(number):
-            version = stack.versions[index % len(stack.versions)]
+            version = stack.versions[(index + 1) % len(stack.versions)]  # the first one is champion already
             prove(version)
             stack.make_champion(version)
             line, seen = time.perf_counter(), len(load.answers)
