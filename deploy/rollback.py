@@ -8,14 +8,17 @@ from typing import Any
 
 from sqlalchemy import Engine
 
+from deploy.engines.client import EngineRefusal
 from deploy.ledger import Action, Entry, RefusedTransition, Standing
 from deploy.moves import line_alert, retry, write
 from infra.database import now
-from infra.errors import RatchetError
+from infra.errors import RatchetError, Unavailable
 
 # Loads the named version in every engine that will serve it and proves that it is the one that answers; returns what
 # was measured, raises RatchetError when it cannot be proved (deploy/parity.py makes one).
 Prove = Callable[[str], Mapping[str, Any]]
+# Refusals with which an engine judges what it was given; all others (busy, away, a wrong key) say nothing of a version.
+_OF_THE_VERSION = (400, 409, 413, 422, 500)
 
 
 def roll_back(
@@ -37,7 +40,8 @@ def roll_back(
             proved in the engine, and at last the base model. Naming the champion's predecessor takes back the champion
             even while a canary is open.
         pause_seconds: how long nights release nothing afterwards; None: until a person resumes.
-        prove: proves the target before traffic goes there; a target that fails yields to the one before it.
+        prove: proves the target before traffic goes there; a target that fails yields to the one before it. An engine
+            that is down or busy fails no target: the way back stays open, and the line says what was not proved.
         decided_on: refuse with Conflict if the ledger moved since; default: decide anew until it is written.
 
     Raises:
@@ -52,7 +56,8 @@ def roll_back(
         if bad == before.base:
             raise RefusedTransition(f"the base model {bad} is live for tenant {tenant!r}: there is nothing behind it")
         refused: dict[str, str] = {}
-        target = before.champion if from_canary else _proved_target(before, to, prove, refused)
+        unproved: dict[str, str] = {}
+        target = before.champion if from_canary else _proved_target(before, to, prove, refused, unproved)
         ends = {} if pause_seconds is None else {"paused_until": (now() + timedelta(seconds=pause_seconds)).isoformat()}
         line = Entry(
             tenant=tenant,
@@ -61,7 +66,12 @@ def roll_back(
             previous=target,
             actor=actor,
             reason=reason,
-            evidence={**(evidence or {}), **ends, **({"targets_refused": refused} if refused else {})},
+            evidence={
+                **(evidence or {}),
+                **ends,
+                **({"targets_refused": refused} if refused else {}),
+                **({"target_not_proved": unproved} if unproved else {}),
+            },
         )
         alert = line_alert(
             line,
@@ -69,7 +79,8 @@ def roll_back(
             "critical",
             f"{bad} was taken back; {target} is live",
             text=f"{reason}. {bad} is barred, and nights release nothing "
-            + ("until a person resumes." if pause_seconds is None else f"for {pause_seconds:g} s."),
+            + ("until a person resumes." if pause_seconds is None else f"for {pause_seconds:g} s.")
+            + "".join(f" {name}: {why}." for name, why in unproved.items()),
             next_step=f"`ratchet status`; after you know why: `ratchet resume`, or `ratchet unbar {bad}`",
         )
         return write(engine, [line], before.seq, alert)
@@ -122,10 +133,13 @@ def _by_person(
     return retry(engine, tenant, attempt)
 
 
-def _proved_target(before: Standing, to: str | None, prove: Prove | None, refused: dict[str, str]) -> str:
+def _proved_target(
+    before: Standing, to: str | None, prove: Prove | None, refused: dict[str, str], unproved: dict[str, str]
+) -> str:
+    """Where to go; notes in `refused` which targets failed, and in `unproved` why the one returned was not proved."""
     if to is not None:
         if prove is not None and to != before.base:
-            prove(to)  # a person named it: its failure is theirs to see
+            _prove(to, prove, unproved)  # a person named it: its failure is theirs to see
         return to
     behind = before
     while True:
@@ -133,8 +147,20 @@ def _proved_target(before: Standing, to: str | None, prove: Prove | None, refuse
         if target == before.base or prove is None:
             return target
         try:
-            prove(target)
+            _prove(target, prove, unproved)
             return target
         except RatchetError as error:
             refused[target] = str(error)
             behind = behind.model_copy(update={"barred": {**behind.barred, target: str(error)}})
+
+
+def _prove(target: str, prove: Prove, unproved: dict[str, str]) -> None:
+    """Prove a target; where the engine cannot be asked now it is taken as it is, for it was live before."""
+    try:
+        prove(target)
+    except Unavailable as error:
+        unproved[target] = f"not proved: engine away ({error})"
+    except EngineRefusal as refusal:
+        if refusal.status in _OF_THE_VERSION:
+            raise
+        unproved[target] = f"not proved: engine busy or not to be asked ({refusal})"

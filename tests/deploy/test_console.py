@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import socket
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -11,12 +13,16 @@ import httpx
 import pytest
 
 from deploy.canary_policy import CanaryPolicy
+from deploy.engines.client import EMBEDDED, AsyncEngineClient
 from deploy.gateway.console.canary import curve, thinned
-from deploy.gateway.console.mount import STATIC
+from deploy.gateway.console.mount import STATIC, prove_in
 from deploy.gateway.console.quality import wilson
+from deploy.gateway.engines import Engines, Replica
+from deploy.gateway.loading import Loading
 from deploy.ledger import current, history
 from deploy.watching import judge, policy_of
 from infra.database import now
+from infra.errors import Unavailable
 from tests.deploy.serving_stack import BASE, Stack, wait_until_routed
 
 TENANT = "console"
@@ -107,6 +113,31 @@ def test_rollback_takes_back_what_the_person_saw_and_nothing_newer(serving: Stac
     assert live["paused"] is True
     assert admin.post("/console/api/resume", json={"reason": "found and mended"}).status_code == 200
     assert admin.get("/console/api/live").json()["paused"] is False
+
+
+def test_an_engine_that_says_nothing_is_a_clear_refusal_not_a_crash(serving: Stack) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections and never answers
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        loading = Loading(
+            url=url,
+            key="k",
+            dialect=EMBEDDED,
+            versions_dir=serving.versions_dir,
+            base_version=BASE,
+            base_name=BASE,
+            tolerance=None,
+        )
+
+        async def ask() -> None:
+            engines = Engines([Replica(AsyncEngineClient(url, "k"), loading)])
+            running = asyncio.get_running_loop()
+            try:
+                await asyncio.to_thread(prove_in, engines, serving.versions[0], running, seconds=0.3)
+            finally:
+                silent.close()  # ends the probe that still waits for it
+
+        with pytest.raises(Unavailable, match=r"within 0\.3 s"):
+            asyncio.run(ask())
 
 
 def test_the_canarys_curve_ends_at_the_controllers_own_evidence(serving: Stack, admin: httpx.Client) -> None:

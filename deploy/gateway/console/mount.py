@@ -22,10 +22,12 @@ from deploy.gateway.console import canary, lineage, nights, quality, releases
 from deploy.gateway.engines import Engines
 from deploy.keys import ApiKey
 from deploy.serving import ConsoleJob, GatewayJob
-from infra.errors import Conflict, NotFound, RatchetError, UserError
+from infra.errors import Conflict, NotFound, RatchetError, Unavailable, UserError
 from infra.settings import Config
 
 STATIC = Path(__file__).parent / "static"
+PROVE_SECONDS = 120.0
+"""Longest wait for the engine before a rollback that a person clicked goes on without its proof."""
 _TYPES = {".html": "text/html; charset=utf-8", ".css": "text/css; charset=utf-8", ".svg": "image/svg+xml"}
 _TYPES[".js"] = "text/javascript; charset=utf-8"
 HEADERS = {
@@ -177,8 +179,7 @@ def _add_actions(app: FastAPI, console: ConsoleJob, database: Engine, keeper: Ga
         running = asyncio.get_running_loop()
 
         def prove(version: str) -> dict[str, Any]:
-            asyncio.run_coroutine_threadsafe(loading.ensure(version), running).result(120)
-            return {"version": version, "proved": True}
+            return prove_in(loading, version, running)
 
         return _json(await _told(lambda: releases.take_back(database, key, asked, console.pause_seconds, prove)))
 
@@ -188,6 +189,25 @@ def _add_actions(app: FastAPI, console: ConsoleJob, database: Engine, keeper: Ga
         key = await _admit(keeper, request, "admin")
         asked: Resume = parse(Resume, await _small(request))
         return _json(await _told(lambda: releases.go_on(database, key, asked.reason)))
+
+
+def prove_in(
+    loading: Engines, version: str, running: asyncio.AbstractEventLoop, *, seconds: float = PROVE_SECONDS
+) -> dict[str, Any]:
+    """Have the gateway's engines load and prove a version; called on another thread than the loop's.
+
+    Raises:
+        RatchetError: it could not be proved. Unavailable: no engine has said either within `seconds`.
+    """
+    proving = asyncio.run_coroutine_threadsafe(loading.ensure(version), running)
+    try:
+        proving.result(seconds)
+    except TimeoutError:
+        proving.cancel()
+        raise Unavailable(
+            f"no engine has loaded and proved {version} within {seconds:g} s; look at the engine's log and load"
+        ) from None
+    return {"version": version, "proved": True}
 
 
 async def _admit(keeper: Gatekeeper, request: Request, scope: Any) -> ApiKey:
