@@ -42,6 +42,8 @@ from infra.errors import NotFound, RatchetError, Unavailable, UserError
 from infra.settings import Config
 
 log = logging.getLogger(__name__)
+_FALLBACK_SECONDS = 10.0
+"""Longest wait for an engine that hangs before a rollback goes on unproved: users have the bad version meanwhile."""
 
 heartbeats = Table(
     "heartbeats",
@@ -101,12 +103,16 @@ class ControllerJob(Config):
     """Name under which it holds leases; the same after a restart, so that it goes on at once."""
 
 
-def watch_once(engine: Engine, job: ControllerJob) -> dict[str, str]:
-    """One look at every tenant's watch; returns tenant -> decision. One tenant's failure does not keep the others."""
+def watch_once(engine: Engine, job: ControllerJob, prove: Prove | None = None) -> dict[str, str]:
+    """One look at every tenant's watch; returns tenant -> decision. One tenant's failure does not keep the others.
+
+    Args:
+        prove: proves where a rollback goes; None: it goes there unproved.
+    """
     seen: dict[str, str] = {}
     for tenant in tenants(engine):
         try:
-            judged = look(engine, tenant, policy=job.canary, holder=job.holder)
+            judged = look(engine, tenant, policy=job.canary, holder=job.holder, prove=prove)
             if judged is not None:
                 seen[tenant] = judged.decision
         except Exception:  # the other tenants' watches must go on
@@ -144,8 +150,12 @@ def follow_once(engine: Engine, job: ControllerJob, prove: Prove) -> dict[str, s
     return seen
 
 
-def make_prover(job: ControllerJob) -> Prove:
-    """Loads and proves versions in the engine; without one, refuses all."""
+def make_prover(job: ControllerJob, *, timeout: float = 120.0) -> Prove:
+    """Loads and proves versions in the engine; without one, refuses all.
+
+    Args:
+        timeout: seconds that one call of the engine may take before it counts as one that does not answer.
+    """
     if job.engine_url is None:
 
         def refuse(version: str) -> Mapping[str, Any]:
@@ -159,7 +169,7 @@ def make_prover(job: ControllerJob) -> Prove:
     dialect, key = dialect_of(job.engine), os.environ.get(ENGINE_KEY, "")
     provers = [
         prover(
-            EngineClient(url, key, dialect=dialect),
+            EngineClient(url, key, dialect=dialect, timeout=timeout),
             job.versions_dir,
             base_version=job.base_version,
             base_name=job.engine_base_name,
@@ -237,10 +247,11 @@ def run(job: ControllerJob, stop: threading.Event) -> None:
     answer = make_answer(job, _remembering(make_prover(job))) if prefer is not None and job.engine_url else None
     threads.append(_every(job.registry_seconds, stop, "shadow", lambda: judge_once(engine, job, prefer, answer)))
     threads.append(_every(60.0, stop, "quality", lambda: _watch_qualities(engine, job)))
+    prove_fallback = make_prover(job, timeout=_FALLBACK_SECONDS)
     looks = 0
     while not stop.is_set():
         try:
-            facts["watches"] = watch_once(engine, job)
+            facts["watches"] = watch_once(engine, job, prove_fallback)
             if looks % max(1, round(2.0 / job.poll_seconds)) == 0:
                 beat(engine, job.holder, facts)
         except Exception:  # the database may be away for a while; watching goes on when it is back

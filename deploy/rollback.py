@@ -149,8 +149,8 @@ def _proved_target(
         try:
             _prove(target, prove, unproved)
             return target
-        except RatchetError as error:
-            refused[target] = str(error)
+        except Exception as error:  # whatever is wrong with it (a broken probe.json, too): the way back goes on
+            refused[target] = str(error) if isinstance(error, RatchetError) else repr(error)
             behind = behind.model_copy(update={"barred": {**behind.barred, target: str(error)}})
 
 

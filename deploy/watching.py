@@ -17,7 +17,7 @@ from deploy.canary_policy import CanaryPolicy
 from deploy.lease import canary_lease, renew
 from deploy.ledger import Standing, Watch, current, history
 from deploy.rating_filter import leave_out, words_of
-from deploy.release import promote, roll_back, settle, step, withdraw
+from deploy.release import Prove, promote, roll_back, settle, step, withdraw
 from deploy.rescore import rescored
 from feedback.store import Store, interactions
 from infra.alerts import Alert, Severity, enqueue
@@ -37,11 +37,20 @@ watch_states = Table(
 
 
 def look(
-    engine: Engine, tenant: str, *, policy: CanaryPolicy, holder: str, at: datetime | None = None
+    engine: Engine,
+    tenant: str,
+    *,
+    policy: CanaryPolicy,
+    holder: str,
+    at: datetime | None = None,
+    prove: Prove | None = None,
 ) -> Assessment | None:
     """Judge the tenant's open watch and act on it; None without one, or while another controller holds its lease.
 
     The policy that the canary was opened with counts; `policy` only where the ledger names none.
+
+    Args:
+        prove: loads and proves the version that a rollback would go to; one that fails yields to the one before it.
     """
     before = current(engine, tenant)
     watch = before.watch
@@ -54,7 +63,7 @@ def look(
     judged = judge(engine, before, watch, policy, at)
     _remember(engine, tenant, watch, judged, at)
     try:
-        _act(engine, before, watch, policy, judged)
+        _act(engine, before, watch, policy, judged, prove)
     except Conflict as lost:
         log.info("%s", lost)  # somebody moved first; the next look decides on what stands then
     return judged
@@ -164,7 +173,9 @@ def watch_quality(engine: Engine, tenant: str, policy: CanaryPolicy, *, at: date
     )
 
 
-def _act(engine: Engine, before: Standing, watch: Watch, policy: CanaryPolicy, judged: Assessment) -> None:
+def _act(
+    engine: Engine, before: Standing, watch: Watch, policy: CanaryPolicy, judged: Assessment, prove: Prove | None
+) -> None:
     facts, reason = judged.facts(), judged.reason
     if judged.rated_more:
         _tell(
@@ -197,6 +208,7 @@ def _act(engine: Engine, before: Standing, watch: Watch, policy: CanaryPolicy, j
             reason=reason,
             evidence=facts,
             pause_seconds=policy.pause_seconds,
+            prove=prove,
             decided_on=before,
         )
     elif judged.decision == "forward":

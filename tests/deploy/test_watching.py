@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from deploy.canary_policy import CanaryPolicy
 from deploy.lease import canary_lease, lease_valid, renew
 from deploy.ledger import current, history
-from deploy.release import open_release, start
+from deploy.release import Prove, open_release, promote, settle, start
 from deploy.rescore import record_rescore, rescored
 from deploy.watching import last_assessment, look, policy_of, watch_quality
 from infra.alerts import list_alerts
 from infra.database import connect, create_tables, now
-from infra.errors import UserError
+from infra.errors import RatchetError, Unavailable, UserError
 from tests.deploy.stages import published
 from tests.deploy.traffic import serve
 
@@ -56,9 +58,11 @@ class Live:
             gate={"decision": "promote"},
         )
 
-    def look(self, seconds: float, *, holder: str = "a", policy: CanaryPolicy = POLICY) -> str | None:
+    def look(
+        self, seconds: float, *, holder: str = "a", policy: CanaryPolicy = POLICY, prove: Prove | None = None
+    ) -> str | None:
         """A look so many seconds from now."""
-        judged = look(self.db, "t", policy=policy, holder=holder, at=now() + timedelta(seconds=seconds))
+        judged = look(self.db, "t", policy=policy, holder=holder, at=now() + timedelta(seconds=seconds), prove=prove)
         return judged.decision if judged else None
 
     @property
@@ -112,6 +116,40 @@ def test_a_champion_that_disappoints_in_its_holdback_goes_back(live: Live) -> No
     serve(live.db, 900, {"base-1": 0.9, live.v1: 0.05}, seed=2)
     assert live.look(25) == "back"
     assert current(live.db, "t").champion == "base-1"
+
+
+def _second_champion_found_worse(live: Live) -> str:
+    """Two releases on, in the second's holdback, and a night finds it worse; returns the second version."""
+    promote(live.db, current(live.db, "t"), policy=POLICY, reason="not worse", evidence={})
+    settle(live.db, current(live.db, "t"), reason="over", evidence={})
+    v2 = published(live.folder, "two")
+    live.open(v2)
+    promote(live.db, current(live.db, "t"), policy=POLICY, reason="not worse", evidence={})
+    assert record_rescore(live.db, "t", v2, "n1", 0.0001)
+    return v2
+
+
+@pytest.mark.parametrize("failure", [RatchetError("it answers like the base model"), ValueError("a broken probe.json")])
+def test_a_fallback_that_fails_its_probe_yields_to_the_one_before_it(live: Live, failure: Exception) -> None:
+    _second_champion_found_worse(live)
+
+    def prove(version: str) -> Mapping[str, Any]:
+        raise failure
+
+    assert live.look(5, prove=prove) == "back"
+    line = history(live.db, "t")[-1]
+    assert line.previous == "base-1" and live.v1 in line.evidence["targets_refused"]
+
+
+def test_an_engine_that_cannot_be_reached_does_not_hold_a_rollback_up(live: Live) -> None:
+    v2 = _second_champion_found_worse(live)
+
+    def prove(version: str) -> Mapping[str, Any]:
+        raise Unavailable("the engine does not answer")
+
+    assert live.look(5, prove=prove) == "back"
+    line = history(live.db, "t")[-1]
+    assert (line.version, line.previous) == (v2, live.v1) and live.v1 in line.evidence["target_not_proved"]
 
 
 def test_a_night_that_finds_the_champion_worse_takes_it_back(live: Live) -> None:
