@@ -31,7 +31,7 @@ def look_at_shadow(
     prefer: Prefer | None = None,
     at: datetime | None = None,
 ) -> Entry | None:
-    """Act on the tenant's version in shadow; the line that was written, if any.
+    """Act on the tenant's version in shadow; the line that was written, if any. No canary opens while releases pause.
 
     The policy it was gated with counts; `policy` only where the ledger names none.
 
@@ -57,6 +57,8 @@ def look_at_shadow(
             return None
         if shadow_only and _told(engine, before):
             return None
+        if not shadow_only and _waits(engine, before, gated, at or now()):
+            return None  # it goes on answering in shadow, and opens when nights may release again
         if prefer is not None:
             report = compare(engine, tenant, version, prefer=prefer)
         facts = {"shadow": report.model_dump(mode="json")}
@@ -67,6 +69,15 @@ def look_at_shadow(
     except Conflict as lost:
         log.info("%s", lost)  # somebody moved first; the next look decides on what stands then
         return None
+
+
+def _waits(engine: Engine, before: Standing, gated: Entry, at: datetime) -> bool:
+    """Whether a pause holds the canary back; a person who named an override during the pause meant it to open."""
+    if not before.paused_at(at):
+        return False
+    since = history(engine, before.tenant, after_seq=gated.seq)
+    stopped_since = any(line.action in ("paused", "rolled_back") for line in since)
+    return stopped_since or not gated.evidence.get("override")
 
 
 def _open(engine: Engine, before: Standing, gated: Entry, policy: CanaryPolicy, facts: dict[str, Any]) -> Entry:

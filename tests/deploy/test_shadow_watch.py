@@ -1,0 +1,69 @@
+"""When a version in shadow opens its canary: after its time, and never by itself during a pause."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine
+
+from deploy.canary_policy import CanaryPolicy
+from deploy.ledger import Entry, current
+from deploy.release import Override, open_release, pause, promote, resume, roll_back, start
+from deploy.shadow_watch import look_at_shadow
+from infra.database import connect, create_tables, now
+from tests.deploy.stages import published
+
+PLAIN = CanaryPolicy(steps=(0.5,), holdback=0.0)
+SHADOW = CanaryPolicy(steps=(0.5,), holdback=0.0, shadow_share=1.0, shadow_seconds=0.0)
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Engine:
+    engine = connect(f"sqlite:///{tmp_path / 'db.sqlite'}")
+    create_tables(engine)
+    start(engine, "t", "base-1")
+    return engine
+
+
+def opened(engine: Engine, folder: Path, content: str, policy: CanaryPolicy, override: Override | None = None) -> Entry:
+    return open_release(
+        engine,
+        "t",
+        published(folder, content),
+        versions_dir=folder / "versions",
+        policy=policy,
+        prove=lambda name: {"proved": name},
+        actor="night",
+        gate=None if override else {"decision": "promote"},
+        override=override,
+    )
+
+
+def test_a_version_in_shadow_waits_for_the_end_of_the_pause_after_a_rollback(engine: Engine, tmp_path: Path) -> None:
+    opened(engine, tmp_path, "one", PLAIN)
+    promote(engine, current(engine, "t"), policy=PLAIN, reason="not worse", evidence={})
+    shadow = opened(engine, tmp_path, "two", SHADOW, Override(actor="ada", reason="before anybody knew"))
+    assert shadow.action == "gated"
+    roll_back(engine, "t", actor="ada", reason="complaints", pause_seconds=3600)
+    assert current(engine, "t").shadow == shadow.version
+    assert look_at_shadow(engine, "t", policy=SHADOW) is None
+    assert current(engine, "t").canary is None
+    line = look_at_shadow(engine, "t", policy=SHADOW, at=now() + timedelta(hours=2))
+    assert line is not None and (line.action, line.version) == ("canary", shadow.version)
+
+
+def test_a_person_ends_the_wait_by_resuming_or_by_an_override_given_in_the_pause(
+    engine: Engine, tmp_path: Path
+) -> None:
+    opened(engine, tmp_path, "one", SHADOW)
+    pause(engine, "t", actor="ada", reason="holidays")
+    assert look_at_shadow(engine, "t", policy=SHADOW) is None
+    resume(engine, "t", actor="ada", reason="back")
+    line = look_at_shadow(engine, "t", policy=SHADOW)
+    assert line is not None and line.action == "canary"
+    roll_back(engine, "t", actor="ada", reason="complaints")
+    opened(engine, tmp_path, "two", SHADOW, Override(actor="ada", reason="the customer waits"))
+    line = look_at_shadow(engine, "t", policy=SHADOW)
+    assert line is not None and line.action == "canary"
