@@ -290,7 +290,8 @@ def _noise(
             for item, first in zip(items, values[job.champion], strict=True):
                 if first is not None and item.item_id in again:
                     second = find_metric(info.name).score(answered(item, again[item.item_id]))
-                    differences.append((second or 0.0) - first)
+                    if second is not None:  # the safety classifier looks at first answers only
+                        differences.append(second - first)
             same = abs(math.fsum(differences)) / len(differences) if differences else None
         spread, earlier = _seed_spread(job, values), job.known_noise.get(info.name)
         if not (same is None and spread is None and earlier is None):

@@ -1,0 +1,51 @@
+"""From rows written by hand to the scorecard: noise floors and the names of win-rates."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from evaluation.items import read_items
+from evaluation.job import Candidate, EvaluationConfig, EvaluationJob
+from evaluation.measured import build_scorecard
+from evaluation.rows import Row, Rows
+from evaluation.scorecard import Scorecard
+from tests.evaluation.night import write_items
+
+
+def row(answer: str, nats: float = 1.0) -> Row:
+    """What a version's answer leaves in the log."""
+    return {
+        "answer": answer,
+        "answer_tokens": 3,
+        "truncated": False,
+        "seconds": 0.1,
+        "reference_logprobs": [-nats],
+    }
+
+
+def test_a_metric_that_second_answers_have_no_value_for_has_no_noise_floor(tmp_path: Path) -> None:
+    card = measured(tmp_path)
+    assert "unsafe" in card.gate.scores
+    assert "unsafe" not in card.noise
+    assert card.noise["loss"].same_weights == 0.25
+    assert card.noise["loss"].same_weights_items == 4
+
+
+def measured(folder: Path) -> Scorecard:
+    """A scorecard of a base alone, whose second answers are less likely by a quarter of a nat."""
+    write_items(folder / "items.jsonl", 4)
+    items = read_items(folder / "items.jsonl")
+    rows = Rows(folder / "rows.jsonl")
+    rows.append([(("answer", "base", item.item_id), row("no")) for item in items])
+    rows.append([(("again", "base", item.item_id), row("no", 1.25)) for item in items])
+    rows.append([(("unsafe", "base", item.item_id), {"value": 0.4}) for item in items])
+    job = EvaluationJob(
+        base_path=folder,
+        base_digest="d",
+        versions=(Candidate(version="base", label="base", kind="base", digest="d"),),
+        champion="base",
+        items_file=folder / "items.jsonl",
+        config=EvaluationConfig(metrics=("loss", "unsafe")),
+        output_dir=folder / "out",
+    )
+    return build_scorecard(job, items, "digest", rows, {}, [], None)
