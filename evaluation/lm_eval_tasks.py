@@ -73,9 +73,11 @@ def _score(task: str, sample: dict[str, Any]) -> RegressionScore:
     if "acc" not in sample or not replies or not isinstance(replies[0], tuple | list):
         raise UserError(f"lm-eval task {task} is no multiple choice; name one that is scored by log-likelihood")
     likelihoods = [float(reply[0]) for reply in replies]
+    name = sample["doc"].get("id") or f"{task}-{int(sample['doc_id']):05d}"
+    if len(likelihoods) == 1:  # one text and no choices: right is what greedy decoding would have said
+        return RegressionScore(item_id=f"{task}:{name}", task=task, accuracy=float(sample["acc"]))
     target = sample["target"]
     right = int(target) if str(target).lstrip("-").isdigit() else likelihoods.index(max(likelihoods))
-    name = sample["doc"].get("id") or f"{task}-{int(sample['doc_id']):05d}"
     scored = choice_score(task, name, likelihoods, right if right < len(likelihoods) else 0)
     return RegressionScore(
         item_id=scored.item_id, task=task, accuracy=float(sample["acc"]), probability=scored.probability
@@ -96,8 +98,8 @@ def _adapter_class() -> Any:
 
         def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
             asked = [choice_tokens(self._generator, *request.args) for request in requests]
-            found = self._generator.continuations(self._adapter, asked)
-            return [(math.fsum(values), False) for values in found]
+            found = self._generator.likely_continuations(self._adapter, asked)
+            return [(math.fsum(value for value, _ in seen), all(top for _, top in seen)) for seen in found]
 
         def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> list[float]:
             sequences = [self._generator.encode(request.args[0]) for request in requests]

@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any
 from evaluation.answering import answer_items
 from evaluation.items import contaminated, read_items
 from evaluation.job import Candidate, EvaluationJob, evaluation_key
+from evaluation.judges import JUDGES
 from evaluation.judging import judge_answers, matches
+from evaluation.lm_eval_names import unknown_tasks
 from evaluation.measured import answered, build_scorecard
 from evaluation.metrics import metric as find_metric
 from evaluation.parity import check_parity
@@ -71,6 +73,7 @@ def evaluate(job: EvaluationJob) -> Record:
     """
     from training.locks import hold
 
+    _check_names(job)
     items = read_items(job.items_file)
     hidden = {item.item_id for item in items if item.part != "validation"}
     if len(hidden) < len(items):
@@ -89,6 +92,18 @@ def evaluate(job: EvaluationJob) -> Record:
         if record is not None and record.key == key:
             return record
         return _evaluate(job, items, digest, key, prompts, out)
+
+
+def _check_names(job: EvaluationJob) -> None:
+    """Names that would otherwise be looked up only after all answers are there."""
+    judges = [judge.name for judge in job.config.judges if judge.name not in JUDGES]
+    if judges:
+        raise UserError(f"judge {judges[0]!r} is not known; use one of {', '.join(sorted(JUDGES))} (evaluation.judges)")
+    tasks = unknown_tasks(job.config.regression_tasks) if job.config.regression else []
+    if tasks:
+        raise UserError(
+            f"lm-eval knows no task {', '.join(tasks)}; `lm-eval ls tasks` lists them (evaluation.regression_tasks)"
+        )
 
 
 def _evaluate(

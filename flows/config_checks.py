@@ -16,6 +16,7 @@ def cross_check(config: PipelineConfig) -> list[Mistake]:
         *_tenants(config),
         *_base_model(config),
         *_metrics(config),
+        *_judges_and_tasks(config),
         *_canary(config),
         *_servable(config),
     ]
@@ -77,6 +78,29 @@ def _metrics(config: PipelineConfig) -> list[Mistake]:
         if name not in asked:
             mistakes.append(Mistake(path, f"metric {name!r} is not measured{nearest(name, asked)}"))
     return mistakes
+
+
+def _judges_and_tasks(config: PipelineConfig) -> list[Mistake]:
+    from evaluation.judges import JUDGES
+    from evaluation.lm_eval_names import task_names, unknown_tasks
+
+    mistakes = [
+        Mistake(
+            ("evaluation", "judges", index, "name"), f"unknown judge {judge.name!r}{nearest(judge.name, [*JUDGES])}"
+        )
+        for index, judge in enumerate(config.evaluation.judges)
+        if judge.name not in JUDGES
+    ]
+    asked = config.evaluation.regression_tasks
+    unknown = unknown_tasks(asked)
+    return mistakes + [
+        Mistake(
+            ("evaluation", "regression_tasks", index),
+            f"lm-eval knows no task {name!r}{nearest(name, sorted(task_names()))}; `lm-eval ls tasks` lists them",
+        )
+        for index, name in enumerate(asked)
+        if name in unknown
+    ]
 
 
 def _canary(config: PipelineConfig) -> list[Mistake]:

@@ -264,6 +264,12 @@ class Generator:
         self, name: str | None, asked: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]
     ) -> list[list[float]]:
         """Log-probability of each token of each (beginning, continuation); equal beginnings are computed once."""
+        return [[value for value, _ in found] for found in self.likely_continuations(name, asked)]
+
+    def likely_continuations(
+        self, name: str | None, asked: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]
+    ) -> list[list[tuple[float, bool]]]:
+        """The same, each with whether the token is the one that greedy decoding would have chosen."""
         return continuation_logprobs(lanes_by_name(self._lanes)(name), name, asked, self.device)
 
     def _known(self, name: str, path: Path) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from evaluation.lm_eval_names import unknown_tasks
 from evaluation.regression import PACK, PASSAGES, measure, pack_tasks
 from infra.errors import UserError
 from training.generation import Generator
@@ -46,6 +47,47 @@ def test_the_pack_is_scored_as_lm_eval_scores_it(tiny_base: Path, tmp_path: Path
     assert sum(score.loss is not None for score in ours.values()) == 6
     with pytest.raises(UserError, match="lm-eval knows no task nonesuch"):
         measure_tasks(generator, None, tasks=["nonesuch"], limit=1, scratch=tmp_path)
+
+
+def test_a_text_without_choices_is_right_where_greedy_decoding_would_say_it(tiny_base: Path, tmp_path: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from evaluation.lm_eval_tasks import measure_tasks
+    from evaluation.regression import choice_tokens
+
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(tiny_base), AutoTokenizer.from_pretrained(tiny_base)
+    generator = Generator(tiny_base, dtype="float32", threads=1)
+    documents = []
+    for question in ("the capital of France is", "two plus two is four", "a refund", "hello", "where is my order"):
+        with torch.inference_mode():
+            top = int(model(torch.tensor([generator.encode(question)])).logits[0, -1].argmax())
+        for text in (tokenizer.decode([top]), " Paris"):
+            greedy = choice_tokens(generator, question, text) == (generator.encode(question), (top,))
+            documents.append({"id": f"d{len(documents)}", "question": question, "text": text, "greedy": greedy})
+    assert {document["greedy"] for document in documents} == {True, False}
+    (tmp_path / "texts.jsonl").write_text("".join(json.dumps(document) + "\n" for document in documents))
+    definition = {
+        "task": "texts",
+        "dataset_path": "json",
+        "dataset_kwargs": {"data_files": {"test": str(tmp_path / "texts.jsonl")}, "cache_dir": str(tmp_path)},
+        "test_split": "test",
+        "output_type": "loglikelihood",
+        "doc_to_text": "{{question}}",
+        "doc_to_target": "{{text}}",
+        "target_delimiter": "",
+        "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
+    }
+    found = measure_tasks(generator, None, tasks=[definition], limit=None, scratch=tmp_path)
+    assert {score.item_id: score.accuracy for score in found} == {
+        f"texts:{document['id']}": float(document["greedy"]) for document in documents
+    }
+    assert {score.probability for score in found} == {None}  # there is nothing to share it with
+
+
+def test_a_task_s_name_is_known_without_lm_eval() -> None:
+    assert unknown_tasks(["hellaswag", "helaswag", "mmlu", "acp_bench"]) == ["helaswag"]
+    assert unknown_tasks([]) == []
 
 
 def test_continuations_are_those_of_the_whole_text(tiny_base: Path) -> None:

@@ -284,6 +284,21 @@ def test_wrong_items_are_refused_before_any_model_is_loaded(
         evaluate(night.job(tmp_path / "out", **changes))
 
 
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"judges": (JudgeConfig(name="oracle"),)}, r"judge 'oracle' is not known; use one of openai, reference"),
+        ({"regression_tasks": ("helaswag", "hellaswag")}, "lm-eval knows no task helaswag; "),
+    ],
+)
+def test_wrong_names_are_refused_before_any_model_is_loaded(
+    night: Night, tmp_path: Path, config: dict[str, object], message: str
+) -> None:
+    job = night.job(tmp_path / "out", config=EvaluationConfig.model_validate(config), base_path=tmp_path / "nowhere")
+    with pytest.raises(UserError, match=message):
+        evaluate(job)
+
+
 def test_a_mistake_in_the_child_is_the_same_mistake_here(night: Night, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"the evaluation failed: items file .* does not exist"):
         launch_evaluation(night.job(tmp_path / "out", items_file=tmp_path / "nowhere.jsonl"))

@@ -138,3 +138,23 @@ def test_config_show_prints_what_will_be_used(tmp_path: Path) -> None:
     path = write(tmp_path, "pipeline: a\ngate: {min_units: 7}\n")
     done = run_cli("config", "show", "--json", "-c", str(path), cwd=ROOT)
     assert json.loads(done.stdout)["gate"]["min_units"] == 7
+
+
+def test_judges_and_lm_eval_tasks_are_looked_up_before_the_night(tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        """\
+pipeline: support
+base_model: owner/model
+evaluation:
+  judges: [{name: referense}]
+  regression_tasks: [hellaswag, helaswag]
+""",
+    )
+    found = [line.removeprefix(f"{path}:") for line in mistakes(path)]
+    assert "4: evaluation.judges[0].name: unknown judge 'referense'; did you mean reference?" in found
+    assert any(
+        line.startswith("5: evaluation.regression_tasks[1]: lm-eval knows no task 'helaswag'; did you mean hellaswag?")
+        for line in found
+    )
+    assert len(found) == 2

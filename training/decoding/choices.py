@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import torch
+from torch import Tensor
 
 from training.decoding.batch import Lane, chosen_logprobs, forward
 from training.decoding.rows import KeyValueRows, Plan, Prefill
 
 Tokens = tuple[int, ...]
+Likely = tuple[float, bool]
+"""Log-probability of a token, and whether no other token is more likely."""
 Group = list[tuple[Tokens, list[int]]]
 """Beginnings, each with the places of its continuations in what was asked."""
 
@@ -22,8 +25,9 @@ def continuation_logprobs(
     device: torch.device,
     *,
     chunk_tokens: int = 1024,
-) -> list[list[float]]:
-    """Natural log-probability of each token of each continuation, given its beginning and what comes before it.
+) -> list[list[Likely]]:
+    """Natural log-probability of each token of each continuation, given its beginning and what comes before it, and
+    whether no token is more likely there.
 
     Args:
         lane: of the version `name` (None: the base).
@@ -33,7 +37,7 @@ def continuation_logprobs(
     by_beginning: dict[Tokens, list[int]] = {}
     for place, (beginning, _) in enumerate(asked):
         by_beginning.setdefault(beginning, []).append(place)
-    results: list[list[float]] = [[] for _ in asked]
+    results: list[list[Likely]] = [[] for _ in asked]
     for group in _chunks(sorted(by_beginning.items(), key=lambda pair: (len(pair[0]), pair[1])), chunk_tokens):
         _one_group(lane, name, asked, group, device, results)
     return results
@@ -45,7 +49,7 @@ def _one_group(
     asked: Sequence[tuple[Tokens, Tokens]],
     group: Group,
     device: torch.device,
-    results: list[list[float]],
+    results: list[list[Likely]],
 ) -> None:
     before = lane.before(name)
     rows = sum(len(places) for _, places in group)
@@ -70,7 +74,7 @@ def _one_group(
     logits = forward(lane.model, tokens, positions, keep, Plan(cache, prefills), device)
     order = [place for _, places in group for place in places]
     owners = torch.tensor([index for index, (_, places) in enumerate(group) for _ in places], device=logits.device)
-    firsts = chosen_logprobs(logits[owners], [asked[place][1][0] for place in order])
+    firsts = _likely(logits[owners], [asked[place][1][0] for place in order])
     for place, value in zip(order, firsts, strict=True):
         results[place].append(value)
 
@@ -92,11 +96,16 @@ def _one_group(
     if not tokens:
         return
     lane.routes.segments = [(0, len(tokens), name)] if name is not None else []
-    values = chosen_logprobs(forward(lane.model, tokens, positions, keep, Plan(cache, prefills), device), targets)
+    values = _likely(forward(lane.model, tokens, positions, keep, Plan(cache, prefills), device), targets)
     for place in order:
         count = len(asked[place][1]) - 1
         results[place] += values[:count]
         values = values[count:]
+
+
+def _likely(logits: Tensor, targets: Sequence[int]) -> list[Likely]:
+    greedy = (logits.argmax(dim=-1) == torch.tensor(targets, device=logits.device)).tolist()
+    return list(zip(chosen_logprobs(logits, targets), greedy, strict=True))
 
 
 def _chunks(beginnings: Sequence[tuple[Tokens, list[int]]], tokens: int) -> Iterator[Group]:
