@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from evaluation.items import read_items
 from evaluation.job import Candidate, EvaluationConfig, EvaluationJob
-from evaluation.measured import build_scorecard
+from evaluation.measured import build_scorecard, win_rate_name
 from evaluation.rows import Row, Rows
 from evaluation.scorecard import Scorecard
 from tests.evaluation.night import write_items
@@ -29,6 +30,13 @@ def test_a_metric_that_second_answers_have_no_value_for_has_no_noise_floor(tmp_p
     assert "unsafe" not in card.noise
     assert card.noise["loss"].same_weights == 0.25
     assert card.noise["loss"].same_weights_items == 4
+
+
+def test_two_further_judges_of_one_kind_have_a_win_rate_each() -> None:
+    against: tuple[Literal["champion", "sft"], ...] = ("champion", "sft")
+    names = {win_rate_name(index, "openai", opponent) for index in range(3) for opponent in against}
+    assert len(names) == 6
+    assert {"win_rate", "win_rate_sft", "win_rate_openai_1", "win_rate_sft_openai_2"} <= names
 
 
 def measured(folder: Path) -> Scorecard:
