@@ -24,7 +24,7 @@ CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 # What `pending` holds while an alias is being taken away; NULL means that nothing is pending.
 _TAKEN_AWAY = ""
 ALIASES = (CHAMPION, CHALLENGER, PREVIOUS)
-VERSION_TAG = "ratchet.version"
+VERSION_TAG, SEQ_TAG = "ratchet.version", "ratchet.seq"
 
 written_aliases = Table(
     "registry_aliases",
@@ -78,10 +78,20 @@ class Registry:
 
     def number_of(self, version: str) -> str | None:
         """MLflow's number for our version; None while it is not registered."""
+        found = self.registered().get(version)
+        return found[0] if found else None
+
+    def registered(self) -> dict[str, tuple[str, dict[str, str]]]:
+        """Our version -> MLflow's number for it and its tags there, of all that are registered.
+
+        Raises:
+            Unavailable: MLflow did not answer.
+        """
+        found: dict[str, tuple[str, dict[str, str]]] = {}
         for entry in self._ask(lambda: self._numbered()):
-            if entry.tags.get(VERSION_TAG) == version:
-                return str(entry.version)
-        return None
+            if version := entry.tags.get(VERSION_TAG):
+                found.setdefault(version, (str(entry.version), dict(entry.tags)))
+        return found
 
     def version_of(self, number: str) -> tuple[str | None, dict[str, str]]:
         """Our version's name behind MLflow's number, and that model version's tags."""
@@ -230,9 +240,15 @@ def follow(engine: Engine, registry: Registry, standing: Standing, files: Mappin
     Raises:
         Unavailable: MLflow did not answer; nothing is lost, the next call goes on.
     """
-    found, moved = registry.aliases(), []
+    found, known, moved = registry.aliases(), registry.registered(), []
     for alias, version in wanted(standing).items():
-        number = None if version is None else registry.register(version, files.get(version), _tags(standing, version))
+        number = None
+        if version is not None and version in known:
+            number = known[version][0]
+        elif version is not None:
+            tags = _tags(standing, version)
+            number = registry.register(version, files.get(version), tags)
+            known[version] = (number, {VERSION_TAG: version, **tags})
         if found.get(alias) != number:
             _note(
                 engine,
@@ -243,21 +259,32 @@ def follow(engine: Engine, registry: Registry, standing: Standing, files: Mappin
             )
             registry.set_alias(alias, number)
             moved.append(alias)
-            told = history(engine, standing.tenant)
-            if version is not None and number is not None:
-                registry.set_tags(number, {**_tags(standing, version), **links_of(told, version)})
-                registry.describe(number, description(told, version))
-            _tell_of_loss(registry, found.get(alias), told)
         _note(engine, standing, alias, value=number, pending=None)
+    _mend_tags(registry, standing, history(engine, standing.tenant), known)
     return moved
 
 
-def _tell_of_loss(registry: Registry, number: str | None, told: Sequence[Entry]) -> None:
-    """The page of the version that had the alias must not go on saying that it is the canary, or live."""
-    version = registry.version_of(number)[0] if number is not None else None
-    if number is not None and version is not None:
-        registry.set_tags(number, links_of(told, version))
-        registry.describe(number, description(told, version))
+def _mend_tags(
+    registry: Registry,
+    standing: Standing,
+    told: Sequence[Entry],
+    known: Mapping[str, tuple[str, Mapping[str, str]]],
+) -> None:
+    """Make the page of every version say what the ledger says, whether an alias was moved just now or not.
+
+    So one that lost its alias does not go on saying that it is live, and what a kill left half written is mended at
+    the next look. Only what differs is written; the ledger's place alone (`ratchet.seq`) is no reason to.
+    """
+    ours = standing.pinned | set(standing.barred) | set(standing.champions) | {line.version for line in told}
+    for version in sorted(ours & set(known)):
+        number, there = known[version]
+        wanted_tags = {**_tags(standing, version), **links_of(told, version)}
+        place = wanted_tags.pop(SEQ_TAG)
+        changed = {name: value for name, value in wanted_tags.items() if there.get(name) != value}
+        if changed or SEQ_TAG not in there:
+            # The tags come last: as long as they differ, the next look writes all of it again.
+            registry.describe(number, description(told, version))
+            registry.set_tags(number, {SEQ_TAG: place, **changed})
 
 
 def links_of(lines: Sequence[Entry], version: str) -> dict[str, str]:
@@ -302,9 +329,11 @@ def _tags(standing: Standing, version: str) -> dict[str, str]:
         state = "champion"
     elif version == standing.canary:
         state = "canary"
+    elif version == standing.gated:
+        state = "gated"
     else:
-        state = "superseded" if version in standing.champions else "gated"
-    return {"ratchet.state": state, "ratchet.seq": str(standing.seq), "ratchet.tenant": standing.tenant}
+        state = "superseded" if version in standing.champions else "withdrawn"
+    return {"ratchet.state": state, SEQ_TAG: str(standing.seq), "ratchet.tenant": standing.tenant}
 
 
 def _written(engine: Engine, tenant: str) -> dict[str, tuple[str | None, str | None]]:

@@ -87,6 +87,47 @@ def test_aliases_and_tags_follow_and_adapters_are_kept_there(
     assert {"adapter", "record.json", "probe.json"} <= names
 
 
+def _tags(registry: Registry, version: str) -> dict[str, str]:
+    return registry.registered()[version][1]
+
+
+def test_a_version_that_loses_its_alias_stops_saying_that_it_is_live(
+    registry: Registry, engine: Engine, tmp_path: Path
+) -> None:
+    known = files(tmp_path, "one", "two")
+    v1, v2 = known
+    follow(engine, registry, canary(v2), known)
+    assert _tags(registry, v2)["ratchet.state"] == "canary"
+    barred = canary(v2).model_copy(update={"watch": None, "barred": {v2: "complaints"}})
+    assert follow(engine, registry, barred, known) == ["challenger"]
+    assert _tags(registry, v2)["ratchet.state"] == "barred"
+    follow(engine, registry, live(v1), known)
+    assert (_tags(registry, v1)["ratchet.state"], _tags(registry, "base-1")["ratchet.state"]) == (
+        "champion",
+        "superseded",
+    )
+
+
+def test_tags_that_a_kill_left_behind_are_mended_at_the_next_look_and_only_then_written(
+    registry: Registry, engine: Engine, tmp_path: Path
+) -> None:
+    known = files(tmp_path, "one")
+    [v1] = known
+    follow(engine, registry, live(v1), known)
+    number = registry.number_of(v1)
+    assert number is not None
+    registry.set_tags(number, {"ratchet.state": "canary"})  # as if killed between the alias and its tags
+    registry.describe(number, "old")
+    assert follow(engine, registry, live(v1), known) == []
+    assert _tags(registry, v1)["ratchet.state"] == "champion"
+    page = registry.client.get_model_version(registry.model, number)
+    assert v1 in page.description
+    assert follow(engine, registry, live(v1).model_copy(update={"seq": 9}), known) == []
+    same = registry.client.get_model_version(registry.model, number)
+    assert same.last_updated_timestamp == page.last_updated_timestamp, "nothing differs, so nothing is written"
+    assert same.tags["ratchet.seq"] == "4"
+
+
 def test_registering_again_makes_no_second_version(registry: Registry, tmp_path: Path) -> None:
     known = files(tmp_path, "one")
     [v1] = known
