@@ -203,11 +203,26 @@ def make_answer(job: ControllerJob, prove: Prove) -> Answer:
 
 
 def judge_once(engine: Engine, job: ControllerJob, prefer: Prefer | None, answer: Answer | None) -> None:
-    """One look at every tenant's version in shadow, and at bars that a blind judge has not seen."""
+    """One look at every tenant's version in shadow, and at bars that a blind judge has not seen.
+
+    One tenant's failure does not keep the others.
+    """
     for tenant in tenants(engine):
-        look_at_shadow(engine, tenant, policy=job.canary, shadow_only=job.shadow_only, prefer=prefer)
-        if prefer is not None and answer is not None and job.canary.judge_pairs:
-            judge_bars(engine, tenant, policy=job.canary, answer=answer, prefer=prefer)
+        try:
+            look_at_shadow(engine, tenant, policy=job.canary, shadow_only=job.shadow_only, prefer=prefer)
+            if prefer is not None and answer is not None and job.canary.judge_pairs:
+                judge_bars(engine, tenant, policy=job.canary, answer=answer, prefer=prefer)
+        except Exception:  # the other tenants' looks must go on
+            log.exception("looking at what tenant %s has in shadow or barred failed", tenant)
+
+
+def watch_qualities(engine: Engine, job: ControllerJob) -> None:
+    """One look at every tenant's champion that nobody is compared with; one tenant's failure keeps no other."""
+    for tenant in tenants(engine):
+        try:
+            watch_quality(engine, tenant, job.canary)
+        except Exception:  # the other tenants' looks must go on
+            log.exception("looking at the quality of tenant %s's champion failed", tenant)
 
 
 def beat(engine: Engine, name: str, facts: Mapping[str, Any]) -> None:
@@ -246,7 +261,7 @@ def run(job: ControllerJob, stop: threading.Event) -> None:
     prefer = judge_of(job.judges, job.judge_cache or job.versions_dir.parent / "judge-cache") if job.judges else None
     answer = make_answer(job, _remembering(make_prover(job))) if prefer is not None and job.engine_url else None
     threads.append(_every(job.registry_seconds, stop, "shadow", lambda: judge_once(engine, job, prefer, answer)))
-    threads.append(_every(60.0, stop, "quality", lambda: _watch_qualities(engine, job)))
+    threads.append(_every(60.0, stop, "quality", lambda: watch_qualities(engine, job)))
     prove_fallback = make_prover(job, timeout=_FALLBACK_SECONDS)
     looks = 0
     while not stop.is_set():
@@ -308,11 +323,6 @@ def _prepared(engine: Engine, job: ControllerJob) -> bool:
         log.error("the database does not answer, tried again: %s", str(error).splitlines()[0])
         return False
     return True
-
-
-def _watch_qualities(engine: Engine, job: ControllerJob) -> None:
-    for tenant in tenants(engine):
-        watch_quality(engine, tenant, job.canary)
 
 
 def _remembering(prove: Prove) -> Prove:

@@ -18,11 +18,11 @@ import pytest
 from sqlalchemy import Engine
 
 from deploy.canary_policy import CanaryPolicy
-from deploy.controller import ControllerJob, last_beats, read_job, watch_once
+from deploy.controller import ControllerJob, judge_once, last_beats, read_job, watch_once, watch_qualities
 from deploy.lease import lease_valid
 from deploy.ledger import current, history
-from deploy.release import open_release
-from infra.alerts import AlertsConfig, Webhook, signature_holds
+from deploy.release import open_release, start
+from infra.alerts import AlertsConfig, Webhook, list_alerts, signature_holds
 from infra.database import connect, create_tables
 from infra.errors import UserError
 from tests.deploy.stages import published
@@ -173,8 +173,6 @@ def test_one_tenants_failure_does_not_keep_the_others(tmp_path: Path) -> None:
     _, job = write_job(tmp_path, "http://127.0.0.1:9/")
     engine = connect(job.database_url)
     create_tables(engine)
-    from deploy.release import start
-
     for tenant in ("a", "b"):
         start(engine, tenant, "base-1")
         open_release(
@@ -193,6 +191,36 @@ def test_one_tenants_failure_does_not_keep_the_others(tmp_path: Path) -> None:
             "UPDATE releases SET evidence = '{\"policy\": 1}' WHERE tenant = 'a' AND action = 'canary'"
         )
     assert watch_once(engine, job) == {"a": "failed", "b": "watch"}
+
+
+def test_one_tenants_failure_keeps_no_other_from_its_shadow_or_its_quality(tmp_path: Path) -> None:
+    _, job = write_job(tmp_path, "http://127.0.0.1:9/")
+    engine = connect(job.database_url)
+    create_tables(engine)
+    shadow = POLICY.model_copy(update={"shadow_share": 1.0, "shadow_seconds": 0.0})
+    for tenant in ("a", "b"):
+        start(engine, tenant, "base-1")
+    job = job.model_copy(update={"canary": POLICY.model_copy(update={"window_seconds": 2.0})})
+    serve(engine, 150, {"base-1": 0.9}, tenant="b", seed=1)
+    serve(engine, 60, {"base-1": 0.1}, tenant="b", seed=2)
+    time.sleep(2.2)  # until their scores can no longer change
+    with engine.begin() as connection:  # a line that no version of Ratchet can read
+        connection.exec_driver_sql("DROP TRIGGER releases_no_update")
+        connection.exec_driver_sql("UPDATE releases SET action = 'unknown' WHERE tenant = 'a'")
+    watch_qualities(engine, job)
+    assert [alert.tenant for alert in list_alerts(engine) if alert.kind == "quality_drift"] == ["b"]
+    open_release(
+        engine,
+        "b",
+        published(tmp_path, "b"),
+        versions_dir=job.versions_dir,
+        policy=shadow,
+        prove=lambda name: {},
+        actor="night",
+        gate={"decision": "promote"},
+    )
+    judge_once(engine, job, None, None)
+    assert history(engine, "b")[-1].action == "canary"
 
 
 def test_a_wrong_job_is_one_line(tmp_path: Path) -> None:
