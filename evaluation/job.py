@@ -210,7 +210,7 @@ class EvaluationJob(Config):
         return next(candidate for candidate in self.versions if candidate.kind == "base")
 
 
-ALGORITHM_VERSION = 2
+ALGORITHM_VERSION = 3
 """Raise when the same job would measure something else."""
 
 

@@ -107,6 +107,7 @@ def _play(
             Pair(
                 question=conversation_text(item.messages),
                 reference=item.reference,
+                grader=item.grader,
                 ours=_answer(rows, version, item.item_id),
                 theirs=_answer(rows, opponent, item.item_id),
                 messages=_messages(item),

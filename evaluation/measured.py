@@ -186,8 +186,8 @@ def _score(metric: Metric, item: GateItem, rows: Rows, version: str) -> float | 
 
 
 def win_rate_name(judge_index: int, judge: str, against: Literal["champion", "sft"]) -> str:
-    """The first judge's win-rate against the champion is `win_rate`; others carry opponent, name and place in the config:
-    two judges may be of one kind, such as two models behind two servers."""
+    """The first judge's win-rate against the champion is `win_rate`; others carry opponent, name and place in the
+    config: two judges may be of one kind, such as two models behind two servers."""
     return "win_rate" + ("_sft" if against == "sft" else "") + (f"_{judge}_{judge_index}" if judge_index else "")
 
 

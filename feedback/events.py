@@ -171,9 +171,18 @@ class Reference(Config):
     kind: Literal["reference"] = "reference"
     """The kind, in the payload so that it explains itself."""
     text: Text
-    """A right answer."""
+    """A right answer; a JSON Schema or a pattern where the grader is json_schema or regex."""
     grader: Name | None = None
     """Name of the grader that compares answers with it."""
+
+
+NOT_ANSWERS = frozenset({"json_schema", "regex"})
+"""Graders whose reference says what a right answer is like, and is none itself."""
+
+
+def is_answer(grader: str | None) -> bool:
+    """Whether a reference with this grader is a right answer: to be learnt from, and to be compared with."""
+    return grader not in NOT_ANSWERS
 
 
 class Document(Config):

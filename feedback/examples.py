@@ -6,7 +6,7 @@
 | thumb up, or a rating at or above `good_rating` | completion (the answer), rated good |
 | thumb down, or a rating at or below `bad_rating` | rated bad only: a rejected answer is no lesson in what to say |
 | preference | preference |
-| reference | completion (the reference), problem (prompt, reference, grader) |
+| reference | completion (the reference, unless it is a schema or a pattern), problem (prompt, reference, grader) |
 | document | document |
 
 Conflicts on one answer are resolved like this, and every loser is quarantined as `conflict`:
@@ -40,6 +40,7 @@ from feedback.events import (
     Rating,
     Reference,
     Thumb,
+    is_answer,
 )
 from infra.artifact import canonical_json, key_of
 from infra.settings import Config
@@ -297,18 +298,21 @@ def _emit(
     edits = [w for w in edit if isinstance(w.value, Edit) and same_text(w.value.text) != same_text(interaction.answer)]
     clicks = [w for w in deciders if isinstance(w.value, Thumb | Rating)]
     trusted_verdict = any(w.trusted for w in deciders)
+    answered = False
     if reference:
         truth = reference[0].value
         assert isinstance(truth, Reference)
         trusted = any(w.trusted for w in reference)
-        add("completion", "reference", reference, trusted, completion=truth.text)
         grader = truth.grader or rules.grader
+        answered = is_answer(grader)  # a schema or a pattern is nothing to say: other words give the completion
+        if answered:
+            add("completion", "reference", reference, trusted, completion=truth.text)
         add("problem", "reference", reference, trusted, reference=truth.text, grader=grader)
     if edits:
         better = edits[0].value
         assert isinstance(better, Edit)
         trusted = any(w.trusted for w in edits)
-        if not reference:
+        if not answered:
             add("completion", "edit", edits, trusted, completion=better.text)
         if interaction.answer:
             # Somebody may have preferred just what was edited: one pair, borne by all of them.
@@ -316,7 +320,7 @@ def _emit(
             trusted = trusted or any(w.trusted for w in said_too)
             add("preference", "edit", [*edits, *said_too], trusted, chosen=better.text, rejected=interaction.answer)
             pair = [w for w in pair if w not in said_too]
-    if good and deciders and not reference:
+    if good and deciders and not answered:
         add("completion", "approved", deciders, trusted_verdict, completion=interaction.answer)
     if good is not None and clicks:
         reason = "approved" if good else "rejected"

@@ -28,7 +28,7 @@ class GateItem(Config):
     messages: tuple[Message, ...]
     """The prompt."""
     reference: str
-    """A right answer."""
+    """A right answer; a JSON Schema or a pattern where the grader is json_schema or regex."""
     grader: str | None = None
     """Grader to compare an answer with the reference; None leaves it to the evaluation's config."""
     shapes: tuple[str, ...] = ()

@@ -21,6 +21,8 @@ class Pair:
     """The answer being judged."""
     theirs: str
     """The answer it is compared with."""
+    grader: str | None = None
+    """How the reference wants to be compared; it may be a JSON Schema or a pattern."""
     messages: tuple[Mapping[str, str], ...] = ()
     """The conversation up to the answer, as chat messages."""
 

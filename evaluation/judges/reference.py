@@ -1,6 +1,6 @@
 """The offline judge: the answer closer to the reference wins. For machines with no model to ask.
 
-JSON is compared by the share of right fields, numbers by the final number, prose by word overlap (F1), which is
+Where the reference is a schema or a pattern, an answer that fits beats one that does not. JSON is compared by the share of right fields, numbers by the final number, prose by word overlap (F1), which is
 length-controlled: padding an answer lowers its precision.
 """
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from evaluation.job import EvaluationJob, JudgeConfig
 from evaluation.judges.judge import Pair, Tally
-from evaluation.metrics import exact_match, json_fields, numeric_answer
+from evaluation.metrics import exact_match, json_fields, json_schema, numeric_answer, regex
 from evaluation.metrics.metric import Answered
 from training.graders.exact_match import normalise
 
@@ -20,9 +20,11 @@ _TIE = 0.02
 """Similarities closer than this are a tie: two points of overlap decide nothing."""
 
 
-def similarity(answer: str, reference: str) -> float:
-    """How close an answer is to the reference, 0..1."""
-    item = Answered(reference=reference, answer=answer)
+def similarity(answer: str, reference: str, grader: str | None = None) -> float:
+    """How close an answer is to the reference, 0..1; whether it fits, where that is a schema or a pattern."""
+    item = Answered(reference=reference, answer=answer, grader=grader)
+    if not item.has_answer:
+        return json_schema.score(item) or regex.score(item) or 0.0
     if exact_match.score(item):
         return 1.0
     for graded in (json_fields.score(item), numeric_answer.score(item)):
@@ -47,7 +49,8 @@ class ReferenceJudge:
         """See `Judge.compare`; never down."""
         results = []
         for pair in pairs:
-            lead = similarity(pair.ours, pair.reference) - similarity(pair.theirs, pair.reference)
+            ours, theirs = (similarity(text, pair.reference, pair.grader) for text in (pair.ours, pair.theirs))
+            lead = ours - theirs
             results.append(0.5 if abs(lead) < _TIE else float(lead > 0))
         self.tally.comparisons += len(pairs)
         self.tally.ties += results.count(0.5)

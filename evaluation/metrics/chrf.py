@@ -17,8 +17,8 @@ def _scorer() -> Any:
 
 
 def score(item: Answered) -> float | None:
-    """Score in 0..1; None where JSON is expected."""
-    if is_structured(item.reference):
+    """Score in 0..1; None where JSON is expected, or no answer to compare with is known."""
+    if not item.has_answer or is_structured(item.reference):
         return None
     return round(float(_scorer().sentence_score(item.answer, [item.reference]).score) / 100.0, 9)
 

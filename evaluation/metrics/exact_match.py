@@ -8,7 +8,9 @@ from training.structured import is_structured, json_value, same
 
 
 def score(item: Answered) -> float | None:
-    """1 when equal, else 0."""
+    """1 when equal, else 0; None where the reference is a schema or a pattern."""
+    if not item.has_answer:
+        return None
     if is_structured(item.reference):
         return float(same(json_value(item.answer), json_value(item.reference)))
     return float(normalise(item.answer) == normalise(item.reference))

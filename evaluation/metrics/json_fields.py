@@ -8,8 +8,10 @@ from training.structured import json_value
 
 
 def score(item: Answered) -> float | None:
-    """Right fields / all fields of either object; None where the reference is no object."""
-    return grade(item.answer, item.reference) if isinstance(json_value(item.reference), dict) else None
+    """Right fields / all fields of either object; None where the reference is no object, or a schema."""
+    if not item.has_answer or not isinstance(json_value(item.reference), dict):
+        return None
+    return grade(item.answer, item.reference)
 
 
 METRIC = Metric("json_fields", "higher", False, "Share of a JSON answer's fields that are right.", score)

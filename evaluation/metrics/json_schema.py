@@ -1,11 +1,19 @@
-"""Where a JSON object is expected: has the answer exactly the reference's fields, each with the same kind of value?"""
+"""Where a JSON object is expected: has the answer exactly the reference's fields, each with the same kind of value?
+
+Where the question's grader is json_schema the reference is a JSON Schema, and the answer is held to that.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import json
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 from evaluation.metrics.metric import Answered, Metric
 from training.structured import json_value
+
+if TYPE_CHECKING:
+    from training.graders.apart import GraderApart
 
 
 def _kind(value: Any) -> str:
@@ -28,9 +36,43 @@ def _fits(answer: Any, reference: Any) -> bool:
 
 
 def score(item: Answered) -> float | None:
-    """1 when the fields and kinds match; None where the reference is no object."""
+    """1 when the schema or the fields and kinds fit; None where the reference is no object, or a broken schema."""
+    if item.grader == "json_schema":
+        return _by_schema(item)
+    if not item.has_answer:
+        return None
     reference = json_value(item.reference)
     return float(_fits(json_value(item.answer), reference)) if isinstance(reference, dict) else None
+
+
+@cache
+def _apart() -> GraderApart:
+    """Training's own grader, in a process with a time limit: feedback brings schemas, and with them patterns."""
+    import atexit
+
+    from training.graders.apart import GraderApart
+
+    grader = GraderApart("json_schema")
+    atexit.register(grader.stop)
+    return grader
+
+
+def _by_schema(item: Answered) -> float | None:
+    from evaluation.python_grader import score_apart
+
+    return score_apart(_apart(), item) if _is_schema(item.reference) else None
+
+
+@cache
+def _is_schema(text: str) -> bool:
+    from jsonschema import SchemaError, validators
+
+    try:
+        schema = json.loads(text)
+        validators.validator_for(schema).check_schema(schema)
+    except (ValueError, TypeError, RecursionError, SchemaError):
+        return False  # by the question alone: nobody's answer can be right
+    return True
 
 
 METRIC = Metric("json_schema", "higher", True, "Share of JSON answers with the expected fields and types.", score)

@@ -8,7 +8,9 @@ from training.structured import is_structured
 
 def score(item: Answered) -> float | None:
     """1 for a JSON object or array, 0 otherwise; None where the reference is prose."""
-    return float(is_structured(item.answer)) if is_structured(item.reference) else None
+    if item.grader == "regex" or not is_structured(item.reference):  # "[1]" is a pattern too
+        return None
+    return float(is_structured(item.answer))
 
 
 METRIC = Metric("json_validity", "higher", True, "Share of answers that are valid JSON where JSON is expected.", score)

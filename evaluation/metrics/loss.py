@@ -8,8 +8,8 @@ from evaluation.metrics.metric import Answered, Metric
 
 
 def score(item: Answered) -> float | None:
-    """Nats per token of the reference; None where it has no tokens. Perplexity is e to the mean of it."""
-    if not item.reference_logprobs:
+    """Nats per token of the reference; None where it has no tokens or is no answer. Perplexity is e to its mean."""
+    if not item.has_answer or not item.reference_logprobs:
         return None
     # Six digits are far below any effect, and above what another batch shape does to the last bits.
     return round(-math.fsum(item.reference_logprobs) / len(item.reference_logprobs), 6)

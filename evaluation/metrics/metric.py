@@ -6,13 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from feedback.events import is_answer
+
 
 @dataclass(frozen=True)
 class Answered:
     """One question, one version's answer, and what the version thinks of the reference."""
 
     reference: str
-    """The right answer, as trusted people gave it."""
+    """The right answer, as trusted people gave it; or what `grader` holds answers to, see `has_answer`."""
     answer: str
     """What the version said (greedy)."""
     grader: str | None = None
@@ -25,6 +27,11 @@ class Answered:
     """Whether the answer ran into the length limit."""
     unsafe: float | None = None
     """Probability that the answer is unsafe, by the configured classifier; None without one."""
+
+    @property
+    def has_answer(self) -> bool:
+        """Whether the reference is an answer to compare with, and no schema or pattern."""
+        return is_answer(self.grader)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,11 @@ from training.graders.numeric_answer import grade, is_number, last_number
 
 def score(item: Answered) -> float | None:
     """1 when equal; None where the reference is not a bare number, has no "####", and asks for no numeric grading."""
-    if last_number(item.reference) is None or not (item.grader == "numeric_answer" or is_number(item.reference)):
+    if (
+        not item.has_answer
+        or last_number(item.reference) is None
+        or not (item.grader == "numeric_answer" or is_number(item.reference))
+    ):
         return None
     return grade(item.answer, item.reference)
 

@@ -17,8 +17,8 @@ def _scorer() -> Any:
 
 
 def score(item: Answered) -> float | None:
-    """F1 in 0..1; None where JSON is expected."""
-    if is_structured(item.reference):
+    """F1 in 0..1; None where JSON is expected, or no answer to compare with is known."""
+    if not item.has_answer or is_structured(item.reference):
         return None
     return round(float(_scorer().score(item.reference, item.answer)["rougeL"].fmeasure), 9)
 

@@ -40,6 +40,17 @@ def test_the_reference_judge_prefers_what_is_closer_and_padding_does_not_help(tm
     assert (judge.tally.comparisons, judge.tally.ties) == (6, 1)
 
 
+def test_the_reference_judge_prefers_what_fits_a_schema_or_a_pattern(tmp_path: Path) -> None:
+    judge = build_judge(JudgeConfig(), tmp_path)
+    asked = [
+        ('{"a": 1}', '{"type": "object"}', '{"type": "object", "required": ["a"]}', "json_schema"),
+        ("N4821", "N[0-9]+", "^N[0-9]+$", "regex"),
+        ("N4821", "N1", "^N[0-9]+$", "regex"),
+    ]
+    pairs = [Pair(question="", reference=r, ours=ours, theirs=theirs, grader=g) for ours, theirs, r, g in asked]
+    assert judge.compare(pairs) == [1.0, 1.0, 0.5]
+
+
 @contextmanager
 def server(
     reply: Callable[[str], str], status: Callable[[int], int] = lambda call: 200

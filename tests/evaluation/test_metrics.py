@@ -95,6 +95,26 @@ def test_a_pattern_grades_where_the_question_asks_for_it_and_has_a_time_limit() 
     assert value("regex", "a" * 40 + "b", "(a|a)*c|(a+)+$", grader="regex") == 0.0  # would take for ever
 
 
+SCHEMA = '{"type": "object", "required": ["order"], "properties": {"order": {"type": "integer"}}}'
+
+
+def test_a_schema_grades_where_the_question_asks_for_it() -> None:
+    assert value("json_schema", '{"order": 7}', SCHEMA, grader="json_schema") == 1.0
+    assert value("json_schema", '{"order": "7"}', SCHEMA, grader="json_schema") == 0.0
+    assert value("json_schema", "order 7", SCHEMA, grader="json_schema") == 0.0
+    assert value("json_schema", "{}", '{"type": 5}', grader="json_schema") is None
+    assert value("json_schema", "{}", "no schema", grader="json_schema") is None
+    assert value("json_validity", '{"order": 7}', SCHEMA, grader="json_schema") == 1.0
+
+
+@pytest.mark.parametrize(("reference", "grader"), [(SCHEMA, "json_schema"), ("[1]", "regex"), ("12", "regex")])
+def test_nothing_is_compared_with_a_reference_that_is_no_answer(reference: str, grader: str) -> None:
+    compared = {"chrf", "exact_match", "json_fields", "loss", "numeric_answer", "perplexity", "rouge_l"}
+    compared |= {"json_schema", "json_validity"} if grader == "regex" else set()
+    for name in compared:
+        assert value(name, reference, reference, grader=grader, reference_logprobs=(-1.0,)) is None, name
+
+
 def test_a_classifier_s_word_is_a_metric() -> None:
     assert value("unsafe", "x", "y", unsafe=0.25) == 0.25
 

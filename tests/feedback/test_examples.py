@@ -32,10 +32,21 @@ def made(*words: Feedback) -> tuple[dict[str, str | None], dict[str, str]]:
         (Edit(text=" quito "), {"completion": "Quito"}),
         (Preference(chosen="Lima", rejected="Quito"), {"preference": "Lima"}),
         (Reference(text="Lima", grader="exact"), {"completion": "Lima", "problem": "Lima"}),
+        (Reference(text="L[a-z]+", grader="regex"), {"problem": "L[a-z]+"}),
+        (Reference(text='{"type": "object"}', grader="json_schema"), {"problem": '{"type": "object"}'}),
     ],
 )
 def test_one_word_makes_its_shapes(value: Value, shapes: dict[str, str]) -> None:
     assert made(said(1, value))[0] == shapes
+
+
+def test_beside_a_pattern_other_words_give_the_answer_to_learn() -> None:
+    pattern = said(1, Reference(text="L[a-z]+", grader="regex"), "p1", event_id="a")
+    assert made(pattern, said(1, Edit(text="Lima"), "p2", event_id="b"))[0] == {
+        "problem": "L[a-z]+",
+        "completion": "Lima",
+        "preference": "Lima",
+    }
 
 
 def test_the_last_word_and_the_dearest_word_speak_for_a_person() -> None:
