@@ -1,23 +1,27 @@
-"""Win-rates: every challenger against the champion, and against its recipe's own sft stage, on given answers."""
+"""Win-rates: every challenger against the champion, and against its recipe's own sft stage, on given answers.
+
+What a comparison cost stands in its row, so a run that was killed goes on with the judge's budget as it was.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from evaluation.items import conversation_text
 from evaluation.job import EvaluationJob, JudgeConfig
 from evaluation.judges import build_judge
-from evaluation.judges.judge import Judge, JudgeDown, JudgeOverBudget, Pair
-from evaluation.rows import Rows
+from evaluation.judges.judge import Judge, JudgeDown, JudgeOverBudget, Pair, Tally
+from evaluation.rows import Row, Rows
 from evaluation.scorecard import JudgeReport
 
 if TYPE_CHECKING:
     from feedback.gate_items import GateItem
 
 _PIECE = 16
-"""Comparisons between two writes to the log."""
+"""Comparisons between two writes to the log; a judge behind a server costs money, so each of its is written at once."""
 
 
 def judge_answers(
@@ -40,11 +44,13 @@ def judge_answers(
         state: Literal["ok", "down", "over_budget"] = "ok"
         detail = ""
         agreement: tuple[float | None, int] = (None, 0)
+        _restore(judge.tally, [*rows.starting("judged", str(index)), *rows.starting("agreement", str(index))])
+        size = 1 if config.base_url else _PIECE
         try:
             for against, version, opponent in matches(job, scored):
-                _play(judge, index, items, rows, against, version, opponent, on_done)
+                _play(judge, index, items, rows, against, version, opponent, size, on_done)
             if judge.name != "reference":  # it would only be asked whether the reference is the reference
-                agreement = _agreement(judge, items)
+                agreement = _agreement(judge, index, items, rows)
         except JudgeDown as error:
             state, detail = "down", str(error)
         except JudgeOverBudget as error:
@@ -98,10 +104,11 @@ def _play(
     against: str,
     version: str,
     opponent: str,
+    size: int,
     on_done: Callable[[int], None],
 ) -> None:
-    for start in range(0, len(items), _PIECE):
-        piece = items[start : start + _PIECE]
+    for start in range(0, len(items), size):
+        piece = items[start : start + size]
         open_ = [item for item in piece if rows.get("judged", str(index), against, version, item.item_id) is None]
         pairs = [
             Pair(
@@ -114,11 +121,15 @@ def _play(
             )
             for item in open_
         ]
+        before = replace(judge.tally)
         values = judge.compare(pairs)
+        found: list[Row] = [{"value": value} for value in values]
+        if found:
+            found[0]["tally"] = _spent(before, judge.tally)
         rows.append(
             [
-                (("judged", str(index), against, version, item.item_id), {"value": value})
-                for item, value in zip(open_, values, strict=True)
+                (("judged", str(index), against, version, item.item_id), row)
+                for item, row in zip(open_, found, strict=True)
             ]
         )
         on_done(len(piece))
@@ -134,8 +145,24 @@ def _messages(item: GateItem) -> tuple[dict[str, str], ...]:
     return tuple({"role": message.role, "content": message.content} for message in item.messages)
 
 
-def _agreement(judge: Judge, items: Sequence[GateItem]) -> tuple[float | None, int]:
+def _spent(before: Tally, after: Tally) -> dict[str, int]:
+    """What a piece of work added to a judge's tally."""
+    then, now = asdict(before), asdict(after)
+    return {name: now[name] - then[name] for name in now if now[name] != then[name]}
+
+
+def _restore(tally: Tally, rows: Sequence[Row]) -> None:
+    """Add what earlier runs of this evaluation spent: the budget of calls is the evaluation's, not the process's."""
+    for row in rows:
+        for name, count in row.get("tally", {}).items():
+            setattr(tally, name, getattr(tally, name) + count)
+
+
+def _agreement(judge: Judge, index: int, items: Sequence[GateItem], rows: Rows) -> tuple[float | None, int]:
     """Share of people's preferences that the judge shares (ties count half), and how many there were."""
+    row = rows.get("agreement", str(index))
+    if row is not None:
+        return row["value"], row["pairs"]
     pairs = [
         Pair(
             question=conversation_text(i.messages),
@@ -147,5 +174,9 @@ def _agreement(judge: Judge, items: Sequence[GateItem]) -> tuple[float | None, i
         for i in items
         if i.chosen and i.rejected
     ]
+    before = replace(judge.tally)
     values = judge.compare(pairs)
-    return (sum(values) / len(values) if values else None), len(values)
+    share = sum(values) / len(values) if values else None
+    said = {"value": share, "pairs": len(values), "tally": _spent(before, judge.tally)}
+    rows.append([(("agreement", str(index)), said)])
+    return share, len(values)

@@ -1,7 +1,8 @@
 """The offline judge: the answer closer to the reference wins. For machines with no model to ask.
 
-Where the reference is a schema or a pattern, an answer that fits beats one that does not. JSON is compared by the share of right fields, numbers by the final number, prose by word overlap (F1), which is
-length-controlled: padding an answer lowers its precision.
+JSON is compared by the share of right fields, numbers by the final number, prose by word overlap (F1), which is
+length-controlled: padding an answer lowers its precision. Where the reference is a schema or a pattern, an answer that
+fits beats one that does not.
 """
 
 from __future__ import annotations

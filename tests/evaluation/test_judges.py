@@ -13,10 +13,15 @@ import pytest
 from pydantic import ValidationError
 
 import evaluation.judges
-from evaluation.job import JudgeConfig
+from evaluation.items import read_items
+from evaluation.job import Candidate, EvaluationConfig, EvaluationJob, JudgeConfig
 from evaluation.judges import JUDGES, build_judge
 from evaluation.judges.judge import JudgeDown, JudgeOverBudget, Pair
+from evaluation.judging import judge_answers
+from evaluation.rows import Rows
+from evaluation.scorecard import JudgeReport
 from infra.errors import UserError
+from tests.evaluation.night import write_items
 
 
 def pair(ours: str, theirs: str, reference: str = "the cat sat on the mat") -> Pair:
@@ -138,6 +143,54 @@ def test_down_over_budget_and_gibberish_are_said(tmp_path: Path) -> None:
         build_judge(config(url, max_calls=3), tmp_path / "c").compare([pair("x", "y"), pair("z", "w")])
     with server(lambda prompt: "Both are nice") as (url, _), pytest.raises(JudgeDown, match="Both are nice"):
         build_judge(config(url), tmp_path / "d").compare([pair("x", "y")])
+
+
+def test_what_a_judge_cost_is_kept_through_a_kill(tmp_path: Path) -> None:
+    write_items(tmp_path / "items.jsonl", 6)
+    items = [
+        item.model_copy(update={"chosen": "good", "rejected": f"bad {item.item_id}"})
+        for item in read_items(tmp_path / "items.jsonl")
+    ]
+    versions = (Candidate(version="base", label="base", kind="base", digest="d"),)
+    versions += (Candidate(version="new", label="new", kind="adapter", digest="e", path=tmp_path),)
+
+    def judged(name: str, url: str, stop_after: int, budget: int) -> list[JudgeReport]:
+        rows = Rows(tmp_path / name / "rows.jsonl")
+        if rows.get("answer", "base", items[0].item_id) is None:
+            for version in ("base", "new"):
+                said = [(("answer", version, i.item_id), {"answer": f"{version} {i.item_id}"}) for i in items]
+                rows.append(said)
+        job = EvaluationJob(
+            base_path=tmp_path,
+            base_digest="d",
+            versions=versions,
+            champion="base",
+            items_file=tmp_path / "items.jsonl",
+            config=EvaluationConfig(judges=(config(url, max_calls=budget, price_per_million_tokens=5.0),)),
+            output_dir=tmp_path / name,
+        )
+        done = 0
+
+        def on_done(count: int) -> None:
+            nonlocal done
+            done += count
+            if done == stop_after:
+                raise KeyboardInterrupt
+
+        return judge_answers(job, items, rows, ["base", "new"], tmp_path / name / "cache", on_done)
+
+    with server(lambda prompt: "1") as (url, prompts):
+        whole = judged("whole", url, stop_after=0, budget=100)
+        with pytest.raises(KeyboardInterrupt):
+            judged("killed", url, stop_after=4, budget=100)
+        assert judged("killed", url, stop_after=0, budget=100) == whole
+        assert (whole[0].calls, whole[0].flipped, whole[0].cost) == (24, 12, 0.0012)
+        assert judged("killed", url, stop_after=0, budget=100) == whole  # killed after the judge was done
+        assert len(prompts) == 48
+        with pytest.raises(KeyboardInterrupt):
+            judged("short", url, stop_after=4, budget=10)
+        [report] = judged("short", url, stop_after=0, budget=10)
+        assert (report.state, report.calls) == ("over_budget", 10)
 
 
 def test_the_reward_model_prefers_what_it_scores_higher(tiny_base: Path, tmp_path: Path) -> None:
