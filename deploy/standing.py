@@ -19,7 +19,7 @@ A release goes gated, canary (once per step of its share), champion, then supers
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, Literal
 
@@ -47,6 +47,9 @@ Action = Literal[
 
 DRILL_TENANT = "ratchet-drill"
 """The tenant without users that rollback drills are done with (deploy/drill.py)."""
+
+
+_NO_RELEASE = ("baseline", "held", "barred", "unbarred", "paused", "resumed")
 
 
 class RefusedTransition(UserError):
@@ -217,3 +220,8 @@ class Standing(Config):
         if self.base is None:
             raise RefusedTransition(f"tenant {self.tenant!r} has no baseline to go back to; start with one")
         return self.base
+
+
+def has_release(lines: Iterable[Entry]) -> bool:
+    """Whether one tenant's lines hold a release of its own; a baseline alone, or nights that were held, are none."""
+    return any(line.action not in _NO_RELEASE for line in lines)

@@ -71,7 +71,9 @@ def explain(engine: Engine, versions_dir: Path, tenant: str, interaction_id: str
             f"tenant {tenant!r} has no interaction {interaction_id!r}; it is the id that came with the answer, "
             "and answers given while the database was away land when it is back"
         )
-    lines = history(engine, tenant) or history(engine, shared)
+    lines = history(engine, tenant)
+    if not _explains(lines, interaction):
+        lines = history(engine, shared)  # the answer is from before the tenant's first release
     own = [line for line in lines if line.version == interaction.version]
     gated = _last(line for line in own if line.action == "gated" and line.at <= interaction.created_at)
     record, missing = _record(versions_dir, interaction)
@@ -91,6 +93,11 @@ def explain(engine: Engine, versions_dir: Path, tenant: str, interaction_id: str
         feedback=len(store.feedback_for(tenant, interaction_id)),
         like_barred=Likeness.model_validate(like.evidence["like_barred"]) if like else None,
     )
+
+
+def _explains(lines: Iterable[Entry], interaction: Interaction) -> bool:
+    seq = interaction.routing.release_seq if interaction.routing else 0
+    return any(line.seq == seq or (seq == 0 and line.version == interaction.version) for line in lines)
 
 
 def _release(lines: Iterable[Entry], interaction: Interaction) -> Entry | None:

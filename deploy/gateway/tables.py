@@ -14,7 +14,7 @@ from deploy.gateway.engines import Engines
 from deploy.lease import all_seconds_left, canary_lease
 from deploy.ledger import history, last_seqs
 from deploy.routing import RoutingTable, table_of
-from deploy.standing import Standing
+from deploy.standing import DRILL_TENANT, Standing, has_release
 from deploy.transitions import standing
 from infra.alerts import Alert, enqueue
 from infra.database import begin_write
@@ -37,6 +37,7 @@ class Tables:
         self._tables: dict[str, RoutingTable] = {}
         self._standings: dict[str, Standing] = {}
         self._named: dict[str, frozenset[str]] = {}
+        self._released: set[str] = set()
         # When each open watch's lease runs out, on our own clock: it must run out while the database is away too.
         self._lease_ends: dict[str, float] = {}
         self._alert_from: dict[tuple[str, int], float] = {}
@@ -61,7 +62,7 @@ class Tables:
     def of(self, tenant: str) -> RoutingTable:
         """The table that routes a tenant's requests now."""
         own = self._tables.get(tenant)
-        if own is not None:
+        if own is not None and not self._is_shared(tenant):
             return own
         shared = self._tables.get(self._shared)
         plain = RoutingTable(tenant=tenant, champion=shared.champion if shared else self._base)
@@ -76,7 +77,14 @@ class Tables:
         if version == self._base or version in self._named.get(tenant, ()):
             return True
         owners = {owner for owner, names in self._named.items() if version in names}
-        return not owners or (tenant not in self._tables and self._shared in owners)
+        return not owners or (self._is_shared(tenant) and self._shared in owners)
+
+    def _is_shared(self, tenant: str) -> bool:
+        """Whether the shared tenant's champion answers a tenant: a baseline, which every tenant gets, is no release.
+
+        The drill's tenant stands alone: a drill waits for the base to answer.
+        """
+        return tenant not in (self._shared, DRILL_TENANT) and tenant not in self._released
 
     @property
     def all(self) -> tuple[RoutingTable, ...]:
@@ -112,6 +120,8 @@ class Tables:
             if known is None or seq != known.seq:
                 lines = history(self._engine, tenant)
                 self._named[tenant] = frozenset(line.version for line in lines)
+                if has_release(lines):
+                    self._released.add(tenant)
                 self._standings[tenant] = standing(lines, tenant=tenant)
             self._lease_ends[tenant] = at + left.get(canary_lease(tenant), 0.0)
 

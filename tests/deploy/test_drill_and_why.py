@@ -14,7 +14,7 @@ from deploy.release import bar
 from deploy.standing import DRILL_TENANT
 from deploy.why import explain
 from infra.errors import NotFound
-from tests.deploy.serving_stack import BASE, Stack
+from tests.deploy.serving_stack import BASE, Stack, wait_until_routed
 
 
 def test_a_drill_proves_a_rollback_and_leaves_no_trace_on_the_users_tenant(serving: Stack) -> None:
@@ -44,8 +44,6 @@ def test_why_leads_from_an_answer_to_its_release_gate_and_making(serving: Stack)
     serving.say("gated", version, tenant=tenant, evidence={"gate": gate})
     serving.say("canary", version, tenant=tenant, share=0.5, previous=BASE)
     line = serving.say("champion", version, tenant=tenant, previous=BASE)
-    from tests.deploy.serving_stack import wait_until_routed
-
     wait_until_routed(serving, line)
     ask = {"model": "desk", "messages": [{"role": "user", "content": "refund"}], "max_tokens": 1, "user": "ada"}
     with serving.client("chat", "feedback", tenant=tenant) as http:
@@ -60,6 +58,19 @@ def test_why_leads_from_an_answer_to_its_release_gate_and_making(serving: Stack)
     json.dumps(found.model_dump(mode="json"))
     with pytest.raises(NotFound, match="no interaction"):
         explain(serving.database, serving.versions_dir, "default", answered, shared="default")
+
+
+def test_why_finds_the_shared_champions_release_behind_an_answer_to_a_tenant_without_one(serving: Stack) -> None:
+    tenant = "why-shared"
+    wait_until_routed(serving, serving.say("baseline", BASE, tenant=tenant))
+    ask = {"model": "desk", "messages": [{"role": "user", "content": "refund"}], "max_tokens": 1, "user": "ada"}
+    with serving.client("chat", tenant=tenant) as http:
+        answered = http.post("/v1/chat/completions", json=ask).json()["id"]
+    serving.say("gated", serving.versions[2], tenant=tenant)  # its own first release comes later
+    found = explain(serving.database, serving.versions_dir, tenant, answered, shared="default")
+    shared = current(serving.database, "default")
+    assert found.version == shared.champion
+    assert found.release is not None and (found.release.tenant, found.release.seq) == ("default", shared.champion_seq)
 
 
 def test_a_release_names_the_barred_version_it_behaves_like(serving: Stack, tmp_path: Path) -> None:

@@ -1,0 +1,64 @@
+"""Which table routes whom: a tenant's own from its first release on, before that the shared tenant's champion."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine
+
+from deploy.gateway.engines import Engines
+from deploy.gateway.tables import Tables
+from deploy.ledger import Entry, append, current
+from deploy.release import start
+from deploy.standing import DRILL_TENANT
+from infra.database import connect, create_tables
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Engine:
+    engine = connect(f"sqlite:///{tmp_path / 'db.sqlite'}")
+    create_tables(engine)
+    for tenant in ("shop", "bank", DRILL_TENANT):
+        start(engine, tenant, "base-1")
+    say(engine, "shop", "gated", "v-shop")
+    say(engine, "shop", "canary", "v-shop", share=0.5, previous="base-1")
+    say(engine, "shop", "champion", "v-shop", previous="base-1")
+    return engine
+
+
+def say(engine: Engine, tenant: str, action: str, version: str, **fields: object) -> Entry:
+    values = {"tenant": tenant, "action": action, "version": version, "actor": "test", "reason": "test", **fields}
+    return append(engine, Entry.model_validate(values), current(engine, tenant).seq)
+
+
+def read(engine: Engine) -> Tables:
+    tables = Tables(engine, Engines([]), shared="shop", base="base-1", poll_seconds=60.0)
+
+    async def once() -> None:
+        await tables.start()
+        await tables.stop()
+
+    asyncio.run(once())
+    return tables
+
+
+def test_a_tenant_with_a_baseline_only_is_answered_by_the_shared_champion(engine: Engine) -> None:
+    say(engine, "bank", "held", "v-bank", evidence={"night_id": "n1"})
+    tables = read(engine)
+    table, shared = tables.of("bank"), tables.of("shop")
+    assert (table.tenant, table.champion, table.champion_seq) == ("bank", "v-shop", shared.champion_seq)
+    assert tables.of("nobody-knows").champion == "v-shop"
+    assert tables.may_name("bank", "v-shop"), "it is what answers there"
+    assert tables.of(DRILL_TENANT).champion == "base-1", "a drill waits for the base"
+
+
+def test_from_its_first_release_on_a_tenants_own_ledger_counts_also_after_a_rollback(engine: Engine) -> None:
+    say(engine, "bank", "gated", "v-bank")
+    opened = say(engine, "bank", "canary", "v-bank", share=0.5, previous="base-1")
+    assert read(engine).of("bank").seq == opened.seq
+    say(engine, "bank", "rolled_back", "v-bank", previous="base-1")
+    tables = read(engine)
+    assert tables.of("bank").champion == "base-1"
+    assert not tables.may_name("bank", "v-shop"), "another tenant's"
