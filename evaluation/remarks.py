@@ -9,9 +9,12 @@ from evaluation.evidence import Paired, compare
 from evaluation.likeness import ALIKE
 from evaluation.policy import GatePolicy
 from evaluation.scorecard import MetricInfo, Scorecard, VersionCard
-from evaluation.significance import seed_of, sign_flip_p_values
+from evaluation.significance import bca_interval, seed_of, sign_flip_p_values
 
 _FLIPS = 20_000
+AS_WELL = 0.05
+"""A prompt does as well as a version whose lead over it is shown to be at most this, in the metric's own units: the
+margin that guards have by default."""
 
 
 def remarks(scorecard: Scorecard, policy: GatePolicy, version: str, *, promoted: bool) -> list[str]:
@@ -33,10 +36,19 @@ def _words_alone(scorecard: Scorecard, policy: GatePolicy, metric: MetricInfo, c
         numbers = f"{card.label} is {_size(metric, paired.mean)} better on {len(paired.units)} units, p = {p:.3g}"
         if p <= policy.harm_alpha:
             said.append(f"Words alone do less: against the untouched base with {_after(prompt.label)}, {numbers}.")
+            continue
+        interval = bca_interval(paired.differences, seed=seed_of(scorecard.items_digest))
+        numbers += f", 95% interval {_size(metric, interval.low)} to {_size(metric, interval.high)}"
+        if interval.high <= AS_WELL:
+            said.append(
+                f"Words alone do as well, to within {_size(metric, AS_WELL).lstrip('+')}: against the untouched base "
+                f"with {_after(prompt.label)}, {numbers}. Consider the prompt (prompt.json beside the scorecard) "
+                "before training more."
+            )
         else:
             said.append(
-                f"Words alone do as well: against the untouched base with {_after(prompt.label)}, {numbers}. "
-                "Consider the prompt (prompt.json beside the scorecard) before training more."
+                f"Words alone: no significant difference was seen, which does not show that there is none. Against the "
+                f"untouched base with {_after(prompt.label)}, {numbers}."
             )
     return said
 
