@@ -98,9 +98,9 @@ class Battery:
         """Test that the mean difference is greater than `than`."""
         self._add(key, paired, paired.differences - than)
 
-    def worse(self, key: tuple[str, ...], paired: Paired) -> None:
-        """Test that the mean difference is less than zero."""
-        self._add(key, paired, -paired.differences)
+    def worse(self, key: tuple[str, ...], paired: Paired, *, by: float = 0.0) -> None:
+        """Test that the mean difference is less than `-by`."""
+        self._add(key, paired, -paired.differences - by)
 
     def _add(self, key: tuple[str, ...], paired: Paired, values: Floats) -> None:
         column = np.zeros(len(self._row))

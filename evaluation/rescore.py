@@ -28,14 +28,15 @@ class Rescore(Config):
     units: int
     """Units with fresh items."""
     p_value: float
-    """Of "the champion is not worse than its predecessor": small when it is worse."""
+    """Of "the champion is not worse than its predecessor by more than the metric's noise floor": small when it is."""
 
 
 def rescore(scorecard: Scorecard, predecessor: str | None, policy: GatePolicy) -> tuple[Rescore | None, str]:
     """The night's p-value, or None and why there is none.
 
     Only fresh items count: older ones helped to choose the champion, so on them it looks better than it is. The test is
-    the sign-flip test of `evaluation.significance`; a series of nights is judged by `deploy.canary.rescore_verdict`.
+    the sign-flip test of `evaluation.significance`, of "worse by more than the noise floor": no champion goes back for
+    what the instrument does. A series of nights is judged by `deploy.canary.rescore_verdict`.
     """
     if predecessor is None or predecessor == scorecard.champion:
         return None, "the champion has no predecessor"
@@ -50,7 +51,8 @@ def rescore(scorecard: Scorecard, predecessor: str | None, policy: GatePolicy) -
     paired = compare(scorecard, metric, scorecard.champion, predecessor, lambda item: item.uses == 0)
     if paired.missing or len(paired.units) < policy.min_fresh_units:
         return None, f"{len(paired.units)} units with fresh items, the policy asks for {policy.min_fresh_units}"
-    losses = np.asarray(-paired.differences, dtype=np.float64)[:, None]
+    floor = scorecard.noise_floor(metric.name)
+    losses = np.asarray(-paired.differences - floor, dtype=np.float64)[:, None]
     p_value = float(sign_flip_p_values(losses, flips=FLIPS, seed=seed_of(scorecard.items_digest + " rescore"))[0])
     return (
         Rescore(

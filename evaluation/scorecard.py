@@ -272,6 +272,11 @@ class Scorecard(Config):
         """The metric called `name`, or None when it was not measured."""
         return next((metric for metric in self.metrics if metric.name == name), None)
 
+    def noise_floor(self, name: str) -> float:
+        """How much the metric moves when nothing changed; 0 where that was not measured."""
+        found = self.noise.get(name)
+        return found.floor if found is not None else 0.0
+
     def table(self, metric: MetricInfo) -> Table:
         """The table that holds `metric`."""
         return self.gate if metric.table == "gate" else self.regression

@@ -45,21 +45,23 @@ def judge_challengers(
     seed = seed_of(scorecard.items_digest)
     gate, regression = Battery(scorecard.gate), Battery(scorecard.regression)
     tables = {"gate": gate, "regression": regression}
+    noise = scorecard.noise_floor  # what the instrument does by itself is no harm
     for case in cases:
         version = case.card.version
         tables[metric.table].better((version, "primary"), case.primary, than=floor)
-        tables[metric.table].worse((version, "harm"), case.primary)
+        tables[metric.table].worse((version, "harm"), case.primary, by=noise(metric.name))
         for guard, info, paired in case.guards:
             if not info.binary:
                 tables[info.table].better((version, "guard", guard.metric), paired, than=-guard.margin)
-            tables[info.table].worse((version, "guard harm", guard.metric), paired)
+            tables[info.table].worse((version, "guard harm", guard.metric), paired, by=noise(info.name))
         for name, paired in case.slices:
-            gate.worse((version, "slice", name), paired)
+            gate.worse((version, "slice", name), paired, by=noise(metric.name))
         if policy.forgetting is not None:
             for since, against in (("champion", scorecard.champion), ("base", scorecard.base)):
                 info_ = scorecard.metric(policy.forgetting.metric)
                 if info_ is not None and _has(scorecard, info_, version) and _has(scorecard, info_, against):
-                    regression.worse((version, "forgot", since), compare(scorecard, info_, version, against))
+                    paired = compare(scorecard, info_, version, against)
+                    regression.worse((version, "forgot", since), paired, by=noise(info_.name))
     p = gate.run(flips=flips, seed=seed) | regression.run(flips=flips, seed=seed)
 
     for case in cases:

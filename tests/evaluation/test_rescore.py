@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from evaluation.rescore import rescore
-from evaluation.scorecard import Scorecard
+from evaluation.scorecard import NoiseFloor, Scorecard
 from tests.evaluation.cards import policy, scorecard, share, version
 
 N = 40
@@ -26,6 +26,18 @@ def test_only_fresh_items_speak() -> None:
     assert turned is not None and turned.p_value == 1.0
     again, _ = rescore(card(worse_on_fresh, better_on_fresh), "before", policy())
     assert again == found
+
+
+def test_a_loss_within_the_noise_floor_is_no_word_against_the_champion() -> None:
+    before = [1.0] * N
+    champion = [0.0] * 8 + [1.0] * (N - 8)
+    given = card(champion, before)
+    found, _ = rescore(given, "before", policy())
+    assert found is not None and (found.mean, found.p_value < 0.01) == (-0.4, True)
+    for floor, shown in ((0.01, True), (0.4, False), (0.5, False)):
+        noisy = given.model_copy(update={"noise": {"primary": NoiseFloor(same_weights=floor, same_weights_items=16)}})
+        found, _ = rescore(noisy, "before", policy())
+        assert found is not None and (found.p_value < 0.05) == shown, floor
 
 
 def test_nothing_is_said_where_nothing_can_be_compared() -> None:
