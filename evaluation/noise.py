@@ -70,7 +70,9 @@ def record_floors(engine: Engine, scorecard: Scorecard) -> int:
 def known_floors(engine: Engine, hardware: str, *, night_id: str, nights: int = NIGHTS) -> dict[str, float]:
     """Metric -> noise floor from the latest nights on this hardware, `night_id` itself left out.
 
-    For each kind the root mean square over nights, weighted by items; the larger kind counts.
+    For each kind the root mean square over nights, weighted by items; the larger kind counts. If a night's value is a
+    normal mean of n items around 0, with variance s^2 / n, then the mean of n * value^2 is the maximum-likelihood
+    estimate of s^2, and the weighted mean square is that over the nights' average n.
     """
     table = noise_floors
     mine = (table.c.hardware == hardware) & (table.c.night_id != night_id)

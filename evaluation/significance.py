@@ -183,6 +183,9 @@ def units_for_margin(margin: float, *, variance: float, alpha: float, power: flo
 
     For paired yes/no answers of equal quality the variance is the share of discordant pairs: 5 points at 20% discord,
     alpha 5% and power 80% need 495 units.
+
+    Source: the normal approximation of a mean of paired differences. For yes/no answers Connor (1987), Biometrics
+    43:207, for McNemar's test, with the null's variance under the alternative too: a little too many units.
     """
     reach = normal_quantile(1.0 - alpha) + normal_quantile(power)
     return math.ceil(reach * reach * variance / (margin * margin) - 1e-9)
