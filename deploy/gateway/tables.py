@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from contextlib import suppress
+from datetime import datetime
 
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
@@ -17,7 +18,7 @@ from deploy.routing import RoutingTable, table_of
 from deploy.standing import DRILL_TENANT, Standing, has_release
 from deploy.transitions import standing
 from infra.alerts import Alert, enqueue
-from infra.database import begin_write
+from infra.database import begin_write, now
 from infra.errors import RatchetError
 
 log = logging.getLogger(__name__)
@@ -159,15 +160,7 @@ class Tables:
                 self._alert_from[key] = float("inf")
 
     def _alert_lease(self, tenant: str, version: str, step_seq: int) -> None:
-        alert = Alert(
-            kind="canary_unwatched",
-            severity="critical",
-            tenant=tenant,
-            title=f"nobody watches {version}: all traffic goes to the champion",
-            text="The controller has not renewed its lease, so the gateway stopped the comparison until it does.",
-            next_step="look at `ratchet status`; start the controller again with `ratchet up`",
-            dedupe_key=f"canary_unwatched/{tenant}/{step_seq}",
-        )
+        alert = unwatched_alert(tenant, version, step_seq, now())
         with begin_write(self._engine) as connection:
             enqueue(connection, alert)
 
@@ -182,3 +175,16 @@ class Tables:
     async def _ensure(self, version: str) -> None:
         with suppress(RatchetError):  # logged there; a request that needs it gets the error
             await self._engines.warm(version)
+
+
+def unwatched_alert(tenant: str, version: str, step_seq: int, at: datetime) -> Alert:
+    """Nobody watches an open canary. Once an hour and step, whichever gateway sees it: a second loss is told too."""
+    return Alert(
+        kind="canary_unwatched",
+        severity="critical",
+        tenant=tenant,
+        title=f"nobody watches {version}: all traffic goes to the champion",
+        text="The controller has not renewed its lease, so the gateway stopped the comparison until it does.",
+        next_step="look at `ratchet status`; start the controller again with `ratchet up`",
+        dedupe_key=f"canary_unwatched/{tenant}/{step_seq}/{at:%Y-%m-%dT%H}",
+    )

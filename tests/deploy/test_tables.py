@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine
 
 from deploy.gateway.engines import Engines
-from deploy.gateway.tables import Tables
+from deploy.gateway.tables import Tables, unwatched_alert
 from deploy.ledger import Entry, append, current
 from deploy.release import start
 from deploy.standing import DRILL_TENANT
-from infra.database import connect, create_tables
+from infra.alerts import enqueue, list_alerts
+from infra.database import begin_write, connect, create_tables, now
 
 
 @pytest.fixture
@@ -62,3 +64,11 @@ def test_from_its_first_release_on_a_tenants_own_ledger_counts_also_after_a_roll
     tables = read(engine)
     assert tables.of("bank").champion == "base-1"
     assert not tables.may_name("bank", "v-shop"), "another tenant's"
+
+
+def test_a_lease_lost_again_in_the_same_step_is_told_again_but_once_an_hour(engine: Engine) -> None:
+    first = now().replace(minute=5)
+    for at in (first, first + timedelta(minutes=1), first + timedelta(hours=2)):
+        with begin_write(engine) as connection:  # the second is another gateway that sees the same
+            enqueue(connection, unwatched_alert("shop", "v-next", 7, at))
+    assert [alert.kind for alert in list_alerts(engine)].count("canary_unwatched") == 2
