@@ -26,7 +26,7 @@ from pydantic import BaseModel, Field
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from deploy.engines import protocol
-from deploy.engines.leaving import unless_gone
+from deploy.engines.leaving import first_unless_gone, unless_gone
 from deploy.engines.protocol import ApiError, ChatRequest, CompletionRequest, Sampling, event, parse
 from deploy.engines.worker import Busy, Worker
 from deploy.serving import ENGINE_KEY, EngineJob
@@ -276,7 +276,7 @@ def build_app(job: EngineJob, make_generator: Callable[[], Generator], key: str)
             return JSONResponse(body)
         steps = worker.answer(prompt)
         # The first step is awaited before the response begins, so that a refusal still is a plain HTTP error.
-        first = await anext(steps)
+        first = await first_unless_gone(request, steps)
 
         async def chunks() -> AsyncIterator[bytes]:
             created = int(time.time())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import AsyncGenerator, Coroutine
 from typing import Any, TypeVar
 
 from fastapi import Request
@@ -35,3 +35,19 @@ async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
     finally:
         leaving.cancel()
         task.cancel()
+
+
+async def first_unless_gone(request: Request, steps: AsyncGenerator[T]) -> T:
+    """The first item of `steps`, awaited before a stream begins; if the client leaves before, `steps` is cancelled.
+
+    A stream notices a client that leaves by itself, but only once it has begun: until then the request may wait long in
+    a queue for somebody who is not there.
+
+    Raises:
+        ApiError: 499, the client left (nobody sees it but the log).
+    """
+
+    async def first() -> T:
+        return await anext(steps)
+
+    return await unless_gone(request, first())

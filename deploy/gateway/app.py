@@ -20,7 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 
 from deploy.engines.client import AsyncEngineClient, dialect_of
-from deploy.engines.leaving import unless_gone
+from deploy.engines.leaving import first_unless_gone, unless_gone
 from deploy.engines.protocol import ApiError, ChatRequest, parse, unknown_model
 from deploy.gateway.answering import Answering
 from deploy.gateway.arena_api import ArenaChoice, keep_choice, two_answers
@@ -155,7 +155,7 @@ def build_app(job: GatewayJob, *, engine_key: str, user_salt: str, hook_secret: 
             upstream.stream(exchange) if upstream is not None and by_upstream(exchange) else answering.stream(exchange)
         )
         # The first event is awaited here, so that an error before it is a plain HTTP error.
-        first = await anext(events)
+        first = await first_unless_gone(request, events)
         return StreamingResponse(
             _closing(first, events, lambda: shadow(exchange)),
             media_type="text/event-stream",

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import socket
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import httpx
@@ -114,8 +118,6 @@ def test_stream_ends_on_the_version_it_began_with(engine: EngineClient, folder: 
             assert other.unload("one")
         unloaded.append(time.monotonic())
 
-    import json
-
     pieces: list[str] = []
     thread = threading.Thread(target=unload)
     headers = {"Authorization": f"Bearer {ENGINE_KEY}"}
@@ -167,6 +169,36 @@ def test_client_that_leaves_frees_its_row(engine: EngineClient, url: str) -> Non
     while httpx.get(f"{url}/health").json()["requests"] and time.monotonic() < deadline:
         time.sleep(0.05)
     assert httpx.get(f"{url}/health").json()["requests"] == 0
+
+
+def test_client_that_leaves_a_queued_stream_leaves_the_queue(url: str) -> None:
+    headers = {"Authorization": f"Bearer {ENGINE_KEY}"}
+    body = {**HELLO, "model": BASE, "max_tokens": 1900, "stream": True}
+
+    def size() -> int:
+        return int(httpx.get(f"{url}/health").json()["requests"])
+
+    def until(requests: int) -> None:
+        deadline = time.monotonic() + 10
+        while size() != requests and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert size() == requests
+
+    until(0)
+    ask = partial(httpx.stream, "POST", f"{url}/v1/chat/completions", json=body, headers=headers, timeout=60)
+    with ask() as first, ask() as second:  # both rows are taken
+        running = [first.iter_lines(), second.iter_lines()]  # kept: an iterator that is dropped closes its stream
+        assert all(next(lines).startswith("data:") for lines in running)
+        with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))) as waiting:
+            text = json.dumps(body)
+            waiting.sendall(
+                f"POST /v1/chat/completions HTTP/1.1\r\nHost: engine\r\nAuthorization: Bearer {ENGINE_KEY}\r\n"
+                f"Content-Type: application/json\r\nContent-Length: {len(text)}\r\n\r\n{text}".encode()
+            )
+            until(3)
+        until(2)  # it left before its first token ...
+        assert not any("[DONE]" in line for lines in running for line in islice(lines, 40)), "... while the others ran"
+    until(0)
 
 
 def test_errors_are_openais(engine: EngineClient, url: str) -> None:
