@@ -117,6 +117,12 @@ def open_release(
         if before.paused_at(now()) and override is None:
             until = f"until {before.paused_until:%F %T} UTC" if before.paused_until else "until a person resumes"
             raise RefusedTransition(f"{version}: promotions are paused {until}; `ratchet resume`, or name an override")
+        judged_against = (gate or {}).get("champion")
+        if override is None and judged_against is not None and judged_against != before.champion:
+            raise RefusedTransition(
+                f"{version} was compared with {judged_against}, but {before.champion} is champion by now; "
+                "`ratchet run nightly --force` compares it with that one, or name an override"
+            )
     except RefusedTransition as refusal:
         if night_id is None:
             raise

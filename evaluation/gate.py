@@ -210,6 +210,12 @@ def night_refusals(scorecard: Scorecard, policy: GatePolicy) -> list[str]:
             f"The champion answered other items ({champion.items_digest[:12]}) than this gate set "
             f"({scorecard.items_digest[:12]}); score it again."
         )
+    unproved = champion.parity == "failed" or (champion.parity == "missing" and policy.require_parity)
+    if unproved:
+        refusals.append(
+            f"The champion's weights as loaded are not proved to be those that serve (parity {champion.parity}); "
+            "whoever is compared with them would look better than it is."
+        )
     if scorecard.contaminated_items:
         refusals.append(
             f"{scorecard.contaminated_items} gate items were found in training data; the comparison is not trustworthy."

@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from flows.config import PipelineConfig
-from flows.night import NightFile, nights_of, read_night
+from flows.night import NightFile, dead_night, nights_of, read_night
 from infra.errors import UserError
 
 
@@ -15,7 +15,7 @@ def waiting_night(config: PipelineConfig, tenant: str, name: str | None) -> Nigh
 
     Raises:
         NotFound: none of that name.
-        UserError: it is finished, or none is under way.
+        UserError: it is finished, none is under way, or its process died.
     """
     if name is not None:
         night = read_night(config, name)
@@ -26,6 +26,12 @@ def waiting_night(config: PipelineConfig, tenant: str, name: str | None) -> Nigh
         night = running[-1]
     if night.state != "running":
         raise UserError(f"night {night.night_id} is {night.state} ({night.outcome}); it waits for nobody")
+    dead = dead_night(config, night.tenant)
+    if dead is not None and dead.night_id == night.night_id:
+        raise UserError(
+            f"night {night.night_id} waits, but no process works on it, so nobody would hear the answer; "
+            "`ratchet run nightly` takes it up, then answer"
+        )
     return night
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,12 @@ from feedback.snapshot import Snapshot, example_ids, load_snapshot
 from flows.confidence import confidence_of
 from flows.intake_alerts import tell_of_spike
 from flows.night import Night, nights_of
+from infra.alerts import Alert
 from infra.artifact import key_of
+from infra.database import now
 from infra.errors import UserError
 from infra.tracking import Tracker
-from tasks import approval, intake, judge, train
+from tasks import approval, intake, judge, notify, train
 from tasks.candidates import evaluation_job
 from tasks.train import Challenger
 from training.base_model import Base
@@ -230,7 +233,27 @@ def approve(night: Night, verdict: Verdict, tracker: Tracker) -> str:
     if not verdict.needs_approval:
         return ""
     links = {"the night's run on MLflow, with the scorecard": tracker.url_of(night_key(night))}
-    return approval.ask_approval(verdict, hours=night.config.schedule.approval_hours, links=links)
+    # Remembered, so that a night that is killed and taken up again does not wait the whole time once more.
+    asked = datetime.fromisoformat(night.once("approval asked", str, lambda: tell_who_approves(night, verdict)))
+    hours = night.config.schedule.approval_hours - (now() - asked).total_seconds() / 3600
+    return approval.ask_approval(verdict, hours=max(hours, 0.0), links=links)
+
+
+def tell_who_approves(night: Night, verdict: Verdict) -> str:
+    """Alert that a night waits for a person; when that was."""
+    hours = night.config.schedule.approval_hours
+    what = Alert(
+        kind="approval_needed",
+        severity="warning",
+        tenant=night.tenant,
+        title=f"night {night.night_id} waits for a person: release {verdict.winner}?",
+        text=f"{' '.join(verdict.reasons)} No answer within {hours:g} hours means no."[:4000],
+        next_step=f"`ratchet approve {night.night_id}` or `ratchet decline {night.night_id}`; both show the scorecard",
+        payload={"night_id": night.night_id, "version": verdict.winner, "hours": hours},
+        dedupe_key=f"approval_needed/{night.night_id}",
+    )
+    notify.alert(night.config.places, night.config.alerts, what)
+    return now().isoformat()
 
 
 def evidence(night: Night, snapshot: Snapshot, tracker: Tracker) -> dict[str, Any]:

@@ -128,7 +128,10 @@ def run_night(night: Night) -> None:
     notify.show_verdict(verdict, entry)
     run = tracker.url_of(night_key(night))
     docs = f"{run}/artifacts/data_docs" if run is not None and report.data_docs is not None else None
-    notify.show_links({"MLflow run": run, "Data Docs on MLflow": docs, "console": console_page(night)})
+    page = f"{run}/artifacts/evaluation/report.html" if run is not None else None
+    notify.show_links(
+        {"MLflow run": run, "scorecard on MLflow": page, "Data Docs on MLflow": docs, "console": console_page(night)}
+    )
     log_verdict(tracker, night, verdict, entry)
     notify.send_if_nobody_does(places, config.alerts)
     night.close("done", f"{verdict.decision}: {entry.action} {entry.version}. {entry.reason}")

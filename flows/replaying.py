@@ -58,19 +58,21 @@ def read_policy(path: Path) -> GatePolicy:
         raise UserError(f"{path}: {place}: {first['msg']}; see the gate section in docs/reference/config.md") from None
 
 
-def scorecard_with(config: PipelineConfig, a: str, b: str) -> tuple[Scorecard, str, str]:
-    """The newest stored scorecard on which both versions were measured, and their full names.
+def scorecard_with(config: PipelineConfig, tenant: str, a: str, b: str) -> tuple[Scorecard, str, str]:
+    """The tenant's newest stored scorecard on which both versions were measured, and their full names.
 
     Raises:
         NotFound: no evaluation measured both.
     """
-    files = config.places.evaluations_dir.glob("*/scorecard.json")
-    for file in sorted(files, key=lambda file: file.stat().st_mtime, reverse=True):
+    for night in reversed(nights_of(config, tenant)):
+        file = config.places.evaluations_dir / night.night_id / "scorecard.json"
+        if not file.exists():
+            continue
         scorecard = read_scorecard(file)
         ours, theirs = find_version(scorecard, a), find_version(scorecard, b)
         if ours is not None and theirs is not None:
             return scorecard, ours.version, theirs.version
     raise NotFound(
-        f"no stored evaluation in {config.places.evaluations_dir} measured both {a} and {b} on the same items; "
-        "a night measures base, champion, its predecessor and the challengers"
+        f"no evaluation of tenant {tenant!r} in {config.places.evaluations_dir} measured both {a} and {b} on the same "
+        "items; a night measures base, champion, its predecessor and the challengers"
     )

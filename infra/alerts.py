@@ -225,6 +225,7 @@ def with_links(alert: Alert, config: AlertsConfig) -> Alert:
 _PAGES = {
     "held": "nights",
     "run_failed": "nights",
+    "approval_needed": "nights",
     "drift": "nights",
     "quarantine_spike": "quarantine",
     "ingest_stale": "quarantine",

@@ -94,6 +94,7 @@ def _gist(verdict: Verdict) -> dict[str, Any]:
     return {
         "decision": verdict.decision,
         "reason": verdict.reasons[0] if verdict.reasons else verdict.decision,
+        "champion": verdict.champion,
         "primary": verdict.primary,
         "alpha": verdict.alpha,
         "scorecard": verdict.scorecard_digest,

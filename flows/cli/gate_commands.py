@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from flows.cli.output import DEFAULT_CONFIG, ConfigOption, JsonOption, TenantOption, as_json, load, say, table
+
+if TYPE_CHECKING:
+    from flows.config import PipelineConfig
+    from flows.night import NightFile
 
 app = typer.Typer(no_args_is_help=True, help="Look at verdicts again.")
 NightArgument = Annotated[str | None, typer.Argument(help="Name of a night; may be left out for the last one.")]
@@ -54,13 +58,16 @@ def compare(
     a: Annotated[str, typer.Argument(help="A version, a label of one, or champion or base.")],
     b: Annotated[str, typer.Argument(help="The version it is compared with.")],
     config: ConfigOption = DEFAULT_CONFIG,
+    tenant: TenantOption = None,
     json: JsonOption = False,
 ) -> None:
     """Any two versions on the same items: paired differences with 95% intervals, from stored results."""
     from evaluation.comparison import compare_versions
+    from flows.config import tenant_of
     from flows.replaying import scorecard_with
 
-    scorecard, one, other = scorecard_with(load(config), a, b)
+    settings = load(config)
+    scorecard, one, other = scorecard_with(settings, tenant_of(settings, tenant), a, b)
     rows = compare_versions(scorecard, one, other)
     if json:
         facts: dict[str, Any] = {"night_id": scorecard.night_id, "a": one, "b": other}
@@ -116,10 +123,23 @@ def _answer(name: str | None, approved: bool, comment: str, config: Path, tenant
 
     settings = load(config)
     night = waiting_night(settings, tenant_of(settings, tenant), name)
-    os.environ.update(prefect_environment(settings))
+    os.environ.update(prefect_environment(settings))  # before anything imports Prefect, which reads it then
     require_prefect(settings)
+    if not json:
+        _show_what_waits(settings, night)
     found = answer(night, approved=approved, reviewer=person(), comment=comment)
     if json:
         as_json(found)
     else:
         say(f"night {found['night_id']}: {'approved' if approved else 'declined'} by {found['reviewer']}")
+
+
+def _show_what_waits(settings: PipelineConfig, night: NightFile) -> None:
+    """What the answer is about, before it is given: verdict, numbers, and where the whole scorecard is."""
+    from evaluation.gate import Verdict
+    from tasks.approval import what_to_read
+
+    if "verdict" in night.steps:
+        page = settings.places.evaluations_dir / night.night_id / "report.html"
+        links = {"scorecard": page.as_uri()} if page.exists() else {}
+        say(what_to_read(Verdict.model_validate(night.steps["verdict"]), links))

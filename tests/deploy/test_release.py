@@ -279,3 +279,14 @@ def test_lines_without_a_baseline_are_refused(world: World) -> None:
         append(world.db, Entry(tenant="u", action="gated", version="v", actor="a", reason="r"), 0)
     with pytest.raises(RefusedTransition, match="no champion"):
         roll_back(world.db, "u", actor="a", reason="r")
+
+
+def test_a_verdict_against_an_earlier_champion_releases_nothing(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.make_champion(world.v1, POLICY.model_copy(update={"holdback": 0.0}))
+    stale = PASSED | {"champion": "base-1"}
+    with pytest.raises(RefusedTransition, match=f"compared with base-1, but {world.v1} is champion by now"):
+        world.open(world.v2, gate=stale)
+    held = world.open(world.v2, gate=stale, night_id="n1")
+    assert held.action == "held" and "compared with base-1" in held.reason
+    assert world.open(world.v2, gate=PASSED | {"champion": world.v1}).action == "canary"

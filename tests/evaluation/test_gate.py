@@ -187,6 +187,12 @@ FAIL_CLOSED = {
     "champion on other items": scorecard(
         BETTER, versions=[version("champion", "champion", items_digest="old"), version("good")]
     ),
+    "champion's parity failed": scorecard(
+        BETTER, versions=[version("champion", "champion", parity="failed"), version("good")]
+    ),
+    "champion's parity missing": scorecard(
+        BETTER, versions=[version("champion", "champion", parity="missing"), version("good")]
+    ),
     "challenger on other items": scorecard(
         BETTER, versions=[version("champion", "champion"), version("good", items_digest="old")]
     ),

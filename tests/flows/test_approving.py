@@ -14,8 +14,13 @@ from pathlib import Path
 import httpx
 import pytest
 
+from deploy.ledger import history
+from flows.config import PipelineConfig
+from flows.night import NightFile, nights_of
 from flows.prefect_settings import prefect_environment
-from tests.flows.world import ROOT, Stack, ratchet
+from infra.alerts import list_alerts
+from tasks.opened import database
+from tests.flows.world import ONE_RECIPE, ROOT, Stack, ratchet
 
 WAITS = """
 import sys
@@ -95,3 +100,43 @@ def test_no_answer_in_time_means_no(running_stack: Stack) -> None:
 def test_a_night_that_does_not_wait_is_said(running_stack: Stack, tmp_path: Path) -> None:
     done = ratchet("approve", "no-such-night", config=running_stack.file, check=False)
     assert done.returncode == 2 and "no night 'no-such-night'" in done.stderr
+
+
+def test_a_real_night_waits_survives_a_kill_and_takes_a_no(running_stack: Stack, tmp_path: Path) -> None:
+    gate = {**running_stack.config.gate.model_dump(mode="json"), "require_approval": True}
+    config = running_stack.neighbour(tmp_path, training=ONE_RECIPE, gate=gate)
+    file = tmp_path / "ratchet.yaml"
+    command = [sys.executable, "-m", "flows.cli", "run", "nightly", "--json", "--config", str(file)]
+    asked = []
+    for last in (False, True):
+        if last:  # nobody would hear the answer
+            deaf = ratchet("approve", config=file, check=False)
+            assert deaf.returncode == 2 and "no process works on it" in deaf.stderr
+        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+            try:
+                night = _until_paused(config, process, runs=1 + last)
+                asked.append(night.steps["approval asked"])
+                if last:
+                    shown = ratchet("decline", "--comment", "too risky", config=file).stdout
+                    assert "# Release v" in shown and "95% interval" in shown and "report.html" in shown
+                    out, _ = process.communicate(timeout=300)
+            finally:
+                process.kill()
+    found = json.loads(out[out.index("{") :])
+    assert (found["state"], found["decision"]) == ("done", "promote") and "did not approve it: too risky" in out
+    assert asked[0] == asked[1], "the time limit did not begin anew"
+    database_ = database(config.places)
+    assert [line.action for line in history(database_, "default")] == ["baseline", "held"]
+    assert [a.kind for a in list_alerts(database_) if a.kind == "approval_needed"] == ["approval_needed"]
+
+
+def _until_paused(config: PipelineConfig, process: subprocess.Popen[str], *, runs: int) -> NightFile:
+    """Wait until the only night's flow run of that number is paused; the night."""
+    while True:
+        assert process.poll() is None, "it ended before it waited"
+        time.sleep(0.5)
+        nights = nights_of(config, "default")
+        if nights and len(nights[-1].flow_runs) == runs and "approval asked" in nights[-1].steps:
+            run = nights[-1].flow_runs[-1]
+            if httpx.get(f"{config.places.prefect_api}/flow_runs/{run}").json()["state_type"] == "PAUSED":
+                return nights[-1]
