@@ -151,8 +151,8 @@ def test_what_a_judge_cost_is_kept_through_a_kill(tmp_path: Path) -> None:
         item.model_copy(update={"chosen": "good", "rejected": f"bad {item.item_id}"})
         for item in read_items(tmp_path / "items.jsonl")
     ]
-    versions = (Candidate(version="base", label="base", kind="base", digest="d"),)
-    versions += (Candidate(version="new", label="new", kind="adapter", digest="e", path=tmp_path),)
+    base = Candidate(version="base", label="base", kind="base", digest="d")
+    new = Candidate(version="new", label="new", kind="adapter", digest="e", path=tmp_path)
 
     def judged(name: str, url: str, stop_after: int, budget: int) -> list[JudgeReport]:
         rows = Rows(tmp_path / name / "rows.jsonl")
@@ -163,7 +163,7 @@ def test_what_a_judge_cost_is_kept_through_a_kill(tmp_path: Path) -> None:
         job = EvaluationJob(
             base_path=tmp_path,
             base_digest="d",
-            versions=versions,
+            versions=(base, new),
             champion="base",
             items_file=tmp_path / "items.jsonl",
             config=EvaluationConfig(judges=(config(url, max_calls=budget, price_per_million_tokens=5.0),)),
