@@ -137,3 +137,26 @@ def test_a_grader_that_cannot_be_imported_says_so_before_training() -> None:
     for name in ("python:no_such_module:f", "python:tests.training.own_graders:missing"):
         with pytest.raises(UserError, match="cannot be used"):
             Grading(own=name).check()
+
+
+def test_a_schema_from_feedback_fetches_nothing() -> None:
+    from http.server import BaseHTTPRequestHandler, HTTPServer
+    from threading import Thread
+
+    from training.graders.json_schema import grade
+
+    asked: list[str] = []
+
+    class Elsewhere(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b'{"type": "object"}')
+
+    with HTTPServer(("127.0.0.1", 0), Elsewhere) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        assert grade("{}", json.dumps({"$ref": f"http://127.0.0.1:{server.server_port}/schema"})) == 0.0
+        server.shutdown()
+    assert asked == []
+    assert grade("{}", json.dumps({"$defs": {"o": {"type": "object"}}, "$ref": "#/$defs/o"})) == 1.0
