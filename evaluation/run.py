@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from training.generation import Generator
 
 log = logging.getLogger(__name__)
+ANSWERS = "answers.parquet"
+"""Every version's answers to the gate's items; it stays on this machine."""
 
 
 class _Progress:
@@ -128,7 +130,7 @@ def _evaluate(
     judges = judge_answers(job, items, rows, scored, out / "work" / "judged", progress.add)
     progress.phase("scoring")
     scorecard = build_scorecard(job, items, digest, rows, errors, judges, contaminated(items, job.training_files))
-    _write_items(out / "items.parquet", items, rows, scorecard)
+    _write_items(out, items, rows, scorecard)
     scorecard = scorecard.model_copy(
         update={
             "items_file_digest": digest_file(out / "items.parquet"),
@@ -353,21 +355,23 @@ def _example_rows(job: EvaluationJob, rows: Rows, item_id: str) -> dict[str, Row
     return {version: row for version, row in found.items() if row is not None}
 
 
-def _write_items(path: Path, items: Sequence[GateItem], rows: Rows, scorecard: Scorecard) -> None:
-    """One line per item and version: the answer and every metric's value."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+def _write_items(out: Path, items: Sequence[GateItem], rows: Rows, scorecard: Scorecard) -> None:
+    """One line per item and version: every metric's value in items.parquet, the answer's text in answers.parquet.
 
-    columns: dict[str, list[Any]] = {name: [] for name in ("item_id", "group", "part", "uses", "version", "answer")}
+    Apart, because the values go to MLflow, where people look, and people are not to see what gate items ask.
+    """
+    import pyarrow as pa
+
     metrics = [info.name for info in scorecard.metrics if info.table == "gate"]
-    columns |= {name: [] for name in metrics}
+    facts = ("item_id", "group", "part", "uses", "version")
+    columns: dict[str, list[Any]] = {name: [] for name in (*facts, "answer", *metrics)}
     for card in scorecard.versions:
         for index, item in enumerate(items):
             row = rows.get("answer", card.version, item.item_id)
             if row is None:
                 continue
-            facts = (item.item_id, item.group, item.part, item.uses, card.version, row["answer"])
-            for name, value in zip(("item_id", "group", "part", "uses", "version", "answer"), facts, strict=True):
+            said = (item.item_id, item.group, item.part, item.uses, card.version, row["answer"])
+            for name, value in zip((*facts, "answer"), said, strict=True):
                 columns[name].append(value)
             for name in metrics:
                 values = scorecard.gate.scores[name].get(card.version)
@@ -375,6 +379,13 @@ def _write_items(path: Path, items: Sequence[GateItem], rows: Rows, scorecard: S
     table = pa.table(
         {name: pa.array(v, pa.float64()) if name in metrics else pa.array(v) for name, v in columns.items()}
     )
+    _write_table(out / ANSWERS, table.select(["item_id", "version", "answer"]))
+    _write_table(out / "items.parquet", table.drop_columns(["answer"]))
+
+
+def _write_table(path: Path, table: Any) -> None:
+    import pyarrow.parquet as pq
+
     staging = path.with_suffix(".tmp")
     pq.write_table(table, staging)
     staging.replace(path)

@@ -1,7 +1,8 @@
 """The scorecard: every measurement of champion, challengers and base on the same items, as one frozen value.
 
 It carries the per-item values themselves (not only means), so that a verdict is a pure function of scorecard and
-policy and can be replayed years later from `scorecard.json` alone. Answers' texts live beside it in `items.parquet`.
+policy and can be replayed years later from `scorecard.json` alone.
+Values by item live beside it in `items.parquet`, answers' texts in `answers.parquet`.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -58,7 +59,7 @@ def test_a_text_without_choices_is_right_where_greedy_decoding_would_say_it(tiny
 
     model, tokenizer = AutoModelForCausalLM.from_pretrained(tiny_base), AutoTokenizer.from_pretrained(tiny_base)
     generator = Generator(tiny_base, dtype="float32", threads=1)
-    documents = []
+    documents: list[Any] = []
     for question in ("the capital of France is", "two plus two is four", "a refund", "hello", "where is my order"):
         with torch.inference_mode():
             top = int(model(torch.tensor([generator.encode(question)])).logits[0, -1].argmax())

@@ -115,7 +115,10 @@ def test_the_items_table_and_the_verdict_come_from_the_stored_files(night: Night
     import pyarrow.parquet as pq
 
     table = pq.read_table(finished / "items.parquet").to_pylist()
-    assert len(table) == 3 * 24
+    answers = pq.read_table(finished / "answers.parquet").to_pylist()
+    assert len(table) == len(answers) == 3 * 24
+    assert {(row["version"], row["item_id"]) for row in answers} == {(r["version"], r["item_id"]) for r in table}
+    assert "answer" not in table[0] and any(row["answer"] for row in answers)  # what goes to MLflow shows no answers
     card = read_scorecard(finished)
     for row in table:
         index = int(row["item_id"].removeprefix("item"))

@@ -96,7 +96,7 @@ class Home:
         (night / "report.html").write_text(f"<h1>Report</h1><p>{SECRET}</p>")
         (night / "examples.json").write_text(json.dumps([{"prompt": f'He said "{SECRET}"'}, {"prompt": ELSE}]))
         pl.DataFrame({"item_id": ["a", "b"], "answer": [f"You wrote: {SECRET}", "Use the form."]}).write_parquet(
-            night / "items.parquet"
+            night / "answers.parquet"
         )
         (self.places.logs_dir).mkdir(parents=True)
         (self.places.logs_dir / "engine.log").write_text(f"start\nprompt: {SECRET}\nend\n")

@@ -36,7 +36,7 @@ def _span(question: str, answer: str, number: int) -> dict[str, Any]:
     }
     stars = {"gen_ai.evaluation.name": "stars", "gen_ai.evaluation.score.value": 5}
     event = {"name": "gen_ai.evaluation.result", "attributes": [attribute(k, v) for k, v in stars.items()]}
-    span = {"traceId": f"t{number}", "spanId": f"s{number}", "endTimeUnixNano": "1767225600000000000"}
+    span: dict[str, Any] = {"traceId": f"t{number}", "spanId": f"s{number}", "endTimeUnixNano": "1767225600000000000"}
     span |= {"attributes": [attribute(k, v) for k, v in said.items()], "events": [event]}
     return {"resourceSpans": [{"scopeSpans": [{"spans": [span]}]}]}
 
