@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 NightState = Literal["running", "done", "failed", "abandoned"]
+RESCORE = "re-score"
+"""Step of a night that judges nothing and scores the live champion again (`flows.rescoring`)."""
 
 
 class NightFile(Config):

@@ -10,6 +10,7 @@ from typing import Any
 
 from deploy.ledger import Standing
 from evaluation.gate import Verdict
+from evaluation.job import EvaluationConfig, EvaluationJob
 from evaluation.noise import hardware_name
 from evaluation.policy import GatePolicy
 from feedback.ingest import IngestReport
@@ -202,8 +203,28 @@ def measure(
     tracker: Tracker,
 ) -> Verdict:
     """All versions on tonight's items, the gate's word on them, and the champion beside its predecessor."""
-    training, places, policy = training_of(night), night.config.places, gate_of(night)
-    job = evaluation_job(
+    places, policy = night.config.places, gate_of(night)
+    job = job_of(night, base, standing, challengers, twin, snapshot, night.config.evaluation)
+    recipes = {c.stages[-1].version: c.recipe for c in challengers if c.stages}
+    scorecard = judge.evaluate(job, tracker=tracker, night_key=night_key(night), recipes=recipes, places=places)
+    verdict = judge.judge(scorecard, policy)
+    judge.publish(job.output_dir, verdict, tracker=tracker, night_key=night_key(night))
+    judge.rescore_champion(scorecard, standing, policy, canary=night.config.canary, places=places)
+    return verdict
+
+
+def job_of(
+    night: Night,
+    base: Base,
+    standing: Standing,
+    challengers: tuple[Challenger, ...],
+    twin: Challenger | None,
+    snapshot: Snapshot,
+    evaluation: EvaluationConfig,
+) -> EvaluationJob:
+    """What the night measures, on the questions in its folder."""
+    training, config = training_of(night), night.config
+    return evaluation_job(
         night_id=night.night_id,
         base=base,
         standing=standing,
@@ -212,20 +233,14 @@ def measure(
         items=night.folder / "items.jsonl",
         examples=night.folder / "shown.jsonl",
         train=snapshot.train,
-        config=night.config.evaluation,
-        primary=policy.primary,
-        places=places,
+        config=evaluation,
+        primary=gate_of(night).primary,
+        places=config.places,
         seed=training.seed,
-        dtype=night.config.serving.dtype,
+        dtype=config.serving.dtype,
         threads=training.threads,
-        engine=night.config.serving.engine,
+        engine=config.serving.engine,
     )
-    recipes = {c.stages[-1].version: c.recipe for c in challengers if c.stages}
-    scorecard = judge.evaluate(job, tracker=tracker, night_key=night_key(night), recipes=recipes, places=places)
-    verdict = judge.judge(scorecard, policy)
-    judge.publish(job.output_dir, verdict, tracker=tracker, night_key=night_key(night))
-    judge.rescore_champion(scorecard, standing, policy, canary=night.config.canary, places=places)
-    return verdict
 
 
 def approve(night: Night, verdict: Verdict, tracker: Tracker) -> str:

@@ -45,6 +45,7 @@ from flows.opened import opened_config
 from flows.prefect_runs import close_dead_runs
 from flows.process_jobs import controller_job
 from flows.request import NightRequest
+from flows.rescoring import rescore_anyway
 from infra.leftovers import sweep
 from tasks import intake, notify, release, train
 from training.plan import Plan
@@ -88,6 +89,7 @@ def run_night(night: Night) -> None:
     asked = night.once("asked", str, lambda: asked_of(night, name, base))
     nothing = nothing_new(night, name, asked)
     if nothing is not None:
+        rescore_anyway(night, base, standing, report, name)
         end_early(night, nothing)
         return
     snapshot = load_snapshot(places.snapshots_dir / name)
@@ -97,6 +99,7 @@ def run_night(night: Night) -> None:
     plan = night.once("plan", Plan, lambda: plan_of(night, snapshot.counts["train"], base))
     notify.show_plan(plan)
     if not (plan.recipes or night.request.checkpoints) or not questions:
+        rescore_anyway(night, base, standing, report, name)
         end_early(night, why_not_trained(plan, questions))
         return
 

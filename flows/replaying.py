@@ -9,7 +9,7 @@ from evaluation.comparison import find_version
 from evaluation.policy import GatePolicy
 from evaluation.scorecard import Scorecard, read_scorecard
 from flows.config import PipelineConfig
-from flows.night import NightFile, nights_of, read_night
+from flows.night import RESCORE, NightFile, nights_of, read_night
 from infra.errors import NotFound, UserError
 
 
@@ -64,7 +64,9 @@ def scorecard_with(config: PipelineConfig, tenant: str, a: str, b: str) -> tuple
     Raises:
         NotFound: no evaluation measured both.
     """
-    for night in reversed(nights_of(config, tenant)):
+    # Nights that only scored the champion again know fewer metrics: they are asked last.
+    nights = nights_of(config, tenant)
+    for night in sorted(nights, key=lambda night: (RESCORE not in night.steps, night.started_at), reverse=True):
         file = config.places.evaluations_dir / night.night_id / "scorecard.json"
         if not file.exists():
             continue
