@@ -132,12 +132,14 @@ def _base(config: PipelineConfig) -> Finding:
 def _gate(config: PipelineConfig) -> Finding:
     """What the gate can see, so that nobody waits years for a promotion."""
     from evaluation.planning import smallest_gain, what_it_sees
+    from flows.gate_sight import challengers_ahead
 
     units = config.gate.min_units
-    seen = smallest_gain(config.gate, units)
+    challengers = max(challengers_ahead(config, tenant) for tenant in config.tenants)
+    seen = smallest_gain(config.gate, units, challengers=challengers)
     return Finding(
         what="gate",
         state="ok" if seen < 0.2 else "warning",
-        found=what_it_sees(config.gate, units),
+        found=what_it_sees(config.gate, units, challengers=challengers),
         advice="" if seen < 0.2 else "collect more trusted labels, or accept more wrong promotions a year",
     )

@@ -8,8 +8,9 @@ from typing import Any
 from feedback.lake import lake_of
 from feedback.store import Store
 from flows.advice import counts_of_last_snapshot
+from flows.gate_sight import last_snapshot, units_of
 from flows.night import Night
-from flows.night_steps import plan_of
+from flows.night_steps import plan_of, sight_of
 from tasks import notify, train
 from tasks.opened import database
 
@@ -17,14 +18,16 @@ log = logging.getLogger(__name__)
 
 
 def say_plan(night: Night) -> dict[str, Any]:
-    """The plan on the data of the last night's snapshot, and how much feedback has come in since."""
+    """The plan and the gate's sight on the data of the last night's snapshot, and how much feedback came in since."""
     config, places = night.config, night.config.places
     last = lake_of(places).last()
     waiting = Store(database(places)).ready_count(last.cursor if last else 0)
     counts = counts_of_last_snapshot(config, night.tenant)
     base = train.find_base(config.base_model, places)
     plan = plan_of(night, counts, base)
-    notify.show_plan(plan)
+    snapshot = last_snapshot(config, night.tenant)
+    sees = sight_of(night, plan, 0 if snapshot is None else units_of(snapshot))
+    notify.show_plan(plan, sees)
     log.info("dry run: %s new feedback events, %s recipes, %.0f min", waiting, len(plan.recipes), plan.minutes)
     return {
         "dry_run": True,
@@ -33,5 +36,6 @@ def say_plan(night: Night) -> dict[str, Any]:
         "examples_of_last_snapshot": counts,
         "recipes": [recipe.name for recipe in plan.recipes],
         "minutes": round(plan.minutes, 1),
+        "gate": sees,
         "left_out": {left.recipe: left.reason for left in plan.left_out},
     }

@@ -16,6 +16,7 @@ from evaluation.policy import GatePolicy
 from feedback.ingest import IngestReport
 from feedback.snapshot import Snapshot, example_ids, load_snapshot
 from flows.confidence import confidence_of
+from flows.gate_sight import sight
 from flows.intake_alerts import tell_of_spike
 from flows.night import Night, nights_of
 from infra.alerts import Alert
@@ -122,6 +123,11 @@ def _too_little_new(night: Night, before: str, snapshot: str) -> str | None:
 def plan_of(night: Night, counts: Mapping[str, int], base: Base) -> Plan:
     """What the night would train on so many examples of each shape."""
     return train.plan(counts, training_of(night), base, engine=night.config.serving.engine)
+
+
+def sight_of(night: Night, plan: Plan, units: int) -> str:
+    """The smallest gain that tonight's gate set can see, with a correction for every challenger that is launched."""
+    return sight(gate_of(night), units, len(plan.recipes) + len(night.request.checkpoints))
 
 
 def why_not_trained(plan: Plan, questions: int) -> str:

@@ -23,6 +23,7 @@ from feedback.snapshot import load_snapshot
 from flows.catching_up import caught_up
 from flows.drifting import look_for_drift
 from flows.dry_run import say_plan
+from flows.gate_sight import units_of
 from flows.night import Night, open_night
 from flows.night_end import end_early, end_unneeded, summary, tell_failure
 from flows.night_steps import (
@@ -33,6 +34,7 @@ from flows.night_steps import (
     night_key,
     nothing_new,
     plan_of,
+    sight_of,
     snapshot_of,
     take_checkpoint,
     take_in,
@@ -97,7 +99,7 @@ def run_night(night: Night) -> None:
     notify.show_drift(drift)
     questions = intake.write_questions(snapshot, night.folder)
     plan = night.once("plan", Plan, lambda: plan_of(night, snapshot.counts["train"], base))
-    notify.show_plan(plan)
+    notify.show_plan(plan, sight_of(night, plan, units_of(snapshot)))
     if not (plan.recipes or night.request.checkpoints) or not questions:
         rescore_anyway(night, base, standing, report, name)
         end_early(night, why_not_trained(plan, questions))

@@ -80,13 +80,24 @@ def show_durations(seconds: Mapping[str, float]) -> None:
         create_table_artifact(rows, key="durations", description=f"How long each step took; {total:.0f} s in all.")
 
 
-def show_plan(plan: Plan) -> None:
-    """Which recipes run tonight, how long they take, and why others don't."""
+def show_plan(plan: Plan, sees: str = "") -> None:
+    """Which recipes run tonight, how long they take, why others don't, and what the gate could see of them."""
+    create_markdown_artifact(plan_page(plan, sees), key="plan", description="Tonight's recipes.")
+
+
+def plan_page(plan: Plan, sees: str) -> str:
+    """The plan in Markdown.
+
+    Args:
+        sees: the smallest gain that the gate can see tonight, in a sentence; "" leaves it out.
+    """
     lines = ["# Plan", "", f"About {plan.minutes:.0f} minutes of training.", "", "| recipe | minutes |", "|---|---|"]
     lines += [f"| {estimate.recipe} | {estimate.minutes:.0f} |" for estimate in plan.estimates]
     if plan.left_out:
         lines += ["", "Not tonight:", ""] + [f"- {left.recipe}: {left.reason}" for left in plan.left_out]
-    create_markdown_artifact("\n".join(lines), key="plan", description="Tonight's recipes.")
+    if sees:
+        lines += ["", f"What the gate can tell tonight: {sees}."]
+    return "\n".join(lines)
 
 
 def show_scorecard(scorecard: Scorecard) -> None:

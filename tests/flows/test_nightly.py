@@ -138,6 +138,8 @@ def test_prefect_shows_the_scorecard_the_verdict_and_the_way_to_mlflow(reference
     assert {"intake", "plan", "scorecard", "verdict", "mlflow-run"} <= {a["key"] for a in found}
     verdict = next(a for a in found if a["key"] == "verdict")
     assert "# Promote" in verdict["data"]
+    plans = [artifact["data"] for artifact in found if artifact["key"] == "plan"]
+    assert any("the gate sees gains from about" in plan for plan in plans)
     runs = httpx.post(f"{reference.places.prefect_api}/flow_runs/filter", json={}).json()
     assert "COMPLETED" in {run["state_type"] for run in runs}
 
@@ -228,6 +230,7 @@ def test_a_dry_run_says_what_it_would_do_and_does_nothing(reference: PipelineCon
     found = json.loads(ratchet("run", "nightly", "--dry-run", "--json", config=config_file(reference)).stdout)
     assert found["recipes"] == ["tiny-sft"]
     assert found["minutes"] > 0
+    assert found["gate"].startswith("with ") and "the gate sees gains from about" in found["gate"]
     assert len(nights_of(reference, "default")) == before
 
 

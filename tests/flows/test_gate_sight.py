@@ -1,0 +1,66 @@
+"""Planning before the night counts every challenger that would be launched, as the verdict's correction does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evaluation.planning import what_it_sees
+from feedback.events import Reference
+from feedback.ingest import run_ingest
+from feedback.snapshot import SnapshotConfig, cut_snapshot
+from flows.config import PipelineConfig
+from flows.doctor import examine
+from flows.gate_sight import challengers_ahead, gate_sights, last_snapshot, sight, units_of
+from flows.night import open_night
+from flows.night_steps import sight_of
+from flows.request import NightRequest
+from tasks.notify import plan_page
+from tests.feedback.world import FAST, interaction, make_lake, make_store, said
+from training.plan import plan_night
+
+
+def pipeline(home: Path, **sections: Any) -> PipelineConfig:
+    values = {"pipeline": "desk", "tenants": ["acme"], "places": {"home": str(home)}, "gate": {"min_units": 5}}
+    return PipelineConfig.model_validate(values | sections)
+
+
+@pytest.mark.parametrize(("methods", "count"), [("auto", 1), (["sft-lora"], 1), (["sft-lora", "sft-full"], 2)])
+def test_before_the_first_snapshot_the_named_recipes_count(tmp_path: Path, methods: Any, count: int) -> None:
+    config = pipeline(tmp_path, training={"methods": methods})
+    assert challengers_ahead(config, "acme") == count
+    expected = what_it_sees(config.gate, 5, challengers=count)
+    assert gate_sights(config) == [f"tenant acme: no snapshot yet; {expected}"]
+    assert ("among 2 challengers" in expected) == (count == 2)
+    assert next(finding for finding in examine(config) if finding.what == "gate").found == expected
+
+
+def test_with_a_snapshot_what_its_data_support_counts(tmp_path: Path) -> None:
+    config = pipeline(tmp_path / "home", training={"methods": "auto", "minimum_examples": 2, "budget_minutes": 100000})
+    store, lake = make_store(tmp_path), make_lake(tmp_path)
+    for n in range(40):
+        store.record_interaction(interaction(n, f"What is the {n}th question of the list about?"))
+        store.record_feedback(said(n, Reference(text=f"answer {n}"), "agent", trusted=True))
+    run_ingest(store, lake, (), FAST)
+    halves = SnapshotConfig(validation_share=0.1, rolling_share=0.4, frozen_share=0.0)
+    cut = cut_snapshot(lake, config.places.snapshots_dir, halves, tenant="acme")
+    with open_night(config, NightRequest()) as night:
+        night.once("snapshot", str, lambda: cut.id)
+        night.close("done", "enough")
+    plan = plan_night(cut.counts["train"], config.training)
+    assert last_snapshot(config, "acme") == cut
+    count = len(plan.recipes)
+    assert count > 1
+    assert challengers_ahead(config, "acme") == count
+    [said_of_acme] = gate_sights(config)
+    assert said_of_acme == f"tenant acme: {what_it_sees(config.gate, units_of(cut), challengers=count)}"
+    with open_night(config, NightRequest(checkpoints=("abcdef:10",))) as night:
+        sees = sight_of(night, plan, units_of(cut))
+    assert sees == what_it_sees(config.gate, units_of(cut), challengers=count + 1)  # a checkpoint is a challenger too
+    assert plan_page(plan, sees).endswith(f"What the gate can tell tonight: {sees}.")
+
+
+def test_too_few_units_promote_nothing(tmp_path: Path) -> None:
+    assert "nothing is promoted before 3 more" in sight(pipeline(tmp_path).gate, 2, 1)
