@@ -12,7 +12,7 @@ import math
 import re
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
 
 _SCHEMA = """
@@ -74,10 +74,15 @@ class Firewall:
         self._db.executemany("INSERT INTO part VALUES (?, ?, ?)", [(tenant, g, p) for g, p in fresh.items()])
         return {group: str(known.get(group) or fresh[group]) for group in wanted}
 
-    def freeze(self, tenant: str, items: Sequence[str], most: int) -> set[str]:
-        """Which of `items` (in order of preference) are in the frozen part: members stay, places left are given out."""
-        members = {row[0] for row in self._db.execute("SELECT item FROM frozen WHERE tenant = ?", (tenant,))}
-        joining = [item for item in items if item not in members][: max(0, most - len(members))]
+    def freeze(self, tenant: str, items: Sequence[str], most: int, *, worn: Set[str] = frozenset()) -> set[str]:
+        """Which of `items` (in order of preference) are in the frozen part: members stay, places left are given out.
+
+        Args:
+            worn: items that too many verdicts used. They give up their places, and never get one.
+        """
+        known = {row[0] for row in self._db.execute("SELECT item FROM frozen WHERE tenant = ?", (tenant,))}
+        members = known - worn
+        joining = [item for item in items if item not in known | worn][: max(0, most - len(members))]
         self._db.executemany("INSERT INTO frozen VALUES (?, ?)", [(tenant, item) for item in joining])
         return (members | set(joining)) & set(items)
 

@@ -46,11 +46,12 @@ class SnapshotConfig(Config):
     frozen_share: float = Field(default=0.1, ge=0, lt=1)
     """Share of groups from which the frozen gate is filled; once it is full they go to the rolling gate."""
     frozen_items: int = Field(default=500, ge=0)
-    """Size of the frozen gate."""
+    """Size of the frozen gate. Its items do not retire by age."""
     rolling_days: float = Field(default=90.0, gt=0)
     """Items of the rolling gate retire at this age, counted from the newest example; they never train."""
     retire_uses: int = Field(default=100, ge=1)
-    """Items of the rolling gate retire after this many verdicts; they never train."""
+    """Items of both gates retire after this many verdicts, and new ones take the frozen gate's places; they never
+    train."""
     near_gate: float = Field(default=0.8, ge=0.5, le=1)
     """Similarity of prompts from which a training row counts as a copy of a gate item and is removed."""
     near_min_words: int = Field(default=8, ge=3)
@@ -133,6 +134,7 @@ class _Split:
 def _split(examples: Sequence[Example], snapshots_dir: Path, config: SnapshotConfig, tenant: str) -> _Split:
     out = _Split()
     latest = max(e.created_at for e in examples)
+    oldest = latest - timedelta(days=config.rolling_days)
     shares = {
         "validation": config.validation_share,
         "rolling": config.rolling_share,
@@ -145,14 +147,15 @@ def _split(examples: Sequence[Example], snapshots_dir: Path, config: SnapshotCon
         admitted = [e for e in gate if e.trusted and e.shape in ("completion", "preference", "problem")]
         out.removed["not admitted to the gate"] = len(gate) - len(admitted)
         items = dated_items(admitted, "rolling", latest)
-        eligible = sorted((born, i.item_id) for i, born in items if parts[i.group] == "frozen")
-        frozen = firewall.freeze(tenant, [item_id for _, item_id in eligible], config.frozen_items)
+        worn = {item_id for item_id, count in uses.items() if count >= config.retire_uses}
+        # Those that retired by age come last: a place is for a question of today, while there is one.
+        eligible = sorted((born < oldest, born, i.item_id) for i, born in items if parts[i.group] == "frozen")
+        frozen = firewall.freeze(tenant, [item_id for *_, item_id in eligible], config.frozen_items, worn=worn)
         examined = firewall.remember_prompts(tenant, [prompt_text(e) for e in admitted])
-    oldest = latest - timedelta(days=config.rolling_days)
     for item, born in items:
         if item.item_id in frozen:
             out.frozen.append(item.model_copy(update={"part": "frozen"}))
-        elif born < oldest or uses.get(item.item_id, 0) >= config.retire_uses:
+        elif born < oldest or item.item_id in worn:
             out.removed["retired from the gate"] += 1
         else:
             out.rolling.append(item)

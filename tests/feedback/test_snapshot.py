@@ -146,6 +146,26 @@ def test_used_and_old_items_retire_and_do_not_train(desk: tuple[Store, Lake], tm
     assert not {e.group for e in rows(aged.train)} & {i.group for i in rolling}
 
 
+def test_frozen_items_retire_by_use_and_new_ones_take_their_places(desk: tuple[Store, Lake], tmp_path: Path) -> None:
+    _, lake = desk
+    strict = HALF.model_copy(update={"retire_uses": 2})
+    first = cut_snapshot(lake, tmp_path / "s", strict, tenant="acme")
+    frozen = [i.item_id for i in gate_items(first, part="frozen")]
+    worn = set(frozen[:3])
+    mark_used(tmp_path / "s", "acme", frozen, "n1")
+    mark_used(tmp_path / "s", "acme", worn, "n2")
+    later = cut_snapshot(lake, tmp_path / "s", strict, tenant="acme")
+    now = {i.item_id for i in gate_items(later, part="frozen")}
+    assert len(now) == 10 and now & set(frozen) == set(frozen) - worn
+    # The places went to questions of the rolling gate; the worn-out ones are in no part, training least of all.
+    assert now - set(frozen) <= {i.item_id for i in gate_items(first, part="rolling")}
+    assert not worn & {i.item_id for i in gate_items(later)}
+    assert later.removed["retired from the gate"] == 3
+    retired = {i.group for i in gate_items(first) if i.item_id in worn}
+    assert not {e.group for path in training_parts(later) for e in rows(path)} & retired
+    assert cut_snapshot(lake, tmp_path / "s", strict, tenant="acme").id == later.id
+
+
 def test_changed_or_missing_snapshots_are_refused(world: Path, tmp_path: Path) -> None:
     snapshot = cut_snapshot(make_lake(world), tmp_path, HALF, tenant="acme")
     with pytest.raises(NotFound, match="nobody"):
