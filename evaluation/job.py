@@ -100,8 +100,9 @@ class EvaluationConfig(Config):
     challengers. 0 leaves that out."""
     prompt_items: int = Field(default=12, ge=1)
     """Items of `examples_file` that the prompts are tried on."""
-    report_examples: int = Field(default=8, ge=0)
-    """Examples shown in the report, taken from `examples_file` only; every version answers them."""
+    report_examples: int = Field(default=16, ge=0)
+    """Examples for the report, taken from `examples_file` only. Every version answers them; the page shows the eight in
+    which champion and challenger are furthest apart."""
 
 
 class Candidate(Config):
@@ -189,6 +190,8 @@ class EvaluationJob(Config):
     """The night's reward model, for the judge `reward`."""
     barred: Mapping[str, Path] = {}
     """Barred version -> its probe.json: challengers are held beside them."""
+    judge_cache: Path | None = None
+    """Folder in which judges keep what they said, by content, from night to night. Default: in `output_dir`."""
     output_dir: Path
     """Folder for scorecard.json, items.parquet, report.html and record.json."""
 

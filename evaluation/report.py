@@ -17,6 +17,8 @@ from evaluation.scorecard import Change, Estimate, MetricInfo, Scorecard, read_s
 from infra.artifact import atomic_write
 
 EXAMPLES = "examples.json"
+SHOWN = 8
+"""Most examples on the page."""
 """Answers to items that people may see, beside the scorecard."""
 
 
@@ -184,9 +186,12 @@ def _uses(scorecard: Scorecard) -> str:
 def _wins_and_losses(
     scorecard: Scorecard, verdict: Verdict | None, examples: Sequence[Mapping[str, Any]]
 ) -> list[tuple[str, list[dict[str, Any]]]]:
-    """Examples where the challenger wins, where it loses, and the rest. The challenger: the winner, or the best."""
+    """Where the challenger wins most, where it loses most, and, where room is left, the rest. At most `SHOWN` in all.
+
+    The challenger: the winner, or the best.
+    """
     asked = _challenger_shown(scorecard, verdict)
-    groups: dict[str, list[dict[str, Any]]] = {}
+    groups: dict[str, list[tuple[float, dict[str, Any]]]] = {}
     label = "" if asked is None else next(c.label for c in scorecard.versions if c.version == asked)
     info = scorecard.metric(verdict.primary if verdict else _default_primary(scorecard))
     sign = -1.0 if info is not None and info.direction == "lower" else 1.0
@@ -195,9 +200,17 @@ def _wins_and_losses(
         ours, theirs = scores.get(asked), scores.get(scorecard.champion)
         lead = 0.0 if ours is None or theirs is None else sign * (ours - theirs)
         title = f"{label} wins" if lead > 0 else f"{label} loses" if lead < 0 else "No difference"
-        groups.setdefault(title, []).append({**example, "shown": _side_by_side(scorecard, example)})
-    order = [f"{label} wins", f"{label} loses", "No difference"]
-    return [(title, groups[title]) for title in order if title in groups]
+        groups.setdefault(title, []).append((abs(lead), {**example, "shown": _side_by_side(scorecard, example)}))
+    won, lost, even = (
+        [example for _, example in sorted(groups.get(title, []), key=lambda found: -found[0])]
+        for title in (f"{label} wins", f"{label} loses", "No difference")
+    )
+    # Half the room each, and what one side leaves over to the other: a loss is not crowded out by many wins.
+    wins = won[: max(SHOWN // 2, SHOWN - len(lost))]
+    losses = lost[: SHOWN - len(wins)]
+    rest = even[: SHOWN - len(wins) - len(losses)]
+    named = ((f"{label} wins", wins), (f"{label} loses", losses), ("No difference", rest))
+    return [(title, found) for title, found in named if found]
 
 
 def _challenger_shown(scorecard: Scorecard, verdict: Verdict | None) -> str | None:

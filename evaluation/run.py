@@ -127,7 +127,7 @@ def _evaluate(
     if job.config.safety is not None:
         classify_answers(job.config.safety, items, rows, scored, progress.phase)
     progress.phase("judging")
-    judges = judge_answers(job, items, rows, scored, out / "work" / "judged", progress.add)
+    judges = judge_answers(job, items, rows, scored, job.judge_cache or out / "work" / "judged", progress.add)
     progress.phase("scoring")
     scorecard = build_scorecard(job, items, digest, rows, errors, judges, contaminated(items, job.training_files))
     _write_items(out, items, rows, scorecard)

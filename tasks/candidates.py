@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from deploy.versions import PROBE, load_version
 from evaluation.job import Candidate, EvaluationConfig, EvaluationJob, RewardModelFile
 from evaluation.metrics import METRICS
 from evaluation.noise import hardware_name, known_floors
+from feedback.snapshot_layout import TRAIN
 from infra.artifact import read_record
 from infra.settings import Places
 from tasks.opened import database
@@ -69,7 +71,7 @@ def evaluation_job(
         failed_challengers=tuple(c.recipe for c in challengers if c.error is not None),
         items_file=items,
         examples_file=examples,
-        training_files=(train,),
+        training_files=(train, *_earlier_data(challengers, places)),
         config=config,
         prompt_metric=primary if primary in METRICS or primary.startswith("python:") else "loss",
         seed=seed,
@@ -78,8 +80,23 @@ def evaluation_job(
         known_noise=known_floors(database(places), hardware, night_id=night_id),
         reward_model=_reward_model(challengers, places),
         barred={name: places.versions_dir / name / PROBE for name in standing.barred},
+        judge_cache=places.evaluations_dir / "judged",
         output_dir=places.evaluations_dir / night_id,
     )
+
+
+def _earlier_data(challengers: Sequence[Challenger], places: Places) -> list[Path]:
+    """Training files of earlier snapshots that a challenger's stages name: a kept checkpoint, or replay, used them.
+
+    A snapshot that is gone cannot be looked at; its rows were apart from the gate's by the firewall when it was cut.
+    """
+    named: set[str] = set()
+    for stage in (stage for challenger in challengers for stage in challenger.stages):
+        record = read_record(places.stages_dir / stage.key)
+        named |= set(record.parents.values()) if record is not None else set()
+    files = sorted(places.snapshots_dir.glob("s-*/manifest.json"))
+    manifests = {file.parent: json.loads(file.read_text())["identity"]["files"] for file in files}
+    return [folder / TRAIN for folder, digests in manifests.items() if digests.get(TRAIN) in named]
 
 
 def _base(base: Base) -> Candidate:

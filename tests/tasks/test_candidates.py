@@ -10,6 +10,7 @@ from deploy.ledger import Standing
 from evaluation.job import EvaluationConfig
 from evaluation.run import evaluate
 from evaluation.scorecard import read_scorecard
+from feedback.snapshot_layout import TRAIN
 from infra.artifact import finished_record, write_record
 from infra.settings import Places
 from tasks.candidates import evaluation_job
@@ -65,6 +66,7 @@ def test_a_night_s_job_names_everything_and_is_measured(tiny_base: Path, tmp_pat
         dtype="float32",
         threads=1,
     )
+    assert job.training_files == (train,) and job.judge_cache == places.evaluations_dir / "judged"
     assert job.prompt_metric == "loss"  # a win-rate is not a metric of one answer
     assert job.failed_challengers == ("broken",)
     assert job.barred == {"vbad": places.versions_dir / "vbad" / "probe.json"}
@@ -77,3 +79,35 @@ def test_a_night_s_job_names_everything_and_is_measured(tiny_base: Path, tmp_pat
     assert sorted(c.role for c in card.versions) == ["challenger", "challenger", "champion", "prompt"]
     assert all(c.answered == 8 and c.error is None for c in card.versions)
     assert card.uses == {"0": 4, "1": 4}
+
+
+def test_the_data_of_an_older_checkpoint_are_looked_at_too(tiny_base: Path, tmp_path: Path) -> None:
+    places = Places(home=tmp_path / "home")
+    for name in ("s-one", "s-two"):
+        folder = places.snapshots_dir / name
+        folder.mkdir(parents=True)
+        files = {TRAIN: f"digest of {name}"}
+        (folder / "manifest.json").write_text(json.dumps({"identity": {"tenant": "default", "files": files}}))
+    stage = places.stages_dir / "old"
+    stage.mkdir(parents=True)
+    parents = {"base": "b", "train": "digest of s-one"}
+    write_record(stage, finished_record(name="stage", key="old", digest="d" * 64, parents=parents))
+    base = Base(name="tiny", path=tiny_base, digest="b" * 64, source="folder")
+    trained = TrainedStage(key="old", digest="d" * 64, kind="adapter", objective="sft")
+    job = evaluation_job(
+        night_id="n1",
+        base=base,
+        standing=Standing(tenant="default", champion=base.version, base=base.version),
+        challengers=(Challenger(recipe="checkpoint", stages=(trained,)),),
+        twin=None,
+        items=tmp_path / "items.jsonl",
+        examples=None,
+        train=tmp_path / "train.jsonl",
+        config=EvaluationConfig(),
+        primary="loss",
+        places=places,
+        seed=0,
+        dtype="float32",
+        threads=1,
+    )
+    assert job.training_files == (tmp_path / "train.jsonl", places.snapshots_dir / "s-one" / TRAIN)

@@ -1,0 +1,28 @@
+"""Training is handed what examines it, by mistake or to cheat: it reads none of it (guarantee 1)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from feedback.gate_items import gate_items
+from feedback.ingest import run_ingest
+from feedback.snapshot import SnapshotConfig, cut_snapshot
+from feedback.snapshot_layout import GATE_FILES
+from infra.errors import UserError
+from tests.feedback.world import FAST, fill, make_lake, make_store
+from training.batching import read_examples
+
+
+def test_training_cannot_read_gate_parts(tmp_path: Path) -> None:
+    store, lake = make_store(tmp_path), make_lake(tmp_path)
+    fill(store, tickets=80)
+    run_ingest(store, lake, (), FAST)
+    cut = cut_snapshot(lake, tmp_path / "snapshots", SnapshotConfig(frozen_share=0.2), tenant="acme")
+    assert list(read_examples(cut.train)) and gate_items(cut)
+    for name in GATE_FILES.values():
+        file = cut.path / name
+        assert file.read_text().strip()
+        with pytest.raises(UserError, match="is not an example"):
+            list(read_examples(file))
