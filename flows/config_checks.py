@@ -62,7 +62,7 @@ def _metrics(config: PipelineConfig) -> list[Mistake]:
     from evaluation.regression import ACCURACY, LOSS, PROBABILITY
     from training.graders import OWN
 
-    asked = [*config.evaluation.metrics, *(("win_rate",) if config.evaluation.judges else ())]
+    asked = [*config.evaluation.metrics, *_win_rates(config)]
     asked += [ACCURACY, PROBABILITY, LOSS] if config.evaluation.regression else []
     wanted: list[tuple[KeyPath, str]] = [
         (("evaluation", "metrics", index), name) for index, name in enumerate(config.evaluation.metrics)
@@ -77,7 +77,29 @@ def _metrics(config: PipelineConfig) -> list[Mistake]:
     for path, name in gate:
         if name not in asked:
             mistakes.append(Mistake(path, f"metric {name!r} is not measured{nearest(name, asked)}"))
+    if any(name == "unsafe" for _, name in gate) and config.evaluation.safety is None:
+        text = "the gate asks for the metric unsafe, which a classifier gives; expected one here"
+        mistakes.append(Mistake(("evaluation", "safety"), text))
+    budget = config.gate.forgetting
+    if budget is not None and budget.required and budget.metric not in asked:
+        text = (
+            f"{budget.metric} is required and not measured, so every night would be inconclusive; expected "
+            "evaluation.regression to be on, forgetting.required: false, or forgetting: null"
+        )
+        mistakes.append(Mistake(("gate", "forgetting"), text))
     return mistakes
+
+
+def _win_rates(config: PipelineConfig) -> list[str]:
+    """Every win-rate that the configured judges may give."""
+    from evaluation.measured import win_rate_name
+
+    names = [
+        win_rate_name(index, judge.name, against)
+        for index, judge in enumerate(config.evaluation.judges)
+        for against in ("champion", "sft")
+    ]
+    return [*names, *(f"{name}_raw" for name in names)]
 
 
 def _judges_and_tasks(config: PipelineConfig) -> list[Mistake]:

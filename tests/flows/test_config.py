@@ -75,6 +75,14 @@ schedule: {nightly: "0 3 * *", timezone: Mars/One}
             "pipeline: a\ngate: {primary: exact_mach}\n",
             "gate.primary: metric 'exact_mach' is not measured; did you mean exact_match?",
         ),
+        (
+            "pipeline: a\ngate: {guards: [{metric: unsafe, margin: 0.01}]}\n",
+            "evaluation.safety: the gate asks for the metric unsafe",
+        ),
+        (
+            "pipeline: a\nevaluation: {regression: false}\n",
+            "gate.forgetting: regression_accuracy is required and not measured",
+        ),
         ("pipeline: a\ntraining: {methods: [sft-lorra]}\n", "training: methods: unknown sft-lorra"),
         ("pipeline: a\nbase_model: ./nowhere\n", "base_model: no folder"),
     ],
@@ -158,3 +166,10 @@ evaluation:
         for line in found
     )
     assert len(found) == 2
+
+
+def test_every_win_rate_that_a_judge_gives_may_guard(tmp_path: Path) -> None:
+    file = tmp_path / "ratchet.yaml"
+    for name in ("win_rate", "win_rate_sft", "win_rate_raw"):
+        file.write_text(f"pipeline: a\ngate: {{guards: [{{metric: {name}, margin: 0.05}}]}}\n")
+        load_config(file)
