@@ -11,6 +11,7 @@ from flows.cli import (
     deploy_commands,
     first_commands,
     gate_commands,
+    hold_commands,
     key_commands,
     lake_commands,
     live_commands,
@@ -41,8 +42,11 @@ app.command()(look_commands.demo)
 app.add_typer(run_commands.app, name="run")
 app.command()(release_commands.release)
 app.command()(release_commands.rollback)
-app.command()(release_commands.resume)
-app.command()(release_commands.unbar)
+app.command()(hold_commands.withdraw)
+app.command()(hold_commands.pause)
+app.command()(hold_commands.resume)
+app.command()(hold_commands.bar)
+app.command()(hold_commands.unbar)
 app.command()(release_commands.ledger)
 app.command()(live_commands.why)
 app.command()(live_commands.drill)

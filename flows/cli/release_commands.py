@@ -1,4 +1,4 @@
-"""`ratchet release`, `rollback`, `ledger`, `resume`, `unbar`: the ledger by hand. No Prefect, no MLflow needed."""
+"""`ratchet release`, `rollback`, `ledger`: the ledger by hand. No Prefect, no MLflow needed."""
 
 from __future__ import annotations
 
@@ -96,45 +96,6 @@ def rollback(
         as_json(entry)
     else:
         say(f"{entry.version} was taken back and is barred; {entry.previous} is live (ledger line {entry.seq})")
-
-
-def resume(
-    reason: Reason, config: ConfigOption = DEFAULT_CONFIG, tenant: TenantOption = None, json: JsonOption = False
-) -> None:
-    """Let nights release again after a rollback."""
-    from deploy.release import resume as go_on
-    from flows.cli.run_commands import person
-    from flows.config import tenant_of
-    from tasks.opened import database
-
-    settings = load(config)
-    entry = go_on(database(settings.places), tenant_of(settings, tenant), actor=person(), reason=reason)
-    if json:
-        as_json(entry)
-    else:
-        say(f"promotions go on (ledger line {entry.seq})")
-
-
-def unbar(
-    version: Annotated[str, typer.Argument(help="A barred version.")],
-    reason: Reason,
-    config: ConfigOption = DEFAULT_CONFIG,
-    tenant: TenantOption = None,
-    json: JsonOption = False,
-) -> None:
-    """Allow a barred version to be released again."""
-    from deploy.release import lift_bar
-    from flows.cli.run_commands import person
-    from flows.config import tenant_of
-    from tasks.opened import database
-
-    settings = load(config)
-    engine = database(settings.places)
-    entry = lift_bar(engine, tenant_of(settings, tenant), version, actor=person(), reason=reason)
-    if json:
-        as_json(entry)
-    else:
-        say(f"{entry.version} may be released again (ledger line {entry.seq})")
 
 
 def ledger(
