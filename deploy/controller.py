@@ -139,6 +139,7 @@ def follow_once(engine: Engine, job: ControllerJob, prove: Prove) -> dict[str, s
                 versions_dir=job.versions_dir,
                 policy=job.canary,
                 prove=prove,
+                shadow_only=job.shadow_only,
             )
             seen[tenant] = ", ".join(moved) or "in step"
         except Unavailable as error:

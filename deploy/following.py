@@ -27,9 +27,19 @@ OVERRIDE_BY, OVERRIDE_REASON = "ratchet.override_by", "ratchet.override_reason"
 
 
 def reconcile(
-    engine: Engine, registry: Registry, tenant: str, *, versions_dir: Path, policy: CanaryPolicy, prove: Prove
+    engine: Engine,
+    registry: Registry,
+    tenant: str,
+    *,
+    versions_dir: Path,
+    policy: CanaryPolicy,
+    prove: Prove,
+    shadow_only: bool = False,
 ) -> list[str]:
     """Take up what was moved by hand, then make the aliases follow; returns the aliases that were written.
+
+    Args:
+        shadow_only: an endpoint outside of Ratchet is champion, so no canary may open.
 
     Raises:
         Unavailable: MLflow did not answer; call again later.
@@ -37,7 +47,7 @@ def reconcile(
     if current(engine, tenant).champion is None:
         return []
     for move in hand_moves(engine, registry, tenant):
-        _take_up(engine, registry, tenant, move, versions_dir, policy, prove)
+        _take_up(engine, registry, tenant, move, versions_dir, policy, prove, shadow_only)
     standing = current(engine, tenant)
     files: dict[str, VersionFile] = {}
     for version in standing.pinned - {standing.base}:
@@ -53,6 +63,7 @@ def _take_up(
     versions_dir: Path,
     policy: CanaryPolicy,
     prove: Prove,
+    shadow_only: bool,
 ) -> None:
     standing = current(engine, tenant)
     if move.version is not None and move.version in (standing.champion, standing.canary):
@@ -75,6 +86,7 @@ def _take_up(
             actor="mlflow",
             gate=gate,
             override=override,
+            shadow_only=shadow_only,
         )
     except RatchetError as why:
         title = f"alias {move.alias} was moved by hand in MLflow and is put back"

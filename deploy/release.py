@@ -83,12 +83,14 @@ def open_release(
     gate: Mapping[str, Any] | None = None,
     override: Override | None = None,
     night_id: str | None = None,
+    shadow_only: bool = False,
 ) -> Entry:
     """Gate a version and open its canary at the first step.
 
     Args:
         gate: the verdict that passed it (its decision must be "promote"), or
         override: the named person who releases it without one.
+        shadow_only: an endpoint outside of Ratchet is champion, so no canary may open.
         night_id: the night this belongs to. A night ends once: what it wrote is returned when it is run again, and
             where the release may not open now (another watch, a pause, a bar) the night is held.
 
@@ -117,6 +119,11 @@ def open_release(
         if before.paused_at(now()) and override is None:
             until = f"until {before.paused_until:%F %T} UTC" if before.paused_until else "until a person resumes"
             raise RefusedTransition(f"{version}: promotions are paused {until}; `ratchet resume`, or name an override")
+        if shadow_only and before.gated == version:
+            raise RefusedTransition(
+                f"{version} answers in shadow, and more it cannot: serving.upstream_url stays the champion; "
+                "`ratchet withdraw` ends the shadow"
+            )
         judged_against = (gate or {}).get("champion")
         if override is None and judged_against is not None and judged_against != before.champion:
             raise RefusedTransition(

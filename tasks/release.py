@@ -60,6 +60,7 @@ def release(
         actor="night",
         gate={**_gist(verdict), **evidence},
         night_id=night_id,
+        shadow_only=prover.shadow_only,
     )
 
 

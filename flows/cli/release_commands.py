@@ -45,6 +45,7 @@ def release(
         versions_dir=settings.places.versions_dir,
         policy=settings.canary,
         prove=make_prover(controller_job(settings, base)),
+        shadow_only=settings.serving.upstream_url is not None,
         actor=person(),
         gate=None if override else grounds_of(engine, whose, version),
         override=override,

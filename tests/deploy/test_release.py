@@ -290,3 +290,12 @@ def test_a_verdict_against_an_earlier_champion_releases_nothing(tmp_path: Path) 
     held = world.open(world.v2, gate=stale, night_id="n1")
     assert held.action == "held" and "compared with base-1" in held.reason
     assert world.open(world.v2, gate=PASSED | {"champion": world.v1}).action == "canary"
+
+
+def test_behind_an_endpoint_of_ones_own_a_shadow_never_becomes_a_canary(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    shadows = POLICY.model_copy(update={"shadow_share": 0.5})
+    assert world.open(world.v1, policy=shadows, shadow_only=True).action == "gated"
+    with pytest.raises(RefusedTransition, match="answers in shadow, and more it cannot"):
+        world.open(world.v1, policy=shadows, shadow_only=True)
+    assert current(world.db, "t").canary is None

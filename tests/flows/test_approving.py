@@ -102,6 +102,7 @@ def test_a_night_that_does_not_wait_is_said(running_stack: Stack, tmp_path: Path
     assert done.returncode == 2 and "no night 'no-such-night'" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_real_night_waits_survives_a_kill_and_takes_a_no(running_stack: Stack, tmp_path: Path) -> None:
     gate = {**running_stack.config.gate.model_dump(mode="json"), "require_approval": True}
     config = running_stack.neighbour(tmp_path, training=ONE_RECIPE, gate=gate)
