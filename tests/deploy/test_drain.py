@@ -6,8 +6,6 @@ import json
 import signal
 import subprocess
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -15,6 +13,7 @@ import pytest
 
 from deploy.serving import ServingConfig
 from tests.deploy.serving_stack import Stack, prepare, process
+from tests.flows.world import wait
 
 WORDS = 300
 """Tokens of an answer: long enough that the signal comes in its middle."""
@@ -68,7 +67,7 @@ def test_running_answers_end_before_the_process_does(tiny_base: Path, tmp_path: 
         process("deploy.engines.embedded", stack.engine_job, engine_file, f"{stack.engine_url}/health") as engine,
         process("deploy.gateway", stack.gateway_job, gateway_file, f"{stack.url}/readyz") as gateway,
     ):
-        _until(lambda: stack.client("chat").get("/v1/models").is_success)
+        wait("the gateway", lambda: stack.client("chat").get("/v1/models").is_success, 60)
         leaving: subprocess.Popen[bytes] = gateway if who == "gateway" else engine
         reader = Reader(stack)
         assert reader.began.wait(60) and reader.error is None, reader.error
@@ -86,10 +85,3 @@ def test_running_answers_end_before_the_process_does(tiny_base: Path, tmp_path: 
                 "/v1/chat/completions", json={"model": "champion", "messages": [{"role": "user", "content": "hi"}]}
             )
             assert late.status_code == 503 and late.json()["error"]["message"]
-
-
-def _until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
