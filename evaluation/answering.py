@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from evaluation.metrics.metric import Answered
 from evaluation.rows import Row, Rows
 
 if TYPE_CHECKING:
@@ -22,6 +23,19 @@ _BATCHES_A_PIECE = 4
 def as_it_is(messages: Messages) -> Messages:
     """The messages as they stand."""
     return messages
+
+
+def answered(item: GateItem, row: Row, unsafe: Row | None = None) -> Answered:
+    """What metrics see of one row, and of the safety classifier's."""
+    return Answered(
+        reference=item.reference,
+        answer=row["answer"],
+        grader=item.grader,
+        reference_logprobs=tuple(row["reference_logprobs"]),
+        answer_tokens=row["answer_tokens"],
+        truncated=row["truncated"],
+        unsafe=None if unsafe is None else unsafe["value"],
+    )
 
 
 def answer_items(

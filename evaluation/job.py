@@ -85,11 +85,13 @@ class EvaluationConfig(Config):
     regression: bool = True
     """Whether base abilities are measured (lm-eval)."""
     regression_tasks: tuple[str, ...] = ()
-    """lm-eval tasks beside the bundled pack, by name (multiple choice or log-likelihood; may need downloads)."""
+    """lm-eval tasks beside the bundled pack, by name: choices, likelihood of texts, or generated answers that lm-eval
+    scores from 0 to 1 (may need downloads)."""
     regression_limit: int | None = Field(default=None, ge=1)
     """At most so many documents per task; None takes all."""
     noise_items: int = Field(default=16, ge=0)
-    """Items the champion answers twice, in other batches, for the noise floor of the instrument. 0 skips it."""
+    """Items the champion answers twice, in other batches, for the noise floor of the instrument; judges hold the second
+    answers against the first, and as many of the pack's documents are scored once more. 0 skips it."""
     seed_twin_nights: int = Field(default=30, ge=0)
     """Every so many nights the cheapest recipe is trained a second time with another seed, if the training budget has
     room, to measure the spread between seeds. 0 never."""
@@ -213,7 +215,7 @@ class EvaluationJob(Config):
         return next(candidate for candidate in self.versions if candidate.kind == "base")
 
 
-ALGORITHM_VERSION = 3
+ALGORITHM_VERSION = 4
 """Raise when the same job would measure something else."""
 
 

@@ -20,6 +20,11 @@ from evaluation.scorecard import JudgeReport
 if TYPE_CHECKING:
     from feedback.gate_items import GateItem
 
+Opponent = Literal["champion", "sft"]
+OPPONENTS: tuple[Opponent, ...] = ("champion", "sft")
+"""Whom a challenger's answers are held against: the live version's, and those of its recipe's own sft stage."""
+AGAIN = "again"
+"""Kind of the comparisons of the champion's second answers with its first."""
 _PIECE = 16
 """Comparisons between two writes to the log; a judge behind a server costs money, so each of its is written at once."""
 
@@ -49,13 +54,16 @@ def judge_answers(
         try:
             for against, version, opponent in matches(job, scored):
                 _play(judge, index, items, rows, against, version, opponent, size, on_done)
+            if job.champion in scored:  # its second answers against its first: how far the instrument moves by itself
+                twice = [item for item in items if rows.get("again", job.champion, item.item_id) is not None]
+                _play(judge, index, twice, rows, AGAIN, job.champion, job.champion, size, on_done)
             if judge.name != "reference":  # it would only be asked whether the reference is the reference
                 agreement = _agreement(judge, index, items, rows)
         except JudgeDown as error:
             state, detail = "down", str(error)
         except JudgeOverBudget as error:
             state, detail = "over_budget", str(error)
-        judged = rows.starting("judged", str(index))
+        judged = [row for row in rows.starting("judged", str(index)) if row["key"][2] != AGAIN]
         reports.append(
             JudgeReport(
                 name=judge.name,
@@ -96,6 +104,12 @@ def matches(job: EvaluationJob, scored: Sequence[str]) -> list[tuple[str, str, s
     return found
 
 
+def win_rate_name(judge_index: int, judge: str, against: Opponent) -> str:
+    """The first judge's win-rate against the champion is `win_rate`; others carry opponent, name and place in the
+    config: two judges may be of one kind, such as two models behind two servers."""
+    return "win_rate" + ("_sft" if against == "sft" else "") + (f"_{judge}_{judge_index}" if judge_index else "")
+
+
 def _play(
     judge: Judge,
     index: int,
@@ -115,7 +129,7 @@ def _play(
                 question=conversation_text(item.messages),
                 reference=item.reference,
                 grader=item.grader,
-                ours=_answer(rows, version, item.item_id),
+                ours=_answer(rows, version, item.item_id, "again" if against == AGAIN else "answer"),
                 theirs=_answer(rows, opponent, item.item_id),
                 messages=_messages(item),
             )
@@ -135,9 +149,9 @@ def _play(
         on_done(len(piece))
 
 
-def _answer(rows: Rows, version: str, item_id: str) -> str:
-    row = rows.get("answer", version, item_id)
-    assert row is not None, f"{version} is said to have answered all items, but {item_id} is missing"
+def _answer(rows: Rows, version: str, item_id: str, which: str = "answer") -> str:
+    row = rows.get(which, version, item_id)
+    assert row is not None, f"{version} is said to have given every {which}, but {item_id} is missing"
     return str(row["answer"])
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from evaluation.regression import PACK, RegressionScore, choice_score, choice_to
 from infra.errors import UserError
 
 if TYPE_CHECKING:
-    from training.generation import Generator
+    from training.generation import Generator, Request
 
 
 def measure_tasks(
@@ -26,7 +26,7 @@ def measure_tasks(
     """Scores of lm-eval tasks: names, or task definitions such as `pack_definition` gives.
 
     Raises:
-        UserError: a task is not known to lm-eval, or is no multiple choice.
+        UserError: a task is not known to lm-eval, or gives its documents no score that can be compared in pairs.
     """
     import lm_eval
     from lm_eval.tasks import TaskManager
@@ -49,7 +49,14 @@ def measure_tasks(
         torch_random_seed=0,
         fewshot_random_seed=0,
     )
-    return [_score(task, sample) for task, samples in results["samples"].items() for sample in samples]
+    scores = []
+    for task, samples in results["samples"].items():
+        kind = str(results["configs"][task].get("output_type"))
+        more_is_better = {name for name, yes in results["higher_is_better"][task].items() if yes}
+        # A task may read its answers in several ways, one sample each; its first is the one its authors list first.
+        first = [sample for sample in samples if sample["filter"] == samples[0]["filter"]]
+        scores += [_score(generator, task, kind, more_is_better, sample) for sample in first]
+    return scores
 
 
 def pack_definition(task: str, scratch: Path) -> dict[str, Any]:
@@ -68,25 +75,45 @@ def pack_definition(task: str, scratch: Path) -> dict[str, Any]:
     }
 
 
-def _score(task: str, sample: dict[str, Any]) -> RegressionScore:
+def _score(
+    generator: Generator, task: str, kind: str, more_is_better: Collection[str], sample: dict[str, Any]
+) -> RegressionScore:
     replies = sample["filtered_resps"]
-    if "acc" not in sample or not replies or not isinstance(replies[0], tuple | list):
-        raise UserError(f"lm-eval task {task} is no multiple choice; name one that is scored by log-likelihood")
+    given = sample["doc"].get("id") if isinstance(sample["doc"], dict) else None
+    name = given or f"{task}-{int(sample['doc_id']):05d}"
+    item_id = f"{task}:{name}"
+    if kind == "loglikelihood_rolling" and replies:  # a passage: the likelihood of the whole text, in nats
+        tokens = max(1, len(generator.encode(str(sample["arguments"][0][0]))))
+        return RegressionScore(item_id=item_id, task=task, loss=round(-float(replies[0]) / tokens, 6))
+    right = _share(sample, more_is_better)
+    if right is None:
+        raise UserError(
+            f"lm-eval task {task} ({kind}) scores its documents by {', '.join(sample['metrics']) or 'nothing'}; "
+            "expected a share of 0 to 1 where more is better, such as acc or exact_match, or a text's likelihood; name "
+            "another"
+        )
+    if kind != "multiple_choice":  # an answer, or one text: right is what greedy decoding says
+        return RegressionScore(item_id=item_id, task=task, accuracy=right)
     likelihoods = [float(reply[0]) for reply in replies]
-    name = sample["doc"].get("id") or f"{task}-{int(sample['doc_id']):05d}"
-    if len(likelihoods) == 1:  # one text and no choices: right is what greedy decoding would have said
-        return RegressionScore(item_id=f"{task}:{name}", task=task, accuracy=float(sample["acc"]))
     target = sample["target"]
-    right = int(target) if str(target).lstrip("-").isdigit() else likelihoods.index(max(likelihoods))
-    scored = choice_score(task, name, likelihoods, right if right < len(likelihoods) else 0)
-    return RegressionScore(
-        item_id=scored.item_id, task=task, accuracy=float(sample["acc"]), probability=scored.probability
-    )
+    best = int(target) if str(target).lstrip("-").isdigit() else likelihoods.index(max(likelihoods))
+    scored = choice_score(task, name, likelihoods, best if best < len(likelihoods) else 0)
+    return RegressionScore(item_id=item_id, task=task, accuracy=right, probability=scored.probability)
+
+
+def _share(sample: dict[str, Any], more_is_better: Collection[str]) -> float | None:
+    """The document's first metric that is a share where more is better; a harness's own order puts the chief first."""
+    for name in ("acc", *sample["metrics"]):
+        value = sample.get(name)
+        if name in more_is_better and isinstance(value, int | float) and 0 <= value <= 1:
+            return float(value)
+    return None
 
 
 def _adapter_class() -> Any:
     """lm-eval's interface over our generator; made here because lm-eval is imported late."""
     from lm_eval.api.model import LM
+    from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
     class GeneratorModel(LM):  # type: ignore[misc]
         """Answers lm-eval's requests with one attached version."""
@@ -102,10 +129,42 @@ def _adapter_class() -> Any:
             return [(math.fsum(value for value, _ in seen), all(top for _, top in seen)) for seen in found]
 
         def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> list[float]:
-            sequences = [self._generator.encode(request.args[0]) for request in requests]
-            return [math.fsum(values) for values in self._generator.logprobs(self._adapter, sequences)]
+            return [self._whole_text(request.args[0]) for request in requests]
+
+        def _whole_text(self, text: str) -> float:
+            """Nats of a text of any length: each token once, in windows as long as the model's context."""
+            windows = get_rolling_token_windows(
+                list(self._generator.encode(text)),
+                prefix_token=min(self._generator.end_tokens),
+                max_seq_len=self._generator.context_length - 1,
+                context_len=1,
+            )
+            asked = [(tuple(before), tuple(after)) for before, after in map(make_disjoint_window, windows)]
+            found = self._generator.continuations(self._adapter, asked)
+            return math.fsum(value for values in found for value in values)
 
         def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
-            raise UserError("regression tasks are scored by log-likelihood; name no generating task")
+            asked = [_request(self._generator, self._adapter, *request.args) for request in requests]
+            return [completion.text for completion in self._generator.generate(asked)]
 
     return GeneratorModel
+
+
+def _request(generator: Generator, adapter: str | None, context: str, settings: dict[str, Any]) -> Request:
+    """A generating task's request: lm-eval's settings by their names, a context too long cut on its left."""
+    from lm_eval.models.utils import normalize_gen_kwargs
+
+    from training.generation import Request
+
+    kwargs = normalize_gen_kwargs(settings, default_max_gen_toks=256)
+    most = min(int(kwargs["max_gen_toks"]), generator.context_length // 2)
+    prompt = generator.encode(context)[-(generator.context_length - most) :]
+    return Request(
+        prompt_ids=prompt,
+        adapter=adapter,
+        max_tokens=most,
+        stop=tuple(text for text in kwargs["until"] if text),
+        temperature=float(kwargs.get("temperature") or 0.0) if kwargs.get("do_sample") else 0.0,
+        top_p=float(kwargs.get("top_p") or 1.0),
+        seed=0,
+    )

@@ -8,21 +8,23 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from evaluation.answering import answered
 from evaluation.evidence import compare
 from evaluation.job import Candidate, EvaluationJob
+from evaluation.judging import OPPONENTS, win_rate_name
 from evaluation.length_control import length_controlled
 from evaluation.likeness import barred_likeness
 from evaluation.metrics import metric as find_metric
-from evaluation.metrics.metric import Answered, Metric
+from evaluation.metrics.metric import Metric
+from evaluation.night_noise import night_noise
 from evaluation.noise import hardware_name
-from evaluation.regression import ACCURACY, LOSS, PROBABILITY
-from evaluation.rows import Row, Rows
+from evaluation.regression import ACCURACY, FIELDS, LOSS, PROBABILITY
+from evaluation.rows import Rows
 from evaluation.scorecard import (
     Change,
     Estimate,
     JudgeReport,
     MetricInfo,
-    NoiseFloor,
     Role,
     Scorecard,
     ScoredItem,
@@ -47,19 +49,6 @@ _REGRESSION = tuple(
         (LOSS, "lower", False, "Loss on held-out passages of plain text, in nats per token."),
     )
 )
-
-
-def answered(item: GateItem, row: Row, unsafe: Row | None = None) -> Answered:
-    """What metrics see of one row, and of the safety classifier's."""
-    return Answered(
-        reference=item.reference,
-        answer=row["answer"],
-        grader=item.grader,
-        reference_logprobs=tuple(row["reference_logprobs"]),
-        answer_tokens=row["answer_tokens"],
-        truncated=row["truncated"],
-        unsafe=None if unsafe is None else unsafe["value"],
-    )
 
 
 def build_scorecard(
@@ -91,7 +80,7 @@ def build_scorecard(
         metrics=tuple(sorted(infos, key=lambda info: info.name)),
         gate=Table(items=tuple(_scored(item) for item in items), scores=scores),
         regression=regression,
-        noise=_noise(job, items, rows, scores, infos),
+        noise=night_noise(job, items, rows, scores, regression, infos),
         judges=tuple(judges),
         uses=_uses(items),
         contaminated_items=contaminated_items,
@@ -185,12 +174,6 @@ def _score(metric: Metric, item: GateItem, rows: Rows, version: str) -> float | 
     return metric.score(answered(item, row, rows.get("unsafe", version, item.item_id))) if row else None
 
 
-def win_rate_name(judge_index: int, judge: str, against: Literal["champion", "sft"]) -> str:
-    """The first judge's win-rate against the champion is `win_rate`; others carry opponent, name and place in the
-    config: two judges may be of one kind, such as two models behind two servers."""
-    return "win_rate" + ("_sft" if against == "sft" else "") + (f"_{judge}_{judge_index}" if judge_index else "")
-
-
 def _add_judged(
     job: EvaluationJob,
     items: Sequence[GateItem],
@@ -204,8 +187,7 @@ def _add_judged(
     for index, report in enumerate(judges):
         if report.state != "ok":
             continue
-        opponents: tuple[Literal["champion", "sft"], ...] = ("champion", "sft")
-        for against in opponents:
+        for against in OPPONENTS:
             name = win_rate_name(index, report.name, against)
             by_version: dict[str, tuple[float | None, ...]] = {}
             for version in names:
@@ -271,46 +253,9 @@ def _regression(rows: Rows, names: Sequence[str], infos: list[MetricInfo]) -> Ta
                 version: tuple(found[i][field] if i in found else None for i in ids)
                 for version, found in by_version.items()
             }
-            for name, field in ((ACCURACY, "accuracy"), (PROBABILITY, "probability"), (LOSS, "loss"))
+            for name, field in FIELDS.items()
         },
     )
-
-
-def _noise(
-    job: EvaluationJob, items: Sequence[GateItem], rows: Rows, scores: Values, infos: Sequence[MetricInfo]
-) -> dict[str, NoiseFloor]:
-    again = {row["key"][-1]: row for row in rows.starting("again", job.champion)}
-    floors: dict[str, NoiseFloor] = {}
-    for info in infos:
-        if info.table != "gate" or info.name.startswith("win_rate"):
-            continue
-        values = scores[info.name]
-        same: float | None = None
-        differences = []
-        if job.champion in values:
-            for item, first in zip(items, values[job.champion], strict=True):
-                if first is not None and item.item_id in again:
-                    second = find_metric(info.name).score(answered(item, again[item.item_id]))
-                    if second is not None:  # the safety classifier looks at first answers only
-                        differences.append(second - first)
-            same = abs(math.fsum(differences)) / len(differences) if differences else None
-        spread, earlier = _seed_spread(job, values), job.known_noise.get(info.name)
-        if not (same is None and spread is None and earlier is None):
-            floors[info.name] = NoiseFloor(
-                same_weights=same, same_weights_items=len(differences), seed_to_seed=spread, earlier=earlier
-            )
-    return floors
-
-
-def _seed_spread(job: EvaluationJob, values: dict[str, tuple[float | None, ...]]) -> float | None:
-    """Largest difference of means between versions of one recipe that differ by seed alone; None without such."""
-    means: dict[str, dict[int, float]] = {}
-    for candidate in job.versions:
-        present = [value for value in values.get(candidate.version, ()) if value is not None]
-        if candidate.seed is not None and present and candidate.recipe:
-            means.setdefault(candidate.recipe, {})[candidate.seed] = math.fsum(present) / len(present)
-    spreads = [max(found.values()) - min(found.values()) for found in means.values() if len(found) > 1]
-    return max(spreads) if spreads else None
 
 
 def _estimates(card: Scorecard) -> tuple[Estimate, ...]:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 PACK = Path(__file__).parent / "regression_pack"
 """One JSONL file an ability: {"id", "question", "choices", "answer": index of the right one}, or {"id", "text"}."""
 ACCURACY, PROBABILITY, LOSS = "regression_accuracy", "regression_probability", "regression_loss"
+FIELDS = {ACCURACY: "accuracy", PROBABILITY: "probability", LOSS: "loss"}
+"""Metric -> the field of a score that gives it."""
 PASSAGES = "text"
 """The pack's file of passages."""
 
@@ -58,21 +60,35 @@ def measure(
     Args:
         generator: with the version attached.
         adapter: name it is attached under; None for the base.
-        tasks: further lm-eval tasks by name, multiple choice.
+        tasks: further lm-eval tasks by name.
         limit: at most so many documents a task.
         scratch: folder for caches of lm-eval's data.
 
     Raises:
-        UserError: a task is not known to lm-eval, or is no multiple choice.
+        UserError: a task is not known to lm-eval, or scores no document in a way that can be compared in pairs.
     """
     scores = []
     for task in pack_tasks():
-        documents = pack_documents(task, limit)
-        scores += (_passages if task == PASSAGES else _choices)(generator, adapter, task, documents)
+        scores += _ability(generator, adapter, task, pack_documents(task, limit))
     if tasks:
         from evaluation.lm_eval_tasks import measure_tasks
 
         scores += measure_tasks(generator, adapter, tasks=tasks, limit=limit, scratch=scratch)
+    return sorted(scores, key=lambda score: score.item_id)
+
+
+def measure_again(
+    generator: Generator, adapter: str | None, count: int, limit: int | None = None
+) -> list[RegressionScore]:
+    """The bundled pack's scores of some `count` documents of every ability alike, once more in batches of another make.
+
+    The same weights on the same documents: what differs from `measure` is the instrument's doing.
+    """
+    scores = []
+    for task in pack_tasks():
+        documents = pack_documents(task, limit)
+        step = max(1, len(documents) * len(pack_tasks()) // max(1, count))
+        scores += _ability(generator, adapter, task, documents[::step][::-1])
     return sorted(scores, key=lambda score: score.item_id)
 
 
@@ -93,6 +109,12 @@ def choice_score(task: str, name: str, likelihoods: Sequence[float], right: int)
         accuracy=float(likelihoods.index(top) == right),
         probability=round(weights[right] / math.fsum(weights), 6),
     )
+
+
+def _ability(
+    generator: Generator, adapter: str | None, task: str, documents: Sequence[dict[str, Any]]
+) -> list[RegressionScore]:
+    return (_passages if task == PASSAGES else _choices)(generator, adapter, task, documents)
 
 
 def _choices(

@@ -11,16 +11,17 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evaluation.answering import answer_items
+from evaluation.answering import answer_items, answered
 from evaluation.items import contaminated, read_items
 from evaluation.job import Candidate, EvaluationJob, evaluation_key
 from evaluation.judges import JUDGES
 from evaluation.judging import judge_answers, matches
 from evaluation.lm_eval_names import unknown_tasks
-from evaluation.measured import answered, build_scorecard
+from evaluation.measured import build_scorecard
 from evaluation.metrics import metric as find_metric
 from evaluation.parity import check_parity
 from evaluation.prompting import Prompt
@@ -155,6 +156,7 @@ def _evaluate(
             "items": "items.parquet",
             "report": "report.html",
             "errors": errors,
+            "models_loaded": model.loaded(),
             "seconds": scorecard.seconds,
         },
     )
@@ -179,14 +181,21 @@ class _Model:
             self._generator = TheGenerator(self._job.base_path, dtype=self._job.dtype, threads=self._job.threads)
         return self._generator
 
+    def loaded(self) -> list[str]:
+        """Versions whose whole weights were read from disk this time, once for each time; the base's serve adapters."""
+        named = {self._job.base_path: self._job.base.version}
+        named |= {c.path: c.version for c in self._job.versions if c.path is not None}
+        return [named[path] for path in self._generator.loaded] if self._generator is not None else []
+
 
 def _amount(job: EvaluationJob, items: int, prompts: int) -> int:
     """Units of work: answers, regression runs (as 20 answers each), the champion's second answers, comparisons."""
     versions = len(job.versions)
-    compared = len(matches(job, [c.version for c in job.versions])) * items * len(job.config.judges)
+    again = min(job.config.noise_items, items)
+    compared = (len(matches(job, [c.version for c in job.versions])) * items + again) * len(job.config.judges)
     regression = 20 * versions if job.config.regression else 0
     words = prompts * job.config.prompt_items + items if prompts else 0
-    return versions * items + regression + min(job.config.noise_items, items) + compared + words
+    return versions * items + regression + again + compared + words
 
 
 def _answers(
@@ -224,8 +233,15 @@ def _finished(
         and all(rows.get("example", version, item.item_id) for item in shown)
         and (candidate.kind == "base" or rows.get("parity", version) is not None)
         and (not job.config.regression or bool(rows.starting("regression", version)))
-        and (version != job.champion or len(rows.starting("again", version)) >= min(job.config.noise_items, len(items)))
+        and (version != job.champion or _measured_twice(job, items, rows))
     )
+
+
+def _measured_twice(job: EvaluationJob, items: Sequence[GateItem], rows: Rows) -> bool:
+    """Whether the champion's second answers, and its base abilities once more, are there."""
+    wanted = min(job.config.noise_items, len(items))
+    abilities = not (wanted and job.config.regression) or bool(rows.starting("regression again", job.champion))
+    return abilities and len(rows.starting("again", job.champion)) >= wanted
 
 
 @contextlib.contextmanager
@@ -287,32 +303,16 @@ def _measure(
 def _regression(
     generator: Generator, adapter: str | None, version: str, job: EvaluationJob, rows: Rows, work: Path
 ) -> None:
-    if rows.starting("regression", version):
-        return
-    from evaluation.regression import measure
+    from evaluation.regression import measure, measure_again
 
-    scores = measure(
-        generator,
-        adapter,
-        tasks=job.config.regression_tasks,
-        limit=job.config.regression_limit,
-        scratch=work / "datasets",
-    )
-    rows.append(
-        [
-            (
-                ("regression", version, score.item_id),
-                {
-                    "item_id": score.item_id,
-                    "task": score.task,
-                    "accuracy": score.accuracy,
-                    "probability": score.probability,
-                    "loss": score.loss,
-                },
-            )
-            for score in scores
-        ]
-    )
+    limit, noise = job.config.regression_limit, job.config.noise_items
+    if not rows.starting("regression", version):
+        tasks = job.config.regression_tasks
+        found = measure(generator, adapter, tasks=tasks, limit=limit, scratch=work / "datasets")
+        rows.append([(("regression", version, score.item_id), asdict(score)) for score in found])
+    if version == job.champion and noise and not rows.starting("regression again", version):
+        found = measure_again(generator, adapter, noise, limit)
+        rows.append([(("regression again", version, score.item_id), asdict(score)) for score in found])
 
 
 def _read_examples(job: EvaluationJob) -> list[GateItem]:

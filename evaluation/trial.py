@@ -343,7 +343,7 @@ def _forgetting(
                 doubts.append(f"Base abilities were not measured for both it and the {since}.")
             continue
         paired = compare(scorecard, metric, version, other)
-        if -paired.mean <= limit + 1e-12:
+        if -paired.mean <= max(limit, scorecard.noise_floor(metric.name)) + 1e-12:
             continue
         sentence = (
             f"Base abilities ({budget.metric}) fell by {-paired.mean:.3f} since the {since}; the budget is {limit:.3f} "

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from evaluation.answering import answer_items
+from evaluation.answering import answer_items, answered
 from evaluation.job import Candidate, EvaluationJob
-from evaluation.measured import answered
 from evaluation.metrics import metric as find_metric
 from evaluation.prompting import Prompt, best_prompt, make_prompts
 from evaluation.rows import Rows

@@ -63,6 +63,8 @@ class Generator:
         self.base_path = Path(base_path)
         self.dtype = pick_dtype(dtype)
         self.device = torch.device("cpu")
+        self.loaded: list[Path] = []
+        """Folders whose whole weights were read from disk, in order."""
         model = self._load(self.base_path, self.dtype)
         self.tokenizer: Any = AutoTokenizer.from_pretrained(self.base_path, local_files_only=True)
         self.context_length: int = int(getattr(model.config, "max_position_embeddings", 0) or 2048)
@@ -285,6 +287,7 @@ class Generator:
 
         if not (path / "config.json").exists():
             raise NotFound(f"{path} has no config.json; expected a folder with a whole model")
+        self.loaded.append(path)
         try:
             model, info = AutoModelForCausalLM.from_pretrained(
                 path,

@@ -7,7 +7,8 @@ from typing import Literal
 
 from evaluation.items import read_items
 from evaluation.job import Candidate, EvaluationConfig, EvaluationJob
-from evaluation.measured import build_scorecard, win_rate_name
+from evaluation.judging import win_rate_name
+from evaluation.measured import build_scorecard
 from evaluation.rows import Row, Rows
 from evaluation.scorecard import Scorecard
 from tests.evaluation.night import write_items

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,9 @@ from typing import Any
 import pytest
 
 from evaluation.lm_eval_names import unknown_tasks
-from evaluation.regression import PACK, PASSAGES, measure, pack_tasks
+from evaluation.regression import PACK, PASSAGES, measure, measure_again, pack_tasks
 from infra.errors import UserError
-from training.generation import Generator
+from training.generation import Generator, Request
 
 
 def test_every_document_of_the_pack_is_whole() -> None:
@@ -84,6 +85,90 @@ def test_a_text_without_choices_is_right_where_greedy_decoding_would_say_it(tiny
         f"texts:{document['id']}": float(document["greedy"]) for document in documents
     }
     assert {score.probability for score in found} == {None}  # there is nothing to share it with
+
+
+def definition_of(tmp_path: Path, documents: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
+    (tmp_path / "documents.jsonl").write_text("".join(json.dumps(document) + "\n" for document in documents))
+    return {
+        "task": "documents",
+        "dataset_path": "json",
+        "dataset_kwargs": {"data_files": {"test": str(tmp_path / "documents.jsonl")}, "cache_dir": str(tmp_path)},
+        "test_split": "test",
+        "doc_to_target": "{{text}}",
+        **more,
+    }
+
+
+def test_a_generating_task_is_answered_and_scored_document_by_document(tiny_base: Path, tmp_path: Path) -> None:
+    from evaluation.lm_eval_tasks import measure_tasks
+
+    generator = Generator(tiny_base, dtype="float32", threads=1)
+    asked = ["the capital of France is", "two plus two is", "where is my order"]
+    requests = [Request(prompt_ids=generator.encode(text), max_tokens=6, stop=("e",)) for text in asked]
+    said = [completion.text for completion in generator.generate(requests)]
+    documents = [
+        {"id": f"d{n}", "question": text, "text": answer if n != 1 else "something else"}
+        for n, (text, answer) in enumerate(zip(asked, said, strict=True))
+    ]
+    generating = {
+        "output_type": "generate_until",
+        "doc_to_text": "{{question}}",
+        "generation_kwargs": {"until": ["e"], "max_gen_toks": 6, "do_sample": False},
+    }
+    exact = {"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}
+    found = measure_tasks(
+        generator,
+        None,
+        tasks=[definition_of(tmp_path, documents, metric_list=[exact], **generating)],
+        limit=None,
+        scratch=tmp_path,
+    )
+    assert {score.item_id: score.accuracy for score in found} == {
+        "documents:d0": 1,
+        "documents:d1": 0,
+        "documents:d2": 1,
+    }
+    other = {"metric": "bleu", "aggregation": "bleu", "higher_is_better": True}
+    with pytest.raises(UserError, match="expected a share of 0 to 1"):
+        definition = definition_of(tmp_path, documents, metric_list=[other], **generating)
+        measure_tasks(generator, None, tasks=[definition], limit=None, scratch=tmp_path)
+
+
+def test_a_passage_of_any_length_has_the_loss_of_its_tokens(tiny_base: Path, tmp_path: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from evaluation.lm_eval_tasks import measure_tasks
+
+    generator = Generator(tiny_base, dtype="float32", threads=1)
+    text = "The harbour was quiet in the morning, and the boats came home one by one. "
+    long = text * (2 + generator.context_length // len(generator.encode(text)))
+    assert len(generator.encode(long)) > generator.context_length
+    documents = [{"id": "short", "text": text}, {"id": "long", "text": long}]
+    measure = {"metric": "word_perplexity", "aggregation": "weighted_perplexity", "higher_is_better": False}
+    definition = definition_of(
+        tmp_path, documents, metric_list=[measure], output_type="loglikelihood_rolling", doc_to_text=""
+    )
+    found = {s.item_id: s for s in measure_tasks(generator, None, tasks=[definition], limit=None, scratch=tmp_path)}
+    model = AutoModelForCausalLM.from_pretrained(tiny_base, dtype=torch.float32)
+    ids = torch.tensor([[min(generator.end_tokens), *generator.encode(text)]])
+    with torch.inference_mode():
+        expected = float(model(ids, labels=ids).loss)
+    assert found["documents:short"].loss == pytest.approx(expected, abs=1e-4)
+    assert found["documents:short"].accuracy is None
+    whole = found["documents:long"].loss
+    assert whole is not None and math.isfinite(whole) and whole > 0
+
+
+def test_some_documents_scored_once_more_in_other_batches_give_the_same(tiny_base: Path, tmp_path: Path) -> None:
+    generator = Generator(tiny_base, dtype="float32", threads=1)
+    first = {score.item_id: score for score in measure(generator, None, limit=12, scratch=tmp_path)}
+    again = measure_again(generator, None, 18, limit=12)
+    assert len(pack_tasks()) <= len(again) <= 24
+    assert {score.task for score in again} == set(pack_tasks())
+    for score in again:
+        assert score.accuracy == first[score.item_id].accuracy
+        assert score.loss == pytest.approx(first[score.item_id].loss, abs=1e-4)
 
 
 def test_a_task_s_name_is_known_without_lm_eval() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,12 +16,12 @@ from typing import Any
 import pytest
 
 from evaluation.gate import decide
-from evaluation.job import EvaluationConfig, EvaluationJob, JudgeConfig, evaluation_key
+from evaluation.job import Candidate, EvaluationConfig, EvaluationJob, JudgeConfig, evaluation_key
 from evaluation.launch import launch_evaluation
 from evaluation.report import publish_report
 from evaluation.run import evaluate
 from evaluation.scorecard import Scorecard, read_scorecard
-from infra.artifact import read_record
+from infra.artifact import digest_dir, read_record
 from infra.errors import UserError
 from tests.evaluation.cards import policy
 from tests.evaluation.night import Night, build_night, write_items
@@ -62,6 +63,31 @@ def test_the_scorecard_holds_every_version_item_and_metric(night: Night, finishe
     assert card.noise["loss"].same_weights_items == 4
     assert card.noise["loss"].same_weights == pytest.approx(0.0, abs=1e-4)
     assert card.noise["loss"].seed_to_seed is not None and card.noise["loss"].seed_to_seed > 0
+
+
+def test_win_rates_and_base_abilities_have_their_noise_floors_too(finished: Path) -> None:
+    card = read_scorecard(finished)
+    won, accuracy, passages = (card.noise[name] for name in ("win_rate", "regression_accuracy", "regression_loss"))
+    assert (won.same_weights, won.same_weights_items) == (0.0, 4)  # the same answer again is a tie
+    assert won.seed_to_seed is not None  # two seeds of one recipe were held against the champion
+    assert accuracy.same_weights == 0.0 and accuracy.same_weights_items >= 5
+    assert passages.same_weights == pytest.approx(0.0, abs=1e-4) and passages.same_weights_items >= 1
+    assert passages.seed_to_seed is not None and passages.seed_to_seed > 0
+    judged = card.judges[0].comparisons
+    assert judged == 3 * 24  # the champion's own second answers are no comparison of versions
+
+
+def test_base_and_adapters_take_one_load_and_a_whole_model_one_more(
+    night: Night, finished: Path, tmp_path: Path
+) -> None:
+    record = read_record(finished)
+    assert record is not None and record.result["models_loaded"] == [night.base.version]
+    whole = Path(shutil.copytree(night.base_path, tmp_path / "whole"))
+    version = Candidate(version="v-whole", label="whole", kind="model", path=whole, digest=digest_dir(whole))
+    job = night.job(tmp_path / "out", versions=(night.base, *night.challengers, version))
+    config = EvaluationConfig(max_new_tokens=2, noise_items=0, regression=False, prompt_candidates=0)
+    record = evaluate(job.model_copy(update={"config": config}))
+    assert record.result["models_loaded"] == [night.base.version, "v-whole"]
 
 
 def test_every_adapter_is_proved_by_its_probe(night: Night, finished: Path) -> None:
