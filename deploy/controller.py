@@ -67,7 +67,8 @@ class ControllerJob(Config):
     base_path: Path | None = None
     """Folder of the base; with it, versions are published in the words of engines that know only LoRA, too."""
     tenants: tuple[str, ...] = ("default",)
-    """Tenants that get the base as their first champion; others are found in the ledger."""
+    """Tenants that get the base as their first champion; others are found in the ledger. The first one's champion also
+    serves tenants without one of their own."""
     engine_url: str | None = None
     """Address of the engine, where versions are loaded and proved; None: releases asked for in MLflow are put back."""
     replicas: tuple[str, ...] = ()
@@ -140,6 +141,7 @@ def follow_once(engine: Engine, job: ControllerJob, prove: Prove) -> dict[str, s
                 policy=job.canary,
                 prove=prove,
                 shadow_only=job.shadow_only,
+                shared=job.tenants[0],
             )
             seen[tenant] = ", ".join(moved) or "in step"
         except Unavailable as error:
@@ -179,9 +181,28 @@ def make_prover(job: ControllerJob, *, timeout: float = 120.0) -> Prove:
         for url in (job.engine_url, *job.replicas)
     ]
 
+    return prove_everywhere(provers)
+
+
+def prove_everywhere(provers: Sequence[Prove]) -> Prove:
+    """Proves a version in every engine that answers; one engine's refusal is everybody's.
+
+    An engine that does not answer keeps no release from the others: a gateway proves a version in each engine by itself
+    before it sends that one a request, so the engine is proved when it is back. At least one must answer.
+    """
+
     def prove(version: str) -> Mapping[str, Any]:
-        measured = [prove_in(version) for prove_in in provers]
-        return {**measured[0], "engines": len(measured)}
+        measured: list[Mapping[str, Any]] = []
+        away: list[Unavailable] = []
+        for prove_in in provers:
+            try:
+                measured.append(prove_in(version))
+            except Unavailable as error:
+                log.warning("%s is not proved in one engine: %s", version, error)
+                away.append(error)
+        if not measured:
+            raise away[0]
+        return {**measured[0], "engines": len(measured), **({"engines_away": len(away)} if away else {})}
 
     return prove
 

@@ -35,11 +35,13 @@ def reconcile(
     policy: CanaryPolicy,
     prove: Prove,
     shadow_only: bool = False,
+    shared: str | None = None,
 ) -> list[str]:
     """Take up what was moved by hand, then make the aliases follow; returns the aliases that were written.
 
     Args:
         shadow_only: an endpoint outside of Ratchet is champion, so no canary may open.
+        shared: the tenant whose champion serves tenants without one of their own.
 
     Raises:
         Unavailable: MLflow did not answer; call again later.
@@ -47,7 +49,7 @@ def reconcile(
     if current(engine, tenant).champion is None:
         return []
     for move in hand_moves(engine, registry, tenant):
-        _take_up(engine, registry, tenant, move, versions_dir, policy, prove, shadow_only)
+        _take_up(engine, registry, tenant, move, versions_dir, policy, prove, shadow_only, shared)
     standing = current(engine, tenant)
     files: dict[str, VersionFile] = {}
     for version in standing.pinned - {standing.base}:
@@ -64,6 +66,7 @@ def _take_up(
     policy: CanaryPolicy,
     prove: Prove,
     shadow_only: bool,
+    shared: str | None,
 ) -> None:
     standing = current(engine, tenant)
     if move.version is not None and move.version in (standing.champion, standing.canary):
@@ -87,6 +90,7 @@ def _take_up(
             gate=gate,
             override=override,
             shadow_only=shadow_only,
+            shared=shared,
         )
     except RatchetError as why:
         title = f"alias {move.alias} was moved by hand in MLflow and is put back"

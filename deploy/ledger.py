@@ -97,6 +97,11 @@ _on_create(
     "FOR EACH ROW EXECUTE FUNCTION releases_append_only()",
     "postgresql",
 )
+_on_create(
+    "CREATE OR REPLACE TRIGGER releases_not_emptied BEFORE TRUNCATE ON releases "
+    "FOR EACH STATEMENT EXECUTE FUNCTION releases_append_only()",
+    "postgresql",
+)
 
 
 def append(engine: Engine, entry: Entry, expected_seq: int) -> Entry:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from sqlalchemy import Engine
 from sqlalchemy.exc import IntegrityError
@@ -11,6 +12,8 @@ from deploy.ledger import Entry, Standing, append_in, current
 from infra.alerts import Alert, Severity, enqueue
 from infra.database import begin_write
 from infra.errors import Conflict
+
+T = TypeVar("T")
 
 
 def line_alert(
@@ -46,7 +49,7 @@ def write(engine: Engine, lines: Sequence[Entry], expected_seq: int, alert: Aler
         ) from error
 
 
-def retry(engine: Engine, tenant: str, attempt: Callable[[Standing], Entry]) -> Entry:
+def retry(engine: Engine, tenant: str, attempt: Callable[[Standing], T]) -> T:
     """Decide on what stands and write; decide anew when somebody else wrote first."""
     for _ in range(20):
         try:

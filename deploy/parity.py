@@ -13,6 +13,7 @@ The noise term is what the engine's rounding alone does to the base, so a weak b
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,6 +22,7 @@ from deploy.engines.client import Dialect
 from deploy.versions import load_version
 from infra.errors import NotFound, RatchetError
 from infra.settings import Config
+from training.base_model import base_version as name_of_base
 from training.effects import compare
 from training.probe import Probe, read_probe
 
@@ -104,6 +106,46 @@ def check_parity(
     )
 
 
+def check_base(client: Scores, name: str, base_version: str, versions_dir: Path) -> dict[str, Any]:
+    """Prove that an engine's base is the one that versions were trained on: every probe holds the base's scores too.
+
+    Where nothing was published yet there is no record to hold it against, and nothing to take back either: that it
+    answers must do, and the result says so.
+
+    Args:
+        name: what the engine calls the base.
+
+    Raises:
+        ParityError: it is another model, or another revision.
+    """
+    probe = _a_probe_of(base_version, versions_dir)
+    if probe is None:
+        client.prompt_logprobs(name, (1, 2))
+        return {"version": base_version, "base": True, "proved": False}
+    _, allowed = tolerances(client.dialect.name, probe.dtype)
+    said = [client.prompt_logprobs(name, prompt.ids) for prompt in probe.prompts]
+    pairs = [pair for found, p in zip(said, probe.prompts, strict=True) for pair in zip(found, p.base, strict=True)]
+    error = math.sqrt(math.fsum((a - b) ** 2 for a, b in pairs) / len(pairs))
+    if not error <= allowed:  # a value that is not finite is refused too
+        raise ParityError(
+            f"the engine's base is not {base_version}: its log-probabilities differ by {error:.4g} nats a token "
+            f"(allowed {allowed:.3g}) from those recorded in {probe.dtype}; start the engine with that base"
+        )
+    return {"version": base_version, "base": True, "proved": True, "base_error": error}
+
+
+def _a_probe_of(base_version: str, versions_dir: Path) -> Probe | None:
+    """The probe of some published version that was trained on this base."""
+    for folder in sorted(versions_dir.glob("v*")):
+        try:
+            file = load_version(versions_dir, folder.name, check=False)
+            if name_of_base(str(file.record.parents.get("base", ""))) == base_version and file.probe is not None:
+                return read_probe(folder)
+        except RatchetError:
+            continue  # a broken version says nothing of the base
+    return None
+
+
 def prover(
     client: Scores,
     versions_dir: Path,
@@ -116,8 +158,7 @@ def prover(
 
     def prove(version: str) -> Mapping[str, Any]:
         if version == base_version:
-            client.prompt_logprobs(base_name or base_version, (1, 2))  # it answers; nothing is recorded to compare with
-            return {"version": version, "base": True}
+            return check_base(client, base_name or base_version, base_version, versions_dir)
         file = load_version(versions_dir, version)
         if file.probe is None:
             raise NotFound(

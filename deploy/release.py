@@ -71,6 +71,39 @@ def start(engine: Engine, tenant: str, base_version: str, *, actor: str = "up") 
     )
 
 
+def inherit(engine: Engine, tenant: str, shared: str, *, actor: str = "night") -> Entry | None:
+    """Where a tenant never had a champion of its own, make the shared one its champion; the line, if one was needed.
+
+    Its users get the shared champion's answers already. Without this line its nights would be judged against the base
+    model, and its first canary would give the base to everybody whom the canary does not answer.
+
+    Args:
+        shared: the tenant whose champion serves tenants without releases of their own.
+    """
+    if tenant == shared:
+        return None
+
+    def line(before: Standing) -> Entry | None:
+        theirs = current(engine, shared)
+        version = theirs.champion
+        needed = version not in (None, before.champion) and version not in before.barred
+        taken = before.own_champion or before.watch is not None or before.paused_at(now())
+        if version is None or not needed or taken or before.champion is None:
+            return None
+        entry = Entry(
+            tenant=tenant,
+            action="inherited",
+            version=version,
+            previous=before.champion,
+            actor=actor,
+            reason=f"it has no champion of its own, and tenant {shared!r} shares this one",
+            evidence={"shared": shared, "line": theirs.champion_seq},
+        )
+        return write(engine, [entry], before.seq, line_alert(entry, "inherited", "info", f"{version} is taken over"))
+
+    return retry(engine, tenant, line)
+
+
 def open_release(
     engine: Engine,
     tenant: str,
@@ -84,10 +117,12 @@ def open_release(
     override: Override | None = None,
     night_id: str | None = None,
     shadow_only: bool = False,
+    shared: str | None = None,
 ) -> Entry:
     """Gate a version and open its canary at the first step.
 
     Args:
+        shared: the tenant whose champion serves tenants without one of their own: what the canary is compared with.
         gate: the verdict that passed it (its decision must be "promote"), or
         override: the named person who releases it without one.
         shadow_only: an endpoint outside of Ratchet is champion, so no canary may open.
@@ -109,6 +144,8 @@ def open_release(
         written = night_line(engine, tenant, night_id)
         if written is not None:
             return written
+    if shared is not None:
+        inherit(engine, tenant, shared, actor=actor)
     before = current(engine, tenant)
     reason = override.reason if override else str((gate or {}).get("reason") or "the gate promotes it")
     if override is not None:
@@ -168,7 +205,7 @@ def open_release(
         text=f"{reason.rstrip('.')}. Compared with {before.champion} user by user.{_twin_text(twin)}",
         next_step="`ratchet status` shows the watch; `ratchet rollback` ends it",
     )
-    lines = [*([] if before.gated == version else [gated]), canary]
+    lines = [*_replaced(before, gated), *([] if before.gated == version else [gated]), canary]
     return write(engine, lines, before.seq, alert)
 
 
@@ -183,7 +220,15 @@ def _open_shadow(engine: Engine, before: Standing, gated: Entry, policy: CanaryP
         + _twin_text(twin),
         next_step="`ratchet shadow` compares the answers",
     )
-    return write(engine, [line], before.seq, alert)
+    return write(engine, [*_replaced(before, line), line], before.seq, alert)
+
+
+def _replaced(before: Standing, newer: Entry) -> list[Entry]:
+    """The line that ends another version's time in shadow, where there is one: nothing leaves without a word."""
+    if before.gated in (None, newer.version):
+        return []
+    reason = f"{newer.version} replaces it before its canary opened"
+    return [_withdrawn(before, str(before.gated), actor=newer.actor, reason=reason)]
 
 
 def _twin_text(twin: Likeness | None) -> str:
@@ -305,7 +350,17 @@ def withdraw(
         raise RefusedTransition(
             f"tenant {before.tenant!r} has no open canary to withdraw; `ratchet status` shows what is"
         )
-    line = Entry(
+    line = _withdrawn(before, version, actor=actor, reason=reason, evidence=evidence)
+    alert = line_alert(
+        line, "withdrawn", "warning", f"{version} is withdrawn; {before.champion} serves all", text=reason
+    )
+    return write(engine, [line], before.seq, alert)
+
+
+def _withdrawn(
+    before: Standing, version: str, *, actor: str, reason: str, evidence: Mapping[str, Any] | None = None
+) -> Entry:
+    return Entry(
         tenant=before.tenant,
         action="withdrawn",
         version=version,
@@ -314,10 +369,6 @@ def withdraw(
         reason=reason,
         evidence=evidence or {},
     )
-    alert = line_alert(
-        line, "withdrawn", "warning", f"{version} is withdrawn; {before.champion} serves all", text=reason
-    )
-    return write(engine, [line], before.seq, alert)
 
 
 def _grounds(version: str, gate: Mapping[str, Any] | None, override: Override | None) -> dict[str, Any]:

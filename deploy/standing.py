@@ -3,6 +3,7 @@
 A release goes gated, canary (once per step of its share), champion, then superseded or barred:
 
     baseline     the untouched base model becomes the first champion
+    inherited    a tenant without a champion of its own takes the shared one for its own nights and canaries
     held         a night ended without a release; nothing moves
     gated        a version passed the gate (or a named person overrode it) and may open a canary; with a share, that
                  share of requests is answered by it too, unseen (shadow)
@@ -31,6 +32,7 @@ from infra.settings import Config
 
 Action = Literal[
     "baseline",
+    "inherited",
     "held",
     "gated",
     "canary",
@@ -49,7 +51,7 @@ DRILL_TENANT = "ratchet-drill"
 """The tenant without users that rollback drills are done with (deploy/drill.py)."""
 
 
-_NO_RELEASE = ("baseline", "held", "barred", "unbarred", "paused", "resumed")
+_NO_RELEASE = ("baseline", "inherited", "held", "barred", "unbarred", "paused", "resumed")
 
 
 class RefusedTransition(UserError):
@@ -161,8 +163,15 @@ class Standing(Config):
     """Whether promotions by the nightly run are stopped (see `paused_at`)."""
     paused_until: datetime | None = None
     """When the pause ends by itself; None: when a person resumes."""
+    own_champion: bool = False
+    """Whether a version of this tenant's own ever became champion; until then it takes over the shared one."""
     champions: tuple[str, ...] = ()
     """Champions in order, those taken back left out; the last is live. Where repeated rollbacks lead."""
+
+    @property
+    def predecessor(self) -> str | None:
+        """What the champion is held beside when it is scored again: the one before it, or else the base model."""
+        return self.previous or self.base
 
     @property
     def canary(self) -> str | None:

@@ -53,6 +53,22 @@ def _baseline(before: Standing, entry: Entry) -> dict[str, Any]:
     }
 
 
+def _inherited(before: Standing, entry: Entry) -> dict[str, Any]:
+    if before.own_champion:
+        raise _refuse(entry, f"it has a champion of its own, {before.champion}; the shared one no longer concerns it")
+    if before.watch is not None:
+        raise _refuse(entry, f"{before.watch.version} is under watch; what it is compared with stays as it is")
+    if entry.version in before.barred:
+        raise _refuse(entry, f"it is barred here ({before.barred[entry.version]})")
+    return {
+        "champion": entry.version,
+        "champion_seq": entry.seq,
+        "since": entry.at,
+        "previous": None,
+        "champions": tuple(dict.fromkeys(name for name in (before.base, entry.version) if name)),
+    }
+
+
 def _nothing(before: Standing, entry: Entry) -> dict[str, Any]:
     return {}
 
@@ -131,6 +147,7 @@ def _champion(before: Standing, entry: Entry) -> dict[str, Any]:
         "champion_seq": entry.seq,
         "since": entry.at,
         "previous": before.champion,
+        "own_champion": True,
         "watch": promoted,
         "champions": (*before.champions, entry.version),
     }
@@ -233,6 +250,7 @@ def paused_until(entry: Entry) -> datetime | None:
 
 _RULES = {
     "baseline": _baseline,
+    "inherited": _inherited,
     "held": _nothing,
     "gated": _gated,
     "canary": _canary,

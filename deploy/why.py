@@ -75,7 +75,7 @@ def explain(engine: Engine, versions_dir: Path, tenant: str, interaction_id: str
     if not _explains(lines, interaction):
         lines = history(engine, shared)  # the answer is from before the tenant's first release
     own = [line for line in lines if line.version == interaction.version]
-    gated = _last(line for line in own if line.action == "gated" and line.at <= interaction.created_at)
+    gated = _last(line for line in own if line.action == "gated" and _before(line, interaction))
     record, missing = _record(versions_dir, interaction)
     like = _last(line for line in own if line.evidence.get("like_barred"))
     return Explanation(
@@ -98,6 +98,12 @@ def explain(engine: Engine, versions_dir: Path, tenant: str, interaction_id: str
 def _explains(lines: Iterable[Entry], interaction: Interaction) -> bool:
     seq = interaction.routing.release_seq if interaction.routing else 0
     return any(line.seq == seq or (seq == 0 and line.version == interaction.version) for line in lines)
+
+
+def _before(line: Entry, interaction: Interaction) -> bool:
+    """Whether a line stood when the answer was given: by the ledger's order; by clocks for answers outside of it."""
+    seq = interaction.routing.release_seq if interaction.routing else 0
+    return line.seq <= seq if seq else line.at <= interaction.created_at
 
 
 def _release(lines: Iterable[Entry], interaction: Interaction) -> Entry | None:

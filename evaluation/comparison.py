@@ -1,11 +1,15 @@
-"""Any two versions of one scorecard beside each other: paired differences by unit, with intervals and p-values."""
+"""Any two versions beside each other: paired differences by unit, with intervals and p-values.
+
+Two versions of one scorecard answered the same items. Two of different nights are paired on the items that both nights
+asked, since every value is stored by item: `joined` makes one scorecard of the two.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
 from evaluation.evidence import compare
-from evaluation.scorecard import Scorecard, VersionCard
+from evaluation.scorecard import Scorecard, Table, VersionCard
 from evaluation.significance import bca_interval, seed_of, sign_flip_p_values
 from infra.errors import NotFound
 from infra.settings import Config
@@ -92,6 +96,53 @@ def compare_versions(scorecard: Scorecard, a: str, b: str) -> list[Comparison]:
             )
         )
     return found
+
+
+def joined(first: Scorecard, a: str, second: Scorecard, b: str) -> Scorecard | None:
+    """One scorecard of two versions that no evaluation measured together, on the items that both nights asked.
+
+    Win-rates are left out: each night's are against its own champion. None where the two share no item, or were not
+    measured with the same numerics on the same hardware, so that a difference could be the instrument's.
+    """
+    cards = first.card(a), second.card(b)
+    if first.hardware != second.hardware or None in cards:
+        return None
+    gate, regression = _common(first.gate, a, second.gate, b), _common(first.regression, a, second.regression, b)
+    if not gate.items and not regression.items:
+        return None
+    shared = {*gate.scores, *regression.scores}
+    return first.model_copy(
+        update={
+            "night_id": f"{first.night_id} and {second.night_id}",
+            "versions": cards,
+            "metrics": tuple(m for m in first.metrics if m.name in shared and m == second.metric(m.name)),
+            "gate": gate,
+            "regression": regression,
+            "estimates": (),
+            "changes": (),
+            "noise": {},
+            "judges": (),
+        }
+    )
+
+
+def _common(first: Table, a: str, second: Table, b: str) -> Table:
+    """The items in both tables with the first's values of `a` and the second's of `b`, win-rates left out."""
+    places = {(item.item_id, item.group): place for place, item in enumerate(second.items)}
+    pairs = [
+        (here, places[item.item_id, item.group])
+        for here, item in enumerate(first.items)
+        if (item.item_id, item.group) in places
+    ]
+    scores = {
+        metric: {
+            a: tuple(by_version[a][here] for here, _ in pairs),
+            b: tuple(second.scores[metric][b][there] for _, there in pairs),
+        }
+        for metric, by_version in first.scores.items()
+        if a in by_version and b in second.scores.get(metric, {}) and not metric.startswith("win_rate")
+    }
+    return Table(items=tuple(first.items[here] for here, _ in pairs), scores=scores)
 
 
 def _mean(scorecard: Scorecard, metric: str, table_name: str, version: str, other: str) -> float:

@@ -83,7 +83,7 @@ def run_night(night: Night) -> None:
     """All steps. Each is a line here; what it does stands in flows/night_steps.py and tasks/."""
     config, places, tenant = night.config, night.config.places, night.tenant
     base = train.find_base(config.base_model, places)
-    standing = release.find_champion(places, tenant, base.version)
+    standing = release.find_champion(places, tenant, base.version, config.tenants[0])
 
     report = night.once("ingest", IngestReport, lambda: take_in(night, base))
     notify.show_intake(report)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from evaluation.comparison import find_version
+from evaluation.comparison import find_version, joined
 from evaluation.policy import GatePolicy
 from evaluation.scorecard import Scorecard, read_scorecard
 from flows.config import PipelineConfig
@@ -59,22 +60,41 @@ def read_policy(path: Path) -> GatePolicy:
 
 
 def scorecard_with(config: PipelineConfig, tenant: str, a: str, b: str) -> tuple[Scorecard, str, str]:
-    """The tenant's newest stored scorecard on which both versions were measured, and their full names.
+    """A scorecard with both versions, and their full names: the tenant's newest evaluation that measured both, or else
+    the newest of each, on the items that the two share.
 
     Raises:
-        NotFound: no evaluation measured both.
+        NotFound: one was never measured, or the two have no item in common.
     """
-    # Nights that only scored the champion again know fewer metrics: they are asked last.
+    ours: list[tuple[Scorecard, str]] = []
+    theirs: list[tuple[Scorecard, str]] = []
+    for scorecard in _scorecards(config, tenant):
+        one, other = find_version(scorecard, a), find_version(scorecard, b)
+        if one is not None and other is not None:
+            return scorecard, one.version, other.version
+        ours += [(scorecard, one.version)] if one is not None else []
+        theirs += [(scorecard, other.version)] if other is not None else []
+    for name, found in ((a, ours), (b, theirs)):
+        if not found:
+            raise NotFound(
+                f"no evaluation of tenant {tenant!r} in {config.places.evaluations_dir} measured {name}; a night "
+                "measures base, champion, its predecessor and the challengers"
+            )
+    for first, one_version in ours:
+        for second, other_version in theirs:
+            both = joined(first, one_version, second, other_version)
+            if both is not None:
+                return both, one_version, other_version
+    raise NotFound(
+        f"no evaluation of tenant {tenant!r} measured both {a} and {b}, and no two that measured one each share items "
+        "and hardware; a night measures base, champion, its predecessor and the challengers on the same items"
+    )
+
+
+def _scorecards(config: PipelineConfig, tenant: str) -> Iterator[Scorecard]:
+    """Newest first; nights that only scored the champion again know fewer metrics, so they come last."""
     nights = nights_of(config, tenant)
     for night in sorted(nights, key=lambda night: (RESCORE not in night.steps, night.started_at), reverse=True):
         file = config.places.evaluations_dir / night.night_id / "scorecard.json"
-        if not file.exists():
-            continue
-        scorecard = read_scorecard(file)
-        ours, theirs = find_version(scorecard, a), find_version(scorecard, b)
-        if ours is not None and theirs is not None:
-            return scorecard, ours.version, theirs.version
-    raise NotFound(
-        f"no evaluation of tenant {tenant!r} in {config.places.evaluations_dir} measured both {a} and {b} on the same "
-        "items; a night measures base, champion, its predecessor and the challengers"
-    )
+        if file.exists():
+            yield read_scorecard(file)

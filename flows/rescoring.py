@@ -45,15 +45,10 @@ def worth_rescoring(standing: Standing, items: Sequence[GateItem], seen: Collect
         seen: ids of those on which an earlier night without a verdict scored the same two versions: the same answers to
             the same questions would say nothing more.
     """
-    if standing.champion is None or predecessor_of(standing) in (None, standing.champion):
+    if standing.champion is None or standing.predecessor in (None, standing.champion):
         return False
     units = {item.group for item in items if item.uses == 0 and item.item_id not in seen}
     return len(units) >= policy.min_fresh_units
-
-
-def predecessor_of(standing: Standing) -> str | None:
-    """What the champion is held beside: the one before it, or else the base model."""
-    return standing.previous or standing.base
 
 
 def rescore_anyway(night: Night, base: Base, standing: Standing, report: IngestReport, name: str) -> None:
@@ -69,7 +64,7 @@ def rescore_anyway(night: Night, base: Base, standing: Standing, report: IngestR
 
 
 def _rescore(night: Night, base: Base, standing: Standing, report: IngestReport, snapshot: Snapshot) -> Rescored:
-    champion, predecessor = standing.champion, predecessor_of(standing)
+    champion, predecessor = standing.champion, standing.predecessor
     assert champion is not None and predecessor is not None  # worth_rescoring asks for both
     log.info("nothing is judged tonight; %s is scored again beside %s on new gate items", champion, predecessor)
     places, policy, key = night.config.places, gate_of(night), night_key(night)
@@ -99,7 +94,7 @@ def only_what_tells(config: EvaluationConfig, primary: str) -> EvaluationConfig:
 
 def _seen(night: Night, standing: Standing) -> set[str]:
     """The gate items of the last night without a verdict that scored the same two versions."""
-    same = (standing.champion, predecessor_of(standing))
+    same = (standing.champion, standing.predecessor)
     for earlier in reversed(nights_of(night.config, night.tenant)):
         if RESCORE in earlier.steps:
             before = Rescored.model_validate(earlier.steps[RESCORE])

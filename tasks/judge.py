@@ -67,7 +67,7 @@ def rescore_champion(
     scorecard: Scorecard, standing: Standing, policy: GatePolicy, *, canary: CanaryPolicy, places: Places
 ) -> None:
     """The live champion beside its predecessor on fresh items: a p-value that the watch of its holdback reads."""
-    found, why_not = rescore(scorecard, standing.previous or standing.base, policy)
+    found, why_not = rescore(scorecard, standing.predecessor, policy)
     if found is None:
         log.info("the champion is not re-scored tonight: %s", why_not)
         return

@@ -12,7 +12,7 @@ from prefect.cache_policies import NO_CACHE
 from deploy.canary_policy import CanaryPolicy
 from deploy.controller import ControllerJob, make_prover
 from deploy.ledger import Entry, Standing, current
-from deploy.release import hold, open_release, roll_back, start
+from deploy.release import hold, inherit, open_release, roll_back, start
 from deploy.versions import publish_version
 from evaluation.gate import Verdict
 from feedback.gate_items import mark_used
@@ -25,10 +25,11 @@ log = logging.getLogger(__name__)
 
 
 @task(name="champion", cache_policy=NO_CACHE)
-def find_champion(places: Places, tenant: str, base_version: str) -> Standing:
-    """What is live. Where nothing ever was, the untouched base model becomes the first champion."""
+def find_champion(places: Places, tenant: str, base_version: str, shared: str) -> Standing:
+    """What is live. Where nothing ever was that is the champion of tenant ``shared``, or else the untouched base."""
     engine = database(places)
     start(engine, tenant, base_version, actor="night")
+    inherit(engine, tenant, shared)
     return current(engine, tenant)
 
 
@@ -61,6 +62,7 @@ def release(
         gate={**_gist(verdict), **evidence},
         night_id=night_id,
         shadow_only=prover.shadow_only,
+        shared=prover.tenants[0],
     )
 
 

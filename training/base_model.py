@@ -61,7 +61,12 @@ class Base(Config):
     @property
     def version(self) -> str:
         """Name of the untouched base as a version."""
-        return "base-" + self.digest[:12]
+        return base_version(self.digest)
+
+
+def base_version(digest: str) -> str:
+    """The name, as a version, of the untouched base with these bytes."""
+    return f"base-{digest[:12]}"
 
 
 def resolve_base(name: str, cache: Path) -> Base:

@@ -70,15 +70,17 @@ class Tables:
         return plain.model_copy(update={"champion_seq": shared.champion_seq}) if shared else plain
 
     def may_name(self, tenant: str, version: str) -> bool:
-        """Whether a tenant may ask for a version by name: not when it is another tenant's alone.
+        """Whether a tenant may ask for a version by name: not when it is, or may be, another tenant's alone.
 
         Its own are those its ledger names; the shared tenant's serve all who have none; what no ledger names is a
-        challenger that nobody has released.
+        challenger that nobody has released, trained on who knows whose data: only the shared tenant may ask for it.
         """
         if version == self._base or version in self._named.get(tenant, ()):
             return True
         owners = {owner for owner, names in self._named.items() if version in names}
-        return not owners or (self._is_shared(tenant) and self._shared in owners)
+        if not owners:
+            return tenant == self._shared
+        return self._is_shared(tenant) and self._shared in owners
 
     def _is_shared(self, tenant: str) -> bool:
         """Whether the shared tenant's champion answers a tenant: a baseline, which every tenant gets, is no release.

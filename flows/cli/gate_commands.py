@@ -61,7 +61,10 @@ def compare(
     tenant: TenantOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Any two versions on the same items: paired differences with 95% intervals, from stored results."""
+    """Any two versions on the same items: paired differences with 95% intervals, from stored results.
+
+    Versions that no night measured together are compared on the items that their two nights share.
+    """
     from evaluation.comparison import compare_versions
     from flows.config import tenant_of
     from flows.replaying import scorecard_with
@@ -73,7 +76,8 @@ def compare(
         facts: dict[str, Any] = {"night_id": scorecard.night_id, "a": one, "b": other}
         as_json({**facts, "metrics": [row.model_dump(mode="json") for row in rows]})
         return
-    say(f"{one} against {other}, night {scorecard.night_id or '-'}; p-values are one-sided and not corrected")
+    items, nights = len(scorecard.gate.items), scorecard.night_id or "-"
+    say(f"{one} against {other}, {items} items of {nights}; p-values are one-sided and not corrected")
     table(
         ("metric", "better is", "a", "b", "a - b", "95% interval", "units", "p better", "p worse"),
         (

@@ -46,6 +46,7 @@ def release(
         policy=settings.canary,
         prove=make_prover(controller_job(settings, base)),
         shadow_only=settings.serving.upstream_url is not None,
+        shared=settings.tenants[0],
         actor=person(),
         gate=None if override else grounds_of(engine, whose, version),
         override=override,

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine, delete, update
+from sqlalchemy import Engine, delete, text, update
 from sqlalchemy.exc import DatabaseError
 
 from deploy.ledger import Entry, RefusedTransition, append, current, history, last_seq, releases, standing, tenants
@@ -132,3 +132,12 @@ def test_the_database_refuses_to_rewrite_history(engine: Engine, statement: obje
     with engine.begin() as connection, pytest.raises(DatabaseError, match="append-only"):
         connection.execute(statement)  # type: ignore[call-overload]
     assert history(engine, "t")[0].actor == "up"
+
+
+def test_postgres_refuses_to_empty_the_ledger_at_once(postgres_url: str) -> None:
+    engine = connect(postgres_url)
+    create_tables(engine)
+    append(engine, Entry(tenant="t", action="baseline", version="base", actor="up", reason="first"), 0)
+    with engine.begin() as connection, pytest.raises(DatabaseError, match="append-only"):
+        connection.execute(text("TRUNCATE releases"))
+    assert len(history(engine, "t")) == 1

@@ -9,6 +9,7 @@ import pytest
 
 from deploy.parity import ParityError, check_parity, prover
 from deploy.versions import load_version
+from infra.artifact import read_record, write_record
 from infra.errors import CorruptArtifact, NotFound
 from tests.deploy.serving_stack import BASE, Stack
 from tests.tiny_model import build_tiny_base
@@ -50,6 +51,34 @@ def test_base_of_another_revision_is_refused(serving: Stack, tmp_path: Path) -> 
         engine.load(version, serving.versions_dir / version / "adapter")
         with pytest.raises(ParityError, match="base is not the one"):
             check_parity(engine, version, probe, base_name=BASE)
+
+
+def published_on(serving: Stack, tmp_path: Path, base_digest: str, probe: Probe | None = None) -> Path:
+    """A folder of versions with one that says which base it was trained on."""
+    version = serving.versions[0]
+    shutil.copytree(serving.versions_dir / version, tmp_path / version)
+    record = read_record(tmp_path / version)
+    assert record is not None
+    write_record(tmp_path / version, record.model_copy(update={"parents": {"base": base_digest}}))
+    if probe is not None:
+        (tmp_path / version / "probe.json").write_text(probe.model_dump_json())
+    return tmp_path
+
+
+def test_the_base_itself_is_proved_by_what_versions_recorded_of_it(serving: Stack, tmp_path: Path) -> None:
+    digest = BASE.removeprefix("base-") + "0" * 52
+    version = serving.versions[0]
+    other = build_tiny_base(tmp_path / "other", seed=5)
+    theirs = take_probe(other, serving.versions_dir / version / "adapter", "adapter", "float32", tmp_path)
+    right = published_on(serving, tmp_path / "right", digest)
+    wrong = published_on(serving, tmp_path / "wrong", digest, theirs)
+    unrelated = published_on(serving, tmp_path / "unrelated", "f" * 64)
+    with serving.engine() as engine:
+        facts = prover(engine, right, base_version=BASE)(BASE)
+        assert facts["proved"] and facts["base_error"] < 1e-3
+        with pytest.raises(ParityError, match=f"the engine's base is not {BASE}"):
+            prover(engine, wrong, base_version=BASE)(BASE)
+        assert prover(engine, unrelated, base_version=BASE)(BASE) == {"version": BASE, "base": True, "proved": False}
 
 
 def test_damaged_version_never_reaches_traffic(serving: Stack, tmp_path: Path) -> None:

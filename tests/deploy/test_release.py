@@ -16,6 +16,7 @@ from deploy.release import (
     Override,
     bar,
     hold,
+    inherit,
     lift_bar,
     open_release,
     pause,
@@ -27,6 +28,7 @@ from deploy.release import (
     step,
     withdraw,
 )
+from deploy.standing import has_release
 from infra.alerts import list_alerts
 from infra.database import connect, create_tables, now
 from infra.errors import Conflict, CorruptArtifact, NotFound, RatchetError
@@ -290,6 +292,54 @@ def test_a_verdict_against_an_earlier_champion_releases_nothing(tmp_path: Path) 
     held = world.open(world.v2, gate=stale, night_id="n1")
     assert held.action == "held" and "compared with base-1" in held.reason
     assert world.open(world.v2, gate=PASSED | {"champion": world.v1}).action == "canary"
+
+
+def test_a_newer_version_ends_the_shadow_of_the_one_before_with_a_line(world: World) -> None:
+    shadows = POLICY.model_copy(update={"shadow_share": 0.5})
+    world.open(world.v1, policy=shadows, night_id="n1")
+    world.open(world.v2, policy=shadows, night_id="n2")
+    assert world.actions == ["baseline", "gated", "withdrawn", "gated"]
+    ended = history(world.db, "t")[2]
+    assert (ended.version, ended.previous) == (world.v1, "base-1") and f"{world.v2} replaces it" in ended.reason
+    assert current(world.db, "t").shadow == world.v2
+    world.open(world.v1, night_id="n3")  # a policy without shadow: straight to the canary
+    assert world.actions[4:] == ["withdrawn", "gated", "canary"]
+
+
+def test_a_tenant_without_a_champion_takes_over_the_shared_one_and_is_compared_with_it(world: World) -> None:
+    world.make_champion(world.v1, POLICY.model_copy(update={"holdback": 0.0}))
+    start(world.db, "u", "base-1")
+    taken = inherit(world.db, "u", "t")
+    assert taken is not None and (taken.action, taken.version, taken.previous) == ("inherited", world.v1, "base-1")
+    assert inherit(world.db, "u", "t") is None  # once is enough
+    assert inherit(world.db, "t", "t") is None
+    assert not has_release(history(world.db, "u"))  # it goes on following the shared one
+    options: dict[str, Any] = {"versions_dir": world.tmp_path / "versions", "policy": POLICY, "prove": world.prove}
+    stale = PASSED | {"champion": "base-1"}
+    with pytest.raises(RefusedTransition, match=f"compared with base-1, but {world.v1} is champion by now"):
+        open_release(world.db, "u", world.v2, gate=stale, actor="night", shared="t", **options)
+    opened = open_release(
+        world.db, "u", world.v2, gate=PASSED | {"champion": world.v1}, actor="night", shared="t", **options
+    )
+    assert opened.previous == world.v1  # whom the canary does not answer gets what answered before
+    promote(world.db, current(world.db, "u"), policy=POLICY, reason="not worse", evidence={})
+    settle(world.db, current(world.db, "u"), reason="over", evidence={})
+    world.make_champion(world.v2, POLICY.model_copy(update={"holdback": 0.0}))
+    assert inherit(world.db, "u", "t") is None  # it has its own now
+    with pytest.raises(RefusedTransition, match="a champion of its own"):
+        standing = current(world.db, "u")
+        line = Entry(tenant="u", action="inherited", version=world.v1, actor="night", reason="r")
+        append(world.db, line, standing.seq)
+
+
+def test_what_a_tenant_took_back_is_not_taken_over_again(world: World) -> None:
+    world.make_champion(world.v1, POLICY.model_copy(update={"holdback": 0.0}))
+    start(world.db, "u", "base-1")
+    inherit(world.db, "u", "t")
+    roll_back(world.db, "u", reason="bad here", actor="ada")
+    assert current(world.db, "u").champion == "base-1"
+    resume(world.db, "u", actor="ada", reason="go on")
+    assert inherit(world.db, "u", "t") is None
 
 
 def test_behind_an_endpoint_of_ones_own_a_shadow_never_becomes_a_canary(tmp_path: Path) -> None:

@@ -66,6 +66,20 @@ def test_from_its_first_release_on_a_tenants_own_ledger_counts_also_after_a_roll
     assert not tables.may_name("bank", "v-shop"), "another tenant's"
 
 
+def test_a_tenant_that_took_over_the_shared_champion_goes_on_following_it(engine: Engine) -> None:
+    say(engine, "bank", "inherited", "v-shop", previous="base-1")
+    say(engine, "shop", "gated", "v-newer")
+    say(engine, "shop", "canary", "v-newer", share=0.5, previous="v-shop")
+    say(engine, "shop", "champion", "v-newer", previous="v-shop")
+    assert read(engine).of("bank").champion == "v-newer"
+
+
+def test_what_no_ledger_names_may_be_asked_for_by_the_shared_tenant_alone(engine: Engine) -> None:
+    tables = read(engine)
+    assert tables.may_name("shop", "v-unreleased")
+    assert not tables.may_name("bank", "v-unreleased"), "it may have been trained on another tenant's data"
+
+
 def test_a_lease_lost_again_in_the_same_step_is_told_again_but_once_an_hour(engine: Engine) -> None:
     first = now().replace(minute=5)
     for at in (first, first + timedelta(minutes=1), first + timedelta(hours=2)):

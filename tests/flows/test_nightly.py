@@ -14,14 +14,19 @@ from typing import Any
 
 import httpx
 import pytest
+import yaml
 
-from deploy.ledger import history
+from deploy.ledger import current, history
+from deploy.release import promote
+from deploy.rescore import rescored
 from evaluation.noise import known_floors
 from evaluation.scorecard import read_scorecard
+from feedback.gate_items import gate_items
+from feedback.snapshot import load_snapshot
 from flows.config import PipelineConfig
-from flows.night import NightFile, nights_of
+from flows.night import RESCORE, NightFile, nights_of
 from tasks.opened import database
-from tests.flows.world import ONE_RECIPE, ROOT, Stack, ratchet
+from tests.flows.world import ONE_RECIPE, ROOT, Stack, ratchet, tell_feedback
 
 TRAINING = {"training": ONE_RECIPE}
 
@@ -257,6 +262,53 @@ def test_a_night_killed_at_any_moment_ends_as_if_it_was_not(
     config = running_stack.neighbour(tmp_path, **TRAINING)
     kill_when(config, MOMENTS[name])
     assert_same_as_undisturbed(config, reference, attempts=2)
+
+
+def test_a_quiet_night_scores_the_live_champion_again_on_what_is_new(running_stack: Stack, tmp_path: Path) -> None:
+    config = running_stack.neighbour(tmp_path, **TRAINING)
+    ratchet("run", "nightly", "--json", config=config_file(config))
+    engine = database(config.places)
+    promote(engine, current(engine, "default"), reason="the canary won", evidence={})
+    standing = current(engine, "default")
+    assert standing.champion is not None and standing.previous == standing.base
+    values = yaml.safe_load(config_file(config).read_text()) | {"schedule": {"min_new_examples": 10_000}}
+    config_file(config).write_text(yaml.safe_dump(values, sort_keys=False))
+
+    def quiet_night() -> NightFile:
+        found = json.loads(ratchet("run", "nightly", "--json", config=config_file(config)).stdout)
+        assert found["decision"] is None and found["outcome"].startswith(("only ", "nothing new"))
+        night = last_night(config)
+        assert night is not None
+        return night
+
+    assert RESCORE not in quiet_night().steps  # the gate's items have all been used
+    assert rescored(engine, "default", standing.champion) == []
+    tell_feedback(config, first=60, conversations=60)
+    night = quiet_night()
+    card = read_scorecard(config.places.evaluations_dir / night.night_id)
+    assert night.steps[RESCORE] == {
+        "champion": standing.champion,
+        "predecessor": standing.base,
+        "snapshot": night.steps["snapshot"],
+    }
+    assert {version.version for version in card.versions} == {standing.champion, standing.base}
+    [p_value] = rescored(engine, "default", standing.champion)
+    assert 0 < p_value <= 1
+    fresh = {item.item_id for item in card.gate.items if item.uses == 0}
+    assert len(fresh) >= 10
+    snapshot = load_snapshot(config.places.snapshots_dir / night.steps["snapshot"])
+    assert fresh == {item.item_id for item in gate_items(snapshot) if item.uses == 0}  # they stay fresh for a verdict
+
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(config.places.mlflow)
+    experiment = client.get_experiment_by_name("desk")
+    assert experiment is not None
+    wanted = f"tags.`ratchet.key` = 'night/{night.night_id}'"
+    [run] = client.search_runs([experiment.experiment_id], wanted)
+    assert (run.info.status, run.data.tags["ratchet.decision"]) == ("FINISHED", "none")
+    assert RESCORE not in quiet_night().steps  # the same questions again would say nothing more
+    assert len(rescored(engine, "default", standing.champion)) == 1
 
 
 def test_without_a_stack_the_message_says_what_to_do(tiny_base: Path, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@ import { read } from "./api.js";
 import { ago, facts, h, id, number, percent, table, when } from "./dom.js";
 import { interval, strip } from "./draw.js";
 
-const WORDS = { baseline: "base model serves", held: "night held", gated: "passed the gate", canary: "canary", champion: "became champion", superseded: "holdback ended", withdrawn: "canary withdrawn", rolled_back: "taken back", barred: "barred", unbarred: "bar lifted", paused: "releases paused", resumed: "releases resumed" };
+const WORDS = { baseline: "base model serves", inherited: "takes over the shared champion", held: "night held", gated: "passed the gate", canary: "canary", champion: "became champion", superseded: "holdback ended", withdrawn: "canary withdrawn", rolled_back: "taken back", barred: "barred", unbarred: "bar lifted", paused: "releases paused", resumed: "releases resumed" };
 const TONE = { champion: "good", rolled_back: "bad", barred: "bad", held: "warning", withdrawn: "warning", paused: "warning" };
 
 function standing(live) {
