@@ -12,15 +12,16 @@ app = typer.Typer(no_args_is_help=True, help="Check, show and document the confi
 @app.command()
 def check(config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) -> None:
     """Find every mistake before any work is done; exit code 2 when there is one."""
+    from flows.canary_sight import canary_sights
     from flows.gate_sight import gate_sights
 
     settings = load(config)
-    sights = gate_sights(settings)
+    gate, canary = gate_sights(settings), canary_sights(settings)
     if json:
-        as_json({"ok": True, "pipeline": settings.pipeline, "gate": sights})
+        as_json({"ok": True, "pipeline": settings.pipeline, "gate": gate, "canary": canary})
     else:
         say(f"{config}: no mistakes found (pipeline {settings.pipeline})")
-        for sight in sights:
+        for sight in (*gate, *canary):
             say(sight)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -13,7 +14,7 @@ from deploy.lease import canary_lease, renew
 from deploy.ledger import current
 from feedback.events import Thumb, pseudonym
 from feedback.store import Store
-from tests.deploy.serving_stack import BASE, SALT, Stack, wait_until_routed
+from tests.deploy.serving_stack import BASE, SALT, Stack, free_port, process, wait_until_routed
 
 ASK: dict[str, Any] = {
     "model": "desk",
@@ -231,24 +232,19 @@ def _alerts(serving: Stack) -> list[Any]:
     return list(list_alerts(serving.database))
 
 
-def test_rate_limit(serving: Stack) -> None:
-    import asyncio
-
-    from deploy.engines.protocol import ApiError
-    from deploy.gateway.auth import Gatekeeper
-
-    async def storm() -> ApiError:
-        keeper = Gatekeeper(serving.database, requests_per_minute=60)
-        for _ in range(50):
-            try:
-                await keeper.admit(f"Bearer {serving.key('chat')}", "chat")
-            except ApiError as error:
-                return error
-        raise AssertionError("no limit")
-
-    error = asyncio.run(storm())
-    assert error.status == 429
-    assert int(error.headers["Retry-After"]) >= 1
+def test_a_key_that_asks_too_often_is_told_when_to_come_again(serving: Stack, tmp_path: Path) -> None:
+    slow = serving.gateway_job.serving.model_copy(update={"requests_per_minute": 60})
+    job = serving.gateway_job.model_copy(update={"port": free_port(), "serving": slow, "spool_dir": tmp_path / "spool"})
+    url = f"http://127.0.0.1:{job.port}"
+    first, second = (
+        {"Authorization": f"Bearer {serving.key(*scopes)}"} for scopes in (("chat",), ("chat", "feedback"))
+    )
+    with process("deploy.gateway", job, tmp_path / "job.json", f"{url}/readyz"):
+        answers = [httpx.get(f"{url}/v1/models", headers=first) for _ in range(30)]
+        assert {answer.status_code for answer in answers} == {200, 429}
+        refused = next(answer for answer in answers if answer.status_code == 429)
+        assert refused.json()["error"]["type"] == "rate_limit_error" and int(refused.headers["Retry-After"]) >= 1
+        assert httpx.get(f"{url}/v1/models", headers=second).status_code == 200  # the limit is each key's own
 
 
 def test_health_models_and_metrics(serving: Stack) -> None:

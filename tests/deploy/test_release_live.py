@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import shutil
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
 from deploy.canary_policy import CanaryPolicy
-from deploy.controller import ControllerJob, make_prover
+from deploy.controller import ControllerJob, make_prover, prove_everywhere
+from deploy.engines.client import EngineClient
 from deploy.lease import canary_lease, renew
 from deploy.ledger import current, history
+from deploy.parity import ParityError, prover
 from deploy.release import Override, open_release, start
 from deploy.serving import ENGINE_KEY as ENGINE_KEY_NAME
 from deploy.watching import look
+from infra.alerts import list_alerts
 from infra.database import now
-from infra.errors import RatchetError
-from tests.deploy.serving_stack import ENGINE_KEY, Stack
+from infra.errors import RatchetError, Unavailable
+from tests.deploy.serving_stack import BASE, ENGINE_KEY, Stack
 
 TENANT = "live"
 POLICY = CanaryPolicy(
@@ -74,6 +79,39 @@ def test_from_the_proof_to_the_rollback_on_what_users_said(serving: Stack, monke
     counted = sum(served == version for served in versions.values())
     assert judged.version.rated == judged.version.complaints == counted and judged.control.complaints == 0
     assert current(database, TENANT).champion == base and history(database, TENANT)[-1].action == "rolled_back"
+
+
+def test_a_version_that_is_not_what_its_probe_says_is_never_released(serving: Stack, tmp_path: Path) -> None:
+    tenant, version, other = "mislabelled", *serving.versions[:2]
+    shutil.copytree(serving.versions_dir / version, tmp_path / version)
+    shutil.copy(serving.versions_dir / other / "probe.json", tmp_path / version / "probe.json")
+    start(serving.database, tenant, BASE)
+    before = current(serving.database, tenant)
+    with serving.engine() as engine, pytest.raises(ParityError, match=f"what the engine serves as {version} is not"):
+        open_release(
+            serving.database,
+            tenant,
+            version,
+            versions_dir=tmp_path,
+            policy=POLICY,
+            prove=prover(engine, tmp_path, base_version=BASE),
+            actor="night",
+            gate={"decision": "promote"},
+        )
+    assert current(serving.database, tenant) == before
+    [told] = [a for a in list_alerts(serving.database, limit=500) if a.tenant == tenant and a.kind != "baseline"]
+    assert told.severity == "critical" and version in told.title
+
+
+def test_an_engine_that_is_away_keeps_no_release_from_the_others(serving: Stack) -> None:
+    version = serving.versions[0]
+    with serving.engine() as engine, EngineClient("http://127.0.0.1:9", "key") as nobody:
+        here, away = (prover(each, serving.versions_dir, base_version=BASE) for each in (engine, nobody))
+        found = prove_everywhere([away, here])(version)
+        assert (found["version"], found["engines"], found["engines_away"]) == (version, 1, 1)
+        assert "engines_away" not in prove_everywhere([here, here])(version)
+        with pytest.raises(Unavailable):
+            prove_everywhere([away])(version)
 
 
 def test_without_an_engine_nothing_is_proved(serving: Stack) -> None:

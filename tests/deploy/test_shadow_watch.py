@@ -11,7 +11,9 @@ from sqlalchemy import Engine
 from deploy.canary_policy import CanaryPolicy
 from deploy.ledger import Entry, current
 from deploy.release import Override, open_release, pause, promote, resume, roll_back, start
-from deploy.shadow_watch import look_at_shadow
+from deploy.shadow import ShadowAnswer, record_shadow
+from deploy.shadow_watch import FEWEST_COPIES, look_at_shadow
+from infra.alerts import list_alerts
 from infra.database import connect, create_tables, now
 from tests.deploy.stages import published
 
@@ -52,6 +54,22 @@ def test_a_version_in_shadow_waits_for_the_end_of_the_pause_after_a_rollback(eng
     assert current(engine, "t").canary is None
     line = look_at_shadow(engine, "t", policy=SHADOW, at=now() + timedelta(hours=2))
     assert line is not None and (line.action, line.version) == ("canary", shadow.version)
+
+
+def test_a_version_that_fails_in_shadow_is_withdrawn_with_its_numbers(engine: Engine, tmp_path: Path) -> None:
+    version = opened(engine, tmp_path, "one", SHADOW.model_copy(update={"shadow_seconds": 3600.0})).version
+    for number in range(FEWEST_COPIES):
+        assert look_at_shadow(engine, "t", policy=SHADOW) is None  # its time is not over, and too little is known
+        error = "out of memory" if number % 10 == 0 else None
+        said = ShadowAnswer(
+            tenant="t", interaction_id=f"i{number}", version=version, answer="hi", latency_ms=9.0, error=error
+        )
+        assert record_shadow(engine, said)
+    line = look_at_shadow(engine, "t", policy=SHADOW)
+    assert line is not None and (line.action, line.version) == ("withdrawn", version)
+    assert line.evidence["shadow"]["failed"] == FEWEST_COPIES // 10
+    assert "failed to answer" in line.reason and current(engine, "t").shadow is None
+    assert list_alerts(engine)[0].kind == "withdrawn"
 
 
 def test_a_person_ends_the_wait_by_resuming_or_by_an_override_given_in_the_pause(

@@ -96,6 +96,23 @@ def test_a_worse_version_is_taken_back_with_its_evidence(live: Live) -> None:
     assert remembered is not None and remembered[0].decision == "back"
 
 
+def test_people_hear_of_users_who_rate_one_version_more_often_than_the_other(live: Live) -> None:
+    often = {"base-1": 0.15, live.v1: 0.9}
+    serve(live.db, 400, {"base-1": 0.8, live.v1: 0.8}, rating=often)
+    assert live.look(25) == "watch" and live.look(26) == "watch"
+    assert live.alerts.count("rated_unequally") == 1 and "assigned_unequally" not in live.alerts  # told once
+    assert live.last == "canary"
+
+
+def test_users_who_are_not_dealt_by_their_shares_keep_a_version_from_going_forward(live: Live) -> None:
+    counts = serve(live.db, 400, {"base-1": 0.4, live.v1: 0.95}, astray=0.9)
+    assert counts[live.v1] > 300
+    assert live.look(31) == "watch"  # it would be champion by its ratings
+    assert live.alerts.count("assigned_unequally") == 1
+    remembered = last_assessment(live.db, "t")
+    assert remembered is not None and "nothing goes forward" in remembered[0].reason
+
+
 def test_a_better_version_becomes_champion_and_settles(live: Live) -> None:
     serve(live.db, 150, {"base-1": 0.4, live.v1: 0.95})
     assert live.look(25) == "watch"  # evidence, but not the minimum time

@@ -23,11 +23,15 @@ def serve(
     tenant: str = "t",
     seed: int = 1,
     at: datetime | None = None,
+    rating: Mapping[str, float] | None = None,
+    astray: float = 0.0,
 ) -> dict[str, int]:
     """Answer and rate once for each of `users` new users; returns version -> users.
 
     Args:
         satisfied: version -> share of its users who give a thumb up.
+        rating: version -> share of its users who rate at all; default: all of them.
+        astray: share of users who are answered by the version under watch whatever routing says, as by a broken cache.
     """
     dice, at = random.Random(seed), at or now()
     table = table_of(current(engine, tenant), base="none", lease_valid=True)
@@ -36,6 +40,8 @@ def serve(
     for number in range(users):
         unit = f"user {seed}-{number}"
         dealt = assign(table, unit)
+        while dealt.arm == "champion" and dice.random() < astray:
+            dealt = assign(table, f"{unit} {dice.random()}")
         counts[dealt.version] = counts.get(dealt.version, 0) + 1
         routing = Routing(release_seq=dealt.release_seq, arm=dealt.arm, unit=unit, probability=dealt.probability)
         interaction_id = f"i-{seed}-{number}"
@@ -51,6 +57,8 @@ def serve(
                 routing=routing,
             )
         )
+        if rating is not None and dice.random() >= rating[dealt.version]:
+            continue
         thumbs.append(
             Feedback(
                 event_id=f"e-{seed}-{number}",

@@ -1,0 +1,69 @@
+"""What each tenant's canary can see before its deadline, by the ratings that come in: for `config check`."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import SQLAlchemyError
+
+from deploy.canary_plan import plan
+from deploy.canary_policy import CanaryPolicy
+from deploy.ledger import current
+from feedback.rated_units import rated_units
+from flows.config import PipelineConfig
+from infra.database import connect, now
+
+DAYS = 7.0
+"""How far back ratings are counted."""
+
+
+def canary_sights(config: PipelineConfig) -> list[str]:
+    """One sentence a tenant: whether its ratings suffice for a release to be decided before the deadline."""
+    return [f"tenant {tenant}: {_sight_of(config, tenant)}" for tenant in config.tenants]
+
+
+def canary_sight(policy: CanaryPolicy, rated_per_day: float, whence: str) -> str:
+    """The power of a policy at so many rated users a day of both arms together."""
+    found = plan(policy, rated_per_day=rated_per_day, satisfied=policy.expected_satisfied, drop=policy.worth_seeing)
+    enough = min(found.power_back, found.power_forward) >= 0.8
+    return (
+        f"at {rated_per_day:.3g} rated users a day ({whence}) a canary sends a version worse by "
+        f"{policy.worth_seeing:.0%} back with {found.power_back:.0%} power before its deadline of "
+        f"{policy.deadline_seconds / 86_400:g} days, and an equal one forward with {found.power_forward:.0%}"
+        + ("" if enough else "; 80% is what to plan for: a later deadline, larger steps or more ratings")
+    )
+
+
+def rated_per_day(config: PipelineConfig, tenant: str) -> float | None:
+    """Users who rated the tenant's live version in the last days, a day; None where nobody did or nothing ran yet."""
+    url = make_url(config.places.database)
+    if url.get_backend_name() == "sqlite" and not Path(url.database or "").exists():
+        return None  # to look must not make a database
+    engine = connect(config.places.database)
+    try:
+        standing, today = current(engine, tenant), now()
+        seen = [unit.first_seen for unit in rated_units(engine, tenant, standing.release_seq)]
+    except SQLAlchemyError:
+        return None  # away, or of a pipeline that never ran
+    finally:
+        engine.dispose()
+    lately = [at for at in seen if at >= today - timedelta(days=DAYS)]
+    if not lately:
+        return None
+    days = min(DAYS, max(1.0, (today - min(lately)).total_seconds() / 86_400))
+    return len(lately) / days
+
+
+def _sight_of(config: PipelineConfig, tenant: str) -> str:
+    policy = config.canary
+    if policy.expected_rated_per_day is not None:
+        return canary_sight(policy, policy.expected_rated_per_day, "as expected_rated_per_day says")
+    measured = rated_per_day(config, tenant)
+    if measured is None:
+        return (
+            "nobody has rated answers lately, so whether a canary is decided before its deadline is not known; "
+            "canary.expected_rated_per_day has it checked beforehand"
+        )
+    return canary_sight(policy, measured, f"of the last {DAYS:g} days")
