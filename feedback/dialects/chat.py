@@ -85,14 +85,19 @@ def message(value: Any) -> list[dict[str, Any]]:
 def answer(value: Any) -> str:
     """The text that was answered, out of a response in any of the usual forms; "" where it says nothing.
 
+    Text that is JSON is opened where it is a response in a wrapping, as tracers write them. JSON that is the answer
+    itself, such as {"topic": "billing"}, stays what the model said.
+
     Raises:
         ValueError: no answer can be found in it.
     """
-    value = _parsed(value)
+    if isinstance(value, str):
+        opened = _parsed(value)
+        if not _wrapping(opened):
+            return value
+        value = opened
     if value is None:
         return ""
-    if isinstance(value, str):
-        return value
     if isinstance(value, list):
         if value and isinstance(value[-1], Mapping) and ("role" in value[-1] or _langchain(value[-1])):
             return str(message(value[-1])[0]["content"])
@@ -115,6 +120,24 @@ def answer(value: Any) -> str:
             if value.get(name) is not None:
                 return answer(value[name])
     raise ValueError(f"no answer in {_short(value)}")
+
+
+def prompt_messages(value: Any) -> list[dict[str, Any]]:
+    """A prompt of a form that holds text or messages: text is what was asked, also where it happens to be JSON.
+
+    Raises:
+        ValueError: there is no conversation in it.
+    """
+    return [{"role": "user", "content": value}] if isinstance(value, str) else conversation(value)
+
+
+def completion_text(value: Any) -> str:
+    """A completion of a form that holds text or messages: text is what was answered, also where it happens to be JSON.
+
+    Raises:
+        ValueError: no answer can be found in it.
+    """
+    return value if isinstance(value, str) else answer(value)
 
 
 def turns(messages: list[dict[str, Any]]) -> list[tuple[list[dict[str, Any]], str]]:
@@ -207,6 +230,21 @@ def _parsed(value: Any) -> Any:
         except ValueError:
             return value
     return value
+
+
+def _wrapping(value: Any) -> bool:
+    """Whether opened JSON is a response or messages, not the answer's own words."""
+    if isinstance(value, list):
+        value = value[-1] if value else None
+        return _wrapping(value) if isinstance(value, list) else isinstance(value, Mapping) and _says(value)
+    if not isinstance(value, Mapping):
+        return False
+    return _says(value) or any(isinstance(value.get(name), list) for name in ("choices", "generations", "messages"))
+
+
+def _says(value: Mapping[str, Any]) -> bool:
+    """Whether it is a message."""
+    return _langchain(value) or ("role" in value and ("content" in value or "parts" in value or "tool_calls" in value))
 
 
 def _short(value: Any) -> str:

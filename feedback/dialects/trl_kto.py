@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from feedback.dialects import Row
-from feedback.dialects.chat import answer, conversation
+from feedback.dialects.chat import completion_text, prompt_messages
 
 
 def recognises(row: Row) -> bool:
@@ -17,5 +17,5 @@ def rows(row: Row) -> list[dict[str, Any]]:
     """One thumb."""
     if not isinstance(row["label"], bool | int):
         raise ValueError(f"label should be true or false, got {row['label']!r}")
-    messages = conversation(row["prompt"])
-    return [{"messages": messages, "answer": answer(row["completion"]), "thumb": bool(row["label"])}]
+    messages = prompt_messages(row["prompt"])
+    return [{"messages": messages, "answer": completion_text(row["completion"]), "thumb": bool(row["label"])}]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from feedback.dialects import Row
-from feedback.dialects.chat import answer, conversation, message
+from feedback.dialects.chat import completion_text, message, prompt_messages
 
 
 def recognises(row: Row) -> bool:
@@ -19,7 +19,12 @@ def rows(row: Row) -> list[dict[str, Any]]:
     tools = {"tools": row["tools"]} if row.get("tools") else {}
     if row.get("prompt") is not None:
         return [
-            {"messages": conversation(row["prompt"]), "chosen": answer(chosen), "rejected": answer(rejected), **tools}
+            {
+                "messages": prompt_messages(row["prompt"]),
+                "chosen": completion_text(chosen),
+                "rejected": completion_text(rejected),
+                **tools,
+            }
         ]
     if not isinstance(chosen, list) or not isinstance(rejected, list):
         raise ValueError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from feedback.dialects import Row
-from feedback.dialects.chat import answer, conversation
+from feedback.dialects.chat import completion_text, prompt_messages
 
 
 def recognises(row: Row) -> bool:
@@ -15,4 +15,4 @@ def recognises(row: Row) -> bool:
 
 def rows(row: Row) -> list[dict[str, Any]]:
     """One reference."""
-    return [{"messages": conversation(row["prompt"]), "reference": answer(row["completion"])}]
+    return [{"messages": prompt_messages(row["prompt"]), "reference": completion_text(row["completion"])}]

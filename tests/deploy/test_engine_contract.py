@@ -29,6 +29,7 @@ from deploy.serving import EngineJob, ServingConfig
 from infra.errors import RatchetError
 from tests.deploy.serving_stack import BASE, ENGINE_KEY, free_port, publish_tiny_version
 from tests.tiny_model import build_tiny_base
+from training.generation import DType
 from training.probe import read_probe
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,8 +41,11 @@ HELLO = {"messages": [{"role": "user", "content": "refund"}], "temperature": 0, 
 class Running:
     """An engine that can be killed and started again at the same address."""
 
-    def __init__(self, dialect: Dialect, base: Path, folder: Path) -> None:
+    def __init__(
+        self, dialect: Dialect, base: Path, folder: Path, *, dtype: DType = "float32", rank: int = 8, threads: int = 1
+    ) -> None:
         self.dialect, self.base, self.folder, self.port = dialect, base, folder, free_port()
+        self.dtype, self.rank, self.threads = dtype, rank, threads
         self.url = f"http://127.0.0.1:{self.port}"
         self._child: subprocess.Popen[bytes] | None = None
 
@@ -67,17 +71,22 @@ class Running:
 
     def _argv(self) -> list[str]:
         if self.dialect is EMBEDDED:
-            serving = ServingConfig(dtype="float32", threads=1)
+            serving = ServingConfig(dtype=self.dtype, threads=self.threads)
             job = EngineJob(base_path=self.base, base_name=BASE, port=self.port, serving=serving)
             (self.folder / "engine.json").write_text(job.model_dump_json())
             return [sys.executable, "-m", "deploy.engines.embedded", str(self.folder / "engine.json")]
         command = [str(VLLM_PYTHON), "-m", "vllm.entrypoints.openai.api_server", "--model", str(self.base)]
-        command += ["--served-model-name", BASE, "--host", "127.0.0.1", "--port", str(self.port), "--dtype", "float32"]
-        command += ["--enable-lora", "--max-loras", "2", "--max-cpu-loras", "4", "--max-lora-rank", "8"]
+        command += ["--served-model-name", BASE, "--host", "127.0.0.1", "--port", str(self.port), "--dtype", self.dtype]
+        command += ["--enable-lora", "--max-loras", "2", "--max-cpu-loras", "4", "--max-lora-rank", str(self.rank)]
         return [*command, "--max-model-len", "1024", "--enforce-eager", "--api-key", ENGINE_KEY]
 
     def _env(self) -> dict[str, str]:
-        ours = {"RATCHET_ENGINE_KEY": ENGINE_KEY, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1"}
+        ours = {
+            "RATCHET_ENGINE_KEY": ENGINE_KEY,
+            "OMP_NUM_THREADS": str(self.threads),
+            "HF_HUB_OFFLINE": "1",
+            "DO_NOT_TRACK": "1",
+        }
         theirs = {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}
         # Without it the first request through an adapter waits for C++ to be compiled, minutes on a busy machine.
         theirs |= {"TORCHDYNAMO_DISABLE": "1"}

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from feedback.dialects import DIALECTS, dialect_module, dialect_of
+from feedback.dialects.chat import answer
 from feedback.examples import ShapeRules, build
 from feedback.sources.mapping import RowOptions, events_of
 
@@ -221,6 +222,27 @@ def test_every_dialect_is_tried() -> None:
     assert {dialect for dialect, _, _ in CASES.values()} == DIALECTS.keys()
     here = {path.stem for path in Path(dialect_module("openai").__file__).parent.glob("*.py")}  # type: ignore[attr-defined]
     assert here - {"__init__", "chat"} == DIALECTS.keys()
+
+
+JSON_TEXTS = ('{"topic": "billing"}', '[{"topic": "billing"}]', '{"answer": "yes", "text": "no"}', "[1, 2]", '{"a": 1')
+
+
+@pytest.mark.parametrize("said", JSON_TEXTS)
+def test_an_answer_that_is_json_stays_what_was_said(said: str) -> None:
+    asked = '{"order": 7}'
+    for row, cell in (
+        ({"prompt": asked, "completion": said}, "reference"),
+        ({"prompt": asked, "completion": said, "label": True}, "answer"),
+        ({"prompt": asked, "chosen": said, "rejected": "no"}, "chosen"),
+    ):
+        [cells] = dialect_module(dialect_of(row)).rows(row)
+        assert cells[cell] == said
+        assert cells["messages"] == [{"role": "user", "content": asked}]
+    run = {"id": "r1", "run_type": "chain", "start_time": "2026-01-02T03:04:05", "inputs": {"question": "which?"}}
+    [cells] = dialect_module("langsmith").rows(run | {"outputs": {"answer": said}})
+    assert cells["answer"] == said
+    assert answer(json.dumps({"role": "assistant", "content": said})) == said  # a wrapping is opened, once
+    assert answer(json.dumps({"choices": [{"message": {"role": "assistant", "content": said}}]})) == said
 
 
 def test_tool_calls_turns_and_tools_survive() -> None:
