@@ -11,25 +11,28 @@ from __future__ import annotations
 import argparse
 import tempfile
 from pathlib import Path
+from typing import Literal
 
 from deploy.engines.client import EMBEDDED, EngineClient
 from deploy.engines.vllm import VLLM
 from deploy.parity import tolerances
+from deploy.versions import version_name
+from infra.artifact import digest_dir
 from tests.deploy.serving_stack import BASE
 from tests.deploy.test_engine_contract import VLLM_PYTHON, Running
 from training.base_model import DEFAULT_BASE, resolve_base
 from training.effects import Effects, compare
-from training.generation import DType
 from training.probe import Probe, take_probe
 
-DTYPES: tuple[DType, ...] = ("float32", "bfloat16")
+DTYPES: tuple[Literal["float32", "bfloat16"], ...] = ("float32", "bfloat16")
 
 
 def measure(
     engine: EngineClient, adapters: dict[str, Path], records: dict[str, Probe]
 ) -> tuple[list[Effects], list[Effects]]:
     """(each version beside its own record, each beside the others')."""
-    right, wrong = [], []
+    right: list[Effects] = []
+    wrong: list[Effects] = []
     ids = [prompt.ids for prompt in next(iter(records.values())).prompts]
     base = [engine.prompt_logprobs(BASE, each) for each in ids]
     for name, path in adapters.items():
@@ -57,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     base = resolve_base(args.base, Path.home() / ".cache" / "ratchet").path
     found = sorted(args.stages.glob("*/adapter"))[: args.most]
-    adapters = {f"v{number:016d}": path.resolve() for number, path in enumerate(found)}
+    adapters = {version_name(digest_dir(path)): path.resolve() for path in found}
     print(f"{len(adapters)} adapters on {args.base}")
     print("| engine, dtype | effect (nats) | relative error, own record | another's record | base (nats) | allowed |")
     print("|---|---:|---:|---:|---:|---:|")

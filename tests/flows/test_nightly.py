@@ -268,7 +268,7 @@ def test_a_quiet_night_scores_the_live_champion_again_on_what_is_new(running_sta
     config = running_stack.neighbour(tmp_path, **TRAINING)
     ratchet("run", "nightly", "--json", config=config_file(config))
     engine = database(config.places)
-    promote(engine, current(engine, "default"), reason="the canary won", evidence={})
+    promote(engine, current(engine, "default"), policy=config.canary, reason="the canary won", evidence={})
     standing = current(engine, "default")
     assert standing.champion is not None and standing.previous == standing.base
     values = yaml.safe_load(config_file(config).read_text()) | {"schedule": {"min_new_examples": 10_000}}
@@ -282,7 +282,7 @@ def test_a_quiet_night_scores_the_live_champion_again_on_what_is_new(running_sta
         return night
 
     assert RESCORE not in quiet_night().steps  # the gate's items have all been used
-    assert rescored(engine, "default", standing.champion) == []
+    assert not rescored(engine, "default", standing.champion)
     tell_feedback(config, first=60, conversations=60)
     night = quiet_night()
     card = read_scorecard(config.places.evaluations_dir / night.night_id)
