@@ -26,6 +26,7 @@ BENCHMARKS: Mapping[str, str] = {
     "canary_simulation": "What the canary promises, simulated",
     "evaluation_cost": "What an evaluation costs beside generating the answers",
     "serving": "Swaps under load, and what the gateway costs",
+    "parity": "How far engines stray from what training recorded",
     "orchestration": "What orchestration costs (needs the demo's stack)",
     "learning": "What each objective teaches the 135M model",
     "training_speed": "Training speed against TRL",

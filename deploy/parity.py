@@ -59,10 +59,15 @@ class Parity(Config):
 
 
 def tolerances(engine: str, dtype: str) -> tuple[float, float]:
-    """(relative error of the effect, root mean square of the base in nats) allowed for an engine and a dtype."""
-    if dtype == "float32" and engine == "embedded":
-        return 0.02, 0.005
-    return (0.25, 0.1) if engine == "embedded" else (0.35, 0.15)
+    """(relative error of the effect, root mean square of the base in nats) allowed for an engine and a dtype.
+
+    Calibrated by benchmarks/parity.py on LoRA of the 135M model: two adapters that differ by the seed of training alone
+    are 0.26 apart, so what is allowed must stay well below that; vLLM's own error in bfloat16 was 0.097, its base 0.085
+    nats off, and in float32 both were nothing.
+    """
+    if dtype == "float32":
+        return (0.02, 0.005) if engine == "embedded" else (0.05, 0.02)
+    return (0.05, 0.1) if engine == "embedded" else (0.1, 0.15)
 
 
 def check_parity(

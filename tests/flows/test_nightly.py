@@ -264,6 +264,7 @@ def test_a_night_killed_at_any_moment_ends_as_if_it_was_not(
     assert_same_as_undisturbed(config, reference, attempts=2)
 
 
+@pytest.mark.slow
 def test_a_quiet_night_scores_the_live_champion_again_on_what_is_new(running_stack: Stack, tmp_path: Path) -> None:
     config = running_stack.neighbour(tmp_path, **TRAINING)
     ratchet("run", "nightly", "--json", config=config_file(config))
