@@ -47,6 +47,8 @@ class ServingConfig(Config):
     """Answer length where the client names none."""
     requests_per_minute: int = Field(default=6000, ge=1)
     """Requests one API key may send a minute; further ones get 429 with Retry-After."""
+    gateways: int = Field(default=1, ge=1)
+    """Gateways that share the traffic over one database; each lets its part of `requests_per_minute` through."""
     poll_seconds: float = Field(default=0.25, gt=0, le=0.5)
     """How often gateways look at the ledger: a release or rollback is followed within this time."""
     request_seconds: float = Field(default=300.0, gt=0)

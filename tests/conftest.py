@@ -33,6 +33,24 @@ if os.environ.get("CI"):
     settings.load_profile("ci")
 
 
+SERVERS = ("running_stack", "serving", "mlflow_url")
+"""Fixtures that start servers for a whole session."""
+LONGEST = ("test_demo_acts.py", *SERVERS)
+"""What takes longest is begun first, so that no worker is left with it at the end."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that share servers run on one worker, where these are started once; other files stay whole too."""
+    groups: dict[pytest.Item, str] = {}
+    for item in items:
+        used = getattr(item, "fixturenames", ())
+        groups[item] = next((name for name in SERVERS if name in used), item.path.name)
+        item.add_marker(pytest.mark.xdist_group(groups[item]))
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(groups[item], len(places)))
+
+
 @pytest.fixture(scope="session")
 def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a tiny random chat model (about 100k parameters) with a real tokenizer."""

@@ -60,7 +60,9 @@ def build_app(job: GatewayJob, *, engine_key: str, user_salt: str, hook_secret: 
     tables = Tables(database, engines, shared=job.tenant, base=job.base_name, poll_seconds=serving.poll_seconds)
     engines.pinned = lambda: tables.pinned
     keeper = Gatekeeper(
-        database, requests_per_minute=serving.requests_per_minute, offline_seconds=serving.offline_keys_seconds
+        database,
+        requests_per_minute=serving.requests_per_minute / serving.gateways,
+        offline_seconds=serving.offline_keys_seconds,
     )
     capture = Capture(database, Spool(job.spool, serving.spool_max_bytes))
     keeping = Keeping(job, capture, metrics, user_salt)

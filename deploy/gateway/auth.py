@@ -23,7 +23,7 @@ class Gatekeeper:
         offline_seconds: how long a key verified before is believed while the database cannot be asked.
     """
 
-    def __init__(self, engine: Engine, *, requests_per_minute: int, offline_seconds: float = 600.0) -> None:
+    def __init__(self, engine: Engine, *, requests_per_minute: float, offline_seconds: float = 600.0) -> None:
         self._engine = engine
         self._offline_seconds = offline_seconds
         self._rate = requests_per_minute / 60.0

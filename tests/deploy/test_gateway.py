@@ -233,7 +233,7 @@ def _alerts(serving: Stack) -> list[Any]:
 
 
 def test_a_key_that_asks_too_often_is_told_when_to_come_again(serving: Stack, tmp_path: Path) -> None:
-    slow = serving.gateway_job.serving.model_copy(update={"requests_per_minute": 60})
+    slow = serving.gateway_job.serving.model_copy(update={"requests_per_minute": 120, "gateways": 2})
     job = serving.gateway_job.model_copy(update={"port": free_port(), "serving": slow, "spool_dir": tmp_path / "spool"})
     url = f"http://127.0.0.1:{job.port}"
     first, second = (
