@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.slow
 
-# A challenger that is worse than the base by far: all weights take steps that are much too long.
-WRECKED = {"objective": "sft", "tuner": "full", "epochs": 2, "batch_size": 4, "learning_rate": 0.9}
+# A challenger that is far worse than the base: all weights take two steps that are much too long (more would mend it).
+WRECKED = {"objective": "sft", "tuner": "full", "epochs": 0.1, "batch_size": 4, "learning_rate": 0.9}
 RECIPES = {**ONE_RECIPE["recipes"], "wrecked": {"name": "wrecked", "stages": [WRECKED]}}  # type: ignore[dict-item]
 
 
