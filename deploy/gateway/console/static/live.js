@@ -54,13 +54,13 @@ function spans(lines, now) {
 
 function timeline(lines, nights, alerts, now) {
   const events = [
-    ...lines.map((line) => ({ at: line.at, tone: TONE[line.action], what: WORDS[line.action] ?? line.action, about: line.version, text: line.reason, by: line.actor })),
-    ...nights.filter((night) => !lines.some((line) => line.evidence?.night_id === night.night_id)).map((night) => ({ at: night.finished_at ?? night.started_at, tone: night.state === "failed" ? "bad" : "info", what: `night ${night.state}`, about: night.night_id, text: night.outcome })),
+    ...lines.map((line) => ({ at: line.at, tone: TONE[line.action], what: WORDS[line.action] ?? line.action, about: line.version, night: line.evidence?.night_id, text: line.reason, by: line.actor })),
+    ...nights.filter((night) => !lines.some((line) => line.evidence?.night_id === night.night_id)).map((night) => ({ at: night.finished_at ?? night.started_at, tone: night.state === "failed" ? "bad" : "info", what: `night ${night.state}`, about: "", night: night.night_id, text: night.outcome })),
     ...alerts.filter((alert) => alert.severity === "critical").map((alert) => ({ at: alert.at, tone: "bad", what: `alert: ${alert.kind}`, about: "", text: `${alert.title}. ${alert.next_step}` })),
   ].sort((one, other) => (one.at < other.at ? 1 : -1)).slice(0, 40);
   const live = spans(lines, now);
   return h("section", {}, h("h2", {}, "The loop's timeline"), live.length > 1 && strip(live, live[0].from, now),
-    h("ol", { class: "time" }, events.map((event) => h("li", {}, h("time", { datetime: event.at }, new Date(event.at).toLocaleString()), h("span", { class: `tag ${event.tone ?? "info"}` }, event.what), " ", event.about && h("a", { href: `#lineage/${encodeURIComponent(event.about)}`, class: "id" }, event.about), h("div", {}, event.text, event.by && h("span", { class: "soft" }, ` (${event.by})`))))));
+    h("ol", { class: "time" }, events.map((event) => h("li", {}, h("time", { datetime: event.at }, new Date(event.at).toLocaleString()), h("span", { class: `tag ${event.tone ?? "info"}` }, event.what), " ", event.about && h("a", { href: `#lineage/${encodeURIComponent(event.about)}`, class: "id" }, event.about), event.night && [" night ", h("a", { href: `#nights/${encodeURIComponent(event.night)}`, class: "id" }, event.night)], h("div", {}, event.text, event.by && h("span", { class: "soft" }, ` (${event.by})`))))));
 }
 
 function outbox(alerts) {
