@@ -33,12 +33,13 @@ def _words_alone(scorecard: Scorecard, policy: GatePolicy, metric: MetricInfo, c
         if pair is None:
             continue
         paired, p = pair
-        numbers = f"{card.label} is {_size(metric, paired.mean)} better on {len(paired.units)} units, p = {p:.3g}"
+        size, side = _size(metric, abs(paired.mean)).lstrip("+"), "better" if paired.mean >= 0 else "worse"
+        numbers = f"{card.label} is {size} {side} on {len(paired.units)} units, p = {p:.3g}"
         if p <= policy.harm_alpha:
             said.append(f"Words alone do less: against the untouched base with {_after(prompt.label)}, {numbers}.")
             continue
         interval = bca_interval(paired.differences, seed=seed_of(scorecard.items_digest))
-        numbers += f", 95% interval {_size(metric, interval.low)} to {_size(metric, interval.high)}"
+        numbers += f", 95% interval of the difference {_size(metric, interval.low)} to {_size(metric, interval.high)}"
         if interval.high <= AS_WELL:
             said.append(
                 f"Words alone do as well, to within {_size(metric, AS_WELL).lstrip('+')}: against the untouched base "
