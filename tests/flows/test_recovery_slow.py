@@ -119,6 +119,7 @@ def test_a_night_whose_process_is_killed_is_taken_up_by_itself(stack: Stack) -> 
 
 def test_a_night_outlives_a_restart_of_prefects_server(stack: Stack) -> None:
     known = len(nights(stack))
+    tell_feedback(stack.config, first=200)  # on the same data nothing would be trained again
     run = begin(stack)
     wait("training", lambda: in_training(stack, run), 2400)
     entry = read_pid_file(stack.config.places.run_dir / "prefect.pid")
@@ -137,6 +138,7 @@ def test_after_a_power_cut_up_finishes_the_night_and_makes_up_for_the_missed_one
     known = len(nights(stack))
     values = yaml.safe_load(stack.file.read_text())
     values["schedule"]["nightly"] = "*/2 * * * *"
+    tell_feedback(stack.config, first=400)
     run = begin(stack)
     wait("training", lambda: in_training(stack, run), 2400)
     # The schedule a person has, here every other minute; the config says the same when the machine is back.
