@@ -60,8 +60,7 @@ imports: $(DEV)
 	$(BIN)/lint-imports
 
 unit: $(DEV)
-	# Three workers for two cores: tests with servers wait for these more than they work.
-	$(BIN)/pytest -n 3 --dist loadgroup --no-loadscope-reorder
+	$(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
 test-slow: system browser $(DEV) ## Real models, real time, heavy load
 	$(BIN)/pytest -m slow -o timeout=5400

@@ -22,7 +22,8 @@ def claims(facts: ActFacts) -> dict[str, bool]:
     return {claim.text: claim.holds for claim in facts.claims}
 
 
-def test_all_three_acts_then_one_again(tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.timeout(1500)  # a whole play with its servers, on a machine that other tests share
+def test_all_three_acts_are_played(tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RATCHET_USER_SALT", "RATCHET_ENGINE_KEY", "RATCHET_WEBHOOK_SECRET"):
         monkeypatch.delenv(name, raising=False)
     home = tmp_path / "demo"
