@@ -13,7 +13,6 @@ The noise term is what the engine's rounding alone does to the base, so a weak b
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,7 +22,7 @@ from deploy.versions import load_version
 from infra.errors import NotFound, RatchetError
 from infra.settings import Config
 from training.base_model import base_version as name_of_base
-from training.effects import compare
+from training.effects import compare, distance
 from training.probe import Probe, read_probe
 
 
@@ -129,8 +128,7 @@ def check_base(client: Scores, name: str, base_version: str, versions_dir: Path)
         return {"version": base_version, "base": True, "proved": False}
     _, allowed = tolerances(client.dialect.name, probe.dtype)
     said = [client.prompt_logprobs(name, prompt.ids) for prompt in probe.prompts]
-    pairs = [pair for found, p in zip(said, probe.prompts, strict=True) for pair in zip(found, p.base, strict=True)]
-    error = math.sqrt(math.fsum((a - b) ** 2 for a, b in pairs) / len(pairs))
+    error = distance(said, [prompt.base for prompt in probe.prompts])
     if not error <= allowed:  # a value that is not finite is refused too
         raise ParityError(
             f"the engine's base is not {base_version}: its log-probabilities differ by {error:.4g} nats a token "

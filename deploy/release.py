@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import Engine
 
 from deploy.canary_policy import CanaryPolicy
+from deploy.inheriting import inherit
 from deploy.ledger import Action, Entry, RefusedTransition, Standing, current, history
 from deploy.likeness import Likeness, most_like
 from deploy.moves import line_alert, retry, write
@@ -69,39 +70,6 @@ def start(engine: Engine, tenant: str, base_version: str, *, actor: str = "up") 
     return write(
         engine, [line], seq, line_alert(line, "baseline", "info", f"{base_version} serves as the first champion")
     )
-
-
-def inherit(engine: Engine, tenant: str, shared: str, *, actor: str = "night") -> Entry | None:
-    """Where a tenant never had a champion of its own, make the shared one its champion; the line, if one was needed.
-
-    Its users get the shared champion's answers already. Without this line its nights would be judged against the base
-    model, and its first canary would give the base to everybody whom the canary does not answer.
-
-    Args:
-        shared: the tenant whose champion serves tenants without releases of their own.
-    """
-    if tenant == shared:
-        return None
-
-    def line(before: Standing) -> Entry | None:
-        theirs = current(engine, shared)
-        version = theirs.champion
-        needed = version not in (None, before.champion) and version not in before.barred
-        taken = before.own_champion or before.watch is not None or before.paused_at(now())
-        if version is None or not needed or taken or before.champion is None:
-            return None
-        entry = Entry(
-            tenant=tenant,
-            action="inherited",
-            version=version,
-            previous=before.champion,
-            actor=actor,
-            reason=f"it has no champion of its own, and tenant {shared!r} shares this one",
-            evidence={"shared": shared, "line": theirs.champion_seq},
-        )
-        return write(engine, [entry], before.seq, line_alert(entry, "inherited", "info", f"{version} is taken over"))
-
-    return retry(engine, tenant, line)
 
 
 def open_release(

@@ -92,12 +92,12 @@ def _metrics(config: PipelineConfig) -> list[Mistake]:
 
 def _win_rates(config: PipelineConfig) -> list[str]:
     """Every win-rate that the configured judges may give."""
-    from evaluation.judging import win_rate_name
+    from evaluation.judging import OPPONENTS, win_rate_name
 
     names = [
         win_rate_name(index, judge.name, against)
         for index, judge in enumerate(config.evaluation.judges)
-        for against in ("champion", "sft")
+        for against in OPPONENTS
     ]
     return [*names, *(f"{name}_raw" for name in names)]
 

@@ -11,8 +11,9 @@ from prefect.cache_policies import NO_CACHE
 
 from deploy.canary_policy import CanaryPolicy
 from deploy.controller import ControllerJob, make_prover
+from deploy.inheriting import inherit
 from deploy.ledger import Entry, Standing, current
-from deploy.release import hold, inherit, open_release, roll_back, start
+from deploy.release import hold, open_release, roll_back, start
 from deploy.versions import publish_version
 from evaluation.gate import Verdict
 from feedback.gate_items import mark_used

@@ -68,9 +68,14 @@ def compare(*, version: Scores, base: Scores, wanted_version: Scores, wanted_bas
         tokens=len(wanted),
         effect=effect,
         error=_size(_minus(found, wanted)),
-        noise=_size(_minus(_flat(base), _flat(wanted_base))),
+        noise=distance(base, wanted_base),
         cosine=math.fsum(a * b for a, b in zip(found, wanted, strict=True)) / len(wanted) / both if both else 0.0,
     )
+
+
+def distance(found: Scores, wanted: Scores) -> float:
+    """Root mean square difference of scores of the same tokens, in nats a token."""
+    return _size(_minus(_flat(found), _flat(wanted)))
 
 
 def _flat(scores: Scores) -> list[float]:

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from deploy.canary_policy import CanaryPolicy
+from deploy.inheriting import inherit
 from deploy.ledger import Entry, RefusedTransition, append, current, history
 from deploy.release import (
     Override,
     bar,
     hold,
-    inherit,
     lift_bar,
     open_release,
     pause,
