@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from infra.errors import UserError
 
@@ -33,6 +33,14 @@ class ApiError(Exception):
     def body(self) -> dict[str, Any]:
         """The JSON body."""
         return {"error": {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}}
+
+
+def _whole(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Integer = Annotated[int, BeforeValidator(_whole)]
+"""An integer as JSON Schema means it (2020-12, core, section 6.3): 5.0 is one, 5.5 and "5" are none."""
 
 
 class TextPart(BaseModel):
@@ -76,10 +84,10 @@ class Sampling(BaseModel):
     stream_options: dict[str, Any] | None = None
     temperature: float | None = Field(default=None, ge=0, le=2)
     top_p: float | None = Field(default=None, gt=0, le=1)
-    seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
+    seed: Integer | None = Field(default=None, ge=-(2**63), lt=2**63)
     stop: str | tuple[str, ...] | None = None
-    max_tokens: int | None = Field(default=None, ge=0, le=10_000_000)
-    n: int | None = None
+    max_tokens: Integer | None = Field(default=None, ge=0, le=10_000_000)
+    n: Integer | None = None
     user: str | None = None
 
     @property
@@ -100,7 +108,7 @@ class ChatRequest(Sampling):
     """`POST /v1/chat/completions`."""
 
     messages: tuple[ChatMessage, ...] = Field(min_length=1)
-    max_completion_tokens: int | None = Field(default=None, ge=1, le=10_000_000)
+    max_completion_tokens: Integer | None = Field(default=None, ge=1, le=10_000_000)
     tools: Any = None
     response_format: Any = None
     logprobs: bool | None = None
@@ -122,7 +130,7 @@ class CompletionRequest(Sampling):
     """`POST /v1/completions`, with a text or token ids."""
 
     prompt: str | tuple[int, ...]
-    prompt_logprobs: int | None = Field(default=None, ge=0)
+    prompt_logprobs: Integer | None = Field(default=None, ge=0)
 
 
 def parse(kind: type[BaseModel], body: bytes) -> Any:
