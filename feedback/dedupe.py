@@ -52,6 +52,20 @@ class Merged:
 
 
 @dataclass
+class Prints:
+    """What examples are compared with others by. It follows from each alone, so it can be made ahead."""
+
+    signatures: dict[tuple[str, str], bytes] = field(default_factory=dict)
+    """MinHash of the prompt by (tenant, subject), for prompts that near copies are looked for of."""
+    bands: dict[tuple[str, str], list[int]] = field(default_factory=dict)
+    """LSH keys of the signature."""
+    labels: dict[str, str] = field(default_factory=dict)
+    """What the answer is compared by, by example."""
+    keys: dict[str, int] = field(default_factory=dict)
+    """What exact copies are found by, by example."""
+
+
+@dataclass
 class _Batch:
     """Duplicates within the batch itself, by the same means."""
 
@@ -61,20 +75,20 @@ class _Batch:
     signatures: dict[tuple[str, str], bytes] = field(default_factory=dict)
 
 
-def merge_duplicates(examples: Sequence[Example], past: Past, config: DedupeConfig, lesson: Lesson) -> Merged:
-    """Find the examples that were there before, in the past or earlier in the batch; teach `lesson` the rest."""
+def merge_duplicates(
+    examples: Sequence[Example], past: Past, config: DedupeConfig, lesson: Lesson, prints: Prints | None = None
+) -> Merged:
+    """Find the examples that were there before, in the past or earlier in the batch; teach `lesson` the rest.
+
+    Those whose `prints` were not made ahead get theirs now.
+    """
     merged, batch = Merged(), _Batch()
+    prints = _with_missing(prints or Prints(), examples, config)
+    signatures, bands, labels, keys = prints.signatures, prints.bands, prints.labels, prints.keys
     replaced = set(lesson.subjects)  # their rows of earlier batches go, so nothing may be merged into those
-    subjects: dict[tuple[str, str], Example] = {}
-    for example in examples:
-        subjects.setdefault((example.tenant, example.subject), example)
-    signatures = _sign({key: prompt_text(e) for key, e in subjects.items()}, config) if config.enabled else {}
-    made = band_keys([tenant for tenant, _ in signatures], list(signatures.values()))
-    bands = dict(zip(signatures, made, strict=True))
-    known_bands = past.sketches_by_band({k for keys in bands.values() for k in keys})
-    labels = {e.example_id: label_text(e) for e in examples}
-    keys = {e.example_id: _key(e, labels[e.example_id]) for e in examples}
-    known_keys = past.entries_by_key(set(keys.values())) if config.enabled else {}
+    subjects = {(e.tenant, e.subject) for e in examples}
+    known_bands = past.sketches_by_band({k for mine in subjects for k in bands.get(mine, ())})
+    known_keys = past.entries_by_key({keys[e.example_id] for e in examples}) if config.enabled else {}
     near_of: dict[tuple[str, str], list[Entry]] = {}
     for example in examples:
         mine = (example.tenant, example.subject)
@@ -112,6 +126,28 @@ def merge_duplicates(examples: Sequence[Example], past: Past, config: DedupeConf
     lesson.entries += [dict(vars(e)) for entries in batch.entries.values() for e in entries]
     lesson.sketches += [(t, s, base64.b64encode(sig).decode()) for (t, s), sig in batch.signatures.items()]
     return merged
+
+
+def prints_of(examples: Sequence[Example], config: DedupeConfig) -> Prints:
+    """The prints of examples."""
+    subjects: dict[tuple[str, str], Example] = {}
+    for example in examples:
+        subjects.setdefault((example.tenant, example.subject), example)
+    signatures = _sign({key: prompt_text(e) for key, e in subjects.items()}, config) if config.enabled else {}
+    made = band_keys([tenant for tenant, _ in signatures], list(signatures.values()))
+    labels = {e.example_id: label_text(e) for e in examples}
+    keys = {e.example_id: _key(e, labels[e.example_id]) for e in examples}
+    return Prints(signatures, dict(zip(signatures, made, strict=True)), labels, keys)
+
+
+def _with_missing(prints: Prints, examples: Sequence[Example], config: DedupeConfig) -> Prints:
+    missing = [e for e in examples if e.example_id not in prints.labels]
+    more = prints_of(missing, config) if missing else Prints()
+    prints.signatures.update(more.signatures)
+    prints.bands.update(more.bands)
+    prints.labels.update(more.labels)
+    prints.keys.update(more.keys)
+    return prints
 
 
 def prompt_text(example: Example) -> str:

@@ -51,14 +51,14 @@ def _sure(text: str) -> bool:
     return len(text) >= _SURE and sum(1 for _ in islice(_LETTERS.finditer(text), _SURE)) == _SURE
 
 
-def foreign_accounts(claims: Sequence[tuple[Claim, bool]], config: ForeignConfig) -> dict[str, str]:
-    """Suspect accounts with the reason, out of (claim, whether its account may be suspected) of everybody."""
+def foreign_accounts(claims: Sequence[tuple[str, bool, bool]], config: ForeignConfig) -> dict[str, str]:
+    """Suspect accounts with the reason, out of everybody's claims: (account, is foreign, account may be suspected)."""
     flags: dict[str, list[bool]] = defaultdict(list)
     suspects = set()
-    for claim, suspect in claims:
-        flags[claim.actor].append(is_foreign(claim))
+    for actor, foreign_label, suspect in claims:
+        flags[actor].append(foreign_label)
         if suspect:
-            suspects.add(claim.actor)
+            suspects.add(actor)
     total, foreign = sum(map(len, flags.values())), sum(map(sum, flags.values()))
     found = {}
     for actor in sorted(suspects):

@@ -1,19 +1,19 @@
 """From the store to the lake, a batch at a time: incremental, exactly once, killable anywhere.
 
-Each batch is computed without side effects, staged whole, then committed: Delta tables, index of the past, manifest.
-A run first finishes what an earlier one had staged. The cursor is the last manifest's, so a batch that does not count
-was never read. One ingest at a time: the lock is a flock, which dies with its process; a second one waits, then finds
-nothing left to do.
+Each batch is computed without side effects (feedback/prepare.py, perhaps ahead; then feedback/refine.py), staged whole,
+then committed: Delta tables, index of the past, manifest. A run first finishes what an earlier one had staged. The
+cursor is the last manifest's, so a batch that does not count was never read. One ingest at a time: the lock is a flock,
+which dies with its process; a second one waits, then finds nothing left to do.
 """
 
 from __future__ import annotations
 
 import fcntl
-import gc
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from datetime import timedelta
 from pathlib import Path
 
@@ -21,18 +21,18 @@ from pydantic import Field
 
 from feedback import expectations
 from feedback.abuse import AbuseConfig, Confidence
+from feedback.ahead import Lot, Reading, lots, without_collector
 from feedback.dedupe import DedupeConfig
 from feedback.examples import Example, ShapeRules
 from feedback.expectations import ExpectationError, ExpectationsConfig
 from feedback.intake_watch import IntakeWatch
-from feedback.lake import Lake, Manifest, QuarantineRow
+from feedback.lake import Lake, Manifest
 from feedback.past import Past
-from feedback.quarantine import releases
-from feedback.redact import RedactConfig, Redactor, finder_of
-from feedback.refine import Batch, NormaliseConfig, Refined, Steps, refine
-from feedback.sources.landing import SourceSpec, land, rejects_after
-from feedback.store import Ready, Store
-from infra.artifact import key_of
+from feedback.prepare import NormaliseConfig, Steps
+from feedback.redact import RedactConfig
+from feedback.refine import Refined, refine
+from feedback.sources.landing import SourceSpec, land
+from feedback.store import Store
 from infra.database import create_tables, now
 from infra.settings import Config
 
@@ -47,6 +47,9 @@ class IngestConfig(Config):
     """Where feedback comes from."""
     batch_events: int = Field(default=20_000, ge=1)
     """Most feedback events in one batch; bounds memory."""
+    ahead: bool = True
+    """Whether a second process prepares the next batch while one is judged and written. It starts only where there is
+    more than one batch, and makes no difference to what comes out."""
     orphan_after_hours: float = Field(default=72.0, ge=0)
     """How long feedback waits for its interaction before it is quarantined as an orphan."""
     normalise: NormaliseConfig = NormaliseConfig()
@@ -118,17 +121,19 @@ def run_ingest(
             past.expect(last.batch, lake.index_path)
             total = store.ready_count(last.cursor)
             seen = 0
-            while True:
-                with _without_collector():
+            reading = Reading(last.cursor, last.rejects_cursor, config.batch_events, _steps(config))
+            apart = config.ahead and total > config.batch_events
+            with closing(lots(store, reading, apart=apart)) as fresh:
+                for lot in fresh:
                     left = -(-(total - seen) // config.batch_events)
                     shown = left <= config.expectations.keep_docs  # earlier ones would be deleted at the end anyway
-                    next_one = _compute(store, lake, past, config, champion_confidence, last, shown=shown)
-                if next_one is None:
-                    break
-                last = _commit(lake, past, *next_one)
-                done.append(last)
-                seen += sum(last.counts.get("fates", {}).values())
-                tell("ingest", seen, max(total, seen))
+                    with without_collector():
+                        next_one = _compute(lot, lake, past, config, champion_confidence, last, shown=shown)
+                    last = _commit(lake, past, *next_one)
+                    done.append(last)
+                    del lot, next_one  # before the next is made
+                    seen += sum(last.counts.get("fates", {}).values())
+                    tell("ingest", seen, max(total, seen))
         finally:
             past.close()
         _prune_docs(lake, config)
@@ -145,26 +150,8 @@ def locked(lake: Lake) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def _without_collector() -> Iterator[None]:
-    """A batch makes hundreds of thousands of objects without a cycle; looking for cycles among them costs a fifth.
-
-    What was there before (the imported libraries above all) is left out of the search at the end: it costs a second.
-    """
-    was_on = gc.isenabled()
-    gc.disable()
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.collect()
-        gc.unfreeze()
-        if was_on:
-            gc.enable()
-
-
 def _compute(
-    store: Store,
+    lot: Lot,
     lake: Lake,
     past: Past,
     config: IngestConfig,
@@ -172,12 +159,8 @@ def _compute(
     last: Manifest,
     *,
     shown: bool = True,
-) -> tuple[Manifest, dict[str, object]] | None:
-    """Read, refine and stage the next batch, with Data Docs if it is to be `shown`; None when nothing is new."""
-    fresh = store.feedback_after(last.cursor, config.batch_events)
-    rejects = rejects_after(store.engine, last.rejects_cursor, config.batch_events)
-    if not fresh and not rejects:
-        return None
+) -> tuple[Manifest, dict[str, object]]:
+    """Refine and stage the next batch, with Data Docs if it is to be `shown`."""
     number = last.batch + 1
     docs = lake.docs_dir / f"{number:08d}"
     shutil.rmtree(docs, ignore_errors=True)
@@ -190,14 +173,14 @@ def _compute(
                 expectations.check(examples, config.expectations, docs)  # a broken batch is always shown
             raise
 
-    refined = refine(_read(store, fresh), past, _steps(config), check, confidence) if fresh else Refined()
-    for row in rejects:
-        refined.quarantine.append(_rejected(row, config))
+    refined = refine(lot.prepared, past, _steps(config), check, confidence) if lot.prepared else Refined()
+    for row in lot.rejects:
+        refined.quarantine.append(row)
         refined.count("quarantined rows", row.code)
     manifest = Manifest(
         batch=number,
-        cursor=fresh[-1].seq if fresh else last.cursor,
-        rejects_cursor=rejects[-1].seq if rejects else last.rejects_cursor,
+        cursor=lot.cursor,
+        rejects_cursor=lot.rejects_cursor,
         counts={step: dict(sorted(counts.items())) for step, counts in sorted(refined.counts.items())},
         data_docs=docs.name if docs.exists() else None,
     )
@@ -205,42 +188,19 @@ def _compute(
     return lake.stage(manifest, refined.accepted, refined.quarantine, refined.fates, lesson), lesson
 
 
-def _read(store: Store, fresh: Sequence[Ready]) -> Batch:
-    """The fresh feedback with its interactions and everything that was said of them so far."""
-    wanted = {(r.feedback.tenant, r.feedback.interaction_id) for r in fresh if r.feedback.interaction_id is not None}
-    words = store.ready_for(wanted, through=fresh[-1].seq, known=fresh)
-    every = [*fresh, *(w for said in words.values() for w in said)]
-    events = {(r.feedback.tenant, r.feedback.event_id) for r in every}
-    return Batch(fresh, store.interactions_of(wanted), words, releases(store.engine, events))
-
-
 def _steps(config: IngestConfig) -> Steps:
-    find = finder_of(config.redact)
-    return Steps(config.normalise, config.redact, config.abuse, config.shapes, config.dedupe, find)
-
-
-def _rejected(row: object, config: IngestConfig) -> QuarantineRow:
-    """The quarantine row of a file's row that could not be read, its raw text redacted."""
-    source, tenant, place = str(row.source), str(row.tenant), str(row.place)  # type: ignore[attr-defined]
-    raw, code, detail = str(row.raw), str(row.code), str(row.detail)  # type: ignore[attr-defined]
-    redactor = Redactor(find=finder_of(config.redact))
-    return QuarantineRow(
-        row_id=key_of([tenant, source, place, code]),
-        tenant=tenant,
-        subject=place,
-        events=(),
-        step="source",
-        code=code,
-        detail=redactor.text(detail),
-        content=redactor.text(raw) if config.redact.enabled else raw,
-        created_at=row.at,  # type: ignore[attr-defined]
-    )
+    return Steps(config.normalise, config.redact, config.abuse, config.shapes, config.dedupe)
 
 
 def _commit(lake: Lake, past: Past, manifest: Manifest, lesson: dict[str, object]) -> Manifest:
-    """Make a staged batch count. Every part is done at most once, whoever began it."""
-    manifest = lake.append_staged(manifest)
-    past.learn(manifest.batch, lesson)
+    """Make a staged batch count. Every part is done at most once, whoever began it.
+
+    The tables grow while the index learns: a staged batch is always finished, so neither waits for the other.
+    """
+    with ThreadPoolExecutor(1) as beside:
+        appended = beside.submit(lake.append_staged, manifest)
+        past.learn(manifest.batch, lesson)
+        manifest = appended.result()
     lake.publish(manifest)
     return manifest
 

@@ -101,7 +101,6 @@ def demo_settings() -> dict[str, Any]:
         "evaluation": {
             "max_new_tokens": MAX_TOKENS,
             "noise_items": 8,
-            "regression_limit": 4,
             "report_examples": 4,
             "seed_twin_nights": 0,
             "prompt_candidates": 2,

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -113,12 +114,13 @@ def test_two_at_once_end_as_one(desk: Path, expected: dict[str, Any], tmp_path: 
     assert state(tmp_path / "x") == expected
 
 
-@pytest.mark.parametrize("dies_after", ["stage", "append", "learn"])
+@pytest.mark.parametrize("dies_after", ["stage", "append", "learn", "both"])
 def test_each_half_done_commit_is_finished_by_the_next_run(
     desk: Path, expected: dict[str, Any], tmp_path: Path, dies_after: str
 ) -> None:
     """The same as a kill between two steps of a commit, at each of them, for the first batch."""
     from feedback import ingest
+    from feedback.ahead import Reading, lots
     from feedback.lake import Manifest
     from feedback.past import Past
     from feedback.sources.landing import land
@@ -129,11 +131,12 @@ def test_each_half_done_commit_is_finished_by_the_next_run(
     land(store, source(folder))
     past = Past(lake.index_path)
     first = Manifest(batch=1, cursor=0).model_copy(update={"batch": 0})
-    staged = ingest._compute(store, lake, past, SMALL, None, first)
-    assert staged is not None
-    if dies_after in ("append", "learn"):
+    reading = Reading(0, 0, SMALL.batch_events, ingest._steps(SMALL))
+    with closing(lots(store, reading, apart=False)) as fresh:
+        staged = ingest._compute(next(fresh), lake, past, SMALL, None, first)
+    if dies_after in ("append", "both"):
         lake.append_staged(staged[0])
-    if dies_after == "learn":
+    if dies_after in ("learn", "both"):
         past.learn(1, staged[1])
     past.close()
     assert lake.last() is None and lake.examples() == []

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from feedback.agreement import Claim
 from feedback.events import Thumb
-from feedback.foreign import ForeignConfig, foreign_accounts
+from feedback.foreign import ForeignConfig, foreign_accounts, is_foreign
 from feedback.ingest import run_ingest
 from feedback.intake_watch import IntakeWatch, batches_before, spike, stale
 from feedback.lake import Manifest
@@ -49,10 +49,14 @@ def test_foreign_labels_are_an_accounts_habit_that_others_do_not_share() -> None
     )
     english = "I am sorry about that, we have sent another invoice to the address that is in your account with us now"
     russian = "Мы отправили вам новый счёт, пожалуйста проверьте вашу почту и сообщите нам о результате"
-    people = [(Claim(f"s{n}", f"p{n % 9}", asked, english), True) for n in range(60)]
-    attack = [(Claim(f"m{n}", "mallory", asked, russian), True) for n in range(6)]
+
+    def claims(actor: str, answer: str, number: int, *, suspect: bool = True) -> tuple[str, bool, bool]:
+        return actor, is_foreign(Claim(f"{actor}{number}", actor, asked, answer)), suspect
+
+    people = [claims(f"p{n % 9}", english, n) for n in range(60)]
+    attack = [claims("mallory", russian, n) for n in range(6)]
     assert set(foreign_accounts([*people, *attack], ForeignConfig())) == {"mallory"}
-    translators = [(Claim(f"t{n}", f"p{n % 9}", asked, russian), True) for n in range(30)]
+    translators = [claims(f"p{n % 9}", russian, n) for n in range(30)]
     assert foreign_accounts([*people, *attack, *translators], ForeignConfig()) == {}
-    trusted = [(claim, False) for claim, _ in attack]
+    trusted = [claims("mallory", russian, n, suspect=False) for n in range(6)]
     assert foreign_accounts([*people, *trusted], ForeignConfig()) == {}

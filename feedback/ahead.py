@@ -1,0 +1,196 @@
+"""Batches read and prepared ahead: while one is judged and written, a second process prepares the next.
+
+What it does depends on the store alone (feedback/prepare.py), so it makes no difference who does it or when, but to
+the clock. The process (`python -m feedback.ahead`) is told by its standard input what to read and answers with one
+pickled lot after another; it prepares one ahead, then waits until that is taken. It ends with its pipe.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from feedback.lake import QuarantineRow
+from feedback.prepare import Batch, Prepared, Steps, prepare
+from feedback.quarantine import releases
+from feedback.redact import Redactor, finder_of
+from feedback.sources.landing import rejects_after
+from feedback.store import Ready, Store
+from infra.artifact import key_of
+from infra.database import connect
+from infra.errors import RatchetError
+
+
+@dataclass(frozen=True)
+class Lot:
+    """What is new, prepared: the next batch."""
+
+    cursor: int
+    """Sequence in the store up to which feedback is in it."""
+    rejects_cursor: int
+    """The same for rows of files that could not be read."""
+    rejects: list[QuarantineRow]
+    """These rows."""
+    prepared: Prepared | None
+    """The feedback; None where there are rows of files only."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Where to read on, how much at a time, and what to do with it."""
+
+    cursor: int
+    rejects_cursor: int
+    batch_events: int
+    steps: Steps
+
+
+def lots(store: Store, reading: Reading, *, apart: bool) -> Generator[Lot, None, None]:
+    """Everything new, a lot at a time; `apart`: prepared by a process of its own, one ahead.
+
+    Close the generator when no more is wanted.
+
+    Raises:
+        UserError: personal data where the policy refuses it.
+        RatchetError: the process apart was killed; nothing is lost, run again.
+    """
+    return _lots_apart(store, reading) if apart else _lots_here(store, reading)
+
+
+def _lots_here(store: Store, reading: Reading) -> Generator[Lot, None, None]:
+    cursor, rejects_cursor = reading.cursor, reading.rejects_cursor
+    while True:
+        with without_collector():
+            lot = _next(store, reading, cursor, rejects_cursor)
+        if lot is None:
+            return
+        cursor, rejects_cursor = lot.cursor, lot.rejects_cursor
+        yield lot
+
+
+def _next(store: Store, reading: Reading, cursor: int, rejects_cursor: int) -> Lot | None:
+    fresh = store.feedback_after(cursor, reading.batch_events)
+    rejects = rejects_after(store.engine, rejects_cursor, reading.batch_events)
+    if not fresh and not rejects:
+        return None
+    return Lot(
+        cursor=fresh[-1].seq if fresh else cursor,
+        rejects_cursor=rejects[-1].seq if rejects else rejects_cursor,
+        rejects=[_rejected(row, reading.steps) for row in rejects],
+        prepared=prepare(_read(store, fresh), reading.steps) if fresh else None,
+    )
+
+
+def _read(store: Store, fresh: Sequence[Ready]) -> Batch:
+    """The fresh feedback with its interactions and everything that was said of them so far."""
+    wanted = {(r.feedback.tenant, r.feedback.interaction_id) for r in fresh if r.feedback.interaction_id is not None}
+    words = store.ready_for(wanted, through=fresh[-1].seq, known=fresh)
+    every = [*fresh, *(w for said in words.values() for w in said)]
+    events = {(r.feedback.tenant, r.feedback.event_id) for r in every}
+    return Batch(fresh, store.interactions_of(wanted), words, releases(store.engine, events))
+
+
+def _rejected(row: object, steps: Steps) -> QuarantineRow:
+    """The quarantine row of a file's row that could not be read, its raw text redacted."""
+    source, tenant, place = str(row.source), str(row.tenant), str(row.place)  # type: ignore[attr-defined]
+    raw, code, detail = str(row.raw), str(row.code), str(row.detail)  # type: ignore[attr-defined]
+    redactor = Redactor(find=finder_of(steps.redact))
+    return QuarantineRow(
+        row_id=key_of([tenant, source, place, code]),
+        tenant=tenant,
+        subject=place,
+        events=(),
+        step="source",
+        code=code,
+        detail=redactor.text(detail),
+        content=redactor.text(raw) if steps.redact.enabled else raw,
+        created_at=row.at,  # type: ignore[attr-defined]
+    )
+
+
+def _lots_apart(store: Store, reading: Reading) -> Generator[Lot, None, None]:
+    root = str(Path(__file__).resolve().parent.parent)
+    path = os.pathsep.join(part for part in (root, os.environ.get("PYTHONPATH")) if part)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "feedback.ahead"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+    assert process.stdin is not None and process.stdout is not None
+    try:
+        pickle.dump((store.engine.url.render_as_string(hide_password=False), reading), process.stdin)
+        process.stdin.close()
+        while True:
+            with without_collector():
+                said = _said(process.stdout)
+            if isinstance(said, Exception):
+                raise said
+            if said is None:
+                return
+            yield said
+            del said  # before the next is read
+    except (EOFError, pickle.UnpicklingError, BrokenPipeError) as error:
+        raise RatchetError(
+            f"the process that prepares batches ended by itself (exit code {process.wait()}), perhaps for want of "
+            "memory; what was committed stays: run again, or set ingest.ahead to false"
+        ) from error
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def _said(stream: object) -> Lot | Exception | None:
+    said: Lot | Exception | None = pickle.load(stream)  # type: ignore[arg-type]  # noqa: S301 - of our own process
+    return said
+
+
+@contextmanager
+def without_collector() -> Iterator[None]:
+    """A batch makes hundreds of thousands of objects without a cycle; looking for cycles among them costs a fifth.
+
+    What was there before (the imported libraries above all) is left out of the search at the end: it costs a second.
+    """
+    was_on = gc.isenabled()
+    gc.disable()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.collect()
+        gc.unfreeze()
+        if was_on:
+            gc.enable()
+
+
+def _serve(asked: BinaryIO, answers: BinaryIO) -> None:
+    last: Exception | None = None
+    try:
+        url, reading = pickle.load(asked)  # noqa: S301 - of the process that started this one
+        for lot in _lots_here(Store(connect(url)), reading):
+            pickle.dump(lot, answers, protocol=pickle.HIGHEST_PROTOCOL)
+            answers.flush()
+    except (BrokenPipeError, EOFError):
+        return  # nobody wants more
+    except RatchetError as error:
+        last = error
+    pickle.dump(last, answers)
+    answers.flush()
+
+
+if __name__ == "__main__":
+    lot_stream = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # whatever a library prints goes to standard error
+    # As the module `feedback.ahead`, not `__main__`, so that the other side knows the classes by the same name.
+    from feedback import ahead
+
+    ahead._serve(sys.stdin.buffer, lot_stream)

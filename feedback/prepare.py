@@ -1,0 +1,247 @@
+"""What one batch of feedback needs done that no other batch can change: normalise, redact, shape, sign.
+
+A pure computation over what was read, so it may run ahead in a process of its own (see feedback/ahead.py) while the
+batch before it is judged and written. What follows (feedback/refine.py) looks at the past.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from pydantic import TypeAdapter
+
+from feedback.abuse import AbuseConfig, claim_of
+from feedback.agreement import Claim
+from feedback.dedupe import DedupeConfig, Prints, prints_of
+from feedback.events import Document, Edit, Feedback, Interaction, Preference, Reference, Value
+from feedback.examples import Built, ShapeRules, build
+from feedback.foreign import is_foreign
+from feedback.redact import Finder, RedactConfig, Redactor, finder_of, redact_feedback, redact_interaction
+from feedback.store import Ready
+from infra.errors import UserError
+from infra.settings import Config
+
+Key = tuple[str, str]
+_VALUE: TypeAdapter[Value] = TypeAdapter(Value)
+
+
+class NormaliseConfig(Config):
+    """What text must be like to be worth learning from."""
+
+    max_chars: int = 100_000
+    """Longest prompt message, answer or document, in characters; longer ones are quarantined."""
+    unicode: bool = True
+    """Whether to bring text into Unicode normal form C and line ends to \\n."""
+
+
+@dataclass(frozen=True)
+class Steps:
+    """The configs of what is done with a batch."""
+
+    normalise: NormaliseConfig
+    redact: RedactConfig
+    abuse: AbuseConfig
+    shapes: ShapeRules
+    dedupe: DedupeConfig
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What was read for one batch."""
+
+    fresh: Sequence[Ready]
+    """Feedback whose turn it is."""
+    interactions: Mapping[Key, Interaction]
+    """Their interactions, as far as known."""
+    words: Mapping[Key, Sequence[Ready]]
+    """All feedback on these interactions so far, older batches' too."""
+    released: Mapping[Key, str | None]
+    """(tenant, event) a person released -> corrected value as JSON, or None."""
+
+
+@dataclass
+class Subject:
+    """One interaction (or document) on its way through."""
+
+    key: Key
+    interaction: Interaction | None
+    events: list[Feedback]
+    held: dict[str, tuple[str, str, str]] = field(default_factory=dict)
+    """event -> (step, code, detail)"""
+    claims: dict[str, Claim] = field(default_factory=dict)
+    """event -> what it claims of the prompt, for those of `good` that claim something."""
+    foreign: set[str] = field(default_factory=set)
+    """Events whose label is in another language than the prompt."""
+    built: Built = field(default_factory=Built)
+    """What `good` makes."""
+
+    @property
+    def good(self) -> list[Feedback]:
+        """What nothing holds so far."""
+        return [e for e in self.events if e.event_id not in self.held]
+
+    def shape(self, rules: ShapeRules) -> None:
+        """Make the examples of what is good, again if need be."""
+        good = self.good
+        self.built = build(self.interaction, good, rules) if good else Built()
+
+
+@dataclass
+class Prepared:
+    """A batch as far as it can be brought without looking at the past."""
+
+    subjects: list[Subject]
+    fresh: set[Key]
+    """(tenant, event) of the feedback whose turn it is."""
+    released: Mapping[Key, str | None]
+    """As in the batch."""
+    redacted: Counter[str]
+    """Finds of personal data by kind."""
+    prints: Prints
+    """What the examples are compared with others by."""
+
+
+def prepare(batch: Batch, steps: Steps) -> Prepared:
+    """Normalise, redact, shape and sign.
+
+    Raises:
+        UserError: personal data was found and the policy is to refuse it.
+    """
+    find, redacted = finder_of(steps.redact), Counter[str]()
+    subjects = _subjects(batch)
+    for subject in subjects:
+        redacted.update(_clean(subject, steps, find, batch.released))
+        if steps.abuse.enabled:
+            _claim(subject)
+        subject.shape(steps.shapes)
+    return Prepared(
+        subjects=subjects,
+        fresh={(r.feedback.tenant, r.feedback.event_id) for r in batch.fresh},
+        released=batch.released,
+        redacted=redacted,
+        prints=prints_of([e for s in subjects for e in s.built.examples], steps.dedupe),
+    )
+
+
+def _claim(subject: Subject) -> None:
+    """What is said of the prompt, and whether in its own language."""
+    for event in subject.good:
+        claim = claim_of(subject.interaction, event)
+        if claim is not None:
+            subject.claims[event.event_id] = claim
+            if is_foreign(claim):
+                subject.foreign.add(event.event_id)
+
+
+def _subjects(batch: Batch) -> list[Subject]:
+    """What the batch's feedback is about, each with all that was said of it."""
+    subjects: dict[Key, Subject] = {}
+    for ready in batch.fresh:
+        event = ready.feedback
+        about = event.interaction_id
+        key = (event.tenant, about or event.event_id)
+        interaction = batch.interactions.get(key) if about else None
+        if about and interaction is None:
+            # Nobody else's words can be about it either, so an orphan is a subject of its own.
+            orphan = subjects.setdefault((event.tenant, f"{about}?{event.event_id}"), Subject(key, None, [event]))
+            orphan.held[event.event_id] = ("source", "orphan", f"interaction {about} never arrived")
+            orphan.key = (event.tenant, f"{about}?{event.event_id}")
+        elif key not in subjects:
+            words = batch.words.get(key, [ready]) if about else [ready]
+            subjects[key] = Subject(key, interaction, [w.feedback for w in words])
+    return list(subjects.values())
+
+
+def _clean(subject: Subject, steps: Steps, find: Finder, released: Mapping[Key, str | None]) -> Counter[str]:
+    """Corrections, normal form and redaction. Returns what was redacted."""
+    tenant, redactor = subject.key[0], Redactor(find=find)
+    if subject.interaction is not None:
+        interaction = _normal_interaction(subject.interaction, steps.normalise)
+        subject.interaction = redact_interaction(interaction, redactor) if steps.redact.enabled else interaction
+        in_prompt = set(redactor.counts)
+    else:
+        in_prompt = set()
+    events = []
+    for said in subject.events:
+        event, key = said, (tenant, said.event_id)
+        if key in released:
+            correction = released[key]
+            value = _VALUE.validate_json(correction) if correction else event.value
+            event = event.model_copy(update={"value": value, "trusted": True})
+        event = _normal_event(event, steps.normalise)
+        before = Counter(redactor.counts) if redactor.counts else Counter[str]()
+        if steps.redact.enabled:
+            event = redact_feedback(event, redactor)
+        found = in_prompt | set(redactor.counts - before) if redactor.counts else set()
+        events.append(event)
+        if key in released:
+            continue
+        trouble = _trouble(subject.interaction, event, steps.normalise)
+        refused = sorted(e for e in found if steps.redact.policy_of(e) == "refuse")
+        dropped = sorted(e for e in found if steps.redact.policy_of(e) == "drop")
+        if refused:
+            raise UserError(
+                f"{event.source} event {event.event_id} of tenant {tenant} holds {', '.join(refused)} and the policy "
+                "is to refuse that; clean the source, or set redact.policy to redact or drop"
+            )
+        if trouble:
+            subject.held.setdefault(event.event_id, ("normalise", *trouble))
+        elif dropped:
+            subject.held.setdefault(event.event_id, ("redact", "personal-data", f"holds {', '.join(dropped)}"))
+    subject.events = events
+    return redactor.counts
+
+
+def _trouble(interaction: Interaction | None, event: Feedback, config: NormaliseConfig) -> tuple[str, str] | None:
+    """Why an event cannot be learned from as it stands, as (code, detail)."""
+    value = event.value
+    texts = [value.chosen, value.rejected] if isinstance(value, Preference) else [getattr(value, "text", None)]
+    said = [text for text in texts if text is not None]
+    if any(not text.strip() for text in said):
+        return "empty", f"the {event.kind} is empty"
+    if interaction is not None:
+        if not any(m.content.strip() for m in interaction.messages):
+            return "empty", "the prompt is empty"
+        said = [*said, interaction.answer, *(m.content for m in interaction.messages)]
+    longest = max((len(text) for text in said), default=0)
+    if longest > config.max_chars:
+        return "too-long", f"{longest} characters, at most {config.max_chars} allowed"
+    return None
+
+
+def _normal(text: str, config: NormaliseConfig) -> str:
+    if not config.unicode:
+        return text
+    if "\r" in text:
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
+
+
+def _normal_event(event: Feedback, config: NormaliseConfig) -> Feedback:
+    value = event.value
+    if isinstance(value, Preference):
+        chosen, rejected = _normal(value.chosen, config), _normal(value.rejected, config)
+        if (chosen, rejected) == (value.chosen, value.rejected):
+            return event
+        return event.model_copy(update={"value": Preference(chosen=chosen, rejected=rejected)})
+    if not isinstance(value, Edit | Reference | Document):
+        return event
+    text = _normal(value.text, config)
+    if text == value.text:
+        return event
+    return event.model_copy(update={"value": value.model_copy(update={"text": text})})
+
+
+def _normal_interaction(interaction: Interaction, config: NormaliseConfig) -> Interaction:
+    contents = [_normal(m.content, config) for m in interaction.messages]
+    answer = _normal(interaction.answer, config)
+    if answer == interaction.answer and all(
+        c == m.content for c, m in zip(contents, interaction.messages, strict=True)
+    ):
+        return interaction
+    said = zip(contents, interaction.messages, strict=True)
+    messages = tuple(m.model_copy(update={"content": content}) for content, m in said)
+    return interaction.model_copy(update={"messages": messages, "answer": answer})
