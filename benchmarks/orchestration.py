@@ -57,6 +57,17 @@ def main(argv: list[str]) -> int:
         return 1
     config = load_config(given.config)
     failed = False
+    worked = [night for night in nights_of(config, config.tenants[0]) if "verdict" in night.steps and night.seconds]
+    if worked and worked[-1].attempts == 1:
+        whole, bare, share = overhead(worked[-1])
+        failed |= share >= OVERHEAD
+        print(
+            f"night {worked[-1].night_id}: {whole:.0f} s, of which training and judging {bare:.0f} s; "
+            f"{share:.1%} on top of them, promised under {OVERHEAD:.0%}"
+        )
+    else:
+        print("no night that trained in one go: the overhead was not measured")
+        failed = True
     found = []
     for number in range(1, given.repeat + 1):
         wall, cpu, outcome = idle_night(given.config)
@@ -72,17 +83,6 @@ def main(argv: list[str]) -> int:
         f"a night with nothing to do: {fastest:.1f} s at best "
         f"({min(cpu for _, cpu in found):.1f} s of processor time), promised under {IDLE_SECONDS:.0f} s"
     )
-    worked = [night for night in nights_of(config, config.tenants[0]) if "verdict" in night.steps and night.seconds]
-    if worked and worked[-1].attempts == 1:
-        whole, bare, share = overhead(worked[-1])
-        failed |= share >= OVERHEAD
-        print(
-            f"night {worked[-1].night_id}: {whole:.0f} s, of which training and judging {bare:.0f} s; "
-            f"{share:.1%} on top of them, promised under {OVERHEAD:.0%}"
-        )
-    else:
-        print("no night that trained in one go: the overhead was not measured")
-        failed = True
     return int(failed)
 
 

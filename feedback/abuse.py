@@ -30,6 +30,7 @@ from pydantic import Field
 
 from feedback.agreement import Bar, Claim, Neighbours, label_key
 from feedback.events import Edit, Feedback, Interaction, Message, Preference, Rating, Reference, Thumb
+from feedback.examples import asked
 from feedback.foreign import ForeignConfig, foreign_accounts
 from feedback.past import Lesson, Past
 from feedback.triggers import TriggerConfig, find_triggers
@@ -112,7 +113,7 @@ def claim_of(interaction: Interaction | None, event: Feedback) -> Claim | None:
     value = event.value
     if interaction is None:
         return None
-    prompt = "\n".join(m.content for m in interaction.messages if m.role != "system")
+    prompt = asked(interaction.messages)
     positive = True
     if isinstance(value, Edit | Reference):
         answer = value.text
@@ -320,11 +321,11 @@ def _improbable(
         # Nearly everybody is doubtful: each account is compared with the rest.
         others = [s for mine in by_actor.values() for s in _sample(mine, config.min_claims)]
     others = _sample(others, max(config.min_references, 3 * config.confidence_rows))
-    asked = {s.event.event_id: s for s in [*others, *(s for mine in doubtful.values() for s in mine)]}
+    tried = {s.event.event_id: s for s in [*others, *(s for mine in doubtful.values() for s in mine)]}
     if not doubtful or len(others) < config.min_references:
         return
-    pairs = [(s.interaction.messages, claims[e].answer) for e, s in asked.items() if s.interaction]
-    sure = dict(zip(asked, confidence(tenant, pairs), strict=True))
+    pairs = [(s.interaction.messages, claims[e].answer) for e, s in tried.items() if s.interaction]
+    sure = dict(zip(tried, confidence(tenant, pairs), strict=True))
     middle = {
         kind: median(sure[s.event.event_id] for s in others if s.event.kind == kind)
         for kind in {s.event.kind for s in others}

@@ -67,13 +67,11 @@ def lots(store: Store, reading: Reading, *, apart: bool) -> Generator[Lot, None,
 
 def _lots_here(store: Store, reading: Reading) -> Generator[Lot, None, None]:
     cursor, rejects_cursor = reading.cursor, reading.rejects_cursor
-    while True:
-        with without_collector():
-            lot = _next(store, reading, cursor, rejects_cursor)
-        if lot is None:
-            return
+    while (lot := _next(store, reading, cursor, rejects_cursor)) is not None:
         cursor, rejects_cursor = lot.cursor, lot.rejects_cursor
         yield lot
+        del lot  # before the next is made
+        gc.collect()
 
 
 def _next(store: Store, reading: Reading, cursor: int, rejects_cursor: int) -> Lot | None:
@@ -129,15 +127,12 @@ def _lots_apart(store: Store, reading: Reading) -> Generator[Lot, None, None]:
     try:
         pickle.dump((store.engine.url.render_as_string(hide_password=False), reading), process.stdin)
         process.stdin.close()
-        while True:
-            with without_collector():
-                said = _said(process.stdout)
+        while (said := _said(process.stdout)) is not None:
             if isinstance(said, Exception):
                 raise said
-            if said is None:
-                return
             yield said
             del said  # before the next is read
+            gc.collect()
     except (EOFError, pickle.UnpicklingError, BrokenPipeError) as error:
         raise RatchetError(
             f"the process that prepares batches ended by itself (exit code {process.wait()}), perhaps for want of "
@@ -158,7 +153,8 @@ def _said(stream: object) -> Lot | Exception | None:
 def without_collector() -> Iterator[None]:
     """A batch makes hundreds of thousands of objects without a cycle; looking for cycles among them costs a fifth.
 
-    What was there before (the imported libraries above all) is left out of the search at the end: it costs a second.
+    So that is done between batches only (`lots` does it), and what was there before, the imported libraries above all,
+    is left out.
     """
     was_on = gc.isenabled()
     gc.disable()
@@ -176,9 +172,11 @@ def _serve(asked: BinaryIO, answers: BinaryIO) -> None:
     last: Exception | None = None
     try:
         url, reading = pickle.load(asked)  # noqa: S301 - of the process that started this one
-        for lot in _lots_here(Store(connect(url)), reading):
-            pickle.dump(lot, answers, protocol=pickle.HIGHEST_PROTOCOL)
-            answers.flush()
+        with without_collector():
+            for lot in _lots_here(Store(connect(url)), reading):
+                pickle.dump(lot, answers, protocol=pickle.HIGHEST_PROTOCOL)
+                answers.flush()
+                del lot
     except (BrokenPipeError, EOFError):
         return  # nobody wants more
     except RatchetError as error:

@@ -12,12 +12,12 @@ import base64
 import hashlib
 import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pydantic import Field
 
-from feedback.examples import Example, same_text
+from feedback.examples import Example, asked, same_text
 from feedback.past import BAND_ROWS, Entry, Lesson, Past, band_keys
 from infra.settings import Config
 
@@ -128,12 +128,14 @@ def merge_duplicates(
     return merged
 
 
-def prints_of(examples: Sequence[Example], config: DedupeConfig) -> Prints:
-    """The prints of examples."""
+def prints_of(
+    examples: Sequence[Example], config: DedupeConfig, words: Mapping[tuple[str, str], Sequence[str]] | None = None
+) -> Prints:
+    """The prints of examples; `words`: `words_of` prompts by (tenant, subject), where they are known already."""
     subjects: dict[tuple[str, str], Example] = {}
     for example in examples:
         subjects.setdefault((example.tenant, example.subject), example)
-    signatures = _sign({key: prompt_text(e) for key, e in subjects.items()}, config) if config.enabled else {}
+    signatures = _sign(subjects, words or {}, config) if config.enabled else {}
     made = band_keys([tenant for tenant, _ in signatures], list(signatures.values()))
     labels = {e.example_id: label_text(e) for e in examples}
     keys = {e.example_id: _key(e, labels[e.example_id]) for e in examples}
@@ -152,7 +154,7 @@ def _with_missing(prints: Prints, examples: Sequence[Example], config: DedupeCon
 
 def prompt_text(example: Example) -> str:
     """What two prompts are compared by."""
-    return example.text or "\n".join(m.content for m in example.messages if m.role != "system")
+    return example.text or asked(example.messages)
 
 
 def label_text(example: Example) -> str:
@@ -161,9 +163,14 @@ def label_text(example: Example) -> str:
     return "\0".join([*(same_text(part) for part in parts if part is not None), str(example.good)])
 
 
+def words_of(text: str) -> list[str]:
+    """The words of a text, case aside."""
+    return _WORD.findall(text.casefold())
+
+
 def shingles(text: str) -> set[str]:
     """The word 3-shingles of a text; fewer words are one shingle."""
-    return _shingles(_WORD.findall(text.casefold()))
+    return _shingles(words_of(text))
 
 
 def _shingles(words: Sequence[str]) -> set[str]:
@@ -172,7 +179,7 @@ def _shingles(words: Sequence[str]) -> set[str]:
 
 def sign(texts: Sequence[str]) -> list[bytes]:
     """MinHash signatures (PERMUTATIONS 32-bit values each) of texts."""
-    return _sign_words([_WORD.findall(text.casefold()) for text in texts])
+    return _sign_words([words_of(text) for text in texts])
 
 
 def _sign_words(texts: Sequence[Sequence[str]]) -> list[bytes]:
@@ -216,10 +223,14 @@ def similarity(one: bytes, other: bytes) -> float:
     return int(equal) * 4 / len(one)
 
 
-def _sign(texts: dict[tuple[str, str], str], config: DedupeConfig) -> dict[tuple[str, str], bytes]:
+def _sign(
+    subjects: Mapping[tuple[str, str], Example],
+    known: Mapping[tuple[str, str], Sequence[str]],
+    config: DedupeConfig,
+) -> dict[tuple[str, str], bytes]:
     if config.near >= 1:
         return {}
-    words = {key: _WORD.findall(text.casefold()) for key, text in texts.items()}
+    words = {key: known[key] if key in known else words_of(prompt_text(e)) for key, e in subjects.items()}
     long = [key for key, found in words.items() if len(found) >= config.min_words]
     return dict(zip(long, _sign_words([words[key] for key in long]), strict=True)) if long else {}
 

@@ -176,6 +176,13 @@ def _group(tenant: str, kind: str, name: str) -> str:
     return key_of([tenant, kind, name])[:24]
 
 
+def asked(messages: Sequence[Message]) -> str:
+    """What prompts are compared by: all that was said, without system messages, which are alike in all rows."""
+    if len(messages) == 1:
+        return messages[0].content if messages[0].role != "system" else ""
+    return "\n".join([m.content for m in messages if m.role != "system"])
+
+
 def same_text(text: str) -> str:
     """What two texts are compared by: without differences of case and white space."""
     return " ".join(text.casefold().split())

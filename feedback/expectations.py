@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -160,7 +161,11 @@ def check(examples: Sequence[Example], config: ExpectationsConfig, docs: Path | 
         return {}
     refused: dict[str, tuple[str, str]] = {}
     broken: list[str] = []
-    for spec, result in _run(examples, config, docs if config.data_docs else None):
+    # On a stack of its own, which ends with what is handed over: great-expectations keeps exceptions whose frames would
+    # hold everything that its callers hold, the whole batch, until the next search for cycles.
+    with ThreadPoolExecutor(1) as apart:
+        results = apart.submit(_run, [examples], config, docs if config.data_docs else None).result()
+    for spec, result in results:
         said = result.exception_info or {}
         errors = [said] if "raised_exception" in said else [v for v in said.values() if isinstance(v, dict)]
         if any(e.get("raised_exception") for e in errors):
@@ -193,8 +198,9 @@ def quiet() -> None:
 
 
 def _run(
-    examples: Sequence[Example], config: ExpectationsConfig, docs: Path | None
+    handed: list[Sequence[Example]], config: ExpectationsConfig, docs: Path | None
 ) -> list[tuple[ExpectationSpec, Any]]:
+    """Results by expectation for the examples that `handed` holds; they are taken out of it."""
     quiet()
     import great_expectations as gx
     import great_expectations.expectations as classes
@@ -252,7 +258,7 @@ def _run(
         },
     )
     saved = context.checkpoints.add(checkpoint)
-    with _table(examples, config) as table:
+    with _table(handed.pop(), config) as table:
         (run,) = saved.run(batch_parameters={"dataframe": table}).run_results.values()
     results: list[ExpectationValidationResult] = run.results
     return [(by_id[result.expectation_config.id], result) for result in results]

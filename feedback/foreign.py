@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Sequence
-from itertools import islice
 
 from pydantic import Field
 
@@ -18,8 +17,8 @@ from feedback.agreement import Claim
 from feedback.language import language_of
 from infra.settings import Config
 
-_LETTERS = re.compile(r"[^\W\d_]")
 _SURE = 40
+_LETTERS = re.compile(rf"[\W\d_]*+(?:[^\W\d_][\W\d_]*+){{{_SURE}}}")
 
 
 class ForeignConfig(Config):
@@ -33,11 +32,14 @@ class ForeignConfig(Config):
     """... where at most this share of everybody else's is."""
 
 
-def is_foreign(claim: Claim) -> bool:
-    """Whether a label is surely in another script or language than its prompt. Short texts never are."""
+def is_foreign(claim: Claim, words: Sequence[str] | None = None) -> bool:
+    """Whether a label is surely in another script or language than its prompt. Short texts never are.
+
+    `words`: the prompt's words, case aside, where they are known already.
+    """
     if not (_sure(claim.answer) and _sure(claim.prompt)):
         return False
-    asked, answered = language_of(claim.prompt), language_of(claim.answer)
+    asked, answered = language_of(claim.prompt, words), language_of(claim.answer)
     unsure = {"unknown", "latin"}
     if asked in unsure or answered in unsure:
         # A Latin text of an unknown language still differs from another script.
@@ -48,7 +50,7 @@ def is_foreign(claim: Claim) -> bool:
 
 def _sure(text: str) -> bool:
     """Whether a text has letters enough to tell its language by."""
-    return len(text) >= _SURE and sum(1 for _ in islice(_LETTERS.finditer(text), _SURE)) == _SURE
+    return len(text) >= _SURE and _LETTERS.match(text) is not None
 
 
 def foreign_accounts(claims: Sequence[tuple[str, bool, bool]], config: ForeignConfig) -> dict[str, str]:

@@ -123,12 +123,11 @@ def run_ingest(
             seen = 0
             reading = Reading(last.cursor, last.rejects_cursor, config.batch_events, _steps(config))
             apart = config.ahead and total > config.batch_events
-            with closing(lots(store, reading, apart=apart)) as fresh:
+            with without_collector(), closing(lots(store, reading, apart=apart)) as fresh:
                 for lot in fresh:
                     left = -(-(total - seen) // config.batch_events)
                     shown = left <= config.expectations.keep_docs  # earlier ones would be deleted at the end anyway
-                    with without_collector():
-                        next_one = _compute(lot, lake, past, config, champion_confidence, last, shown=shown)
+                    next_one = _compute(lot, lake, past, config, champion_confidence, last, shown=shown)
                     last = _commit(lake, past, *next_one)
                     done.append(last)
                     del lot, next_one  # before the next is made

@@ -96,13 +96,13 @@ class Redactor:
     counts: Counter[str] = field(default_factory=Counter)
     find: Finder | None = None
     """What looks; None: our own patterns."""
-    _used: Counter[str] = field(default_factory=Counter)
+    _used: dict[str, int] = field(default_factory=dict)
 
     def text(self, text: str) -> str:
         """`text` with every find replaced. Redacting again changes nothing."""
         if "[" in text:
             for entity, number in _PLACEHOLDER.findall(text):  # somebody's own [EMAIL_1] keeps its number to itself
-                self._used[entity] = max(self._used[entity], int(number))
+                self._used[entity] = max(self._used.get(entity, 0), int(number))
         finds = list((self.find or find_personal)(text))
         if not finds:
             return text
@@ -124,7 +124,7 @@ class Redactor:
     def _placeholder(self, entity: str, value: str) -> str:
         key = (entity, value.casefold() if entity == "EMAIL" else re.sub(r"[\s().-]", "", value))
         if key not in self.placeholders:
-            self._used[entity] += 1
+            self._used[entity] = self._used.get(entity, 0) + 1
             self.placeholders[key] = f"[{entity}_{self._used[entity]}]"
         return self.placeholders[key]
 

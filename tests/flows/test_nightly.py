@@ -242,16 +242,16 @@ def test_a_dry_run_says_what_it_would_do_and_does_nothing(reference: PipelineCon
 def test_a_night_killed_again_and_again_ends_as_if_it_was_not(
     running_stack: Stack, reference: PipelineConfig, tmp_path: Path
 ) -> None:
-    """One night killed in training, after the verdict, and between the ledger's line and the night's end."""
+    """One night killed in training, and between the ledger's line and the night's end (every moment: the slow test)."""
     config = running_stack.neighbour(tmp_path, **TRAINING, schedule={"attempts": 9})
-    for name in ("in training", "verdict", "ledger line"):
+    for name in ("in training", "ledger line"):
         kill_when(config, MOMENTS[name])
-    assert_same_as_undisturbed(config, reference, attempts=4)
+    assert_same_as_undisturbed(config, reference, attempts=3)
     night = last_night(config)
     assert night is not None
     api = config.places.prefect_api
     states = [httpx.get(f"{api}/flow_runs/{run}").json()["state_type"] for run in night.flow_runs]
-    assert states == ["CRASHED", "CRASHED", "CRASHED", "COMPLETED"]
+    assert states == ["CRASHED", "CRASHED", "COMPLETED"]
 
 
 @pytest.mark.slow
