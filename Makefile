@@ -30,7 +30,7 @@ setup: $(STAMP) ## Make the virtual environment (.venv) with every pinned packag
 
 setup-dev: $(DEV) ## The same, and what tests, docs and the extras need
 
-demo: $(STAMP) ## Watch the whole loop close on this machine (20 to 35 minutes, no GPU, no account)
+demo: $(STAMP) ## Watch the whole loop close on this machine (15 to 35 minutes, no GPU, no account)
 	$(BIN)/ratchet demo
 
 system: ## Install what tests need of the system: Postgres (as root, on Debian; else says what is missing)

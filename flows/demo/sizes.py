@@ -11,7 +11,7 @@ from infra.settings import Config
 
 
 class DemoSizes(Config):
-    """Numbers of tickets and people. The defaults fit 20 to 35 minutes on 2 cores with the 135M model."""
+    """Numbers of tickets and people. The defaults fit 15 to 35 minutes on 2 cores with the 135M model."""
 
     seed: int = 20
     """Seed of the tickets and of the people."""
