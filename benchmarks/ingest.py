@@ -3,13 +3,14 @@
 Synthetic events of about 50 words (prompt, answer and correction together) with personal data, near and exact
 copies, poison and several kinds of feedback go through every step of the ingest, great-expectations included. Three
 questions: events per second and peak memory of one large ingest; the second run, with nothing new; and what 10,000
-new events cost over lakes of several sizes. Wall-clock and CPU seconds of this one process are both printed. What is
-promised is judged by CPU seconds: the process works on one core, and others may share the machine.
+new events cost over lakes of several sizes. What is promised is judged by the clock, on two cores: one process prepares
+batches, the other judges and writes them. CPU seconds and memory are those of both together.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import random
 import resource
 import shutil
@@ -29,7 +30,7 @@ from infra.database import begin_write, connect, create_tables
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 WANTED = 2_000
-"""Events a CPU second that must be sustained."""
+"""Events a second that must be sustained."""
 T = TypeVar("T")
 
 
@@ -134,15 +135,17 @@ def opened(folder: Path) -> tuple[Store, Lake]:
 
 
 def timed(work: Callable[[], T]) -> tuple[T, float, float]:
-    """Result, wall-clock seconds, CPU seconds of this process."""
-    wall, cpu = time.perf_counter(), time.process_time()
+    """Result, wall-clock seconds, CPU seconds of this process and of those it started and saw end."""
+    wall, before = time.perf_counter(), os.times()
     result = work()
-    return result, time.perf_counter() - wall, time.process_time() - cpu
+    after = os.times()
+    return result, time.perf_counter() - wall, sum(after[:4]) - sum(before[:4])
 
 
 def peak_mib() -> float:
-    """Largest resident memory of this process so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """Largest resident memory so far, of this process and of the largest it started."""
+    used = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(used) / 1024
 
 
 def grow(folder: Path, before: int, more: int, config: IngestConfig) -> tuple[float, float]:
@@ -188,7 +191,7 @@ def main(argv: Sequence[str]) -> int:
                 assert sum(report.counts["fates"].values()) == before
                 _line(0, before, wall, cpu, f"   (landing {landed:.0f} s)")
                 if before == total:
-                    failed |= before / cpu < WANTED or peak_mib() > 1024
+                    failed |= before / wall < WANTED or peak_mib() > 1024
                     print(f"{'':12} peak memory {peak_mib():,.0f} MiB; fates {report.counts['fates']}", flush=True)
                 _, wall, cpu = timed(lambda store=store, lake=lake: run_ingest(store, lake, (), config))  # type: ignore[misc]
                 failed |= wall > 10

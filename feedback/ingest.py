@@ -12,7 +12,6 @@ import fcntl
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -192,14 +191,9 @@ def _steps(config: IngestConfig) -> Steps:
 
 
 def _commit(lake: Lake, past: Past, manifest: Manifest, lesson: dict[str, object]) -> Manifest:
-    """Make a staged batch count. Every part is done at most once, whoever began it.
-
-    The tables grow while the index learns: a staged batch is always finished, so neither waits for the other.
-    """
-    with ThreadPoolExecutor(1) as beside:
-        appended = beside.submit(lake.append_staged, manifest)
-        past.learn(manifest.batch, lesson)
-        manifest = appended.result()
+    """Make a staged batch count. Every part is done at most once, whoever began it."""
+    manifest = lake.append_staged(manifest)
+    past.learn(manifest.batch, lesson)
     lake.publish(manifest)
     return manifest
 

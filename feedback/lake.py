@@ -302,19 +302,9 @@ def _plain_frame(values: Sequence[Config], batch: int, schema: dict[str, Any]) -
 
 
 def _frame(columns: Mapping[str, list[Any]], schema: dict[str, Any]) -> pl.DataFrame:
-    """A frame of Python values. Lists and moments go by way of Arrow: polars takes them one object at a time."""
     import polars as pl
-    import pyarrow as pa
 
-    arrow = {pl.List(pl.String): pa.list_(pa.string()), pl.Datetime("us", "UTC"): pa.timestamp("us", "UTC")}
-
-    def column(name: str) -> pl.Series:
-        values, kind = columns.get(name, []), schema[name]
-        if kind in arrow:
-            return pl.Series(name, pa.array(values, arrow[kind]), dtype=kind)
-        return pl.Series(name, values, dtype=kind)
-
-    return pl.DataFrame([column(name) for name in schema])
+    return pl.DataFrame({name: columns.get(name, []) for name in schema}, schema=schema)
 
 
 def _accepted_schema() -> dict[str, Any]:
