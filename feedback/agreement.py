@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-_WORD = re.compile(r"\w+")
+from feedback.examples import words_of
+
 _BLOCK = 512
 
 
@@ -50,7 +50,7 @@ def _parsed(answer: str) -> tuple[dict[str, Any] | None, Counter[str]]:
             value = json.loads(text)
         except ValueError:
             value = None
-    return value if isinstance(value, dict) else None, Counter(_WORD.findall(text.casefold()))
+    return value if isinstance(value, dict) else None, Counter(words_of(text))
 
 
 def answer_similarity(one: str, other: str) -> float:
@@ -71,7 +71,7 @@ def label_key(answer: str) -> str:
     value, _ = _parsed(answer)
     if value is not None:
         return json.dumps(value, sort_keys=True, ensure_ascii=False).casefold()
-    return " ".join(_WORD.findall(answer.casefold()))
+    return " ".join(words_of(answer))
 
 
 class Neighbours:
@@ -83,7 +83,7 @@ class Neighbours:
 
         self.references = list(references)
         self.near, self.count = near, count
-        tokens = [_WORD.findall(r.prompt.casefold()) for r in self.references]
+        tokens = [words_of(r.prompt) for r in self.references]
         frequency = Counter(word for words in tokens for word in set(words))
         self._vocabulary = {word: place for place, word in enumerate(frequency)}
         total = len(tokens)
@@ -102,7 +102,7 @@ class Neighbours:
         scores: list[float | None] = []
         for start in range(0, len(claims), _BLOCK):
             block = claims[start : start + _BLOCK]
-            near = self._near([_WORD.findall(c.prompt.casefold()) for c in block])
+            near = self._near([words_of(c.prompt) for c in block])
             scores += [
                 self._score(claim, [(c, self.references[i]) for c, i in found])
                 for claim, found in zip(block, near, strict=True)

@@ -16,7 +16,7 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from feedback.lake import QuarantineRow
 from feedback.prepare import Batch, Prepared, Steps, prepare
@@ -82,7 +82,7 @@ def _next(store: Store, reading: Reading, cursor: int, rejects_cursor: int) -> L
     return Lot(
         cursor=fresh[-1].seq if fresh else cursor,
         rejects_cursor=rejects[-1].seq if rejects else rejects_cursor,
-        rejects=[_rejected(row, reading.steps) for row in rejects],
+        rejects=_rejected(rejects, reading.steps) if rejects else [],
         prepared=prepare(_read(store, fresh), reading.steps) if fresh else None,
     )
 
@@ -96,22 +96,25 @@ def _read(store: Store, fresh: Sequence[Ready]) -> Batch:
     return Batch(fresh, store.interactions_of(wanted), words, releases(store.engine, events))
 
 
-def _rejected(row: object, steps: Steps) -> QuarantineRow:
-    """The quarantine row of a file's row that could not be read, its raw text redacted."""
-    source, tenant, place = str(row.source), str(row.tenant), str(row.place)  # type: ignore[attr-defined]
-    raw, code, detail = str(row.raw), str(row.code), str(row.detail)  # type: ignore[attr-defined]
-    redactor = Redactor(find=finder_of(steps.redact))
-    return QuarantineRow(
-        row_id=key_of([tenant, source, place, code]),
-        tenant=tenant,
-        subject=place,
-        events=(),
-        step="source",
-        code=code,
-        detail=redactor.text(detail),
-        content=redactor.text(raw) if steps.redact.enabled else raw,
-        created_at=row.at,  # type: ignore[attr-defined]
-    )
+def _rejected(rows: Sequence[Any], steps: Steps) -> list[QuarantineRow]:
+    """The quarantine rows of files' rows that could not be read, their raw text redacted."""
+    find = finder_of(steps.redact)  # once for all of them
+
+    def held(row: Any) -> QuarantineRow:
+        redactor = Redactor(find=find)
+        return QuarantineRow(
+            row_id=key_of([str(row.tenant), str(row.source), str(row.place), str(row.code)]),
+            tenant=str(row.tenant),
+            subject=str(row.place),
+            events=(),
+            step="source",
+            code=str(row.code),
+            detail=redactor.text(str(row.detail)),
+            content=redactor.text(str(row.raw)) if steps.redact.enabled else str(row.raw),
+            created_at=row.at,
+        )
+
+    return [held(row) for row in rows]
 
 
 def _lots_apart(store: Store, reading: Reading) -> Generator[Lot, None, None]:

@@ -10,19 +10,17 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import re
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pydantic import Field
 
-from feedback.examples import Example, asked, same_text
+from feedback.examples import Example, asked, same_text, words_of
 from feedback.past import BAND_ROWS, Entry, Lesson, Past, band_keys
 from infra.settings import Config
 
 PERMUTATIONS = 10 * BAND_ROWS
-_WORD = re.compile(r"\w+")
 _LABEL_CHARS = 4_000
 _BLOCK = 64
 """Texts that are signed at a time: their hashes stay in the processor's cache."""
@@ -128,14 +126,12 @@ def merge_duplicates(
     return merged
 
 
-def prints_of(
-    examples: Sequence[Example], config: DedupeConfig, words: Mapping[tuple[str, str], Sequence[str]] | None = None
-) -> Prints:
-    """The prints of examples; `words`: `words_of` prompts by (tenant, subject), where they are known already."""
+def prints_of(examples: Sequence[Example], config: DedupeConfig) -> Prints:
+    """The prints of examples."""
     subjects: dict[tuple[str, str], Example] = {}
     for example in examples:
         subjects.setdefault((example.tenant, example.subject), example)
-    signatures = _sign(subjects, words or {}, config) if config.enabled else {}
+    signatures = _sign(subjects, config) if config.enabled else {}
     made = band_keys([tenant for tenant, _ in signatures], list(signatures.values()))
     labels = {e.example_id: label_text(e) for e in examples}
     keys = {e.example_id: _key(e, labels[e.example_id]) for e in examples}
@@ -161,11 +157,6 @@ def label_text(example: Example) -> str:
     """What two answers are compared by."""
     parts = (example.completion, example.chosen, example.rejected, example.reference)
     return "\0".join([*(same_text(part) for part in parts if part is not None), str(example.good)])
-
-
-def words_of(text: str) -> list[str]:
-    """The words of a text, case aside."""
-    return _WORD.findall(text.casefold())
 
 
 def shingles(text: str) -> set[str]:
@@ -223,14 +214,10 @@ def similarity(one: bytes, other: bytes) -> float:
     return int(equal) * 4 / len(one)
 
 
-def _sign(
-    subjects: Mapping[tuple[str, str], Example],
-    known: Mapping[tuple[str, str], Sequence[str]],
-    config: DedupeConfig,
-) -> dict[tuple[str, str], bytes]:
+def _sign(subjects: Mapping[tuple[str, str], Example], config: DedupeConfig) -> dict[tuple[str, str], bytes]:
     if config.near >= 1:
         return {}
-    words = {key: known[key] if key in known else words_of(prompt_text(e)) for key, e in subjects.items()}
+    words = {key: words_of(prompt_text(e)) for key, e in subjects.items()}
     long = [key for key, found in words.items() if len(found) >= config.min_words]
     return dict(zip(long, _sign_words([words[key] for key in long]), strict=True)) if long else {}
 

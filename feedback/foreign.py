@@ -32,14 +32,11 @@ class ForeignConfig(Config):
     """... where at most this share of everybody else's is."""
 
 
-def is_foreign(claim: Claim, words: Sequence[str] | None = None) -> bool:
-    """Whether a label is surely in another script or language than its prompt. Short texts never are.
-
-    `words`: the prompt's words, case aside, where they are known already.
-    """
+def is_foreign(claim: Claim) -> bool:
+    """Whether a label is surely in another script or language than its prompt. Short texts never are."""
     if not (_sure(claim.answer) and _sure(claim.prompt)):
         return False
-    asked, answered = language_of(claim.prompt, words), language_of(claim.answer)
+    asked, answered = language_of(claim.prompt), language_of(claim.answer)
     unsure = {"unknown", "latin"}
     if asked in unsure or answered in unsure:
         # A Latin text of an unknown language still differs from another script.

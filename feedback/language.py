@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
 from functools import lru_cache
 
 _WORD = re.compile(r"[^\W\d_]+")
@@ -24,11 +23,8 @@ for _code, _words in _STOP_WORDS.items():
         _CODES.setdefault(_word, []).append(_code)
 
 
-def language_of(text: str, words: Sequence[str] | None = None) -> str:
-    """ISO 639-1 code of a Latin-script language that is known here, else the script's name, else `unknown`.
-
-    `words`: the text's words, case aside, where they are known already.
-    """
+def language_of(text: str) -> str:
+    """ISO 639-1 code of a Latin-script language that is known here, else the script's name, else `unknown`."""
     sample = text[:2_000]
     if sample.isascii():
         script = "latin" if any(map(str.isalpha, sample)) else None
@@ -39,7 +35,7 @@ def language_of(text: str, words: Sequence[str] | None = None) -> str:
         return "unknown"
     if script != "latin":
         return script
-    known = [codes for word in (words or _WORD.findall(sample.casefold())) if (codes := _CODES.get(word))]
+    known = [codes for word in _WORD.findall(sample.casefold()) if (codes := _CODES.get(word))]
     if not known:
         return "latin"
     hits = Counter(code for codes in known for code in codes)

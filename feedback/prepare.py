@@ -15,9 +15,9 @@ from pydantic import TypeAdapter
 
 from feedback.abuse import AbuseConfig, claim_of
 from feedback.agreement import Claim
-from feedback.dedupe import DedupeConfig, Prints, prints_of, words_of
+from feedback.dedupe import DedupeConfig, Prints, prints_of
 from feedback.events import Document, Edit, Feedback, Interaction, Preference, Reference, Value
-from feedback.examples import Built, ShapeRules, asked, build
+from feedback.examples import Built, ShapeRules, build
 from feedback.foreign import is_foreign
 from feedback.redact import Finder, RedactConfig, Redactor, finder_of, redact_feedback, redact_interaction
 from feedback.store import Ready
@@ -111,33 +111,29 @@ def prepare(batch: Batch, steps: Steps) -> Prepared:
         UserError: personal data was found and the policy is to refuse it.
     """
     find, redacted = finder_of(steps.redact), Counter[str]()
-    words: dict[Key, list[str]] = {}
     subjects = _subjects(batch)
     for subject in subjects:
         if counts := _clean(subject, steps, find, batch.released):
             redacted.update(counts)
-        mine = words_of(asked(subject.interaction.messages)) if subject.interaction else None
-        if mine is not None:
-            words[subject.key] = mine
         if steps.abuse.enabled:
-            _claim(subject, mine)
+            _claim(subject)
         subject.shape(steps.shapes)
     return Prepared(
         subjects=subjects,
         fresh={(r.feedback.tenant, r.feedback.event_id) for r in batch.fresh},
         released=batch.released,
         redacted=redacted,
-        prints=prints_of([e for s in subjects for e in s.built.examples], steps.dedupe, words),
+        prints=prints_of([e for s in subjects for e in s.built.examples], steps.dedupe),
     )
 
 
-def _claim(subject: Subject, words: Sequence[str] | None) -> None:
+def _claim(subject: Subject) -> None:
     """What is said of the prompt, and whether in its own language."""
     for event in subject.good:
         claim = claim_of(subject.interaction, event)
         if claim is not None:
             subject.claims[event.event_id] = claim
-            if is_foreign(claim, words):
+            if is_foreign(claim):
                 subject.foreign.add(event.event_id)
 
 
