@@ -66,7 +66,7 @@ class Postgres:
         command = [str(self.binaries / "postgres"), "-D", str(self._data), *options]
         with (self.folder / "server.log").open("ab") as log:
             self._server = subprocess.Popen([*_as_postgres(), *command], cwd=self.folder, stdout=log, stderr=log)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while time.monotonic() < deadline:
             try:
                 self._execute("SELECT 1")

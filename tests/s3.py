@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 
 from tests.flows.world import free_ports
+from tests.waiting import wait
 
 
 @contextmanager
@@ -27,7 +27,7 @@ def s3_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
         try:
-            _wait(address)
+            wait("the S3 server", lambda: _answers(address))
             keys = {"AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s", "AWS_DEFAULT_REGION": "us-east-1"}
             for name, value in keys.items():
                 monkeypatch.setenv(name, value)
@@ -45,13 +45,8 @@ def objects(address: str) -> dict[str, str]:
     return {found["Key"]: found["ETag"] for found in listed.get("Contents", [])}
 
 
-def _wait(address: str) -> None:
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            urllib.request.urlopen(f"{address}/moto-api/", timeout=5).close()
-            return
-        except OSError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.2)
+def _answers(address: str) -> bool:
+    with suppress(OSError):
+        urllib.request.urlopen(f"{address}/moto-api/", timeout=5).close()
+        return True
+    return False

@@ -24,6 +24,7 @@ from infra.artifact import digest_dir, finished_record, write_record
 from infra.database import connect, create_tables
 from infra.settings import Config
 from tests.tiny_adapter import build_tiny_adapter
+from tests.waiting import wait
 from training.generation import Generator, Request
 from training.probe import CONVERSATIONS, Probe, ProbePrompt, take_probe
 
@@ -123,7 +124,7 @@ def process(
         yield child
     finally:
         child.terminate()
-        child.wait(30)
+        child.wait(120)
 
 
 @dataclass
@@ -216,8 +217,10 @@ def running(stack: Stack) -> Iterator[Stack]:
 
 def wait_until_routed(stack: Stack, line: Entry) -> None:
     """Return when the gateway follows the ledger up to `line`."""
-    deadline = time.monotonic() + 10
+    routed(stack.url, line)
+
+
+def routed(url: str, line: Entry) -> None:
+    """Return when the gateway at `url` follows the ledger up to `line`."""
     wanted = f'ratchet_ledger_seq{{tenant="{line.tenant}"}} {float(line.seq)}'
-    while wanted not in httpx.get(f"{stack.url}/metrics").text:
-        assert time.monotonic() < deadline, "the gateway does not follow the ledger"
-        time.sleep(0.05)
+    wait(f"{line.action} at {url}", lambda: wanted in httpx.get(f"{url}/metrics").text, pause=0.05)

@@ -13,7 +13,7 @@ import pytest
 
 from deploy.serving import ServingConfig
 from tests.deploy.serving_stack import Stack, prepare, process
-from tests.flows.world import wait
+from tests.waiting import wait
 
 WORDS = 300
 """Tokens of an answer: long enough that the signal comes in its middle."""
@@ -67,15 +67,15 @@ def test_running_answers_end_before_the_process_does(tiny_base: Path, tmp_path: 
         process("deploy.engines.embedded", stack.engine_job, engine_file, f"{stack.engine_url}/health") as engine,
         process("deploy.gateway", stack.gateway_job, gateway_file, f"{stack.url}/readyz") as gateway,
     ):
-        wait("the gateway", lambda: stack.client("chat").get("/v1/models").is_success, 60)
+        wait("the gateway", lambda: stack.client("chat").get("/v1/models").is_success)
         leaving: subprocess.Popen[bytes] = gateway if who == "gateway" else engine
         reader = Reader(stack)
-        assert reader.began.wait(60) and reader.error is None, reader.error
+        assert reader.began.wait(240) and reader.error is None, reader.error
         seen = len(reader.chunks)
         leaving.send_signal(signal.SIGTERM)
         assert reader.ended_well(), (reader.error, reader.chunks[-2:])
         assert len(reader.chunks) > seen, "the answer was over before the signal: nothing was tried"
-        assert leaving.wait(40) == -signal.SIGTERM  # uvicorn hands the signal on when all is over
+        assert leaving.wait(240) == -signal.SIGTERM  # uvicorn hands the signal on when all is over
         # Whoever asks now is told so at once, in a way that a client can act on.
         if who == "gateway":
             with pytest.raises(httpx.ConnectError):

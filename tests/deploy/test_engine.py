@@ -21,6 +21,7 @@ from deploy.serving import EngineJob, ServingConfig
 from infra.errors import CorruptArtifact, NotFound, Unavailable, UserError
 from tests.deploy.serving_stack import BASE, ENGINE_KEY, free_port, process
 from tests.tiny_adapter import build_tiny_adapter
+from tests.waiting import wait
 from training.generation import Generator
 
 HELLO = {"messages": [{"role": "user", "content": "hello"}], "temperature": 0}
@@ -165,10 +166,7 @@ def test_client_that_leaves_frees_its_row(engine: EngineClient, url: str) -> Non
         httpx.post(f"{url}/v1/chat/completions", json=body, headers=headers, timeout=0.3)
     with httpx.stream("POST", f"{url}/v1/chat/completions", json={**body, "stream": True}, headers=headers) as answer:
         next(answer.iter_lines())
-    deadline = time.monotonic() + 5
-    while httpx.get(f"{url}/health").json()["requests"] and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert httpx.get(f"{url}/health").json()["requests"] == 0
+    wait("a free engine", lambda: httpx.get(f"{url}/health").json()["requests"] == 0)
 
 
 def test_client_that_leaves_a_queued_stream_leaves_the_queue(url: str) -> None:
@@ -179,10 +177,7 @@ def test_client_that_leaves_a_queued_stream_leaves_the_queue(url: str) -> None:
         return int(httpx.get(f"{url}/health").json()["requests"])
 
     def until(requests: int) -> None:
-        deadline = time.monotonic() + 10
-        while size() != requests and time.monotonic() < deadline:
-            time.sleep(0.02)
-        assert size() == requests
+        wait(f"{requests} requests", lambda: size() == requests, pause=0.02)
 
     until(0)
     ask = partial(httpx.stream, "POST", f"{url}/v1/chat/completions", json=body, headers=headers, timeout=60)

@@ -15,6 +15,7 @@ from deploy.ledger import current
 from feedback.events import Thumb, pseudonym
 from feedback.store import Store
 from tests.deploy.serving_stack import BASE, SALT, Stack, free_port, process, wait_until_routed
+from tests.waiting import wait
 
 ASK: dict[str, Any] = {
     "model": "desk",
@@ -181,12 +182,7 @@ def test_client_that_leaves_a_stream_leaves_a_cancelled_interaction(serving: Sta
             for line in answer.iter_lines():
                 if line.startswith("data:") and json.loads(line[5:])["choices"][0]["delta"].get("content"):
                     break
-        deadline = 100
-        while (kept := Store(serving.database).interaction("default", interaction)) is None and deadline:
-            http.get("/healthz")
-            deadline -= 1
-            time.sleep(0.05)
-        assert kept is not None
+        kept = wait("its capture", lambda: Store(serving.database).interaction("default", interaction))
         assert kept.finish_reason == "cancelled"
         assert kept.completion_tokens < 1500
 
@@ -199,7 +195,7 @@ def test_canary_is_dealt_by_user_and_needs_its_lease(serving: Stack) -> None:
     wait_until_routed(serving, opened)
     time.sleep(0.5)
     assert not [a for a in _alerts(serving) if a.tenant == tenant], "a new watch waits for its controller in peace"
-    assert renew(serving.database, canary_lease(tenant), "test", 60)
+    assert renew(serving.database, canary_lease(tenant), "test", 600)
     time.sleep(0.5)
     with serving.client("chat", tenant=tenant) as http:
 
@@ -220,8 +216,7 @@ def test_canary_is_dealt_by_user_and_needs_its_lease(serving: Stack) -> None:
         assert fresh.count(version) >= 6
 
         assert renew(serving.database, canary_lease(tenant), "test", 0)
-        time.sleep(1.0)
-        assert {ask(user) for user in users} == {BASE}, "without the lease everyone gets the champion"
+        wait("everyone at the champion, without the lease", lambda: {ask(user) for user in users} == {BASE})
         [alerted] = [a for a in _alerts(serving) if a.tenant == tenant]
         assert alerted.kind == "canary_unwatched"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,7 +20,10 @@ from feedback.events import Preference
 from feedback.store import Store
 from infra.alerts import list_alerts
 from tests.deploy.serving_stack import BASE, Stack, free_port, process, publish_many, wait_until_routed
+from tests.waiting import wait
 
+PASSING = "passing"
+"""Whose champion answers outside of Ratchet."""
 ASK = {"model": "desk", "messages": [{"role": "user", "content": "refund"}], "temperature": 0, "max_tokens": 4}
 
 
@@ -45,13 +47,6 @@ def shadowed(serving: Stack, tenant: str) -> str:
     return version
 
 
-def until(condition: object, seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():  # type: ignore[operator]
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 def test_shadow_answers_are_unseen_kept_compared_and_then_the_canary_opens(serving: Stack) -> None:
     tenant = "shadowy"
     version = shadowed(serving, tenant)
@@ -59,7 +54,7 @@ def test_shadow_answers_are_unseen_kept_compared_and_then_the_canary_opens(servi
         for stream in (False, True):
             answer = http.post("/v1/chat/completions", json=ASK | {"stream": stream})
             assert answer.headers["x-ratchet-version"] == BASE, "nobody sees the shadow"
-    until(lambda: len(shadow_answers_of(serving.database, tenant, version)) == 2)
+    wait("the shadow's answers", lambda: len(shadow_answers_of(serving.database, tenant, version)) == 2)
     report = compare(
         serving.database, tenant, version, prefer=lambda pairs: [float(ours != theirs) for _, ours, theirs in pairs]
     )
@@ -110,39 +105,40 @@ def test_arena_shows_two_blind_answers_and_keeps_the_choice(serving: Stack) -> N
 
 @pytest.fixture
 def passing(serving: Stack, tmp_path: Path) -> Iterator[httpx.Client]:
-    """A gateway in front of another OpenAI-compatible server: here, the stack's own gateway."""
+    """A gateway of one tenant in front of another OpenAI-compatible server: here, the stack's own gateway."""
+    shadowed(serving, PASSING)
     config = serving.gateway_job.serving.model_dump() | {"upstream_url": f"{serving.url}/v1", "upstream_model": "desk"}
     job = serving.gateway_job.model_copy(
-        update={"port": free_port(), "serving": ServingConfig.model_validate(config), "tenant": "outside"}
+        update={"port": free_port(), "serving": ServingConfig.model_validate(config), "tenant": PASSING}
     )
     url = f"http://127.0.0.1:{job.port}"
     key = {"RATCHET_UPSTREAM_KEY": serving.key("chat")}
     with process("deploy.gateway", job, tmp_path / "pass.json", f"{url}/readyz", key):
-        headers = {"Authorization": f"Bearer {serving.key('chat', 'feedback', tenant='outside')}"}
+        headers = {"Authorization": f"Bearer {serving.key('chat', 'feedback', tenant=PASSING)}"}
         with httpx.Client(base_url=url, headers=headers, timeout=60) as http:
             yield http
 
 
 def test_pass_through_keeps_a_teams_own_champion_and_captures(serving: Stack, passing: httpx.Client) -> None:
-    version = current(serving.database, "outside").shadow
+    version = current(serving.database, PASSING).shadow
     assert version is not None
     store = Store(serving.database)
     whole = passing.post("/v1/chat/completions", json=ASK | {"user": "ada"})
     assert whole.status_code == 200, whole.text
     assert whole.headers["x-ratchet-version"] == "upstream:desk"
     body = whole.json()
-    kept = store.interaction("outside", body["id"])
+    kept = store.interaction(PASSING, body["id"])
     assert kept is not None and kept.answer == body["choices"][0]["message"]["content"]
     assert kept.version == "upstream:desk" and kept.routing is not None and kept.routing.release_seq == 0
     with passing.stream("POST", "/v1/chat/completions", json=ASK | {"stream": True}) as stream:
         assert stream.headers["x-ratchet-version"] == "upstream:desk"
         text = "".join(stream.iter_text())
     assert text.rstrip().endswith("data: [DONE]") and body["id"] not in text
-    again = store.interaction("outside", stream.headers["x-ratchet-interaction"])
+    again = store.interaction(PASSING, stream.headers["x-ratchet-interaction"])
     assert again is not None and again.answer == kept.answer
     said = passing.post("/v1/feedback", json={"interaction_id": body["id"], "kind": "thumb", "up": True})
     assert said.json()["status"] == "stored"
-    until(lambda: len(shadow_answers_of(serving.database, "outside", version)) >= 2)
+    wait("the shadow's answers", lambda: len(shadow_answers_of(serving.database, PASSING, version)) >= 2)
     # What our own engines would refuse goes through as it is, and the upstream's refusal comes back as it said it.
     tools = passing.post("/v1/chat/completions", json=ASK | {"tools": [{"type": "function"}]})
     assert tools.status_code == 400 and "tools is not supported" in tools.json()["error"]["message"]

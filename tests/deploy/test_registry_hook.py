@@ -26,6 +26,7 @@ from infra.errors import Unavailable
 from tests.deploy.mlflow_server import MlflowServer
 from tests.deploy.serving_stack import free_port, process
 from tests.deploy.stages import published
+from tests.waiting import wait
 
 SECRET = "secret of a test"
 HOOKED = {
@@ -48,14 +49,14 @@ def signed(body: bytes, secret: str = SECRET, *, at: int | None = None) -> dict[
 
 
 def until(true: Callable[[], bool]) -> None:
-    """Wait for it; a wait that never ends is a failure."""
-    end = time.monotonic() + 240
-    while True:
+    """Wait for it, MLflow up or down."""
+
+    def found() -> bool:
         with suppress(Unavailable):
-            if true():
-                return
-        assert time.monotonic() < end, "it does not become so"
-        time.sleep(0.2)
+            return true()
+        return False
+
+    wait("it", found)
 
 
 def test_only_what_was_signed_lately_with_our_secret_is_believed() -> None:

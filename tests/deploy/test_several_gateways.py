@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -20,8 +19,9 @@ from deploy.routing import assign, table_of
 from feedback.store import Store
 from infra.database import begin_write, connect, create_tables
 from infra.errors import Conflict
-from tests.deploy.serving_stack import BASE, Stack, free_port, process
+from tests.deploy.serving_stack import BASE, Stack, free_port, process, routed
 from tests.postgres import Postgres
+from tests.waiting import wait
 
 ASK = {"model": "desk", "messages": [{"role": "user", "content": "hello"}], "temperature": 0, "max_tokens": 2}
 
@@ -76,11 +76,7 @@ def test_two_gateways_deal_a_user_alike_and_two_promoters_race_to_one_winner(pai
     assert renew(pair.database, canary_lease("default"), "test", 600)
     opened = pair.say("canary", version, share=0.5, previous=BASE)
     for number in (0, 1):
-        deadline = time.monotonic() + 10
-        wanted = f'ratchet_ledger_seq{{tenant="default"}} {float(opened.seq)}'
-        while wanted not in httpx.get(f"{pair.url(number)}/metrics").text:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        routed(pair.url(number), opened)
     dealt: list[dict[str, str]] = []
     for number in (0, 1):
         with pair.client(number) as http:
@@ -162,14 +158,14 @@ def test_chat_goes_on_without_postgres_and_nothing_is_lost(pair: Pair) -> None:
             assert list(pair.jobs[0].spool.glob("*.jsonl"))
         finally:
             pair.server.start()
-        deadline = time.monotonic() + 30
         store = Store(pair.database)
-        while True:
+
+        def kept() -> bool:
             with suppress(SQLAlchemyError):  # our own pool finds out that its connections are gone
-                if len(store.interactions_of({("default", interaction_id) for interaction_id in told})) == len(told):
-                    break
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+                return len(store.interactions_of({("default", identity) for identity in told})) == len(told)
+            return False
+
+        wait("what was spooled", kept)
         assert not list(pair.jobs[0].spool.glob("*.jsonl"))
         assert http.post("/v1/feedback", json=thumb).json()["status"] == "stored"
         assert [event.event_id for event in store.feedback_for("default", before)] == ["held"]

@@ -25,8 +25,9 @@ from flows.night import nights_of
 from infra.alerts import signature_holds
 from tasks.opened import database
 from tests.chromium import chromium, shot
-from tests.flows.world import ONE_RECIPE, ratchet, start_stack, tell_feedback, wait
+from tests.flows.world import ONE_RECIPE, ratchet, start_stack, tell_feedback
 from tests.infra.test_alerts import Receiver
+from tests.waiting import wait
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

@@ -20,7 +20,8 @@ from flows.night import NightFile, nights_of
 from infra.alerts import list_alerts
 from infra.stack import read_pid_file, status
 from tasks.opened import database
-from tests.flows.world import ONE_RECIPE, Stack, ratchet, start_stack, tell_feedback, wait
+from tests.flows.world import ONE_RECIPE, Stack, ratchet, start_stack, tell_feedback
+from tests.waiting import wait
 
 pytestmark = pytest.mark.slow
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from infra.database import begin_write
 from tasks.mirror import event_of, mirror_alerts
 from tasks.opened import database
 from tests.flows.world import ROOT, Stack, ratchet, write_pipeline
+from tests.waiting import wait
 
 
 def test_prefect_yaml_holds_every_plan_by_module_entrypoint() -> None:
@@ -59,10 +59,8 @@ def _scheduled(api: str, deployment: str) -> list[dict[str, Any]]:
 
 def test_scheduled_runs_really_appear(running_stack: Stack) -> None:
     """A scheduler that fails in silence leaves the list empty for ever; manual runs would still work."""
-    api, deadline = running_stack.config.places.prefect_api, time.monotonic() + 100
-    while not _scheduled(api, "desk"):
-        assert time.monotonic() < deadline, "no scheduled run after 100 s: the server's scheduler does not work"
-        time.sleep(1)
+    api = running_stack.config.places.prefect_api
+    wait("a scheduled run, so the server's scheduler does not work: it", lambda: _scheduled(api, "desk"), pause=1)
     times = sorted(run["expected_start_time"] for run in _scheduled(api, "desk"))
     assert all(at[11:16] == "03:00" for at in times), times
 
@@ -91,19 +89,15 @@ def test_alerts_become_prefect_events_once(running_stack: Stack, tmp_path: Path)
     alert = Alert(kind="drift", severity="warning", tenant="default", title="inputs moved", payload={"share": 0.7})
     with begin_write(database(config.places)) as connection:
         enqueue(connection, alert)
-    deadline = time.monotonic() + 60
-    while "prefect:events" not in next(a for a in list_alerts(database(config.places)) if a.kind == "drift").delivered:
-        assert time.monotonic() < deadline, "the running deployments mirror alerts by themselves"
-        time.sleep(0.5)
+    wait(
+        "the mirror of alerts, which the running deployments keep by themselves,",
+        lambda: any("prefect:events" in a.delivered for a in list_alerts(database(config.places)) if a.kind == "drift"),
+    )
     api = config.places.prefect_api
     # A crash after Prefect took it sends it again, with the same id.
     httpx.post(f"{api}/events", json=[event_of(alert)]).raise_for_status()
-    found: list[dict[str, Any]] = []
-    while not found:
-        assert time.monotonic() < deadline
-        answer = httpx.post(f"{api}/events/filter", json={"filter": {"event": {"name": ["ratchet.drift"]}}}).json()
-        found = answer["events"]
-        time.sleep(0.5)
+    asked = {"filter": {"event": {"name": ["ratchet.drift"]}}}
+    found = wait("the event", lambda: httpx.post(f"{api}/events/filter", json=asked).json()["events"])
     assert len(found) == 1
     assert found[0]["resource"]["prefect.resource.id"] == "ratchet.tenant.default"
     assert found[0]["payload"]["facts"] == {"share": 0.7}

@@ -5,8 +5,6 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TypeVar
@@ -34,17 +32,6 @@ ONE_RECIPE = {
     "checkpoint_seconds": 0,
 }
 """A training section whose nights train one challenger in one stage."""
-
-
-def wait(what: str, found: Callable[[], T | None], seconds: float) -> T:
-    """The first thing `found` gives that is true."""
-    deadline = time.monotonic() + seconds
-    while True:
-        value = found()
-        if value:
-            return value
-        assert time.monotonic() < deadline, f"{what} did not come within {seconds:.0f} s"
-        time.sleep(0.2)
 
 
 def free_ports(count: int) -> list[int]:
