@@ -2,7 +2,9 @@
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
-# Half a gigabyte of Python is installed and a tenth of it ever imported: what is, is compiled then.
+# Half a gigabyte of Python is installed and a tenth of it ever imported: what is, is compiled then, once. Some images
+# forbid Python to keep what it compiled; then each process would compile again, for half a minute.
+unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/pip install --quiet --no-compile
 STAMP := $(VENV)/.installed
 DEV := $(VENV)/.installed-dev

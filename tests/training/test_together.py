@@ -27,6 +27,7 @@ def weights(job: StageJob) -> dict[str, torch.Tensor]:
     return found
 
 
+@pytest.mark.slow
 def test_full_sft_by_two_processes_equals_one_and_resumes(tmp_path: Path, tiny_base: Path) -> None:
     full = spec("sft", "full", epochs=8, evaluations=2)
     alone = job_for(full, tmp_path, tiny_base)
