@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import httpx
 import pytest
 
 from deploy.ledger import history
@@ -35,6 +34,7 @@ from flows.request import NightRequest
 from infra.artifact import atomic_write
 from tasks.approval import ask_approval
 from tests.evaluation.cards import policy, scorecard, share
+from tests.prefect_api import ask_prefect
 
 @flow(name="waits")
 def waits(name, hours):
@@ -73,7 +73,7 @@ def paused_run(stack: Stack, name: str, process: subprocess.Popen[str]) -> str:
         time.sleep(0.3)
         if file.exists():
             run = str(json.loads(file.read_text())["flow_runs"][0])
-            if httpx.get(f"{stack.config.places.prefect_api}/flow_runs/{run}").json()["state_type"] == "PAUSED":
+            if ask_prefect(stack.config.places.prefect_api, "GET", f"/flow_runs/{run}")["state_type"] == "PAUSED":
                 return run
 
 
@@ -139,5 +139,5 @@ def _until_paused(config: PipelineConfig, process: subprocess.Popen[str], *, run
         nights = nights_of(config, "default")
         if nights and len(nights[-1].flow_runs) == runs and "approval asked" in nights[-1].steps:
             run = nights[-1].flow_runs[-1]
-            if httpx.get(f"{config.places.prefect_api}/flow_runs/{run}").json()["state_type"] == "PAUSED":
+            if ask_prefect(config.places.prefect_api, "GET", f"/flow_runs/{run}")["state_type"] == "PAUSED":
                 return nights[-1]

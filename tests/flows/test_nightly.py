@@ -12,7 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import yaml
 
@@ -27,6 +26,7 @@ from flows.config import PipelineConfig
 from flows.night import RESCORE, NightFile, nights_of
 from tasks.opened import database
 from tests.flows.world import ONE_RECIPE, ROOT, Stack, ratchet, tell_feedback
+from tests.prefect_api import ask_prefect
 
 TRAINING = {"training": ONE_RECIPE}
 
@@ -139,13 +139,13 @@ def test_a_night_promotes_what_measurably_wins(reference: PipelineConfig) -> Non
 
 
 def test_prefect_shows_the_scorecard_the_verdict_and_the_way_to_mlflow(reference: PipelineConfig) -> None:
-    found = httpx.post(f"{reference.places.prefect_api}/artifacts/filter", json={}).json()
+    found = ask_prefect(reference.places.prefect_api, "POST", "/artifacts/filter", json={})
     assert {"intake", "plan", "scorecard", "verdict", "mlflow-run"} <= {a["key"] for a in found}
     verdict = next(a for a in found if a["key"] == "verdict")
     assert "# Promote" in verdict["data"]
     plans = [artifact["data"] for artifact in found if artifact["key"] == "plan"]
     assert any("the gate sees gains from about" in plan for plan in plans)
-    runs = httpx.post(f"{reference.places.prefect_api}/flow_runs/filter", json={}).json()
+    runs = ask_prefect(reference.places.prefect_api, "POST", "/flow_runs/filter", json={})
     assert "COMPLETED" in {run["state_type"] for run in runs}
 
 
@@ -250,7 +250,7 @@ def test_a_night_killed_again_and_again_ends_as_if_it_was_not(
     night = last_night(config)
     assert night is not None
     api = config.places.prefect_api
-    states = [httpx.get(f"{api}/flow_runs/{run}").json()["state_type"] for run in night.flow_runs]
+    states = [ask_prefect(api, "GET", f"/flow_runs/{run}")["state_type"] for run in night.flow_runs]
     assert states == ["CRASHED", "CRASHED", "COMPLETED"]
 
 

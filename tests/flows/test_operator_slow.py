@@ -27,6 +27,7 @@ from tasks.opened import database
 from tests.chromium import chromium, shot
 from tests.flows.world import ONE_RECIPE, ratchet, start_stack, tell_feedback
 from tests.infra.test_alerts import Receiver
+from tests.prefect_api import ask_prefect
 from tests.waiting import wait
 
 if TYPE_CHECKING:
@@ -54,12 +55,12 @@ class Desk:
         return self.api.removesuffix("/api")
 
     def deployment(self) -> str:
-        found = httpx.get(f"{self.api}/deployments/name/nightly/desk").raise_for_status().json()
+        found = ask_prefect(self.api, "GET", "/deployments/name/nightly/desk")
         return str(found["id"])
 
     def runs(self) -> list[dict[str, Any]]:
         body = {"flows": {"name": {"any_": ["nightly"]}}, "sort": "EXPECTED_START_TIME_DESC"}
-        found: list[dict[str, Any]] = httpx.post(f"{self.api}/flow_runs/filter", json=body).json()
+        found: list[dict[str, Any]] = ask_prefect(self.api, "POST", "/flow_runs/filter", json=body)
         return [run for run in found if run["state_type"] != "SCHEDULED"]
 
 
@@ -128,14 +129,14 @@ def test_a_night_is_started_from_prefects_form_and_tells_its_story(desk: Desk, b
     page.get_by_text("Artifacts", exact=True).first.click()
     page.wait_for_timeout(3000)
     shot(page, "prefect-run")
-    found = httpx.post(f"{desk.api}/artifacts/filter", json={}).json()
+    found = ask_prefect(desk.api, "POST", "/artifacts/filter", json={})
     wanted = {"intake", "plan", "drift", "leaderboard", "scorecard", "verdict", "durations", "mlflow-run", "console"}
     assert wanted <= {artifact["key"] for artifact in found}
     page.close()
 
 
 def _ended(desk: Desk, run: str) -> str | None:
-    state = httpx.get(f"{desk.api}/flow_runs/{run}").json()["state_type"]
+    state = ask_prefect(desk.api, "GET", f"/flow_runs/{run}")["state_type"]
     return state if state in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED") else None
 
 
@@ -277,8 +278,8 @@ def test_a_challenger_that_regresses_is_refused_and_people_are_told(desk: Desk, 
     # The gate wants questions that no verdict has used.
     tell_feedback(desk.config, first=100)
     asked = {"request": {"recipes": ["wrecked"], "force": True, "note": "much too long steps"}}
-    made = httpx.post(f"{desk.api}/deployments/{desk.deployment()}/create_flow_run", json={"parameters": asked})
-    run = made.raise_for_status().json()["id"]
+    path = f"/deployments/{desk.deployment()}/create_flow_run"
+    run = ask_prefect(desk.api, "POST", path, json={"parameters": asked})["id"]
     assert wait("its end", lambda: _ended(desk, run), 2400) == "COMPLETED"
     night = nights_of(desk.config, "default")[-1]
     assert night.flow_runs == (run,)
@@ -322,7 +323,7 @@ def test_a_night_comes_at_its_time_on_a_stack_that_is_left_alone(desk: Desk, bro
 
     run = wait("a scheduled night", came, 2400)
     assert run["expected_start_time"][17:19] == "00", "at the full minute, as the schedule says"
-    passed = httpx.get(f"{desk.api}/flow_run_states/", params={"flow_run_id": run["id"]}).json()
+    passed = ask_prefect(desk.api, "GET", "/flow_run_states/", params={"flow_run_id": run["id"]})
     kinds = [state["type"] for state in sorted(passed, key=lambda state: state["timestamp"])]
     assert (kinds[0], kinds[-1]) == ("SCHEDULED", "COMPLETED")
 

@@ -23,6 +23,7 @@ from infra.database import connect
 from tasks.opened import database
 from tests.flows.world import ROOT, free_ports, tell_feedback, write_pipeline
 from tests.postgres import Postgres
+from tests.prefect_api import ask_prefect
 
 pytestmark = pytest.mark.slow
 
@@ -174,7 +175,7 @@ def _write_config(shape: Shape, base: Path, own_database: str, engine: int, gate
 def _wait_for_run(api: str, run: str, seconds: float = 600) -> dict[str, Any]:
     deadline = time.monotonic() + seconds
     while True:
-        found: dict[str, Any] = httpx.get(f"{api}/flow_runs/{run}").json()
+        found: dict[str, Any] = ask_prefect(api, "GET", f"/flow_runs/{run}")
         if found["state_type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED"):
             return found
         assert time.monotonic() < deadline, found["state_type"]
@@ -198,7 +199,7 @@ def test_a_night_goes_through_prefect_postgres_mlflow_with_sign_in_and_s3(
         assert time.monotonic() < deadline, (shape.folder / "deployments.log").read_text()[-3000:]
         time.sleep(1)
     asked = {"parameters": {"request": {"note": "from the test"}, "config": str(shape.config_file)}}
-    run = httpx.post(f"{api}/deployments/{found.json()['id']}/create_flow_run", json=asked).json()["id"]
+    run = ask_prefect(api, "POST", f"/deployments/{found.json()['id']}/create_flow_run", json=asked)["id"]
     ended = _wait_for_run(api, run)
     assert ended["state_type"] == "COMPLETED", ended["state"]
     lines = history(database(config.places), "default")

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import yaml
 
@@ -18,6 +17,7 @@ from infra.database import begin_write
 from tasks.mirror import event_of, mirror_alerts
 from tasks.opened import database
 from tests.flows.world import ROOT, Stack, ratchet, write_pipeline
+from tests.prefect_api import ask_prefect
 from tests.waiting import wait
 
 
@@ -53,7 +53,7 @@ def _scheduled(api: str, deployment: str) -> list[dict[str, Any]]:
         "flows": {"name": {"any_": ["nightly"]}},
         "flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}},
     }
-    found: list[dict[str, Any]] = httpx.post(f"{api}/flow_runs/filter", json=body).json()
+    found: list[dict[str, Any]] = ask_prefect(api, "POST", "/flow_runs/filter", json=body)
     return found
 
 
@@ -72,7 +72,7 @@ def test_deploy_registers_on_a_work_pool_and_again_changes_nothing(running_stack
     assert again["made"] is False
     assert again["deployments"] == first["deployments"]
     api = running_stack.config.places.prefect_api
-    night = httpx.get(f"{api}/deployments/{first['deployments']['nightly/desk']}").json()
+    night = ask_prefect(api, "GET", f"/deployments/{first['deployments']['nightly/desk']}")
     assert (night["work_pool_name"], night["entrypoint"]) == ("local", "flows.nightly.nightly")
     wrong = ratchet(
         "deploy", "--pool", "local", "--type", "docker", "--image", "x", config=running_stack.file, check=False
@@ -81,7 +81,7 @@ def test_deploy_registers_on_a_work_pool_and_again_changes_nothing(running_stack
     assert "has the type process" in wrong.stderr
     # The stack's own runner must have its deployments back: they carry no pool.
     for identity in first["deployments"].values():
-        httpx.patch(f"{api}/deployments/{identity}", json={"work_pool_name": None}).raise_for_status()
+        ask_prefect(api, "PATCH", f"/deployments/{identity}", json={"work_pool_name": None})
 
 
 def test_alerts_become_prefect_events_once(running_stack: Stack, tmp_path: Path) -> None:
@@ -95,9 +95,9 @@ def test_alerts_become_prefect_events_once(running_stack: Stack, tmp_path: Path)
     )
     api = config.places.prefect_api
     # A crash after Prefect took it sends it again, with the same id.
-    httpx.post(f"{api}/events", json=[event_of(alert)]).raise_for_status()
+    ask_prefect(api, "POST", "/events", json=[event_of(alert)])
     asked = {"filter": {"event": {"name": ["ratchet.drift"]}}}
-    found = wait("the event", lambda: httpx.post(f"{api}/events/filter", json=asked).json()["events"])
+    found = wait("the event", lambda: ask_prefect(api, "POST", "/events/filter", json=asked)["events"])
     assert len(found) == 1
     assert found[0]["resource"]["prefect.resource.id"] == "ratchet.tenant.default"
     assert found[0]["payload"]["facts"] == {"share": 0.7}
