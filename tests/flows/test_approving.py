@@ -20,6 +20,7 @@ from flows.prefect_settings import prefect_environment
 from infra.alerts import list_alerts
 from tasks.opened import database
 from tests.flows.world import ONE_RECIPE, ROOT, Stack, ratchet
+from tests.prefect_api import ask_prefect
 
 WAITS = """
 import sys
@@ -34,7 +35,6 @@ from flows.request import NightRequest
 from infra.artifact import atomic_write
 from tasks.approval import ask_approval
 from tests.evaluation.cards import policy, scorecard, share
-from tests.prefect_api import ask_prefect
 
 @flow(name="waits")
 def waits(name, hours):
