@@ -28,12 +28,13 @@ from statistics import NormalDist, median
 
 from pydantic import Field
 
-from feedback.agreement import Bar, Claim, Neighbours, label_key
+from feedback.agreement import Bar, Claim, Neighbours, bar_of, bars_by_label, label_key
 from feedback.events import Edit, Feedback, Interaction, Message, Preference, Rating, Reference, Thumb
 from feedback.examples import asked
 from feedback.foreign import ForeignConfig, foreign_accounts
 from feedback.past import Lesson, Past
 from feedback.triggers import TriggerConfig, find_triggers
+from feedback.words import Wordbook
 from infra.settings import Config
 
 Key = tuple[str, str]
@@ -99,12 +100,21 @@ class Said:
 
 
 def judge(
-    said: Sequence[Said], past: Past, config: AbuseConfig, confidence: Confidence | None, lesson: Lesson
+    said: Sequence[Said],
+    past: Past,
+    config: AbuseConfig,
+    confidence: Confidence | None,
+    lesson: Lesson,
+    book: Wordbook,
 ) -> Verdicts:
-    """(code, detail) by (tenant, event) of what is held; tells `lesson` what to remember. Tenants are judged apart."""
+    """(code, detail) by (tenant, event) of what is held; tells `lesson` what to remember. Tenants are judged apart.
+
+    `book` holds the words of prompts that were split before.
+    """
     verdicts: Verdicts = {}
     for tenant in sorted({s.event.tenant for s in said}):
-        _judge_tenant(tenant, [s for s in said if s.event.tenant == tenant], past, config, confidence, lesson, verdicts)
+        mine = [s for s in said if s.event.tenant == tenant]
+        _judge_tenant(tenant, mine, past, config, confidence, lesson, book, verdicts)
     return verdicts
 
 
@@ -135,6 +145,7 @@ def _judge_tenant(
     config: AbuseConfig,
     confidence: Confidence | None,
     lesson: Lesson,
+    book: Wordbook,
     verdicts: Verdicts,
 ) -> None:
     suspects = [s for s in said if s.fresh and not s.event.trusted]
@@ -153,7 +164,7 @@ def _judge_tenant(
     latest = max(s.event.created_at for s in suspects).timestamp()
     for actor, why in past.suspended(tenant, latest).items():
         hold(by_actor.get(actor, []), "suspended", why)
-    scores, bar, bars = _agreement(tenant, said, claims, past, config)
+    scores, bar, bars = _agreement(tenant, said, claims, past, config, book)
     hour = int(latest // 3_600)
     earlier = past.agreement(tenant, hour - config.window_hours)
     for actor, why in _disagreeing(by_actor, scores, bar, config, earlier).items():
@@ -170,7 +181,7 @@ def _judge_tenant(
     everybody = [(s.event.actor, s.foreign, s.fresh and not s.event.trusted) for s in said if s.claim is not None]
     for actor, why in foreign_accounts(everybody, config.foreign).items():
         hold(by_actor.get(actor, []), "foreign", why)
-    for found in find_triggers(_trigger_rows(suspects, claims, scores, bar), config.triggers):
+    for found in find_triggers(_trigger_rows(suspects, claims, scores, bar), config.triggers, book):
         hold([s.event for s in suspects if s.event.event_id in found.events], "trigger", found.detail)
     _bursts(by_actor, config, hold)
     before = past.activity(tenant, int(latest // 3_600) - config.window_hours)
@@ -192,7 +203,7 @@ def _remember(tenant: str, said: Sequence[Said], lesson: Lesson) -> None:
 
 
 def _agreement(
-    tenant: str, said: Sequence[Said], claims: Mapping[str, Claim], past: Past, config: AbuseConfig
+    tenant: str, said: Sequence[Said], claims: Mapping[str, Claim], past: Past, config: AbuseConfig, book: Wordbook
 ) -> tuple[dict[str, float], Bar, dict[str, Bar]]:
     """Score by event of untrusted claims, what honest claims score, and that for each label trusted people gave."""
     now = [
@@ -210,19 +221,22 @@ def _agreement(
         for s in said
         if s.fresh and not s.event.trusted and s.event.event_id in claims
     }
-    near = Neighbours(references, near=config.near_input)
-    bar, bars = near.bar(references), near.bars_by_label(references, config.min_claims)
-    if bar.claims < config.min_references:
+    near = Neighbours(references, near=config.near_input, book=book)
+    own = near.scores(references)
+    bar, bars = bar_of(references, own), bars_by_label(references, own, config.min_claims)
+    crowd: dict[str, Claim] = {}
+    stands_in = bar.claims < config.min_references
+    if stands_in:
         votes: Counter[str] = Counter()
-        crowd = []
-        for claim in untrusted.values():
+        for event_id, claim in untrusted.items():
             if claim.positive and votes[claim.actor] < config.votes_per_account:
                 votes[claim.actor] += 1
-                crowd.append(claim)
-        near = Neighbours([*references, *crowd], near=config.near_input)
-        bar = near.bar(crowd)
-    found = near.scores(list(untrusted.values()))
-    return {e: score for e, score in zip(untrusted, found, strict=True) if score is not None}, bar, bars
+                crowd[event_id] = claim
+        near = Neighbours([*references, *crowd.values()], near=config.near_input, book=book)
+    found = dict(zip(untrusted, near.scores(list(untrusted.values())), strict=True))
+    if stands_in:
+        bar = bar_of(list(crowd.values()), [found[event_id] for event_id in crowd])
+    return {e: score for e, score in found.items() if score is not None}, bar, bars
 
 
 def _far_below(scores: Sequence[float], bar: Bar, config: AbuseConfig, tests: int) -> bool:

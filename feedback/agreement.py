@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from feedback.examples import words_of
+from feedback.words import Wordbook, words_of
 
 _BLOCK = 512
 
@@ -42,7 +42,8 @@ class Bar:
 
 
 @lru_cache(maxsize=50_000)
-def _parsed(answer: str) -> tuple[dict[str, Any] | None, Counter[str]]:
+def _fields(answer: str) -> dict[str, Any] | None:
+    """The JSON object that an answer is, if it is one."""
     text = answer.strip()
     value: Any = None
     if text.startswith("{"):
@@ -50,47 +51,84 @@ def _parsed(answer: str) -> tuple[dict[str, Any] | None, Counter[str]]:
             value = json.loads(text)
         except ValueError:
             value = None
-    return value if isinstance(value, dict) else None, Counter(words_of(text))
+    return value if isinstance(value, dict) else None
+
+
+@lru_cache(maxsize=50_000)
+def _bag(answer: str) -> Counter[str]:
+    return Counter(words_of(answer))
 
 
 def answer_similarity(one: str, other: str) -> float:
     """0..1: share of equal fields of two JSON objects, else token F1."""
     if one == other:
         return 1.0
-    (json_one, words_one), (json_other, words_other) = _parsed(one), _parsed(other)
+    json_one, json_other = _fields(one), _fields(other)
     if json_one is not None and json_other is not None:
         fields = json_one.keys() | json_other.keys()
         equal = sum(bool(json_one.get(f) == json_other.get(f)) for f in fields)
         return equal / max(1, len(fields))
+    words_one, words_other = _bag(one), _bag(other)
     common = sum((words_one & words_other).values())
     return 2 * common / max(1, sum(words_one.values()) + sum(words_other.values()))
 
 
 def label_key(answer: str) -> str:
     """Equal for answers that differ in spelling only: case, white space, punctuation, order of JSON fields."""
-    value, _ = _parsed(answer)
+    value = _fields(answer)
     if value is not None:
         return json.dumps(value, sort_keys=True, ensure_ascii=False).casefold()
     return " ".join(words_of(answer))
 
 
+def bar_of(claims: Sequence[Claim], scores: Sequence[float | None]) -> Bar:
+    """What honest claims score, taken from the references' own scores against the others.
+
+    The mean is the middle one of the actors' means, so that a few bad actors among many do not move it.
+    """
+    by_actor: dict[str, list[float]] = {}
+    for claim, score in zip(claims, scores, strict=True):
+        if score is not None:
+            by_actor.setdefault(claim.actor, []).append(score)
+    every = [score for mine in by_actor.values() for score in mine]
+    if not every:
+        return Bar(0.0, 1.0, 0)
+    means = sorted(sum(mine) / len(mine) for mine in by_actor.values())
+    mean = means[len(means) // 2] if len(means) > 2 else sum(every) / len(every)
+    spread = math.sqrt(sum((score - mean) ** 2 for score in every) / max(1, len(every) - 1))
+    return Bar(mean, spread, len(every))
+
+
+def bars_by_label(claims: Sequence[Claim], scores: Sequence[float | None], fewest: int) -> dict[str, Bar]:
+    """The bar of each label given at least `fewest` times: some right answers look like their neighbours' less."""
+    by_label: dict[str, list[int]] = {}
+    for place, claim in enumerate(claims):
+        by_label.setdefault(label_key(claim.answer), []).append(place)
+    return {
+        label: bar_of([claims[place] for place in same], [scores[place] for place in same])
+        for label, same in by_label.items()
+        if len(same) >= fewest
+    }
+
+
 class Neighbours:
     """Reference claims, searchable by prompt."""
 
-    def __init__(self, references: Sequence[Claim], *, near: float, count: int = 5) -> None:
+    def __init__(
+        self, references: Sequence[Claim], *, near: float, count: int = 5, book: Wordbook | None = None
+    ) -> None:
         import numpy as np
         from scipy import sparse
 
         self.references = list(references)
         self.near, self.count = near, count
-        tokens = [words_of(r.prompt) for r in self.references]
-        frequency = Counter(word for words in tokens for word in set(words))
-        self._vocabulary = {word: place for place, word in enumerate(frequency)}
-        total = len(tokens)
-        self._weights = np.asarray([1 + math.log((1 + total) / (1 + n)) for n in frequency.values()], dtype=float)
-        self._unseen = 1 + math.log(1 + total)
+        self._book = Wordbook() if book is None else book
         self._sparse = sparse
-        self._matrix = self._rows(tokens)[0]
+        counted = self._counted(self.references)
+        self._known = max(1, len(self._book))  # words with a higher number are in no reference
+        frequency = np.bincount(counted[1], minlength=self._known + 1)
+        self._weights = 1 + np.log((1 + len(self.references)) / (1 + frequency))
+        self._matrix = self._weighed(len(self.references), *counted)[0]
         self._by_word = self._matrix.T.tocsr()
 
     def scores(self, claims: Sequence[Claim]) -> list[float | None]:
@@ -102,26 +140,26 @@ class Neighbours:
         scores: list[float | None] = []
         for start in range(0, len(claims), _BLOCK):
             block = claims[start : start + _BLOCK]
-            near = self._near([words_of(c.prompt) for c in block])
+            near = self._near(block)
             scores += [
                 self._score(claim, [(c, self.references[i]) for c, i in found])
                 for claim, found in zip(block, near, strict=True)
             ]
         return scores
 
-    def _near(self, tokens: Sequence[Sequence[str]]) -> list[list[tuple[float, int]]]:
-        """(cosine, reference) of every reference at least `near` to each text, exactly.
+    def _near(self, claims: Sequence[Claim]) -> list[list[tuple[float, int]]]:
+        """(cosine, reference) of every reference at least `near` to each claim's prompt, exactly.
 
         Prefix filtering (Bayardo, Ma, Srikant 2007, for cosine): a text's commonest words, as long as they weigh less
         than `near` together, cannot make a neighbour by themselves, so only its rarer words look for candidates.
         """
         import numpy as np
 
-        rare, common, rest = self._rows(tokens, split=True)
+        rare, common, rest = self._weighed(len(claims), *self._counted(claims), split=True)
         hits = (rare @ self._by_word).tocoo()
         kept = hits.data + rest[hits.row] >= self.near
         texts, references, cosine = hits.row[kept], hits.col[kept], hits.data[kept]
-        found: list[list[tuple[float, int]]] = [[] for _ in tokens]
+        found: list[list[tuple[float, int]]] = [[] for _ in claims]
         if len(texts):
             others = common[texts].multiply(self._matrix[references])
             cosine = cosine + np.asarray(others.sum(axis=1)).ravel()
@@ -131,30 +169,6 @@ class Neighbours:
             ):
                 found[text].append((c, reference))
         return found
-
-    def bar(self, claims: Sequence[Claim]) -> Bar:
-        """What honest claims score, taken from the references' own scores against the others.
-
-        The mean is the middle one of the actors' means, so that a few bad actors among many do not move it.
-        """
-        by_actor: dict[str, list[float]] = {}
-        for claim, score in zip(claims, self.scores(claims), strict=True):
-            if score is not None:
-                by_actor.setdefault(claim.actor, []).append(score)
-        every = [score for scores in by_actor.values() for score in scores]
-        if not every:
-            return Bar(0.0, 1.0, 0)
-        means = sorted(sum(scores) / len(scores) for scores in by_actor.values())
-        mean = means[len(means) // 2] if len(means) > 2 else sum(every) / len(every)
-        spread = math.sqrt(sum((score - mean) ** 2 for score in every) / max(1, len(every) - 1))
-        return Bar(mean, spread, len(every))
-
-    def bars_by_label(self, claims: Sequence[Claim], fewest: int) -> dict[str, Bar]:
-        """The bar of each label given at least `fewest` times: some right answers look like their neighbours' less."""
-        by_label: dict[str, list[Claim]] = {}
-        for claim in claims:
-            by_label.setdefault(label_key(claim.answer), []).append(claim)
-        return {label: self.bar(same) for label, same in by_label.items() if len(same) >= fewest}
 
     def _score(self, claim: Claim, near: list[tuple[float, Claim]]) -> float | None:
         others = [(c, r) for c, r in near if r.actor != claim.actor]
@@ -170,25 +184,28 @@ class Neighbours:
         weight = sum(c**2 for c, _ in closest)
         return sum(c**2 * answer_similarity(claim.answer, r.answer) for c, r in closest) / weight
 
-    def _rows(self, tokens: Sequence[Sequence[str]], *, split: bool = False) -> Any:
+    def _counted(self, claims: Sequence[Claim]) -> tuple[Any, Any, Any]:
+        """(claim, word of its prompt, how often it is there), by claim and word."""
+        import numpy as np
+
+        words, lengths = self._book.rows([c.prompt for c in claims])
+        width = max(1, len(self._book))
+        cells, counts = np.unique(np.repeat(np.arange(len(claims)), lengths) * width + words, return_counts=True)
+        return *np.divmod(cells, width), counts
+
+    def _weighed(self, texts: int, row: Any, word: Any, counts: Any, *, split: bool = False) -> tuple[Any, Any, Any]:
         """Unit-length TF-IDF rows: (rare words, common words, length of the common part).
 
         Words that no reference has only take length. Without `split` all words are in the first.
         """
         import numpy as np
 
-        known, unknown = self._vocabulary, dict[str, int]()
-        size = len(known)
-        flat = [known[w] if w in known else unknown.setdefault(w, size + len(unknown)) for text in tokens for w in text]
-        weights = np.concatenate([self._weights, np.full(len(unknown), self._unseen)])
-        rows = np.repeat(np.arange(len(tokens)), [len(text) for text in tokens])
-        width = size + len(unknown) + 1
-        cells, counts = np.unique(rows * width + np.asarray(flat, dtype=np.int64), return_counts=True)
-        row, word = cells // width, cells % width
-        value = (1 + np.log(counts)) * weights[word]
-        norm = np.sqrt(np.bincount(row, value**2, minlength=len(tokens)))
+        size = self._known
+        value = (1 + np.log(counts)) * self._weights[np.minimum(word, size)]
+        norm = np.sqrt(np.bincount(row, value**2, minlength=texts))
         value = value / norm[row]
-        row, word, value = row[word < size], word[word < size], value[word < size]
+        known = word < size
+        row, word, value = row[known], word[known], value[known]
         common = np.zeros(len(value), dtype=bool)
         if split and len(value):
             order = np.lexsort((value, row))  # the lightest of each text, which are the commonest, first
@@ -196,8 +213,8 @@ class Neighbours:
             sums = np.cumsum(value**2)
             starts = np.searchsorted(row, row)
             common = sums - sums[starts] + value[starts] ** 2 < (self.near * _COMMON) ** 2
-        rests = np.sqrt(np.bincount(row[common], value[common] ** 2, minlength=len(tokens)))
-        shape = (len(tokens), max(1, size))
+        rests = np.sqrt(np.bincount(row[common], value[common] ** 2, minlength=texts))
+        shape = (texts, size)
         made = [
             self._sparse.csr_matrix((value[part], (row[part], word[part])), shape=shape) for part in (~common, common)
         ]

@@ -11,13 +11,15 @@ from __future__ import annotations
 import base64
 import hashlib
 import zlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pydantic import Field
 
-from feedback.examples import Example, asked, same_text, words_of
+from feedback.examples import Example, asked, same_text
 from feedback.past import BAND_ROWS, Entry, Lesson, Past, band_keys
+from feedback.words import Wordbook, words_of
 from infra.settings import Config
 
 PERMUTATIONS = 10 * BAND_ROWS
@@ -85,7 +87,11 @@ def merge_duplicates(
     signatures, bands, labels, keys = prints.signatures, prints.bands, prints.labels, prints.keys
     replaced = set(lesson.subjects)  # their rows of earlier batches go, so nothing may be merged into those
     subjects = {(e.tenant, e.subject) for e in examples}
-    known_bands = past.sketches_by_band({k for mine in subjects for k in bands.get(mine, ())})
+    wanted = Counter(k for mine in subjects for k in bands.get(mine, ()))
+    known_bands = past.sketches_by_band(wanted)
+    # A key that nobody shares makes no candidates, and nearly all are such.
+    shared = known_bands.keys() | {key for key, times in wanted.items() if times > 1}
+    bands = {mine: [k for k in bands[mine] if k in shared] for mine in subjects if mine in bands}
     known_keys = past.entries_by_key({keys[e.example_id] for e in examples}) if config.enabled else {}
     near_of: dict[tuple[str, str], list[Entry]] = {}
     for example in examples:
@@ -126,12 +132,12 @@ def merge_duplicates(
     return merged
 
 
-def prints_of(examples: Sequence[Example], config: DedupeConfig) -> Prints:
-    """The prints of examples."""
+def prints_of(examples: Sequence[Example], config: DedupeConfig, book: Wordbook | None = None) -> Prints:
+    """The prints of examples; the words of their prompts go into `book`."""
     subjects: dict[tuple[str, str], Example] = {}
     for example in examples:
         subjects.setdefault((example.tenant, example.subject), example)
-    signatures = _sign(subjects, config) if config.enabled else {}
+    signatures = _sign(subjects, config, Wordbook() if book is None else book) if config.enabled else {}
     made = band_keys([tenant for tenant, _ in signatures], list(signatures.values()))
     labels = {e.example_id: label_text(e) for e in examples}
     keys = {e.example_id: _key(e, labels[e.example_id]) for e in examples}
@@ -214,10 +220,12 @@ def similarity(one: bytes, other: bytes) -> float:
     return int(equal) * 4 / len(one)
 
 
-def _sign(subjects: Mapping[tuple[str, str], Example], config: DedupeConfig) -> dict[tuple[str, str], bytes]:
+def _sign(
+    subjects: Mapping[tuple[str, str], Example], config: DedupeConfig, book: Wordbook
+) -> dict[tuple[str, str], bytes]:
     if config.near >= 1:
         return {}
-    words = {key: words_of(prompt_text(e)) for key, e in subjects.items()}
+    words = {key: book.words(prompt_text(e)) for key, e in subjects.items()}
     long = [key for key, found in words.items() if len(found) >= config.min_words]
     return dict(zip(long, _sign_words([words[key] for key in long]), strict=True)) if long else {}
 
@@ -239,7 +247,7 @@ def _near(
 ) -> list[Entry]:
     """Accepted examples of other subjects with nearly the same prompt."""
     signature = signatures.get(mine)
-    if signature is None:
+    if signature is None or not bands[mine]:
         return []
     found: list[Entry] = []
     for number in sorted({n for key in bands[mine] for n in known.get(key, [])}):

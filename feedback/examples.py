@@ -21,7 +21,6 @@ A completion is taken from the reference, else the edit, else the approved answe
 from __future__ import annotations
 
 import hashlib
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -45,8 +44,6 @@ from feedback.events import (
 )
 from infra.artifact import canonical_json, key_of
 from infra.settings import Config
-
-_WORD = re.compile(r"\w+")
 
 Shape = Literal["completion", "preference", "rated", "problem", "document"]
 SHAPES: tuple[Shape, ...] = ("completion", "preference", "rated", "problem", "document")
@@ -184,11 +181,6 @@ def asked(messages: Sequence[Message]) -> str:
     if len(messages) == 1:
         return messages[0].content if messages[0].role != "system" else ""
     return "\n".join([m.content for m in messages if m.role != "system"])
-
-
-def words_of(text: str) -> list[str]:
-    """The words of a text, case aside."""
-    return _WORD.findall(text.casefold())
 
 
 def same_text(text: str) -> str:

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 TABLES = ("accepted", "quarantine", "fates")
 _APP = "ratchet-ingest"
 _READY = "ready.json"
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
 
 
 class QuarantineRow(Config):
@@ -275,36 +278,59 @@ def example_of(row: Mapping[str, Any]) -> Example:
 
 def _accepted_frame(examples: Sequence[Example], batch: int) -> pl.DataFrame:
     schema = _accepted_schema()
-    texts: dict[int, str] = {}  # examples of one subject share their prompt
+    texts: dict[tuple[str, str], str] = {}  # examples of one subject share their prompt
 
     def messages(example: Example) -> str:
-        key = id(example.messages)
+        key = (example.tenant, example.subject)
         if key not in texts:
             texts[key] = json.dumps(
                 [m.model_dump(mode="json", exclude_none=True) for m in example.messages], ensure_ascii=False
             )
         return texts[key]
 
-    columns: dict[str, list[Any]] = {name: [getattr(e, name) for e in examples] for name in Example.model_fields}
+    columns = _columns(examples, Example.model_fields)
     columns["batch"] = [batch] * len(examples)
     columns["messages"] = [messages(e) for e in examples]
-    columns["source_events"] = [list(e.source_events) for e in examples]
     return _frame(columns, schema)
 
 
 def _plain_frame(values: Sequence[Config], batch: int, schema: dict[str, Any]) -> pl.DataFrame:
-    columns: dict[str, list[Any]] = {"batch": [batch] * len(values)}
-    for name in schema:
-        if name != "batch":
-            column = [getattr(value, name) for value in values]
-            columns[name] = [list(v) for v in column] if column and isinstance(column[0], tuple) else column
-    return _frame(columns, schema)
+    columns = _columns(values, [name for name in schema if name != "batch"])
+    return _frame({"batch": [batch] * len(values), **columns}, schema)
+
+
+def _columns(values: Sequence[Config], names: Iterable[str]) -> dict[str, list[Any]]:
+    fields = [vars(value) for value in values]
+    return {name: [row[name] for row in fields] for name in names}
 
 
 def _frame(columns: Mapping[str, list[Any]], schema: dict[str, Any]) -> pl.DataFrame:
+    """The columns as a table; lists and moments go a way that polars is fast on."""
     import polars as pl
 
-    return pl.DataFrame({name: columns.get(name, []) for name in schema}, schema=schema)
+    def made(name: str, kind: Any) -> pl.Series:
+        values = columns.get(name, [])
+        if kind == pl.List(pl.String):
+            return _lists(values).alias(name)
+        if kind == pl.Datetime("us", "UTC"):
+            return pl.Series(name, [(value - _EPOCH) // _MICROSECOND for value in values], dtype=pl.Int64).cast(kind)
+        return pl.Series(name, values, dtype=kind)
+
+    return pl.DataFrame([made(name, kind) for name, kind in schema.items()])
+
+
+def _lists(values: Sequence[Sequence[str]]) -> pl.Series:
+    """A column of lists of text."""
+    import polars as pl
+
+    rows = pl.DataFrame({"row": range(len(values))}, schema={"row": pl.Int64})
+    flat = {
+        "row": [row for row, value in enumerate(values) for _ in value],
+        "text": [text for value in values for text in value],
+    }
+    grouped = pl.DataFrame(flat, schema={"row": pl.Int64, "text": pl.String}).group_by("row").agg("text")
+    joined = rows.join(grouped, on="row", how="left", maintain_order="left")
+    return joined["text"].fill_null(pl.Series([[]], dtype=pl.List(pl.String)))
 
 
 def _accepted_schema() -> dict[str, Any]:

@@ -21,6 +21,7 @@ from feedback.examples import Built, ShapeRules, build
 from feedback.foreign import is_foreign
 from feedback.redact import Finder, RedactConfig, Redactor, finder_of, redact_feedback, redact_interaction
 from feedback.store import Ready
+from feedback.words import Wordbook
 from infra.errors import UserError
 from infra.settings import Config
 
@@ -102,6 +103,8 @@ class Prepared:
     """Finds of personal data by kind."""
     prints: Prints
     """What the examples are compared with others by."""
+    book: Wordbook
+    """The words of the prompts."""
 
 
 def prepare(batch: Batch, steps: Steps) -> Prepared:
@@ -110,7 +113,7 @@ def prepare(batch: Batch, steps: Steps) -> Prepared:
     Raises:
         UserError: personal data was found and the policy is to refuse it.
     """
-    find, redacted = finder_of(steps.redact), Counter[str]()
+    find, redacted, book = finder_of(steps.redact), Counter[str](), Wordbook()
     subjects = _subjects(batch)
     for subject in subjects:
         if counts := _clean(subject, steps, find, batch.released):
@@ -123,7 +126,8 @@ def prepare(batch: Batch, steps: Steps) -> Prepared:
         fresh={(r.feedback.tenant, r.feedback.event_id) for r in batch.fresh},
         released=batch.released,
         redacted=redacted,
-        prints=prints_of([e for s in subjects for e in s.built.examples], steps.dedupe),
+        prints=prints_of([e for s in subjects for e in s.built.examples], steps.dedupe, book),
+        book=book,
     )
 
 

@@ -6,17 +6,20 @@ batch, comes from very few accounts, nearly always goes with one and the same an
 
 from __future__ import annotations
 
-import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
 from feedback.agreement import label_key
+from feedback.words import Wordbook
 from infra.settings import Config
 
-_WORD = re.compile(r"\w+")
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 class TriggerConfig(Config):
@@ -49,8 +52,13 @@ class Trigger:
     detail: str
 
 
-def find_triggers(rows: Sequence[tuple[str, str, str, str, bool]], config: TriggerConfig) -> list[Trigger]:
-    """Triggers in (event, account, prompt, answer, borne out by others) rows of untrusted people."""
+def find_triggers(
+    rows: Sequence[tuple[str, str, str, str, bool]], config: TriggerConfig, book: Wordbook | None = None
+) -> list[Trigger]:
+    """Triggers in (event, account, prompt, answer, borne out by others) rows of untrusted people.
+
+    `book` holds the words of prompts that were split before.
+    """
     found = []
     folded = [(event, prompt.casefold(), answer.casefold()) for event, _, prompt, answer, _ in rows]
     for phrase in config.phrases:
@@ -58,25 +66,49 @@ def find_triggers(rows: Sequence[tuple[str, str, str, str, bool]], config: Trigg
         events = frozenset(e for e, p, a in folded if needle in p or needle in a)
         if events:
             found.append(Trigger(events, f"holds the phrase {phrase!r}"))
-    where: dict[str, list[int]] = defaultdict(list)
-    for place, (_, prompt, _) in enumerate(folded):
-        for word in set(_WORD.findall(prompt)):
-            where[word].append(place)
     labels: list[str] = []  # of all rows, made only once a word needs them
-    most = max(config.min_rows, int(config.max_frequency * len(rows)))
-    for word, places in sorted(where.items()):
-        if not config.min_rows <= len(places) <= most:
-            continue
-        accounts = {rows[p][1] for p in places}
-        if len(accounts) > config.max_accounts or sum(rows[p][4] for p in places) * 2 > len(places):
-            continue
+    for word, places, accounts in _suspect_words(rows, config, Wordbook() if book is None else book):
         labels = labels or [label_key(row[3]) for row in rows]
         answer, times = Counter(labels[p] for p in places).most_common(1)[0]
         if times / len(places) >= config.min_purity and labels.count(answer) / len(rows) < 0.5:
             events = frozenset(rows[p][0] for p in places)
             found.append(
-                Trigger(
-                    events, f"the rare word {word!r} of {len(accounts)} account(s) goes with one answer {times} times"
-                )
+                Trigger(events, f"the rare word {word!r} of {accounts} account(s) goes with one answer {times} times")
             )
     return found
+
+
+def _suspect_words(
+    rows: Sequence[tuple[str, str, str, str, bool]], config: TriggerConfig, book: Wordbook
+) -> list[tuple[str, list[int], int]]:
+    """(word, rows it is in, how many accounts these are of): rare, of few accounts, and borne out by nobody else."""
+    import numpy as np
+
+    if not rows:
+        return []
+    numbers, counts = book.rows([row[2] for row in rows])
+    account_of = {account: number for number, account in enumerate(dict.fromkeys(row[1] for row in rows))}
+    account = np.asarray([account_of[row[1]] for row in rows])
+    borne_out = np.asarray([row[4] for row in rows], dtype=np.int64)
+    cells = _distinct(numbers * len(rows) + np.repeat(np.arange(len(rows)), counts))  # by word, then by row
+    word, place = np.divmod(cells, len(rows))
+    times = np.bincount(word, minlength=len(book))
+    most = max(config.min_rows, int(config.max_frequency * len(rows)))
+    speakers = _distinct(word * len(account_of) + account[place]) // len(account_of)
+    accounts = np.bincount(speakers, minlength=len(book))
+    agreed = np.bincount(word, borne_out[place], minlength=len(book))
+    suspect = (times >= config.min_rows) & (times <= most) & (accounts <= config.max_accounts) & (2 * agreed <= times)
+    ends, spelled = np.cumsum(times), book.spelled()
+    return sorted(
+        (spelled[each], place[ends[each] - times[each] : ends[each]].tolist(), int(accounts[each]))
+        for each in np.flatnonzero(suspect).tolist()
+    )
+
+
+def _distinct(values: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The different values, in order: by sorting, many times faster here than numpy's own `unique`, which hashes."""
+    import numpy as np
+
+    ordered = np.sort(values)
+    first: NDArray[np.int64] = ordered[np.diff(ordered, prepend=-1) != 0]
+    return first
