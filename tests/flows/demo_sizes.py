@@ -19,7 +19,7 @@ def tiny_sizes() -> DemoSizes:
         config={
             "snapshot": {"validation_share": 0.1, "rolling_share": 0.3, "frozen_share": 0.0},
             "training": {"methods": ["sft-lora", "sft-dpo-lora", "sft-kto-lora"], "threads": 1, "minimum_examples": 4},
-            "evaluation": {"max_new_tokens": 16, "noise_items": 4, "regression_limit": 1},
+            "evaluation": {"max_new_tokens": 16, "noise_items": 4, "regression_limit": 1, "seed_twin_nights": 0},
             "gate": {"alpha_night": 0.05, "min_units": 5},
             "serving": {"threads": 1, "dtype": "float32"},
             "canary": {
