@@ -127,7 +127,7 @@ def merge_duplicates(
             batch.signatures[mine] = signatures[mine]
             for key in bands[mine]:
                 batch.by_band.setdefault(key, []).append(mine)
-    lesson.entries += [dict(vars(e)) for entries in batch.entries.values() for e in entries]
+    lesson.entries += [e._asdict() for entries in batch.entries.values() for e in entries]
     lesson.sketches += [(t, s, base64.b64encode(sig).decode()) for (t, s), sig in batch.signatures.items()]
     return merged
 

@@ -115,32 +115,24 @@ class ExpectationError(RatchetError):
     """An expectation that stops the run was broken, or one could not be evaluated. Nothing of the batch was taken."""
 
 
+_COLUMNS = (
+    "example_id", "tenant", "shape", "prompt", "response", "rejected", "reference", "grader", "turns", "last_role",
+    "group", "user", "task", "trusted", "weight", "reason", "version", "created_at",
+)  # fmt: skip
+
+
 def frame_of(examples: Sequence[Example]) -> pd.DataFrame:
     """One row an example: the columns that expectations may name."""
     import pandas as pd
 
-    return pd.DataFrame(
-        {
-            "example_id": [e.example_id for e in examples],
-            "tenant": [e.tenant for e in examples],
-            "shape": [e.shape for e in examples],
-            "prompt": ["\n".join(m.content for m in e.messages) for e in examples],
-            "response": [response_of(e) for e in examples],
-            "rejected": [e.rejected for e in examples],
-            "reference": [e.reference for e in examples],
-            "grader": [e.grader for e in examples],
-            "turns": [len(e.messages) for e in examples],
-            "last_role": [e.messages[-1].role if e.messages else "none" for e in examples],
-            "group": [e.group for e in examples],
-            "user": [e.user for e in examples],
-            "task": [e.task for e in examples],
-            "trusted": [e.trusted for e in examples],
-            "weight": [e.weight for e in examples],
-            "reason": [e.reason for e in examples],
-            "version": [e.version for e in examples],
-            "created_at": [e.created_at for e in examples],
-        }
-    )
+    fields = [vars(e) for e in examples]
+    made = {
+        "prompt": ["\n".join([m.content for m in e.messages]) for e in examples],
+        "response": [response_of(e) for e in examples],
+        "turns": [len(e.messages) for e in examples],
+        "last_role": [e.messages[-1].role if e.messages else "none" for e in examples],
+    }
+    return pd.DataFrame({name: made[name] if name in made else [row[name] for row in fields] for name in _COLUMNS})
 
 
 def response_of(example: Example) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from infra.errors import CorruptArtifact
 
@@ -66,8 +66,7 @@ CREATE TABLE IF NOT EXISTS suspended (
 """
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """One accepted example, as duplicates are found by it."""
 
     tenant: str
@@ -226,10 +225,15 @@ class Past:
         self._band([row[0] for row in rows], [row[1] for row in rows], signatures)
 
     def _band(self, sketches: Sequence[int], tenants: Sequence[str], signatures: Sequence[bytes]) -> None:
-        keys = band_keys(tenants, signatures)
-        bands = [(key, sketch) for sketch, mine in zip(sketches, keys, strict=True) for key in mine]
-        # Sorted, so that a batch touches each page of the tree once.
-        self._db.executemany("INSERT OR IGNORE INTO band VALUES (?, ?)", sorted(bands))
+        import numpy as np
+
+        if not sketches:
+            return
+        keys = np.asarray(band_keys(tenants, signatures), dtype=np.int64)
+        numbers = np.repeat(np.asarray(sketches, dtype=np.int64), keys.shape[1])
+        order = np.argsort(keys.ravel(), kind="stable")  # so that a batch touches each page of the tree once
+        bands = zip(keys.ravel()[order].tolist(), numbers[order].tolist(), strict=True)
+        self._db.executemany("INSERT OR IGNORE INTO band VALUES (?, ?)", bands)
 
     def entries_by_key(self, keys: Iterable[int]) -> dict[int, list[Entry]]:
         """Accepted examples with exactly these keys."""
