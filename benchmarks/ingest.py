@@ -179,7 +179,7 @@ def main(argv: Sequence[str]) -> int:
         run_ingest(store, lake, (), config)  # imports and caches are warm from here on
         columns = f"{'lake before':>12} {'new':>9} {'wall s':>8} {'CPU s':>8} {'events/s':>9} {'events/CPU s':>13}"
         print(columns, flush=True)
-        for before in (more, total // 10, total):
+        for before in sorted({more, total // 10, total}):
             if before == more:
                 folder = small
             else:
