@@ -24,6 +24,7 @@ from tasks.opened import database
 from tests.flows.world import ROOT, free_ports, tell_feedback, write_pipeline
 from tests.postgres import Postgres
 from tests.prefect_api import ask_prefect
+from tests.waiting import wait
 
 pytestmark = pytest.mark.slow
 
@@ -173,13 +174,11 @@ def _write_config(shape: Shape, base: Path, own_database: str, engine: int, gate
 
 
 def _wait_for_run(api: str, run: str, seconds: float = 600) -> dict[str, Any]:
-    deadline = time.monotonic() + seconds
-    while True:
+    def ended() -> dict[str, Any] | None:
         found: dict[str, Any] = ask_prefect(api, "GET", f"/flow_runs/{run}")
-        if found["state_type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED"):
-            return found
-        assert time.monotonic() < deadline, found["state_type"]
-        time.sleep(1)
+        return found if found["state_type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED") else None
+
+    return wait(f"the end of run {run}", ended, seconds, pause=1)
 
 
 def test_a_night_goes_through_prefect_postgres_mlflow_with_sign_in_and_s3(
