@@ -172,7 +172,6 @@ def without_collector() -> Iterator[None]:
 
 
 def _serve(asked: BinaryIO, answers: BinaryIO) -> None:
-    last: Exception | None = None
     try:
         url, reading = pickle.load(asked)  # noqa: S301 - of the process that started this one
         with without_collector():
@@ -180,8 +179,9 @@ def _serve(asked: BinaryIO, answers: BinaryIO) -> None:
                 pickle.dump(lot, answers, protocol=pickle.HIGHEST_PROTOCOL)
                 answers.flush()
                 del lot
-    except (BrokenPipeError, EOFError):
-        return  # nobody wants more
+        last: Exception | None = None
+    except EOFError:
+        return  # who started this one is gone
     except RatchetError as error:
         last = error
     pickle.dump(last, answers)
@@ -194,4 +194,7 @@ if __name__ == "__main__":
     # As the module `feedback.ahead`, not `__main__`, so that the other side knows the classes by the same name.
     from feedback import ahead
 
-    ahead._serve(sys.stdin.buffer, lot_stream)
+    try:
+        ahead._serve(sys.stdin.buffer, lot_stream)
+    except BrokenPipeError:  # nobody wants more; what is still buffered goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), lot_stream.fileno())

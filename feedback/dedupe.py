@@ -14,6 +14,7 @@ import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 from pydantic import Field
 
@@ -140,7 +141,8 @@ def prints_of(examples: Sequence[Example], config: DedupeConfig, book: Wordbook 
     signatures = _sign(subjects, config, Wordbook() if book is None else book) if config.enabled else {}
     made = band_keys([tenant for tenant, _ in signatures], list(signatures.values()))
     labels = {e.example_id: label_text(e) for e in examples}
-    keys = {e.example_id: _key(e, labels[e.example_id]) for e in examples}
+    prompts = {key: same_text(prompt_text(e)) for key, e in subjects.items()}
+    keys = {e.example_id: _key(e, prompts[(e.tenant, e.subject)], labels[e.example_id]) for e in examples}
     return Prints(signatures, dict(zip(signatures, made, strict=True)), labels, keys)
 
 
@@ -167,11 +169,20 @@ def label_text(example: Example) -> str:
 
 def shingles(text: str) -> set[str]:
     """The word 3-shingles of a text; fewer words are one shingle."""
-    return _shingles(words_of(text))
-
-
-def _shingles(words: Sequence[str]) -> set[str]:
+    words = words_of(text)
     return {" ".join(words[at : at + 3]) for at in range(max(1, len(words) - 2))} if words else set()
+
+
+def _shingle_hashes(words: Sequence[str]) -> list[int]:
+    """CRC-32 of every shingle, one that is there twice twice: the least of them is the same."""
+    if len(words) <= 3:
+        return [zlib.crc32(" ".join(words).encode())] if words else []
+    text = " ".join(words)
+    joined = text.encode()
+    lengths = [len(word) + 1 for word in words] if text.isascii() else [len(word.encode()) + 1 for word in words]
+    ends = list(accumulate(lengths))  # one behind the space after each word
+    crc32 = zlib.crc32
+    return [crc32(joined[start : end - 1]) for start, end in zip([0, *ends], ends[2:], strict=False)]
 
 
 def sign(texts: Sequence[str]) -> list[bytes]:
@@ -192,7 +203,7 @@ def _sign_words(texts: Sequence[Sequence[str]]) -> list[bytes]:
         firsts: list[int] = []
         sizes: list[int] = []
         for words in texts[start : start + _BLOCK]:
-            found = [zlib.crc32(shingle.encode()) for shingle in _shingles(words)]
+            found = _shingle_hashes(words)
             if found:
                 firsts.append(len(hashes))
             sizes.append(len(found))
@@ -230,8 +241,8 @@ def _sign(
     return dict(zip(long, _sign_words([words[key] for key in long]), strict=True)) if long else {}
 
 
-def _key(example: Example, label: str) -> int:
-    whole = "\0\0".join([example.tenant, example.shape, same_text(prompt_text(example)), label])
+def _key(example: Example, prompt: str, label: str) -> int:
+    whole = "\0\0".join([example.tenant, example.shape, prompt, label])
     return int.from_bytes(hashlib.blake2b(whole.encode(), digest_size=8).digest(), "big", signed=True)
 
 

@@ -66,6 +66,16 @@ class Message(Config):
     """The call that a tool message answers."""
 
 
+def message_json(message: Message) -> dict[str, JsonValue]:
+    """A message as chat templates take it: what is not set is left out.
+
+    Most messages hold words only; putting those together by hand is many times as fast as a dump.
+    """
+    if message.name is None and message.tool_calls is None and message.tool_call_id is None:
+        return {"role": message.role, "content": message.content}
+    return message.model_dump(mode="json", exclude_none=True)
+
+
 class Routing(Config):
     """How it was decided which version answers; the canary's test needs all of it."""
 
@@ -246,6 +256,21 @@ class Feedback(Config):
                 f"a {self.kind} with interaction_id {self.interaction_id!r}: documents stand alone, all else needs one"
             )
         return self
+
+
+def texts_of(value: Value) -> tuple[str, ...]:
+    """The texts that a payload holds, none for a thumb or a rating."""
+    if isinstance(value, Preference):
+        return value.chosen, value.rejected
+    return (value.text,) if isinstance(value, Edit | Reference | Document) else ()
+
+
+def subject_of(event: Feedback) -> str:
+    """What an event's rows are filed under: its interaction, or itself where it is a document.
+
+    Documents are marked, for their id may be that of an interaction too.
+    """
+    return event.interaction_id if event.interaction_id is not None else f"document/{event.event_id}"
 
 
 def pseudonym(identity: str, salt: str) -> str:

@@ -41,6 +41,8 @@ from feedback.events import (
     Reference,
     Thumb,
     is_answer,
+    message_json,
+    subject_of,
 )
 from infra.artifact import canonical_json, key_of
 from infra.settings import Config
@@ -183,6 +185,7 @@ def asked(messages: Sequence[Message]) -> str:
     return "\n".join([m.content for m in messages if m.role != "system"])
 
 
+@lru_cache(maxsize=1_000)
 def same_text(text: str) -> str:
     """What two texts are compared by: without differences of case and white space."""
     return " ".join(text.casefold().split())
@@ -291,12 +294,12 @@ def _emit(
     pair: Sequence[Feedback],
 ) -> None:
     # The canonical JSON of [tenant, interaction, shape, messages, content], put together: prompts are written once.
-    about = canonical_json([interaction.tenant, interaction.interaction_id])[1:-1]
-    prompt = canonical_json([m.model_dump(mode="json", exclude_none=True) for m in interaction.messages])
+    about = f"{canonical_json(interaction.tenant)},{canonical_json(interaction.interaction_id)}"
+    prompt = ",".join([canonical_json(message_json(m)) for m in interaction.messages])
     group = group_of(interaction, rules)
 
     def add(shape: Shape, reason: str, events: Iterable[Feedback], trusted: bool, **content: Any) -> None:
-        identity = f'[{about},"{shape}",{prompt},{canonical_json(content)}]'
+        identity = f'[{about},"{shape}",[{prompt}],{canonical_json(content)}]'
         example_id = "x-" + hashlib.sha256(identity.encode()).hexdigest()[:24]
         built.examples.append(_example(interaction, example_id, shape, reason, list(events), trusted, group, content))
 
@@ -379,7 +382,7 @@ def _document(event: Feedback) -> Example:
     return Example(
         example_id="x-" + key_of(identity)[:24],
         tenant=event.tenant,
-        subject=event.event_id,
+        subject=subject_of(event),
         shape="document",
         text=value.text,
         group=key_of([event.tenant, "document", event.event_id])[:24],

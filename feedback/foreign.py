@@ -36,7 +36,10 @@ def is_foreign(claim: Claim) -> bool:
     """Whether a label is surely in another script or language than its prompt. Short texts never are."""
     if not (_sure(claim.answer) and _sure(claim.prompt)):
         return False
-    asked, answered = language_of(claim.prompt), language_of(claim.answer)
+    answered = language_of(claim.answer)  # the shorter one, and it may settle it
+    if answered == "latin" and claim.prompt.isascii():
+        return False
+    asked = language_of(claim.prompt)
     unsure = {"unknown", "latin"}
     if asked in unsure or answered in unsure:
         # A Latin text of an unknown language still differs from another script.

@@ -86,7 +86,7 @@ def find(store: Store, lake: Lake, tenant: str, person: str) -> Belongings:
         ]
     for event_id, about, body in (row for rows in said for row in rows):
         found.events.add(event_id)
-        found.subjects |= {about or event_id, event_id, f"{about}?{event_id}"}
+        found.subjects |= {about or event_id, event_id, f"document/{event_id}", f"{about}?{event_id}"}
         texts += _texts(json.loads(body))
     found.subjects |= found.interactions
     for example in _examples(lake, found):

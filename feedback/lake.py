@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from feedback.events import Message, Moment
+from feedback.events import Message, Moment, message_json
 from feedback.examples import Example
 from feedback.lake_place import LakePlace, place_of, settle
 from infra.artifact import atomic_write
@@ -36,6 +36,7 @@ TABLES = ("accepted", "quarantine", "fates")
 _APP = "ratchet-ingest"
 _READY = "ready.json"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MESSAGES = json.JSONEncoder(ensure_ascii=False)
 _MICROSECOND = timedelta(microseconds=1)
 
 
@@ -283,9 +284,7 @@ def _accepted_frame(examples: Sequence[Example], batch: int) -> pl.DataFrame:
     def messages(example: Example) -> str:
         key = (example.tenant, example.subject)
         if key not in texts:
-            texts[key] = json.dumps(
-                [m.model_dump(mode="json", exclude_none=True) for m in example.messages], ensure_ascii=False
-            )
+            texts[key] = _MESSAGES.encode([message_json(m) for m in example.messages])
         return texts[key]
 
     columns = _columns(examples, Example.model_fields)

@@ -16,10 +16,29 @@ from pydantic import TypeAdapter
 from feedback.abuse import AbuseConfig, claim_of
 from feedback.agreement import Claim
 from feedback.dedupe import DedupeConfig, Prints, prints_of
-from feedback.events import Document, Edit, Feedback, Interaction, Preference, Reference, Value
+from feedback.events import (
+    Document,
+    Edit,
+    Feedback,
+    Interaction,
+    Preference,
+    Reference,
+    Value,
+    subject_of,
+    texts_of,
+)
 from feedback.examples import Built, ShapeRules, build
 from feedback.foreign import is_foreign
-from feedback.redact import Finder, RedactConfig, Redactor, finder_of, redact_feedback, redact_interaction
+from feedback.redact import (
+    Finder,
+    RedactConfig,
+    Redactor,
+    find_personal,
+    finder_of,
+    may_hold_personal,
+    redact_feedback,
+    redact_interaction,
+)
 from feedback.store import Ready
 from feedback.words import Wordbook
 from infra.errors import UserError
@@ -147,7 +166,7 @@ def _subjects(batch: Batch) -> list[Subject]:
     for ready in batch.fresh:
         event = ready.feedback
         about = event.interaction_id
-        key = (event.tenant, about or event.event_id)
+        key = (event.tenant, subject_of(event))
         interaction = batch.interactions.get(key) if about else None
         if about and interaction is None:
             # Nobody else's words can be about it either, so an orphan is a subject of its own.
@@ -160,8 +179,39 @@ def _subjects(batch: Batch) -> list[Subject]:
     return list(subjects.values())
 
 
+def _nothing_to_clean(subject: Subject, steps: Steps, find: Finder, released: Mapping[Key, str | None]) -> bool:
+    """Whether there is surely nothing to correct, bring into normal form, redact or hold.
+
+    Told from all the subject's texts at once: whatever one of them holds, they hold together.
+    """
+    interaction, texts = subject.interaction, list[str]()
+    if released or find is not find_personal:
+        return False
+    for event in subject.events:
+        texts += texts_of(event.value)
+        if event.comment:
+            texts.append(event.comment)
+    if not all(map(str.strip, texts)):
+        return False
+    if interaction is not None:
+        messages = interaction.messages
+        if any(m.tool_calls is not None for m in messages) or not any(m.content.strip() for m in messages):
+            return False
+        texts += [m.content for m in messages]
+        texts.append(interaction.answer)
+    together = "\n".join(texts)
+    return (
+        together.isascii()
+        and "\r" not in together
+        and len(together) <= steps.normalise.max_chars
+        and not (steps.redact.enabled and may_hold_personal(together))
+    )
+
+
 def _clean(subject: Subject, steps: Steps, find: Finder, released: Mapping[Key, str | None]) -> Counter[str]:
     """Corrections, normal form and redaction. Returns what was redacted."""
+    if _nothing_to_clean(subject, steps, find, released):
+        return Counter()
     tenant, redactor = subject.key[0], Redactor(find=find)
     if subject.interaction is not None:
         interaction = _normal_interaction(subject.interaction, steps.normalise)
@@ -203,8 +253,7 @@ def _clean(subject: Subject, steps: Steps, find: Finder, released: Mapping[Key, 
 def _trouble(interaction: Interaction | None, event: Feedback, config: NormaliseConfig) -> tuple[str, str] | None:
     """Why an event cannot be learned from as it stands, as (code, detail)."""
     value = event.value
-    texts = [value.chosen, value.rejected] if isinstance(value, Preference) else [getattr(value, "text", None)]
-    said = [text for text in texts if text is not None]
+    said = [*texts_of(value)]
     if any(not text.strip() for text in said):
         return "empty", f"the {event.kind} is empty"
     if interaction is not None:

@@ -179,6 +179,11 @@ def find_personal(text: str) -> Iterator[tuple[int, int, str]]:
     return iter(sorted(found))
 
 
+def may_hold_personal(text: str) -> bool:
+    """False where `find_personal` surely finds nothing in a text, nor in any part of it."""
+    return bool(_look(text))
+
+
 def _look(text: str) -> set[str]:
     """Which detectors could find anything at all: plain substring tests of what each of their matches must hold."""
     seen: set[str] = set()

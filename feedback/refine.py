@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from feedback.abuse import AbuseConfig, Confidence, Said, judge
 from feedback.dedupe import Merged, merge_duplicates
-from feedback.events import Feedback
+from feedback.events import Feedback, message_json
 from feedback.examples import ACCEPTED, Example, Fate
 from feedback.lake import EventFate, QuarantineRow
 from feedback.past import Lesson, Past
@@ -153,7 +153,7 @@ def _row(subject: Subject, event: Feedback, step: str, fate: Fate) -> Quarantine
     interaction = subject.interaction
     content = {
         "feedback": event.model_dump(mode="json"),
-        "messages": [m.model_dump(mode="json", exclude_none=True) for m in interaction.messages] if interaction else [],
+        "messages": [message_json(m) for m in interaction.messages] if interaction else [],
         "answer": interaction.answer if interaction else None,
     }
     return QuarantineRow(

@@ -26,6 +26,7 @@ from infra.settings import Config
 
 RECORD = "record.json"
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+_quoted = json.encoder.encode_basestring
 
 
 def canonical_json(value: Any) -> str:
@@ -34,6 +35,8 @@ def canonical_json(value: Any) -> str:
     Raises:
         TypeError: the value holds something JSON cannot say, a path for example: places are not identity.
     """
+    if type(value) is dict and all(type(k) is type(v) is str for k, v in value.items()):
+        return "{" + ",".join([f"{_quoted(key)}:{_quoted(value[key])}" for key in sorted(value)]) + "}"  # much faster
     if isinstance(value, BaseModel):
         value = value.model_dump(mode="json")
     return _CANONICAL.encode(value)

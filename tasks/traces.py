@@ -11,7 +11,7 @@ import logging
 from datetime import timedelta
 from pathlib import Path
 
-from feedback.events import Edit, Feedback, Interaction, Preference, Rating, Reference, Thumb
+from feedback.events import Edit, Feedback, Interaction, Preference, Rating, Reference, Thumb, message_json
 from feedback.store import Store
 from infra.artifact import atomic_write
 from infra.errors import Unavailable
@@ -62,7 +62,7 @@ def shown_of(interaction: Interaction) -> Shown:
         facts |= {"arm": interaction.routing.arm, "ledger_line": str(interaction.routing.release_seq)}
     return Shown(
         interaction_id=interaction.interaction_id,
-        messages=[message.model_dump(mode="json", exclude_none=True) for message in interaction.messages],
+        messages=[message_json(message) for message in interaction.messages],
         answer=interaction.answer,
         begun_ns=int(begun.timestamp() * 1e9),
         ended_ns=int(ended.timestamp() * 1e9),

@@ -20,7 +20,7 @@ def texts(count: int, *, seed: int = 0) -> list[str]:
 
 
 def test_many_at_a_time_are_signed_as_datasketch_signs_one() -> None:
-    said = ["", *texts(200), "Über großen Höhen", ""]
+    said = ["", *texts(200), "Über großen Höhen", "Über großen Höhen weht größerer Wind über Höhen", ""]
     theirs = []
     for text in said:
         sketch = MinHash(num_perm=PERMUTATIONS, hashfunc=zlib.crc32, scheme="affine32")

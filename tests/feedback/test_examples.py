@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from feedback.events import Edit, Feedback, Preference, Rating, Reference, Thumb, Value
 from feedback.examples import ShapeRules, build, group_of
+from infra.artifact import key_of
 from tests.feedback.world import interaction, said
 
 RULES = ShapeRules()
@@ -111,6 +112,11 @@ def test_every_event_has_one_fate_and_every_example_a_source(words: list[tuple[V
     assert built.fates.keys() == {e.event_id for e in events}
     accepted = {e for e, fate in built.fates.items() if fate.status == "accepted"}
     assert all(example.source_events and set(example.source_events) <= accepted for example in built.examples)
+    for e in built.examples:
+        asked = [m.model_dump(mode="json", exclude_none=True) for m in e.messages]
+        parts = {"completion": ("completion",), "rated": ("completion", "good"), "preference": ("chosen", "rejected")}
+        content = {name: getattr(e, name) for name in parts.get(e.shape, ("reference", "grader"))}
+        assert e.example_id == "x-" + key_of([e.tenant, e.subject, e.shape, asked, content])[:24]
     assert len({e.example_id for e in built.examples}) == len(built.examples)
     assert sum(e.shape == "completion" for e in built.examples) <= 1
     assert build(ASKED, events, RULES) == built

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from infra.artifact import (
     RECORD,
@@ -30,6 +33,18 @@ def test_key_ignores_order_and_refuses_paths() -> None:
     assert key_of({"a": 1}) != key_of({"a": 2})
     with pytest.raises(TypeError):
         canonical_json({"where": Path("/x")})
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(json_values | st.dictionaries(st.text(), st.text(), max_size=4))
+def test_canonical_json_is_jsons_own_with_sorted_keys_and_no_spaces(value: object) -> None:
+    assert canonical_json(value) == json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
 def test_digest_covers_names_and_bytes(tmp_path: Path) -> None:
