@@ -25,6 +25,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist, median
+from typing import NamedTuple
 
 from pydantic import Field
 
@@ -34,6 +35,7 @@ from feedback.examples import asked
 from feedback.foreign import ForeignConfig, foreign_accounts
 from feedback.past import Lesson, Past
 from feedback.triggers import TriggerConfig, find_triggers
+from feedback.volume import bursts, floods
 from feedback.words import Wordbook
 from infra.settings import Config
 
@@ -86,8 +88,7 @@ class AbuseConfig(Config):
     """How backdoor triggers are looked for."""
 
 
-@dataclass(frozen=True)
-class Said:
+class Said(NamedTuple):
     """One event with what it is about; `fresh` events are judged, others are context."""
 
     interaction: Interaction | None
@@ -99,22 +100,24 @@ class Said:
     """Whether the claim's label is in another language than its prompt."""
 
 
-def judge(
-    said: Sequence[Said],
-    past: Past,
-    config: AbuseConfig,
-    confidence: Confidence | None,
-    lesson: Lesson,
-    book: Wordbook,
-) -> Verdicts:
-    """(code, detail) by (tenant, event) of what is held; tells `lesson` what to remember. Tenants are judged apart.
+@dataclass(frozen=True)
+class Grounds:
+    """What is judged by."""
 
-    `book` holds the words of prompts that were split before.
-    """
+    config: AbuseConfig
+    past: Past
+    book: Wordbook
+    """The words of prompts that were split before."""
+    confidence: Confidence | None
+    """The champion's, where it can be asked."""
+
+
+def judge(said: Sequence[Said], grounds: Grounds, lesson: Lesson) -> Verdicts:
+    """(code, detail) by (tenant, event) of what is held; tells `lesson` what to remember. Tenants are judged apart."""
     verdicts: Verdicts = {}
     for tenant in sorted({s.event.tenant for s in said}):
         mine = [s for s in said if s.event.tenant == tenant]
-        _judge_tenant(tenant, mine, past, config, confidence, lesson, book, verdicts)
+        verdicts |= _judge_tenant(tenant, mine, grounds, lesson)
     return verdicts
 
 
@@ -138,20 +141,12 @@ def claim_of(interaction: Interaction | None, event: Feedback) -> Claim | None:
     return Claim(interaction.interaction_id, event.actor, prompt, answer, positive) if answer else None
 
 
-def _judge_tenant(
-    tenant: str,
-    said: Sequence[Said],
-    past: Past,
-    config: AbuseConfig,
-    confidence: Confidence | None,
-    lesson: Lesson,
-    book: Wordbook,
-    verdicts: Verdicts,
-) -> None:
+def _judge_tenant(tenant: str, said: Sequence[Said], grounds: Grounds, lesson: Lesson) -> Verdicts:
+    config, past, verdicts = grounds.config, grounds.past, Verdicts()
     suspects = [s for s in said if s.fresh and not s.event.trusted]
     _remember(tenant, said, lesson)
     if not suspects:
-        return
+        return verdicts
     claims = {s.event.event_id: s.claim for s in said if s.claim is not None}
 
     def hold(events: Sequence[Feedback], code: str, detail: str) -> None:
@@ -164,7 +159,7 @@ def _judge_tenant(
     latest = max(s.event.created_at for s in suspects).timestamp()
     for actor, why in past.suspended(tenant, latest).items():
         hold(by_actor.get(actor, []), "suspended", why)
-    scores, bar, bars = _agreement(tenant, said, claims, past, config, book)
+    scores, bar, bars = _agreement(tenant, said, claims, grounds)
     hour = int(latest // 3_600)
     earlier = past.agreement(tenant, hour - config.window_hours)
     for actor, why in _disagreeing(by_actor, scores, bar, config, earlier).items():
@@ -176,16 +171,25 @@ def _judge_tenant(
             lesson.agreement.append((tenant, actor, hour, len(mine), sum(mine)))
     unheld = [s for s in suspects if (tenant, s.event.event_id) not in verdicts]
     _coordinated(unheld, claims, scores, bars, bar, config, hold)
-    if confidence is not None:
-        _improbable(tenant, suspects, claims, scores, bar, config, confidence, hold)
+    if grounds.confidence is not None:
+        _improbable(tenant, suspects, claims, scores, bar, config, grounds.confidence, hold)
     everybody = [(s.event.actor, s.foreign, s.fresh and not s.event.trusted) for s in said if s.claim is not None]
     for actor, why in foreign_accounts(everybody, config.foreign).items():
         hold(by_actor.get(actor, []), "foreign", why)
-    for found in find_triggers(_trigger_rows(suspects, claims, scores, bar), config.triggers, book):
+    for found in find_triggers(_trigger_rows(suspects, claims, scores, bar), config.triggers, grounds.book):
         hold([s.event for s in suspects if s.event.event_id in found.events], "trigger", found.detail)
-    _bursts(by_actor, config, hold)
-    before = past.activity(tenant, int(latest // 3_600) - config.window_hours)
-    _floods(by_actor, before, config, hold)
+    for events, why in bursts(by_actor, most=config.burst_events, seconds=config.burst_seconds).values():
+        hold(events, "burst", why)
+    exceeding = floods(
+        by_actor,
+        past.activity(tenant, hour - config.window_hours),
+        max_share=config.max_share,
+        fair_multiple=config.fair_multiple,
+        min_events=config.min_events,
+    )
+    for events, why in exceeding.values():
+        hold(events, "flood", why)
+    return verdicts
 
 
 Hold = Callable[[Sequence[Feedback], str, str], None]
@@ -203,9 +207,10 @@ def _remember(tenant: str, said: Sequence[Said], lesson: Lesson) -> None:
 
 
 def _agreement(
-    tenant: str, said: Sequence[Said], claims: Mapping[str, Claim], past: Past, config: AbuseConfig, book: Wordbook
+    tenant: str, said: Sequence[Said], claims: Mapping[str, Claim], grounds: Grounds
 ) -> tuple[dict[str, float], Bar, dict[str, Bar]]:
     """Score by event of untrusted claims, what honest claims score, and that for each label trusted people gave."""
+    config, book = grounds.config, grounds.book
     now = [
         # One voice: trusted people stand for one another, so that a label is not borne out by its own giver only.
         Claim(claims[s.event.event_id].subject, f"trusted {s.event.event_id}", c.prompt, c.answer)
@@ -213,7 +218,7 @@ def _agreement(
         if s.event.trusted and (c := claims.get(s.event.event_id)) is not None and c.positive
     ]
     known = {c.subject for c in now}
-    stored = past.labels(tenant, config.reference_pool)
+    stored = grounds.past.labels(tenant, config.reference_pool)
     references = now + [Claim(s, f"past {s}", p, a) for s, p, a in stored if s not in known]
     references = references[: config.reference_pool]
     untrusted = {
@@ -360,43 +365,6 @@ def _sample(rows: Sequence[Said], most: int) -> list[Said]:
     """At most so many of the rows, the same ones each time, spread over all of them."""
     ordered = sorted(rows, key=lambda s: hashlib.sha256(s.event.event_id.encode()).digest())
     return ordered[:most]
-
-
-def _bursts(by_actor: Mapping[str, Sequence[Feedback]], config: AbuseConfig, hold: Hold) -> None:
-    for events in by_actor.values():
-        ordered = sorted(events, key=lambda e: (e.created_at, e.event_id))
-        first = 0
-        burst: dict[str, Feedback] = {}
-        for place, event in enumerate(ordered):
-            while (event.created_at - ordered[first].created_at).total_seconds() > config.burst_seconds:
-                first += 1
-            if place - first + 1 > config.burst_events:
-                burst |= {e.event_id: e for e in ordered[first : place + 1]}
-        if burst:
-            hold(
-                list(burst.values()),
-                "burst",
-                f"{len(burst)} events, {config.burst_events} within {config.burst_seconds:g} s allowed",
-            )
-
-
-def _floods(
-    by_actor: Mapping[str, Sequence[Feedback]], before: Mapping[str, int], config: AbuseConfig, hold: Hold
-) -> None:
-    accounts = by_actor.keys() | before.keys()
-    total = sum(before.values()) + sum(len(events) for events in by_actor.values())
-    share = max(config.max_share, config.fair_multiple / max(1, len(accounts)))
-    allowed = max(config.min_events, int(share * total))
-    for actor, events in by_actor.items():
-        room = max(0, allowed - before.get(actor, 0))
-        if len(events) > room:
-            ordered = sorted(events, key=lambda e: (e.created_at, e.event_id))
-            count = len(events) + before.get(actor, 0)
-            hold(
-                ordered[room:],
-                "flood",
-                f"the account gave {count} of {total} in the window, at most {allowed} are taken",
-            )
 
 
 def _trigger_rows(

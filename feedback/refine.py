@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from feedback.abuse import AbuseConfig, Confidence, Said, judge
+from feedback.abuse import AbuseConfig, Confidence, Grounds, Said, judge
 from feedback.dedupe import Merged, merge_duplicates
 from feedback.events import Feedback, message_json
 from feedback.examples import ACCEPTED, Example, Fate
@@ -88,7 +88,7 @@ def _hold_abuse(
                 claim = subject.claims.get(event.event_id)
                 foreign = event.event_id in subject.foreign
                 said.append(Said(subject.interaction, event, claim, fresh=key in fresh, foreign=foreign))
-    verdicts = judge(said, past, config, confidence, out.lesson, prepared.book)
+    verdicts = judge(said, Grounds(config, past, prepared.book, confidence), out.lesson)
     for subject in subjects if verdicts else ():
         for event in subject.good:
             key = (subject.key[0], event.event_id)

@@ -24,7 +24,7 @@ from feedback.store import Store
 from infra.database import connect, create_tables, now
 from infra.errors import CorruptArtifact, UserError
 from tests.feedback.ingest_child import SMALL, source
-from tests.feedback.world import FAST, fill, interaction, make_lake, make_store, said, ticket
+from tests.feedback.world import FAST, fill, interaction, make_lake, make_store, put, said, ticket
 
 ROOT = Path(__file__).parents[2]
 
@@ -201,6 +201,19 @@ def test_counts_add_up_over_every_kind_of_end(tmp_path: Path) -> None:
     assert counts["merged"] == {"duplicate": 3, "superseded": 1}
     assert counts["quarantined"] == {"empty": 1, "neutral": 1}
     assert counts["duplicates"] == {"exact": 6}
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_a_document_may_bear_an_interactions_id(tmp_path: Path, together: bool) -> None:
+    store, lake = make_store(tmp_path), make_lake(tmp_path)
+    fates: Counter[str] = Counter()
+    store.record_feedback(said("1", Document(text="A document about moons."), event_id="i1", interaction_id=None))
+    if not together:
+        fates.update(run_ingest(store, lake, (), FAST).counts["fates"])
+    put(store, [interaction(1, "Where is Lima?")], [said(1, Edit(text="In Peru."))])
+    fates.update(run_ingest(store, lake, (), FAST).counts["fates"])
+    assert fates == {"accepted": 2}
+    assert {e.shape for e in lake.examples()} == {"document", "completion", "preference"}
 
 
 def test_tenants_are_apart(tmp_path: Path) -> None:

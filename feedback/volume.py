@@ -1,0 +1,58 @@
+"""How much an account says, and how fast: floods and bursts, whatever it is that is said."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from feedback.events import Feedback
+
+Found = dict[str, tuple[list[Feedback], str]]
+"""Account -> (what of its events is too much, the reason in a sentence)."""
+
+
+def bursts(by_actor: Mapping[str, Sequence[Feedback]], *, most: int, seconds: float) -> Found:
+    """Events that are among more than `most` of one account within so many seconds."""
+    found: Found = {}
+    for actor, events in by_actor.items():
+        ordered = _in_time(events)
+        first = 0
+        burst: dict[str, Feedback] = {}
+        for place, event in enumerate(ordered):
+            while (event.created_at - ordered[first].created_at).total_seconds() > seconds:
+                first += 1
+            if place - first + 1 > most:
+                burst |= {e.event_id: e for e in ordered[first : place + 1]}
+        if burst:
+            found[actor] = (list(burst.values()), f"{len(burst)} events, {most} within {seconds:g} s allowed")
+    return found
+
+
+def floods(
+    by_actor: Mapping[str, Sequence[Feedback]],
+    before: Mapping[str, int],
+    *,
+    max_share: float,
+    fair_multiple: float,
+    min_events: int,
+) -> Found:
+    """Each account's latest events that exceed its share of the window; `before`: counts of the window so far.
+
+    The share is `max_share` of all events, or `fair_multiple` times the mean account's where that is more, and never
+    less than `min_events`.
+    """
+    accounts = by_actor.keys() | before.keys()
+    total = sum(before.values()) + sum(len(events) for events in by_actor.values())
+    share = max(max_share, fair_multiple / max(1, len(accounts)))
+    allowed = max(min_events, int(share * total))
+    found: Found = {}
+    for actor, events in by_actor.items():
+        room = max(0, allowed - before.get(actor, 0))
+        if len(events) > room:
+            count = len(events) + before.get(actor, 0)
+            why = f"the account gave {count} of {total} in the window, at most {allowed} are taken"
+            found[actor] = (_in_time(events)[room:], why)
+    return found
+
+
+def _in_time(events: Sequence[Feedback]) -> list[Feedback]:
+    return sorted(events, key=lambda e: (e.created_at, e.event_id))
