@@ -29,11 +29,11 @@ from typing import NamedTuple
 
 from pydantic import Field
 
-from feedback.agreement import Bar, Claim, Neighbours, bar_of, bars_by_label, label_key
+from feedback.agreement import Bar, Claim, Neighbours, bar_of, bar_of_crowd, bars_by_label, label_key
 from feedback.events import Edit, Feedback, Interaction, Message, Preference, Rating, Reference, Thumb
 from feedback.examples import asked
 from feedback.foreign import ForeignConfig, foreign_accounts
-from feedback.past import Lesson, Past
+from feedback.past import Lesson, Past, Standing
 from feedback.triggers import TriggerConfig, find_triggers
 from feedback.volume import bursts, floods
 from feedback.words import Wordbook
@@ -161,14 +161,12 @@ def _judge_tenant(tenant: str, said: Sequence[Said], grounds: Grounds, lesson: L
         hold(by_actor.get(actor, []), "suspended", why)
     scores, bar, bars = _agreement(tenant, said, claims, grounds)
     hour = int(latest // 3_600)
-    earlier = past.agreement(tenant, hour - config.window_hours)
-    for actor, why in _disagreeing(by_actor, scores, bar, config, earlier).items():
+    standing = _standing(by_actor, scores, bar, config)
+    lesson.standing += [(tenant, actor, hour, *now) for actor, now in standing.items()]
+    earlier = past.standing(tenant, hour - config.window_hours)
+    for actor, why in _disagreeing(standing, earlier, config, len(by_actor)).items():
         hold(by_actor[actor], "disagrees", why)
         lesson.suspended.append((tenant, actor, latest + config.suspend_days * 86_400, why))
-    for actor, events in by_actor.items():
-        mine = [scores[e.event_id] for e in events if e.event_id in scores]
-        if mine:
-            lesson.agreement.append((tenant, actor, hour, len(mine), sum(mine)))
     unheld = [s for s in suspects if (tenant, s.event.event_id) not in verdicts]
     _coordinated(unheld, claims, scores, bars, bar, config, hold)
     if grounds.confidence is not None:
@@ -228,7 +226,7 @@ def _agreement(
     }
     near = Neighbours(references, near=config.near_input, book=book)
     own = near.scores(references)
-    bar, bars = bar_of(references, own), bars_by_label(references, own, config.min_claims)
+    bar, bars = bar_of(own), bars_by_label(references, own, config.min_claims)
     crowd: dict[str, Claim] = {}
     stands_in = bar.claims < config.min_references
     if stands_in:
@@ -240,41 +238,53 @@ def _agreement(
         near = Neighbours([*references, *crowd.values()], near=config.near_input, book=book)
     found = dict(zip(untrusted, near.scores(list(untrusted.values())), strict=True))
     if stands_in:
-        bar = bar_of(list(crowd.values()), [found[event_id] for event_id in crowd])
+        bar = bar_of_crowd(list(crowd.values()), [found[event_id] for event_id in crowd])
     return {e: score for e, score in found.items() if score is not None}, bar, bars
 
 
-def _far_below(scores: Sequence[float], bar: Bar, config: AbuseConfig, tests: int) -> bool:
-    return _mean_far_below(len(scores), sum(scores), bar, config, tests)
+def _beside(scores: Sequence[float], bar: Bar, config: AbuseConfig) -> Standing:
+    """Scores beside what honest claims score, whose spread is never taken to vanish; nothing where that is unknown."""
+    if bar.claims < config.min_claims:
+        return Standing()
+    count, variance = len(scores), max(bar.deviation, 0.15) ** 2
+    return Standing(count, sum(scores), count * bar.mean, count * variance)
 
 
-def _mean_far_below(claims: int, total: float, bar: Bar, config: AbuseConfig, tests: int) -> bool:
-    """One-sided z-test, one of `tests`, of a mean against the bar, whose spread never vanishes."""
-    if claims < config.min_claims or bar.claims < config.min_claims:
+def _far_below(standing: Standing, config: AbuseConfig, tests: int) -> bool:
+    """One-sided z-test, one of `tests`, of the mean gap between what is usual and an account's scores."""
+    claims, total, usual, variance = standing
+    if claims < config.min_claims:
         return False
-    mean = total / claims
-    error = max(bar.deviation, 0.15) / math.sqrt(claims)
-    return bar.mean - mean > max(config.min_gap, NormalDist().inv_cdf(1 - config.alpha / max(1, tests)) * error)
+    error = math.sqrt(variance) / claims
+    return (usual - total) / claims > max(
+        config.min_gap, NormalDist().inv_cdf(1 - config.alpha / max(1, tests)) * error
+    )
+
+
+def _standing(
+    by_actor: Mapping[str, Sequence[Feedback]], scores: Mapping[str, float], bar: Bar, config: AbuseConfig
+) -> dict[str, Standing]:
+    """What each account's claims of this batch come to, for accounts that have comparable ones."""
+    scored = {actor: [scores[e.event_id] for e in said if e.event_id in scores] for actor, said in by_actor.items()}
+    standing = {actor: _beside(mine, bar, config) for actor, mine in scored.items()}
+    return {actor: now for actor, now in standing.items() if now.claims}
 
 
 def _disagreeing(
-    by_actor: Mapping[str, Sequence[Feedback]],
-    scores: Mapping[str, float],
-    bar: Bar,
-    config: AbuseConfig,
-    earlier: Mapping[str, tuple[int, float]],
+    standing: Mapping[str, Standing], earlier: Mapping[str, Standing], config: AbuseConfig, tests: int
 ) -> dict[str, str]:
-    """Accounts whose claims, those of the window's earlier batches included, are borne out far too seldom: whoever
-    gives a few wrong labels a day is judged by all of them."""
+    """Accounts whose claims, those of the window's earlier batches included, are borne out far too seldom.
+
+    So whoever gives a few wrong labels a day is judged by all of them, each beside what was usual on its day: the more
+    there is to compare with, the better honest claims are borne out.
+    """
     found = {}
-    for actor, events in by_actor.items():
-        mine = [scores[e.event_id] for e in events if e.event_id in scores]
-        before, sum_before = earlier.get(actor, (0, 0.0))
-        claims, total = len(mine) + before, sum(mine) + sum_before
-        if mine and _mean_far_below(claims, total, bar, config, len(by_actor)):
+    for actor, now in standing.items():
+        whole = now.plus(earlier.get(actor, Standing()))
+        if _far_below(whole, config, tests):
             found[actor] = (
-                f"{claims} comparable claims agree {total / claims:.0%} with others' on like inputs, "
-                f"where {bar.mean:.0%} is usual"
+                f"{whole.claims} comparable claims agree {whole.total / whole.claims:.0%} with others' on like inputs, "
+                f"where {whole.usual / whole.claims:.0%} is usual"
             )
     return found
 
@@ -302,7 +312,7 @@ def _coordinated(
         judged = [scores[e.event_id] for e in events if e.event_id in scores]
         if len(accounts) < config.min_accounts:
             continue
-        if _far_below(judged, bars.get(label, bar), config, len(by_label)):
+        if _far_below(_beside(judged, bars.get(label, bar), config), config, len(by_label)):
             hold(
                 events,
                 "coordinated",

@@ -81,8 +81,16 @@ def label_key(answer: str) -> str:
     return " ".join(words_of(answer))
 
 
-def bar_of(claims: Sequence[Claim], scores: Sequence[float | None]) -> Bar:
-    """What honest claims score, taken from the references' own scores against the others.
+def bar_of(scores: Sequence[float | None]) -> Bar:
+    """What honest claims score, taken from the scores of the references, all trusted, against one another."""
+    every = [score for score in scores if score is not None]
+    if not every:
+        return Bar(0.0, 1.0, 0)
+    return Bar(sum(every) / len(every), _spread(every, sum(every) / len(every)), len(every))
+
+
+def bar_of_crowd(claims: Sequence[Claim], scores: Sequence[float | None]) -> Bar:
+    """The same of people nobody vouches for.
 
     The mean is the middle one of the actors' means, so that a few bad actors among many do not move it.
     """
@@ -95,8 +103,11 @@ def bar_of(claims: Sequence[Claim], scores: Sequence[float | None]) -> Bar:
         return Bar(0.0, 1.0, 0)
     means = sorted(sum(mine) / len(mine) for mine in by_actor.values())
     mean = means[len(means) // 2] if len(means) > 2 else sum(every) / len(every)
-    spread = math.sqrt(sum((score - mean) ** 2 for score in every) / max(1, len(every) - 1))
-    return Bar(mean, spread, len(every))
+    return Bar(mean, _spread(every, mean), len(every))
+
+
+def _spread(scores: Sequence[float], mean: float) -> float:
+    return math.sqrt(sum((score - mean) ** 2 for score in scores) / max(1, len(scores) - 1))
 
 
 def bars_by_label(claims: Sequence[Claim], scores: Sequence[float | None], fewest: int) -> dict[str, Bar]:
@@ -104,11 +115,7 @@ def bars_by_label(claims: Sequence[Claim], scores: Sequence[float | None], fewes
     by_label: dict[str, list[int]] = {}
     for place, claim in enumerate(claims):
         by_label.setdefault(label_key(claim.answer), []).append(place)
-    return {
-        label: bar_of([claims[place] for place in same], [scores[place] for place in same])
-        for label, same in by_label.items()
-        if len(same) >= fewest
-    }
+    return {label: bar_of([scores[place] for place in same]) for label, same in by_label.items() if len(same) >= fewest}
 
 
 class Neighbours:

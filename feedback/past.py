@@ -49,9 +49,10 @@ CREATE INDEX IF NOT EXISTS label_subject ON label (tenant, subject);
 CREATE TABLE IF NOT EXISTS activity (
     tenant TEXT NOT NULL, actor TEXT NOT NULL, hour INTEGER NOT NULL, events INTEGER NOT NULL,
     PRIMARY KEY (tenant, hour, actor)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS agreement (
+DROP TABLE IF EXISTS agreement;
+CREATE TABLE IF NOT EXISTS standing (
     tenant TEXT NOT NULL, actor TEXT NOT NULL, hour INTEGER NOT NULL, claims INTEGER NOT NULL, total REAL NOT NULL,
-    PRIMARY KEY (tenant, hour, actor)) WITHOUT ROWID;
+    usual REAL NOT NULL, variance REAL NOT NULL, PRIMARY KEY (tenant, hour, actor)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS contradiction (
     id INTEGER PRIMARY KEY, tenant TEXT NOT NULL, subject TEXT NOT NULL, example_id TEXT NOT NULL,
     other_subject TEXT NOT NULL, other_id TEXT NOT NULL);
@@ -78,6 +79,28 @@ class Entry(NamedTuple):
     example_id: str
 
 
+class Standing(NamedTuple):
+    """How far an account's claims were borne out, added up, beside what was usual when each was made."""
+
+    claims: int = 0
+    """How many claims could be compared."""
+    total: float = 0.0
+    """Sum of their scores."""
+    usual: float = 0.0
+    """Sum of the scores that were usual at the time."""
+    variance: float = 0.0
+    """Sum of the variances of one usual score at the time."""
+
+    def plus(self, other: Standing) -> Standing:
+        """Both together."""
+        return Standing(
+            self.claims + other.claims,
+            self.total + other.total,
+            self.usual + other.usual,
+            self.variance + other.variance,
+        )
+
+
 @dataclass
 class Lesson:
     """What one batch teaches; plain JSON through `as_json`, so that it can be staged with the batch."""
@@ -94,8 +117,8 @@ class Lesson:
     """(tenant, subject, prompt, answer) that trusted people stand for."""
     activity: list[tuple[str, str, int, int]] = field(default_factory=list)
     """(tenant, actor, hour since 1970, events) of untrusted actors."""
-    agreement: list[tuple[str, str, int, int, float]] = field(default_factory=list)
-    """(tenant, actor, hour since 1970, comparable claims, sum of their agreement) of untrusted actors."""
+    standing: list[tuple[str, str, int, int, float, float, float]] = field(default_factory=list)
+    """(tenant, actor, hour since 1970, then the fields of `Standing`) of untrusted actors."""
     held: list[tuple[str, str, str, str]] = field(default_factory=list)
     """(tenant, event, code, detail) of events that stay out when their interaction is looked at again."""
     suspended: list[tuple[str, str, float, str]] = field(default_factory=list)
@@ -181,9 +204,10 @@ class Past:
             lesson["activity"],
         )
         db.executemany(
-            "INSERT INTO agreement VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET claims = claims + excluded.claims, "
-            "total = total + excluded.total",
-            lesson.get("agreement", ()),  # a batch that was staged before there was such a list
+            "INSERT INTO standing VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
+            "claims = claims + excluded.claims, total = total + excluded.total, usual = usual + excluded.usual, "
+            "variance = variance + excluded.variance",
+            lesson.get("standing", ()),  # a batch that was staged before there was such a list
         )
         db.executemany("INSERT OR REPLACE INTO held VALUES (?, ?, ?, ?)", lesson["held"])
         db.executemany("INSERT OR REPLACE INTO suspended VALUES (?, ?, ?, ?)", lesson["suspended"])
@@ -290,13 +314,14 @@ class Past:
         )
         return {str(actor): int(events) for actor, events in rows}
 
-    def agreement(self, tenant: str, since_hour: int) -> dict[str, tuple[int, float]]:
-        """(comparable claims, sum of their agreement) per untrusted actor since an hour (counted from 1970)."""
+    def standing(self, tenant: str, since_hour: int) -> dict[str, Standing]:
+        """What each untrusted actor's claims came to since an hour (counted from 1970)."""
         rows = self._db.execute(
-            "SELECT actor, sum(claims), sum(total) FROM agreement WHERE tenant = ? AND hour >= ? GROUP BY actor",
+            "SELECT actor, sum(claims), sum(total), sum(usual), sum(variance) FROM standing "
+            "WHERE tenant = ? AND hour >= ? GROUP BY actor",
             (tenant, since_hour),
         )
-        return {str(actor): (int(claims), float(total)) for actor, claims, total in rows}
+        return {str(actor): Standing(*sums) for actor, *sums in rows}
 
     def held(self, events: Iterable[tuple[str, str]]) -> dict[tuple[str, str], tuple[str, str]]:
         """(code, detail) of those events that are held."""
@@ -320,7 +345,7 @@ class Past:
         db.execute("PRAGMA secure_delete=ON")
         db.execute("BEGIN IMMEDIATE")
         removed += self._unlearn([(tenant, subject) for subject in subjects])
-        for table in ("activity", "agreement", "suspended"):
+        for table in ("activity", "standing", "suspended"):
             removed += db.execute(f"DELETE FROM {table} WHERE tenant = ? AND actor = ?", (tenant, actor)).rowcount  # noqa: S608
         for event in events:
             removed += db.execute("DELETE FROM held WHERE tenant = ? AND event_id = ?", (tenant, event)).rowcount
