@@ -90,7 +90,7 @@ def kto(bench: Bench) -> list[Figure]:
 
 def orpo(bench: Bench) -> list[Figure]:
     """The same, without a reference."""
-    return _preferences(bench, "orpo", {"epochs": 1})
+    return _preferences(bench, "orpo", {})
 
 
 def reward(bench: Bench) -> list[Figure]:

@@ -164,10 +164,11 @@ def _keep_checkpoint(trainer: StageTrainer, work: Path, step: int, loss: float, 
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """The newest whole checkpoint; the others are removed."""
+    """The newest whole checkpoint; the others are removed, by one of those who train together."""
     found = sorted(folder.glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]))
     whole = [p for p in found if (p / COMPLETE).exists()]
-    for checkpoint in found:
+    for checkpoint in found if first() else ():
         if not whole or checkpoint != whole[-1]:
             shutil.rmtree(checkpoint)
+    wait()
     return whole[-1] if whole else None
