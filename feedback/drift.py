@@ -1,6 +1,6 @@
 """Has what users ask, or how they judge it, moved away from what the champion was trained on? Evidently, offline.
 
-Drift may start a night; it never justifies a promotion. What cannot be compared (too few rows, a column without
+Drift may make a night worth its time; it never justifies a promotion. What cannot be compared (too few rows, a column without
 values, a text detector without vocabulary) is left out and said, never taken for drift or for calm.
 """
 

@@ -1,7 +1,6 @@
 """The automations that `ratchet alerts sync` keeps on the Prefect server: made once, updated when they differ.
 
-They act on the events that tasks/mirror.py writes, and on flow runs that fell silent. Those that people made are left
-alone: ours are known by the name's beginning.
+They act on flow runs that fell silent. Those that people made are left alone: ours are known by the name's beginning.
 """
 
 from __future__ import annotations
@@ -19,15 +18,15 @@ SILENT_SECONDS = 90
 """A run whose heartbeat (every 30 s) is missing for so long is taken for dead."""
 
 
-def wanted(config: PipelineConfig, deployment_ids: dict[str, str]) -> list[Automation]:
-    """The automations of a pipeline. ``deployment_ids`` maps "flow/deployment" to Prefect's id."""
+def wanted(config: PipelineConfig) -> list[Automation]:
+    """The automations of a pipeline."""
     from prefect.automations import Automation
     from prefect.client.schemas.objects import StateType
-    from prefect.events.actions import ChangeFlowRunState, RunDeployment
+    from prefect.events.actions import ChangeFlowRunState
     from prefect.events.schemas.automations import EventTrigger, Posture
 
     name = f"ratchet {config.pipeline}: "
-    made = [
+    return [
         Automation(
             name=name + "runs that fell silent are crashed",
             description="A run whose process is gone would be shown as running for ever; the next night takes it up.",
@@ -46,31 +45,6 @@ def wanted(config: PipelineConfig, deployment_ids: dict[str, str]) -> list[Autom
             ],
         )
     ]
-    for deployment, identity in deployment_ids.items():
-        if not deployment.startswith("nightly/"):
-            continue
-        made.append(
-            Automation(
-                name=f"{name}drift starts {deployment}",
-                description="What users ask has moved: retrain now. That starts a night, it justifies no release.",
-                enabled=config.schedule.night_on_drift,
-                trigger=EventTrigger(
-                    expect={"ratchet.drift"},
-                    match={"prefect.resource.id": "ratchet.*"},
-                    posture=Posture.Reactive,
-                    threshold=1,
-                    within=timedelta(0),
-                ),
-                actions=[
-                    RunDeployment(
-                        source="selected",
-                        deployment_id=identity,
-                        parameters={"request": {"force": True, "note": "drift was seen"}},
-                    )
-                ],
-            )
-        )
-    return made
 
 
 def sync(config: PipelineConfig) -> dict[str, str]:
@@ -79,7 +53,7 @@ def sync(config: PipelineConfig) -> dict[str, str]:
 
     done = {}
     with get_client(sync_client=True) as client:
-        plans = wanted(config, _deployments(client, config))
+        plans = wanted(config)
         names = [automation.name for automation in plans]
         theirs: dict[str, list[Any]] = {}
         for found in client.request("POST", "/automations/filter", json={}).json():
@@ -104,20 +78,6 @@ def sync(config: PipelineConfig) -> dict[str, str]:
                     client.request("DELETE", "/automations/{id}", path_params={"id": found["id"]})
                 done[name] = "deleted"
     return done
-
-
-def _deployments(client: Any, config: PipelineConfig) -> dict[str, str]:
-    from prefect.exceptions import ObjectNotFound
-
-    from flows.deployment_plans import deployment_plans
-
-    found = {}
-    for plan in deployment_plans(config, "-"):
-        try:
-            found[f"{plan.flow}/{plan.name}"] = str(client.read_deployment_by_name(f"{plan.flow}/{plan.name}").id)
-        except ObjectNotFound:
-            continue
-    return found
 
 
 def _differs(found: Any, body: Any) -> bool:

@@ -1,4 +1,4 @@
-"""The night's look at drift: tonight's data against what the champion was trained on, and an alert when it moved."""
+"""The night's look at drift: what is new against what the champion was trained on, and an alert when it moved."""
 
 from __future__ import annotations
 
@@ -6,19 +6,25 @@ from deploy.ledger import Standing, history
 from feedback.drift import DriftReport
 from feedback.snapshot import Snapshot, load_snapshot
 from flows.night import Night
+from flows.night_steps import last_judged
 from infra.alerts import Alert
 from infra.errors import NotFound
 from tasks import intake, notify
 from tasks.opened import database
 
 
-def look_for_drift(night: Night, snapshot: Snapshot, standing: Standing) -> DriftReport:
-    """Compare with the champion's snapshot; without one (the base model serves) there is nothing to compare with."""
-    before = _snapshot_of(night, standing)
+def look_for_drift(night: Night, snapshot: str, standing: Standing) -> DriftReport:
+    """Compare what is new with the champion's snapshot; without one (the base model serves) there is nothing to do."""
+    before = _snapshot_of(night, standing) if snapshot else None
     if before is None:
         why = {"all": "the champion was trained on no snapshot of this pipeline"}
         return DriftReport(share=None, drifted=False, columns={}, left_out=why, html=None)
-    report = intake.drift(snapshot, before, night.folder / "drift.html")
+    last = last_judged(night)
+    if snapshot in (before.id, last.steps.get("snapshot") if last is not None else None):
+        why = {"all": "nothing is new since this was looked at"}
+        return DriftReport(share=None, drifted=False, columns={}, left_out=why, html=None)
+    now = load_snapshot(night.config.places.snapshots_dir / snapshot)
+    report = intake.drift(now, before, night.folder / "drift.html")
     if report.drifted:
         notify.alert(night.config.places, night.config.alerts, _alert(night, report, before))
     return report
@@ -45,5 +51,5 @@ def _alert(night: Night, report: DriftReport, before: Snapshot) -> Alert:
         text=f"Population stability index against snapshot {before.id}: {moved}.",
         next_step="look at the drift report on the night's MLflow page; this releases nothing by itself",
         payload={"night_id": night.night_id, "share": report.share, "columns": report.columns, "since": before.id},
-        dedupe_key=f"drift/{night.tenant}/{night.night_id}",
+        dedupe_key=f"drift/{night.tenant}/{before.id}",
     )

@@ -18,7 +18,7 @@ from feedback.snapshot import Snapshot, example_ids, load_snapshot
 from flows.confidence import confidence_of
 from flows.gate_sight import sight
 from flows.intake_alerts import tell_of_spike
-from flows.night import Night, nights_of
+from flows.night import Night, NightFile, nights_of
 from infra.alerts import Alert
 from infra.artifact import key_of
 from infra.database import now
@@ -95,17 +95,27 @@ def asked_of(night: Night, snapshot: str, base: Base) -> str:
     )
 
 
-def nothing_new(night: Night, snapshot: str, asked: str) -> str | None:
-    """Why there is nothing to do tonight, or None."""
+def nothing_new(night: Night, snapshot: str, asked: str, *, drifted: bool = False) -> str | None:
+    """Why there is nothing to do tonight, or None. What has drifted need not be much."""
     if not snapshot:
         return "nothing to learn from yet: no feedback of this tenant was ever accepted"
     if night.request.force or night.request.checkpoints:
         return None
+    earlier = last_judged(night)
+    if earlier is None:
+        return None
+    if earlier.steps.get("asked") == asked:
+        return f"nothing new since night {earlier.night_id}: the snapshot is still {snapshot}"
+    if drifted and night.config.schedule.night_on_drift:
+        return None
+    return _too_little_new(night, str(earlier.steps.get("snapshot", "")), snapshot)
+
+
+def last_judged(night: Night) -> NightFile | None:
+    """The tenant's latest other night that came to a verdict."""
     for earlier in reversed(nights_of(night.config, night.tenant)):
         if earlier.night_id != night.night_id and earlier.state == "done" and "verdict" in earlier.steps:
-            if earlier.steps.get("asked") == asked:
-                return f"nothing new since night {earlier.night_id}: the snapshot is still {snapshot}"
-            return _too_little_new(night, str(earlier.steps.get("snapshot", "")), snapshot)
+            return earlier
     return None
 
 

@@ -89,14 +89,14 @@ def run_night(night: Night) -> None:
     notify.show_intake(report)
     name = night.once("snapshot", str, lambda: snapshot_of(night))
     asked = night.once("asked", str, lambda: asked_of(night, name, base))
-    nothing = nothing_new(night, name, asked)
+    drift = night.once("drift", DriftReport, lambda: look_for_drift(night, name, standing))
+    notify.show_drift(drift)
+    nothing = nothing_new(night, name, asked, drifted=drift.drifted)
     if nothing is not None:
         rescore_anyway(night, base, standing, report, name)
         end_early(night, nothing)
         return
     snapshot = load_snapshot(places.snapshots_dir / name)
-    drift = night.once("drift", DriftReport, lambda: look_for_drift(night, snapshot, standing))
-    notify.show_drift(drift)
     questions = intake.write_questions(snapshot, night.folder)
     plan = night.once("plan", Plan, lambda: plan_of(night, snapshot.counts["train"], base))
     notify.show_plan(plan, sight_of(night, plan, units_of(snapshot)))

@@ -37,10 +37,11 @@ class ScheduleConfig(Config):
 
     min_new_examples: int = Field(default=1, ge=1)
     """Fewest training examples, new since the last night that judged, that make a night worth its time. A night on
-    demand with `force`, and one that drift started, run anyway."""
+    demand with `force` runs anyway."""
 
-    night_on_drift: bool = False
-    """Whether drift starts a night by itself (an automation that `ratchet alerts sync` keeps on the Prefect server)."""
+    night_on_drift: bool = True
+    """Whether a night goes on with fewer new examples than that when they have drifted away from what the champion was
+    trained on."""
 
     @field_validator("nightly", "ingest", "watch")
     @classmethod

@@ -48,8 +48,10 @@ def snapshot(config: SnapshotConfig, places: Places, tenant: str) -> str:
 
 @task(name="drift", cache_policy=NO_CACHE)
 def drift(now: Snapshot, before: Snapshot, html: Path) -> DriftReport:
-    """Whether tonight's training rows have moved away from those the champion was trained on."""
-    return compare(_rows(now), _rows(before), html)
+    """Whether the training rows that are new since then have moved away from those the champion was trained on."""
+    known = _rows(before)
+    ids = {example.example_id for example in known}
+    return compare([example for example in _rows(now) if example.example_id not in ids], known, html)
 
 
 def _rows(cut: Snapshot) -> list[Example]:

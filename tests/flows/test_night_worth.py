@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from feedback.abuse import AbuseConfig
 from feedback.events import Edit
 from feedback.ingest import run_ingest
-from feedback.snapshot import SnapshotConfig, cut_snapshot
+from feedback.lake import Lake
+from feedback.snapshot import SnapshotConfig, cut_snapshot, load_snapshot
+from feedback.store import Store
 from flows.config import PipelineConfig
 from flows.night import open_night
 from flows.night_steps import nothing_new
 from flows.request import NightRequest
-from tests.feedback.world import FAST, interaction, make_lake, make_store, said
+from tasks.intake import drift
+from tests.feedback.world import FAST, interaction, make_lake, make_store, put, said, ticket
 
 ALL = SnapshotConfig(validation_share=0, rolling_share=0, frozen_share=0)
 
@@ -54,3 +59,47 @@ def test_a_night_needs_enough_new_examples(tmp_path: Path, least: int, force: bo
         assert (why is None) == runs
         assert runs or (why or "").startswith("only 6 new training examples")
         assert (nothing_new(night, first, "a") is None) == force
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_what_drifted_need_not_be_much(tmp_path: Path, allowed: bool) -> None:
+    config = PipelineConfig.model_validate(
+        {
+            "pipeline": "desk",
+            "tenants": ["acme"],
+            "places": {"home": str(tmp_path / "home")},
+            "schedule": {"min_new_examples": 1_000, "night_on_drift": allowed},
+        }
+    )
+    store, lake = make_store(tmp_path), make_lake(tmp_path)
+    chance = random.Random(1)
+    desk = [(n, ticket(chance)) for n in range(600)]
+    first = _cut(store, lake, config, [(n, asked, right) for n, (asked, right) in desk])
+    with open_night(config, NightRequest()) as night:
+        night.once("snapshot", str, lambda: first)
+        night.once("asked", str, lambda: "a")
+        night.once("verdict", dict, dict)
+        night.close("done", "judged")
+    same = drift.fn(
+        load_snapshot(config.places.snapshots_dir / first),
+        load_snapshot(config.places.snapshots_dir / first),
+        tmp_path / "a.html",
+    )
+    assert same.share is None
+    new = [(1_000 + n, f"Bitte {n} mal das Formular {n * 7} für {n} und {n + 1} senden, " * 6, "Ja") for n in range(60)]
+    second = _cut(store, lake, config, new)
+    moved = drift.fn(
+        load_snapshot(config.places.snapshots_dir / second),
+        load_snapshot(config.places.snapshots_dir / first),
+        tmp_path / "b.html",
+    )
+    assert moved.drifted and moved.columns["prompt_words"] > 1, moved
+    with open_night(config, NightRequest()) as night:
+        assert (nothing_new(night, second, "b") or "").startswith("only ")
+        assert (nothing_new(night, second, "b", drifted=True) is None) == allowed
+
+
+def _cut(store: Store, lake: Lake, config: PipelineConfig, rows: list[tuple[int, str, str]]) -> str:
+    put(store, [interaction(n, asked) for n, asked, _ in rows], [said(n, Edit(text=right)) for n, _, right in rows])
+    run_ingest(store, lake, (), FAST.model_copy(update={"abuse": AbuseConfig(enabled=False)}))
+    return cut_snapshot(lake, config.places.snapshots_dir, ALL, tenant="acme").id
