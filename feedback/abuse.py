@@ -79,7 +79,8 @@ class AbuseConfig(Config):
     min_accounts: int = Field(default=2, ge=2)
     """Fewest accounts that make a coordinated group."""
     suspend_days: float = Field(default=7.0, ge=0)
-    """For how long an account found to disagree is not listened to; a person can reinstate it."""
+    """For how long an account found to disagree is not listened to; a person can
+    reinstate it (`ratchet quarantine reinstate`)."""
     confidence_rows: int = Field(default=12, ge=2)
     """Labels of a suspicious account that the champion is asked about; three times as many of others' to compare."""
     foreign: ForeignConfig = ForeignConfig()

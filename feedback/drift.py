@@ -1,7 +1,7 @@
 """Has what users ask, or how they judge it, moved away from what the champion was trained on? Evidently, offline.
 
-Drift may make a night worth its time; it never justifies a promotion. What cannot be compared (too few rows, a column without
-values, a text detector without vocabulary) is left out and said, never taken for drift or for calm.
+Drift may make a night worth its time; it never justifies a promotion. What cannot be compared (too few rows, a column
+without values) is left out and said, never taken for drift or for calm.
 """
 
 from __future__ import annotations

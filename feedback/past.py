@@ -354,9 +354,20 @@ class Past:
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         return removed
 
-    def reinstate(self, tenant: str, actor: str) -> None:
-        """A person looked: the actor's words are heard again."""
-        self._db.execute("DELETE FROM suspended WHERE tenant = ? AND actor = ?", (tenant, actor))
+    def suspensions(self) -> list[tuple[str, str, float, str]]:
+        """(tenant, actor, until (seconds since 1970), reason) of everybody who is not heard, or was not."""
+        rows = self._db.execute("SELECT tenant, actor, until, detail FROM suspended ORDER BY until DESC, tenant, actor")
+        return [(str(tenant), str(actor), float(until), str(detail)) for tenant, actor, until, detail in rows]
+
+    def reinstate(self, tenant: str, actor: str) -> bool:
+        """A person looked: the actor is heard again, with a clean slate. False where nobody was suspended."""
+        db = self._db
+        db.execute("BEGIN IMMEDIATE")
+        found = db.execute("DELETE FROM suspended WHERE tenant = ? AND actor = ?", (tenant, actor)).rowcount
+        if found:  # else what they said before would suspend them anew
+            db.execute("DELETE FROM standing WHERE tenant = ? AND actor = ?", (tenant, actor))
+        db.execute("COMMIT")
+        return found > 0
 
 
 def band_keys(tenants: Sequence[str], signatures: Sequence[bytes]) -> list[list[int]]:

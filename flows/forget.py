@@ -34,6 +34,7 @@ from feedback.snapshot_layout import TRAIN, VALIDATION
 from feedback.sources.landing import SourceSpec
 from feedback.store import Store
 from flows.config import PipelineConfig
+from flows.forget_mlflow import forget_traces, scrub_copies
 from flows.scrub import scrub, search
 from infra.alerts import Alert, enqueue
 from infra.artifact import atomic_write, read_record
@@ -68,6 +69,7 @@ def forget(
     Raises:
         NotFound: nothing of that person is here.
         UserError: an ingest was interrupted and must be finished first.
+        Unavailable: MLflow holds something of that person and does not answer; run it again.
     """
     places, lake = config.places, lake_of(config.places)
     known = hashed or _PSEUDONYM.fullmatch(user) is not None
@@ -101,6 +103,9 @@ def forget(
         leave += [places.snapshots_dir, places.versions_dir, places.run_dir]
         removed |= scrub(places.home_dir, found, leave=leave)
         removed |= _caches(places) | _traces(config, user, known)
+        removed["traces of this pipeline"] = forget_traces(places, config.pipeline, found)
+        copies, fetched, kept = scrub_copies(places, config.pipeline, found)
+        removed |= copies
         for version in held["versions"]:
             mark = {"tenant": tenant, "person": mark_of(tenant, person), "at": now().isoformat()}
             atomic_write(places.versions_dir / version / TOMBSTONE, json.dumps(mark, indent=2) + "\n")
@@ -119,6 +124,7 @@ def forget(
         removed |= take_from_store(store, found, stone, None if known else user)
         progress("searching what is left")
         searched, left = _search(places, lake, found)
+        searched, left = searched + fetched, [*left, *kept, *_out_of_reach(config, known)]
     live = live_versions(store, tenant, held["versions"])
     if live:
         _say_in_use(store, tenant, live)
@@ -228,6 +234,12 @@ def _traces(config: PipelineConfig, user: str, hashed: bool) -> dict[str, int]:
         if spec.kind == "mlflow_traces":
             removed[f"traces of source {spec.name}"] = _delete_traces(spec, user)
     return removed
+
+
+def _out_of_reach(config: PipelineConfig, hashed: bool) -> list[str]:
+    """Sources that know people by their own ids, where only the pseudonym was given."""
+    sources = [spec.name for spec in config.ingest.sources if spec.kind == "mlflow_traces"] if hashed else []
+    return [f"traces of source {name} (not looked for: give the id that applications send)" for name in sources]
 
 
 def _delete_traces(spec: SourceSpec, user: str) -> int:

@@ -16,6 +16,8 @@ _PAGE = (
 )
 _TEXTS = {".jsonl", ".json", ".html", ".log", ".txt", ".csv", ".yaml", ".md", ".sent", ".runs"}
 _BINARY = {".parquet", ".arrow", ".db", ".db-wal"}
+SCRUBBED = frozenset(_TEXTS | {".parquet"})
+"""Endings of the files that `scrub` takes words out of."""
 
 
 def scrub(home: Path, found: Belongings, *, leave: Sequence[Path]) -> dict[str, int]:

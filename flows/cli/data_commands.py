@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -96,6 +97,47 @@ def drop(
         as_json(done)
     else:
         say(f"row {done.row_id[:12]} stays out")
+
+
+@quarantine.command()
+def suspended(config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) -> None:
+    """Accounts whose words are not listened to for a while, since they disagreed with everybody."""
+    from datetime import UTC, datetime
+
+    from feedback.past import Past
+
+    _, _, lake = _opened(config)
+    with closing(Past(lake.index_path)) as past:
+        found = past.suspensions()
+    rows = [
+        (tenant, actor, f"{datetime.fromtimestamp(until, UTC):%Y-%m-%d}", why) for tenant, actor, until, why in found
+    ]
+    if json:
+        as_json([dict(zip(("tenant", "actor", "until", "reason"), row, strict=True)) for row in rows])
+    elif rows:
+        table(("tenant", "account", "until", "reason"), rows)
+    else:
+        say("nobody is suspended")
+
+
+@quarantine.command()
+def reinstate(
+    actor: Annotated[str, typer.Argument(help="The account, as `ratchet quarantine suspended` names it.")],
+    config: ConfigOption = DEFAULT_CONFIG,
+    tenant: TenantOption = None,
+) -> None:
+    """Listen to an account again, with a clean slate; rows of it that were held wait for `accept`."""
+    from feedback.ingest import locked
+    from feedback.past import Past
+    from flows.config import tenant_of
+    from infra.errors import NotFound
+
+    settings, _, lake = _opened(config)
+    name = tenant_of(settings, tenant)
+    with locked(lake), closing(Past(lake.index_path)) as past:
+        if not past.reinstate(name, actor):
+            raise NotFound(f"{actor!r} of tenant {name} is not suspended; `ratchet quarantine suspended` lists who is")
+    say(f"{actor} is heard again")
 
 
 @feedback.command("import")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from feedback.abuse import AbuseConfig
 from feedback.agreement import Claim, Neighbours, answer_similarity, label_key
 from feedback.events import Edit, Thumb
 from feedback.ingest import run_ingest
+from feedback.past import Past
 from feedback.quarantine import held_rows
 from feedback.triggers import TriggerConfig, find_triggers
 from tests.feedback.world import (
@@ -68,6 +70,13 @@ def test_accounts_found_out_stay_suspended_in_the_next_batch(tmp_path: Path) -> 
     store.record_feedback(said("late", Thumb(up=True), "person-1", created_at=START + timedelta(days=2)))
     report = run_ingest(store, lake, (), FAST)
     assert report.counts["abuse"] == {"suspended": 1}
+    with closing(Past(lake.index_path)) as past:
+        assert {actor for _, actor, _, _ in past.suspensions()} == {"mallory-0", "mallory-1"}
+        assert past.reinstate("acme", "mallory-1") and not past.reinstate("acme", "person-1")
+    store.record_feedback(
+        said("late", Edit(text="again"), "mallory-1", event_id="e2", created_at=START + timedelta(days=2))
+    )
+    assert run_ingest(store, lake, (), FAST).counts["abuse"] == {"flood": 1}  # it gave more than a tenth of all
 
 
 def test_switched_off_everything_passes(tmp_path: Path) -> None:
