@@ -72,7 +72,7 @@ def make_teacher(
     """
     if not objective.teacher:
         return None
-    from training.loading import load_plain
+    from training.loading import load_plain, placed
     from training.packed_attention import PACKED, PACKING_MODELS, register
     from training.teachers import reader, same_tokens
 
@@ -81,7 +81,7 @@ def make_teacher(
     if job.teacher is not None:
         if tokenizer_identity(job.teacher.path) != tokenizer_identity(job.base.path):
             same_tokens(job.base.path, job.teacher.path)
-        other = load_plain(job.teacher.path, job.dtype).requires_grad_(False)
+        other = placed(load_plain(job.teacher.path, job.dtype).requires_grad_(False))
         if other.config.model_type in PACKING_MODELS and tuner_named(job.spec.tuner).packs:
             register()
             other.set_attn_implementation(PACKED)

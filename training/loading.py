@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def load_plain(path: Path, dtype: str, quantised: bool = False) -> Any:
-    """A causal language model from a folder, in evaluation mode, on the CPU or the first GPU."""
+    """A causal language model from a folder, in evaluation mode, on the CPU."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -63,6 +63,17 @@ def load_for_stage(job: StageJob, tuner: Tuner) -> tuple[Any, bool]:
     return _prepared(model, job, tuner), True
 
 
+def placed(model: Any, quantised: bool = False) -> Any:
+    """`model` on the first GPU, where there is one: what reads before the trainer does has to find it there.
+
+    Quantised weights go there by themselves, and those of several processes where they are split.
+    """
+    from training.hardware import has_gpu
+    from training.together import world
+
+    return model.to("cuda") if has_gpu() and world() == 1 and not quantised else model
+
+
 def load_adapter(model: Any, folder: Path, trainable: bool) -> Any:
     """`model` with the adapter saved in `folder`, in the model's own dtype."""
     from peft import PeftModel
@@ -88,7 +99,7 @@ def _prepared(model: Any, job: StageJob, tuner: Tuner) -> Any:
         inner.set_attn_implementation(PACKED)
     if job.spec.gradient_checkpointing:
         inner.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    return model
+    return placed(model, tuner.quantised)
 
 
 def packs(model: Any, tuner: Tuner) -> bool:

@@ -92,6 +92,7 @@ def read(
         logps, logits, hidden: what is wanted.
     """
     out = Reading()
+    laid = on_device(laid, next(model.parameters()).device)  # the trainer moves its own batches, nobody else's
 
     def rows(values: torch.Tensor) -> torch.Tensor:
         return values[0] if "bounds" in laid else values[laid["row"], laid["column"]]
@@ -137,4 +138,13 @@ def token_logps(model: torch.nn.Module, laid: dict[str, Any], offset: int = 0) -
 
 def per_sequence(logps: torch.Tensor, laid: dict[str, Any]) -> torch.Tensor:
     """[sequences] sums of token log-probabilities."""
-    return logps.new_zeros(laid["sequences"]).index_add(0, laid["sequence_of_token"], logps)
+    return logps.new_zeros(laid["sequences"]).index_add(0, laid["sequence_of_token"].to(logps.device), logps)
+
+
+def on_device(value: Any, device: torch.device) -> Any:
+    """Every tensor in lists and dictionaries on that device."""
+    if isinstance(value, torch.Tensor):
+        return value.to(device)
+    if isinstance(value, dict):
+        return {name: on_device(v, device) for name, v in value.items()}
+    return [on_device(v, device) for v in value] if isinstance(value, list) else value

@@ -25,13 +25,14 @@ class RewardModel:
     def __init__(
         self, base: Path, weights: Path, kind: Literal["adapter", "model"], dtype: str, *, tokens_per_pass: int = 4096
     ) -> None:
-        from training.loading import load_adapter, load_plain
+        from training.loading import load_adapter, load_plain, placed
 
         plain = load_plain(base if kind == "adapter" else weights, dtype)
         self.model: Any = load_adapter(plain, weights, False) if kind == "adapter" else plain
         self.model.requires_grad_(False)
         self.head: Head = attach_head(self.model)
         self.head.load(weights)
+        self.model = placed(self.model)
         self.tokens_per_pass = tokens_per_pass
 
     def score(self, sequences: Sequence[tuple[int, ...]]) -> list[float]:

@@ -205,20 +205,9 @@ def reference_scores(
         pad=collator.pad,
     )
     scores: list[list[float]] = []
-    device = next(model.parameters()).device
     for group in in_batches([replace(item, reference=()) for item in items], batch_size):
         for one in everything(group)["passes"]:
-            laid = _to(one["live"], device)
+            laid = one["live"]
             sums = per_sequence(token_logps(model, laid, offset), laid)
             scores += sums.view(-1, collator.objective.sequences).tolist()
     return scores
-
-
-def _to(value: Any, device: torch.device) -> Any:
-    if isinstance(value, torch.Tensor):
-        return value.to(device)
-    if isinstance(value, dict):
-        return {name: _to(v, device) for name, v in value.items()}
-    if isinstance(value, list):
-        return [_to(v, device) for v in value]
-    return value
