@@ -180,7 +180,10 @@ def _mapped(row: Mapping[str, Any], mapping: Columns, options: RowOptions, sourc
     elif mapping.interaction_id is not None:
         about = text("interaction_id")
     event = text("event_id") or f"f-{key}"
-    actor = person("actor") or person("user") or source
+    somebody = person("actor") or person("user")
+    if somebody == source:
+        raise ValueError(f"the row calls a person {source!r}, as rows of this source that name nobody are called")
+    actor = somebody or source
     made = [
         Feedback.model_validate(
             {
