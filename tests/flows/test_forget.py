@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ import polars as pl
 import pytest
 
 from deploy.arena import Pair, record_pair, tally
+from deploy.gateway.console.lineage import trace
 from deploy.ledger import append
+from deploy.serving import ConsoleJob
 from deploy.shadow import ShadowAnswer, record_shadow, shadow_answers_of
 from deploy.standing import Entry, Standing
 from deploy.versions import publish_version
@@ -22,7 +25,7 @@ from feedback.store import Store
 from flows.config import PipelineConfig
 from flows.forget import forget, pending, plan_of
 from flows.lake_reading import difference, export, log_of, shown, snapshot_named
-from flows.lineage import lineage
+from flows.lineage import World, lineage
 from flows.scrub import search
 from infra.artifact import digest_dir, digest_file, finished_record, write_record
 from infra.database import connect, create_tables
@@ -144,6 +147,29 @@ def test_lineage_leads_both_ways(home: Home) -> None:
     assert made_of == {"version": {home.version}, "snapshot": {home.snapshot.id}} and became == {}
     with pytest.raises(NotFound, match="nothing is called"):
         links("who?")
+
+
+def test_lineage_knows_gate_items_and_what_a_word_was_merged_into(home: Home) -> None:
+    twin = "What are the opening hours on Sundays, please?"
+    home.store.record_interaction(interaction(5, twin, "9-5", user="u-eve"))
+    home.store.record_feedback(said(5, Thumb(up=True), "u-eve"))
+    home.ingest()
+    shutil.rmtree(home.places.snapshots_dir)  # groups keep the part they were given first
+    gate = SnapshotConfig(validation_share=0, rolling_share=0.9, frozen_share=0, salt="x")
+    snapshot = cut_snapshot(home.lake, home.places.snapshots_dir, gate, tenant="acme")
+    held = {
+        (row["example_id"], link.name): link.note
+        for row in World(home.places, home.store, "acme").examples("subject", "i3")
+        for link in lineage(home.places, home.store, row["example_id"], tenant="acme").became
+    }
+    (completion,) = [e.example_id for e in home.lake.examples() if e.subject == "i3" and e.shape == "completion"]
+    assert "gate/rolling.jsonl" in held[(completion, snapshot.id)]
+    shown = trace(home.store.engine, ConsoleJob(home=home.places.home_dir), "acme", completion)["cards"]
+    assert snapshot.id in shown[-1]["facts"]["in snapshots"]
+    merged = lineage(home.places, home.store, "e5-thumb-u-eve", tenant="acme")
+    assert ("example", completion) in {(link.kind, link.name) for link in merged.became}
+    (word,) = [link for link in lineage(home.places, home.store, "i5", tenant="acme").became if link.kind == "feedback"]
+    assert word.note.startswith("merged (duplicate), into x-") and completion in word.note
 
 
 def test_a_person_is_gone_from_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
