@@ -18,6 +18,7 @@ from deploy.shadow import ShadowAnswer, record_shadow, shadow_answers_of
 from deploy.standing import Entry, Standing
 from deploy.versions import publish_version
 from feedback.events import Edit, Rating, Thumb, pseudonym
+from feedback.forget import find
 from feedback.ingest import IngestConfig, run_ingest
 from feedback.lake import Lake
 from feedback.snapshot import SnapshotConfig, cut_snapshot
@@ -26,7 +27,7 @@ from flows.config import PipelineConfig
 from flows.forget import forget, pending, plan_of
 from flows.lake_reading import difference, export, log_of, shown, snapshot_named
 from flows.lineage import World, lineage
-from flows.scrub import search
+from flows.scrub import scrub, search
 from infra.artifact import digest_dir, digest_file, finished_record, write_record
 from infra.database import connect, create_tables
 from infra.errors import NotFound, UserError
@@ -262,12 +263,24 @@ def test_killed_half_way_it_is_finished_by_the_next_call(home: Home, monkeypatch
 
 
 def test_a_search_that_finds_something_says_where(home: Home) -> None:
-    from feedback.forget import find
-
     found = find(home.store, home.lake, "acme", home.ann)
     (home.places.home_dir / "notes.txt").write_text(f"I remember: {SECRET}.")
     assert "notes.txt" in search(home.places.home_dir, found)[1]
     assert any(name.startswith("ratchet.db") for name in search(home.places.home_dir, found)[1])
+
+
+def test_what_a_gateway_set_aside_is_searched_and_scrubbed(home: Home) -> None:
+    found = find(home.store, home.lake, "acme", home.ann)
+    spooled = home.places.home_dir / "spool" / "20260101T000000000000-abcdef01.unreadable"
+    spooled.parent.mkdir()
+    theirs = interaction(7, "short", user=home.ann).model_dump_json().encode()
+    others = [b'{"cut off": "\xff', interaction(8, ELSE, user="u-bob").model_dump_json().encode(), b""]
+    spooled.write_bytes(b"\n".join([theirs, f'{{"messages": "{SECRET}'.encode(), *others]))
+    name = spooled.relative_to(home.places.home_dir).as_posix()
+    assert name in search(home.places.home_dir, found)[1]
+    assert scrub(home.places.home_dir, found, leave=())[name] == 2
+    assert spooled.read_bytes() == b"\n".join(others)
+    assert name not in search(home.places.home_dir, found)[1]
 
 
 def test_the_lake_is_looked_at_and_kept_healthy(home: Home, tmp_path: Path) -> None:
