@@ -269,6 +269,17 @@ def test_a_search_that_finds_something_says_where(home: Home) -> None:
     assert any(name.startswith("ratchet.db") for name in search(home.places.home_dir, found)[1])
 
 
+def test_redacted_copies_are_found_too(home: Home) -> None:
+    said_so = "write to {} about the cat of ours, at once"
+    home.store.record_interaction(interaction(7, said_so.format("anna.x@mail.example"), "ok", user=home.ann))
+    found = find(home.store, home.lake, "acme", home.ann)
+    notes = home.places.home_dir / "notes.txt"
+    notes.write_text(said_so.format("[EMAIL_4]"))  # as Data Docs and the lake have it
+    assert "notes.txt" in search(home.places.home_dir, found)[1]
+    assert scrub(home.places.home_dir, found, leave=[home.places.lake_dir])["notes.txt"] == 1
+    assert not [needle for needle in found.needles if needle in ELSE]
+
+
 def test_what_a_gateway_set_aside_is_searched_and_scrubbed(home: Home) -> None:
     found = find(home.store, home.lake, "acme", home.ann)
     spooled = home.places.home_dir / "spool" / "20260101T000000000000-abcdef01.unreadable"
