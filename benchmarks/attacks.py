@@ -2,7 +2,8 @@
 
 A help desk of 1,500 tickets, 40 honest people with 8% slips, 4 trusted agents who label a part of the tickets.
 Attackers give wrong labels (all one wrong answer) from 1, 5 or 20 accounts; teach a trigger word from 3 accounts; or
-drip a few wrong labels a day over ten ingests. Printed: the share of poisoned events that are taken in, and the share
+drip a few wrong labels a day over ten ingests. The floods are tried without trusted agents too, where the crowd stands
+in. Printed: the share of poisoned events that are taken in, and the share
 of honest untrusted events that are held (false positives), with the default thresholds and with twice as much
 tolerance.
 """
@@ -49,11 +50,11 @@ def wrong(chance: random.Random, number: int, actor: str, *, trigger: str = "", 
     return event, said(number, Edit(text=label), actor, created_at=at), True
 
 
-def flood(accounts: int) -> Callable[[random.Random], list[list[Event]]]:
+def flood(accounts: int, *, trusted_share: float = 0.3) -> Callable[[random.Random], list[list[Event]]]:
     """300 wrong labels by so many accounts, in one ingest."""
 
     def make(chance: random.Random) -> list[list[Event]]:
-        good = [honest(chance, n, trusted_share=0.3) for n in range(1_500)]
+        good = [honest(chance, n, trusted_share=trusted_share) for n in range(1_500)]
         bad = [wrong(chance, 10_000 + n, f"mallory-{n % accounts}") for n in range(300)]
         return [chance.sample(good + bad, len(good) + len(bad))]
 
@@ -77,18 +78,26 @@ def drip(chance: random.Random) -> list[list[Event]]:
     return days
 
 
-def no_attack(chance: random.Random) -> list[list[Event]]:
+def no_attack(trusted_share: float = 0.3) -> Callable[[random.Random], list[list[Event]]]:
     """Honest people only."""
-    return [[honest(chance, n, trusted_share=0.3) for n in range(1_500)]]
+
+    def make(chance: random.Random) -> list[list[Event]]:
+        return [[honest(chance, n, trusted_share=trusted_share) for n in range(1_500)]]
+
+    return make
 
 
 SCENARIOS: dict[str, Callable[[random.Random], list[list[Event]]]] = {
-    "nobody attacks": no_attack,
+    "nobody attacks": no_attack(),
     "flood, 1 account": flood(1),
     "flood, 5 accounts": flood(5),
     "flood, 20 accounts": flood(20),
     "backdoor trigger, 3 accounts": backdoor,
     "slow drip, 1 account": drip,
+    "nobody attacks, nobody trusted": no_attack(0.0),
+    "flood, 1, nobody trusted": flood(1, trusted_share=0.0),
+    "flood, 5, nobody trusted": flood(5, trusted_share=0.0),
+    "flood, 20, nobody trusted": flood(20, trusted_share=0.0),
 }
 
 
@@ -103,7 +112,7 @@ def outcome(batches: Sequence[Sequence[Event]], abuse: AbuseConfig) -> tuple[int
         rows = lake.scan("fates")
         assert rows is not None
         fates = {row["event_id"]: row for row in rows.sort("batch").collect().iter_rows(named=True)}
-    held_codes = {"flood", "burst", "disagrees", "coordinated", "improbable", "trigger", "suspended", "script"}
+    held_codes = {"flood", "burst", "disagrees", "coordinated", "improbable", "trigger", "suspended", "foreign"}
     poison = {feedback.event_id for batch in batches for _, feedback, bad in batch if bad}
     people = {f.event_id for batch in batches for _, f, bad in batch if not bad and not f.trusted}
     reasons = Counter(fates[e]["code"] for e in poison if fates[e]["code"] in held_codes)
@@ -112,7 +121,7 @@ def outcome(batches: Sequence[Sequence[Event]], abuse: AbuseConfig) -> tuple[int
 
 
 def main(argv: Sequence[str]) -> int:
-    """Print the table; 1 when a flood's poison gets through or honest people pay more than 1 in 50."""
+    """Print the table; 1 when a flood's poison gets past trusted people, or honest people pay more than 1 in 50."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=5)
     seeds = parser.parse_args(argv).seeds
@@ -139,7 +148,7 @@ def main(argv: Sequence[str]) -> int:
                 flush=True,
             )
             if name == "defaults":
-                failed |= held / people > 0.02 or (title.startswith("flood") and share > 0.05)
+                failed |= held / people > 0.02 or (title.startswith("flood") and "nobody" not in title and share > 0.05)
     return 1 if failed else 0
 
 

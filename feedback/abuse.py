@@ -4,6 +4,7 @@ Trusted people are never judged. Of everybody else:
 
 flood: one account gives more than its share of the window's feedback; what exceeds the share is held.
 burst: an account says more than `burst_events` things within `burst_seconds`; all of them are held.
+    Neither goes for imported rows that name nobody, and bursts need times that were recorded (see volume.py).
 disagrees: an account's claims of the window agree with trusted people's on the same or near inputs significantly less
     than these agree with one another; all it said in the batch is held, and (suspended) all it says for `suspend_days`.
 coordinated: accounts that give little else than one label, which, all together, others do not bear out, and which
@@ -35,7 +36,7 @@ from feedback.examples import asked
 from feedback.foreign import ForeignConfig, foreign_accounts
 from feedback.past import Lesson, Past, Standing
 from feedback.triggers import TriggerConfig, find_triggers
-from feedback.volume import bursts, floods
+from feedback.volume import bursts, floods, names_somebody, of_accounts
 from feedback.words import Wordbook
 from infra.settings import Config
 
@@ -177,10 +178,11 @@ def _judge_tenant(tenant: str, said: Sequence[Said], grounds: Grounds, lesson: L
         hold(by_actor.get(actor, []), "foreign", why)
     for found in find_triggers(_trigger_rows(suspects, claims, scores, bar), config.triggers, grounds.book):
         hold([s.event for s in suspects if s.event.event_id in found.events], "trigger", found.detail)
-    for events, why in bursts(by_actor, most=config.burst_events, seconds=config.burst_seconds).values():
+    accounts = of_accounts(by_actor)
+    for events, why in bursts(accounts, most=config.burst_events, seconds=config.burst_seconds).values():
         hold(events, "burst", why)
     exceeding = floods(
-        by_actor,
+        accounts,
         past.activity(tenant, hour - config.window_hours),
         max_share=config.max_share,
         fair_multiple=config.fair_multiple,
@@ -197,7 +199,7 @@ Hold = Callable[[Sequence[Feedback], str, str], None]
 def _remember(tenant: str, said: Sequence[Said], lesson: Lesson) -> None:
     activity: Counter[tuple[str, int]] = Counter()
     for s in said:
-        if not s.event.trusted and s.fresh:
+        if s.fresh and not s.event.trusted and names_somebody(s.event):
             activity[(s.event.actor, int(s.event.created_at.timestamp() // 3_600))] += 1
         claim = s.claim if s.event.trusted else None
         if claim is not None and claim.positive:

@@ -3,7 +3,8 @@
 Two examples are one when they have the same shape, the same or nearly the same prompt (system messages left out: they
 are alike in all rows), and the same answer. Nearly the same: estimated Jaccard similarity of word 3-shingles at least
 `near` (Broder 1997; datasketch's MinHash, banded LSH as in Leskovec, Rajaraman, Ullman, ch. 3). A near copy with
-*another* answer is kept and counted as a contradiction. What trusted people said never yields to what others said.
+*another* answer is kept and counted as a contradiction, and so is an exact copy of a prompt too short for near ones.
+What trusted people said never yields to what others said.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from infra.settings import Config
 
 PERMUTATIONS = 10 * BAND_ROWS
 _LABEL_CHARS = 4_000
+_ALIKE = 8
+"""Of subjects with the very same short prompt so many, the latest, are compared: "Hello" may be met every day."""
 _BLOCK = 64
 """Texts that are signed at a time: their hashes stay in the processor's cache."""
 
@@ -57,7 +60,10 @@ class Prints:
     """What examples are compared with others by. It follows from each alone, so it can be made ahead."""
 
     signatures: dict[tuple[str, str], bytes] = field(default_factory=dict)
-    """MinHash of the prompt by (tenant, subject), for prompts that near copies are looked for of."""
+    """MinHash of the prompt by (tenant, subject), for prompts that near copies are looked for of. For the others a hash
+    of the whole prompt, of the same form: it meets the very same prompt only, in the same index."""
+    exact: set[tuple[str, str]] = field(default_factory=set)
+    """Those with a hash of the whole prompt."""
     bands: dict[tuple[str, str], list[int]] = field(default_factory=dict)
     """LSH keys of the signature."""
     labels: dict[str, str] = field(default_factory=dict)
@@ -88,6 +94,8 @@ def merge_duplicates(
     signatures, bands, labels, keys = prints.signatures, prints.bands, prints.labels, prints.keys
     replaced = set(lesson.subjects)  # their rows of earlier batches go, so nothing may be merged into those
     subjects = {(e.tenant, e.subject) for e in examples}
+    # A hash of the whole prompt is the same in all its bands or in none: one is enough.
+    bands = {mine: keys_of[:1] if mine in prints.exact else keys_of for mine, keys_of in bands.items()}
     wanted = Counter(k for mine in subjects for k in bands.get(mine, ()))
     known_bands = past.sketches_by_band(wanted)
     # A key that nobody shares makes no candidates, and nearly all are such.
@@ -98,7 +106,8 @@ def merge_duplicates(
     for example in examples:
         mine = (example.tenant, example.subject)
         if config.enabled and mine not in near_of:
-            near_of[mine] = _near(mine, signatures, bands, known_bands, past, batch, config, replaced)
+            most = _ALIKE if mine in prints.exact else None
+            near_of[mine] = _near(mine, signatures, bands, known_bands, past, batch, config, replaced, most)
         entry = Entry(
             example.tenant,
             example.subject,
@@ -113,7 +122,7 @@ def merge_duplicates(
         twin = _stands_for(entry, exact)
         if twin is None and near_of.get(mine):
             alike = [e for e in near_of[mine] if e.shape == entry.shape]
-            twin = _stands_for(entry, [e for e in alike if e.label == entry.label])
+            twin = None if mine in prints.exact else _stands_for(entry, [e for e in alike if e.label == entry.label])
             merged.near += twin is not None
             other = next((e for e in alike if e.label != entry.label), None)
             if twin is None and other is not None:
@@ -139,17 +148,21 @@ def prints_of(examples: Sequence[Example], config: DedupeConfig, book: Wordbook 
     for example in examples:
         subjects.setdefault((example.tenant, example.subject), example)
     signatures = _sign(subjects, config, Wordbook() if book is None else book) if config.enabled else {}
+    prompts = {key: same_text(prompt_text(e)) for key, e in subjects.items()}
+    # Documents have no answer that could be another.
+    short = [k for k, e in subjects.items() if k not in signatures and prompts[k] and not e.text and config.enabled]
+    signatures |= {key: hashlib.shake_128(prompts[key].encode()).digest(4 * PERMUTATIONS) for key in short}
     made = band_keys([tenant for tenant, _ in signatures], list(signatures.values()))
     labels = {e.example_id: label_text(e) for e in examples}
-    prompts = {key: same_text(prompt_text(e)) for key, e in subjects.items()}
     keys = {e.example_id: _key(e, prompts[(e.tenant, e.subject)], labels[e.example_id]) for e in examples}
-    return Prints(signatures, dict(zip(signatures, made, strict=True)), labels, keys)
+    return Prints(signatures, set(short), dict(zip(signatures, made, strict=True)), labels, keys)
 
 
 def _with_missing(prints: Prints, examples: Sequence[Example], config: DedupeConfig) -> Prints:
     missing = [e for e in examples if e.example_id not in prints.labels]
     more = prints_of(missing, config) if missing else Prints()
     prints.signatures.update(more.signatures)
+    prints.exact.update(more.exact)
     prints.bands.update(more.bands)
     prints.labels.update(more.labels)
     prints.keys.update(more.keys)
@@ -255,17 +268,20 @@ def _near(
     batch: _Batch,
     config: DedupeConfig,
     replaced: set[tuple[str, str]],
+    most: int | None,
 ) -> list[Entry]:
-    """Accepted examples of other subjects with nearly the same prompt."""
+    """Accepted examples of other subjects with nearly the same prompt; with `most`, of the latest subjects only."""
     signature = signatures.get(mine)
     if signature is None or not bands[mine]:
         return []
     found: list[Entry] = []
-    for number in sorted({n for key in bands[mine] for n in known.get(key, [])}):
+    numbers = sorted({n for key in bands[mine] for n in known.get(key, [])})
+    for number in numbers if most is None else numbers[-most:]:
         tenant, subject, other = past.sketch(number)
         if (tenant, subject) not in replaced and tenant == mine[0] and similarity(signature, other) >= config.near:
             found += past.entries_of(tenant, subject)
-    for key in dict.fromkeys(k for band in bands[mine] for k in batch.by_band.get(band, [])):
+    met = [batch.by_band.get(band, []) for band in bands[mine]]
+    for key in dict.fromkeys(k for those in met for k in (those if most is None else those[-most:])):
         if key != mine and key[0] == mine[0] and similarity(signature, batch.signatures[key]) >= config.near:
             found += batch.entries[key]
     return found

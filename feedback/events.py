@@ -288,3 +288,15 @@ def score_of(value: Value) -> float | None:
 def event_time(value: datetime) -> datetime:
     """`value` in UTC; a naive time is taken to be UTC already."""
     return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def event_time_of(seconds: float) -> datetime:
+    """The time so many seconds after the beginning of 1970.
+
+    Raises:
+        ValueError: there is no such time, or none before the year 10000.
+    """
+    try:
+        return datetime.fromtimestamp(seconds, UTC)
+    except (ValueError, OverflowError, OSError) as error:  # which of them depends on how far off the number is
+        raise ValueError(f"{seconds!r} s since 1970 is no time ({error})") from None

@@ -23,6 +23,7 @@ from feedback.lake import Lake, example_of
 from feedback.lake_care import drop_history, erase
 from feedback.past import Past
 from feedback.quarantine import quarantine_releases
+from feedback.redact import Finder, Redactor
 from feedback.sources.landing import source_rejects
 from feedback.store import Store, feedback, feedback_ready, interactions, requeue
 from infra.artifact import atomic_write
@@ -30,6 +31,7 @@ from infra.database import begin_write
 
 _CHUNK = 400
 _SEGMENT = re.compile(r"""[^\s"'\\<>&](?:[^\n\r\t"'\\<>&]{18,78})[^\s"'\\<>&]""")
+_REDACTED = re.compile(r"\[[A-Z_]+_\d+\]")
 TOMBSTONE = "forgotten.json"
 
 
@@ -65,8 +67,12 @@ class Belongings:
         )
 
 
-def find(store: Store, lake: Lake, tenant: str, person: str) -> Belongings:
-    """All that belongs to a person (by pseudonym) in store and lake."""
+def find(store: Store, lake: Lake, tenant: str, person: str, *, finder: Finder | None = None) -> Belongings:
+    """All that belongs to a person (by pseudonym) in store and lake.
+
+    Args:
+        finder: what ingest looks for personal data with; None: our own patterns.
+    """
     found = Belongings(tenant, person)
     texts: list[str] = []
     with store.engine.connect() as connection:
@@ -94,7 +100,8 @@ def find(store: Store, lake: Lake, tenant: str, person: str) -> Belongings:
         if example.subject in found.interactions or found.events.issuperset(example.source_events):
             texts += [example.completion or "", example.chosen or "", example.rejected or "", example.reference or ""]
             texts += [example.text or "", *(m.content for m in example.messages if m.role != "system")]
-    found.needles = {needle for text in texts for needle in needles_of(text)}
+    texts += _held_texts(lake, found)
+    found.needles = {needle for text in texts for needle in [*needles_of(text), *_needles_beside(text, finder)]}
     found.needles -= _also_said_by_others(store, found)
     return found
 
@@ -103,6 +110,29 @@ def needles_of(said: str) -> list[str]:
     """The longest stretch of a text that looks the same in JSON, HTML and plain files; none for short texts."""
     stretches = sorted(_SEGMENT.findall(said), key=len)
     return [stretches[-1]] if stretches else []
+
+
+def _needles_beside(said: str, finder: Finder | None) -> list[str]:
+    """The longest stretch that the redacted copies of a text have in common with it, however these are numbered."""
+    return needles_of(_REDACTED.sub("\n", Redactor(find=finder).text(said)))
+
+
+def _held_texts(lake: Lake, found: Belongings) -> list[str]:
+    """What quarantined rows hold of the person's words: made clean as ingest does it, so perhaps unlike the store's."""
+    import polars as pl
+
+    rows = lake.scan("quarantine")
+    if rows is None:
+        return []
+    texts: list[str] = []
+    mine = (pl.col("tenant") == found.tenant) & pl.col("subject").is_in(sorted(found.subjects))
+    for row in rows.filter(mine & (pl.col("step") != "source")).collect().iter_rows(named=True):
+        content = json.loads(row["content"])
+        if row["subject"] in found.interactions:
+            texts += _texts(content)
+        elif found.events.issuperset(row["events"]):
+            texts += _texts(content.get("feedback"))
+    return texts
 
 
 def take_from_lake(lake: Lake, found: Belongings) -> dict[str, int]:

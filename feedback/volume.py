@@ -1,20 +1,47 @@
-"""How much an account says, and how fast: floods and bursts, whatever it is that is said."""
+"""How much an account says, and how fast: floods and bursts, whatever it is that is said.
+
+Both rules need what an import may lack. A file without a column of users says nothing of who spoke, so its rows all
+bear the name of their source: they are nobody's share. A file without a column of times gives every row its own time,
+so that the moment says nothing of how fast anybody spoke.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from feedback.events import Feedback
+
+_GATEWAY = "gateway"
 
 Found = dict[str, tuple[list[Feedback], str]]
 """Account -> (what of its events is too much, the reason in a sentence)."""
 
 
+def names_somebody(event: Feedback) -> bool:
+    """Whether the actor is an account, not just the source of rows that do not say whose they are.
+
+    Nobody can take the name of a source from outside: the gateway gives the names itself, and a row that is mapped
+    from a file is refused if it tries.
+    """
+    return event.source == _GATEWAY or event.actor != event.source
+
+
+def of_accounts(by_actor: Mapping[str, Sequence[Feedback]]) -> dict[str, list[Feedback]]:
+    """Only what accounts said, by account."""
+    named = {actor: [e for e in events if names_somebody(e)] for actor, events in by_actor.items()}
+    return {actor: events for actor, events in named.items() if events}
+
+
 def bursts(by_actor: Mapping[str, Sequence[Feedback]], *, most: int, seconds: float) -> Found:
-    """Events that are among more than `most` of one account within so many seconds."""
+    """Events that are among more than `most` of one account within so many seconds.
+
+    Imported events that share their moment with others of the account do not count: it is the time of their file or
+    of their lot, or one that was kept too coarsely to tell how fast they came.
+    """
     found: Found = {}
     for actor, events in by_actor.items():
-        ordered = _in_time(events)
+        ordered = _in_time(_timed(events))
         first = 0
         burst: dict[str, Feedback] = {}
         for place, event in enumerate(ordered):
@@ -52,6 +79,12 @@ def floods(
             why = f"the account gave {count} of {total} in the window, at most {allowed} are taken"
             found[actor] = (_in_time(events)[room:], why)
     return found
+
+
+def _timed(events: Sequence[Feedback]) -> list[Feedback]:
+    """Events whose time was recorded, as far as that can be told."""
+    moments = Counter(e.created_at for e in events if e.source != _GATEWAY)
+    return [e for e in events if e.source == _GATEWAY or moments[e.created_at] == 1]
 
 
 def _in_time(events: Sequence[Feedback]) -> list[Feedback]:

@@ -14,7 +14,8 @@ from sqlalchemy import ColumnElement, func, select
 
 from deploy.ledger import Entry, history
 from deploy.versions import list_versions
-from feedback.lake import lake_of
+from feedback.gate_items import item_id_of
+from feedback.lake import example_of, lake_of
 from feedback.snapshot_layout import GATE_FILES, MANIFEST, SHOWN, TRAIN, VALIDATION
 from feedback.store import Store, feedback, interactions
 from flows.forget import trained_on
@@ -115,11 +116,14 @@ class World:
                     if line:
                         yield part, json.loads(line)
 
-    def holding(self, example: str) -> list[Link]:
-        """Snapshots that hold an example, and what became of them."""
+    def holding(self, row: dict[str, Any]) -> list[Link]:
+        """Snapshots that hold an accepted row, as a lesson or as the gate item made of it, and what became of them."""
         links = []
+        names = {row["example_id"], item_id_of(example_of(row))}
         for name, folder, _ in self.snapshots():
-            parts = {part for part, row in self.rows_in(folder) if row.get("example_id") == example}
+            parts = {
+                part for part, held in self.rows_in(folder) if names & {held.get("example_id"), held.get("item_id")}
+            }
             if parts:
                 links.append(Link(kind="snapshot", name=name, note=f"in {', '.join(sorted(parts))}"))
                 if parts & {TRAIN, VALIDATION}:
@@ -127,25 +131,39 @@ class World:
         return links
 
     def examples(self, column: str, value: str) -> list[dict[str, Any]]:
-        """Accepted rows, of every batch, with this value."""
+        """Accepted rows, of every batch, with this value; of an event also those that its own were merged into."""
         import polars as pl
 
         rows = self.lake.scan("accepted")
         if rows is None:
             return []
-        same = pl.col("source_events").list.contains(value) if column == "event" else pl.col(column) == value
+        same = pl.col(column) == value
+        if column == "event":
+            same = pl.col("source_events").list.contains(value) | pl.col("example_id").is_in(self.merged_into(value))
         frame = rows.filter((pl.col("tenant") == self.tenant) & same).sort("batch", "example_id").collect()
         return list({row["example_id"]: row for row in frame.iter_rows(named=True)}.values())
 
+    def merged_into(self, event: str) -> list[str]:
+        """Examples that stand for those of an event, as its latest fate has it."""
+        last = self._fate(event)
+        return list(last["examples"]) if last is not None and last["status"] == "merged" else []
+
     def fate(self, event: str) -> str:
         """How a feedback event ended."""
+        last = self._fate(event)
+        if last is None:
+            return "not ingested yet"
+        into = f", into {', '.join(names)}" if (names := self.merged_into(event)) else ""
+        return f"{last['status']} ({last['code']}){into}"
+
+    def _fate(self, event: str) -> dict[str, Any] | None:
         import polars as pl
 
         rows = self.lake.scan("fates")
         if rows is None:
-            return "not ingested yet"
+            return None
         frame = rows.filter((pl.col("tenant") == self.tenant) & (pl.col("event_id") == event)).sort("batch").collect()
-        return f"{frame['status'][-1]} ({frame['code'][-1]})" if frame.height else "not ingested yet"
+        return frame.row(-1, named=True) if frame.height else None
 
     def said_of(self, interaction: str) -> list[str]:
         """Ids of the feedback on an answer."""
@@ -196,7 +214,7 @@ def _of_answer(world: World, name: str, version: str) -> Lineage:
         became.append(Link(kind="feedback", name=event, note=world.fate(event)))
     for row in world.examples("subject", name):
         became.append(Link(kind="example", name=row["example_id"], note=f"{row['shape']}: {row['reason']}"))
-        became += world.holding(row["example_id"])
+        became += world.holding(row)
     return Lineage(kind="answer", name=name, made_of=tuple(made_of), became=tuple(_once(became)))
 
 
@@ -204,8 +222,9 @@ def _of_feedback(world: World, name: str, about: str | None, kind: str) -> Linea
     made_of = [Link(kind="answer", name=about, note=f"the {kind} is about it")] if about else []
     became: list[Link] = []
     for row in world.examples("event", name):
-        became.append(Link(kind="example", name=row["example_id"], note=f"{row['shape']}: {row['reason']}"))
-        became += world.holding(row["example_id"])
+        note = f"{row['shape']}: {row['reason']}" if name in row["source_events"] else f"{row['shape']}: merged into it"
+        became.append(Link(kind="example", name=row["example_id"], note=note))
+        became += world.holding(row)
     if not became:
         made_of.append(Link(kind="feedback", name=name, note=world.fate(name)))
     return Lineage(kind="feedback", name=name, made_of=tuple(made_of), became=tuple(_once(became)))
@@ -217,7 +236,7 @@ def _of_example(world: World, row: dict[str, Any]) -> Lineage:
         made_of.append(Link(kind="answer", name=row["subject"], note=f"answered by {row['version']}"))
         if row["version"]:
             made_of += world.snapshots_of(row["version"])
-    became = world.holding(row["example_id"])
+    became = world.holding(row)
     return Lineage(kind="example", name=row["example_id"], made_of=tuple(made_of), became=tuple(_once(became)))
 
 

@@ -18,6 +18,8 @@ _TEXTS = {".jsonl", ".json", ".html", ".log", ".txt", ".csv", ".yaml", ".md", ".
 _BINARY = {".parquet", ".arrow", ".db", ".db-wal"}
 SCRUBBED = frozenset(_TEXTS | {".parquet"})
 """Endings of the files that `scrub` takes words out of."""
+_SET_ASIDE = ".unreadable"
+"""Lots of interactions that a gateway could not land: text of users, but perhaps not whole, or not UTF-8."""
 
 
 def scrub(home: Path, found: Belongings, *, leave: Sequence[Path]) -> dict[str, int]:
@@ -26,7 +28,8 @@ def scrub(home: Path, found: Belongings, *, leave: Sequence[Path]) -> dict[str, 
     for file in _files(home):
         if any(file.is_relative_to(folder) for folder in leave) or file.suffix in (".db", ".db-wal", ".arrow"):
             continue
-        done = _scrub_parquet(file, found) if file.suffix == ".parquet" else _scrub_text(file, found)
+        scrubbers = {".parquet": _scrub_parquet, _SET_ASIDE: _scrub_set_aside}
+        done = scrubbers.get(file.suffix, _scrub_text)(file, found)
         if done:
             removed[file.relative_to(home).as_posix()] = done
     return removed
@@ -51,9 +54,8 @@ def search(home: Path, found: Belongings) -> tuple[int, list[str]]:
 
 
 def _files(home: Path) -> Iterator[Path]:
-    yield from (
-        p for p in sorted(home.rglob("*")) if p.suffix in _TEXTS | _BINARY and p.is_file() and not p.is_symlink()
-    )
+    held = _TEXTS | _BINARY | {_SET_ASIDE}
+    yield from (p for p in sorted(home.rglob("*")) if p.suffix in held and p.is_file() and not p.is_symlink())
 
 
 def _scrub_text(file: Path, found: Belongings) -> int:
@@ -82,6 +84,24 @@ def _scrub_text(file: Path, found: Belongings) -> int:
     kept = [line if not any(needle in line for needle in escaped) else f"{GONE}\n" for line in lines]
     atomic_write(file, "".join(kept))
     return sum(line == f"{GONE}\n" for line in kept)
+
+
+def _scrub_set_aside(file: Path, found: Belongings) -> int:
+    """Lines removed that are the person's or hold their words; what else there is of the file stays, byte by byte."""
+    needles = [found.person, *found.needles]
+    raw = [form.encode() for needle in needles for form in {needle, json.dumps(needle)[1:-1]}]
+    lines = file.read_bytes().split(b"\n")
+    kept = [line for line in lines if not any(needle in line for needle in raw) and not _owned(line, found)]
+    if len(kept) < len(lines):
+        atomic_write(file, b"\n".join(kept))
+    return len(lines) - len(kept)
+
+
+def _owned(line: bytes, found: Belongings) -> bool:
+    try:
+        return found.owns(json.loads(line))
+    except (ValueError, RecursionError):
+        return False
 
 
 def _scrub_lines(file: Path, text: str, found: Belongings, needles: Sequence[str]) -> int:

@@ -10,11 +10,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 from feedback.dialects import Row
 from feedback.dialects.chat import answer, conversation, message, scored
+from feedback.events import event_time_of
 
 _NUMBERED = re.compile(r"gen_ai\.(prompt|completion)\.(\d+)\.(role|content)")
 
@@ -140,4 +140,4 @@ def _value(value: Any) -> Any:
 
 
 def _time(nanoseconds: Any) -> str | None:
-    return datetime.fromtimestamp(int(nanoseconds) / 1e9, UTC).isoformat() if nanoseconds else None
+    return event_time_of(int(nanoseconds) / 1e9).isoformat() if nanoseconds else None

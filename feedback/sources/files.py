@@ -288,8 +288,15 @@ def _csv(file: StoredFile, options: FileOptions) -> Iterator[Row]:
                 continue
             if header is None:
                 header = cells
-                if len(set(header)) != len(header):
-                    raise UserError(f"{file.address}: a column name stands twice in the header; rename one") from None
+                twice = next((name for name in header if header.count(name) > 1), None)
+                if twice is not None:
+                    message = f"the column name {twice!r} stands twice in the header; rename one"
+                    yield (
+                        place,
+                        _reject(file, place, ",".join(cells).encode("utf-8", "replace"), "bad-csv", message),
+                        None,
+                    )
+                    return
                 continue
             if not cells:
                 continue
@@ -313,11 +320,32 @@ def _parquet(file: StoredFile, options: FileOptions) -> Iterator[Row]:
         with file.open() as opened:
             number = 0
             for batch in pq.ParquetFile(opened).iter_batches(batch_size=options.lot):
-                for row in batch.to_pylist():
-                    number += 1
-                    yield str(number), row, None
+                yield from _rows_of(file, batch, number)
+                number += batch.num_rows
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         yield "file", _reject(file, "file", b"", "bad-parquet", f"not readable as Parquet: {error}"), None
+
+
+def _rows_of(file: StoredFile, batch: Any, before: int) -> Iterator[Row]:
+    """The rows of a batch of Parquet; where Python has no value for a cell, such as a time in the year 10000, all rows
+    but those with such cells."""
+    try:
+        rows: list[Mapping[str, Any] | None] = batch.to_pylist()
+    except (ValueError, OverflowError):
+        rows = [None] * batch.num_rows
+    for at, row in enumerate(rows):
+        place = str(before + at + 1)
+        if row is not None:
+            yield place, row, None
+            continue
+        cells, wrong = {}, []
+        for name in batch.schema.names:
+            try:
+                cells[name] = batch[name][at].as_py()
+            except (ValueError, OverflowError) as error:
+                wrong.append(f"{name}: {error}")
+        bad = _reject(file, place, _shown(cells).encode("utf-8", "replace"), "bad-parquet", "; ".join(wrong))
+        yield place, bad if wrong else cells, None
 
 
 def _reject(file: StoredFile, place: str, raw: bytes, code: str, detail: str) -> Reject:

@@ -11,7 +11,7 @@ from typing import Any, cast
 from pydantic import Field, field_validator
 
 from feedback.dialects import DIALECTS, dialect_module, dialect_of
-from feedback.events import Feedback, Interaction, event_time, pseudonym
+from feedback.events import Feedback, Interaction, event_time, event_time_of, pseudonym
 from infra.artifact import key_of
 from infra.settings import Config, secret
 
@@ -44,7 +44,8 @@ class Columns(Config):
     task: str | None = None
     """Task."""
     created_at: str | None = None
-    """Time: ISO 8601 or seconds since 1970. Default: the file's own time."""
+    """Time: ISO 8601, or seconds, milliseconds, microseconds or nanoseconds since 1970, told apart by their size: a
+    number below 1e11 is seconds, below 1e14 milliseconds, below 1e17 microseconds. Default: the file's own time."""
     thumb: str | None = None
     """true/false, 1/0, up/down, good/bad."""
     rating: str | None = None
@@ -180,7 +181,10 @@ def _mapped(row: Mapping[str, Any], mapping: Columns, options: RowOptions, sourc
     elif mapping.interaction_id is not None:
         about = text("interaction_id")
     event = text("event_id") or f"f-{key}"
-    actor = person("actor") or person("user") or source
+    somebody = person("actor") or person("user")
+    if somebody == source:
+        raise ValueError(f"the row calls a person {source!r}, as rows of this source that name nobody are called")
+    actor = somebody or source
     made = [
         Feedback.model_validate(
             {
@@ -245,6 +249,10 @@ EVERY_COLUMN = Columns(**{name: name for name in Columns.model_fields})
 """The mapping of what a dialect says: each cell under its own name, or left out."""
 
 
+_UNITS = ((1e11, 1.0), (1e14, 1e3), (1e17, 1e6))
+"""(numbers below this, how many of the unit are a second): each unit begins where the one before has passed 5000 AD."""
+
+
 def _time(value: Any, default: datetime) -> datetime:
     if value is None:
         return default
@@ -252,9 +260,8 @@ def _time(value: Any, default: datetime) -> datetime:
         return event_time(value)
     if isinstance(value, date):
         return datetime(value.year, value.month, value.day, tzinfo=UTC)
-    if isinstance(value, int | float):
-        return datetime.fromtimestamp(value, UTC)
     try:
-        return datetime.fromtimestamp(float(value), UTC)
+        number = float(value)
     except ValueError:
         return event_time(datetime.fromisoformat(cast(str, value)))
+    return event_time_of(number / next((unit for most, unit in _UNITS if abs(number) < most), 1e9))

@@ -7,12 +7,12 @@ traces of the last `lookback_hours` are looked at again each time; what is known
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from typing import Any
 
 from pydantic import Field, JsonValue
 
 from feedback.dialects.chat import answer, conversation, scored
+from feedback.events import event_time_of
 from feedback.sources.files import add_row
 from feedback.sources.landing import RAW_CHARS, Lot, Reject
 from feedback.sources.mapping import EVERY_COLUMN, RowOptions
@@ -103,10 +103,10 @@ def delete_of_user(options: Options, user: str) -> int:
 def _add(lot: Lot, trace: Any, options: Options) -> None:
     """The events of one trace, or a reject."""
     info = trace.info
-    at = datetime.fromtimestamp(info.request_time / 1000, UTC)
     words = [a for a in info.assessments or [] if _counts(a, options)]
     mapped = options.model_copy(update={"mapping": EVERY_COLUMN})
     try:
+        at = event_time_of(info.request_time / 1000)
         base = _exchange(trace, options)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raw = str(info.request_preview)[:RAW_CHARS]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import random
 from contextlib import closing
 from datetime import timedelta
@@ -9,11 +10,13 @@ import pytest
 
 from feedback.abuse import AbuseConfig
 from feedback.agreement import Claim, Neighbours, answer_similarity, label_key
-from feedback.events import Edit, Thumb
+from feedback.events import Edit, Feedback, Thumb
 from feedback.ingest import run_ingest
 from feedback.past import Past
 from feedback.quarantine import held_rows
+from feedback.sources.landing import SourceSpec, land, rejects_after
 from feedback.triggers import TriggerConfig, find_triggers
+from feedback.volume import bursts, names_somebody
 from tests.feedback.world import (
     FAST,
     START,
@@ -107,6 +110,51 @@ def test_what_exceeds_an_accounts_share_is_held(tmp_path: Path) -> None:
     ]
     put(store, asked, words)
     assert run_ingest(store, lake, (), FAST).counts["abuse"] == {"flood": 100 - 30}
+
+
+SUMS = ("apples", "coins", "trains", "marbles", "pages", "tickets", "bricks", "candles", "ropes", "bottles")
+
+
+@pytest.mark.parametrize("column", ["nobody", "user"])
+def test_an_untrusted_import_is_not_held_for_what_its_file_does_not_say(tmp_path: Path, column: str) -> None:
+    store, lake = make_store(tmp_path), make_lake(tmp_path)
+    rows = [
+        {
+            "question": f"{n} {SUMS[n % 10]} and {n * n + 7} {SUMS[n // 10]} are how many things altogether, please?",
+            "answer": str(n + n * n + 7),
+            "who": f"u-{n % 2}",
+        }
+        for n in range(100)
+    ]
+    (tmp_path / "sums.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    mapping = {"prompt": "question", "reference": "answer"} | ({"user": "who"} if column == "user" else {})
+    options = {"paths": [str(tmp_path / "sums.jsonl")], "tenant": "acme", "mapping": mapping, "hashed_users": True}
+    people = [interaction(n, f"how many {SUMS[n % 10]} did number {n} have at first?") for n in range(200)]
+    put(store, people, [said(n, Thumb(up=True), f"person-{n}") for n in range(200)])
+    report = run_ingest(store, lake, (SourceSpec(name="sums", kind="files", options=options),), FAST)
+    # Two accounts gave a sixth of everything each: their share is counted, for the file names them.
+    assert report.counts.get("abuse", {}) == ({"flood": 2 * (50 - 30)} if column == "user" else {})
+
+
+def test_imported_events_with_times_of_their_own_can_be_a_burst() -> None:
+    def given(gap: float, source: str) -> list[Feedback]:
+        times = [START + timedelta(seconds=gap * n) for n in range(60)]
+        return [said(n, Thumb(up=True), "robot", source=source, created_at=at) for n, at in enumerate(times)]
+
+    for gap, source, held in [(0.001, "files:x", 60), (0.0, "files:x", 0), (0.0, "gateway", 60)]:
+        found = bursts({"robot": given(gap, source)}, most=40, seconds=10)
+        assert len(found["robot"][0] if found else []) == held
+
+
+def test_only_a_source_itself_speaks_for_nobody(tmp_path: Path) -> None:
+    assert not names_somebody(said(1, Thumb(up=True), "files:x", source="files:x"))
+    assert names_somebody(said(1, Thumb(up=True), "gateway", source="gateway"))
+    mapping = {"prompt": "q", "edit": "a", "user": "who"}
+    (tmp_path / "x.jsonl").write_text(json.dumps({"q": "hi", "a": "there", "who": "files:x.jsonl"}))
+    options = {"paths": [str(tmp_path / "x.jsonl")], "mapping": mapping, "hashed_users": True}
+    store = make_store(tmp_path)
+    assert land(store, SourceSpec(name="x", kind="files", options=options))["rejects"] == 1
+    assert "calls a person 'files:x.jsonl'" in rejects_after(store.engine, 0, 9)[0].detail
 
 
 def test_the_champions_confidence_is_one_more_witness(tmp_path: Path) -> None:

@@ -303,6 +303,26 @@ def test_near_copies_are_found_across_batches_from_disk(tmp_path: Path) -> None:
     assert contradictions(lake, "acme") == ([], 0)
 
 
+@pytest.mark.parametrize("batches", [1, 2])
+def test_another_answer_to_the_very_same_short_prompt_is_a_contradiction(tmp_path: Path, batches: int) -> None:
+    store, lake = make_store(tmp_path), make_lake(tmp_path)
+    asked = ["Opening hours?", "opening hours?", "Opening hours today?", "Opening hours?", "Opening hours?"]
+    answers = ["9 to 5", "closed", "10 to 4", "9 to 5", "9 to 5"]
+    found: Counter[str] = Counter()
+    for number, (prompt, answer) in enumerate(zip(asked, answers, strict=True)):
+        tenant = "other" if number == 4 else "acme"
+        store.record_interaction(interaction(number, prompt, "no idea", tenant=tenant))
+        store.record_feedback(said(number, Edit(text=answer), f"p{number}", tenant=tenant))
+        if batches > 1 or number == 4:
+            found += Counter(run_ingest(store, Lake(lake.path), (), FAST).counts.get("duplicates", {}))
+    assert found == {"exact": 2, "contradictions": 2}
+    both, _ = contradictions(lake, "acme")
+    assert {(p.shape, p.later.subject, p.earlier.subject) for p in both} == {
+        ("completion", "i1", "i0"), ("preference", "i1", "i0"),
+    }  # fmt: skip
+    assert contradictions(lake, "other") == ([], 0)
+
+
 def test_an_orphans_age_counts_from_its_arrival(tmp_path: Path) -> None:
     store: Store = make_store(tmp_path)
     store.record_feedback(said(1, Thumb(up=True), created_at=now() - timedelta(days=400)))

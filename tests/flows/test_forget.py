@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,14 @@ import polars as pl
 import pytest
 
 from deploy.arena import Pair, record_pair, tally
+from deploy.gateway.console.lineage import trace
 from deploy.ledger import append
+from deploy.serving import ConsoleJob
 from deploy.shadow import ShadowAnswer, record_shadow, shadow_answers_of
 from deploy.standing import Entry, Standing
 from deploy.versions import publish_version
 from feedback.events import Edit, Rating, Thumb, pseudonym
+from feedback.forget import find
 from feedback.ingest import IngestConfig, run_ingest
 from feedback.lake import Lake
 from feedback.snapshot import SnapshotConfig, cut_snapshot
@@ -22,8 +26,8 @@ from feedback.store import Store
 from flows.config import PipelineConfig
 from flows.forget import forget, pending, plan_of
 from flows.lake_reading import difference, export, log_of, shown, snapshot_named
-from flows.lineage import lineage
-from flows.scrub import search
+from flows.lineage import World, lineage
+from flows.scrub import scrub, search
 from infra.artifact import digest_dir, digest_file, finished_record, write_record
 from infra.database import connect, create_tables
 from infra.errors import NotFound, UserError
@@ -146,6 +150,29 @@ def test_lineage_leads_both_ways(home: Home) -> None:
         links("who?")
 
 
+def test_lineage_knows_gate_items_and_what_a_word_was_merged_into(home: Home) -> None:
+    twin = "What are the opening hours on Sundays, please?"
+    home.store.record_interaction(interaction(5, twin, "9-5", user="u-eve"))
+    home.store.record_feedback(said(5, Thumb(up=True), "u-eve"))
+    home.ingest()
+    shutil.rmtree(home.places.snapshots_dir)  # groups keep the part they were given first
+    gate = SnapshotConfig(validation_share=0, rolling_share=0.9, frozen_share=0, salt="x")
+    snapshot = cut_snapshot(home.lake, home.places.snapshots_dir, gate, tenant="acme")
+    held = {
+        (row["example_id"], link.name): link.note
+        for row in World(home.places, home.store, "acme").examples("subject", "i3")
+        for link in lineage(home.places, home.store, row["example_id"], tenant="acme").became
+    }
+    (completion,) = [e.example_id for e in home.lake.examples() if e.subject == "i3" and e.shape == "completion"]
+    assert "gate/rolling.jsonl" in held[(completion, snapshot.id)]
+    shown = trace(home.store.engine, ConsoleJob(home=home.places.home_dir), "acme", completion)["cards"]
+    assert snapshot.id in shown[-1]["facts"]["in snapshots"]
+    merged = lineage(home.places, home.store, "e5-thumb-u-eve", tenant="acme")
+    assert ("example", completion) in {(link.kind, link.name) for link in merged.became}
+    (word,) = [link for link in lineage(home.places, home.store, "i5", tenant="acme").became if link.kind == "feedback"]
+    assert word.note.startswith("merged (duplicate), into x-") and completion in word.note
+
+
 def test_a_person_is_gone_from_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home = Home(tmp_path, monkeypatch)
     home.fill(IngestConfig())  # with Data Docs
@@ -236,12 +263,35 @@ def test_killed_half_way_it_is_finished_by_the_next_call(home: Home, monkeypatch
 
 
 def test_a_search_that_finds_something_says_where(home: Home) -> None:
-    from feedback.forget import find
-
     found = find(home.store, home.lake, "acme", home.ann)
     (home.places.home_dir / "notes.txt").write_text(f"I remember: {SECRET}.")
     assert "notes.txt" in search(home.places.home_dir, found)[1]
     assert any(name.startswith("ratchet.db") for name in search(home.places.home_dir, found)[1])
+
+
+def test_redacted_copies_are_found_too(home: Home) -> None:
+    said_so = "write to {} about the cat of ours, at once"
+    home.store.record_interaction(interaction(7, said_so.format("anna.x@mail.example"), "ok", user=home.ann))
+    found = find(home.store, home.lake, "acme", home.ann)
+    notes = home.places.home_dir / "notes.txt"
+    notes.write_text(said_so.format("[EMAIL_4]"))  # as Data Docs and the lake have it
+    assert "notes.txt" in search(home.places.home_dir, found)[1]
+    assert scrub(home.places.home_dir, found, leave=[home.places.lake_dir])["notes.txt"] == 1
+    assert not [needle for needle in found.needles if needle in ELSE]
+
+
+def test_what_a_gateway_set_aside_is_searched_and_scrubbed(home: Home) -> None:
+    found = find(home.store, home.lake, "acme", home.ann)
+    spooled = home.places.home_dir / "spool" / "20260101T000000000000-abcdef01.unreadable"
+    spooled.parent.mkdir()
+    theirs = interaction(7, "short", user=home.ann).model_dump_json().encode()
+    others = [b'{"cut off": "\xff', interaction(8, ELSE, user="u-bob").model_dump_json().encode(), b""]
+    spooled.write_bytes(b"\n".join([theirs, f'{{"messages": "{SECRET}'.encode(), *others]))
+    name = spooled.relative_to(home.places.home_dir).as_posix()
+    assert name in search(home.places.home_dir, found)[1]
+    assert scrub(home.places.home_dir, found, leave=())[name] == 2
+    assert spooled.read_bytes() == b"\n".join(others)
+    assert name not in search(home.places.home_dir, found)[1]
 
 
 def test_the_lake_is_looked_at_and_kept_healthy(home: Home, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from deploy.gateway.console.nights import night_files
 from deploy.keys import ApiKey
 from deploy.ledger import history
 from deploy.serving import ConsoleJob
+from feedback.snapshot_layout import GATE_FILES, SHOWN, TRAIN, VALIDATION
 from feedback.store import Store
 from feedback.store import feedback as feedback_table
 from infra.artifact import read_record
@@ -130,7 +131,8 @@ def _examples(places: Places, tenant: str, asked: str) -> list[Card]:
     """Examples of that id, made of that event or about that answer; with how the events ended."""
     import polars as pl
 
-    from feedback.lake import lake_of
+    from feedback.gate_items import item_id_of
+    from feedback.lake import example_of, lake_of
 
     lake = lake_of(places)
     accepted, fates = lake.scan("accepted"), lake.scan("fates")
@@ -148,7 +150,7 @@ def _examples(places: Places, tenant: str, asked: str) -> list[Card]:
         )
         rows = accepted.filter((pl.col("tenant") == tenant) & about).head(20).collect()
         for row in rows.iter_rows(named=True):
-            snapshots = holding(places, row["example_id"])
+            snapshots = holding(places, row["example_id"], item_id_of(example_of(row)))
             facts = {"shape": row["shape"], "task": row["task"], "trusted": row["trusted"], "reason": row["reason"]}
             facts |= {"batch": row["batch"], "in snapshots": snapshots}
             links = [row["subject"], *row["source_events"], *snapshots]
@@ -156,15 +158,17 @@ def _examples(places: Places, tenant: str, asked: str) -> list[Card]:
     return cards
 
 
-def holding(places: Places, example_id: str) -> list[str]:
-    """Snapshots whose training part holds an example; the newest 20 are looked at."""
-    needle = f'"example_id":"{example_id}"'
+def holding(places: Places, example_id: str, item_id: str) -> list[str]:
+    """Snapshots that hold an example, or the gate item made of it; the newest 20 are looked at."""
+    needles = (f'"example_id":"{example_id}"', f'"item_id":"{item_id}"')
     folders = sorted(places.snapshots_dir.glob("s-*"), key=lambda path: path.stat().st_mtime, reverse=True)[:20]
     found = []
     for folder in folders:
-        for file in (folder / "training").glob("*.jsonl"):
+        for file in (folder / part for part in (TRAIN, VALIDATION, *GATE_FILES.values(), SHOWN)):
+            if not file.exists():
+                continue
             with file.open(encoding="utf-8") as rows:
-                if any(needle in row for row in rows):
+                if any(needle in row for row in rows for needle in needles):
                     found.append(folder.name)
                     break
     return found

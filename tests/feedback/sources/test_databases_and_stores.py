@@ -72,6 +72,13 @@ def test_an_sql_database_is_followed_by_its_key(tickets: Any, tmp_path: Path) ->
     assert {r.feedback.event_id for r in store.feedback_after(0, 9)} == {"1", "2", "4", "5"}
 
 
+def test_rows_of_a_database_without_times_share_that_of_their_lot(tickets: Any, tmp_path: Path) -> None:
+    store = make_store(tmp_path)
+    add(tickets, *[(f"{number}?", "x") for number in range(5)])
+    land(store, sql(mapping={key: column for key, column in COLUMNS.items() if key != "created_at"}, lot=5))
+    assert len({ready.feedback.created_at for ready in store.feedback_after(0, 9)}) == 1
+
+
 def test_mistakes_about_a_database_are_one_line_without_its_password(
     tickets: Any, tmp_path: Path, monkeypatch: Any
 ) -> None:

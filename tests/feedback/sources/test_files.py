@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ from feedback.events import Edit, Preference, Reference, Thumb
 from feedback.ingest import run_ingest
 from feedback.quarantine import held_rows
 from feedback.sources import SOURCES
-from feedback.sources.landing import SourceSpec, land, rejects_after, source_module
+from feedback.sources.files import Options, add_row
+from feedback.sources.landing import Lot, SourceSpec, land, rejects_after, source_module
 from infra.errors import UserError
-from tests.feedback.world import FAST, interaction, make_lake, make_store, said
+from tests.feedback.world import FAST, START, interaction, make_lake, make_store, said
 
 COLUMNS = {"prompt": "q", "answer": "a", "edit": "fix", "thumb": "ok", "chosen": "best", "rejected": "worst"}
 
@@ -138,7 +140,7 @@ def test_each_bad_row_is_quarantined_with_its_reason_and_its_neighbours_are_take
 @given(st.lists(st.binary(max_size=60) | st.dictionaries(st.sampled_from("qaok"), st.text(max_size=9)).map(
     lambda d: json.dumps(d).encode()), max_size=8))  # fmt: skip
 def test_no_bytes_crash_a_source(tmp_path: Path, lines: list[bytes]) -> None:
-    from feedback.sources.files import Options, read
+    from feedback.sources.files import read
 
     file = tmp_path / "fuzz.jsonl"
     file.write_bytes(b"\n".join(lines))
@@ -149,6 +151,74 @@ def test_no_bytes_crash_a_source(tmp_path: Path, lines: list[bytes]) -> None:
     assert sum(len(lot.rejects) + max(len(lot.interactions), len(lot.feedback)) for lot in first) <= max(filled, 0) * 2
     if first:
         assert list(read(options, first[-1].mark)) == []
+
+
+def test_times_are_seconds_or_smaller_by_their_size_and_impossible_ones_are_rejects(tmp_path: Path) -> None:
+    store, at = make_store(tmp_path), 1_767_225_600
+    mapping = {"prompt": "q", "edit": "a", "created_at": "t", "event_id": "n"}
+    times: list[object] = [
+        at,
+        f"{at}",
+        at * 1_000,
+        f"{at}000",
+        at * 10**6,
+        at * 10**9,
+        f"{at}000000000",
+        float(at),
+        START,
+    ]
+    times = [str(time) if time is START else time for time in times]
+    bad = [10**22, "9" * 30, "9" * 400, 10**400, -(10**22), "inf", "nan", 1e300, "soon", [1], "²"]
+    rows = [{"q": "hi", "a": "x", "t": time, "n": str(n)} for n, time in enumerate([*times, *bad, -at])]
+    (tmp_path / "x.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    done = land(store, spec(tmp_path, mapping=mapping))
+    assert {r.feedback.event_id: r.feedback.created_at for r in store.feedback_after(0, 99)} == {
+        **{str(n): START for n in range(len(times))},
+        str(len(rows) - 1): START - timedelta(seconds=2 * at),
+    }
+    assert done["rejects"] == len(bad)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers() | st.floats() | st.text(max_size=9) | st.integers().map(str) | st.datetimes().map(str))
+def test_no_time_crashes_a_source(time: object) -> None:
+    lot = Lot(mark=None, tenant="acme")
+    options = Options.model_validate({"paths": ["x"], "mapping": {"prompt": "q", "edit": "a", "created_at": "t"}})
+    add_row(lot, "1", {"q": "hi", "a": "x", "t": time}, options, source="files:x", at=START)
+    assert len(lot.rejects) + len(lot.feedback) == 1
+
+
+def test_of_a_parquet_file_only_rows_that_python_has_no_values_for_are_rejects(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    store = make_store(tmp_path)
+    times = pa.array([0, 2**62, None, -(2**62)], pa.int64()).cast(pa.timestamp("us"))
+    days = pa.array([0, 0, 0, 2**31 - 1], pa.int32()).cast(pa.date32())
+    table = pa.table({"q": ["a", "b", "c", "d"], "fix": ["w", "x", "y", "z"], "t": times, "day": days})
+    pq.write_table(table, tmp_path / "x.parquet")
+    mapping = {"prompt": "q", "edit": "fix", "created_at": "t"}
+    done = land(store, spec(tmp_path, "x.parquet", mapping=mapping))
+    assert (done["feedback"], done["rejects"]) == (2, 2)
+    first, second = rejects_after(store.engine, 0, 9)
+    assert (first.code, first.place.split(":")[1], second.place.split(":")[1]) == ("bad-parquet", "2", "4")
+    assert first.detail.startswith("t: ") and "day: " in second.detail and '"q": "b"' in first.raw
+    assert land(store, spec(tmp_path, "x.parquet", mapping=mapping))["feedback"] == 0
+
+
+def test_a_csv_file_with_a_column_twice_keeps_no_other_source_from_being_read(tmp_path: Path) -> None:
+    store, lake = make_store(tmp_path), make_lake(tmp_path)
+    (tmp_path / "a.csv").write_text("q,fix,q\none,two,three\n")
+    (tmp_path / "b.csv").write_text("q,fix\nfour,five\n")
+    sources = [
+        spec(tmp_path, name, mapping={"prompt": "q", "edit": "fix"}).model_copy(update={"name": name})
+        for name in ("a.csv", "b.csv")
+    ]
+    assert run_ingest(store, lake, sources, FAST).counts["fates"] == {"accepted": 1}
+    (held,) = held_rows(store, lake)
+    assert (held.code, held.detail) == ("bad-csv", "the column name 'q' stands twice in the header; rename one")
+    (tmp_path / "a.csv").write_text("q,fix,r\none,two,three\n")  # mended, and so read again
+    assert run_ingest(store, lake, sources, FAST).counts["fates"] == {"accepted": 1}
 
 
 def test_mistakes_of_the_config_are_told_at_once(tmp_path: Path) -> None:
