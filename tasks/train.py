@@ -12,7 +12,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from infra.artifact import Record
-from infra.errors import RatchetError, UserError
+from infra.errors import Diverged, RatchetError, UserError
 from infra.settings import Config, Places
 from infra.tracking import Point, Tracker
 from training.base_model import Base, resolve_base
@@ -112,7 +112,7 @@ def _trained(recipe: Recipe, stages: Callable[[], list[Record]], *, attempts: in
     for attempt in range(1, attempts + 1):
         try:
             records = stages()
-        except UserError as error:
+        except (UserError, Diverged) as error:  # another try would end in the same way
             log.error("%s cannot be trained: %s", recipe.name, error)
             return Challenger(recipe=recipe.name, error=str(error))
         except RatchetError as error:

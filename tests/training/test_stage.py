@@ -16,10 +16,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from infra.artifact import Record, digest_dir, read_record, verify
-from infra.errors import CorruptArtifact
+from infra.errors import CorruptArtifact, Diverged
 from tests.training.options import QUICK
 from tests.training.world import job_for
-from training.engine import Diverged
 from training.generation import Generator
 from training.job import StageJob
 from training.launch import launch_stage
