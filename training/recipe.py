@@ -32,7 +32,8 @@ class StageSpec(Config):
     starts_from: Literal["base", "previous", "merged"] = "base"
     """base: the untouched base model. previous: goes on training the adapter (or model) of the stage before. merged:
     the adapter of the stage before is merged into the weights, and a new one is trained on top; the result is saved
-    as a whole model. A reward stage makes no policy: the stage after it starts from the policy before it, and its
+    as a whole model. After a tuner that saves whole models (full) both stand on that model, with any tuner that can.
+    A reward stage makes no policy: the stage after it starts from the policy before it, and its
     answers are graded by that reward model."""
     mixture: Mixture | None = None
     """How the examples' tasks are mixed. Default: as they come, every example once in each pass."""
@@ -112,12 +113,14 @@ class Recipe(Config):
                     f"recipe {self.name}: stage {stage.objective} starts from base, so the stage before it would "
                     "be lost; say previous or merged"
                 )
-            if stage.starts_from == "previous" and stage.tuner != before.tuner:
+            # What a tuner saves as a whole model is loaded as one: any tuner can stand on it, and nothing is merged.
+            adapter = tuner_named(before.tuner).saves == "adapter"
+            if adapter and stage.starts_from == "previous" and stage.tuner != before.tuner:
                 raise ValueError(
                     f"recipe {self.name}: stage {stage.objective} ({stage.tuner}) cannot go on with what "
                     f"{before.objective} ({before.tuner}) trained; use the same tuner, or starts_from: merged"
                 )
-            if stage.starts_from == "merged" and not tuner_named(before.tuner).merges:
+            if adapter and stage.starts_from == "merged" and not tuner_named(before.tuner).merges:
                 raise ValueError(
                     f"recipe {self.name}: stage {stage.objective} cannot start from merged: what {before.tuner} trains "
                     "cannot be merged into the weights; say previous, with the same tuner"
