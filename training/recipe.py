@@ -16,7 +16,7 @@ from infra.settings import Config
 from training.choosing import Choice, learning_rate, rank
 from training.mixture import Mixture
 from training.objectives import OBJECTIVES, objective_named
-from training.search import Search
+from training.search import Search, changed
 from training.tuners import TUNERS, tuner_named
 
 Options = Mapping[str, bool | int | float | str]
@@ -130,11 +130,34 @@ class Recipe(Config):
                     f"recipe {self.name}: a reward stage cannot start from merged; say previous, with the same tuner"
                 )
         self._check_below()
-        if self.search is not None and self.search.stage > len(self.stages):
-            raise ValueError(
-                f"recipe {self.name}: search.stage is {self.search.stage}, but there are {len(self.stages)} stages"
-            )
+        if self.search is not None:
+            self._check_search(self.search)
         return self
+
+    def _check_search(self, asked: Search) -> None:
+        """A search that can be run, and whose trials are all judged by one measure."""
+        if asked.stage > len(self.stages):
+            raise ValueError(
+                f"recipe {self.name}: search.stage is {asked.stage}, but there are {len(self.stages)} stages"
+            )
+        stage = self.stages[asked.stage - 1]
+        online = objective_named(stage.objective).online
+        by_reward = online is not None and online.held_out is not None
+        for name in asked.spaces:
+            # A grader is the very measure by which a reward is told.
+            if name.startswith("objective.") and (not by_reward or name == "objective.grader"):
+                raise ValueError(
+                    f"recipe {self.name}: search.spaces names {name}, which changes what the held-out score of "
+                    f"{stage.objective} means, so its trials could not be compared; expected learning_rate, epochs, "
+                    "batch_size, weight_decay, warmup or tuner.* (objective.* but the grader for objectives that are "
+                    "judged by their reward: ppo, rloo, grpo); try other values as recipes of their own, the gate "
+                    "compares them"
+                )
+        try:
+            for found in asked.extremes():
+                changed(stage, found)
+        except UserError as error:
+            raise ValueError(f"recipe {self.name}: {error}") from error
 
     def _check_below(self) -> None:
         """Stages that stand on a changed base save whole models: their tuner must merge, and not need 4 bits."""

@@ -80,6 +80,40 @@ def test_spaces_that_make_no_sense_are_refused() -> None:
             name="t", key="k", digest="d", result={"validation_loss": None}), seed=0)  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("setting", "space", "said"),
+    [
+        ("learning_rate", {"low": 0.1, "high": 2.0}, "learning_rate is 2.0, but input should be less than 1"),
+        ("epochs", {"values": [0, 1]}, "epochs is 0, but input should be greater than 0"),
+        ("batch_size", {"low": 0.5, "high": 8}, "batch_size is 0, but input should be greater than or equal to 1"),
+        ("warmup", {"values": ["much"]}, "warmup is 'much', but input should be a valid number"),
+    ],
+)
+def test_a_space_beyond_what_a_stage_takes_is_refused(setting: str, space: dict[str, object], said: str) -> None:
+    asked = Search.model_validate({"trials": 2, "spaces": {setting: space}})
+    with pytest.raises(ValidationError, match=f"{said}.*narrow the space"):
+        Recipe(name="x", stages=(SPEC,), search=asked)
+    with pytest.raises(UserError, match=said):
+        for found in asked.extremes():
+            changed(SPEC, found)
+
+
+def test_what_changes_the_unit_of_the_loss_is_not_searched() -> None:
+    """dpo's loss at one beta says nothing against its loss at another; a grader is the measure itself."""
+
+    def recipe(objective: str, setting: str) -> Recipe:
+        stages = ({"objective": "sft"}, {"objective": objective, "starts_from": "previous"})
+        asked = {"stage": 2, "spaces": {setting: {"values": [0.1, 0.3]}}}
+        return Recipe.model_validate({"name": "x", "stages": stages, "search": asked})
+
+    for objective in ("dpo", "kto", "simpo", "distill"):
+        with pytest.raises(ValidationError, match=f"changes what the held-out score of {objective} means"):
+            recipe(objective, "objective.beta")
+    with pytest.raises(ValidationError, match=r"objective\.grader, which changes"):
+        recipe("grpo", "objective.grader")
+    assert recipe("grpo", "objective.beta").search and recipe("dpo", "tuner.dropout").search
+
+
 def test_a_search_is_part_of_the_plan() -> None:
     own = {"x": Recipe(name="x", stages=(SPEC,), search=ASKED), "y": Recipe(name="y", stages=(SPEC,))}
     plan = plan_night({"completion": 200}, TrainingConfig(methods=("x", "y"), recipes=own, threads=2))
