@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,10 +11,15 @@ from pydantic import ValidationError
 
 from infra.artifact import Record, finished_record
 from infra.errors import RatchetError, UserError
+from tests.training.test_stage import spec
+from tests.training.world import job_for
 from training.challenger import processes_for
+from training.launch import launch_stage
 from training.plan import TrainingConfig, plan_night
+from training.progress import read_progress
 from training.recipe import Recipe, StageSpec
 from training.search import Search, changed, search
+from training.stage import run_stage
 
 ASKED = Search.model_validate(
     {
@@ -78,6 +84,16 @@ def test_spaces_that_make_no_sense_are_refused() -> None:
     with pytest.raises(UserError, match="needs validation losses"):
         search(ASKED, SPEC, lambda spec, watch: finished_record(
             name="t", key="k", digest="d", result={"validation_loss": None}), seed=0)  # fmt: skip
+
+
+def test_a_finished_trial_is_told_again_as_it_went(tmp_path: Path, tiny_base: Path) -> None:
+    """A search that begins again measures the next trials against those that were finished, as it did before."""
+    job = job_for(spec("sft", evaluations=3), tmp_path, tiny_base)
+    run_stage(job)
+    told: list[Mapping[str, Any]] = []
+    launch_stage(job, told.append)
+    assert told == read_progress(job.final)
+    assert sum(line["eval_loss"] is not None for line in told) == 3
 
 
 @pytest.mark.parametrize(
