@@ -31,5 +31,13 @@ class Conflict(RatchetError):
     """A compare-and-set was lost: somebody else wrote first. Read again and decide anew."""
 
 
+class Diverged(RatchetError):
+    """The loss became infinite, not a number, or left the range it was in; the stage makes no artifact.
+
+    Here and not beside the training loop, so that the process that launched the stage knows it again: the same seed and
+    data would diverge again, so nothing is gained by another try.
+    """
+
+
 class Unavailable(RatchetError):
     """A service that is needed did not answer (engine, MLflow, Prefect, database, judge)."""

@@ -12,7 +12,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from infra.artifact import Record
-from infra.errors import RatchetError, UserError
+from infra.errors import Diverged, RatchetError, UserError
 from infra.settings import Config, Places
 from infra.tracking import Point, Tracker
 from training.base_model import Base, resolve_base
@@ -112,7 +112,7 @@ def _trained(recipe: Recipe, stages: Callable[[], list[Record]], *, attempts: in
     for attempt in range(1, attempts + 1):
         try:
             records = stages()
-        except UserError as error:
+        except (UserError, Diverged) as error:  # another try would end in the same way
             log.error("%s cannot be trained: %s", recipe.name, error)
             return Challenger(recipe=recipe.name, error=str(error))
         except RatchetError as error:
@@ -133,9 +133,16 @@ def _trained(recipe: Recipe, stages: Callable[[], list[Record]], *, attempts: in
 
 @task(name="checkpoint", task_run_name="checkpoint {named}", cache_policy=NO_CACHE)
 def checkpoint(named: str, base: Base, places: Places) -> Challenger:
-    """A kept checkpoint, named KEY:STEP, as a challenger."""
+    """A kept checkpoint, named KEY:STEP, as a challenger; one that cannot be used is a challenger without weights.
+
+    Recipes were trained by the time it is asked for, and are not lost to a mistyped name.
+    """
     key, _, step = named.partition(":")
-    record = make_version(places.stages_dir, key, int(step), base)
+    try:
+        record = make_version(places.stages_dir, key, int(step), base)
+    except RatchetError as error:
+        log.error("checkpoint %s cannot be examined: %s", named, error)
+        return Challenger(recipe=f"{key[:12]}@{step}", error=str(error))
     spec, kind = record.config["spec"], record.result["kind"]
     stage = TrainedStage(key=record.key, digest=record.digest, kind=kind, objective=spec["objective"])
     return Challenger(recipe=f"{record.name.partition('/')[0]}@{step}", stages=(stage,))

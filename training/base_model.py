@@ -16,7 +16,7 @@ import os
 import shutil
 import uuid
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from infra.artifact import (
     atomic_write,
@@ -121,6 +121,25 @@ def resolve_base(name: str, cache: Path) -> Base:
         f"base model {name!r} was found nowhere; give a folder, or the name of a model that can be reached. Tried:"
         + "".join(f"\n  - {line}" for line in tried)
     )
+
+
+def shape_config(folder: Path) -> dict[str, Any]:
+    """The part of a base model's config.json that gives the shape of its text model.
+
+    Raises:
+        UserError: it does not say what training reads there: a model of a kind that Ratchet does not train.
+    """
+    config = json.loads((folder / "config.json").read_text())
+    found: dict[str, Any] = config.get("text_config", config)
+    wanted = ("hidden_size", "num_hidden_layers", "num_attention_heads")
+    missing = [name for name in wanted if name not in found]
+    if missing:
+        raise UserError(
+            f"{folder / 'config.json'} (model_type {found.get('model_type', 'not given')}) has no "
+            f"{', '.join(missing)}; expected a model whose config gives {', '.join(wanted)}, as those of Llama, Qwen "
+            "or SmolLM do and those of GPT-2's kind (n_embd) do not; name another base_model"
+        )
+    return found
 
 
 def _check_folder(folder: Path) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from infra.artifact import Record, digest_dir, finished_record, key_of, publish, read_record
-from infra.errors import CorruptArtifact, NotFound
+from infra.errors import CorruptArtifact, NotFound, UserError
 from infra.settings import Config
 
 if TYPE_CHECKING:
@@ -61,9 +61,11 @@ def make_version(stages_dir: Path, key: str, step: int, base: Base) -> Record:
 
     Raises:
         NotFound: no such stage or step; the message lists the steps there are.
+        UserError: it is a reward stage's, which cannot answer, or another version of Ratchet trained it.
         CorruptArtifact: the base is another one, or the files do not fit.
     """
     from training.job import StageJob, stage_key
+    from training.objectives import objective_named
 
     found = {checkpoint.step: checkpoint for checkpoint in checkpoints_of(stages_dir, key)}
     if step not in found:
@@ -75,13 +77,22 @@ def make_version(stages_dir: Path, key: str, step: int, base: Base) -> Record:
     if existing is not None:
         return existing
     job = StageJob.model_validate_json((stage / FOLDER / JOB).read_bytes())
+    if objective_named(job.spec.objective).product == "reward":
+        raise UserError(
+            f"stage {stage.name[:12]} ({job.label}) made a reward model, which scores answers and gives none, so its "
+            "checkpoints cannot be challengers; expected one of a stage that makes a policy (sft, dpo, ppo ...)"
+        )
     if job.base.digest != base.digest:
         raise CorruptArtifact(f"stage {stage.name[:12]} was trained on another base than {base.name}")
     job = job.model_copy(update={"base": base, "stages_dir": stages_dir.absolute()})
     if job.previous is not None:
         before = job.previous.model_copy(update={"path": stages_dir.absolute() / job.previous.key})
         job = job.model_copy(update={"previous": before})
-    assert stage_key(job) == stage.name, "places are no part of a key"
+    if stage_key(job) != stage.name:  # places are no part of a key, the version of the training loop is
+        raise UserError(
+            f"stage {stage.name[:12]} was trained by another version of Ratchet, which put models together in another "
+            "way; expected a checkpoint of this version: train the recipe again"
+        )
     staging = stages_dir / f".{own}.{uuid.uuid4().hex}"
     try:
         return _built(job, stage, found[step], own, staging)

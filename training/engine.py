@@ -22,7 +22,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import Trainer
 
-from infra.errors import RatchetError
+from infra.errors import Diverged
 from training.batching import Item
 from training.heads import Head
 from training.objectives import Objective
@@ -38,10 +38,6 @@ log = logging.getLogger(__name__)
 
 DURING = "during.safetensors"
 """What a tuner that changes its own shape keeps in a checkpoint."""
-
-
-class Diverged(RatchetError):
-    """The loss became infinite, not a number, or left the range it was in; the stage makes no artifact."""
 
 
 class StageTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
@@ -84,7 +80,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
         self.collected: list[Item] = []
         self.tokens_seen = 0
         self._sums: dict[str, float] = {}
-        self._spikes = SpikeGuard()
+        self._spikes: SpikeGuard | None = None
 
     def training_step(
         self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None
@@ -135,6 +131,8 @@ class StageTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
         self.accelerator.backward(loss)
 
     def _watch(self, loss: float) -> None:
+        if self._spikes is None:  # a checkpoint's losses are in the state by now: a resumed guard knows what is usual
+            self._spikes = SpikeGuard.after(entry["loss"] for entry in self.state.log_history if "loss" in entry)
         usual = self._spikes.spiked(loss)
         if usual is not None:
             raise Diverged(

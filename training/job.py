@@ -16,7 +16,7 @@ from pydantic import Field
 from infra.artifact import Record, digest_file, key_of
 from infra.errors import NotFound
 from infra.settings import Config
-from training.base_model import Base, resolve_base
+from training.base_model import Base, resolve_base, shape_config
 from training.mixture import Replay, ReplaySource, source_of
 from training.objectives import objective_named
 from training.recipe import StageSpec, choices, resolve
@@ -181,7 +181,7 @@ def make_job(
             "or leave the recipe out"
         )
     assert (previous is None) == (spec.starts_from == "base"), "a stage starts from base or from a finished stage"
-    hidden = _hidden_size(base.path)
+    hidden = int(shape_config(base.path)["hidden_size"])
     resolved = resolve(spec, examples=count, hidden_size=hidden)
     return StageJob(
         label=label,
@@ -229,8 +229,3 @@ def count_shapes(file: Path, shapes: tuple[str, ...]) -> int:
     """How many examples of these shapes a JSONL file holds."""
     with file.open(encoding="utf-8") as lines:
         return sum(json.loads(line).get("shape") in shapes for line in lines if line.strip())
-
-
-def _hidden_size(base: Path) -> int:
-    config = json.loads((base / "config.json").read_text())
-    return int(config.get("text_config", config)["hidden_size"])

@@ -19,13 +19,14 @@ def launch_stage(job: StageJob, on_progress: Progress = lambda line: None) -> Re
     Args:
         job: the stage.
         on_progress: gets every line of progress.jsonl as it is written (step, total, loss, lr, tokens, seconds,
-            eval_loss).
+            eval_loss); of a stage that was finished before too, so that a search that begins again judges as it did.
 
     Raises:
         RatchetError: the stage failed; of the kind that it failed with, naming its log.
     """
     finished = read_record(job.final)
     if finished is not None:
+        _Tail(job.final / "progress.jsonl", on_progress).look()
         return finished
     child = Child(
         what=f"stage {job.label}",

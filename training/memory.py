@@ -7,11 +7,11 @@ activations with those that PyTorch really keeps, and the whole with the peak th
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Literal
 
 from infra.settings import Config
+from training.base_model import shape_config
 from training.recipe import StageSpec
 from training.tuners import Shape, tuner_named
 
@@ -62,11 +62,14 @@ class Memory(Config):
 
 
 def shape_of_folder(base: Path) -> Shape:
-    """A base model's shape from its config and the headers of its files: no torch, no weights read."""
+    """A base model's shape from its config and the headers of its files: no torch, no weights read.
+
+    Raises:
+        UserError: the config does not say it in the words of the models that Ratchet trains.
+    """
     from safetensors import safe_open
 
-    config = json.loads((base / "config.json").read_text())
-    config = config.get("text_config", config)
+    config = shape_config(base)
     linears, total = [], 0
     for file in sorted(base.glob("*.safetensors")):
         with safe_open(file, framework="numpy") as tensors:

@@ -44,7 +44,8 @@ class Replay(Config):
     earlier: float = Field(default=0.1, ge=0, lt=0.5)
     """Share of a stage's examples that are older ones, where `recent_days` leaves any out."""
     general: float = Field(default=0.1, ge=0, lt=0.5)
-    """Share of a stage's examples from the general set."""
+    """Share of a stage's examples from the general set, where there is one: without it nothing general is rehearsed,
+    and the stage's log and record say so."""
     general_file: Path | None = None
     """JSONL of a general set: lines with `text`, with `messages` that end in an answer, or with `prompt` and
     `completion`. Default: the snapshot's documents, for objectives that can read them."""
@@ -206,6 +207,31 @@ def with_replay(own: list[int], count: int, pools: Sequence[tuple[int, float]], 
     random.shuffle(replayed)
     mine, theirs = iter(own), iter(replayed)
     return [next(theirs) if at in slots else next(mine) for at in range(len(own) + len(replayed))]
+
+
+def why_not_replayed(
+    replay: ReplaySource, *, earlier: int, general: int, objective: str, shapes: Sequence[str], documents: bool
+) -> dict[str, str]:
+    """Why nothing is rehearsed of a kind that the job asks for, by kind; what there is of, or was not asked, is not in.
+
+    Args:
+        earlier, general: how many items there are of each kind.
+        objective: its name; shapes: what it can read of a general set; documents: whether the snapshot's documents are
+            its general set where no file is given.
+    """
+    found = {}
+    if replay.earlier and replay.recent_days is not None and not earlier:
+        found["earlier"] = f"no example is older than the last {replay.recent_days:g} days"
+    if replay.general and not general:
+        if replay.file is not None:
+            found["general"] = (
+                f"{replay.file.name} holds nothing that {objective} can read (shapes: {', '.join(shapes)})"
+            )
+        elif documents:
+            found["general"] = "there is no replay.general_file, and the snapshot holds no documents"
+        else:
+            found["general"] = f"there is no replay.general_file, and {objective} replays no documents of the snapshot"
+    return found
 
 
 def is_recent(items: Sequence[Item], recent_days: float | None) -> list[bool]:

@@ -16,7 +16,7 @@ from infra.settings import Config
 from training.choosing import Choice, learning_rate, rank
 from training.mixture import Mixture
 from training.objectives import OBJECTIVES, objective_named
-from training.search import Search
+from training.search import Search, changed
 from training.tuners import TUNERS, tuner_named
 
 Options = Mapping[str, bool | int | float | str]
@@ -32,7 +32,8 @@ class StageSpec(Config):
     starts_from: Literal["base", "previous", "merged"] = "base"
     """base: the untouched base model. previous: goes on training the adapter (or model) of the stage before. merged:
     the adapter of the stage before is merged into the weights, and a new one is trained on top; the result is saved
-    as a whole model. A reward stage makes no policy: the stage after it starts from the policy before it, and its
+    as a whole model. After a tuner that saves whole models (full) both stand on that model, with any tuner that can.
+    A reward stage makes no policy: the stage after it starts from the policy before it, and its
     answers are graded by that reward model."""
     mixture: Mixture | None = None
     """How the examples' tasks are mixed. Default: as they come, every example once in each pass."""
@@ -112,12 +113,14 @@ class Recipe(Config):
                     f"recipe {self.name}: stage {stage.objective} starts from base, so the stage before it would "
                     "be lost; say previous or merged"
                 )
-            if stage.starts_from == "previous" and stage.tuner != before.tuner:
+            # What a tuner saves as a whole model is loaded as one: any tuner can stand on it, and nothing is merged.
+            adapter = tuner_named(before.tuner).saves == "adapter"
+            if adapter and stage.starts_from == "previous" and stage.tuner != before.tuner:
                 raise ValueError(
                     f"recipe {self.name}: stage {stage.objective} ({stage.tuner}) cannot go on with what "
                     f"{before.objective} ({before.tuner}) trained; use the same tuner, or starts_from: merged"
                 )
-            if stage.starts_from == "merged" and not tuner_named(before.tuner).merges:
+            if adapter and stage.starts_from == "merged" and not tuner_named(before.tuner).merges:
                 raise ValueError(
                     f"recipe {self.name}: stage {stage.objective} cannot start from merged: what {before.tuner} trains "
                     "cannot be merged into the weights; say previous, with the same tuner"
@@ -127,11 +130,34 @@ class Recipe(Config):
                     f"recipe {self.name}: a reward stage cannot start from merged; say previous, with the same tuner"
                 )
         self._check_below()
-        if self.search is not None and self.search.stage > len(self.stages):
-            raise ValueError(
-                f"recipe {self.name}: search.stage is {self.search.stage}, but there are {len(self.stages)} stages"
-            )
+        if self.search is not None:
+            self._check_search(self.search)
         return self
+
+    def _check_search(self, asked: Search) -> None:
+        """A search that can be run, and whose trials are all judged by one measure."""
+        if asked.stage > len(self.stages):
+            raise ValueError(
+                f"recipe {self.name}: search.stage is {asked.stage}, but there are {len(self.stages)} stages"
+            )
+        stage = self.stages[asked.stage - 1]
+        online = objective_named(stage.objective).online
+        by_reward = online is not None and online.held_out is not None
+        for name in asked.spaces:
+            # A grader is the very measure by which a reward is told.
+            if name.startswith("objective.") and (not by_reward or name == "objective.grader"):
+                raise ValueError(
+                    f"recipe {self.name}: search.spaces names {name}, which changes what the held-out score of "
+                    f"{stage.objective} means, so its trials could not be compared; expected learning_rate, epochs, "
+                    "batch_size, weight_decay, warmup or tuner.* (objective.* but the grader for objectives that are "
+                    "judged by their reward: ppo, rloo, grpo); try other values as recipes of their own, the gate "
+                    "compares them"
+                )
+        try:
+            for found in asked.extremes():
+                changed(stage, found)
+        except UserError as error:
+            raise ValueError(f"recipe {self.name}: {error}") from error
 
     def _check_below(self) -> None:
         """Stages that stand on a changed base save whole models: their tuner must merge, and not need 4 bits."""

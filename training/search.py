@@ -8,10 +8,10 @@ the same next ones, since the sampler is seeded and sees the same losses.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from infra.artifact import Record
 from infra.errors import RatchetError, UserError
@@ -20,7 +20,12 @@ from infra.settings import Config
 log = logging.getLogger(__name__)
 
 SEARCHED = ("learning_rate", "epochs", "batch_size", "weight_decay", "warmup")
-"""Settings of a stage that may be searched; those of tuner and objective are named tuner.rank, objective.beta."""
+"""Settings of a stage that may be searched; those of tuner and objective are named tuner.rank, objective.beta.
+Options of an objective only where trials are judged by the reward of held-out answers: elsewhere they change the unit
+of the validation loss (dpo's beta does), and the trial with the smallest unit would win."""
+
+WHOLE = ("batch_size", "tuner.rank", "tuner.tokens", "tuner.size")
+"""Settings whose ranges hold whole numbers only."""
 
 
 class Space(Config):
@@ -51,7 +56,8 @@ class Search(Config):
     trials: int = Field(default=8, ge=2, le=200)
     """Trials in all."""
     spaces: Mapping[str, Space] = Field(min_length=1)
-    """Setting to what it may be: learning_rate, epochs, batch_size, weight_decay, warmup, tuner.*, objective.*"""
+    """Setting to what it may be: learning_rate, epochs, batch_size, weight_decay, warmup, tuner.*; objective.* for
+    objectives that are judged by the reward of held-out answers (ppo, rloo, grpo)."""
 
     @model_validator(mode="after")
     def _known(self) -> Search:
@@ -62,13 +68,26 @@ class Search(Config):
                 )
         return self
 
+    def extremes(self) -> Iterator[dict[str, Any]]:
+        """Each setting by itself at every value it names, the ends of its range or its list."""
+        for name, space in self.spaces.items():
+            ends = space.values or tuple(
+                int(end) if name in WHOLE else end for end in (space.low or 0, space.high or 0)
+            )
+            for value in ends:
+                yield {name: value}
+
 
 class Lost(Exception):
     """Raised in the progress of a trial that has fallen behind: its process is stopped."""
 
 
 def changed(spec: Any, found: Mapping[str, Any]) -> Any:
-    """The stage's spec with a trial's settings."""
+    """The stage's spec with a trial's settings.
+
+    Raises:
+        UserError: a setting lies outside what a stage takes.
+    """
     update: dict[str, Any] = {
         "tuner_options": dict(spec.tuner_options),
         "objective_options": dict(spec.objective_options),
@@ -79,7 +98,15 @@ def changed(spec: Any, found: Mapping[str, Any]) -> Any:
             update[f"{whose}_options"][option] = value
         else:
             update[name] = value
-    return type(spec).model_validate({**spec.model_dump(), **update})
+    try:
+        return type(spec).model_validate({**spec.model_dump(), **update})
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, e['loc']))} is {e['input']!r}, but {e['msg'].lower()}" for e in error.errors()
+        )
+        raise UserError(
+            f"search.spaces leaves what a stage can be trained with: {problems}; narrow the space"
+        ) from error
 
 
 def search(
@@ -157,7 +184,7 @@ def search(
 def _suggest(trial: Any, name: str, space: Space) -> Any:
     if space.values:
         return trial.suggest_categorical(name, list(space.values))
-    if name in ("batch_size", "tuner.rank", "tuner.tokens", "tuner.size"):
+    if name in WHOLE:
         assert space.low is not None and space.high is not None
         return trial.suggest_int(name, int(space.low), int(space.high), log=space.log)
     return trial.suggest_float(name, space.low, space.high, log=space.log)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 class SpikeGuard:
     """Says when two losses in a row lie above 5 x |median| + 1 of the last 20 normal ones."""
@@ -9,6 +11,14 @@ class SpikeGuard:
     def __init__(self) -> None:
         self.recent: list[float] = []
         self.high = 0
+
+    @classmethod
+    def after(cls, losses: Iterable[float]) -> SpikeGuard:
+        """A guard that has seen these losses already: a resumed stage's knows what is usual."""
+        guard = cls()
+        for loss in losses:
+            guard.spiked(loss)
+        return guard
 
     def spiked(self, loss: float) -> float | None:
         """Take the next step's loss; the usual loss if this is the second spike in a row, else None."""

@@ -77,6 +77,9 @@ def _train(job: StageJob) -> None:
     tuner, (objective, options) = tuner_named(job.spec.tuner), _asked(job)
     _refuse_together(job, objective, tuner)
     supply = read_supply(job, objective, options)
+    # Beside what was left to a rule: that nothing is rehearsed is told by the data, not by the settings.
+    untold = {f"replay.{kind}": f"none: {why}" for kind, why in supply.not_replayed.items()}
+    job = job.model_copy(update={"chosen": {**job.chosen, **untold}})
 
     set_seed(job.seed)
     model, rebased = load_for_stage(job, tuner)

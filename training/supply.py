@@ -20,7 +20,7 @@ from training.batching import (
     tokenizer_identity,
 )
 from training.job import StageJob
-from training.mixture import drawn, is_recent, read_general, with_replay
+from training.mixture import drawn, is_recent, read_general, why_not_replayed, with_replay
 from training.objectives import Objective
 from training.online import has_reference
 
@@ -42,6 +42,8 @@ class Supply:
     """Held out."""
     left_out: dict[str, int]
     """Examples that nothing could be learned from, by reason."""
+    not_replayed: dict[str, str]
+    """Kind of replay that was asked for and that there is nothing of, to why."""
 
     @property
     def train(self) -> list[Item]:
@@ -116,7 +118,18 @@ def read_supply(job: StageJob, objective: Objective, options: Any) -> Supply:
     own = [item for item, new in zip(items, recent, strict=True) if new]
     general = _general(job, objective, options, read)
     pools = ((older, job.replay.earlier), (general, job.replay.general))
-    return Supply(own, pools, held_out[: job.spec.validation_examples], left_out)
+    missing = why_not_replayed(
+        job.replay,
+        earlier=len(older),
+        general=len(general),
+        objective=objective.name,
+        shapes=(*objective.shapes, *objective.replay_shapes),
+        documents="document" in objective.replay_shapes,
+    )
+    if missing:
+        reasons = "; ".join(f"{kind}: {why}" for kind, why in missing.items())
+        log.warning("replay was asked for and is left out, so what was known before may be forgotten: %s", reasons)
+    return Supply(own, pools, held_out[: job.spec.validation_examples], left_out, missing)
 
 
 def _general(job: StageJob, objective: Objective, options: Any, read: Callable[..., Tokenised]) -> list[Item]:
@@ -154,4 +167,4 @@ def prepared(job: StageJob, objective: Objective, options: Any, supply: Supply, 
     older, share = supply.pools[0]
     pools = ((touch(older, "older") if older else [], share), supply.pools[1])
     held_out = touch(supply.validation, "validation") if supply.validation else []
-    return Supply(made, pools, held_out, supply.left_out)
+    return Supply(made, pools, held_out, supply.left_out, supply.not_replayed)

@@ -43,6 +43,8 @@ def save_trained(model: Any, folder: Path) -> None:
 def load_trained(model: Any, folder: Path) -> None:
     """Put back what `save_trained` wrote, bit for bit, into a model that was put together in the same way.
 
+    A head is left out where the model has none: a policy answers without the value function it was trained with.
+
     Raises:
         RatchetError: it is of another model.
     """
@@ -52,6 +54,8 @@ def load_trained(model: Any, folder: Path) -> None:
     from training.together import put
 
     kept = load_file(folder / TRAINED)
+    if head_of(model) is None:
+        kept = {name: tensor for name, tensor in kept.items() if not name.startswith(f"{NAME}.")}
     moved = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if kept.keys() != moved.keys():
         strange = sorted(kept.keys() ^ moved.keys())

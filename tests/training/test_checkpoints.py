@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from infra.artifact import digest_dir, verify
 from infra.errors import NotFound
+from infra.settings import Places
+from tasks.train import checkpoint
 from tests.training.test_stage import spec
 from tests.training.world import job_for
 from training.checkpoints import checkpoints_of, make_version
@@ -42,6 +46,36 @@ def test_any_kept_point_becomes_a_version(tuner: str, tmp_path: Path, tiny_base:
     if found[-1].step == record.result["best_step"]:
         same = make_version(job.stages_dir, record.key, found[-1].step, job.base)
         assert same.digest == record.digest == digest_dir(job.final / kind)
+
+
+def test_a_checkpoint_of_ppo_answers_without_its_value_function(tmp_path: Path, tiny_base: Path) -> None:
+    more: dict[str, Any] = {"epochs": 4, "evaluations": 2, "patience": 50, "checkpoints": 2}
+    reward_job = job_for(spec("reward", **more), tmp_path, tiny_base)
+    reward = run_stage(reward_job)
+    job = job_for(spec("ppo", **more), tmp_path, tiny_base, reward=reward)
+    record = run_stage(job)
+    step = checkpoints_of(job.stages_dir, record.key)[0].step
+    version = make_version(job.stages_dir, record.key, step, job.base)
+    assert verify(job.stages_dir / version.key, job.stages_dir / version.key / "adapter").key == version.key
+    assert version.result["product"] == "policy" and read_probe(job.stages_dir / version.key).effect > 0
+
+    places = Places(home=tmp_path / "home")
+    places.stages_dir.parent.mkdir(parents=True, exist_ok=True)
+    job.stages_dir.rename(places.stages_dir)
+    taken = checkpoint.fn(f"{record.key}:{step}", job.base, places)
+    assert taken.error is None and taken.stages[0].digest == version.digest
+    older = places.stages_dir / ("0" * 64)  # a key that this version would not give it
+    shutil.copytree(places.stages_dir / record.key, older)
+    # What cannot be used is a challenger without weights; the night goes on with the others.
+    of_reward = checkpoints_of(places.stages_dir, reward.key)[0].step
+    for named, said in (
+        (f"{reward.key}:{of_reward}", "made a reward model, which scores answers and gives none"),
+        (f"{record.key}:9999", "kept no checkpoint of step 9999"),
+        (f"{older.name}:{step}", "was trained by another version of Ratchet"),
+        ("abcdef:1", "no single finished stage of key 'abcdef'"),
+    ):
+        refused = checkpoint.fn(named, job.base, places)
+        assert not refused.stages and said in str(refused.error)
 
 
 def test_what_is_not_there_is_said(tmp_path: Path, tiny_base: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 from infra.errors import NotFound, UserError
 from tests.training.world import job_for
 from training.job import StageJob, stage_key
+from training.memory import shape_of_folder
 from training.recipe import StageSpec
 
 SFT = StageSpec(objective="sft", tuner="lora")
@@ -51,6 +52,20 @@ def test_what_is_asked_for_changes_the_key(tmp_path: Path, tiny_base: Path, chan
     other_seed = job.model_copy(update={"seed": 1})
     other_data = job.model_copy(update={"train_digest": "0" * 64})
     assert len({job.key, other_seed.key, other_data.key}) == 3
+
+
+def test_a_base_of_another_kind_is_refused_in_words(tmp_path: Path, tiny_base: Path) -> None:
+    """GPT-2's config has other names for its widths."""
+    config = json.loads((tiny_base / "config.json").read_text())
+    names = {"hidden_size": "n_embd", "num_hidden_layers": "n_layer", "num_attention_heads": "n_head"}
+    config = {names.get(name, name): value for name, value in config.items()} | {"model_type": "gpt2"}
+    other = shutil.copytree(tiny_base, tmp_path / "gpt2")
+    (other / "config.json").write_text(json.dumps(config))
+    said = r"\(model_type gpt2\) has no hidden_size, num_hidden_layers, num_attention_heads; expected a model whose"
+    with pytest.raises(UserError, match=said):
+        job_for(SFT, tmp_path, other)
+    with pytest.raises(UserError, match=said):
+        shape_of_folder(other)
 
 
 def test_mistakes_are_said_before_any_work(tmp_path: Path, tiny_base: Path) -> None:

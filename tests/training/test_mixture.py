@@ -14,7 +14,9 @@ from infra.errors import UserError
 from tests.training.test_stage import spec
 from tests.training.world import GOOD, example, job_for
 from training.mixture import Mixture, Replay, drawn, probabilities, read_general, with_replay
+from training.objectives import objective_named
 from training.stage import run_stage
+from training.supply import read_supply
 
 
 def test_probabilities_follow_size_weight_and_temperature() -> None:
@@ -74,6 +76,44 @@ def test_general_sets_come_in_three_forms_and_others_are_refused(tmp_path: Path)
     file.write_text(json.dumps({"question": "?"}) + "\n")
     with pytest.raises(UserError, match=r"general.jsonl:1 is not a general example"):
         list(read_general(file))
+
+
+def test_replay_that_there_is_nothing_for_is_said_and_recorded(
+    tmp_path: Path, tiny_base: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [example(i, "completion", completion=GOOD) for i in range(8)]
+    rows += [example(i, "preference", chosen=GOOD, rejected="no") for i in range(8)]
+    for name in ("train.jsonl", "validation.jsonl"):
+        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def said(objective: str, replay: Replay | None) -> dict[str, str]:
+        caplog.clear()
+        job = job_for(spec(objective), tmp_path, tiny_base, replay=replay)
+        found = dict(read_supply(job, objective_named(objective), objective_named(objective).options()).not_replayed)
+        assert len([r for r in caplog.records if "replay was asked for" in r.getMessage()]) == bool(found)
+        return found
+
+    nothing = "there is no replay.general_file, and "
+    assert said("sft", None) == {}
+    assert said("sft", Replay(general=0)) == {}
+    assert said("sft", Replay()) == {"general": nothing + "the snapshot holds no documents"}
+    books = tmp_path / "books.jsonl"
+    books.write_text(json.dumps({"text": "a book"}) + "\n")
+    assert said("sft", Replay(general_file=books)) == {}
+    assert said("dpo", Replay()) == {"general": nothing + "dpo replays no documents of the snapshot"}
+    assert said("dpo", Replay(general_file=books)) == {
+        "general": "books.jsonl holds nothing that dpo can read (shapes: preference)"
+    }
+
+    job = job_for(spec("sft"), tmp_path, tiny_base, replay=Replay(recent_days=30))
+    record = run_stage(job)
+    assert record.key == job.key and record.result["replayed"] == {"earlier": 0, "general": 0}
+    told = {name: why for name, why in record.config["chosen"].items() if name.startswith("replay.")}
+    assert told == {
+        "replay.earlier": "none: no example is older than the last 30 days",
+        "replay.general": f"none: {nothing}the snapshot holds no documents",
+    }
+    assert record.config["chosen"].keys() > told.keys()  # beside what was left to a rule
 
 
 def test_tasks_and_replay_are_part_of_the_stage_and_of_its_record(tmp_path: Path, tiny_base: Path) -> None:

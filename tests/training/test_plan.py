@@ -90,6 +90,11 @@ def test_stages_that_do_not_fit_are_refused_with_the_way_out() -> None:
         spec = StageSpec(objective="sft", tuner="prefix", gradient_checkpointing=True)
         resolve(spec, examples=10, hidden_size=64)
     assert len(recipe(sft, {"objective": "dpo", "starts_from": "merged"}).stages) == 2
+    for begins in ("previous", "merged"):  # a whole model came before: whatever follows stands on it
+        full = {**sft, "tuner": "full"}
+        assert len(recipe(full, {"objective": "dpo", "tuner": "lora", "starts_from": begins}).stages) == 2
+        with pytest.raises(ValidationError, match="what prefix trains cannot be merged; use lora there"):
+            recipe(full, {"objective": "dpo", "tuner": "prefix", "starts_from": begins})
 
 
 def test_recipes_with_the_same_stages_run_once() -> None:

@@ -15,13 +15,17 @@ from pathlib import Path
 
 import pytest
 
-from infra.artifact import read_record
+from infra.artifact import Record, read_record
+from tasks.train import _trained
 from tests.training.test_stage import check, spec
 from tests.training.world import job_for
 from training.job import StageJob
+from training.launch import launch_stage
 from training.objectives import OBJECTIVES
+from training.recipe import RECIPES
 from training.stage import run_stage
 from training.tuners import TUNERS
+from training.watching import last_checkpoint
 
 FAST = [("sft", "adalora"), ("sft", "qlora"), ("kto", "lora")]
 ALL = list(dict.fromkeys([*((o, "lora") for o in OBJECTIVES), *(("sft", t) for t in TUNERS)]))
@@ -82,3 +86,25 @@ def test_killed_and_resumed_to_the_same_bits(objective: str, tuner: str, tmp_pat
 @pytest.mark.parametrize(("objective", "tuner"), [cell for cell in ALL if cell not in FAST])
 def test_every_objective_and_every_tuner_too(objective: str, tuner: str, tmp_path: Path, tiny_base: Path) -> None:
     killed_and_resumed(objective, tuner, tmp_path, tiny_base)
+
+
+def test_a_resumed_stage_knows_what_was_usual_and_diverging_is_not_tried_again(tmp_path: Path, tiny_base: Path) -> None:
+    slow = spec("sft", epochs=16, evaluations=0, learning_rate=1e-6)
+    job = job_for(slow, tmp_path, tiny_base, checkpoint_seconds=0.0)
+    kill_when(job, 28)
+    checkpoint = last_checkpoint(job.work / "checkpoints")
+    assert checkpoint is not None and int(checkpoint.name.split("-")[1]) > 20, "nothing is usual before 20 steps"
+    state = json.loads((checkpoint / "trainer_state.json").read_text())
+    for entry in state["log_history"]:  # as if all had been calm: what the model really loses is then a spike
+        entry["loss"] = 0.01
+    (checkpoint / "trainer_state.json").write_text(json.dumps(state))
+    tried: list[StageJob] = []
+
+    def stages() -> list[Record]:
+        tried.append(job)
+        return [launch_stage(job)]
+
+    challenger = _trained(RECIPES["sft-lora"], stages)
+    assert "usual 0.01" in str(challenger.error) and not challenger.stages
+    # Told by what the process that trained died of; every other failure is tried once more.
+    assert len(tried) == 1 and read_record(job.final) is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,10 +11,15 @@ from pydantic import ValidationError
 
 from infra.artifact import Record, finished_record
 from infra.errors import RatchetError, UserError
+from tests.training.test_stage import spec
+from tests.training.world import job_for
 from training.challenger import processes_for
+from training.launch import launch_stage
 from training.plan import TrainingConfig, plan_night
+from training.progress import read_progress
 from training.recipe import Recipe, StageSpec
 from training.search import Search, changed, search
+from training.stage import run_stage
 
 ASKED = Search.model_validate(
     {
@@ -78,6 +84,50 @@ def test_spaces_that_make_no_sense_are_refused() -> None:
     with pytest.raises(UserError, match="needs validation losses"):
         search(ASKED, SPEC, lambda spec, watch: finished_record(
             name="t", key="k", digest="d", result={"validation_loss": None}), seed=0)  # fmt: skip
+
+
+def test_a_finished_trial_is_told_again_as_it_went(tmp_path: Path, tiny_base: Path) -> None:
+    """A search that begins again measures the next trials against those that were finished, as it did before."""
+    job = job_for(spec("sft", evaluations=3), tmp_path, tiny_base)
+    run_stage(job)
+    told: list[Mapping[str, Any]] = []
+    launch_stage(job, told.append)
+    assert told == read_progress(job.final)
+    assert sum(line["eval_loss"] is not None for line in told) == 3
+
+
+@pytest.mark.parametrize(
+    ("setting", "space", "said"),
+    [
+        ("learning_rate", {"low": 0.1, "high": 2.0}, "learning_rate is 2.0, but input should be less than 1"),
+        ("epochs", {"values": [0, 1]}, "epochs is 0, but input should be greater than 0"),
+        ("batch_size", {"low": 0.5, "high": 8}, "batch_size is 0, but input should be greater than or equal to 1"),
+        ("warmup", {"values": ["much"]}, "warmup is 'much', but input should be a valid number"),
+    ],
+)
+def test_a_space_beyond_what_a_stage_takes_is_refused(setting: str, space: dict[str, object], said: str) -> None:
+    asked = Search.model_validate({"trials": 2, "spaces": {setting: space}})
+    with pytest.raises(ValidationError, match=f"{said}.*narrow the space"):
+        Recipe(name="x", stages=(SPEC,), search=asked)
+    with pytest.raises(UserError, match=said):
+        for found in asked.extremes():
+            changed(SPEC, found)
+
+
+def test_what_changes_the_unit_of_the_loss_is_not_searched() -> None:
+    """dpo's loss at one beta says nothing against its loss at another; a grader is the measure itself."""
+
+    def recipe(objective: str, setting: str) -> Recipe:
+        stages = ({"objective": "sft"}, {"objective": objective, "starts_from": "previous"})
+        asked = {"stage": 2, "spaces": {setting: {"values": [0.1, 0.3]}}}
+        return Recipe.model_validate({"name": "x", "stages": stages, "search": asked})
+
+    for objective in ("dpo", "kto", "simpo", "distill"):
+        with pytest.raises(ValidationError, match=f"changes what the held-out score of {objective} means"):
+            recipe(objective, "objective.beta")
+    with pytest.raises(ValidationError, match=r"objective\.grader, which changes"):
+        recipe("grpo", "objective.grader")
+    assert recipe("grpo", "objective.beta").search and recipe("dpo", "tuner.dropout").search
 
 
 def test_a_search_is_part_of_the_plan() -> None:

@@ -16,17 +16,16 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from infra.artifact import Record, digest_dir, read_record, verify
-from infra.errors import CorruptArtifact
+from infra.errors import CorruptArtifact, Diverged
 from tests.training.options import QUICK
 from tests.training.world import job_for
-from training.engine import Diverged
 from training.generation import Generator
 from training.job import StageJob
 from training.launch import launch_stage
 from training.loading import load_adapter, load_plain
 from training.objectives import OBJECTIVES
 from training.probe import read_probe
-from training.recipe import StageSpec
+from training.recipe import Recipe, StageSpec
 from training.spikes import SpikeGuard
 from training.stage import run_stage
 
@@ -146,6 +145,19 @@ def test_killed_with_its_parent_and_resumed_to_the_same_bits(objective: str, tmp
     began = time.monotonic()
     assert launch_stage(job).model_dump_json() == resumed.model_dump_json()  # finished: no process is started
     assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize("begins", ["previous", "merged"])
+def test_an_adapter_is_trained_on_what_full_made(begins: str, tmp_path: Path, tiny_base: Path) -> None:
+    stages = (spec("sft", "full"), spec("dpo", starts_from=begins))
+    assert Recipe(name="x", stages=stages).stages == stages
+    first = run_stage(job_for(stages[0], tmp_path, tiny_base))
+    job = job_for(stages[1], tmp_path, tiny_base, previous=first)
+    record = run_stage(job)
+    assert record.result["kind"] == "model"
+    check(job, record)
+    start = json.loads((job.final / "progress.jsonl").read_text().splitlines()[0])
+    assert start["loss"] == pytest.approx(0.693147, abs=1e-5)  # the reference is the very model it starts from
 
 
 def test_training_stops_when_held_out_loss_rises_and_keeps_the_best(tmp_path: Path, tiny_base: Path) -> None:
