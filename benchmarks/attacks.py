@@ -4,7 +4,7 @@ A help desk of 1,500 tickets, 40 honest people with 8% slips, 4 trusted agents w
 Attackers give wrong labels (all one wrong answer) from 1, 5 or 20 accounts; teach a trigger word from 3 accounts; or
 drip a few wrong labels a day over ten ingests. The floods are tried without trusted agents too, where the crowd stands
 in. Printed: the share of poisoned events that are taken in, and the share
-of honest untrusted events that are held (false positives), with the default thresholds and with twice as much
+of honest untrusted events that are held (false positives), with the default thresholds and with more
 tolerance.
 """
 
@@ -127,7 +127,7 @@ def main(argv: Sequence[str]) -> int:
     seeds = parser.parse_args(argv).seeds
     settings = {
         "defaults": AbuseConfig(),
-        "tolerant": AbuseConfig(min_gap=0.6, alpha=0.001, max_share=0.2),
+        "tolerant": AbuseConfig(min_gap=0.45, alpha=0.001, max_share=0.2),
         "off": AbuseConfig(enabled=False),
     }
     failed = False

@@ -34,7 +34,8 @@ from feedback.agreement import Bar, Claim, Neighbours, bar_of, bar_of_crowd, bar
 from feedback.events import Edit, Feedback, Interaction, Message, Preference, Rating, Reference, Thumb
 from feedback.examples import asked
 from feedback.foreign import ForeignConfig, foreign_accounts
-from feedback.past import Lesson, Past, Standing
+from feedback.lesson import Lesson, Standing
+from feedback.past import Past
 from feedback.triggers import TriggerConfig, find_triggers
 from feedback.volume import bursts, floods, names_somebody, of_accounts
 from feedback.words import Wordbook

@@ -20,7 +20,8 @@ from itertools import accumulate
 from pydantic import Field
 
 from feedback.examples import Example, asked, same_text
-from feedback.past import BAND_ROWS, Entry, Lesson, Past, band_keys
+from feedback.lesson import Entry, Lesson
+from feedback.past import BAND_ROWS, Past, band_keys
 from feedback.words import Wordbook, words_of
 from infra.settings import Config
 

@@ -17,7 +17,8 @@ from feedback.dedupe import Merged, merge_duplicates
 from feedback.events import Feedback, message_json
 from feedback.examples import ACCEPTED, Example, Fate
 from feedback.lake import EventFate, QuarantineRow
-from feedback.past import Lesson, Past
+from feedback.lesson import Lesson
+from feedback.past import Past
 from feedback.prepare import Key, Prepared, Steps, Subject
 from infra.artifact import key_of
 

@@ -30,6 +30,7 @@ from feedback.forget import (
 from feedback.forgotten import Tombstone, mark_of, tombstones
 from feedback.ingest import locked
 from feedback.lake import Lake, lake_of
+from feedback.redact import finder_of
 from feedback.snapshot_layout import TRAIN, VALIDATION
 from feedback.sources.landing import SourceSpec
 from feedback.store import Store
@@ -77,7 +78,7 @@ def forget(
     with locked(lake):
         if lake.staged() is not None:
             raise UserError("an ingest was interrupted half-way; finish it with `ratchet run ingest`, then forget")
-        found = find(store, lake, tenant, person)
+        found = find(store, lake, tenant, person, finder=finder_of(config.ingest.redact))
         if not found.interactions and not found.events:
             raise NotFound(_nothing(store, tenant, person, user))
         facts: dict[str, Any] = {

@@ -10,7 +10,8 @@ from pathlib import Path
 from datasketch import MinHash
 
 from feedback.dedupe import PERMUTATIONS, shingles, sign, similarity
-from feedback.past import BAND_ROWS, Lesson, Past, band_keys
+from feedback.lesson import Lesson
+from feedback.past import BAND_ROWS, Past, band_keys
 
 
 def texts(count: int, *, seed: int = 0) -> list[str]:
