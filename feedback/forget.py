@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -192,8 +192,13 @@ def _note(snapshot: Path, mark: str, part: str, rows: int) -> None:
     atomic_write(stone, json.dumps({"persons": persons}, indent=2) + "\n")
 
 
-def take_from_store(store: Store, found: Belongings, stone: Tombstone, raw: str | None) -> dict[str, int]:
-    """Delete the rows and write the record in one transaction; others' words on the same answers get another turn."""
+def take_from_store(
+    store: Store, found: Belongings, stone: Tombstone, raw: str | None, again: Sequence[str] = ()
+) -> dict[str, int]:
+    """Delete the rows and write the record in one transaction; others' words on the same answers get another turn.
+
+    So do the events in `again`.
+    """
     removed: dict[str, int] = {}
     with begin_write(store.engine) as connection:
         theirs = or_(feedback.c.actor == found.person, feedback.c.event_id.in_(sorted(found.events)[:_CHUNK]))
@@ -214,6 +219,8 @@ def take_from_store(store: Store, found: Belongings, stone: Tombstone, raw: str 
             held = (quarantine_releases.c.tenant == found.tenant) & quarantine_releases.c.event_id.in_(chunk_of)
             connection.execute(delete(quarantine_releases).where(held))
         removed["rejected rows"] = _scrub_rejects(connection, found, raw)
+        for start in range(0, len(again), _CHUNK):
+            requeue(connection, found.tenant, again[start : start + _CHUNK])
         others = sorted(found.subjects - found.interactions)
         for start in range(0, len(others), _CHUNK):
             about = (feedback.c.tenant == found.tenant) & feedback.c.interaction_id.in_(others[start : start + _CHUNK])

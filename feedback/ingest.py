@@ -12,7 +12,7 @@ import fcntl
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -166,10 +166,12 @@ def _compute(
     def check(examples: Sequence[Example]) -> dict[str, tuple[str, str]]:
         try:
             return expectations.check(examples, config.expectations, docs if shown else None)
-        except ExpectationError:
+        except ExpectationError as error:
             if not shown:
-                expectations.check(examples, config.expectations, docs)  # a broken batch is always shown
-            raise
+                with suppress(ExpectationError):
+                    expectations.check(examples, config.expectations, docs)  # a broken batch is always shown
+            page = docs / "index.html"
+            raise ExpectationError(f"{error}; Data Docs: {page}" if page.exists() else str(error)) from error
 
     refined = refine(lot.prepared, past, _steps(config), check, confidence) if lot.prepared else Refined()
     for row in lot.rejects:

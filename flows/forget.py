@@ -34,6 +34,7 @@ from feedback.redact import finder_of
 from feedback.snapshot_layout import TRAIN, VALIDATION
 from feedback.sources.landing import SourceSpec
 from feedback.store import Store
+from feedback.stranded import stranded
 from flows.config import PipelineConfig
 from flows.forget_mlflow import forget_traces, scrub_copies
 from flows.scrub import scrub, search
@@ -122,7 +123,7 @@ def forget(
             reason=reason,
             at=now(),
         )
-        removed |= take_from_store(store, found, stone, None if known else user)
+        removed |= take_from_store(store, found, stone, None if known else user, again=stranded(lake, tenant))
         progress("searching what is left")
         searched, left = _search(places, lake, found)
         searched, left = searched + fetched, [*left, *kept, *_out_of_reach(config, known)]

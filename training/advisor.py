@@ -21,6 +21,9 @@ from training.tuners import Shape, tuner_named
 FEW = 50
 """Examples under which prompting is the better first step (OpenAI's fine-tuning guide sees gains from 50 to 100)."""
 
+_RECOMPUTE = 1.5
+"""Times as long a stage takes that makes its activations anew: three passes where there were two."""
+
 SHORTER = Recipe(name="prompt-distill", stages=(StageSpec(objective="distill"),))
 """Advised, and not among the recipes that come with Ratchet: it takes the prompt that is to be done without."""
 
@@ -81,6 +84,7 @@ def advise(
     *,
     config: TrainingConfig | None = None,
     machine_bytes: int,
+    lora_only: bool = False,
 ) -> Advice:
     """Recommend a recipe, or none.
 
@@ -90,6 +94,7 @@ def advise(
         shape: of the base model.
         config: the pipeline's training section: own recipes, and what the estimates of time go by.
         machine_bytes: memory there is, where the goal does not say.
+        lora_only: whether the engine loads nothing but LoRA, so that other recipes could never be released.
     """
     config = config or TrainingConfig()
     config = config.model_copy(update={"recipes": {SHORTER.name: SHORTER, **config.recipes}})
@@ -127,13 +132,17 @@ def advise(
     named = candidates(goal, usable)
     tight: list[str] = []
     for recipe, why in named:
-        left = _unsupported(recipe, usable, config)
+        left = _unsupported(recipe, usable, config, lora_only)
         if left is not None:
             tight.append(f"{recipe.name}: {left}")
             continue
-        stages = tuple(_stage(recipe, i, usable, shape, config, goal) for i in range(len(recipe.stages)))
         memory = int(goal.memory_gb * 1e9) if goal.memory_gb is not None else machine_bytes
+        stages = _stages(recipe, usable, shape, config, goal)
         needed = max(stage.memory_bytes for stage in stages)
+        if needed > 0.9 * memory and all(stage.tuner != "prefix" for stage in recipe.stages):
+            stages = _stages(recipe, usable, shape, config, goal, recompute=True)
+            needed = max(stage.memory_bytes for stage in stages)
+            why = f"{why} It fits with gradient_checkpointing: true on its stages only, at about 1.5 times the time."
         if needed > 0.9 * memory:
             tight.append(f"{recipe.name}: needs about {needed / 1e9:.1f} GB, the machine has {memory / 1e9:.1f} GB")
             continue
@@ -183,16 +192,36 @@ def candidates(goal: Goal, counts: Mapping[str, int]) -> list[tuple[Recipe, str]
     return [(known[name], why) for name, why in dict(wanted).items()]
 
 
-def _unsupported(recipe: Recipe, counts: Mapping[str, int], config: TrainingConfig) -> str | None:
+def _unsupported(recipe: Recipe, counts: Mapping[str, int], config: TrainingConfig, lora_only: bool) -> str | None:
     asked = config.model_copy(update={"methods": (recipe.name,)})
-    plan = plan_night(counts, asked)
+    plan = plan_night(counts, asked, lora_only=lora_only)
     return plan.left_out[0].reason if plan.left_out else None
 
 
+def _stages(
+    recipe: Recipe,
+    counts: Mapping[str, int],
+    shape: Shape,
+    config: TrainingConfig,
+    goal: Goal,
+    *,
+    recompute: bool = False,
+) -> tuple[StageAdvice, ...]:
+    """What each stage would take; with `recompute` its activations are made anew for the backward pass."""
+    return tuple(_stage(recipe, i, counts, shape, config, goal, recompute) for i in range(len(recipe.stages)))
+
+
 def _stage(
-    recipe: Recipe, index: int, counts: Mapping[str, int], shape: Shape, config: TrainingConfig, goal: Goal
+    recipe: Recipe,
+    index: int,
+    counts: Mapping[str, int],
+    shape: Shape,
+    config: TrainingConfig,
+    goal: Goal,
+    recompute: bool,
 ) -> StageAdvice:
     spec = recipe.stages[index]
+    spec = spec.model_copy(update={"gradient_checkpointing": recompute or spec.gradient_checkpointing})
     alone = config.model_copy(update={"methods": (recipe.name,)})
     plan = plan_night(counts, alone, parameters=shape.total).estimates[0]
     examples = int(plan.examples.get(spec.objective, 0))
@@ -205,7 +234,7 @@ def _stage(
         examples=examples,
         trained_parameters=tuner.parameters(shape, tuner.options.model_validate(dict(spec.tuner_options))),
         memory_bytes=estimate(shape, spec, goal.dtype).total,
-        minutes=plan.minutes * weight / whole,
+        minutes=plan.minutes * weight / whole * (_RECOMPUTE if recompute else 1.0),
         learning_rate=spec.learning_rate or 0.0,
     )
 

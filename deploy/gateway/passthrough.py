@@ -19,6 +19,7 @@ from deploy.engines.protocol import ApiError
 from deploy.gateway.answering import unfinished
 from deploy.gateway.exchange import Exchange
 from deploy.gateway.keeping import Keeping, unavailable
+from deploy.gateway.tool_calls import answer_text, assembled
 from feedback.events import Message
 from infra.errors import Unavailable
 
@@ -52,7 +53,7 @@ class Passthrough:
     async def stream(self, exchange: Exchange) -> AsyncGenerator[bytes]:
         """Its server-sent events, the last of them after the answer is stored."""
         pieces: list[str] = []
-        calls: list[str] = []
+        calls: list[Mapping[str, Any]] = []
         reason: str | None = None
         usage: Mapping[str, Any] = {}
         begun = stored = False
@@ -69,11 +70,12 @@ class Passthrough:
                         reason = choice.get("finish_reason") or reason
                         if not choice.get("index"):
                             pieces.append(delta.get("content") or "")
-                            calls += [json.dumps(call) for call in delta.get("tool_calls") or []]
+                            calls += delta.get("tool_calls") or []
                     begun = True
                     held = protocol.event({**value, "id": exchange.interaction_id, "ratchet": exchange.facts})
             # The last event waits until the answer is stored.
-            await self._keep(exchange, "".join(pieces) or "".join(calls), reason or "unknown", {"usage": usage})
+            said = answer_text("".join(pieces), assembled(calls))
+            await self._keep(exchange, said, reason or "unknown", {"usage": usage})
             stored = True
             if held is not None:
                 yield held
@@ -131,7 +133,7 @@ def captured(messages: list[dict[str, Any]]) -> list[Message]:
 
 
 def _said(message: Mapping[str, Any]) -> str:
-    return str(message.get("content") or "") or "".join(json.dumps(call) for call in message.get("tool_calls") or [])
+    return answer_text(message.get("content"), message.get("tool_calls") or [])
 
 
 def as_it_said(refusal: EngineRefusal) -> ApiError:

@@ -119,7 +119,14 @@ def advise(
         raise UserError(f"{wrong['loc'][0]}: got {wrong['input']!r}; {wrong['msg']}") from None
     counts = counts_of_file(data) if data is not None else counts_of_last_snapshot(settings, tenant)
     goal = goal.model_copy(update={"dtype": best_dtype(settings.places.cache_dir)})
-    advice = recommend(goal, counts, _shape(base), config=settings.training, machine_bytes=memory_bytes())
+    advice = recommend(
+        goal,
+        counts,
+        _shape(base),
+        config=settings.training,
+        machine_bytes=memory_bytes(),
+        lora_only=settings.serving.engine == "vllm",
+    )
     if json:
         as_json({"examples": counts, **advice.model_dump(mode="json")})
     else:

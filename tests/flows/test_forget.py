@@ -23,6 +23,7 @@ from feedback.ingest import IngestConfig, run_ingest
 from feedback.lake import Lake
 from feedback.snapshot import SnapshotConfig, cut_snapshot
 from feedback.store import Store
+from feedback.stranded import stranded
 from flows.config import PipelineConfig
 from flows.forget import forget, pending, plan_of
 from flows.lake_reading import difference, export, log_of, shown, snapshot_named
@@ -238,6 +239,21 @@ def test_the_plan_names_what_replaces_each_live_version() -> None:
     assert "--to" not in " ".join(all_of_them)
 
 
+def test_what_others_said_is_not_lost_with_the_copy_that_stood_for_it(home: Home) -> None:
+    asked = "Which of the two cables of the router is the one that goes to the wall?"
+    home.store.record_interaction(interaction(11, asked, "?", user=home.ann))
+    home.store.record_feedback(said(11, Edit(text="The grey one."), "agent", trusted=True))
+    home.ingest()
+    home.store.record_interaction(interaction(12, asked, "?", user="u-bob"))
+    home.store.record_feedback(said(12, Edit(text="The grey one."), "u-bob"))
+    assert home.ingest().counts["fates"] == {"merged": 1}
+    assert stranded(home.lake, "acme") == []
+    forget(home.config, home.store, home.ann, tenant="acme", by="dpo")
+    home.ingest()
+    assert {e.completion for e in home.lake.examples() if e.subject == "i12"} >= {"The grey one."}
+    assert stranded(home.lake, "acme") == []
+
+
 def test_sources_do_not_bring_a_forgotten_person_back(home: Home) -> None:
     forget(home.config, home.store, home.ann, tenant="acme", by="dpo")
     assert not home.store.record_interaction(interaction(1, SECRET, user=home.ann))
@@ -252,7 +268,7 @@ def test_sources_do_not_bring_a_forgotten_person_back(home: Home) -> None:
 def test_killed_half_way_it_is_finished_by_the_next_call(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     import flows.forget as module
 
-    def dies(*_: object) -> None:
+    def dies(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as broken, pytest.raises(KeyboardInterrupt):

@@ -11,6 +11,7 @@ from training.choosing import learning_rate, rank
 from training.matrix import methods_matrix
 from training.memory import SMOLLM2_135M
 from training.objectives import OBJECTIVES, objective_named
+from training.plan import TrainingConfig
 from training.tuners import TUNERS, tuner_named
 
 BIG = 64 * 2**30
@@ -55,6 +56,26 @@ def test_a_machine_that_is_too_small_is_said() -> None:
     advice = asked({"completion": 500}, memory=10**9)
     assert advice.verdict == "not ready"
     assert any("needs about" in line and "the machine has 1.0 GB" in line for line in advice.instead)
+
+
+def test_what_fits_with_activations_made_anew_is_advised_with_them() -> None:
+    plain = asked({"completion": 500})
+    needed = max(stage.memory_bytes for stage in plain.stages)
+    tight = asked({"completion": 500}, memory=needed)  # a tenth is left for other things
+    assert (tight.verdict, tight.recipe) == ("train", "sft-lora")
+    assert "gradient_checkpointing: true" in tight.reasons[0] and "gradient_checkpointing" not in plain.reasons[0]
+    assert tight.stages[0].memory_bytes < 0.9 * needed and tight.stages[0].minutes > plain.stages[0].minutes
+
+
+def test_what_the_engine_cannot_load_is_not_advised() -> None:
+    own = {"sft-lora": {"name": "sft-lora", "stages": [{"objective": "sft", "tuner": "bottleneck"}]}}
+    config = TrainingConfig.model_validate({"recipes": own})
+
+    def recipe(lora_only: bool) -> str | None:
+        counts = {"completion": 500}
+        return advise(Goal(), counts, SMOLLM2_135M, config=config, machine_bytes=BIG, lora_only=lora_only).recipe
+
+    assert recipe(lora_only=True) != recipe(lora_only=False) == "sft-lora"
 
 
 def test_rules_give_value_and_source() -> None:
