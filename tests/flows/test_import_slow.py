@@ -133,10 +133,14 @@ def to_challenger(stack: Stack, files: list[Path], tenant: str, recipe: str, *op
     for file in files:
         said = ("feedback", "import", str(file), "--tenant", tenant, "--trusted", "--json", *options)
         dry = json.loads(ratchet(*said, "--dry-run", config=stack.file).stdout)
-        assert not dry["rejects"] and not dry["set_aside"] and sum(dry["shapes"].values()) >= ROWS, dry
+        # Of one public file six pairs have twice the same answer.
+        assert not dry["rejects"] and dry["set_aside"].keys() <= {"empty-preference"}, dry
+        assert sum(dry["set_aside"].values()) < ROWS / 10 and sum(dry["shapes"].values()) >= ROWS, dry
         assert all(dry["samples"].values()), dry
         done = json.loads(ratchet(*said, config=stack.file).stdout)["counts"]
-        assert done == {**dry["counts"], "duplicates": 0}
+        repeated = done.pop("duplicates")  # rows that stand in a file twice, as they do in public ones
+        assert done == {name: count for name, count in dry["counts"].items() if name != "duplicates"}
+        assert repeated < ROWS
     night = ("run", "nightly", "--tenant", tenant, "--recipe", recipe, "--json")
     found = json.loads(ratchet(*night, config=stack.file).stdout)
     assert found["state"] == "done" and found["challengers"].keys() == {recipe}, found
