@@ -219,13 +219,11 @@ def take_from_store(
             held = (quarantine_releases.c.tenant == found.tenant) & quarantine_releases.c.event_id.in_(chunk_of)
             connection.execute(delete(quarantine_releases).where(held))
         removed["rejected rows"] = _scrub_rejects(connection, found, raw)
-        for start in range(0, len(again), _CHUNK):
-            requeue(connection, found.tenant, again[start : start + _CHUNK])
+        requeue(connection, found.tenant, again)
         others = sorted(found.subjects - found.interactions)
         for start in range(0, len(others), _CHUNK):
             about = (feedback.c.tenant == found.tenant) & feedback.c.interaction_id.in_(others[start : start + _CHUNK])
-            again = list(connection.scalars(select(feedback.c.event_id).where(about)))
-            requeue(connection, found.tenant, again)
+            requeue(connection, found.tenant, list(connection.scalars(select(feedback.c.event_id).where(about))))
         total = {**stone.removed, **removed}
         bury(connection, stone.model_copy(update={"removed": total}), sorted(found.interactions))
     if store.engine.dialect.name == "sqlite":

@@ -242,9 +242,11 @@ def land_feedback(connection: Connection, lot: Sequence[Feedback]) -> Landed:
 def requeue(connection: Connection, tenant: str, event_ids: Sequence[str]) -> int:
     """Give stored feedback another turn, inside the caller's write transaction. Returns how many were found."""
     _in_order(connection)
-    query = select(feedback.c.seq).where(feedback.c.tenant == tenant, feedback.c.event_id.in_(list(event_ids)))
-    found = [row[0] for row in connection.execute(query.order_by(feedback.c.seq))]
-    _make_ready(connection, found, orphan=False)
+    found: list[int] = []
+    for name, chunk in _chunks((tenant, event_id) for event_id in event_ids):
+        query = select(feedback.c.seq).where(feedback.c.tenant == name, feedback.c.event_id.in_(chunk))
+        found += connection.scalars(query)
+    _make_ready(connection, sorted(found), orphan=False)
     return len(found)
 
 
