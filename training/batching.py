@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from feedback.events import message_json
 from infra.artifact import digest_file, key_of
 from infra.errors import UserError
 from training.objectives import Objective
@@ -15,6 +16,7 @@ from training.objectives import Objective
 if TYPE_CHECKING:
     import numpy as np
 
+    from feedback.events import Message
     from feedback.examples import Example
 
 log = logging.getLogger(__name__)
@@ -144,9 +146,9 @@ class Template:
         return [Tokens(tuple(p), (False, *([True] * (len(p) - 1)))) for p in pieces if len(p) > 1]
 
 
-def plain(messages: Sequence[Any]) -> list[dict[str, Any]]:
+def plain(messages: Sequence[Message]) -> list[dict[str, Any]]:
     """Messages as the chat template wants them: dictionaries without empty fields."""
-    return [message.model_dump(mode="json", exclude_none=True) for message in messages]
+    return [message_json(message) for message in messages]
 
 
 @dataclass(frozen=True)
