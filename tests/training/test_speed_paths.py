@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from tests.training.world import GOOD, example
 from training.fused_lora import LoraProduct, fuse
 from training.loading import load_plain
 from training.output_layer import ROWS, TokenLogps, tapped
+from training.packed_attention import SHORT, packed_attention
 
 
 def test_log_probabilities_and_gradient_are_those_of_cross_entropy() -> None:
@@ -27,6 +29,30 @@ def test_log_probabilities_and_gradient_are_those_of_cross_entropy() -> None:
     (wanted,) = torch.autograd.grad((plain * outer).sum(), hidden)
     torch.testing.assert_close(ours.double(), plain, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(gradient, wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_packed_attention_is_attention_within_each_sequence(dtype: torch.dtype) -> None:
+    """Against masked attention over the whole row in float64, with heads that share keys, on both sides of SHORT."""
+    torch.manual_seed(0)
+    lengths = (1, 5, SHORT, SHORT + 1)
+    total, bounds = sum(lengths), (0, *accumulate(lengths))
+    query, key, value = (torch.randn(1, heads, total, 8).to(dtype).requires_grad_() for heads in (6, 2, 2))
+    module = torch.nn.Module()
+    module.num_key_value_groups = 3  # type: ignore[assignment]
+    outer = torch.randn(1, total, 6, 8).to(dtype)
+    ours, _ = packed_attention(module, query, key, value, None, scaling=0.3, sequence_bounds=bounds)
+    got = torch.autograd.grad(ours, (query, key, value), outer)
+    exact = [part.detach().double().requires_grad_() for part in (query, key, value)]
+    of = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
+    sees = (of[:, None] == of[None, :]) & torch.ones(total, total, dtype=torch.bool).tril()
+    spread = [exact[0], *(part.repeat_interleave(3, dim=1) for part in exact[1:])]
+    scores = (spread[0] @ spread[1].transpose(-1, -2) * 0.3).masked_fill(~sees, -torch.inf)
+    plain = (scores.softmax(-1) @ spread[2]).transpose(1, 2)
+    wanted = torch.autograd.grad(plain, exact, outer.double())
+    near = 1e-5 if dtype == torch.float32 else 0.02
+    for mine, right in zip((ours, *got), (plain, *wanted), strict=True):
+        assert float((mine.double() - right).norm() / right.norm()) < near
 
 
 def adapted(base: Path, **config: Any) -> Any:
