@@ -93,6 +93,7 @@ def ours(bench: Bench, objective: str, steps: int, seed: int) -> tuple[float, Ca
 
     spec = StageSpec(
         objective=objective, epochs=1, batch_size=BATCH, learning_rate=RATE, evaluations=0, max_length=2048,
+        warmup=0,  # transformers' own warm-up spends the first of these few steps at a rate of nothing
         tuner_options={"rank": 16, "alpha": 32},
     )  # fmt: skip
     folder = bench.folder / objective
@@ -155,7 +156,7 @@ def trl(bench: Bench, objective: str, steps: int, seed: int, kind: str) -> tuple
     arguments = config(
         output_dir=str(bench.folder / "trl"), per_device_train_batch_size=BATCH, num_train_epochs=1, learning_rate=RATE,
         use_cpu=True, report_to="none", save_strategy="no", logging_steps=1000, disable_tqdm=True, max_length=2048,
-        lr_scheduler_type="cosine", warmup_steps=1, seed=seed, **settings,
+        lr_scheduler_type="cosine", warmup_steps=0, seed=seed, **settings,
     )  # fmt: skip
     dtype = torch.bfloat16 if kind == "trl-bf16" else torch.float32
     model = AutoModelForCausalLM.from_pretrained(bench.base.path, dtype=dtype)

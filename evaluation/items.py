@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,22 +55,41 @@ def conversation_text(messages: Iterable[Any]) -> str:
     return "\n".join(parts)
 
 
-def contaminated(items: Sequence[GateItem], training_files: Sequence[Path]) -> int | None:
-    """How many items share their group or their whole conversation with training data; None when no file was given."""
+@dataclass(frozen=True)
+class Contamination:
+    """Gate items that training data hold, by how."""
+
+    same: int
+    """Items whose group or whole conversation they hold."""
+    near: int
+    """Further items to whose question they hold nearly the same one."""
+
+
+def contaminated(items: Sequence[GateItem], training_files: Sequence[Path]) -> Contamination | None:
+    """How many items training data hold; None when no file was given."""
+    from feedback.events import Message
+    from feedback.examples import asked
+    from feedback.firewall import NearGate
+
     if not training_files:
         return None
-    by_group: dict[str, set[str]] = {}
-    by_text: dict[str, set[str]] = {}
-    for item in items:
-        by_group.setdefault(item.group, set()).add(item.item_id)
-        by_text.setdefault(conversation_text(item.messages).casefold(), set()).add(item.item_id)
-    found: set[str] = set()
+    by_group: dict[str, set[int]] = {}
+    by_text: dict[str, set[int]] = {}
+    for place, item in enumerate(items):
+        by_group.setdefault(item.group, set()).add(place)
+        by_text.setdefault(conversation_text(item.messages).casefold(), set()).add(place)
+    questions = NearGate([asked(item.messages) for item in items])
+    same: set[int] = set()
+    near: set[int] = set()
     for file in training_files:
         with file.open() as lines:
             for line in lines:
                 if not line.strip():
                     continue
                 example = json.loads(line)
-                found |= by_group.get(str(example.get("group")), set())
-                found |= by_text.get(conversation_text(example.get("messages") or ()).casefold(), set())
-    return len(found)
+                messages = example.get("messages") or ()
+                same |= by_group.get(str(example.get("group")), set())
+                same |= by_text.get(conversation_text(messages).casefold(), set())
+                text = example.get("text") or asked(tuple(Message.model_validate(m) for m in messages))
+                near |= set(questions.copied(str(text)))
+    return Contamination(same=len(same), near=len(near - same))

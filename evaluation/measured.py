@@ -10,6 +10,7 @@ import numpy as np
 
 from evaluation.answering import answered
 from evaluation.evidence import compare
+from evaluation.items import Contamination
 from evaluation.job import Candidate, EvaluationJob
 from evaluation.judging import OPPONENTS, win_rate_name
 from evaluation.length_control import length_controlled
@@ -58,13 +59,14 @@ def build_scorecard(
     rows: Rows,
     errors: dict[str, str],
     judges: Sequence[JudgeReport],
-    contaminated_items: int | None,
+    found: Contamination | None,
 ) -> Scorecard:
     """The scorecard of all finished rows.
 
     Args:
         digest: of the items.
         errors: version -> why it could not be scored.
+        found: what training data hold of the items.
     """
     names = sorted(candidate.version for candidate in job.versions if candidate.version not in errors)
     scores, infos = _gate_scores(job, items, rows, names)
@@ -83,7 +85,8 @@ def build_scorecard(
         noise=night_noise(job, items, rows, scores, regression, infos),
         judges=tuple(judges),
         uses=_uses(items),
-        contaminated_items=contaminated_items,
+        contaminated_items=found.same if found is not None else None,
+        near_copies=found.near if found is not None else None,
         hardware=hardware_name(job.threads, job.dtype),
     )
     return card.model_copy(update={"estimates": _estimates(card), "changes": _changes(card)})

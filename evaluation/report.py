@@ -80,6 +80,7 @@ def write_report(
             [(c.label, c.size_bytes / 1e6) for c in scorecard.versions if c.error is None], "MB on top of the base"
         ),
         uses=_uses(scorecard),
+        firewall=_firewall(scorecard),
         perplexity={e.version: math.exp(e.mean) for e in scorecard.estimates if (e.metric, e.part) == ("loss", "all")},
         forgetting=[
             c
@@ -180,6 +181,17 @@ def _uses(scorecard: Scorecard) -> str:
     return (
         f"{counts.get(0, 0)} of {total} gate items were used by no earlier verdict; "
         f"on average an item was used {mean:.1f} times, at most {max(counts)} times."
+    )
+
+
+def _firewall(scorecard: Scorecard) -> str:
+    """What of the gate set training data hold, in a sentence."""
+    if scorecard.contaminated_items is None:
+        return "Nobody looked for the gate items in training data."
+    total = len(scorecard.gate.items)
+    return (
+        f"Of {total} gate items, {scorecard.contaminated_items} were found in training data as they are, and "
+        f"{scorecard.near_copies or 0} as a near copy."
     )
 
 

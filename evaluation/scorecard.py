@@ -242,6 +242,9 @@ class Scorecard(Config):
     """Number of earlier verdicts -> gate items that they used; "0" counts the fresh ones."""
     contaminated_items: int | None = None
     """Gate items whose text or group was found in training data; None when nobody looked."""
+    near_copies: int | None = None
+    """Further gate items to whose question training data hold nearly the same one (word 3-shingles, Jaccard); None when
+    nobody looked. Snapshots leave such rows out, so these come from data that was cut otherwise."""
     hardware: str = ""
     """Where it was measured, in words (not part of the digest)."""
     items_file: str = "items.parquet"
@@ -259,6 +262,8 @@ class Scorecard(Config):
         content = self.model_dump(
             mode="json", exclude={"hardware", "items_file", "items_file_digest", "created_at", "seconds"}
         )
+        if content["near_copies"] is None:
+            del content["near_copies"]  # of a card written before anybody counted them
         for card in content["versions"]:
             del card["seconds_per_token"]
         from infra.artifact import key_of

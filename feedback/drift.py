@@ -10,16 +10,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from feedback.dedupe import prompt_text
 from feedback.examples import Example
 from feedback.expectations import response_of
 from feedback.language import language_of
+from feedback.topics import topics
 from infra.settings import Config
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+COLUMNS = (
+    *("prompt_words", "response_words", "turns", "digits_share"),
+    *("language", "topic", "task", "shape", "reason", "verdict"),
+)
+"""What is looked at."""
 
 
 class DriftConfig(Config):
@@ -33,6 +41,17 @@ class DriftConfig(Config):
     """Share of drifted columns from which the whole counts as drifted."""
     psi: float = Field(default=0.2, gt=0)
     """Population stability index from which a column counts as drifted."""
+    deciding: tuple[str, ...] = ("topic",)
+    """Columns that count as drift of the whole by themselves: people who ask about something new drift, however alike
+    their questions look otherwise. Of: prompt_words, response_words, turns, digits_share, language, topic, task, shape,
+    reason, verdict."""
+
+    @field_validator("deciding")
+    @classmethod
+    def _known_columns(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if unknown := sorted(set(value) - set(COLUMNS)):
+            raise ValueError(f"unknown column {unknown[0]!r}; expected some of {', '.join(COLUMNS)}")
+        return value
 
 
 class DriftReport(Config):
@@ -41,7 +60,7 @@ class DriftReport(Config):
     share: float | None
     """Share of columns that drifted; None where nothing could be compared."""
     drifted: bool
-    """Whether the share reaches the limit."""
+    """Whether the share reaches the limit, or a deciding column drifted."""
     columns: dict[str, float]
     """PSI by column."""
     left_out: dict[str, str]
@@ -64,7 +83,7 @@ def drift(
     from evidently import DataDefinition, Dataset, Report
     from evidently.presets import DataDriftPreset
 
-    now, before = _frame(_thinned(current, config)), _frame(_thinned(reference, config))
+    now, before = _frames(_thinned(current, config), _thinned(reference, config))
     left_out: dict[str, str] = {}
     for column in list(now.columns):
         if now[column].nunique(dropna=True) + before[column].nunique(dropna=True) <= 2 and _same(now, before, column):
@@ -93,7 +112,8 @@ def drift(
     share = sum(score >= config.psi for score in found.values()) / len(found) if found else None
     return DriftReport(
         share=share,
-        drifted=share is not None and share >= config.drift_share,
+        drifted=share is not None
+        and (share >= config.drift_share or any(found.get(c, 0.0) >= config.psi for c in config.deciding)),
         columns=dict(sorted(found.items())),
         left_out=left_out,
         html=html,
@@ -101,6 +121,12 @@ def drift(
 
 
 _NUMBERS = frozenset({"prompt_words", "response_words", "turns", "digits_share"})
+
+
+def _frames(current: Sequence[Example], reference: Sequence[Example]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    now, before = _frame(current), _frame(reference)
+    now["topic"], before["topic"] = topics(*([prompt_text(e) for e in side] for side in (current, reference)))
+    return now, before
 
 
 def _frame(examples: Sequence[Example]) -> pd.DataFrame:

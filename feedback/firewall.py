@@ -12,7 +12,7 @@ import math
 import re
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 
 _SCHEMA = """
@@ -26,6 +26,10 @@ CREATE TABLE IF NOT EXISTS used (
     tenant TEXT NOT NULL, item TEXT NOT NULL, verdict TEXT NOT NULL, PRIMARY KEY (tenant, item, verdict)) WITHOUT ROWID;
 """
 _WORD = re.compile(r"\w+")
+NEAR = 0.8
+"""Similarity from which a prompt counts as a copy of another."""
+NEAR_MIN_WORDS = 8
+"""Prompts with fewer words are compared exactly only."""
 
 
 def share_of(salt: str, group: str) -> float:
@@ -109,9 +113,11 @@ class NearGate:
     that similar share one of their rarest shingles. Texts shorter than `min_words` are compared word by word only.
     """
 
-    def __init__(self, prompts: Sequence[str], *, near: float, min_words: int) -> None:
+    def __init__(self, prompts: Sequence[str], *, near: float = NEAR, min_words: int = NEAR_MIN_WORDS) -> None:
         self.near, self.min_words = near, min_words
-        self._exact = {" ".join(_words(prompt)) for prompt in prompts}
+        self._exact: dict[str, list[int]] = {}
+        for place, prompt in enumerate(prompts):
+            self._exact.setdefault(" ".join(_words(prompt)), []).append(place)
         self._sets = [_shingles(prompt, min_words) for prompt in prompts]
         self._frequency = Counter(s for shingles in self._sets for s in shingles)
         self._index: dict[str, list[int]] = {}
@@ -121,14 +127,17 @@ class NearGate:
 
     def holds(self, text: str) -> bool:
         """Whether `text` is a copy of a gate prompt."""
-        if " ".join(_words(text)) in self._exact:
-            return True
+        return next(self.copied(text), None) is not None
+
+    def copied(self, text: str) -> Iterator[int]:
+        """The places of the gate prompts that `text` is a copy of."""
+        exact = self._exact.get(" ".join(_words(text)), [])
+        yield from exact
         mine = _shingles(text, self.min_words)
-        for place in {p for shingle in self._prefix(mine) for p in self._index.get(shingle, ())}:
+        for place in {p for shingle in self._prefix(mine) for p in self._index.get(shingle, ())} - set(exact):
             other = self._sets[place]
             if len(mine & other) >= self.near * len(mine | other):
-                return True
-        return False
+                yield place
 
     def _prefix(self, shingles: set[str]) -> list[str]:
         ordered = sorted(shingles, key=lambda s: (self._frequency[s], s))

@@ -24,7 +24,7 @@ from pydantic import Field, model_validator
 
 from feedback.dedupe import prompt_text
 from feedback.examples import Example
-from feedback.firewall import Firewall, NearGate, prompt_hash
+from feedback.firewall import NEAR, NEAR_MIN_WORDS, Firewall, NearGate, prompt_hash
 from feedback.gate_items import GateItem, dated_items, items_of
 from feedback.lake import Lake
 from feedback.snapshot_layout import GATE_FILES, MANIFEST, SHOWN, TRAIN, VALIDATION, Snapshot
@@ -52,9 +52,9 @@ class SnapshotConfig(Config):
     retire_uses: int = Field(default=100, ge=1)
     """Items of both gates retire after this many verdicts, and new ones take the frozen gate's places; they never
     train."""
-    near_gate: float = Field(default=0.8, ge=0.5, le=1)
+    near_gate: float = Field(default=NEAR, ge=0.5, le=1)
     """Similarity of prompts from which a training row counts as a copy of a gate item and is removed."""
-    near_min_words: int = Field(default=8, ge=3)
+    near_min_words: int = Field(default=NEAR_MIN_WORDS, ge=3)
     """Prompts with fewer words are compared exactly only."""
     salt: str = Field(default="ratchet", min_length=1)
     """Salt of the split's hash. A new one changes the part of new groups only."""

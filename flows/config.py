@@ -16,6 +16,7 @@ from deploy.canary_policy import CanaryPolicy
 from deploy.serving import ServingConfig
 from evaluation.job import EvaluationConfig
 from evaluation.policy import GatePolicy
+from feedback.drift import DriftConfig
 from feedback.ingest import IngestConfig
 from feedback.snapshot import SnapshotConfig
 from flows.config_errors import Mistake, mistakes_of
@@ -51,6 +52,9 @@ class PipelineConfig(Config):
 
     snapshot: SnapshotConfig = SnapshotConfig()
     """How the lake is split into training, validation and gate parts."""
+
+    drift: DriftConfig = DriftConfig()
+    """When what is new counts as moved away from what the champion was trained on."""
 
     training: TrainingConfig = TrainingConfig()
     """Which challengers are trained, and within which budget."""

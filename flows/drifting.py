@@ -24,7 +24,7 @@ def look_for_drift(night: Night, snapshot: str, standing: Standing) -> DriftRepo
         why = {"all": "nothing is new since this was looked at"}
         return DriftReport(share=None, drifted=False, columns={}, left_out=why, html=None)
     now = load_snapshot(night.config.places.snapshots_dir / snapshot)
-    report = intake.drift(now, before, night.folder / "drift.html")
+    report = intake.drift(now, before, night.folder / "drift.html", night.config.drift)
     if report.drifted:
         notify.alert(night.config.places, night.config.alerts, _alert(night, report, before))
     return report

@@ -9,7 +9,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from feedback.abuse import Confidence
-from feedback.drift import DriftReport
+from feedback.drift import DriftConfig, DriftReport
 from feedback.drift import drift as compare
 from feedback.examples import Example
 from feedback.gate_items import gate_items, shown_items
@@ -47,11 +47,11 @@ def snapshot(config: SnapshotConfig, places: Places, tenant: str) -> str:
 
 
 @task(name="drift", cache_policy=NO_CACHE)
-def drift(now: Snapshot, before: Snapshot, html: Path) -> DriftReport:
+def drift(now: Snapshot, before: Snapshot, html: Path, config: DriftConfig) -> DriftReport:
     """Whether the training rows that are new since then have moved away from those the champion was trained on."""
     known = _rows(before)
     ids = {example.example_id for example in known}
-    return compare([example for example in _rows(now) if example.example_id not in ids], known, html)
+    return compare([example for example in _rows(now) if example.example_id not in ids], known, html, config)
 
 
 def _rows(cut: Snapshot) -> list[Example]:

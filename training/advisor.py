@@ -12,7 +12,7 @@ from typing import Literal
 from pydantic import Field
 
 from infra.settings import Config
-from training.memory import estimate
+from training.memory import ROOM, estimate
 from training.objectives import objective_named
 from training.plan import TrainingConfig, plan_night
 from training.recipe import RECIPES, Recipe, StageSpec, resolve
@@ -139,11 +139,14 @@ def advise(
         memory = int(goal.memory_gb * 1e9) if goal.memory_gb is not None else machine_bytes
         stages = _stages(recipe, usable, shape, config, goal)
         needed = max(stage.memory_bytes for stage in stages)
-        if needed > 0.9 * memory and all(stage.tuner != "prefix" for stage in recipe.stages):
+        if needed > ROOM * memory and all(stage.tuner != "prefix" for stage in recipe.stages):
             stages = _stages(recipe, usable, shape, config, goal, recompute=True)
             needed = max(stage.memory_bytes for stage in stages)
-            why = f"{why} It fits with gradient_checkpointing: true on its stages only, at about 1.5 times the time."
-        if needed > 0.9 * memory:
+            why = (
+                f"{why} It fits only with gradient_checkpointing, which its stages turn on by themselves, at about 1.5 "
+                "times the time."
+            )
+        if needed > ROOM * memory:
             tight.append(f"{recipe.name}: needs about {needed / 1e9:.1f} GB, the machine has {memory / 1e9:.1f} GB")
             continue
         return Advice(verdict="train", recipe=recipe.name, stages=stages, reasons=(why, *_cautions(goal, usable)),
@@ -221,19 +224,21 @@ def _stage(
     recompute: bool,
 ) -> StageAdvice:
     spec = recipe.stages[index]
-    spec = spec.model_copy(update={"gradient_checkpointing": recompute or spec.gradient_checkpointing})
+    spec = spec.model_copy(update={"gradient_checkpointing": recompute or bool(spec.gradient_checkpointing)})
     alone = config.model_copy(update={"methods": (recipe.name,)})
     plan = plan_night(counts, alone, parameters=shape.total).estimates[0]
     examples = int(plan.examples.get(spec.objective, 0))
     spec = resolve(spec, examples=max(1, examples), hidden_size=shape.hidden)
     tuner = tuner_named(spec.tuner)
+    online = objective_named(spec.objective).online
+    graded = recipe.rewarded(index) and online is not None and online.grades
     weight = _weight(spec, examples)
     whole = sum(_weight(s, int(plan.examples.get(s.objective, 0))) for s in recipe.stages)
     return StageAdvice(
         stage=f"{spec.objective}+{spec.tuner}",
         examples=examples,
         trained_parameters=tuner.parameters(shape, tuner.options.model_validate(dict(spec.tuner_options))),
-        memory_bytes=estimate(shape, spec, goal.dtype).total,
+        memory_bytes=estimate(shape, spec, goal.dtype, graded_by_model=graded).total,
         minutes=plan.minutes * weight / whole * (_RECOMPUTE if recompute else 1.0),
         learning_rate=spec.learning_rate or 0.0,
     )

@@ -17,6 +17,7 @@ from infra.artifact import Record, digest_file, key_of
 from infra.errors import NotFound
 from infra.settings import Config
 from training.base_model import Base, resolve_base, shape_config
+from training.memory import recomputes, shape_of_folder
 from training.mixture import Replay, ReplaySource, source_of
 from training.objectives import objective_named
 from training.recipe import StageSpec, choices, resolve
@@ -154,6 +155,7 @@ def make_job(
     threads: int | None = None,
     world_size: int = 1,
     checkpoint_seconds: float = 30.0,
+    memory: int | None = None,
 ) -> StageJob:
     """A job with everything left out of `spec` filled in from the data and the base model.
 
@@ -162,12 +164,13 @@ def make_job(
             from base.
         reward: record of the reward stage before, if the recipe has one.
         replay: what is rehearsed; default: nothing.
+        memory: bytes that training has; default: this machine's.
 
     Raises:
         NotFound: a file is missing, or the data hold nothing that the objective learns from.
         UserError: options are wrong, or objective and tuner do not go together.
     """
-    from training.hardware import best_dtype, physical_cores
+    from training.hardware import best_dtype, has_gpu, memory_bytes, physical_cores
 
     for file in (train, validation):
         if not file.is_file():
@@ -183,25 +186,37 @@ def make_job(
     assert (previous is None) == (spec.starts_from == "base"), "a stage starts from base or from a finished stage"
     hidden = int(shape_config(base.path)["hidden_size"])
     resolved = resolve(spec, examples=count, hidden_size=hidden)
+    chosen = {
+        name: f"{choice.value:g}: {choice.rule}"
+        for name, choice in choices(spec, examples=count, hidden_size=hidden).items()
+    }
+    dtype = dtype or best_dtype(cache)
+    graded = reward is not None and objective.online is not None and objective.online.grades
+    if resolved.gradient_checkpointing is None:
+        shared = 1 if has_gpu() else world_size  # processes on one machine have a GPU each, or share its memory
+        each = (memory or memory_bytes()) // shared
+        why = recomputes(
+            shape_of_folder(base.path), resolved, dtype, memory=each, processes=world_size, graded_by_model=graded
+        )
+        resolved = resolved.model_copy(update={"gradient_checkpointing": why is not None})
+        if why is not None:
+            chosen["gradient_checkpointing"] = f"on: {why}"
     return StageJob(
         label=label,
         spec=resolved,
-        chosen={
-            name: f"{choice.value:g}: {choice.rule}"
-            for name, choice in choices(spec, examples=count, hidden_size=hidden).items()
-        },
+        chosen=chosen,
         base=base,
         train=train.absolute(),
         train_digest=digest_file(train),
         validation=validation.absolute(),
         validation_digest=digest_file(validation),
         previous=_finished(previous, stages_dir),
-        reward=_finished(reward, stages_dir) if objective.online is not None and objective.online.grades else None,
+        reward=_finished(reward, stages_dir) if graded else None,
         teacher=_teacher(resolved, cache) if objective.teacher else None,
         replay=source_of(replay) if replay is not None else ReplaySource(),
         optimised_against=tuple(previous.result.get("optimised_against", ())) if previous is not None else (),
         seed=seed,
-        dtype=dtype or best_dtype(cache),
+        dtype=dtype,
         world_size=world_size,
         stages_dir=stages_dir.absolute(),
         cache=cache.expanduser().absolute(),

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from infra.settings import Config
 from training.base_model import shape_config
+from training.objectives import objective_named
 from training.recipe import StageSpec
 from training.tuners import Shape, tuner_named
 
@@ -19,6 +20,9 @@ PROCESS_BYTES = 600_000_000
 """Resident memory of a training process before a model is loaded: Python, torch, transformers, peft."""
 NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
 """Bytes a 4-bit weight takes: half a byte, and its block's scale in 8 bits (Dettmers et al. 2023, section 3)."""
+
+ROOM = 0.9
+"""Share of the memory that a stage may be expected to take."""
 
 SMOLLM2_135M = Shape(
     linears=tuple(
@@ -93,9 +97,15 @@ def shape_of_folder(base: Path) -> Shape:
 
 
 def estimate(
-    shape: Shape, spec: StageSpec, dtype: Literal["float32", "bfloat16"], *, processes: int = 1, loss_share: float = 0.5
+    shape: Shape,
+    spec: StageSpec,
+    dtype: Literal["float32", "bfloat16"],
+    *,
+    processes: int = 1,
+    loss_share: float = 0.5,
+    graded_by_model: bool = False,
 ) -> Memory:
-    """The expected peak of one process.
+    """The expected peak of one process. What a local teacher's own weights take is not in it.
 
     Args:
         shape: the base model's.
@@ -103,6 +113,7 @@ def estimate(
         dtype: what is computed in.
         processes: processes that share the weights, gradients and optimizer state (FSDP).
         loss_share: share of the tokens that carry loss; the output layer runs on those.
+        graded_by_model: whether a reward model of the base's size grades answers.
     """
     tuner = tuner_named(spec.tuner)
     options = tuner.options.model_validate(dict(spec.tuner_options))
@@ -124,7 +135,35 @@ def estimate(
     vocabulary = (shape.total - in_linears) // shape.hidden
     # A row of logits in float32, and its gradient, for a stretch of tokens at a time at least.
     activations += int(tokens * loss_share) * (shape.hidden * size) + 256 * vocabulary * 8
+    objective = objective_named(spec.objective)
+    if "logits" in objective.reads:  # of student and teacher, and in float32 both, their difference and its gradient
+        activations += int(tokens * loss_share) * vocabulary * (2 * size + 4 * 4)
+    if graded_by_model:
+        weights += shape.total * size
     return Memory(weights=int(weights / processes), moving=int(moving / processes), activations=int(activations))
+
+
+def recomputes(
+    shape: Shape,
+    spec: StageSpec,
+    dtype: Literal["float32", "bfloat16"],
+    *,
+    memory: int,
+    processes: int = 1,
+    graded_by_model: bool = False,
+) -> str | None:
+    """Why a stage has to recompute its activations; None where it need not, or cannot.
+
+    Args:
+        memory: bytes that one process may count on.
+    """
+    expected = estimate(shape, spec, dtype, processes=processes, graded_by_model=graded_by_model).total
+    if spec.gradient_checkpointing or spec.tuner == "prefix" or expected <= ROOM * memory:
+        return None
+    return (
+        f"an expected peak of {expected / 1e9:.1f} GB would not fit {memory / 1e9:.1f} GB of memory with a tenth to "
+        "spare; about 1.5 times slower"
+    )
 
 
 def kept_per_token(shape: Shape, tuner: str, options: Any) -> int:

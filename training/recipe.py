@@ -65,8 +65,9 @@ class StageSpec(Config):
     """Stop after so many measurements in a row that are no better than the best."""
     tokens_per_pass: int = Field(default=4096, ge=64)
     """Tokens that go through the model at once; an optimizer step takes as many passes as it needs."""
-    gradient_checkpointing: bool = False
-    """Recompute activations to save memory: about 1.5 times slower. Not with prefix tuning."""
+    gradient_checkpointing: bool | None = None
+    """Recompute activations to save memory: about 1.5 times slower. Not with prefix tuning. Default: where the expected
+    peak would take more than nine tenths of the memory."""
     checkpoints: int = Field(default=0, ge=0, le=100)
     """Keep the weights of so many of the points where the validation loss is measured, the last ones, each with its
     loss: any of them can be made a challenger (`ratchet checkpoints`)."""

@@ -277,7 +277,7 @@ def test_gate_items_in_training_data_are_found(night: Night, tmp_path: Path) -> 
     other = {"group": "elsewhere", "messages": [{"role": "user", "content": "a new question"}]}
     training.write_text("".join(json.dumps(row) + "\n" for row in (same_text, same_group, other)))
     card = run(night.job(tmp_path / "out", training_files=(training,)))
-    assert card.contaminated_items == 3  # one text, and both items of one group
+    assert (card.contaminated_items, card.near_copies) == (3, 0)  # one text, and both items of one group
     assert decide(card, policy(primary="loss", min_units=10)).decision == "inconclusive"
 
 

@@ -3,8 +3,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
-from feedback.drift import drift
+from feedback.drift import COLUMNS, DriftConfig, drift
 from feedback.examples import Example
 from tests.feedback.test_expectations import example
 
@@ -33,6 +34,37 @@ def test_the_same_traffic_is_calm_and_other_traffic_is_not(calm: list[Example], 
     ]
     moved = drift(other, calm, tmp_path / "b.html")
     assert moved.drifted and moved.columns["prompt_words"] > 1 and moved.columns["task"] > 1
+
+
+def asking(number: int, about: str) -> Example:
+    said = f"Could you {'kindly ' * (number % 3)}tell me what the {about} will be like for us"
+    return example(
+        number,
+        messages=[{"role": "user", "content": said}],
+        completion="well " * (1 + number % 5),
+        task=f"t{number % 3}",
+    )
+
+
+SHOP = ("delivery of a parcel", "refund of an invoice")
+GARDEN = ("pruning of the roses", "frost on the tomatoes")
+
+
+def test_a_new_topic_is_drift_even_in_questions_of_the_same_form(tmp_path: Path) -> None:
+    shop = [asking(n, SHOP[n % 2]) for n in range(240)]
+    still = drift(shop[:120], shop[120:], tmp_path / "a.html")
+    assert not still.drifted and still.columns.get("topic", 0.0) < 0.2
+    half = [*shop[:60], *(asking(n, GARDEN[n % 2]) for n in range(60))]
+    moved = drift(half, shop[60:], tmp_path / "b.html")
+    assert moved.drifted and moved.columns["topic"] > 1
+    assert set(moved.columns) | set(moved.left_out) == set(COLUMNS)
+    assert moved.share is not None and moved.share < 0.5  # by the share of columns alone it would be calm
+    report = (tmp_path / "b.html").read_text()
+    assert "roses" in report and "parcel" in report
+    with pytest.raises(ValidationError, match="unknown column 'topics'"):
+        DriftConfig(deciding=("topics",))
+    unwatched = DriftConfig(deciding=())
+    assert not drift(half, shop[60:], tmp_path / "c.html", unwatched).drifted
 
 
 def test_too_few_rows_say_nothing(calm: list[Example], tmp_path: Path) -> None:

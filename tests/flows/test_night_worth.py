@@ -84,6 +84,7 @@ def test_what_drifted_need_not_be_much(tmp_path: Path, allowed: bool) -> None:
         load_snapshot(config.places.snapshots_dir / first),
         load_snapshot(config.places.snapshots_dir / first),
         tmp_path / "a.html",
+        config.drift,
     )
     assert same.share is None
     new = [(1_000 + n, f"Bitte {n} mal das Formular {n * 7} für {n} und {n + 1} senden, " * 6, "Ja") for n in range(60)]
@@ -92,6 +93,7 @@ def test_what_drifted_need_not_be_much(tmp_path: Path, allowed: bool) -> None:
         load_snapshot(config.places.snapshots_dir / second),
         load_snapshot(config.places.snapshots_dir / first),
         tmp_path / "b.html",
+        config.drift,
     )
     assert moved.drifted and moved.columns["prompt_words"] > 1, moved
     with open_night(config, NightRequest()) as night:

@@ -39,3 +39,14 @@ def hangs(answer: str, reference: str) -> float:
 def not_a_number(answer: str, reference: str) -> float:
     """Gives no number."""
     return float("nan")
+
+
+def always_raises(answer: str, reference: str) -> float:
+    """Fails on every answer."""
+    raise RuntimeError("no idea what to do with this")
+
+
+def always_hangs(answer: str, reference: str) -> float:
+    """Never comes back."""
+    time.sleep(3600)
+    return 1.0

@@ -11,6 +11,7 @@ import pytest
 from infra.errors import NotFound, UserError
 from tests.training.world import job_for
 from training.job import StageJob, stage_key
+from training.launch import launch_stage
 from training.memory import shape_of_folder
 from training.recipe import StageSpec
 
@@ -74,3 +75,19 @@ def test_mistakes_are_said_before_any_work(tmp_path: Path, tiny_base: Path) -> N
     (tmp_path / "train.jsonl").write_text("")
     with pytest.raises(NotFound, match="holds no example that sft learns from"):
         job_for(SFT, tmp_path, tiny_base)
+
+
+def test_activations_are_recomputed_where_memory_asks_and_the_weights_are_the_same(
+    tmp_path: Path, tiny_base: Path
+) -> None:
+    usual, explicit = job_for(SFT, tmp_path, tiny_base), SFT.model_copy(update={"gradient_checkpointing": False})
+    assert usual.spec.gradient_checkpointing is False and "gradient_checkpointing" not in usual.chosen
+    assert job_for(explicit, tmp_path, tiny_base, memory=1).spec == usual.spec  # a person's word counts
+    tight = job_for(SFT, tmp_path, tiny_base, memory=10**8)
+    assert tight.spec.gradient_checkpointing is True and tight.key != usual.key
+    assert "would not fit 0.1 GB" in tight.chosen["gradient_checkpointing"]
+    prefix = job_for(StageSpec(objective="sft", tuner="prefix"), tmp_path, tiny_base, memory=1)
+    assert prefix.spec.gradient_checkpointing is False  # a cache is not recomputed
+    folders = [job.stages_dir / launch_stage(job).key for job in (usual, tight)]
+    weights = [{p.name: p.read_bytes() for p in folder.rglob("*.safetensors")} for folder in folders]
+    assert weights[0] and weights[0] == weights[1]

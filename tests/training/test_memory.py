@@ -14,7 +14,7 @@ from training.base_model import DEFAULT_BASE, _packaged_gguf, resolve_base
 from training.batching import Tokens
 from training.launch import launch_stage
 from training.loading import load_plain, packs, shape_of
-from training.memory import SMOLLM2_135M, estimate, kept_per_token, shape_of_folder
+from training.memory import SMOLLM2_135M, Memory, estimate, kept_per_token, shape_of_folder
 from training.packed_attention import PACKED, register
 from training.reading import lay_out, token_logps
 from training.recipe import StageSpec
@@ -68,6 +68,15 @@ def test_four_bits_and_two_processes_take_less() -> None:
     assert estimate(SMOLLM2_135M, spec("sft", "qlora"), "bfloat16").weights < 0.6 * SMOLLM2_135M.total * 2
     assert bytes_of("full") > bytes_of("lora") > bytes_of("lora", gradient_checkpointing=True)
     assert bytes_of("full", processes=2) < bytes_of("full")
+
+
+def test_whole_distributions_and_a_reward_model_take_more() -> None:
+    def of(objective: str, **fields: Any) -> Memory:
+        return estimate(SMOLLM2_135M, StageSpec(objective=objective, tuner="lora"), "bfloat16", **fields)
+
+    table = 2048 * 49_152 * 4  # one float32 number for each of half a pass's tokens and each word of the vocabulary
+    assert of("distill").activations > of("sft").activations + 4 * table
+    assert of("ppo", graded_by_model=True).weights - of("ppo").weights == SMOLLM2_135M.total * 2
 
 
 @pytest.mark.slow
