@@ -4,7 +4,8 @@ Synthetic events of about 50 words (prompt, answer and correction together) with
 copies, poison and several kinds of feedback go through every step of the ingest, great-expectations included. Three
 questions: events per second and peak memory of one large ingest; the second run, with nothing new; and what 10,000
 new events cost over lakes of several sizes. What is promised is judged by the clock, on two cores: one process prepares
-batches, the other judges and writes them. CPU seconds and memory (resident, at one moment) are those of both together.
+batches, the other judges and writes them. CPU seconds and memory are those of both together; memory is what is resident
+at one moment, pages that both share counted once (Linux's proportional set size).
 """
 
 from __future__ import annotations
@@ -166,11 +167,11 @@ class Peak(threading.Thread):
 
     def run(self) -> None:
         me = psutil.Process()
-        while not self._done.wait(0.1):
+        while not self._done.wait(0.25):
             held = 0
             for process in (me, *me.children(recursive=True)):
-                with suppress(psutil.NoSuchProcess):
-                    held += process.memory_info().rss
+                with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+                    held += process.memory_full_info().pss
             self.mib = max(self.mib, held / 2**20)
 
     def __enter__(self) -> Peak:

@@ -66,12 +66,12 @@ def lots(store: Store, reading: Reading, *, apart: bool) -> Generator[Lot, None,
 
 
 def _lots_here(store: Store, reading: Reading) -> Generator[Lot, None, None]:
-    cursor, rejects_cursor = reading.cursor, reading.rejects_cursor
+    cursor, rejects_cursor, sweep = reading.cursor, reading.rejects_cursor, Sweep()
     while (lot := _next(store, reading, cursor, rejects_cursor)) is not None:
-        cursor, rejects_cursor = lot.cursor, lot.rejects_cursor
-        yield lot
-        del lot  # before the next is made
-        gc.collect()
+        cursor, rejects_cursor, made = lot.cursor, lot.rejects_cursor, [lot]
+        del lot  # it is the taker's now, who may let go of it at once
+        yield made.pop()
+        sweep()
 
 
 def _next(store: Store, reading: Reading, cursor: int, rejects_cursor: int) -> Lot | None:
@@ -127,6 +127,7 @@ def _lots_apart(store: Store, reading: Reading) -> Generator[Lot, None, None]:
         env={**os.environ, "PYTHONPATH": path},
     )
     assert process.stdin is not None and process.stdout is not None
+    sweep = Sweep()
     try:
         pickle.dump((store.engine.url.render_as_string(hide_password=False), reading), process.stdin)
         process.stdin.close()
@@ -135,7 +136,7 @@ def _lots_apart(store: Store, reading: Reading) -> Generator[Lot, None, None]:
                 raise said
             yield said
             del said  # before the next is read
-            gc.collect()
+            sweep()
     except (EOFError, pickle.UnpicklingError, BrokenPipeError) as error:
         raise RatchetError(
             f"the process that prepares batches ended by itself (exit code {process.wait()}), perhaps for want of "
@@ -150,6 +151,19 @@ def _lots_apart(store: Store, reading: Reading) -> Generator[Lot, None, None]:
 def _said(stream: object) -> Lot | Exception | None:
     said: Lot | Exception | None = pickle.load(stream)  # type: ignore[arg-type]  # noqa: S301 - of our own process
     return said
+
+
+class Sweep:
+    """Looks for cycles between two batches. What the first batch imported stays, and is not looked at ever again."""
+
+    def __init__(self) -> None:
+        self._first = True
+
+    def __call__(self) -> None:
+        gc.collect()
+        if self._first:
+            gc.freeze()
+            self._first = False
 
 
 @contextmanager
@@ -176,9 +190,11 @@ def _serve(asked: BinaryIO, answers: BinaryIO) -> None:
         url, reading = pickle.load(asked)  # noqa: S301 - of the process that started this one
         with without_collector():
             for lot in _lots_here(Store(connect(url)), reading):
-                pickle.dump(lot, answers, protocol=pickle.HIGHEST_PROTOCOL)
-                answers.flush()
+                said = pickle.dumps(lot, protocol=pickle.HIGHEST_PROTOCOL)  # before it is asked for, and small to keep
                 del lot
+                answers.write(said)
+                answers.flush()
+                del said
         last: Exception | None = None
     except EOFError:
         return  # who started this one is gone
