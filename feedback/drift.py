@@ -1,7 +1,8 @@
 """Has what users ask, or how they judge it, moved away from what the champion was trained on? Evidently, offline.
 
-Drift may make a night worth its time; it never justifies a promotion. What cannot be compared (too few rows, a column
-without values) is left out and said, never taken for drift or for calm.
+What is compared are the rows that feedback made of traffic: answers that nobody judged are not among them. Drift may
+make a night worth its time; it never justifies a promotion. What cannot be compared (too few rows, a column without
+values) is left out and said, never taken for drift or for calm.
 """
 
 from __future__ import annotations
