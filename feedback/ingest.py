@@ -44,8 +44,8 @@ class IngestConfig(Config):
 
     sources: tuple[SourceSpec, ...] = (SourceSpec(name="gateway", kind="gateway"),)
     """Where feedback comes from."""
-    batch_events: int = Field(default=7_000, ge=1)
-    """Most feedback events in one batch; bounds memory (7,000 events of 50 words: about 1 GiB in both processes)."""
+    batch_events: int = Field(default=4_000, ge=1)
+    """Most feedback events in one batch; bounds memory (4,000 events of 50 words: about 1 GiB in both processes)."""
     ahead: bool = True
     """Whether a second process prepares the next batch while one is judged and written. It starts only where there is
     more than one batch, and makes no difference to what comes out."""
