@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from sqlalchemy import create_engine, text
 from feedback.events import Edit, Rating, Reference, Thumb
 from feedback.sources.landing import SourceSpec, land, rejects_after
 from infra.errors import UserError
+from tests.deploy.mlflow_server import mlflow_server
 from tests.feedback.world import make_store
 from tests.s3 import s3_server
 
@@ -99,11 +101,10 @@ def test_mlflow_traces_with_what_people_said_of_them(tmp_path: Path, monkeypatch
     from mlflow.entities import AssessmentSource
 
     monkeypatch.setenv("MLFLOW_ENABLE_ASYNC_TRACE_LOGGING", "false")
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(uri)
-    try:
-        mlflow.create_experiment("bot", artifact_location=(tmp_path / "art").as_uri())
+    with mlflow_server(tmp_path / "mlflow") as uri, ExitStack() as stack:
+        mlflow.set_tracking_uri(uri)
+        stack.callback(mlflow.set_tracking_uri, before)
         mlflow.set_experiment("bot")
 
         @mlflow.trace(span_type="LLM")  # type: ignore[untyped-decorator]
@@ -146,8 +147,6 @@ def test_mlflow_traces_with_what_people_said_of_them(tmp_path: Path, monkeypatch
         said = [r.feedback for r in store.feedback_after(0, 9)]
         assert [s.value for s in said] == [Thumb(up=True), Reference(text="Hello!"), Rating(score=4)]
         assert {s.actor for s in said} == {"ann"} and said[0].comment == "nice"
-    finally:
-        mlflow.set_tracking_uri(before)
 
 
 @pytest.fixture
