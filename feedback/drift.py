@@ -44,8 +44,7 @@ class DriftConfig(Config):
     """Population stability index from which a column counts as drifted."""
     deciding: tuple[str, ...] = ("topic",)
     """Columns that count as drift of the whole by themselves: people who ask about something new drift, however alike
-    their questions look otherwise. Of: prompt_words, response_words, turns, digits_share, language, topic, task, shape,
-    reason, verdict."""
+    their questions look otherwise. Any column of a drift report may stand here."""
 
     @field_validator("deciding")
     @classmethod
