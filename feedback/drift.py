@@ -1,8 +1,9 @@
 """Has what users ask, or how they judge it, moved away from what the champion was trained on? Evidently, offline.
 
-What is compared are the rows that feedback made of traffic: answers that nobody judged are not among them. Drift may
-make a night worth its time; it never justifies a promotion. What cannot be compared (too few rows, a column without
-values) is left out and said, never taken for drift or for calm.
+Compared are the rows that feedback made, with those of the champion's snapshot; and all traffic, judged or not, with
+that of the champion's training data's time (feedback/traffic.py). Drift may make a night worth its time; it never
+justifies a promotion. What cannot be compared (too few rows, a column without values) is left out and said, never taken
+for drift or for calm.
 """
 
 from __future__ import annotations
@@ -28,7 +29,13 @@ COLUMNS = (
     *("prompt_words", "response_words", "turns", "digits_share"),
     *("language", "topic", "task", "shape", "reason", "verdict"),
 )
-"""What is looked at."""
+"""What is looked at in rows of feedback."""
+TRAFFIC = (
+    *("traffic.prompt_words", "traffic.response_words", "traffic.turns", "traffic.digits_share"),
+    *("traffic.language", "traffic.topic", "traffic.task", "traffic.feedback"),
+)
+"""What is looked at in all traffic. `traffic.feedback` is whether an answer was called good or bad, spoken of otherwise
+(an edit, a comment), or not at all: its drift is that of the rates of feedback."""
 
 
 class DriftConfig(Config):
@@ -42,15 +49,19 @@ class DriftConfig(Config):
     """Share of drifted columns from which the whole counts as drifted."""
     psi: float = Field(default=0.2, gt=0)
     """Population stability index from which a column counts as drifted."""
-    deciding: tuple[str, ...] = ("topic",)
+    settle_minutes: float = Field(default=60.0, ge=0)
+    """How long an answer has time to be judged: feedback that came later does not count in `traffic.feedback`, and
+    answers that had no such time yet are not looked at."""
+    deciding: tuple[str, ...] = ("topic", "traffic.topic")
     """Columns that count as drift of the whole by themselves: people who ask about something new drift, however alike
     their questions look otherwise. Any column of a drift report may stand here."""
 
     @field_validator("deciding")
     @classmethod
     def _known_columns(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if unknown := sorted(set(value) - set(COLUMNS)):
-            raise ValueError(f"unknown column {unknown[0]!r}; expected some of {', '.join(COLUMNS)}")
+        if unknown := sorted(set(value) - {*COLUMNS, *TRAFFIC}):
+            known = ", ".join((*COLUMNS, *TRAFFIC))
+            raise ValueError(f"unknown column {unknown[0]!r}; expected some of {known}")
         return value
 
 
@@ -58,7 +69,7 @@ class DriftReport(Config):
     """What the comparison found."""
 
     share: float | None
-    """Share of columns that drifted; None where nothing could be compared."""
+    """Share of columns that drifted, in rows or in all traffic, the larger; None where nothing could be compared."""
     drifted: bool
     """Whether the share reaches the limit, or a deciding column drifted."""
     columns: dict[str, float]
@@ -67,6 +78,25 @@ class DriftReport(Config):
     """Columns that were not compared, and why."""
     html: Path | None
     """The report, one file that opens offline."""
+    traffic_html: Path | None = None
+    """The same of all traffic."""
+
+    def beside(self, traffic: DriftReport) -> DriftReport:
+        """This report on rows of feedback and one on all traffic, as one: what drifts in either has drifted."""
+        shares = [share for share in (self.share, traffic.share) if share is not None]
+        return DriftReport(
+            share=max(shares, default=None),
+            drifted=self.drifted or traffic.drifted,
+            columns=self.columns | traffic.columns,
+            left_out=self.left_out | traffic.left_out,
+            html=self.html,
+            traffic_html=traffic.html,
+        )
+
+
+def unknown(why: str, what: str = "all") -> DriftReport:
+    """Nothing can be said of `what`, and why."""
+    return DriftReport(share=None, drifted=False, columns={}, left_out={what: why}, html=None)
 
 
 def drift(
@@ -74,23 +104,33 @@ def drift(
 ) -> DriftReport:
     """Compare current examples with those of the champion's snapshot; the report goes to `html`."""
     config = config or DriftConfig()
-    fewest = min(len(current), len(reference))
-    if fewest < config.min_rows:
-        why = (
-            f"{len(current)} current and {len(reference)} reference rows; at least {config.min_rows} of each are needed"
-        )
-        return DriftReport(share=None, drifted=False, columns={}, left_out={"all": why}, html=None)
+    if too_few := few(len(current), len(reference), config):
+        return unknown(too_few)
+    sides = _thinned(current, config), _thinned(reference, config)
+    now, before = (_frame(side) for side in sides)
+    now["topic"], before["topic"] = topics(*([prompt_text(e) for e in side] for side in sides))
+    return compare(now, before, html, config)
+
+
+def few(current: int, reference: int, config: DriftConfig) -> str | None:
+    """Why so many rows cannot be compared, or None."""
+    if min(current, reference) >= config.min_rows:
+        return None
+    return f"{current} current and {reference} reference rows; at least {config.min_rows} of each are needed"
+
+
+def compare(now: pd.DataFrame, before: pd.DataFrame, html: Path, config: DriftConfig) -> DriftReport:
+    """Compare two tables column by column; the report goes to `html`."""
     from evidently import DataDefinition, Dataset, Report
     from evidently.presets import DataDriftPreset
 
-    now, before = _frames(_thinned(current, config), _thinned(reference, config))
     left_out: dict[str, str] = {}
     for column in list(now.columns):
         if now[column].nunique(dropna=True) + before[column].nunique(dropna=True) <= 2 and _same(now, before, column):
             left_out[column] = "one value only, the same on both sides"
     kept = [column for column in now.columns if column not in left_out]
-    numbers = [c for c in kept if c in _NUMBERS]
-    categories = [c for c in kept if c not in _NUMBERS]
+    numbers = [c for c in kept if c.removeprefix("traffic.") in _NUMBERS]
+    categories = [c for c in kept if c not in numbers]
     if not kept:
         return DriftReport(share=0.0, drifted=False, columns={}, left_out=left_out, html=None)
     definition = DataDefinition(numerical_columns=numbers, categorical_columns=categories)
@@ -123,28 +163,28 @@ def drift(
 _NUMBERS = frozenset({"prompt_words", "response_words", "turns", "digits_share"})
 
 
-def _frames(current: Sequence[Example], reference: Sequence[Example]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    now, before = _frame(current), _frame(reference)
-    now["topic"], before["topic"] = topics(*([prompt_text(e) for e in side] for side in (current, reference)))
-    return now, before
-
-
-def _frame(examples: Sequence[Example]) -> pd.DataFrame:
+def texts_frame(prompts: Sequence[str], responses: Sequence[str], turns: Sequence[int]) -> pd.DataFrame:
+    """What is told from texts alone, a row each."""
     import pandas as pd
 
-    prompts = [prompt_text(e) for e in examples]
     return pd.DataFrame(
         {
             "prompt_words": [float(len(p.split())) for p in prompts],
-            "response_words": [float(len(response_of(e).split())) for e in examples],
-            "turns": [float(len(e.messages)) for e in examples],
+            "response_words": [float(len(r.split())) for r in responses],
+            "turns": [float(count) for count in turns],
             "digits_share": [sum(c.isdigit() for c in p) / max(1, len(p)) for p in prompts],
             "language": [language_of(p) for p in prompts],
-            "task": [e.task or "none" for e in examples],
-            "shape": [e.shape for e in examples],
-            "reason": [e.reason for e in examples],
-            "verdict": ["none" if e.good is None else "good" if e.good else "bad" for e in examples],
         }
+    )
+
+
+def _frame(examples: Sequence[Example]) -> pd.DataFrame:
+    prompts, responses = [prompt_text(e) for e in examples], [response_of(e) for e in examples]
+    return texts_frame(prompts, responses, [len(e.messages) for e in examples]).assign(
+        task=[e.task or "none" for e in examples],
+        shape=[e.shape for e in examples],
+        reason=[e.reason for e in examples],
+        verdict=["none" if e.good is None else "good" if e.good else "bad" for e in examples],
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from deploy.ledger import Standing, history
-from feedback.drift import DriftReport
+from feedback.drift import DriftReport, unknown
 from feedback.snapshot import Snapshot, load_snapshot
 from flows.night import Night
 from flows.night_steps import last_judged
@@ -15,18 +15,20 @@ from tasks.opened import database
 
 def look_for_drift(night: Night, snapshot: str, standing: Standing) -> DriftReport:
     """Compare what is new with the champion's snapshot; without one (the base model serves) there is nothing to do."""
+    config = night.config
     before = _snapshot_of(night, standing) if snapshot else None
     if before is None:
-        why = {"all": "the champion was trained on no snapshot of this pipeline"}
-        return DriftReport(share=None, drifted=False, columns={}, left_out=why, html=None)
+        return unknown("the champion was trained on no snapshot of this pipeline")
     last = last_judged(night)
     if snapshot in (before.id, last.steps.get("snapshot") if last is not None else None):
-        why = {"all": "nothing is new since this was looked at"}
-        return DriftReport(share=None, drifted=False, columns={}, left_out=why, html=None)
-    now = load_snapshot(night.config.places.snapshots_dir / snapshot)
-    report = intake.drift(now, before, night.folder / "drift.html", night.config.drift)
+        rows = unknown("nothing is new since this was looked at", "rows")
+    else:
+        cut = load_snapshot(config.places.snapshots_dir / snapshot)
+        rows = intake.drift(cut, before, night.folder / "drift.html", config.drift)
+    page = night.folder / "traffic.html"
+    report = rows.beside(intake.traffic(before, config.places, page, config.drift, config.ingest.redact))
     if report.drifted:
-        notify.alert(night.config.places, night.config.alerts, _alert(night, report, before))
+        notify.alert(config.places, config.alerts, _alert(night, report, before))
     return report
 
 

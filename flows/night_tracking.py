@@ -37,13 +37,9 @@ def console_page(night: Night) -> str:
     return f"{console.rstrip('/')}#nights/{night.night_id}"
 
 
-def log_night(
-    tracker: Tracker, night: Night, report: IngestReport, snapshot: Snapshot, drift: DriftReport | None = None
-) -> None:
+def log_night(tracker: Tracker, night: Night, report: IngestReport, snapshot: Snapshot, drift: DriftReport) -> None:
     """Open the night's run with what it was asked for and what it works on."""
-    key = night_key(night)
-    tags = {"ratchet.kind": "night", "ratchet.night": night.night_id, "ratchet.tenant": night.tenant, **code_version()}
-    tracker.run(key, name=night.night_id, tags={**tags, "ratchet.snapshot": snapshot.id})
+    key = open_run(tracker, night, snapshot.id)
     tracker.params(
         key,
         {
@@ -58,10 +54,26 @@ def log_night(
         context = "training" if part == "train" else "evaluation" if part in ("rolling", "frozen") else part
         name = f"{snapshot.id}-{part}"
         tracker.dataset(key, name=name, digest=snapshot.digest, source=str(snapshot.path), context=context, rows=rows)
+    log_intake(tracker, night, report, drift)
+
+
+def open_run(tracker: Tracker, night: Night, snapshot: str) -> str:
+    """The night's own run, opened; its key. `snapshot`: the id, or nothing where none was cut."""
+    key = night_key(night)
+    tags = {"ratchet.kind": "night", "ratchet.night": night.night_id, "ratchet.tenant": night.tenant, **code_version()}
+    tracker.run(key, name=night.night_id, tags=tags | ({"ratchet.snapshot": snapshot} if snapshot else {}))
+    return key
+
+
+def log_intake(tracker: Tracker, night: Night, report: IngestReport, drift: DriftReport) -> None:
+    """What came in, its Data Docs, and the drift reports, on the night's run."""
+    key = night_key(night)
     tracker.metrics(key, {f"intake.{shape}": float(count) for shape, count in report.shapes.items()})
-    if drift is not None and drift.html is not None and drift.html.exists():
-        tracker.artifact(key, drift.html, "drift")
-        tracker.metrics(key, {"drift.share": drift.share or 0.0})
+    for page in (drift.html, drift.traffic_html):
+        if page is not None and page.exists():
+            tracker.artifact(key, page, "drift")
+    if drift.share is not None:
+        tracker.metrics(key, {"drift.share": drift.share})
     if report.data_docs is not None and report.data_docs.exists():
         tracker.artifact(key, report.data_docs, "data_docs")
 

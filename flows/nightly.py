@@ -25,7 +25,7 @@ from flows.drifting import look_for_drift
 from flows.dry_run import say_plan
 from flows.gate_sight import units_of
 from flows.night import Night, open_night
-from flows.night_end import end_early, end_unneeded, summary, tell_failure
+from flows.night_end import end_unneeded, summary, tell_failure
 from flows.night_steps import (
     approve,
     asked_of,
@@ -46,8 +46,8 @@ from flows.night_tracking import console_page, log_night, log_verdict, machine_w
 from flows.opened import opened_config
 from flows.prefect_runs import close_dead_runs
 from flows.process_jobs import controller_job
+from flows.quiet_night import end_quietly
 from flows.request import NightRequest
-from flows.rescoring import rescore_anyway
 from infra.leftovers import sweep
 from tasks import intake, notify, release, train
 from training.plan import Plan
@@ -93,16 +93,14 @@ def run_night(night: Night) -> None:
     notify.show_drift(drift)
     nothing = nothing_new(night, name, asked, drifted=drift.drifted)
     if nothing is not None:
-        rescore_anyway(night, base, standing, report, name)
-        end_early(night, nothing)
+        end_quietly(night, base, standing, report, drift, name, nothing)
         return
     snapshot = load_snapshot(places.snapshots_dir / name)
     questions = intake.write_questions(snapshot, night.folder)
     plan = night.once("plan", Plan, lambda: plan_of(night, snapshot.counts["train"], base))
     notify.show_plan(plan, sight_of(night, plan, units_of(snapshot)))
     if not (plan.recipes or night.request.checkpoints) or not questions:
-        rescore_anyway(night, base, standing, report, name)
-        end_early(night, why_not_trained(plan, questions))
+        end_quietly(night, base, standing, report, drift, name, why_not_trained(plan, questions))
         return
 
     tracker = open_tracking(night)

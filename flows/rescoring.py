@@ -12,6 +12,7 @@ from deploy.ledger import Standing
 from evaluation.job import EvaluationConfig
 from evaluation.metrics import METRICS
 from evaluation.policy import GatePolicy
+from feedback.drift import DriftReport
 from feedback.gate_items import GateItem, gate_items
 from feedback.ingest import IngestReport
 from feedback.snapshot import Snapshot, load_snapshot
@@ -51,7 +52,9 @@ def worth_rescoring(standing: Standing, items: Sequence[GateItem], seen: Collect
     return len(units) >= policy.min_fresh_units
 
 
-def rescore_anyway(night: Night, base: Base, standing: Standing, report: IngestReport, name: str) -> None:
+def rescore_anyway(
+    night: Night, base: Base, standing: Standing, report: IngestReport, drift: DriftReport, name: str
+) -> None:
     """Before a night ends early: champion, predecessor and base on the gate's items, if enough of them are new.
 
     The items stay fresh for the next verdict: nothing was chosen by them.
@@ -60,17 +63,19 @@ def rescore_anyway(night: Night, base: Base, standing: Standing, report: IngestR
         return
     snapshot = load_snapshot(night.config.places.snapshots_dir / name)
     if worth_rescoring(standing, gate_items(snapshot), _seen(night, standing), gate_of(night)):
-        night.once(RESCORE, Rescored, lambda: _rescore(night, base, standing, report, snapshot))
+        night.once(RESCORE, Rescored, lambda: _rescore(night, base, standing, report, drift, snapshot))
 
 
-def _rescore(night: Night, base: Base, standing: Standing, report: IngestReport, snapshot: Snapshot) -> Rescored:
+def _rescore(
+    night: Night, base: Base, standing: Standing, report: IngestReport, drift: DriftReport, snapshot: Snapshot
+) -> Rescored:
     champion, predecessor = standing.champion, standing.predecessor
     assert champion is not None and predecessor is not None  # worth_rescoring asks for both
     log.info("nothing is judged tonight; %s is scored again beside %s on new gate items", champion, predecessor)
     places, policy, key = night.config.places, gate_of(night), night_key(night)
     intake.write_questions(snapshot, night.folder)
     tracker = open_tracking(night)
-    log_night(tracker, night, report, snapshot)
+    log_night(tracker, night, report, snapshot, drift)
     job = job_of(night, base, standing, (), None, snapshot, only_what_tells(night.config.evaluation, policy.primary))
     with machine_watched(tracker, night):
         scorecard = judge.evaluate(job, tracker=tracker, night_key=key, recipes={}, places=places)

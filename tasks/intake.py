@@ -15,9 +15,12 @@ from feedback.examples import Example
 from feedback.gate_items import gate_items, shown_items
 from feedback.ingest import IngestConfig, IngestReport, run_ingest
 from feedback.lake import lake_of
+from feedback.redact import RedactConfig
 from feedback.snapshot import Snapshot, SnapshotConfig, cut_snapshot
 from feedback.store import Store
+from feedback.traffic import traffic_drift
 from infra.artifact import atomic_write, canonical_json
+from infra.database import now
 from infra.errors import NotFound
 from infra.settings import Places
 from tasks.opened import database
@@ -47,11 +50,20 @@ def snapshot(config: SnapshotConfig, places: Places, tenant: str) -> str:
 
 
 @task(name="drift", cache_policy=NO_CACHE)
-def drift(now: Snapshot, before: Snapshot, html: Path, config: DriftConfig) -> DriftReport:
+def drift(cut: Snapshot, before: Snapshot, html: Path, config: DriftConfig) -> DriftReport:
     """Whether the training rows that are new since then have moved away from those the champion was trained on."""
     known = _rows(before)
     ids = {example.example_id for example in known}
-    return compare([example for example in _rows(now) if example.example_id not in ids], known, html, config)
+    return compare([example for example in _rows(cut) if example.example_id not in ids], known, html, config)
+
+
+@task(name="traffic-drift", cache_policy=NO_CACHE)
+def traffic(before: Snapshot, places: Places, html: Path, config: DriftConfig, redact: RedactConfig) -> DriftReport:
+    """Whether all traffic, judged or not, has moved since the newest row that the champion was trained on."""
+    border = max(example.created_at for example in _rows(before))
+    return traffic_drift(
+        database(places), before.tenant, border=border, now=now(), html=html, config=config, redact=redact
+    )
 
 
 def _rows(cut: Snapshot) -> list[Example]:

@@ -75,20 +75,34 @@ class ChatMessage(BaseModel):
         return {"role": "system" if self.role == "developer" else self.role, "content": self.text}
 
 
+class StreamOptions(BaseModel):
+    """What a stream should carry besides the text."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+    include_usage: bool = False
+
+
+class ResponseFormat(BaseModel):
+    """The form asked of an answer; only plain text is supported."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+    type: str
+
+
 class Sampling(BaseModel):
     """Settings that chat and text completions share; unknown ones are ignored, as OpenAI-compatible servers do."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
     model: str
     stream: bool = False
-    stream_options: dict[str, Any] | None = None
+    stream_options: StreamOptions | None = None
     temperature: float | None = Field(default=None, ge=0, le=2)
     top_p: float | None = Field(default=None, gt=0, le=1)
     seed: Integer | None = Field(default=None, ge=-(2**63), lt=2**63)
     stop: str | tuple[str, ...] | None = None
     max_tokens: Integer | None = Field(default=None, ge=0, le=10_000_000)
     n: Integer | None = None
-    user: str | None = None
+    user: str | None = Field(default=None, max_length=200)
 
     @property
     def stops(self) -> tuple[str, ...]:
@@ -101,7 +115,7 @@ class Sampling(BaseModel):
     @property
     def wants_usage(self) -> bool:
         """Whether a stream should end with a chunk that counts tokens."""
-        return bool((self.stream_options or {}).get("include_usage"))
+        return self.stream_options is not None and self.stream_options.include_usage
 
 
 class ChatRequest(Sampling):
@@ -109,18 +123,18 @@ class ChatRequest(Sampling):
 
     messages: tuple[ChatMessage, ...] = Field(min_length=1)
     max_completion_tokens: Integer | None = Field(default=None, ge=1, le=10_000_000)
-    tools: Any = None
-    response_format: Any = None
+    tools: tuple[Any, ...] | None = None
+    response_format: ResponseFormat | None = None
     logprobs: bool | None = None
 
     def check(self) -> None:
         """Refuse what would otherwise be ignored and give a wrong answer."""
-        kind = self.response_format.get("type") if isinstance(self.response_format, dict) else None
+        form = self.response_format
         for name, asked in (
             ("n", self.n not in (None, 1)),
             ("tools", bool(self.tools)),
             ("logprobs", bool(self.logprobs)),
-            ("response_format", kind not in (None, "text")),
+            ("response_format", form is not None and form.type != "text"),
         ):
             if asked:
                 raise ApiError(400, f"{name} is not supported by this server; leave it out", param=name)

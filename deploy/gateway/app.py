@@ -30,7 +30,7 @@ from deploy.gateway.capture import Capture
 from deploy.gateway.console.mount import add_console
 from deploy.gateway.describing import describe
 from deploy.gateway.engines import Engines, Replica
-from deploy.gateway.exchange import Caller, Exchange, new_interaction_id
+from deploy.gateway.exchange import Caller, Exchange, named, new_interaction_id
 from deploy.gateway.feedback_api import read_feedback
 from deploy.gateway.keeping import Keeping
 from deploy.gateway.loading import Loading
@@ -189,7 +189,7 @@ def build_app(job: GatewayJob, *, engine_key: str, user_salt: str, hook_secret: 
     async def arena_choice(request: Request) -> JSONResponse:
         key = await keeper.admit(request.headers.get("authorization"), "feedback")
         choice: ArenaChoice = parse(ArenaChoice, await _body(request, serving.max_body_bytes))
-        user = _named(request.headers.get("x-ratchet-user"), "user")
+        user = named(request.headers.get("x-ratchet-user"), "user")
         receipt = await keep_choice(choice, key=key, user_header=user, salt=user_salt, database=database)
         return JSONResponse({"status": receipt.status if receipt else "stored", "arena_id": choice.arena_id})
 
@@ -207,7 +207,7 @@ def build_app(job: GatewayJob, *, engine_key: str, user_salt: str, hook_secret: 
     async def feedback(request: Request) -> JSONResponse:
         key = await keeper.admit(request.headers.get("authorization"), "feedback")
         body = await _body(request, serving.max_body_bytes)
-        user = _named(request.headers.get("x-ratchet-user"), "user")
+        user = named(request.headers.get("x-ratchet-user"), "user")
         event = await asyncio.to_thread(read_feedback, body, key=key, user_header=user, store=store, salt=user_salt)
         receipt = await asyncio.to_thread(store.record_feedback, event)
         metrics.feedback.labels(event.kind, receipt.status).inc()
@@ -286,9 +286,9 @@ def _upstream(job: GatewayJob, keeping: Keeping) -> Passthrough | None:
 def _caller(request: Request, key: Any, asked: ChatRequest) -> Caller:
     return Caller(
         key=key,
-        user=_named(request.headers.get("x-ratchet-user") or asked.user, "user"),
-        session=_named(request.headers.get("x-ratchet-session"), "session"),
-        task=_named(request.headers.get("x-ratchet-task"), "task"),
+        user=named(request.headers.get("x-ratchet-user"), "user") or named(asked.user, "user"),
+        session=named(request.headers.get("x-ratchet-session"), "session"),
+        task=named(request.headers.get("x-ratchet-task"), "task"),
     )
 
 
@@ -307,12 +307,6 @@ async def _body(request: Request, limit: int) -> bytes:
             raise too_large
         parts.append(part)
     return b"".join(parts)
-
-
-def _named(value: str | None, what: str) -> str | None:
-    if value is not None and len(value) > 200:
-        raise ApiError(400, f"{what} has {len(value)} characters; at most 200 are taken", param=what)
-    return value or None
 
 
 async def _closing(first: bytes, events: AsyncGenerator[bytes], at_end: Any) -> AsyncIterator[bytes]:

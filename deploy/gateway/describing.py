@@ -79,7 +79,7 @@ def _chat_request(names: list[str], *, streams: bool) -> dict[str, Any]:
 def _feedback_request() -> dict[str, Any]:
     common = {
         "interaction_id": {"type": "string", "minLength": 1, "maxLength": 200},
-        "event_id": {"type": "string", "minLength": 1, "maxLength": 200},
+        "event_id": _maybe({"type": "string", "minLength": 1, "maxLength": 200}),
         "user": _maybe({"type": "string", "maxLength": 200}),
         "comment": _maybe(_STRING),
     }

@@ -7,7 +7,7 @@ import uuid
 from dataclasses import dataclass, field
 from typing import Any
 
-from deploy.engines.protocol import ChatRequest
+from deploy.engines.protocol import ApiError, ChatRequest
 from deploy.keys import ApiKey
 from deploy.routing import Assignment, RoutingTable
 from feedback.events import pseudonym
@@ -28,6 +28,17 @@ class Caller:
         """What is dealt to arms: the user, else the session; None without either (then the request)."""
         who = self.user or (f"session\0{self.session}" if self.session else None)
         return pseudonym(who, salt) if who else None
+
+
+def named(value: str | None, what: str) -> str | None:
+    """`value` as a name of at most 200 characters; an empty one is none.
+
+    Raises:
+        ApiError: 400, of a longer one.
+    """
+    if value is not None and len(value) > 200:
+        raise ApiError(400, f"{what} has {len(value)} characters; at most 200 are taken", param=what)
+    return value or None
 
 
 def new_interaction_id() -> str:

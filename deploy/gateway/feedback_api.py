@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from deploy.engines.protocol import ApiError
+from deploy.gateway.exchange import named
 from deploy.keys import ApiKey
 from feedback.events import Feedback, pseudonym
 from feedback.store import Store
@@ -37,11 +38,12 @@ def read_feedback(body: bytes, *, key: ApiKey, user_header: str | None, store: S
         raise ApiError(400, f"kind is {kind!r}; expected one of {', '.join(KINDS)}", param="kind")
     if not isinstance(interaction_id, str) or not 0 < len(interaction_id) <= 200:
         raise ApiError(400, "interaction_id: expected the id that came with the answer", param="interaction_id")
-    user = user_header or value.get("user")
+    user, event_id = value.get("user"), value.get("event_id")
     if user is not None and not isinstance(user, str):
         raise ApiError(400, "user: expected a text", param="user")
+    user = user_header or named(user, "user")
     event: dict[str, Any] = {
-        "event_id": value.get("event_id") or f"ev-{uuid.uuid4().hex}",
+        "event_id": f"ev-{uuid.uuid4().hex}" if event_id is None else event_id,
         "tenant": key.tenant,
         "interaction_id": interaction_id,
         "actor": _actor(user, interaction_id, key, store, salt),

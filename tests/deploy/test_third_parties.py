@@ -63,7 +63,7 @@ def test_schemathesis_finds_nothing_against_the_openapi_document(serving: Stack,
 
 def _check(strategy: Any, headers: dict[str, str], seen: dict[str, int]) -> None:
     @given(case=strategy)
-    @settings(max_examples=12, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=40, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
     def holds(case: Any) -> None:
         if case.meta.generation.mode.is_positive and isinstance(case.body, dict) and "messages" in case.body:
             # An answer as long as the document allows would take minutes on the model of the tests.

@@ -264,6 +264,22 @@ def test_a_night_killed_at_any_moment_ends_as_if_it_was_not(
     assert_same_as_undisturbed(config, reference, attempts=2)
 
 
+def test_what_came_in_reaches_mlflow_though_nothing_is_trained(running_stack: Stack, tmp_path: Path) -> None:
+    from mlflow.tracking import MlflowClient
+
+    config = running_stack.neighbour(tmp_path, training={**TRAINING["training"], "minimum_examples": 10_000})
+    found = json.loads(ratchet("run", "nightly", "--json", config=config_file(config)).stdout)
+    assert found["decision"] is None and "10000" in found["outcome"]
+    client = MlflowClient(config.places.mlflow)
+    experiment = client.get_experiment_by_name("desk")
+    assert experiment is not None
+    [run] = client.search_runs([experiment.experiment_id], f"tags.`ratchet.key` = 'night/{found['night_id']}'")
+    assert (run.info.status, run.data.tags["ratchet.decision"]) == ("FINISHED", "none")
+    assert run.data.tags["mlflow.note.content"] == found["outcome"]
+    assert run.data.metrics["intake.completion"] > 0
+    assert [file.path for file in client.list_artifacts(run.info.run_id)] == ["data_docs"]
+
+
 @pytest.mark.slow
 def test_a_quiet_night_scores_the_live_champion_again_on_what_is_new(running_stack: Stack, tmp_path: Path) -> None:
     config = running_stack.neighbour(tmp_path, **TRAINING)
@@ -286,6 +302,8 @@ def test_a_quiet_night_scores_the_live_champion_again_on_what_is_new(running_sta
     assert not rescored(engine, "default", standing.champion)
     tell_feedback(config, first=60, conversations=60)
     night = quiet_night()
+    looked = night.steps["drift"]
+    assert "traffic.task" in looked["columns"] or "traffic.task" in looked["left_out"]  # answers nobody judged, too
     card = read_scorecard(config.places.evaluations_dir / night.night_id)
     assert night.steps[RESCORE] == {
         "champion": standing.champion,

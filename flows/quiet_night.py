@@ -1,0 +1,39 @@
+"""A night that judges nothing: what came in still reaches MLflow, and the live champion may be scored again.
+
+A night in which nothing came in either leaves no run: it costs seconds, and there would be nothing to see.
+"""
+
+from __future__ import annotations
+
+from deploy.ledger import Standing
+from feedback.drift import DriftReport
+from feedback.ingest import IngestReport
+from flows.night import RESCORE, Night
+from flows.night_end import end_early
+from flows.night_steps import night_key
+from flows.night_tracking import console_page, log_intake, open_run, open_tracking
+from flows.rescoring import rescore_anyway
+from tasks import notify
+from training.base_model import Base
+
+
+def end_quietly(
+    night: Night, base: Base, standing: Standing, report: IngestReport, drift: DriftReport, name: str, reason: str
+) -> None:
+    """End a night without a verdict. `name`: its snapshot, or nothing."""
+    rescore_anyway(night, base, standing, report, drift, name)
+    if not night.has(RESCORE) and (report.batches or drift.columns):
+        _show(night, report, drift, name, reason)
+    end_early(night, reason)
+
+
+def _show(night: Night, report: IngestReport, drift: DriftReport, name: str, reason: str) -> None:
+    tracker, key = open_tracking(night), night_key(night)
+    open_run(tracker, night, name)
+    log_intake(tracker, night, report, drift)
+    tracker.tags(key, {"ratchet.decision": "none", "mlflow.note.content": reason[:4000]})
+    tracker.finish(key)
+    tracker.send(now=True)
+    run = tracker.url_of(key)
+    docs = f"{run}/artifacts/data_docs" if run is not None and report.data_docs is not None else None
+    notify.show_links({"MLflow run": run, "Data Docs on MLflow": docs, "console": console_page(night)})
