@@ -124,15 +124,12 @@ def compare(now: pd.DataFrame, before: pd.DataFrame, html: Path, config: DriftCo
     from evidently import DataDefinition, Dataset, Report
     from evidently.presets import DataDriftPreset
 
-    left_out: dict[str, str] = {}
-    for column in list(now.columns):
-        if now[column].nunique(dropna=True) + before[column].nunique(dropna=True) <= 2 and _same(now, before, column):
-            left_out[column] = "one value only, the same on both sides"
-    kept = [column for column in now.columns if column not in left_out]
+    still = {column: 0.0 for column in now.columns if _one_value(now, before, column)}
+    kept = [column for column in now.columns if column not in still]
     numbers = [c for c in kept if c.removeprefix("traffic.") in _NUMBERS]
     categories = [c for c in kept if c not in numbers]
     if not kept:
-        return DriftReport(share=0.0, drifted=False, columns={}, left_out=left_out, html=None)
+        return DriftReport(share=0.0, drifted=False, columns=still, left_out={}, html=None)
     definition = DataDefinition(numerical_columns=numbers, categorical_columns=categories)
     preset = DataDriftPreset(
         drift_share=config.drift_share,
@@ -147,8 +144,8 @@ def compare(now: pd.DataFrame, before: pd.DataFrame, html: Path, config: DriftCo
     )
     html.parent.mkdir(parents=True, exist_ok=True)
     run.save_html(str(html))
-    found = _scores(run.dict())
-    left_out |= {column: "evidently gave no value" for column in kept if column not in found}
+    found = still | _scores(run.dict())
+    left_out = {column: "evidently gave no value" for column in kept if column not in found}
     share = sum(score >= config.psi for score in found.values()) / len(found) if found else None
     return DriftReport(
         share=share,
@@ -193,8 +190,10 @@ def _thinned(examples: Sequence[Example], config: DriftConfig) -> list[Example]:
     return list(examples) if step <= 1 else [examples[int(place * step)] for place in range(config.max_rows)]
 
 
-def _same(now: pd.DataFrame, before: pd.DataFrame, column: str) -> bool:
-    return bool(set(now[column].unique()) == set(before[column].unique()))
+def _one_value(now: pd.DataFrame, before: pd.DataFrame, column: str) -> bool:
+    """Whether a column is the same in every row of both sides: nothing moved, and evidently has nothing to divide."""
+    values = {*now[column].unique(), *before[column].unique()}
+    return len(values) == 1
 
 
 def _scores(result: dict[str, Any]) -> dict[str, float]:
