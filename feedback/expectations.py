@@ -8,13 +8,15 @@ too. Data Docs are written to a folder. Nothing is sent anywhere: analytics are 
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field, JsonValue
+from pydantic import Field, JsonValue, model_validator
 
 from feedback.examples import Example, Shape
 from feedback.spark import require_spark, spark_frame
@@ -105,10 +107,26 @@ class ExpectationsConfig(Config):
     """Spark's master, where SPARK_REMOTE does not name a server: this machine's cores, or an address of a cluster."""
     suite: tuple[ExpectationSpec, ...] = DEFAULT_SUITE
     """The suite. Giving one replaces the built-in suite."""
+    also: tuple[ExpectationSpec, ...] = ()
+    """Expectations beside those of the suite: the way to add one and keep the built-in ones."""
     data_docs: bool = True
     """Whether to write Data Docs (about 4 MB a batch)."""
     keep_docs: int = Field(default=10, ge=1)
     """How many batches' Data Docs are kept."""
+
+    @model_validator(mode="after")
+    def _names_once(self) -> ExpectationsConfig:
+        names = Counter(spec.name for spec in self.every)
+        if twice := sorted(name for name, count in names.items() if count > 1):
+            raise ValueError(
+                f"two expectations are named {twice[0]!r}; the name is the reason rows carry: give it once"
+            )
+        return self
+
+    @property
+    def every(self) -> tuple[ExpectationSpec, ...]:
+        """Suite and additions."""
+        return (*self.suite, *self.also)
 
 
 class ExpectationError(RatchetError):
@@ -140,6 +158,19 @@ def response_of(example: Example) -> str:
     return example.completion or example.chosen or example.reference or example.text or ""
 
 
+@dataclass(frozen=True)
+class Finding:
+    """What one expectation says of a batch."""
+
+    spec: ExpectationSpec
+    met: bool
+    """Whether the table as a whole meets it."""
+    rows: tuple[str, ...]
+    """Example ids of the rows that break it; none where it is not about rows."""
+    error: str | None
+    """Why it could not be evaluated: then it says nothing of the data."""
+
+
 def check(examples: Sequence[Example], config: ExpectationsConfig, docs: Path | None) -> dict[str, tuple[str, str]]:
     """(code, detail) by example id of the rows that break an expectation of severity quarantine.
 
@@ -149,34 +180,48 @@ def check(examples: Sequence[Example], config: ExpectationsConfig, docs: Path | 
         ExpectationError: an expectation of severity stop is broken, or one errored.
         UserError: the suite names an expectation or argument that does not exist.
     """
-    if not config.enabled or not examples or not config.suite:
+    if not config.enabled or not examples or not config.every:
         return {}
     refused: dict[str, tuple[str, str]] = {}
     broken: list[str] = []
-    # On a stack of its own, which ends with what is handed over: great-expectations keeps exceptions whose frames would
-    # hold everything that its callers hold, the whole batch, until the next search for cycles.
-    with ThreadPoolExecutor(1) as apart:
-        results = apart.submit(_run, [examples], config, docs if config.data_docs else None).result()
-    for spec, result in results:
-        said = result.exception_info or {}
-        errors = [said] if "raised_exception" in said else [v for v in said.values() if isinstance(v, dict)]
-        if any(e.get("raised_exception") for e in errors):
-            message = "; ".join(str(e.get("exception_message")) for e in errors if e.get("raised_exception"))
+    for found in findings(examples, config, docs if config.data_docs else None):
+        spec = found.spec
+        if found.error is not None:
             raise ExpectationError(
-                f"expectation {spec.name} ({spec.expectation}) could not be evaluated: {message}; that says nothing of "
-                "the data, so nothing was taken: mend the expectation and run again"
+                f"expectation {spec.name} ({spec.expectation}) could not be evaluated: {found.error}; that says "
+                "nothing of the data, so nothing was taken: mend the expectation and run again"
             )
-        rows = [row["example_id"] for row in result.result.get("unexpected_index_list") or []]
-        if spec.severity == "quarantine" and rows:
-            for example_id in rows:
-                refused.setdefault(str(example_id), (f"expectation:{spec.name}", _why(spec)))
-        elif not result.success:
-            broken.append(f"{spec.name}: {_why(spec)} ({len(rows) or 'the table as a whole'} rows break it)")
+        if spec.severity == "quarantine" and found.rows:
+            for example_id in found.rows:
+                refused.setdefault(example_id, (f"expectation:{spec.name}", _why(spec)))
+        elif not found.met:
+            broken.append(f"{spec.name}: {_why(spec)} ({len(found.rows) or 'the table as a whole'} rows break it)")
     if broken:
         raise ExpectationError(
             "the data break expectations that stop the run, so nothing was taken: " + " | ".join(broken)
         )
     return refused
+
+
+def findings(examples: Sequence[Example], config: ExpectationsConfig, docs: Path | None) -> list[Finding]:
+    """What every expectation says of the examples. Data Docs go to `docs`, if given.
+
+    Raises:
+        UserError: the suite names an expectation or argument that does not exist.
+    """
+    # On a stack of its own, which ends with what is handed over: great-expectations keeps exceptions whose frames would
+    # hold everything that its callers hold, the whole batch, until the next search for cycles.
+    with ThreadPoolExecutor(1) as apart:
+        results = apart.submit(_run, [examples], config, docs).result()
+    return [_finding(spec, result) for spec, result in results]
+
+
+def _finding(spec: ExpectationSpec, result: Any) -> Finding:
+    said = result.exception_info or {}
+    errors = [said] if "raised_exception" in said else [v for v in said.values() if isinstance(v, dict)]
+    raised = [str(e.get("exception_message")) for e in errors if e.get("raised_exception")]
+    rows = tuple(str(row["example_id"]) for row in result.result.get("unexpected_index_list") or [])
+    return Finding(spec, bool(result.success), rows, "; ".join(raised) if raised else None)
 
 
 def _why(spec: ExpectationSpec) -> str:
@@ -206,7 +251,7 @@ def _run(
     context.variables.progress_bars = ProgressBarsConfig(globally=False)
     suite = context.suites.add(gx.ExpectationSuite(name="feedback"))
     by_id: dict[str, ExpectationSpec] = {}
-    for spec in config.suite:
+    for spec in config.every:
         build = getattr(classes, spec.expectation, None)
         if build is None:
             raise UserError(

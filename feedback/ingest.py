@@ -26,6 +26,7 @@ from feedback.examples import Example, ShapeRules
 from feedback.expectations import ExpectationError, ExpectationsConfig
 from feedback.intake_watch import IntakeWatch
 from feedback.lake import Lake, Manifest
+from feedback.lake_care import crowded, maintain
 from feedback.past import Past
 from feedback.prepare import NormaliseConfig, Steps
 from feedback.redact import RedactConfig
@@ -49,6 +50,9 @@ class IngestConfig(Config):
     ahead: bool = True
     """Whether a second process prepares the next batch while one is judged and written. It starts only where there is
     more than one batch, and makes no difference to what comes out."""
+    compact_files: int = Field(default=500, ge=0)
+    """A lake with a table in more files than this is put in order at the end of an ingest: small files together, and
+    removed what no version of the last week needs. 0: only by `ratchet data maintain`."""
     orphan_after_hours: float = Field(default=72.0, ge=0)
     """How long feedback waits for its interaction before it is quarantined as an orphan."""
     normalise: NormaliseConfig = NormaliseConfig()
@@ -82,6 +86,8 @@ class IngestReport(Config):
     """Feedback that still waits for its interaction."""
     data_docs: Path | None = None
     """Data Docs of the last batch."""
+    compacted: dict[str, int] = {}
+    """Files of the lake that were put together, by table."""
 
 
 def run_ingest(
@@ -135,7 +141,11 @@ def run_ingest(
         finally:
             past.close()
         _prune_docs(lake, config)
-        return _report(done, landed, store.parked(), lake)
+        compacted = {}
+        if done and config.compact_files and crowded(lake, config.compact_files):
+            tell("lake: putting small files together", 0, 1)
+            compacted = maintain(lake).compacted
+        return _report(done, landed, store.parked(), lake).model_copy(update={"compacted": compacted})
 
 
 @contextmanager

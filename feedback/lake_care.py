@@ -45,6 +45,11 @@ def maintain(lake: Lake, *, keep_hours: int = 168) -> CareReport:
     return CareReport(compacted=compacted, removed=removed, files=files)
 
 
+def crowded(lake: Lake, most: int) -> bool:
+    """Whether a table is in more than `most` files, which every reader opens."""
+    return any(len(table.file_uris()) > most for _, table in _tables(lake))
+
+
 def erase(lake: Lake, tenant: str, column: str, values: Sequence[str]) -> dict[str, int]:
     """Delete the rows of a tenant whose `column` is one of `values` from all tables that have it, in every version.
 

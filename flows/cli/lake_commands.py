@@ -112,6 +112,38 @@ def maintain(
     )
 
 
+@data.command()
+def validate(
+    config: ConfigOption = DEFAULT_CONFIG,
+    tenant: TenantOption = None,
+    last: Annotated[int, typer.Option(min=1, help="Look at so many of the latest rows.")] = 10_000,
+    docs: Annotated[Path | None, typer.Option(help="Write Data Docs to this folder.")] = None,
+    json: JsonOption = False,
+) -> None:
+    """Try the expectations on rows that the lake holds already: how many each would hold. Nothing is changed."""
+    from feedback.expectations import findings
+    from feedback.lake import lake_of
+    from flows.config import tenant_of
+    from infra.errors import NotFound
+
+    settings = load(config)
+    expectations = settings.ingest.expectations
+    held = lake_of(settings.places).examples(tenant=tenant_of(settings, tenant))
+    examples = sorted(held, key=lambda example: example.created_at)[-last:]
+    if not examples:
+        raise NotFound("the lake holds no accepted example yet; take feedback in with `ratchet run ingest`")
+    found = findings(examples, expectations, docs) if expectations.every else []
+    rows = [
+        (one.spec.name, one.spec.severity, len(one.rows), one.error or ("" if one.met else "broken")) for one in found
+    ]
+    if json:
+        names = ("expectation", "severity", "rows", "trouble")
+        as_json({"looked_at": len(examples), "found": [dict(zip(names, row, strict=True)) for row in rows]})
+        return
+    say(f"{len(examples)} rows looked at")
+    table(("expectation", "severity", "rows that break it", ""), rows)
+
+
 @data.command("contradictions")
 def list_contradictions(
     config: ConfigOption = DEFAULT_CONFIG,

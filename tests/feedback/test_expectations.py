@@ -3,10 +3,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from feedback.events import Edit
 from feedback.examples import Example
-from feedback.expectations import ExpectationError, ExpectationsConfig, ExpectationSpec, check
+from feedback.expectations import ExpectationError, ExpectationsConfig, ExpectationSpec, check, findings
 from feedback.ingest import IngestConfig, run_ingest
 from feedback.quarantine import accept, held_rows
 from infra.errors import UserError
@@ -71,6 +72,26 @@ def test_what_stops_the_run_stops_it() -> None:
 def test_a_suite_that_names_what_does_not_exist_is_a_users_mistake(name: str, arguments: dict[str, object]) -> None:
     with pytest.raises(UserError, match="mine"):
         check([example(1)], one(name, arguments, "stop"), None)
+
+
+def test_one_more_expectation_stands_beside_the_suite_and_what_each_finds_is_told() -> None:
+    more = ExpectationSpec(
+        name="no-internal-hosts",
+        expectation="ExpectColumnValuesToNotMatchRegex",
+        arguments={"column": "response", "regex": r"\.corp\.example\b"},
+    )
+    odd = ExpectationSpec(
+        name="odd", expectation="ExpectColumnMeanToBeBetween", arguments={"column": "nowhere", "min_value": 1}
+    )
+    rows = [example(1, completion="ask db.corp.example"), example(2, completion="<script>"), example(3)]
+    codes = {name: code for name, (code, _) in check(rows, ExpectationsConfig(also=(more,)), None).items()}
+    assert codes == {"x1": "expectation:no-internal-hosts", "x2": "expectation:answer-is-not-markup"}
+    found = {one.spec.name: one for one in findings(rows, ExpectationsConfig(also=(more, odd)), None)}
+    assert found["no-internal-hosts"].rows == ("x1",) and not found["no-internal-hosts"].met
+    assert found["prompt-length"].met and found["prompt-length"].error is None
+    assert "nowhere" in (found["odd"].error or "")
+    with pytest.raises(ValidationError, match="two expectations are named 'prompt-length'"):
+        ExpectationsConfig(also=(more.model_copy(update={"name": "prompt-length"}),))
 
 
 def test_in_an_ingest_rows_are_held_released_and_documented(tmp_path: Path) -> None:

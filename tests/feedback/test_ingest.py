@@ -160,6 +160,22 @@ def test_running_again_changes_nothing_and_new_words_replace_old_ones(tmp_path: 
     assert [e.completion for e in lake.examples(through=1)] == [e.completion for e in before]
 
 
+def test_a_lake_of_many_files_is_put_in_order_by_the_ingest(tmp_path: Path) -> None:
+    store, lake = make_store(tmp_path), make_lake(tmp_path)
+    config = FAST.model_copy(update={"compact_files": 2})
+    compacted = []
+    for number in range(4):
+        store.record_interaction(interaction(number, f"What is the {number}th question of the list about?"))
+        store.record_feedback(said(number, Edit(text=f"answer {number}")))
+        compacted.append(run_ingest(store, lake, (), config).compacted.get("accepted", 0))
+    assert compacted == [0, 0, 3, 0]
+    table = lake.table("accepted")
+    assert table is not None and len(table.file_uris()) == 2
+    assert {e.completion for e in lake.examples() if e.completion} == {f"answer {n}" for n in range(4)}
+    assert {e.completion for e in lake.examples(through=2) if e.completion} == {"answer 0", "answer 1"}
+    assert run_ingest(store, lake, (), config).batches == ()
+
+
 def test_a_withdrawn_subject_leaves_no_rows(tmp_path: Path) -> None:
     store, lake = make_store(tmp_path), make_lake(tmp_path)
     store.record_interaction(interaction(1, "What is the capital of Peru, please?", "Quito"))
