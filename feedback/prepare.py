@@ -198,7 +198,8 @@ def _nothing_to_clean(subject: Subject, steps: Steps, find: Finder, released: Ma
         if any(m.tool_calls is not None for m in messages) or not any(m.content.strip() for m in messages):
             return False
         texts += [m.content for m in messages]
-        texts.append(interaction.answer)
+        texts += [m.name for m in messages if m.name]
+        texts += (interaction.answer, interaction.task or "")
     together = "\n".join(texts)
     return (
         together.isascii()

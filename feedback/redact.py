@@ -130,12 +130,14 @@ class Redactor:
 
 
 def redact_interaction(interaction: Interaction, redactor: Redactor) -> Interaction:
-    """The interaction with its prompt and answer redacted."""
+    """The interaction with its prompt, answer and declared task redacted."""
     messages = tuple(_redact_message(message, redactor) for message in interaction.messages)
-    answer = redactor.text(interaction.answer)
-    if answer == interaction.answer and all(a is b for a, b in zip(messages, interaction.messages, strict=True)):
+    answer, task = redactor.text(interaction.answer), interaction.task
+    task = redactor.text(task)[:200] if task else task
+    same = answer == interaction.answer and task == interaction.task
+    if same and all(a is b for a, b in zip(messages, interaction.messages, strict=True)):
         return interaction
-    return interaction.model_copy(update={"messages": messages, "answer": answer})
+    return interaction.model_copy(update={"messages": messages, "answer": answer, "task": task})
 
 
 def redact_feedback(event: Feedback, redactor: Redactor) -> Feedback:
@@ -153,13 +155,14 @@ def redact_feedback(event: Feedback, redactor: Redactor) -> Feedback:
 
 
 def _redact_message(message: Message, redactor: Redactor) -> Message:
-    content = redactor.text(message.content)
+    content, name = redactor.text(message.content), message.name
+    name = redactor.text(name) if name else name
     calls = message.tool_calls
     if calls is not None:
         calls = tuple({key: redactor.json(value) for key, value in call.items()} for call in calls)
-    if content == message.content and calls == message.tool_calls:
+    if (content, name, calls) == (message.content, message.name, message.tool_calls):
         return message
-    return message.model_copy(update={"content": content, "tool_calls": calls})
+    return message.model_copy(update={"content": content, "name": name, "tool_calls": calls})
 
 
 def find_personal(text: str) -> Iterator[tuple[int, int, str]]:

@@ -16,7 +16,7 @@ from sqlalchemy import Engine
 from feedback.answered import Answered, answered
 from feedback.drift import DriftConfig, DriftReport, compare, few, texts_frame, unknown
 from feedback.examples import asked
-from feedback.redact import RedactConfig, Redactor, finder_of
+from feedback.redact import RedactConfig, Redactor, finder_of, redact_interaction
 from feedback.topics import topics
 
 if TYPE_CHECKING:
@@ -39,27 +39,20 @@ def traffic_drift(
     reference = answered(engine, tenant, after=None, through=border, limit=config.max_rows)
     if too_few := few(len(current), len(reference), config):
         return unknown(too_few, "traffic")
-    prompts, responses = [], []
+    sides = [_frame(rows, config, redact) for rows in (current, reference)]
+    for (frame, _), found in zip(sides, topics(*(prompts for _, prompts in sides)), strict=True):
+        frame["topic"] = found
+    after, before = (frame.add_prefix("traffic.") for frame, _ in sides)
+    return compare(after, before, html, config)
+
+
+def _frame(rows: Sequence[Answered], config: DriftConfig, redact: RedactConfig) -> tuple[pd.DataFrame, list[str]]:
+    """A row an answer, and the prompts."""
     redactor = Redactor(find=finder_of(redact))
-    for one in (*current, *reference):
-        texts = asked(one.interaction.messages), one.interaction.answer
-        prompt, response = map(redactor.text, texts) if redact.enabled else texts
-        prompts.append(prompt)
-        responses.append(response)
-    here, there = slice(None, len(current)), slice(len(current), None)
-    now_frame = _frame(current, prompts[here], responses[here], config)
-    before_frame = _frame(reference, prompts[there], responses[there], config)
-    now_frame["topic"], before_frame["topic"] = topics(prompts[here], prompts[there])
-    return compare(now_frame.add_prefix("traffic."), before_frame.add_prefix("traffic."), html, config)
-
-
-def _frame(
-    rows: Sequence[Answered], prompts: Sequence[str], responses: Sequence[str], config: DriftConfig
-) -> pd.DataFrame:
-    return texts_frame(prompts, responses, [len(row.interaction.messages) for row in rows]).assign(
-        task=[row.interaction.task or "none" for row in rows],
-        feedback=[_said(row, config) for row in rows],
-    )
+    seen = [redact_interaction(row.interaction, redactor) if redact.enabled else row.interaction for row in rows]
+    prompts = [asked(one.messages) for one in seen]
+    frame = texts_frame(prompts, [one.answer for one in seen], [len(one.messages) for one in seen])
+    return frame.assign(task=[one.task or "none" for one in seen], feedback=[_said(r, config) for r in rows]), prompts
 
 
 def _said(row: Answered, config: DriftConfig) -> str:

@@ -259,6 +259,10 @@ def test_personal_data_by_policy(tmp_path: Path, policy: str) -> None:
         completion = next(e for e in lake.examples() if e.shape == "completion")
         assert completion.messages[0].content == "I am [EMAIL_1] and my wifi is down"
         assert completion.completion == "Dear [EMAIL_1], try [EMAIL_2]"
+        store.record_interaction(interaction(2, "How do I set it up again, please?", task="for ann@example.org"))
+        store.record_feedback(said(2, Edit(text="Press the button")))
+        run_ingest(store, lake, (), config)
+        assert {e.task for e in lake.examples()} == {None, "for [EMAIL_1]"}
     else:
         assert lake.examples() == []
         assert [row.code for row in held_rows(store, lake)] == ["personal-data"]

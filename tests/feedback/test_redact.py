@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feedback.redact import Redactor, find_personal, iban_length, luhn
+from feedback.events import Message
+from feedback.redact import Redactor, find_personal, iban_length, luhn, redact_interaction
+from tests.feedback.world import interaction
 
 FOUND: dict[str, list[str]] = {
     "EMAIL": [
@@ -116,3 +118,16 @@ def test_hostile_text_does_not_take_long() -> None:
         "password " * 5_000,
     ):
         list(find_personal(text))
+
+
+def test_who_speaks_and_the_declared_task_are_redacted_too() -> None:
+    asked = interaction(
+        1,
+        "hello",
+        messages=(Message(role="user", content="hello", name="ada@example.com"), Message(role="user", content="again")),
+        task="mail of ada@example.com",
+    )
+    clean = redact_interaction(asked, Redactor())
+    assert [m.name for m in clean.messages] == ["[EMAIL_1]", None] and clean.task == "mail of [EMAIL_1]"
+    assert clean.messages[1] is asked.messages[1]
+    assert redact_interaction(clean, Redactor()) is clean

@@ -49,7 +49,7 @@ def put(
                     Message(role="user", content=f"Could you {'kindly ' * (n % 3)}tell me of the {about[n % 2]}"),
                 ),
                 answer="well " * (1 + n % 5) + "write to ada@example.com",
-                task=f"t{n % 3}",
+                task=f"t{n % 3} of ada@example.com",
                 created_at=moment,
             )
         )
