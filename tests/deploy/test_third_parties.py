@@ -50,7 +50,13 @@ def test_schemathesis_finds_nothing_against_the_openapi_document(serving: Stack,
     assert {"/v1/chat/completions", "/v1/feedback", "/v1/arena", "/v1/arena/choice", "/v1/models"} <= set(
         document["paths"]
     )
-    schema = schemathesis.openapi.from_url(f"{serving.url}/openapi.json")
+    # Every request here bears a key, so leaving it out (schemathesis overwrites it) would make no request a wrong one.
+    document.pop("security", None)
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            operation.pop("security", None)
+    schema = schemathesis.openapi.from_dict(document)
+    schema.config.update(base_url=serving.url)
     headers = {"Authorization": f"Bearer {serving.key('chat', 'feedback')}"}
     seen: dict[str, int] = {}
     for found in schema.include(path_regex="^/v1/").get_all_operations():
@@ -63,12 +69,12 @@ def test_schemathesis_finds_nothing_against_the_openapi_document(serving: Stack,
 
 def _check(strategy: Any, headers: dict[str, str], seen: dict[str, int]) -> None:
     @given(case=strategy)
-    @settings(max_examples=40, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=12, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
     def holds(case: Any) -> None:
         if case.meta.generation.mode.is_positive and isinstance(case.body, dict) and "messages" in case.body:
             # An answer as long as the document allows would take minutes on the model of the tests.
             case.body = {**case.body, "max_tokens": 1, "max_completion_tokens": 1}
         seen[case.path] = seen.get(case.path, 0) + 1
-        case.call_and_validate(headers=headers)
+        case.call_and_validate(headers=headers, timeout=300)
 
     holds()
