@@ -103,6 +103,8 @@ def answer(value: Any) -> str:
             return str(message(value[-1])[0]["content"])
         if len(value) == 1:
             return answer(value[0])
+        if value and all(isinstance(part, Mapping) and "type" in part for part in value):
+            return _content(value)[0]
     if isinstance(value, Mapping):
         if value.get("choices"):
             choice = value["choices"][0]

@@ -1,7 +1,8 @@
 """Exports of Langfuse: traces or observations with their scores, or scores in a file of their own.
 
-Rows of the project's table export (camelCase) and of the blob-storage export (snake_case) are both read. Scores that
-an evaluator gave (source EVAL) are not what people said, and are left out.
+Rows of the project's table export (camelCase) and of the blob-storage export (snake_case) are both read, and scores of
+the API's third version, which name their subject. Scores that an evaluator gave (source EVAL) are not what people said,
+those on a whole session are about no one answer, and observations of tools and the like are no answers: left out.
 """
 
 from __future__ import annotations
@@ -11,6 +12,9 @@ from typing import Any
 from feedback.dialects import Row
 from feedback.dialects.chat import answer, conversation, scored
 
+_NO_ANSWER = frozenset({"TOOL", "RETRIEVER", "EMBEDDING", "EVALUATOR", "GUARDRAIL", "EVENT"})
+"""Types of observations that answer nobody."""
+
 
 def recognises(row: Row) -> bool:
     """A trace with Langfuse's names, or a score of one."""
@@ -18,13 +22,16 @@ def recognises(row: Row) -> bool:
     trace = {"input", "output"} <= names and bool(
         names & {"userId", "user_id", "sessionId", "session_id", "scores", "htmlPath", "traceId", "trace_id"}
     )
-    return trace or ("value" in names and "name" in names and bool(names & {"traceId", "trace_id"}))
+    return trace or ({"name", "value"} <= names and (bool(names & {"traceId", "trace_id"}) or _kind_of(row) != ""))
 
 
 def rows(row: Row) -> list[dict[str, Any]]:
     """The interaction with one row a score, or the score alone."""
     if "input" not in row:
-        return _score(row, str(_get(row, "traceId", "trace_id")), {})
+        about = _scored_trace(row)
+        return _score(row, about, {}) if about else []
+    if str(row.get("type", "")).upper() in _NO_ANSWER:
+        return []
     about = str(_get(row, "traceId", "trace_id") or row["id"])
     base = {
         "interaction_id": about,
@@ -63,6 +70,24 @@ def _score(score: Row, about: str, base: dict[str, Any]) -> list[dict[str, Any]]
     at = _get(score, "timestamp", "createdAt", "created_at") or base.get("created_at")
     more = {"event_id": identity, "actor": person, "comment": score.get("comment"), "created_at": at}
     return [{**base, "interaction_id": about, **cells, **more}]
+
+
+def _kind_of(score: Row) -> str:
+    """What a score of the third version is about: trace, observation, session or experiment."""
+    subject = score.get("subject")
+    return str(subject.get("kind", "")) if isinstance(subject, dict) and subject.get("id") else ""
+
+
+def _scored_trace(score: Row) -> str | None:
+    """The trace that a score on its own is about; None where it is about none."""
+    kind = _kind_of(score)
+    if not kind:
+        trace = _get(score, "traceId", "trace_id")
+    elif kind == "trace":
+        trace = score["subject"]["id"]
+    else:
+        trace = _get(score["subject"], "traceId", "trace_id") if kind == "observation" else None
+    return str(trace) if trace is not None else None
 
 
 def _get(row: Row, *names: str) -> Any:

@@ -1,6 +1,7 @@
 """Exports of LangSmith: runs with their feedback, feedback in a file of its own, and datasets (inputs and outputs).
 
-Feedback that a model gave (feedback_source.type `model`) is not what people said, and is left out.
+Feedback that a model gave (feedback_source.type `model`) is not what people said, and runs of tools, templates, parsers
+and searches are no answers: both are left out.
 """
 
 from __future__ import annotations
@@ -10,6 +11,9 @@ from typing import Any
 
 from feedback.dialects import Row
 from feedback.dialects.chat import answer, conversation, scored
+
+_ANSWERS = ("llm", "chain")
+"""Types of runs that answer somebody."""
 
 
 def recognises(row: Row) -> bool:
@@ -22,13 +26,17 @@ def rows(row: Row) -> list[dict[str, Any]]:
     """The run with one row a feedback, the feedback alone, or an example's reference."""
     if "inputs" not in row:
         return _feedback(row, str(row["run_id"]), {})
+    if row.get("run_type", "chain") not in _ANSWERS:
+        return []
     messages = conversation(row["inputs"])
     if "run_type" not in row and "start_time" not in row:  # an example of a dataset
         return [{"messages": messages, "reference": answer(row["outputs"]), "created_at": row.get("created_at")}]
     extra = row.get("extra")
     metadata: Mapping[str, Any] = (extra.get("metadata") if isinstance(extra, Mapping) else None) or {}
+    invoked = (extra.get("invocation_params") if isinstance(extra, Mapping) else None) or {}
     base: dict[str, Any] = {
         "interaction_id": str(row["id"]),
+        "tools": invoked.get("tools"),
         "messages": messages,
         "answer": answer(row["outputs"]),
         "user": metadata.get("user_id"),

@@ -53,6 +53,7 @@ def _of_span(span: Row) -> list[dict[str, Any]]:
         "session": about.get("gen_ai.conversation.id") or about.get("session.id"),
         "version": about.get("gen_ai.response.model") or about.get("gen_ai.request.model"),
         "created_at": at,
+        "tools": about.get("gen_ai.tool.definitions"),
     }
     found = []
     for place, (name, facts) in enumerate(events):
