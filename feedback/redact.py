@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from pydantic import JsonValue
+from pydantic import JsonValue, model_validator
 
 from feedback.events import (
     Document,
@@ -47,6 +47,15 @@ class RedactConfig(Config):
     or both. docs/benchmarks.md compares them on a written corpus."""
     spacy_model: str | None = None
     """A spaCy model that is installed here, with which presidio's side finds people's names too."""
+
+    @model_validator(mode="after")
+    def _model_is_used(self) -> RedactConfig:
+        if self.spacy_model and self.recognisers == "patterns":
+            raise ValueError(
+                f"spacy_model is {self.spacy_model!r} but recognisers is 'patterns', which does not use one; "
+                "say recognisers: both (or presidio), or leave spacy_model out"
+            )
+        return self
 
     def policy_of(self, entity: str) -> Policy:
         """The policy for one kind."""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import socket
+from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from benchmarks.personal_corpus import CLEAN, MARKED, parsed
 from feedback.redact import RedactConfig, Redactor, find_personal, finder_of
+from infra.errors import UserError
 
 
 @pytest.mark.parametrize("line", MARKED)
@@ -56,3 +59,18 @@ def test_looking_first_whether_a_text_can_hold_anything_loses_nothing() -> None:
         for could_hold, recogniser in _recognisers():
             hits = recogniser.analyze(text, recogniser.supported_entities, None) or ()
             assert could_hold(text) or not [h for h in hits if h.score >= LEAST_SCORE], (text, recogniser.name)
+
+
+def test_names_are_found_with_a_spacy_model(tmp_path: Path) -> None:
+    import spacy
+
+    language = spacy.blank("en")
+    language.add_pipe("entity_ruler").add_patterns([{"label": "PERSON", "pattern": "Ada Lovelace"}])  # type: ignore[attr-defined]
+    language.to_disk(tmp_path / "names")
+    find = finder_of(RedactConfig(recognisers="both", spacy_model=str(tmp_path / "names")))
+    said = "Ada Lovelace (ada@example.org) asked; tell Ada Lovelace"
+    assert Redactor(find=find).text(said) == "[PERSON_1] ([EMAIL_1]) asked; tell [PERSON_1]"
+    with pytest.raises(UserError, match=r"redact\.spacy_model.*leave it out"):
+        finder_of(RedactConfig(recognisers="both", spacy_model=str(tmp_path / "nowhere")))
+    with pytest.raises(ValidationError, match="say recognisers: both"):
+        RedactConfig(spacy_model="en_core_web_sm")
