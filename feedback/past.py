@@ -23,13 +23,22 @@ _CHUNK = 500
 _BY_SUBJECT = (
     ("sketch", "subject"),
     ("entry", "subject"),
+    ("fresh_entry", "subject"),
     ("label", "subject"),
     ("contradiction", "subject"),
     ("contradiction", "other_subject"),
 )
 """Tables, and their columns, whose rows go when a subject is spoken of anew or forgotten."""
+_BANDS_IN, _ENTRIES_IN = ("band", "fresh_band"), ("entry", "fresh_entry")
+_ENTRY = "tenant, subject, shape, key, label, trusted, example_id"
 _BANDS = 2
 """Changes whenever band keys are made in another way; an index of another number makes them anew."""
+
+_FRESH = 30_000
+"""Sketches whose bands and entries are kept apart before they are put with the others, at least; else a sixteenth of
+all. Keys are random, so each batch would write every page of a large table; a small one beside it is written instead,
+and put into the large one in order, now and then (the idea of O'Neil et al. 1996, The Log-Structured Merge-Tree, with
+two levels)."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS learned (batch INTEGER PRIMARY KEY);
@@ -38,11 +47,19 @@ CREATE TABLE IF NOT EXISTS sketch (
 CREATE UNIQUE INDEX IF NOT EXISTS sketch_subject ON sketch (tenant, subject);
 CREATE TABLE IF NOT EXISTS band (
     key INTEGER NOT NULL, sketch INTEGER NOT NULL, PRIMARY KEY (key, sketch)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS fresh_band (
+    key INTEGER NOT NULL, sketch INTEGER NOT NULL, PRIMARY KEY (key, sketch)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS settled (sketches INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS entry (
     key INTEGER NOT NULL, tenant TEXT NOT NULL, subject TEXT NOT NULL, shape TEXT NOT NULL, label TEXT NOT NULL,
     trusted INTEGER NOT NULL, example_id TEXT NOT NULL);
 CREATE INDEX IF NOT EXISTS entry_key ON entry (key);
 CREATE INDEX IF NOT EXISTS entry_subject ON entry (tenant, subject);
+CREATE TABLE IF NOT EXISTS fresh_entry (
+    key INTEGER NOT NULL, tenant TEXT NOT NULL, subject TEXT NOT NULL, shape TEXT NOT NULL, label TEXT NOT NULL,
+    trusted INTEGER NOT NULL, example_id TEXT NOT NULL);
+CREATE INDEX IF NOT EXISTS fresh_entry_key ON fresh_entry (key);
+CREATE INDEX IF NOT EXISTS fresh_entry_subject ON fresh_entry (tenant, subject);
 CREATE TABLE IF NOT EXISTS label (
     id INTEGER PRIMARY KEY, tenant TEXT NOT NULL, subject TEXT NOT NULL, prompt TEXT NOT NULL, answer TEXT NOT NULL);
 CREATE INDEX IF NOT EXISTS label_subject ON label (tenant, subject);
@@ -85,6 +102,8 @@ class Past:
             return
         db.execute("BEGIN IMMEDIATE")
         db.execute("DELETE FROM band")
+        db.execute("DELETE FROM fresh_band")
+        db.execute("DELETE FROM settled")
         last = 0
         while rows := db.execute(
             "SELECT id, tenant, signature FROM sketch WHERE id > ? ORDER BY id LIMIT 20000", (last,)
@@ -127,7 +146,7 @@ class Past:
         self._unlearn(lesson["subjects"])
         self._sketch(lesson["sketches"])
         db.executemany(
-            "INSERT INTO entry VALUES (:key, :tenant, :subject, :shape, :label, :trusted, :example_id)",
+            "INSERT INTO fresh_entry VALUES (:key, :tenant, :subject, :shape, :label, :trusted, :example_id)",
             sorted(lesson["entries"], key=itemgetter("key")),
         )
         db.executemany(
@@ -148,6 +167,7 @@ class Past:
         db.executemany("INSERT OR REPLACE INTO held VALUES (?, ?, ?, ?)", lesson["held"])
         db.executemany("INSERT OR REPLACE INTO suspended VALUES (?, ?, ?, ?)", lesson["suspended"])
         db.executemany("DELETE FROM held WHERE tenant = ? AND event_id = ?", lesson["released"])
+        self._settle()
 
     def _unlearn(self, subjects: Iterable[Sequence[str]]) -> int:
         """Take away what earlier batches taught of these (tenant, subject) pairs. Returns rows removed."""
@@ -160,10 +180,9 @@ class Past:
             "ON s.tenant = r.tenant AND s.subject = r.subject"
         ).fetchall()
         keys = band_keys([tenant for _, tenant, _ in old], [signature for _, _, signature in old])
-        db.executemany(
-            "DELETE FROM band WHERE key = ? AND sketch = ?",
-            [(key, number) for (number, _, _), mine in zip(old, keys, strict=True) for key in mine],
-        )
+        bands = [(key, number) for (number, _, _), mine in zip(old, keys, strict=True) for key in mine]
+        for table in _BANDS_IN:
+            db.executemany(f"DELETE FROM {table} WHERE key = ? AND sketch = ?", bands)  # noqa: S608
         removed = 0
         for table, subject in _BY_SUBJECT:
             removed += db.execute(
@@ -184,6 +203,20 @@ class Past:
         db.executemany("INSERT INTO sketch VALUES (?, ?, ?, ?)", rows)
         self._band([row[0] for row in rows], [row[1] for row in rows], signatures)
 
+    def _settle(self) -> None:
+        """Put the bands and entries that are kept apart with the others, in order, when they have become many."""
+        db = self._db
+        (last,) = db.execute("SELECT coalesce(max(id), 0) FROM sketch").fetchone()
+        (before,) = db.execute("SELECT coalesce(max(sketches), 0) FROM settled").fetchone()
+        if last - before < max(_FRESH, before // 16):
+            return
+        db.execute("INSERT INTO entry SELECT * FROM fresh_entry ORDER BY key, rowid")
+        db.execute("DELETE FROM fresh_entry")
+        db.execute("INSERT OR IGNORE INTO band SELECT key, sketch FROM fresh_band ORDER BY key, sketch")
+        db.execute("DELETE FROM fresh_band")
+        db.execute("DELETE FROM settled")
+        db.execute("INSERT INTO settled VALUES (?)", (last,))
+
     def _band(self, sketches: Sequence[int], tenants: Sequence[str], signatures: Sequence[bytes]) -> None:
         import numpy as np
 
@@ -193,34 +226,32 @@ class Past:
         numbers = np.repeat(np.asarray(sketches, dtype=np.int64), keys.shape[1])
         order = np.argsort(keys.ravel(), kind="stable")  # so that a batch touches each page of the tree once
         bands = zip(keys.ravel()[order].tolist(), numbers[order].tolist(), strict=True)
-        self._db.executemany("INSERT OR IGNORE INTO band VALUES (?, ?)", bands)
+        self._db.executemany("INSERT OR IGNORE INTO fresh_band VALUES (?, ?)", bands)
 
     def entries_by_key(self, keys: Iterable[int]) -> dict[int, list[Entry]]:
         """Accepted examples with exactly these keys."""
         found: dict[int, list[Entry]] = {}
-        for chunk, marks in _chunks(list(keys)):
-            for row in self._db.execute(
-                f"SELECT tenant, subject, shape, key, label, trusted, example_id FROM entry WHERE key IN ({marks})",  # noqa: S608
-                chunk,
-            ):
-                found.setdefault(row[3], []).append(_entry(row))
+        for chunk, marks in _chunks(sorted(keys)):
+            for table in _ENTRIES_IN:
+                for row in self._db.execute(f"SELECT {_ENTRY} FROM {table} WHERE key IN ({marks})", chunk):  # noqa: S608
+                    found.setdefault(row[3], []).append(_entry(row))
         return found
 
     def entries_of(self, tenant: str, subject: str) -> list[Entry]:
         """Accepted examples of one subject."""
-        rows = self._db.execute(
-            "SELECT tenant, subject, shape, key, label, trusted, example_id FROM entry "
-            "WHERE tenant = ? AND subject = ?",
-            (tenant, subject),
-        )
-        return [_entry(row) for row in rows]
+        found = []
+        for table in _ENTRIES_IN:
+            asked = f"SELECT {_ENTRY} FROM {table} WHERE tenant = ? AND subject = ?"  # noqa: S608
+            found += [_entry(row) for row in self._db.execute(asked, (tenant, subject))]
+        return found
 
     def sketches_by_band(self, keys: Iterable[int]) -> dict[int, list[int]]:
         """Sketch ids by band key."""
         found: dict[int, list[int]] = {}
         for chunk, marks in _chunks(sorted(keys)):
-            for key, sketch in self._db.execute(f"SELECT key, sketch FROM band WHERE key IN ({marks})", chunk):  # noqa: S608
-                found.setdefault(key, []).append(sketch)
+            for table in _BANDS_IN:
+                for key, sketch in self._db.execute(f"SELECT key, sketch FROM {table} WHERE key IN ({marks})", chunk):  # noqa: S608
+                    found.setdefault(key, []).append(sketch)
         return found
 
     def sketch(self, number: int) -> tuple[str, str, bytes]:

@@ -7,10 +7,11 @@ import sqlite3
 import zlib
 from pathlib import Path
 
+import pytest
 from datasketch import MinHash
 
 from feedback.dedupe import PERMUTATIONS, shingles, sign, similarity
-from feedback.lesson import Lesson
+from feedback.lesson import Entry, Lesson
 from feedback.past import BAND_ROWS, Past, band_keys
 
 
@@ -54,7 +55,7 @@ def test_an_index_whose_band_keys_were_made_otherwise_finds_its_sketches_still(t
     past.learn(1, Lesson(sketches=[("acme", "i1", base64.b64encode(signature).decode())]).as_json())
     past.close()
     with sqlite3.connect(path) as db:
-        db.execute("UPDATE band SET key = key + 1")
+        db.execute("UPDATE fresh_band SET key = key + 1")
         db.execute("PRAGMA user_version=0")
     past = Past(path)
     (keys,) = band_keys(["acme"], [signature])
@@ -64,4 +65,32 @@ def test_an_index_whose_band_keys_were_made_otherwise_finds_its_sketches_still(t
     }
     past.learn(2, Lesson(subjects=[("acme", "i1")]).as_json())
     assert past.sketches_by_band(keys) == {}
+    past.close()
+
+
+@pytest.mark.parametrize("fresh", [1, 3, 1_000])
+def test_what_is_kept_apart_and_what_is_put_with_the_rest_are_found_alike(
+    fresh: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import base64
+
+    monkeypatch.setattr("feedback.past._FRESH", fresh)
+    signatures = sign([f"prompt number {n} of some length that will be met again another day {n}" for n in range(8)])
+    past = Past(tmp_path / "index.db")
+    for n, signature in enumerate(signatures):
+        entries = [Entry("acme", f"i{n % 7}", "completion", 40 + n % 2, f"label {n}", n == 3, f"x{n}")._asdict()]
+        sketches = [("acme", f"i{n % 7}", base64.b64encode(signature).decode())]
+        past.learn(n + 1, Lesson(subjects=[("acme", f"i{n % 7}")], sketches=sketches, entries=entries).as_json())
+    bands = dict(enumerate(band_keys(["acme"] * 8, signatures)))
+    for n, keys in bands.items():
+        met = {past.sketch(s) for numbers in past.sketches_by_band(keys).values() for s in numbers}
+        assert (("acme", f"i{n % 7}", signatures[n]) in met) == (n > 0)  # the eighth took the first one's place
+    found = past.entries_by_key([40, 41, 99])
+    assert {key: {e.example_id for e in of} for key, of in found.items()} == {
+        40: {"x2", "x4", "x6"},
+        41: {"x1", "x3", "x5", "x7"},
+    }
+    assert [e.example_id for e in past.entries_of("acme", "i0")] == ["x7"]
+    assert past.forget("acme", ["i0", "i3"], "nobody", []) == 4  # a sketch and an entry each
+    assert past.entries_of("acme", "i3") == [] and past.sketches_by_band(bands[3]) == {}
     past.close()
