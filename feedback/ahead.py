@@ -22,9 +22,8 @@ from feedback.lake import QuarantineRow
 from feedback.prepare import Batch, Prepared, Steps, prepare
 from feedback.quarantine import releases
 from feedback.redact import Redactor, finder_of
-from feedback.sources.landing import rejects_after
+from feedback.sources.landing import reject_id, rejects_after
 from feedback.store import Ready, Store
-from infra.artifact import key_of
 from infra.database import connect
 from infra.errors import RatchetError
 
@@ -103,7 +102,7 @@ def _rejected(rows: Sequence[Any], steps: Steps) -> list[QuarantineRow]:
     def held(row: Any) -> QuarantineRow:
         redactor = Redactor(find=find)
         return QuarantineRow(
-            row_id=key_of([str(row.tenant), str(row.source), str(row.place), str(row.code)]),
+            row_id=reject_id(row),
             tenant=str(row.tenant),
             subject=str(row.place),
             events=(),

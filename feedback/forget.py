@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, delete, or_, select, update
+from sqlalchemy import ColumnElement, Connection, delete, or_, select, update
 
 from feedback.examples import Example
 from feedback.forgotten import Tombstone, bury, mark_of
@@ -24,7 +24,7 @@ from feedback.lake_care import drop_history, erase
 from feedback.past import Past
 from feedback.quarantine import quarantine_releases
 from feedback.redact import Finder, Redactor
-from feedback.sources.landing import source_rejects
+from feedback.sources.landing import reject_id, source_rejects
 from feedback.store import Store, feedback, feedback_ready, interactions, requeue
 from infra.artifact import atomic_write
 from infra.database import begin_write
@@ -32,6 +32,7 @@ from infra.database import begin_write
 _CHUNK = 400
 _SEGMENT = re.compile(r"""[^\s"'\\<>&](?:[^\n\r\t"'\\<>&]{18,78})[^\s"'\\<>&]""")
 _REDACTED = re.compile(r"\[[A-Z_]+_\d+\]")
+_GONE = "[forgotten]"
 TOMBSTONE = "forgotten.json"
 
 
@@ -50,6 +51,8 @@ class Belongings:
     """What lake rows are made from: these interactions, others that they spoke of, their documents."""
     item_ids: set[str] = field(default_factory=set)
     """Gate items made of any of these."""
+    rejects: set[str] = field(default_factory=set)
+    """Quarantine rows of rows of files that could not be read and name them."""
     needles: set[str] = field(default_factory=set)
     """Stretches of text that only they, or people on their conversations, wrote."""
 
@@ -67,10 +70,13 @@ class Belongings:
         )
 
 
-def find(store: Store, lake: Lake, tenant: str, person: str, *, finder: Finder | None = None) -> Belongings:
+def find(
+    store: Store, lake: Lake, tenant: str, person: str, *, finder: Finder | None = None, raw: str | None = None
+) -> Belongings:
     """All that belongs to a person (by pseudonym) in store and lake.
 
     Args:
+        raw: the id as applications send it, if known: rows of files that could not be read hold it as it is.
         finder: what ingest looks for personal data with; None: our own patterns.
     """
     found = Belongings(tenant, person)
@@ -101,6 +107,12 @@ def find(store: Store, lake: Lake, tenant: str, person: str, *, finder: Finder |
             texts += [example.completion or "", example.chosen or "", example.rejected or "", example.reference or ""]
             texts += [example.text or "", *(m.content for m in example.messages if m.role != "system")]
     texts += _held_texts(lake, found)
+    lying = _held_rejects(lake, tenant)
+    with store.engine.connect() as connection:
+        for row in connection.execute(select(source_rejects).where(_names_them(tenant, person, raw))):
+            if row.raw != _GONE or lying.get(reject_id(row), _GONE) != _GONE:
+                found.rejects.add(reject_id(row))
+                texts.append(str(row.raw))
     found.needles = {needle for text in texts for needle in [*needles_of(text), *_needles_beside(text, finder)]}
     found.needles -= _also_said_by_others(store, found)
     return found
@@ -237,29 +249,36 @@ def take_from_store(
 
 def _scrub_rejects(connection: Connection, found: Belongings, raw: str | None) -> int:
     """Rows of files that could not be read may name a person all the same: their text is taken away."""
-    names = [name for name in (found.person, raw) if name and len(name) > 3]
-    scrubbed = 0
-    for name in names:
-        holds = (source_rejects.c.tenant == found.tenant) & source_rejects.c.raw.contains(name, autoescape=True)
-        done = connection.execute(update(source_rejects).where(holds).values(raw="[forgotten]", detail="[forgotten]"))
-        scrubbed += done.rowcount
-    return scrubbed
+    holds = _names_them(found.tenant, found.person, raw) & (source_rejects.c.raw != _GONE)
+    return connection.execute(update(source_rejects).where(holds).values(raw=_GONE, detail=_GONE)).rowcount
+
+
+def _names_them(tenant: str, person: str, raw: str | None) -> ColumnElement[bool]:
+    """Rows of files that could not be read and name the person, or did: what was scrubbed may lie in the lake still.
+
+    A short id is looked for as a whole value only; it stands in too many words.
+    """
+    names = [person, *([raw if len(raw) > 3 else f'"{raw}"'] if raw else [])]
+    named = [source_rejects.c.raw.contains(name, autoescape=True) for name in names]
+    return (source_rejects.c.tenant == tenant) & or_(source_rejects.c.raw == _GONE, *named)
 
 
 def _rejected(lake: Lake, found: Belongings) -> list[str]:
-    """Quarantined rows of unreadable files that hold one of the needles or the pseudonym."""
+    """Quarantined rows of unreadable files that are theirs, or hold one of the needles or the pseudonym."""
+    wanted = [found.person, *found.needles]
+    held = _held_rejects(lake, found.tenant).items()
+    return [row for row, said in held if row in found.rejects or any(needle in said for needle in wanted)]
+
+
+def _held_rejects(lake: Lake, tenant: str) -> dict[str, str]:
+    """What quarantined rows of unreadable files hold, by row id."""
     import polars as pl
 
     rows = lake.scan("quarantine")
     if rows is None:
-        return []
-    frame = rows.filter((pl.col("tenant") == found.tenant) & (pl.col("step") == "source")).collect()
-    wanted = [found.person, *found.needles]
-    return [
-        str(row_id)
-        for row_id, content in zip(frame["row_id"], frame["content"], strict=True)
-        if any(needle in content for needle in wanted)
-    ]
+        return {}
+    frame = rows.filter((pl.col("tenant") == tenant) & (pl.col("step") == "source")).collect()
+    return dict(zip(map(str, frame["row_id"]), map(str, frame["content"]), strict=True))
 
 
 def _examples(lake: Lake, found: Belongings) -> Iterator[Example]:
@@ -297,7 +316,9 @@ def _among(column: Any, names: set[str]) -> list[Any]:
 def _texts(value: Any) -> list[str]:
     """What somebody wrote, in an event's JSON."""
     if isinstance(value, dict):
+        # Pseudonyms are no words: an agent who spoke of this person's answers only is somebody else all the same.
         skipped = {"role", "kind", "tenant", "version", "interaction_id", "event_id", "source", "created_at", "task"}
+        skipped |= {"actor", "user"}
         if value.get("role") == "system":
             return []
         return [text for key, inner in value.items() if key not in skipped for text in _texts(inner)]

@@ -79,14 +79,15 @@ def forget(
     with locked(lake):
         if lake.staged() is not None:
             raise UserError("an ingest was interrupted half-way; finish it with `ratchet run ingest`, then forget")
-        found = find(store, lake, tenant, person, finder=finder_of(config.ingest.redact))
-        if not found.interactions and not found.events:
+        found = find(store, lake, tenant, person, finder=finder_of(config.ingest.redact), raw=None if known else user)
+        if not (found.interactions or found.events or found.rejects):
             raise NotFound(_nothing(store, tenant, person, user))
         facts: dict[str, Any] = {
             "tenant": tenant,
             "person": person,
             "interactions": len(found.interactions),
             "feedback": len(found.events),
+            "rejected rows": len(found.rejects),
         }
         if dry_run:
             held = _held_by(places, found)

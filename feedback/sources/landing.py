@@ -16,7 +16,7 @@ from sqlalchemy import Column, Engine, Index, String, Table, Text, UniqueConstra
 from feedback.events import Feedback, Interaction, storable
 from feedback.sources import SOURCES
 from feedback.store import SEQUENCE, Landed, Store, land_feedback, land_interactions
-from infra.artifact import canonical_json
+from infra.artifact import canonical_json, key_of
 from infra.database import UtcDateTime, begin_write, metadata, now
 from infra.settings import Config
 
@@ -45,6 +45,11 @@ source_rejects = Table(
 )
 
 RAW_CHARS = 4_000
+
+
+def reject_id(row: Any) -> str:
+    """Id of the quarantine row that a row of `source_rejects` becomes."""
+    return key_of([str(row.tenant), str(row.source), str(row.place), str(row.code)])
 
 
 @dataclass(frozen=True)

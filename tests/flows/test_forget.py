@@ -21,7 +21,9 @@ from feedback.events import Edit, Rating, Thumb, pseudonym
 from feedback.forget import find
 from feedback.ingest import IngestConfig, run_ingest
 from feedback.lake import Lake
+from feedback.quarantine import held_rows
 from feedback.snapshot import SnapshotConfig, cut_snapshot
+from feedback.sources.landing import SourceSpec
 from feedback.store import Store
 from feedback.stranded import stranded
 from flows.config import PipelineConfig
@@ -332,3 +334,38 @@ def test_the_lake_is_looked_at_and_kept_healthy(home: Home, tmp_path: Path) -> N
         report = maintain(home.lake, keep_hours=1)
     assert report.compacted["accepted"] == 2 and home.lake.examples() == before
     assert home.ingest().batches == () and home.lake.examples(through=1) != before
+
+
+@pytest.mark.parametrize("who", ["zoe", "zoe@example.org"])
+@pytest.mark.parametrize("good_row", [True, False])
+def test_rows_that_could_not_be_read_go_too(home: Home, tmp_path: Path, who: str, good_row: bool) -> None:
+    """Also those that name somebody of whom nothing else is here."""
+    rows = [
+        {"q": "I live at 12 Baker Street with my ill husband", "a": "Noted.", "stars": "very bad", "who": who},
+        {"q": "Where does the bus to the harbour leave, please?", "a": "There.", "stars": "awful", "who": "bob"},
+    ]
+    if good_row:
+        rows.append({"q": "What do you charge for a second mailbox?", "a": "Nothing.", "stars": "5", "who": who})
+    (tmp_path / "said.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    mapping = {"prompt": "q", "answer": "a", "rating": "stars", "user": "who"}
+    options = {"paths": [str(tmp_path / "said.jsonl")], "tenant": "acme", "mapping": mapping}
+    spec = SourceSpec.model_validate({"name": "said", "kind": "files", "options": options})
+    run_ingest(home.store, home.lake, (spec,), FAST)
+    held = {row.content for row in held_rows(home.store, home.lake) if row.step == "source"}
+    assert sum("Baker Street" in content for content in held) == 1
+    found = forget(home.config, home.store, who, tenant="acme", by="test")
+    assert found["left"] == [] and found["rejected rows"] == 1
+    held = {row.content for row in held_rows(home.store, home.lake) if row.step == "source"}
+    assert len(held) == 1 and "harbour" in held.pop()
+    run_ingest(home.store, home.lake, (spec,), FAST)
+    assert not any("Baker" in row.content for row in held_rows(home.store, home.lake))
+    with pytest.raises(NotFound):
+        forget(home.config, home.store, "carl", tenant="acme", by="test")
+
+
+def test_who_spoke_of_nobody_else_s_answers_is_not_taken_for_the_forgotten(home: Home) -> None:
+    agent = pseudonym("lonely agent", "salt")
+    home.store.record_interaction(interaction(20, "What is the weather in the harbour today?", user=home.ann))
+    home.store.record_feedback(said(20, Edit(text="Sunny."), agent))
+    home.ingest()
+    assert forget(home.config, home.store, "ann@example.com", tenant="acme", by="test")["left"] == []
