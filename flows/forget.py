@@ -31,6 +31,7 @@ from feedback.forgotten import Tombstone, mark_of, tombstones
 from feedback.ingest import locked
 from feedback.lake import Lake, lake_of
 from feedback.redact import finder_of
+from feedback.salt import SALT, hold_to
 from feedback.snapshot_layout import TRAIN, VALIDATION
 from feedback.sources.landing import SourceSpec
 from feedback.store import Store
@@ -75,7 +76,9 @@ def forget(
     """
     places, lake = config.places, lake_of(config.places)
     known = hashed or _PSEUDONYM.fullmatch(user) is not None
-    person = user if known else pseudonym(user, secret("RATCHET_USER_SALT"))
+    if not known:
+        hold_to(store.engine, secret(SALT))
+    person = user if known else pseudonym(user, secret(SALT))
     with locked(lake):
         if lake.staged() is not None:
             raise UserError("an ingest was interrupted half-way; finish it with `ratchet run ingest`, then forget")

@@ -75,8 +75,12 @@ def connect(url: str) -> Engine:
         # which fails with "database is locked" instead of waiting.
         connection.isolation_level = None
         cursor = connection.cursor()
+        file = Path(parsed.database) if parsed.database and parsed.database != ":memory:" else None
+        fresh = file is not None and (not file.exists() or not file.stat().st_size)
         for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=30000", "foreign_keys=ON"):
             cursor.execute(f"PRAGMA {pragma}")
+        if fresh and file is not None and file.exists():
+            file.chmod(0o600)  # it holds what users said; its log gets the same
         cursor.close()
 
     @event.listens_for(engine, "begin")

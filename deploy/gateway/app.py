@@ -43,6 +43,7 @@ from deploy.gateway.tables import Tables
 from deploy.gateway.traced import Traced
 from deploy.routing import Assignment
 from deploy.serving import UPSTREAM_KEY, GatewayJob
+from feedback.salt import hold_to
 from feedback.store import Store
 from infra.database import connect, create_tables
 from infra.errors import RatchetError, Unavailable
@@ -80,6 +81,7 @@ def build_app(job: GatewayJob, *, engine_key: str, user_salt: str, hook_secret: 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await asyncio.to_thread(create_tables, database)
+        await asyncio.to_thread(hold_to, database, user_salt)
         capture.start()
         await tables.start()
         yield

@@ -6,6 +6,7 @@ Rows that could not be read are kept beside the events, and the next ingest puts
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
@@ -14,6 +15,7 @@ from pydantic import Field, JsonValue, ValidationError, field_validator, model_v
 from sqlalchemy import Column, Engine, Index, String, Table, Text, UniqueConstraint, insert, select
 
 from feedback.events import Feedback, Interaction, storable
+from feedback.salt import SALT, hold_to
 from feedback.sources import SOURCES
 from feedback.store import SEQUENCE, Landed, Store, land_feedback, land_interactions
 from infra.artifact import canonical_json, key_of
@@ -122,9 +124,16 @@ def source_module(kind: str) -> SourceModule:
 
 
 def land(store: Store, spec: SourceSpec) -> dict[str, int]:
-    """Bring everything new of a source into the store. Returns counts of what landed, was known, or was rejected."""
+    """Bring everything new of a source into the store. Returns counts of what landed, was known, or was rejected.
+
+    Raises:
+        UserError: users must be hashed, and not with the salt that was used before.
+    """
     counts = {"interactions": 0, "feedback": 0, "duplicates": 0, "rejects": 0}
-    for lot in source_module(spec.kind).read(spec.parsed(), mark_of(store.engine, spec.name)):
+    options = spec.parsed()
+    if not getattr(options, "hashed_users", True) and (salt := os.environ.get(SALT)):
+        hold_to(store.engine, salt)
+    for lot in source_module(spec.kind).read(options, mark_of(store.engine, spec.name)):
         with begin_write(store.engine) as connection:
             new_interactions = land_interactions(connection, lot.interactions) if lot.interactions else Landed(0, 0)
             new_feedback = land_feedback(connection, lot.feedback) if lot.feedback else Landed(0, 0)
