@@ -7,14 +7,16 @@ too. Data Docs are written to a folder. Nothing is sent anywhere: analytics are 
 
 from __future__ import annotations
 
+import logging
 import os
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from pydantic import Field, JsonValue, model_validator
 
@@ -170,6 +172,18 @@ class Finding:
     error: str | None
     """Why it could not be evaluated: then it says nothing of the data."""
 
+    @property
+    def stops(self) -> bool:
+        """Whether it ends an ingest: rows that can be named are held instead, where that is its severity."""
+        return self.error is not None or (not self.met and not (self.spec.severity == "quarantine" and self.rows))
+
+    @property
+    def trouble(self) -> str:
+        """In a few words; nothing where it is met."""
+        if self.error is not None:
+            return f"cannot be evaluated: {self.error}"
+        return "" if self.met else "stops the ingest" if self.stops else "rows would be held"
+
 
 def check(examples: Sequence[Example], config: ExpectationsConfig, docs: Path | None) -> dict[str, tuple[str, str]]:
     """(code, detail) by example id of the rows that break an expectation of severity quarantine.
@@ -195,7 +209,8 @@ def check(examples: Sequence[Example], config: ExpectationsConfig, docs: Path | 
             for example_id in found.rows:
                 refused.setdefault(example_id, (f"expectation:{spec.name}", _why(spec)))
         elif not found.met:
-            broken.append(f"{spec.name}: {_why(spec)} ({len(found.rows) or 'the table as a whole'} rows break it)")
+            who = f"{len(found.rows)} rows break it" if found.rows else "the table as a whole breaks it"
+            broken.append(f"{spec.name}: {_why(spec)} ({who})")
     if broken:
         raise ExpectationError(
             "the data break expectations that stop the run, so nothing was taken: " + " | ".join(broken)
@@ -214,6 +229,36 @@ def findings(examples: Sequence[Example], config: ExpectationsConfig, docs: Path
     with ThreadPoolExecutor(1) as apart:
         results = apart.submit(_run, [examples], config, docs).result()
     return [_finding(spec, result) for spec, result in results]
+
+
+def try_out(config: ExpectationsConfig) -> None:
+    """Evaluate a suite of one's own on rows made up here, so that a mistake in it is found before a night finds it.
+
+    Raises:
+        UserError: it names what does not exist, or cannot be evaluated.
+    """
+    if not config.enabled or config.every == DEFAULT_SUITE:
+        return
+    made = {"tenant": "t", "subject": "s", "group": "g", "user": "u", "task": "t", "reason": "r", "version": "v"}
+    rows = [
+        Example.model_validate(
+            {
+                **made,
+                "example_id": f"x-{shape}",
+                "shape": shape,
+                "messages": [] if shape == "document" else [{"role": "user", "content": "a question"}],
+                **dict.fromkeys(("completion", "chosen", "rejected", "reference", "grader", "text"), "an answer"),
+                "created_at": "2026-01-01T00:00:00Z",
+            }
+        )
+        for shape in get_args(Shape)
+    ]
+    try:
+        found = findings(rows, config.model_copy(update={"engine": "pandas"}), None)
+    except ExpectationError as error:
+        raise UserError(f"ingest.expectations: {error}") from error
+    if wrong := [f"{one.spec.name} ({one.spec.expectation}): {one.error}" for one in found if one.error is not None]:
+        raise UserError("ingest.expectations: cannot be evaluated, mend or drop: " + " | ".join(wrong))
 
 
 def _finding(spec: ExpectationSpec, result: Any) -> Finding:
@@ -239,6 +284,7 @@ def _run(
 ) -> list[tuple[ExpectationSpec, Any]]:
     """Results by expectation for the examples that `handed` holds; they are taken out of it."""
     quiet()
+    logging.getLogger("great_expectations").setLevel(logging.CRITICAL)  # what it logs with a traceback is told by us
     import great_expectations as gx
     import great_expectations.expectations as classes
     from great_expectations.checkpoint.actions import UpdateDataDocsAction
@@ -263,9 +309,8 @@ def _run(
         try:
             expectation = suite.add_expectation(build(**arguments, notes=spec.name))
         except (TypeError, ValueError) as error:
-            raise UserError(
-                f"expectation {spec.name} ({spec.expectation}) does not take {arguments}: {error}"
-            ) from error
+            why = " ".join(str(error).split())
+            raise UserError(f"expectation {spec.name} ({spec.expectation}) does not take {arguments}: {why}") from error
         by_id[expectation.id] = spec
     if config.engine == "spark":
         require_spark()
@@ -295,8 +340,15 @@ def _run(
         },
     )
     saved = context.checkpoints.add(checkpoint)
-    with _table(handed.pop(), config) as table:
-        (run,) = saved.run(batch_parameters={"dataframe": table}).run_results.values()
+    with _table(handed.pop(), config) as table, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*has match groups", category=UserWarning)  # pandas, of any group
+        try:
+            (run,) = saved.run(batch_parameters={"dataframe": table}).run_results.values()
+        except Exception as error:
+            raise ExpectationError(
+                f"great-expectations broke off ({type(error).__name__}: {error}), which says nothing of the data, so "
+                "nothing was taken; leave out the expectation that was added last, or say the same by another one"
+            ) from error
     results: list[ExpectationValidationResult] = run.results
     return [(by_id[result.expectation_config.id], result) for result in results]
 

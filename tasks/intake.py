@@ -7,6 +7,7 @@ from pathlib import Path
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
 
 from feedback.abuse import Confidence
 from feedback.drift import DriftConfig, DriftReport
@@ -21,14 +22,20 @@ from feedback.store import Store
 from feedback.traffic import traffic_drift
 from infra.artifact import atomic_write, canonical_json
 from infra.database import now
-from infra.errors import NotFound
+from infra.errors import NotFound, RatchetError, Unavailable
 from infra.settings import Places
 from tasks.opened import database
 
 log = logging.getLogger(__name__)
 
 
-@task(name="ingest", retries=2, retry_delay_seconds=[5, 30], cache_policy=NO_CACHE)
+def _may_pass(_: object, __: object, state: State[object]) -> bool:
+    """Whether another try could help: against a lock or a network that is down, never against a mistake."""
+    error = state.result(raise_on_failure=False)
+    return not isinstance(error, RatchetError) or isinstance(error, Unavailable)
+
+
+@task(name="ingest", retries=2, retry_delay_seconds=[5, 30], retry_condition_fn=_may_pass, cache_policy=NO_CACHE)
 def ingest(config: IngestConfig, places: Places, confidence: Confidence | None = None) -> IngestReport:
     """Everything new, validated, into the lake. Twice, or killed anywhere, loses and doubles nothing."""
     store, lake = Store(database(places)), lake_of(places)

@@ -120,7 +120,10 @@ def validate(
     docs: Annotated[Path | None, typer.Option(help="Write Data Docs to this folder.")] = None,
     json: JsonOption = False,
 ) -> None:
-    """Try the expectations on rows that the lake holds already: how many each would hold. Nothing is changed."""
+    """Try the expectations on rows that the lake holds already: how many each would hold. Nothing is changed.
+
+    Exit code 1 where an ingest of these rows would stop: an expectation cannot be evaluated, or one stops the run.
+    """
     from feedback.expectations import findings
     from feedback.lake import lake_of
     from flows.config import tenant_of
@@ -133,15 +136,15 @@ def validate(
     if not examples:
         raise NotFound("the lake holds no accepted example yet; take feedback in with `ratchet run ingest`")
     found = findings(examples, expectations, docs) if expectations.every else []
-    rows = [
-        (one.spec.name, one.spec.severity, len(one.rows), one.error or ("" if one.met else "broken")) for one in found
-    ]
+    rows = [(one.spec.name, one.spec.severity, len(one.rows), one.trouble) for one in found]
     if json:
         names = ("expectation", "severity", "rows", "trouble")
         as_json({"looked_at": len(examples), "found": [dict(zip(names, row, strict=True)) for row in rows]})
-        return
-    say(f"{len(examples)} rows looked at")
-    table(("expectation", "severity", "rows that break it", ""), rows)
+    else:
+        say(f"{len(examples)} rows looked at")
+        table(("expectation", "severity", "rows that break it", ""), rows)
+    if any(one.stops for one in found):
+        raise typer.Exit(1)
 
 
 @data.command("contradictions")

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from feedback.events import Edit
 from feedback.examples import Example
-from feedback.expectations import ExpectationError, ExpectationsConfig, ExpectationSpec, check, findings
+from feedback.expectations import ExpectationError, ExpectationsConfig, ExpectationSpec, check, findings, try_out
 from feedback.ingest import IngestConfig, run_ingest
 from feedback.quarantine import accept, held_rows
 from infra.errors import UserError
@@ -92,6 +92,33 @@ def test_one_more_expectation_stands_beside_the_suite_and_what_each_finds_is_tol
     assert "nowhere" in (found["odd"].error or "")
     with pytest.raises(ValidationError, match="two expectations are named 'prompt-length'"):
         ExpectationsConfig(also=(more.model_copy(update={"name": "prompt-length"}),))
+
+
+def test_a_suite_is_tried_out_before_it_is_needed() -> None:
+    try_out(ExpectationsConfig())
+    fine = ExpectationSpec(
+        name="mostly-short",
+        expectation="ExpectColumnMedianToBeBetween",
+        arguments={"column": "turns", "min_value": 100},
+        severity="stop",
+    )
+    try_out(ExpectationsConfig(also=(fine,)))  # broken by what is made up, and that says nothing
+    mistakes: list[tuple[dict[str, object], str]] = [
+        ({"column": "nocol"}, "nocol"),
+        ({"column": "prompt", "regex": "("}, "unterminated"),
+        ({"column": "prompt", "regex": "x", "mostly": 7}, "less than or equal to 1"),
+    ]
+    for arguments, why in mistakes:
+        kind = "ExpectColumnValuesToMatchRegex" if "regex" in arguments else "ExpectColumnValuesToBeUnique"
+        with pytest.raises(UserError, match=why) as caught:
+            try_out(one(kind, arguments, "quarantine"))
+        assert "\n" not in str(caught.value)
+    quantiles: dict[str, object] = {"quantiles": [0.5], "value_ranges": [[1, 5]]}
+    breaks_off = one("ExpectColumnQuantileValuesToBeBetween", {"column": "turns", "quantile_ranges": quantiles}, "stop")
+    with pytest.raises(UserError, match="broke off"):
+        try_out(breaks_off)
+    with pytest.raises(ExpectationError, match="nothing was taken"):
+        check([example(1)], breaks_off, None)
 
 
 def test_in_an_ingest_rows_are_held_released_and_documented(tmp_path: Path) -> None:

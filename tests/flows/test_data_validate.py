@@ -47,10 +47,12 @@ def test_each_expectation_says_how_many_rows_it_would_hold(config: PipelineConfi
         store.record_feedback(said(number, Edit(text=text)))
     run_ingest(store, lake, (), FAST)
     docs = tmp_path / "docs"
-    told = json.loads(runner.invoke(app, [*asked, "--docs", str(docs), "--json"]).stdout)
+    done = runner.invoke(app, [*asked, "--docs", str(docs), "--json"])
+    told = json.loads(done.stdout)
+    assert done.exit_code == 1  # an ingest would stop at what cannot be evaluated
     found = {row["expectation"]: row for row in told["found"]}
     assert told["looked_at"] == 6  # each edit is a completion and a preference
-    assert (found["no-internal-hosts"]["rows"], found["no-internal-hosts"]["trouble"]) == (2, "broken")
+    assert (found["no-internal-hosts"]["rows"], found["no-internal-hosts"]["trouble"]) == (2, "rows would be held")
     assert (found["prompt-length"]["rows"], found["prompt-length"]["trouble"]) == (0, "")
     assert "nowhere" in found["odd"]["trouble"]
     assert (docs / "index.html").exists() and len(lake.examples()) == 6
