@@ -87,7 +87,7 @@ def _dry_run(options: FileOptions, shapes: ShapeRules) -> dict[str, Any]:
     for lot in read(options, None):
         counts["feedback"] += len(lot.feedback)
         counts["rejects"] += len(lot.rejects)
-        rejects += [{"place": r.place, "code": r.code, "detail": r.detail} for r in lot.rejects]
+        rejects += [{"place": r.place, "code": r.code, "detail": _clean(r.detail)} for r in lot.rejects]
         interactions |= {i.interaction_id: i for i in lot.interactions}
         for event in lot.feedback:
             said.setdefault(event.interaction_id or event.event_id, []).append(event)
@@ -102,7 +102,7 @@ def _dry_run(options: FileOptions, shapes: ShapeRules) -> dict[str, Any]:
             continue
         built = build(subject, events, shapes)
         for fate in built.fates.values():
-            set_aside[fate.code] += fate.status == "quarantined"
+            set_aside[fate.code] += fate.status != "accepted"
         for example in built.examples:
             number[example.shape] += 1
             if len(made.setdefault(example.shape, [])) < _SAMPLES:
@@ -115,6 +115,12 @@ def _dry_run(options: FileOptions, shapes: ShapeRules) -> dict[str, Any]:
         "samples": {shape: [_sample(e) for e in examples] for shape, examples in sorted(made.items())},
         "rejects": rejects,
     }
+
+
+def _clean(detail: str) -> str:
+    """A reason as a terminal may show it: it quotes the row, so personal data and control characters are taken out."""
+    said = Redactor().text(detail)
+    return " ".join("".join(c if c.isprintable() else " " for c in said).split())
 
 
 def _sample(example: Example) -> dict[str, str]:

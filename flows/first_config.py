@@ -127,6 +127,13 @@ def _values(file: Path, pipeline: str, columns: Mapping[str, str], base_model: s
 
 
 def _rows(file: Path) -> Iterable[dict[str, Any]]:
+    try:
+        yield from _read_rows(file)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file} is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from None
+
+
+def _read_rows(file: Path) -> Iterable[dict[str, Any]]:
     if file.suffix.lower() == ".csv":
         with file.open(newline="", encoding="utf-8") as lines:
             yield from csv.DictReader(lines)

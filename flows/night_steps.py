@@ -103,7 +103,7 @@ def nothing_new(night: Night, snapshot: str, asked: str, *, drifted: bool = Fals
         return None
     earlier = last_judged(night)
     if earlier is None:
-        return None
+        return _too_little_new(night, "", snapshot)
     if earlier.steps.get("asked") == asked:
         return f"nothing new since night {earlier.night_id}: the snapshot is still {snapshot}"
     if drifted and night.config.schedule.night_on_drift:
@@ -122,12 +122,13 @@ def last_judged(night: Night) -> NightFile | None:
 def _too_little_new(night: Night, before: str, snapshot: str) -> str | None:
     """Why the examples that are new since the last judged night are too few; None where they are enough."""
     least, folder = night.config.schedule.min_new_examples, night.config.places.snapshots_dir
-    if least <= 1 or not (folder / before / "manifest.json").exists():
+    if least <= 1 or (before and not (folder / before / "manifest.json").exists()):
         return None
-    was, now = (set(example_ids(load_snapshot(folder / name))) for name in (before, snapshot))
+    was, now = (set(example_ids(load_snapshot(folder / name)) if name else ()) for name in (before, snapshot))
     if len(now - was) >= least:
         return None
-    return f"only {len(now - was)} new training examples since snapshot {before}; a night needs {least}"
+    since = f" since snapshot {before}" if before else ""
+    return f"only {len(now - was)} new training examples{since}; a night needs {least}"
 
 
 def plan_of(night: Night, counts: Mapping[str, int], base: Base) -> Plan:

@@ -164,7 +164,9 @@ def _mapped(row: Mapping[str, Any], mapping: Columns, options: RowOptions, sourc
     key = key_of({"row": {str(k): str(v) for k, v in row.items()}})[:24]
     interactions, about = [], None
     if messages:
-        about = text("interaction_id") or "f-" + key_of([messages, answer])[:24]
+        # Rows without an answer of the model's (demonstrations, pairs) are each about something of their own: several
+        # right answers to one prompt are several lessons, and none takes another's place.
+        about = text("interaction_id") or "f-" + key_of([messages, answer or {"row": key}])[:24]
         fields = {
             "interaction_id": about,
             "tenant": options.tenant,

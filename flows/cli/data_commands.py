@@ -164,7 +164,10 @@ def import_file(
     endpoint_url: Annotated[str | None, typer.Option(help="Address of an S3-compatible store.")] = None,
     json: JsonOption = False,
 ) -> None:
-    """Bring a file's feedback into the store; the next ingest takes it in. Importing again changes nothing."""
+    """Bring a file's feedback into the store; the next ingest takes it in. Importing again changes nothing.
+
+    Exit code 1 where not a row could be read.
+    """
     from flows.config import tenant_of
     from flows.file_import import import_feedback, mapping_of
 
@@ -182,9 +185,18 @@ def import_file(
     found = import_feedback(store, file, options=options, shapes=settings.ingest.shapes, dry_run=dry_run)
     if json:
         as_json(found)
-        return
+    else:
+        _say_import(found, dry_run=dry_run)
+    counts = found["counts"]
+    if counts["rejects"] and not any(number for what, number in counts.items() if what != "rejects"):
+        raise typer.Exit(1)  # not a row of it could be read
+
+
+def _say_import(found: dict[str, Any], *, dry_run: bool) -> None:
     say(("would bring in: " if dry_run else "brought in: ") + _listed(found["counts"]))
     if not dry_run:
+        if found["counts"]["rejects"]:
+            say("rows that cannot be read go to quarantine with the next ingest: `ratchet quarantine list`")
         return
     say("would make: " + (_listed(found["shapes"]) or "no examples") + ", before duplicates, abuse and expectations")
     if found["set_aside"]:
@@ -192,10 +204,13 @@ def import_file(
     for shape, samples in found["samples"].items():
         for sample in samples:
             say(f"  {shape}: " + " | ".join(f"{name}: {text}" for name, text in sample.items()))
-    for reject in found["rejects"][:20]:
-        say(f"{reject['place']}: {reject['detail']}")
-    if len(found["rejects"]) > 20:
-        say(f"... and {len(found['rejects']) - 20} more rows that cannot be read")
+    reasons: dict[str, list[str]] = {}
+    for reject in found["rejects"]:
+        reasons.setdefault(reject["detail"], []).append(reject["place"])
+    for detail, places in list(reasons.items())[:20]:
+        say(f"{places[0]}: {detail}" + (f" (and {len(places) - 1} more rows)" if len(places) > 1 else ""))
+    if len(reasons) > 20:
+        say(f"... and rows that cannot be read for {len(reasons) - 20} more reasons")
 
 
 def _listed(counts: dict[str, int]) -> str:

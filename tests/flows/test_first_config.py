@@ -79,3 +79,10 @@ def test_a_config_of_ones_own_is_not_overwritten(tmp_path: Path) -> None:
     assert config.read_text() == "pipeline: mine\n"
     ratchet("init", str(file), "--force", config=config)
     assert yaml.safe_load(config.read_text())["pipeline"] == "support"
+
+
+def test_a_file_that_is_no_utf8_is_refused_in_a_line(tmp_path: Path) -> None:
+    file = tmp_path / "corrections.csv"
+    file.write_bytes("question,corrected\nWas heißt das?,Grüße\n".encode("latin-1"))
+    with pytest.raises(UserError, match=r"corrections\.csv is not UTF-8 text"):
+        first_config(file, pipeline="desk", named={})

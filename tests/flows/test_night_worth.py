@@ -49,6 +49,7 @@ def test_a_night_needs_enough_new_examples(tmp_path: Path, least: int, force: bo
     )
     first = cut(tmp_path, config.places, range(5))
     with open_night(config, NightRequest()) as night:
+        assert nothing_new(night, first, "a") is None  # the first night of all: ten new examples
         night.once("snapshot", str, lambda: first)
         night.once("asked", str, lambda: "a")
         night.once("verdict", dict, dict)
@@ -59,6 +60,14 @@ def test_a_night_needs_enough_new_examples(tmp_path: Path, least: int, force: bo
         assert (why is None) == runs
         assert runs or (why or "").startswith("only 6 new training examples")
         assert (nothing_new(night, first, "a") is None) == force
+
+
+def test_the_first_night_of_all_needs_enough_examples_too(tmp_path: Path) -> None:
+    values = {"pipeline": "desk", "tenants": ["acme"], "places": {"home": str(tmp_path / "home")}}
+    config = PipelineConfig.model_validate(values | {"schedule": {"min_new_examples": 11}})
+    first = cut(tmp_path, config.places, range(5))
+    with open_night(config, NightRequest()) as night:
+        assert nothing_new(night, first, "a") == "only 10 new training examples; a night needs 11"
 
 
 @pytest.mark.parametrize("allowed", [True, False])
