@@ -12,7 +12,6 @@ from deploy.canary_policy import CanaryPolicy
 from infra.settings import Config
 
 ENGINE_KEY = "RATCHET_ENGINE_KEY"
-USER_SALT = "RATCHET_USER_SALT"
 UPSTREAM_KEY = "RATCHET_UPSTREAM_KEY"
 
 

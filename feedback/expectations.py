@@ -208,7 +208,7 @@ def check(examples: Sequence[Example], config: ExpectationsConfig, docs: Path | 
         if spec.severity == "quarantine" and found.rows:
             for example_id in found.rows:
                 refused.setdefault(example_id, (f"expectation:{spec.name}", _why(spec)))
-        elif not found.met:
+        elif found.stops:
             who = f"{len(found.rows)} rows break it" if found.rows else "the table as a whole breaks it"
             broken.append(f"{spec.name}: {_why(spec)} ({who})")
     if broken:

@@ -5,36 +5,45 @@ Kept is what the salt makes of a constant, as it makes pseudonyms, so it tells n
 
 from __future__ import annotations
 
-from sqlalchemy import Column, Engine, String, Table, insert, select
+from contextlib import suppress
+
+from sqlalchemy import Column, Engine, Integer, String, Table, insert, select
+from sqlalchemy.exc import IntegrityError
 
 from feedback.events import pseudonym
-from infra.database import begin_write, create_tables, metadata
+from infra.database import begin_write, metadata
 from infra.errors import UserError
 
 SALT = "RATCHET_USER_SALT"
 """The environment variable that holds it."""
 
-salt_marks = Table("salt_marks", metadata, Column("mark", String(64), primary_key=True))
+salt_marks = Table(
+    "salt_marks",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("mark", String(64), nullable=False),
+)
 
 
 def hold_to(engine: Engine, salt: str) -> None:
-    """Check that `salt` is the store's; the first one that is used becomes it.
+    """Check that `salt` is the store's; the first one that is used becomes it. The tables are there already.
 
     Raises:
         UserError: its users were hashed with another one.
     """
     mark = pseudonym("ratchet: whose salt is this?", salt)
-    create_tables(engine)
-    with engine.connect() as connection:
-        known = connection.scalars(select(salt_marks.c.mark)).first()
+    known = _known(engine)
     if known is None:
-        with begin_write(engine) as connection:
-            known = connection.scalars(select(salt_marks.c.mark)).first()
-            if known is None:
-                connection.execute(insert(salt_marks).values(mark=mark))
-                known = mark
+        with suppress(IntegrityError), begin_write(engine) as connection:  # another process was first
+            connection.execute(insert(salt_marks).values(id=1, mark=mark))
+        known = _known(engine)
     if known != mark:
         raise UserError(
             f"{SALT} is not the one that this store's users were hashed with, so nobody would be found again; export "
             "the one that was used before (`ratchet up` makes one in run/secrets.env only where none is exported)"
         )
+
+
+def _known(engine: Engine) -> str | None:
+    with engine.connect() as connection:
+        return connection.scalars(select(salt_marks.c.mark)).first()

@@ -101,6 +101,17 @@ def machine_watched(tracker: Tracker, night: Night) -> Iterator[None]:
         yield
 
 
+def pages(tracker: Tracker, night: Night, report: IngestReport, *, judged: bool) -> dict[str, str | None]:
+    """Addresses of what the night left to look at; None where there is nothing."""
+    run = tracker.url_of(night_key(night))
+    return {
+        "MLflow run": run,
+        "scorecard on MLflow": f"{run}/artifacts/evaluation/report.html" if run and judged else None,
+        "Data Docs on MLflow": f"{run}/artifacts/data_docs" if run and report.data_docs is not None else None,
+        "console": console_page(night),
+    }
+
+
 def log_verdict(tracker: Tracker, night: Night, verdict: Verdict, entry: Entry) -> None:
     """Say on the runs what was decided, and close the night's."""
     key = night_key(night)

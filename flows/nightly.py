@@ -31,7 +31,6 @@ from flows.night_steps import (
     asked_of,
     evidence,
     measure,
-    night_key,
     nothing_new,
     plan_of,
     sight_of,
@@ -42,7 +41,7 @@ from flows.night_steps import (
     train_twin,
     why_not_trained,
 )
-from flows.night_tracking import console_page, log_night, log_verdict, machine_watched, open_tracking
+from flows.night_tracking import log_night, log_verdict, machine_watched, open_tracking, pages
 from flows.opened import opened_config
 from flows.prefect_runs import close_dead_runs
 from flows.process_jobs import controller_job
@@ -129,12 +128,7 @@ def run_night(night: Night) -> None:
     )
     release.count_uses(places, tenant, tuple(item.item_id for item in scorecard.gate.items), night.night_id)
     notify.show_verdict(verdict, entry)
-    run = tracker.url_of(night_key(night))
-    docs = f"{run}/artifacts/data_docs" if run is not None and report.data_docs is not None else None
-    page = f"{run}/artifacts/evaluation/report.html" if run is not None else None
-    notify.show_links(
-        {"MLflow run": run, "scorecard on MLflow": page, "Data Docs on MLflow": docs, "console": console_page(night)}
-    )
+    notify.show_links(pages(tracker, night, report, judged=True))
     log_verdict(tracker, night, verdict, entry)
     notify.send_if_nobody_does(places, config.alerts)
     night.close("done", f"{verdict.decision}: {entry.action} {entry.version}. {entry.reason}")

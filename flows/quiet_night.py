@@ -11,7 +11,7 @@ from feedback.ingest import IngestReport
 from flows.night import RESCORE, Night
 from flows.night_end import end_early
 from flows.night_steps import night_key
-from flows.night_tracking import console_page, log_intake, open_run, open_tracking
+from flows.night_tracking import log_intake, open_run, open_tracking, pages
 from flows.rescoring import rescore_anyway
 from tasks import notify
 from training.base_model import Base
@@ -34,6 +34,4 @@ def _show(night: Night, report: IngestReport, drift: DriftReport, name: str, rea
     tracker.tags(key, {"ratchet.decision": "none", "mlflow.note.content": reason[:4000]})
     tracker.finish(key)
     tracker.send(now=True)
-    run = tracker.url_of(key)
-    docs = f"{run}/artifacts/data_docs" if run is not None and report.data_docs is not None else None
-    notify.show_links({"MLflow run": run, "Data Docs on MLflow": docs, "console": console_page(night)})
+    notify.show_links(pages(tracker, night, report, judged=False))

@@ -65,8 +65,9 @@ def connect(url: str) -> Engine:
         # A server that does not answer at all must cost a caller seconds, not the system's minutes.
         waits = {"connect_timeout": 5} if parsed.get_backend_name() == "postgresql" else {}
         return create_engine(parsed, pool_pre_ping=True, connect_args=waits)
-    if parsed.database and parsed.database != ":memory:":
-        Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+    file = Path(parsed.database) if parsed.database and parsed.database != ":memory:" else None
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
     engine = create_engine(parsed, connect_args={"timeout": 30, "check_same_thread": False})
 
     @event.listens_for(engine, "connect")
@@ -75,7 +76,6 @@ def connect(url: str) -> Engine:
         # which fails with "database is locked" instead of waiting.
         connection.isolation_level = None
         cursor = connection.cursor()
-        file = Path(parsed.database) if parsed.database and parsed.database != ":memory:" else None
         fresh = file is not None and (not file.exists() or not file.stat().st_size)
         for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=30000", "foreign_keys=ON"):
             cursor.execute(f"PRAGMA {pragma}")

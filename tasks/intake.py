@@ -13,6 +13,7 @@ from feedback.abuse import Confidence
 from feedback.drift import DriftConfig, DriftReport
 from feedback.drift import drift as compare
 from feedback.examples import Example
+from feedback.expectations import ExpectationError
 from feedback.gate_items import gate_items, shown_items
 from feedback.ingest import IngestConfig, IngestReport, run_ingest
 from feedback.lake import lake_of
@@ -22,7 +23,7 @@ from feedback.store import Store
 from feedback.traffic import traffic_drift
 from infra.artifact import atomic_write, canonical_json
 from infra.database import now
-from infra.errors import NotFound, RatchetError, Unavailable
+from infra.errors import NotFound, UserError
 from infra.settings import Places
 from tasks.opened import database
 
@@ -30,9 +31,8 @@ log = logging.getLogger(__name__)
 
 
 def _may_pass(_: object, __: object, state: State[object]) -> bool:
-    """Whether another try could help: against a lock or a network that is down, never against a mistake."""
-    error = state.result(raise_on_failure=False)
-    return not isinstance(error, RatchetError) or isinstance(error, Unavailable)
+    """Whether another try could help: never against a mistake, or data that break an expectation."""
+    return not isinstance(state.result(raise_on_failure=False), UserError | ExpectationError)
 
 
 @task(name="ingest", retries=2, retry_delay_seconds=[5, 30], retry_condition_fn=_may_pass, cache_policy=NO_CACHE)

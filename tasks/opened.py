@@ -26,6 +26,7 @@ def _open(url: str) -> Engine:
         "deploy.rescore",
         "evaluation.noise",
         "feedback.quarantine",
+        "feedback.sources.landing",
         "infra.alerts",
     ):
         import_module(owner)

@@ -16,7 +16,8 @@ def main(argv: list[str]) -> int:
 
     from deploy.gateway.app import build_app
     from deploy.registry_hook import HOOK_SECRET
-    from deploy.serving import ENGINE_KEY, USER_SALT, GatewayJob
+    from deploy.serving import ENGINE_KEY, GatewayJob
+    from feedback.salt import SALT
     from infra.settings import secret
     from infra.tracing import start_tracing, stop_tracing
 
@@ -26,9 +27,7 @@ def main(argv: list[str]) -> int:
         raise ConfigError(f"expected one argument, a gateway.json; got {argv}")
     job = GatewayJob.model_validate_json(Path(argv[0]).read_text())
     start_tracing("ratchet-gateway")
-    app = build_app(
-        job, engine_key=secret(ENGINE_KEY), user_salt=secret(USER_SALT), hook_secret=os.environ.get(HOOK_SECRET)
-    )
+    app = build_app(job, engine_key=secret(ENGINE_KEY), user_salt=secret(SALT), hook_secret=os.environ.get(HOOK_SECRET))
     uvicorn.run(
         app, host=job.host, port=job.port, log_level="warning", timeout_keep_alive=75, timeout_graceful_shutdown=30
     )

@@ -288,7 +288,7 @@ def _upstream(job: GatewayJob, keeping: Keeping) -> Passthrough | None:
 def _caller(request: Request, key: Any, asked: ChatRequest) -> Caller:
     return Caller(
         key=key,
-        user=named(request.headers.get("x-ratchet-user"), "user") or named(asked.user, "user"),
+        user=named(request.headers.get("x-ratchet-user"), "user") or asked.user or None,
         session=named(request.headers.get("x-ratchet-session"), "session"),
         task=named(request.headers.get("x-ratchet-task"), "task"),
     )

@@ -12,6 +12,7 @@ from pydantic import Field, field_validator
 
 from feedback.dialects import DIALECTS, dialect_module, dialect_of
 from feedback.events import Feedback, Interaction, event_time, event_time_of, pseudonym
+from feedback.salt import SALT
 from infra.artifact import key_of
 from infra.settings import Config, secret
 
@@ -155,7 +156,7 @@ def _mapped(row: Mapping[str, Any], mapping: Columns, options: RowOptions, sourc
 
     def person(name: str) -> str | None:
         value = text(name)
-        return value if value is None or options.hashed_users else pseudonym(value, secret("RATCHET_USER_SALT"))
+        return value if value is None or options.hashed_users else pseudonym(value, secret(SALT))
 
     at = _time(cell("created_at"), default_at)
     answer = text("answer") or ""
