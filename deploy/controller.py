@@ -39,7 +39,7 @@ from evaluation.job import JudgeConfig
 from infra.alerts import AlertsConfig, deliver
 from infra.database import UtcDateTime, begin_write, connect, create_tables, metadata, now
 from infra.errors import NotFound, RatchetError, Unavailable, UserError
-from infra.settings import Config
+from infra.settings import Config, in_a_line
 
 log = logging.getLogger(__name__)
 _FALLBACK_SECONDS = 10.0
@@ -332,7 +332,7 @@ def read_job(argv: list[str]) -> ControllerJob:
     except FileNotFoundError:
         raise NotFound(f"there is no job file {path}; `ratchet up` writes one") from None
     except ValidationError as error:
-        raise UserError(f"{path} is not a controller's job: {error}") from error
+        raise UserError(f"{path} is not a controller's job: {in_a_line(error)}") from error
 
 
 def _prepared(engine: Engine, job: ControllerJob) -> bool:

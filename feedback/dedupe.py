@@ -3,7 +3,8 @@
 Two examples are one when they have the same shape, the same or nearly the same prompt (system messages left out: they
 are alike in all rows), and the same answer. Nearly the same: estimated Jaccard similarity of word 3-shingles at least
 `near` (Broder 1997; datasketch's MinHash, banded LSH as in Leskovec, Rajaraman, Ullman, ch. 3). A near copy with
-*another* answer is kept and counted as a contradiction, and so is an exact copy of a prompt too short for near ones.
+*another* answer is kept and counted as a contradiction, and so is an exact copy of a prompt too short for near ones; of
+rated answers only the same one, called good and bad.
 What trusted people said never yields to what others said.
 """
 
@@ -114,7 +115,7 @@ def merge_duplicates(
             example.subject,
             example.shape,
             keys[example.example_id],
-            labels[example.example_id][:_LABEL_CHARS],
+            _kept(labels[example.example_id]),
             example.trusted,
             example.example_id,
         )
@@ -125,7 +126,7 @@ def merge_duplicates(
             alike = [e for e in near_of[mine] if e.shape == entry.shape]
             twin = None if mine in prints.exact else _stands_for(entry, [e for e in alike if e.label == entry.label])
             merged.near += twin is not None
-            other = next((e for e in alike if e.label != entry.label), None)
+            other = next((e for e in alike if _contradict(entry, e)), None)
             if twin is None and other is not None:
                 lesson.contradictions.append((*mine, entry.example_id, other.subject, other.example_id))
                 merged.contradictions += 1
@@ -157,6 +158,26 @@ def prints_of(examples: Sequence[Example], config: DedupeConfig, book: Wordbook 
     labels = {e.example_id: label_text(e) for e in examples}
     keys = {e.example_id: _key(e, prompts[(e.tenant, e.subject)], labels[e.example_id]) for e in examples}
     return Prints(signatures, set(short), dict(zip(signatures, made, strict=True)), labels, keys)
+
+
+def _kept(label: str) -> str:
+    """The label as the index keeps it: of a long text the beginning and a hash, then the verdict."""
+    if len(label) <= _LABEL_CHARS:
+        return label
+    text, _, verdict = label.rpartition("\0")
+    whole = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+    return f"{text[: _LABEL_CHARS - 64]}... {whole}\0{verdict}"
+
+
+def _contradict(one: Entry, other: Entry) -> bool:
+    """Whether two rows of one shape, of nearly the same prompt, cannot both be right.
+
+    A rated row says of one answer whether it is good: two answers may well both be bad.
+    """
+    if one.shape != "rated":
+        return one.label != other.label
+    (said, _, verdict), (said_of_other, _, others) = one.label.rpartition("\0"), other.label.rpartition("\0")
+    return said == said_of_other and verdict != others
 
 
 def _with_missing(prints: Prints, examples: Sequence[Example], config: DedupeConfig) -> Prints:

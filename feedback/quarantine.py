@@ -10,13 +10,14 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pydantic import ValidationError
-from sqlalchemy import Column, Engine, Index, String, Table, Text, UniqueConstraint, insert, select
+from sqlalchemy import Column, Connection, Engine, Index, String, Table, Text, UniqueConstraint, func, insert, select
 
 from feedback.events import Feedback, Interaction
 from feedback.lake import Lake, QuarantineRow
-from feedback.store import Store, land_feedback, land_interactions, requeue
+from feedback.store import Store, feedback, feedback_ready, land_feedback, land_interactions, requeue
 from infra.database import UtcDateTime, begin_write, metadata, now
 from infra.errors import NotFound, UserError
+from infra.settings import in_a_line
 
 quarantine_decisions = Table(
     "quarantine_decisions",
@@ -61,7 +62,7 @@ def held_rows(
     if code is not None:
         rows = rows.filter(pl.col("code") == code)
     frame = rows.sort("created_at", "row_id", descending=True).collect()
-    known = set() if decided else _decided(store.engine)
+    known = set() if decided else _decided(store, lake)
     names = list(QuarantineRow.model_fields)
     return [
         QuarantineRow.model_validate({n: tuple(r[n]) if n == "events" else r[n] for n in names})
@@ -97,7 +98,7 @@ def accept(
         NotFound: no such row.
         UserError: the row was decided on before, or the correction does not fit.
     """
-    _undecided(store.engine, row_id)
+    _undecided(store, lake, row_id)
     row = show(store, lake, row_id)
     fixed = _checked(row, correction)
     with begin_write(store.engine) as connection:
@@ -129,10 +130,12 @@ def drop(store: Store, lake: Lake, row_id: str, *, by: str, note: str = "") -> Q
         NotFound: no such row.
         UserError: it was decided on before.
     """
-    _undecided(store.engine, row_id)
+    _undecided(store, lake, row_id)
     row = show(store, lake, row_id)
     with begin_write(store.engine) as connection:
         _decide(connection, row, "drop", by, note)
+        released = quarantine_releases
+        connection.execute(released.delete().where(released.c.row_id == row.row_id))  # it was released and held again
     return row
 
 
@@ -172,7 +175,7 @@ def _checked(row: QuarantineRow, correction: Mapping[str, Any] | None) -> list[I
         if "feedback" in correction:
             parts.append(Feedback.model_validate(correction["feedback"]))
     except ValidationError as error:
-        raise UserError(f"the correction does not fit: {error}") from error
+        raise UserError(f"the correction does not fit: {in_a_line(error)}") from error
     if not parts:
         raise UserError("the correction has neither `interaction` nor `feedback`; expected at least one of them")
     return parts
@@ -184,25 +187,50 @@ def _event(row: QuarantineRow) -> Any:
     return json.loads(row.content)["feedback"]
 
 
-def _undecided(engine: Engine, row_id: str) -> None:
+def _undecided(store: Store, lake: Lake, row_id: str) -> None:
     """Say so if a row was decided on: it may be listed no more, because its events have been dealt with anew."""
     table = quarantine_decisions
-    query = select(table.c.decision, table.c.by).where(table.c.row_id.startswith(row_id, autoescape=True))
-    with engine.connect() as connection:
+    query = select(table.c.row_id, table.c.decision, table.c.by).where(
+        table.c.row_id.startswith(row_id, autoescape=True)
+    )
+    with store.engine.connect() as connection:
         before = connection.execute(query).first()
-    if before is not None:
-        raise UserError(f"row {row_id[:12]} was decided before: {before[0]} by {before[1]}")
+    if before is not None and before.row_id not in {row.row_id for row in held_rows(store, lake)}:
+        raise UserError(f"row {row_id[:12]} was decided before: {before.decision} by {before.by}")
 
 
-def _decide(connection: Any, row: QuarantineRow, decision: str, by: str, note: str) -> None:
+def _decide(connection: Connection, row: QuarantineRow, decision: str, by: str, note: str) -> None:
     table = quarantine_decisions
-    before = connection.execute(select(table.c.decision, table.c.by).where(table.c.row_id == row.row_id)).first()
-    if before is not None:
-        raise UserError(f"row {row.row_id[:12]} was decided before: {before[0]} by {before[1]}")
+    mine = table.c.row_id == row.row_id
+    before = connection.execute(select(table.c.decision, table.c.by, table.c.at, table.c.note).where(mine)).first()
+    if before is not None:  # it was released, and held again
+        note = f"{note} (before: {before.decision} by {before.by}, {before.at:%Y-%m-%d %H:%M}: {before.note})".strip()
+        connection.execute(table.delete().where(mine))
     values = {"row_id": row.row_id, "tenant": row.tenant, "decision": decision, "by": by, "note": note, "at": now()}
     connection.execute(insert(table), values)
 
 
-def _decided(engine: Engine) -> set[str]:
-    with engine.connect() as connection:
-        return {row[0] for row in connection.execute(select(quarantine_decisions.c.row_id))}
+def _decided(store: Store, lake: Lake) -> set[str]:
+    """Rows that nothing is to be decided of: dropped, released, or released and on the way through the next ingest.
+
+    A released row whose events had their turn and that the latest batch holds all the same was held again, for the
+    same reason: somebody else trusted says otherwise, say. It waits for a decision as any other.
+    """
+    last = lake.last()
+    decisions, released = quarantine_decisions, quarantine_releases
+    turn = func.max(feedback_ready.c.seq)
+    query = (
+        select(released.c.row_id, turn)
+        .join(
+            feedback,
+            (feedback.c.tenant == released.c.tenant) & (feedback.c.event_id == released.c.event_id),
+        )
+        .join(feedback_ready, feedback_ready.c.feedback_seq == feedback.c.seq)
+        .group_by(released.c.row_id)
+    )
+    with store.engine.connect() as connection:
+        decided = set(connection.scalars(select(decisions.c.row_id)))
+        accepted = set(connection.scalars(select(decisions.c.row_id).where(decisions.c.decision == "accept")))
+        turns = {row[0]: row[1] for row in connection.execute(query)}
+    had_it = {row_id for row_id in accepted if row_id in turns and turns[row_id] <= (last.cursor if last else 0)}
+    return decided - had_it

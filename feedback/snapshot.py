@@ -92,7 +92,7 @@ def load_snapshot(path: Path) -> Snapshot:
     """
     record = read_record(path)
     if record is None:
-        raise NotFound(f"{path} is no finished snapshot: no record.json; cut one with `ratchet run nightly`")
+        raise NotFound(f"{path} is no finished snapshot: no record.json; cut one with `ratchet data cut`")
     manifest = json.loads((path / MANIFEST).read_text())
     if key_of(manifest["identity"]) != record.key:
         raise CorruptArtifact(

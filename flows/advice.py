@@ -7,21 +7,14 @@ from pathlib import Path
 
 from feedback.examples import SHAPES
 from flows.config import PipelineConfig, tenant_of
-from flows.night import nights_of
+from flows.gate_sight import last_snapshot
 from infra.errors import NotFound, UserError
 
 
 def counts_of_last_snapshot(config: PipelineConfig, tenant: str | None = None) -> dict[str, int]:
-    """Training examples by shape in the snapshot of the tenant's last night; empty before the first."""
-    from feedback.snapshot import load_snapshot
-
-    for earlier in reversed(nights_of(config, tenant_of(config, tenant))):
-        if earlier.steps.get("snapshot"):
-            try:
-                return dict(load_snapshot(config.places.snapshots_dir / earlier.steps["snapshot"]).counts["train"])
-            except NotFound:
-                continue
-    return {}
+    """Training examples by shape in the tenant's latest snapshot; empty before the first."""
+    snapshot = last_snapshot(config, tenant_of(config, tenant))
+    return {} if snapshot is None else dict(snapshot.counts["train"])
 
 
 def counts_of_file(path: Path) -> dict[str, int]:

@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import ValidationError
 
+from flows.config import PipelineConfig
+from flows.config_errors import mistakes_of
 from infra.errors import NotFound, UserError
 from infra.settings import Config
 
@@ -48,7 +51,7 @@ def first_config(file: Path, *, pipeline: str, named: Mapping[str, str], base_mo
 
     Raises:
         NotFound: there is no such file.
-        UserError: a row is no object, or no column holds a prompt or a corrected answer.
+        UserError: a row is no object, no column holds a prompt or a corrected answer, or the name cannot be one.
     """
     if not file.is_file():
         raise NotFound(f"no file {file}; expected JSONL or CSV with one correction a row")
@@ -59,6 +62,12 @@ def first_config(file: Path, *, pipeline: str, named: Mapping[str, str], base_mo
     columns = columns_of(have, named)
     _check(columns, have, file)
     values = _values(file, pipeline, columns, base_model)
+    try:
+        PipelineConfig.model_validate(values)
+    except ValidationError as error:
+        raise UserError(
+            "; ".join(f"--{m}".replace("_", "-") for m in mistakes_of(error, PipelineConfig, values))
+        ) from None
     head = f"# Made by `ratchet init {file.name}`; yours to change. `ratchet config check` finds mistakes.\n"
     return FirstConfig(columns=columns, rows=len(rows), text=head + yaml.safe_dump(values, sort_keys=False, width=110))
 

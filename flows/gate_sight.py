@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
+from datetime import datetime
 from typing import Any
 
 from evaluation.planning import what_it_sees
 from evaluation.policy import GatePolicy
 from feedback.snapshot import Snapshot, load_snapshot
 from flows.config import PipelineConfig
-from flows.night import nights_of
+from infra.artifact import read_record
 from infra.errors import RatchetError
 from training.plan import plan_night
 
@@ -50,15 +52,14 @@ def units_of(snapshot: Snapshot) -> int:
 
 
 def last_snapshot(config: PipelineConfig, tenant: str) -> Snapshot | None:
-    """The snapshot of the tenant's latest night that had one; None when there was none."""
-    for night in reversed(nights_of(config, tenant)):
-        name = night.steps.get("snapshot")
-        if name:
-            try:
-                return load_snapshot(config.places.snapshots_dir / name)
-            except RatchetError:
-                return None  # forgotten or moved: planning goes on with the policy's numbers
-    return None
+    """The tenant's snapshot that was cut last, by a night or by `ratchet data cut`; None when there is none."""
+    found: list[tuple[datetime, Snapshot]] = []
+    for path in config.places.snapshots_dir.glob("s-*"):
+        with suppress(RatchetError):  # forgotten or half-written: planning goes on with the others
+            record, snapshot = read_record(path), load_snapshot(path)
+            if record is not None and snapshot.tenant == tenant:
+                found.append((record.created_at, snapshot))
+    return max(found, key=lambda one: one[0])[1] if found else None
 
 
 def _sight_of(config: PipelineConfig, tenant: str) -> str:

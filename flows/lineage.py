@@ -149,12 +149,16 @@ class World:
         return list(last["examples"]) if last is not None and last["status"] == "merged" else []
 
     def fate(self, event: str) -> str:
-        """How a feedback event ended."""
+        """Who said it, and how it ended."""
+        mine = (feedback.c.tenant == self.tenant) & (feedback.c.event_id == event)
+        with self.store.engine.connect() as connection:
+            said = connection.execute(select(feedback.c.kind, feedback.c.actor, feedback.c.trusted).where(mine)).first()
+        who = f"{said.kind} by {said.actor}{' (trusted)' if said.trusted else ''}: " if said is not None else ""
         last = self._fate(event)
         if last is None:
-            return "not ingested yet"
+            return f"{who}not ingested yet"
         into = f", into {', '.join(names)}" if (names := self.merged_into(event)) else ""
-        return f"{last['status']} ({last['code']}){into}"
+        return f"{who}{last['status']} ({last['code']}){into}"
 
     def _fate(self, event: str) -> dict[str, Any] | None:
         import polars as pl

@@ -38,7 +38,7 @@ def read_yaml(path: Path) -> Positions:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise NotFound(
-            f"no config file {path}; copy ratchet.yaml from the repository, or name one with --config"
+            f"no config file {path}; `ratchet init FILE` writes one for a file of corrections, --config names another"
         ) from None
     except (IsADirectoryError, UnicodeDecodeError, PermissionError) as error:
         raise ConfigError(f"{path} cannot be read as a text file: {error}") from error

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from infra.errors import UserError
 
@@ -19,6 +19,17 @@ class Config(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True, protected_namespaces=()
     )
+
+
+def in_a_line(error: ValidationError) -> str:
+    """All that does not fit, for people: where, what is wrong with it, what was got."""
+    said = []
+    for one in error.errors():
+        where = ".".join(str(part) for part in one["loc"])
+        got = repr(one["input"])
+        wrong = "unknown" if one["type"] == "extra_forbidden" else one["msg"].removeprefix("Value error, ")
+        said.append(f"{where + ': ' if where else ''}{wrong}, got {got if len(got) <= 60 else got[:57] + '...'}")
+    return "; ".join(said)
 
 
 DATABASE_VARIABLE = "RATCHET_DATABASE_URL"

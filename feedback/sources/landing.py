@@ -20,7 +20,7 @@ from feedback.sources import SOURCES
 from feedback.store import SEQUENCE, Landed, Store, land_feedback, land_interactions
 from infra.artifact import canonical_json, key_of
 from infra.database import UtcDateTime, begin_write, metadata, now
-from infra.settings import Config
+from infra.settings import Config, in_a_line
 
 source_marks = Table(
     "source_marks",
@@ -115,7 +115,7 @@ class SourceSpec(Config):
         try:
             return source_module(self.kind).Options.model_validate(dict(self.options))
         except ValidationError as error:
-            raise ValueError(f"options of source {self.name!r} ({self.kind}): {error}") from error
+            raise ValueError(f"options of source {self.name!r} ({self.kind}): {in_a_line(error)}") from error
 
 
 def source_module(kind: str) -> SourceModule:

@@ -15,7 +15,7 @@ app = typer.Typer(no_args_is_help=True, help="Alerts: what was told, whether the
 def list_(
     config: ConfigOption = DEFAULT_CONFIG,
     tenant: TenantOption = None,
-    last: Annotated[int, typer.Option(help="Only so many.")] = 20,
+    last: Annotated[int, typer.Option(min=1, help="Only so many.")] = 20,
     json: JsonOption = False,
 ) -> None:
     """The newest alerts, and where each of them has arrived."""

@@ -30,7 +30,7 @@ def list_rows(
     config: ConfigOption = DEFAULT_CONFIG,
     tenant: TenantOption = None,
     code: Annotated[str | None, typer.Option(help="Only rows kept out for this reason.")] = None,
-    last: Annotated[int, typer.Option(help="Only so many rows.")] = 50,
+    last: Annotated[int, typer.Option(min=1, help="Only so many rows.")] = 50,
     json: JsonOption = False,
 ) -> None:
     """Rows that wait for a decision, newest first."""
@@ -41,7 +41,8 @@ def list_rows(
     if json:
         as_json([row.model_dump(mode="json") for row in rows[:last]])
         return
-    say(f"{len(rows)} rows in quarantine")
+    more = f", the latest {last} below; --last {len(rows)} shows all" if len(rows) > last else ""
+    say(f"{len(rows)} rows in quarantine{more}")
     if rows:
         shown = ((r.row_id[:12], r.tenant, r.step, r.code, r.detail[:80]) for r in rows[:last])
         table(("row", "tenant", "step", "reason", "detail"), shown)

@@ -16,7 +16,7 @@ SnapshotArgument = Annotated[str, typer.Argument(help="Name of a snapshot, or th
 @data.command("log")
 def show_log(
     config: ConfigOption = DEFAULT_CONFIG,
-    last: Annotated[int, typer.Option(help="Only so many batches.")] = 20,
+    last: Annotated[int, typer.Option(min=1, help="Only so many batches.")] = 20,
     json: JsonOption = False,
 ) -> None:
     """The lake's batches, newest first: what each took in, and what became of it."""
@@ -38,6 +38,31 @@ def show_log(
         for b in batches
     )
     table(("batch", "accepted", "quarantined", "events"), rows)
+
+
+@data.command()
+def cut(config: ConfigOption = DEFAULT_CONFIG, tenant: TenantOption = None, json: JsonOption = False) -> None:
+    """Cut a snapshot of what the lake holds now, as a night would: for `ratchet advise`, or to look at or export.
+
+    The same rows and config give the same snapshot, so cutting again makes no second one.
+    """
+    from feedback.lake import lake_of
+    from feedback.snapshot import cut_snapshot
+    from flows.config import tenant_of
+
+    settings = load(config)
+    places = settings.places
+    made = cut_snapshot(lake_of(places), places.snapshots_dir, settings.snapshot, tenant=tenant_of(settings, tenant))
+    if json:
+        as_json({"id": made.id, "tenant": made.tenant, "counts": made.counts, "removed": made.removed})
+        return
+    say(made.id)
+    for part in ("train", "validation"):
+        say(f"{part}: " + (_listed(made.counts[part]) or "nothing"))
+    for part in ("rolling", "frozen"):
+        say(f"{part} gate: {_listed(made.counts[part])}")
+    for reason, number in made.removed.items():
+        say(f"left out: {number} ({reason})")
 
 
 @data.command()
@@ -63,7 +88,7 @@ def diff(
 def show(
     snapshot: SnapshotArgument,
     config: ConfigOption = DEFAULT_CONFIG,
-    rows: Annotated[int, typer.Option(help="Only so many rows.")] = 5,
+    rows: Annotated[int, typer.Option(min=0, help="Only so many rows.")] = 5,
 ) -> None:
     """A snapshot's counts and first training rows, as JSON. Gate items are never shown."""
     from flows.lake_reading import shown, snapshot_named
@@ -151,7 +176,7 @@ def validate(
 def list_contradictions(
     config: ConfigOption = DEFAULT_CONFIG,
     tenant: TenantOption = None,
-    last: Annotated[int, typer.Option(help="Only so many pairs.")] = 20,
+    last: Annotated[int, typer.Option(min=1, help="Only so many pairs.")] = 20,
     json: JsonOption = False,
 ) -> None:
     """Accepted rows that teach two answers to nearly the same prompt, the latest first."""
@@ -171,7 +196,7 @@ def list_contradictions(
             stands = ", trusted" if side.trusted else ""
             say(f"  {side.says[:200]}  ({side.example_id} of {side.subject}{stands})")
     if total:
-        say("a trusted word on either answer settles it; `ratchet lineage EXAMPLE` says who said what")
+        say("a trusted word on either answer settles it; `ratchet lineage EXAMPLE` says who stands behind a row")
 
 
 def lineage(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.cli.output import DEFAULT_CONFIG, ConfigOption, JsonOption, TenantOption, as_json, load, say, table
+from flows.cli.output import DEFAULT_CONFIG, ConfigOption, JsonOption, TenantOption, as_json, load, note, say, table
 
 if TYPE_CHECKING:
     from training.advisor import Advice
@@ -92,7 +92,7 @@ def advise(
         bool, typer.Option("--gradable/--not-gradable", help="Whether anybody can say if an answer is good.")
     ] = True,
     data: Annotated[
-        Path | None, typer.Option(help="JSONL of examples to look at. Default: the last night's snapshot.")
+        Path | None, typer.Option(help="JSONL of examples to look at. Default: the latest snapshot.")
     ] = None,
     base: BaseOption = None,
     memory_gb: Annotated[float | None, typer.Option(help="Memory to train in. Default: this machine's.")] = None,
@@ -118,6 +118,8 @@ def advise(
         wrong = error.errors()[0]
         raise UserError(f"{wrong['loc'][0]}: got {wrong['input']!r}; {wrong['msg']}") from None
     counts = counts_of_file(data) if data is not None else counts_of_last_snapshot(settings, tenant)
+    if data is None and not counts:
+        note("no snapshot yet: `ratchet data cut` makes one of what the lake holds, --data names a file of examples")
     goal = goal.model_copy(update={"dtype": best_dtype(settings.places.cache_dir)})
     advice = recommend(
         goal,

@@ -103,7 +103,7 @@ def rollback(
 def ledger(
     config: ConfigOption = DEFAULT_CONFIG,
     tenant: TenantOption = None,
-    last: Annotated[int, typer.Option(help="Only so many lines.")] = 20,
+    last: Annotated[int, typer.Option(min=1, help="Only so many lines.")] = 20,
     json: JsonOption = False,
 ) -> None:
     """The history of releases: what replaced what, when, why, by whom."""

@@ -65,6 +65,8 @@ def nightly(
         as_json(found)
     elif dry_run:
         say(f"would train {', '.join(found['recipes']) or 'nothing'} in about {found['minutes']} min")
+        if not found["examples_of_last_snapshot"]:
+            say("no snapshot yet: what would be trained is known once there is one (`ratchet data cut`, or a night)")
         say(f"new feedback events since the last ingest: {found['new_feedback_events']}")
         for name, reason in found["left_out"].items():
             say(f"not {name}: {reason}")

@@ -323,6 +323,21 @@ def test_near_copies_are_found_across_batches_from_disk(tmp_path: Path) -> None:
     assert contradictions(lake, "acme") == ([], 0)
 
 
+@pytest.mark.parametrize("size", [3, 1_000])
+def test_two_bad_answers_do_not_contradict_but_two_verdicts_on_one_answer_do(tmp_path: Path, size: int) -> None:
+    store, lake = make_store(tmp_path), make_lake(tmp_path)
+    long = " ".join(f"word{n}" for n in range(60))
+    right, wrong = "right" * size, "wrong" * size  # long ones are kept shortened
+    for number, (answer, good) in enumerate([(wrong, False), (right + "x", False), (right, True), (wrong, True)]):
+        store.record_interaction(interaction(number, f"{long} {number % 3}", answer))
+        store.record_feedback(said(number, Thumb(up=good), f"p{number}"))
+        run_ingest(store, Lake(lake.path), (), FAST)
+    both, _ = contradictions(lake, "acme")
+    rated = [(p.later.subject, p.earlier.subject) for p in both if p.shape == "rated"]
+    assert rated == [("i3", "i0")]
+    assert len([e for e in lake.examples() if e.shape == "rated"]) == 4
+
+
 @pytest.mark.parametrize("batches", [1, 2])
 def test_another_answer_to_the_very_same_short_prompt_is_a_contradiction(tmp_path: Path, batches: int) -> None:
     store, lake = make_store(tmp_path), make_lake(tmp_path)

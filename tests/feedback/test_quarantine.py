@@ -3,11 +3,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
 
 from feedback.abuse import AbuseConfig
-from feedback.events import Edit, Thumb
+from feedback.events import Edit, Reference, Thumb
 from feedback.ingest import run_ingest
-from feedback.quarantine import accept, drop, held_rows, show
+from feedback.quarantine import accept, drop, held_rows, quarantine_decisions, releases, show
 from feedback.sources.landing import SourceSpec
 from infra.errors import NotFound, UserError
 from tests.feedback.world import FAST, interaction, make_lake, make_store, said
@@ -46,6 +47,29 @@ def test_what_was_held_stays_held_when_its_interaction_is_looked_at_again(tmp_pa
     run_ingest(store, lake, (), FAST.model_copy(update={"abuse": AbuseConfig()}))
     assert [e.shape for e in lake.examples()] == ["rated"]
     assert [row.code for row in held_rows(store, lake)] == ["trigger"]
+
+
+def test_what_is_held_again_after_its_release_waits_for_a_person_again(tmp_path: Path) -> None:
+    store, lake = make_store(tmp_path), make_lake(tmp_path)
+    store.record_interaction(interaction(1, "What is the capital of Peru?"))
+    store.record_feedback(said(1, Reference(text="Cusco"), "ann", trusted=True))
+    store.record_feedback(said(1, Reference(text="Lima"), "bob", trusted=True))
+    run_ingest(store, lake, (), FAST)
+    (row,) = held_rows(store, lake)
+    assert row.code == "conflict"
+    for note in ("ann knows", "she does"):
+        accept(store, lake, row.row_id, by="boss", note=note)
+        assert held_rows(store, lake) == []  # it waits for its turn
+        with pytest.raises(UserError, match="decided before"):
+            drop(store, lake, row.row_id, by="boss")
+        run_ingest(store, lake, (), FAST)  # bob's word is the later one still
+        assert held_rows(store, lake) == [row]
+    with store.engine.connect() as connection:
+        (decision,) = connection.execute(select(quarantine_decisions)).all()
+    assert decision.note.startswith("she does (before: accept by boss") and "ann knows" in decision.note
+    drop(store, lake, row.row_id, by="boss")
+    assert held_rows(store, lake) == []
+    assert releases(store.engine, [("acme", event) for event in row.events]) == {}
 
 
 def test_dropping_and_unknown_rows(tmp_path: Path) -> None:

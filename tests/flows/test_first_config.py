@@ -53,6 +53,12 @@ def test_what_cannot_be_told_is_said(rows: list[object], named: dict[str, str], 
     assert said in str(caught.value)
 
 
+def test_a_name_that_no_pipeline_may_have_writes_nothing(tmp_path: Path) -> None:
+    file, config = write(tmp_path / "c.jsonl", {"prompt": "x", "corrected": "y"}), tmp_path / "ratchet.yaml"
+    done = ratchet("init", str(file), "--pipeline", "Bad Name!", config=config, check=False)
+    assert done.returncode == 2 and "--pipeline: got 'Bad Name!', expected" in done.stderr and not config.exists()
+
+
 def test_a_missing_file_and_a_broken_line_are_named(tmp_path: Path) -> None:
     with pytest.raises(NotFound):
         first_config(tmp_path / "none.jsonl", pipeline="desk", named={})
