@@ -101,6 +101,16 @@ class Store:
                 found.update({(tenant, row[0]): Interaction.model_validate_json(row[1]) for row in rows})
         return found
 
+    def known(
+        self, answers: Sequence[Interaction], events: Sequence[Feedback]
+    ) -> tuple[set[tuple[str, str]], set[tuple[str, str]]]:
+        """(tenant, id) of those of the interactions, and of the feedback, that are here already."""
+        with self.engine.connect() as connection:
+            return (
+                _known(connection, interactions, "interaction_id", {(i.tenant, i.interaction_id) for i in answers}),
+                _known(connection, feedback, "event_id", {(f.tenant, f.event_id) for f in events}),
+            )
+
     def feedback_for(self, tenant: str, interaction_id: str) -> list[Feedback]:
         """All feedback on one interaction, in the order it was stored."""
         query = (

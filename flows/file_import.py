@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from feedback.events import Feedback, Interaction
+from feedback.events import Feedback, Interaction, subject_of
 from feedback.examples import Example, ShapeRules, build
 from feedback.expectations import response_of
 from feedback.redact import Redactor
@@ -22,6 +22,7 @@ from feedback.store import Store
 from infra.artifact import key_of
 from infra.errors import UserError
 
+Key = tuple[str, str]
 _SAMPLES = 3
 _SHOWN = 160
 
@@ -58,6 +59,8 @@ def import_feedback(
 ) -> dict[str, Any]:
     """Counts of what came in; for a dry run also which shapes it would make, with samples, personal data taken out.
 
+    What the store holds already counts as duplicates, and makes nothing.
+
     Raises:
         NotFound: there is no such file.
         UserError: its format or an option is unknown.
@@ -70,7 +73,7 @@ def import_feedback(
         parsed = parsed.model_copy(update={"paths": (str(Path(file).expanduser().absolute()),)})
     (found, *_) = stored_files(parsed.paths, endpoint_url=parsed.endpoint_url)
     if dry_run:
-        return _dry_run(parsed, shapes)
+        return _dry_run(store, parsed, shapes)
     # The name holds what the file and the options are: a file that changed is read again, and rows known already are
     # recognised.
     asked = {"state": str(found.state), "options": parsed.model_dump(mode="json", exclude={"paths"})}
@@ -79,24 +82,33 @@ def import_feedback(
     return {"dry_run": False, "counts": land(store, spec)}
 
 
-def _dry_run(options: FileOptions, shapes: ShapeRules) -> dict[str, Any]:
-    counts: Counter[str] = Counter(interactions=0, feedback=0, rejects=0)
+def _dry_run(store: Store, options: FileOptions, shapes: ShapeRules) -> dict[str, Any]:
+    counts: Counter[str] = Counter(interactions=0, feedback=0, duplicates=0, rejects=0)
     rejects: list[dict[str, str]] = []
-    interactions: dict[str, Interaction] = {}
-    said: dict[str, list[Feedback]] = {}
+    answers: dict[Key, Interaction] = {}
+    said: dict[Key, dict[str, Feedback]] = {}
     for lot in read(options, None):
-        counts["feedback"] += len(lot.feedback)
+        there, heard = store.known(lot.interactions, lot.feedback)
         counts["rejects"] += len(lot.rejects)
         rejects += [{"place": r.place, "code": r.code, "detail": _clean(r.detail)} for r in lot.rejects]
-        interactions |= {i.interaction_id: i for i in lot.interactions}
+        for interaction in lot.interactions:
+            key = (interaction.tenant, interaction.interaction_id)
+            counts["duplicates" if key in there or key in answers else "interactions"] += 1
+            answers.setdefault(key, interaction)
         for event in lot.feedback:
-            said.setdefault(event.interaction_id or event.event_id, []).append(event)
-    counts["interactions"] = len(interactions)
+            about = said.setdefault((event.tenant, subject_of(event)), {})
+            known = (event.tenant, event.event_id) in heard or event.event_id in about
+            counts["duplicates" if known else "feedback"] += 1
+            if not known:
+                about[event.event_id] = event
+    answers |= store.interactions_of(key for key in said if key not in answers)  # told of before
     made: dict[str, list[Example]] = {}
     number: Counter[str] = Counter()
     set_aside: Counter[str] = Counter()
-    for about, events in said.items():
-        subject = interactions.get(about)
+    for about, by_id in said.items():
+        subject, events = answers.get(about), list(by_id.values())
+        if not events:
+            continue
         if subject is None and events[0].interaction_id is not None:
             set_aside["waits for its interaction"] += len(events)
             continue

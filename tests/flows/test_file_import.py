@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+from feedback.events import Edit
 from feedback.ingest import run_ingest
 from feedback.lake import lake_of
 from feedback.store import Store
 from flows.cli.app import app
 from flows.config import load_config
 from tasks.opened import database
-from tests.feedback.world import FAST
+from tests.feedback.world import FAST, interaction, said
 
 
 @pytest.fixture
@@ -49,6 +50,18 @@ def test_several_right_answers_to_one_prompt_are_several_lessons(home: Path) -> 
     assert sorted(e.completion for e in made if e.completion) == ["blue", "green", "red"]
     assert sorted(e.chosen for e in made if e.chosen) == ["Lima", "Rome"]
     assert imported(home, rows).exit_code == 0 and run_ingest(store, lake, (), FAST).batches == ()
+    again = json.loads(imported(home, rows, "--dry-run", "--json").stdout)
+    assert again["counts"] == {"interactions": 0, "feedback": 0, "duplicates": 10, "rejects": 0}
+    assert again["shapes"] == {} == again["samples"]
+
+
+def test_a_dry_run_knows_the_answers_that_the_store_holds(home: Path) -> None:
+    store = Store(database(load_config(home / "ratchet.yaml").places))
+    store.record_interaction(interaction(1, "What is the capital of Peru?", tenant="default"))
+    words = [said(n, Edit(text="Lima"), "ann", tenant="default").model_dump(mode="json") for n in (1, 2)]
+    found = json.loads(imported(home, [{"feedback": word} for word in words], "--dry-run", "--json").stdout)
+    assert found["counts"]["feedback"] == 2 and found["set_aside"] == {"waits for its interaction": 1}
+    assert found["shapes"] == {"completion": 1, "preference": 1}
 
 
 def test_reasons_are_shown_once_without_personal_data_and_control_characters(home: Path) -> None:
