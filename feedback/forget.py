@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,13 +27,15 @@ from feedback.quarantine import quarantine_releases
 from feedback.redact import Finder, Redactor
 from feedback.sources.landing import reject_id, source_rejects
 from feedback.store import Store, feedback, feedback_ready, interactions, requeue
-from infra.artifact import atomic_write
+from infra.artifact import atomic_write, digest_file
 from infra.database import begin_write
 
 _CHUNK = 400
 _SEGMENT = re.compile(r"""[^\s"'\\<>&](?:[^\n\r\t"'\\<>&]{18,78})[^\s"'\\<>&]""")
 _REDACTED = re.compile(r"\[[A-Z_]+_\d+\]")
 _GONE = "[forgotten]"
+_PHRASE = 8
+"""Shortest text, in characters, that is looked for as a whole: "yes" is nobody's."""
 TOMBSTONE = "forgotten.json"
 
 
@@ -55,15 +58,24 @@ class Belongings:
     """Quarantine rows of rows of files that could not be read and name them."""
     needles: set[str] = field(default_factory=set)
     """Stretches of text that only they, or people on their conversations, wrote."""
+    phrases: set[str] = field(default_factory=set)
+    """Such texts as are too short, or too full of quotes, to have a stretch that looks the same wherever it stands."""
+    elsewhere: bool = False
+    """Whether the same id is known in another tenant too: there the pseudonym says nothing of this one's rows."""
+
+    @property
+    def names(self) -> list[str]:
+        """What a file may hold in no place, for a search by bytes."""
+        return [*([] if self.elsewhere else [self.person]), *self.needles]
 
     def owns(self, row: Any) -> bool:
         """Whether a row, as JSON, is one of theirs or was made with their words."""
-        if not isinstance(row, dict):
+        if not isinstance(row, dict) or row.get("tenant", self.tenant) != self.tenant:
             return False
         events = row.get("source_events") or row.get("events") or ()
         return (
             row.get("item_id") in self.item_ids
-            or (row.get("subject") in self.subjects and row.get("tenant", self.tenant) == self.tenant)
+            or row.get("subject") in self.subjects
             or row.get("interaction_id") in self.interactions
             or self.person in (row.get("user"), row.get("actor"))
             or bool(self.events.intersection(events))
@@ -114,8 +126,18 @@ def find(
                 found.rejects.add(reject_id(row))
                 texts.append(str(row.raw))
     found.needles = {needle for text in texts for needle in [*needles_of(text), *_needles_beside(text, finder)]}
-    found.needles -= _also_said_by_others(store, found)
+    found.phrases = {text.strip() for text in texts if not needles_of(text) and len(text.strip()) >= _PHRASE}
+    shared, found.elsewhere = _also_said_by_others(store, found)
+    found.needles -= shared
+    found.phrases -= shared
     return found
+
+
+def join(found: Belongings, more: Belongings) -> None:
+    """Add what another store holds of the same person."""
+    for name in ("interactions", "events", "subjects", "item_ids", "rejects", "needles", "phrases"):
+        getattr(found, name).update(getattr(more, name))
+    found.elsewhere |= more.elsewhere
 
 
 def needles_of(said: str) -> list[str]:
@@ -164,6 +186,21 @@ def take_from_lake(lake: Lake, found: Belongings) -> dict[str, int]:
     return removed
 
 
+def take_data_docs(lake: Lake, found: Belongings) -> int:
+    """Data Docs removed: those of every batch that dealt with something of theirs, whatever stands in them."""
+    import polars as pl
+
+    fates = lake.scan("fates")
+    if fates is None:
+        return 0
+    mine = fates.filter((pl.col("tenant") == found.tenant) & pl.col("subject").is_in(sorted(found.subjects)))
+    folders = [lake.docs_dir / f"{batch:08d}" for batch in mine.collect()["batch"].unique()]
+    there = [folder for folder in folders if folder.exists()]
+    for folder in there:
+        shutil.rmtree(folder)
+    return len(there)
+
+
 def take_from_snapshots(snapshots_dir: Path, found: Belongings) -> dict[str, dict[str, int]]:
     """Rows removed from each snapshot that held any, by part. The manifest stays; a tombstone says what is missing."""
     held: dict[str, dict[str, int]] = {}
@@ -178,11 +215,24 @@ def take_from_snapshots(snapshots_dir: Path, found: Belongings) -> dict[str, dic
             if len(kept) < len(lines):
                 part = file.relative_to(folder).as_posix()
                 removed[part] = len(lines) - len(kept)
-                _note(folder, mark_of(found.tenant, found.person), part, removed[part])
+                _note(folder, mark_of(found.tenant, found.person), part, removed[part], digest_file(file))
                 atomic_write(file, "".join(kept))
         if removed:
             held[folder.name] = removed
     return held
+
+
+def digests_of(snapshot: Path) -> dict[str, set[str]]:
+    """By part, every digest that its file had since it was cut: stages name the bytes that they were trained on."""
+    digests = {p: {d} for p, d in json.loads((snapshot / "manifest.json").read_text())["identity"]["files"].items()}
+    stone = snapshot / TOMBSTONE
+    if stone.exists():
+        for part, before in json.loads(stone.read_text()).get("digests", {}).items():
+            digests.setdefault(part, set()).update(before)
+        for part in digests:
+            if (snapshot / part).exists():
+                digests[part].add(digest_file(snapshot / part))
+    return digests
 
 
 def taken_from(snapshot: Path, mark: str | None = None) -> dict[str, int]:
@@ -196,12 +246,15 @@ def taken_from(snapshot: Path, mark: str | None = None) -> dict[str, int]:
     return counts
 
 
-def _note(snapshot: Path, mark: str, part: str, rows: int) -> None:
+def _note(snapshot: Path, mark: str, part: str, rows: int, digest: str) -> None:
+    """Remember what is about to be taken, and what the file was before."""
     stone = snapshot / TOMBSTONE
-    persons: dict[str, dict[str, int]] = json.loads(stone.read_text())["persons"] if stone.exists() else {}
-    mine = persons.setdefault(mark, {})
+    said: dict[str, Any] = json.loads(stone.read_text()) if stone.exists() else {}
+    mine = said.setdefault("persons", {}).setdefault(mark, {})
     mine[part] = mine.get(part, 0) + rows
-    atomic_write(stone, json.dumps({"persons": persons}, indent=2) + "\n")
+    before = said.setdefault("digests", {}).setdefault(part, [])
+    before += [digest] if digest not in before else []
+    atomic_write(stone, json.dumps(said, indent=2) + "\n")
 
 
 def take_from_store(
@@ -237,7 +290,7 @@ def take_from_store(
             about = (feedback.c.tenant == found.tenant) & feedback.c.interaction_id.in_(others[start : start + _CHUNK])
             requeue(connection, found.tenant, list(connection.scalars(select(feedback.c.event_id).where(about))))
         total = {**stone.removed, **removed}
-        bury(connection, stone.model_copy(update={"removed": total}), sorted(found.interactions))
+        bury(connection, stone.model_copy(update={"removed": total}), sorted(found.interactions), sorted(found.events))
     if store.engine.dialect.name == "sqlite":
         with store.engine.connect() as connection:  # deleted rows stay in free pages until the file is rewritten
             raw_connection = connection.connection.dbapi_connection
@@ -293,19 +346,27 @@ def _examples(lake: Lake, found: Belongings) -> Iterator[Example]:
         yield example_of(row)
 
 
-def _also_said_by_others(store: Store, found: Belongings) -> set[str]:
-    """Needles that stand in other people's rows as well: those are theirs."""
+def _also_said_by_others(store: Store, found: Belongings) -> tuple[set[str], bool]:
+    """(needles and phrases that stand in other people's rows as well: those are theirs; whether another tenant knows
+    the same id)."""
     shared: set[str] = set()
+    elsewhere = False
     with store.engine.connect() as connection:
         for table, own in ((interactions, interactions.c.user), (feedback, feedback.c.actor)):
             names = interactions.c.interaction_id if table is interactions else feedback.c.event_id
             mine = found.interactions if table is interactions else found.events
-            rows = connection.execute(select(names, table.c.body).where(or_(own.is_(None), own != found.person)))
-            for name, body in rows:
-                if name not in mine:
-                    said = "\n".join(_texts(json.loads(body)))
-                    shared |= {needle for needle in found.needles if needle in said}
-    return shared
+            others = or_(own.is_(None), own != found.person, table.c.tenant != found.tenant)
+            for name, tenant, whose, body in connection.execute(
+                select(names, table.c.tenant, own, table.c.body).where(others)
+            ):
+                if tenant == found.tenant and name in mine:
+                    continue
+                elsewhere |= whose == found.person
+                texts = _texts(json.loads(body))
+                said = "\n".join(texts)
+                shared |= {needle for needle in found.needles if needle in said}
+                shared |= found.phrases.intersection(map(str.strip, texts))
+    return shared, elsewhere
 
 
 def _among(column: Any, names: set[str]) -> list[Any]:

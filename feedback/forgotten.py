@@ -1,7 +1,8 @@
 """Who was forgotten: what stays of a person is a line without content, and a bar against being brought in again.
 
-Persons and interactions are kept as hashes. A source that is read again (a file that changed, a database's last rows)
-does not bring back what was said before the person was forgotten; what they say afterwards is new.
+Persons, their interactions and the feedback that went with them are kept as hashes. A source that is read again (a file
+that changed, a database's last rows) does not bring back what was said before the person was forgotten, whatever time
+its rows bear; what they say afterwards is new.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ forgotten_interactions = Table(
     Column("tenant", String(200), primary_key=True),
     Column("interaction", String(64), primary_key=True),
 )
+"""Hashes of interactions, and of feedback events (`_event`)."""
 
 
 class Tombstone(Config):
@@ -74,10 +76,16 @@ def tombstones(engine: Engine, tenant: str | None = None) -> list[Tombstone]:
     return [Tombstone.model_validate({k: v for k, v in row.items() if k != "id"}) for row in rows]
 
 
-def bury(connection: Connection, stone: Tombstone, interactions: Sequence[str]) -> None:
+def _event(event_id: str) -> str:
+    """An event's name among those of interactions, whose ids may be the same."""
+    return f"event\0{event_id}"
+
+
+def bury(connection: Connection, stone: Tombstone, interactions: Sequence[str], events: Sequence[str]) -> None:
     """Write the record, inside the transaction that takes the rows away."""
     connection.execute(insert(forgotten), {**stone.model_dump(mode="json", exclude={"at"}), "at": stone.at})
-    marks = [{"tenant": stone.tenant, "interaction": mark_of(stone.tenant, name)} for name in interactions]
+    names = [*interactions, *map(_event, events)]
+    marks = [{"tenant": stone.tenant, "interaction": mark_of(stone.tenant, name)} for name in names]
     table = forgotten_interactions
     known = set(connection.scalars(select(table.c.interaction).where(table.c.tenant == stone.tenant)))
     fresh = [mark for mark in marks if mark["interaction"] not in known]
@@ -97,6 +105,7 @@ def let_in(
     table = forgotten_interactions
     wanted = {(i.tenant, mark_of(i.tenant, i.interaction_id)) for i in interactions}
     wanted |= {(f.tenant, mark_of(f.tenant, f.interaction_id)) for f in feedback if f.interaction_id is not None}
+    wanted |= {(f.tenant, mark_of(f.tenant, _event(f.event_id))) for f in feedback}
     marks = sorted(mark for _, mark in wanted)
     barred: set[tuple[str, str]] = set()
     for start in range(0, len(marks), 400):
@@ -105,13 +114,13 @@ def let_in(
         )
         barred |= {(tenant, mark) for tenant, mark in found}
 
-    def theirs(tenant: str, person: str | None, interaction_id: str | None, at: Any) -> bool:
-        if interaction_id is not None and (tenant, mark_of(tenant, interaction_id)) in barred:
+    def theirs(tenant: str, person: str | None, names: Sequence[str | None], at: Any) -> bool:
+        if any(name is not None and (tenant, mark_of(tenant, name)) in barred for name in names):
             return True
         left = gone.get((tenant, mark_of(tenant, person))) if person is not None else None
         return left is not None and at <= left
 
     return (
-        [i for i in interactions if not theirs(i.tenant, i.user, i.interaction_id, i.created_at)],
-        [f for f in feedback if not theirs(f.tenant, f.actor, f.interaction_id, f.created_at)],
+        [i for i in interactions if not theirs(i.tenant, i.user, (i.interaction_id,), i.created_at)],
+        [f for f in feedback if not theirs(f.tenant, f.actor, (f.interaction_id, _event(f.event_id)), f.created_at)],
     )

@@ -178,6 +178,9 @@ def _checked(row: QuarantineRow, correction: Mapping[str, Any] | None) -> list[I
         raise UserError(f"the correction does not fit: {in_a_line(error)}") from error
     if not parts:
         raise UserError("the correction has neither `interaction` nor `feedback`; expected at least one of them")
+    for part in parts:
+        if part.tenant != row.tenant:
+            raise UserError(f"the correction is of tenant {part.tenant!r}, expected the row's own, {row.tenant!r}")
     return parts
 
 

@@ -78,8 +78,9 @@ class Store:
         """Store it durably, once by (tenant, event_id)."""
         with begin_write(self.engine) as connection:
             _in_order(connection)
-            if _known(connection, feedback, "event_id", {(event.tenant, event.event_id)}):
-                return Receipt("duplicate")
+            _, allowed = let_in(connection, (), [event])
+            if not allowed or _known(connection, feedback, "event_id", {(event.tenant, event.event_id)}):
+                return Receipt("duplicate")  # also of what a person who was forgotten said before: it was here once
             parked = _insert_feedback(connection, [event])
             return Receipt("parked" if parked else "stored")
 
@@ -183,6 +184,17 @@ class Store:
                 Ready(row[0], Feedback.model_validate_json(row[3]), row[2], orphan=bool(row[1]))
                 for row in connection.execute(query)
             ]
+
+    def waiting_after(self, cursor: int, limit: int) -> list[tuple[int, Feedback]]:
+        """Up to `limit` feedback stored after sequence `cursor` whose interaction has not come, with their sequence."""
+        query = (
+            select(feedback.c.seq, feedback.c.body)
+            .where(feedback.c.seq > cursor, feedback.c.waiting.is_(True))
+            .order_by(feedback.c.seq)
+            .limit(limit)
+        )
+        with self.engine.connect() as connection:
+            return [(row[0], Feedback.model_validate_json(row[1])) for row in connection.execute(query)]
 
     def ready_count(self, cursor: int) -> int:
         """How many turns come after `cursor`."""

@@ -8,9 +8,12 @@ from __future__ import annotations
 import json
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Set
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
+
+from sqlalchemy.exc import OperationalError
 
 from deploy.arena import forget_pairs
 from deploy.ledger import current
@@ -21,7 +24,10 @@ from feedback.events import pseudonym
 from feedback.forget import (
     TOMBSTONE,
     Belongings,
+    digests_of,
     find,
+    join,
+    take_data_docs,
     take_from_lake,
     take_from_snapshots,
     take_from_store,
@@ -33,16 +39,18 @@ from feedback.lake import Lake, lake_of
 from feedback.redact import finder_of
 from feedback.salt import SALT, hold_to
 from feedback.snapshot_layout import TRAIN, VALIDATION
+from feedback.sources import gateway
 from feedback.sources.landing import SourceSpec
 from feedback.store import Store
 from feedback.stranded import stranded
 from flows.config import PipelineConfig
 from flows.forget_mlflow import forget_traces, scrub_copies
+from flows.night import abandon, no_night
 from flows.scrub import scrub, search
 from infra.alerts import Alert, enqueue
-from infra.artifact import atomic_write, read_record
-from infra.database import begin_write, create_tables, now
-from infra.errors import NotFound, UserError
+from infra.artifact import Record, atomic_write, read_record
+from infra.database import begin_write, connect, create_tables, now
+from infra.errors import NotFound, Unavailable, UserError
 from infra.settings import Places, secret
 
 _PSEUDONYM = re.compile(r"u-[0-9a-f]{24}")
@@ -71,18 +79,22 @@ def forget(
 
     Raises:
         NotFound: nothing of that person is here.
-        UserError: an ingest was interrupted and must be finished first.
-        Unavailable: MLflow holds something of that person and does not answer; run it again.
+        UserError: an ingest was interrupted and must be finished first, or a night of the tenant works now.
+        Unavailable: MLflow, or a gateway's own database, holds something of that person and does not answer; run it
+            again.
     """
     places, lake = config.places, lake_of(config.places)
     known = hashed or _PSEUDONYM.fullmatch(user) is not None
     if not known:
         hold_to(store.engine, secret(SALT))
     person = user if known else pseudonym(user, secret(SALT))
-    with locked(lake):
+    apart = _gateways(config)
+    with nullcontext() if dry_run else no_night(config, tenant), locked(lake):
         if lake.staged() is not None:
             raise UserError("an ingest was interrupted half-way; finish it with `ratchet run ingest`, then forget")
         found = find(store, lake, tenant, person, finder=finder_of(config.ingest.redact), raw=None if known else user)
+        for other in apart.values():
+            join(found, find(other, lake, tenant, person, finder=finder_of(config.ingest.redact)))
         if not (found.interactions or found.events or found.rejects):
             raise NotFound(_nothing(store, tenant, person, user))
         facts: dict[str, Any] = {
@@ -97,14 +109,14 @@ def forget(
             live = live_versions(store, tenant, held["versions"])
             plan = plan_of(current(store.engine, tenant), live, held["versions"])
             return {**facts, "dry_run": True, **held, "live": live, "plan": plan}
-        progress("lake, all versions, and index")
-        removed = take_from_lake(lake, found)
+        # The lake comes late, and the store last: by their rows an interrupted call is begun again, and finds the rest.
         progress("snapshots")
         take_from_snapshots(places.snapshots_dir, found)
         held = _held_by(places, found)
-        for name, rows in held["rows"].items():
-            removed[f"snapshot {name}"] = rows
+        removed = {f"snapshot {name}": rows for name, rows in held["rows"].items()}
+        abandon(config, tenant, held["snapshots"], "somebody was forgotten whose rows its snapshot held")
         progress("reports, answers, logs, copies on MLflow")
+        removed["data docs"] = take_data_docs(lake, found)
         leave = [lake.path / table for table in ("accepted", "quarantine", "fates")]
         leave += [places.snapshots_dir, places.versions_dir, places.run_dir]
         removed |= scrub(places.home_dir, found, leave=leave)
@@ -112,9 +124,12 @@ def forget(
         removed["traces of this pipeline"] = forget_traces(places, config.pipeline, found)
         copies, fetched, kept = scrub_copies(places, config.pipeline, found)
         removed |= copies
-        for version in held["versions"]:
-            mark = {"tenant": tenant, "person": mark_of(tenant, person), "at": now().isoformat()}
-            atomic_write(places.versions_dir / version / TOMBSTONE, json.dumps(mark, indent=2) + "\n")
+        mark = {"tenant": tenant, "person": mark_of(tenant, person), "at": now().isoformat()}
+        marked = [places.versions_dir / version for version in held["versions"]]
+        for folder in [*marked, *(places.stages_dir / key for key in held["stages"])]:
+            atomic_write(folder / TOMBSTONE, json.dumps(mark, indent=2) + "\n")
+        progress("lake, all versions, and index")
+        removed |= take_from_lake(lake, found)
         progress("store")
         removed |= _unseen(store, found)
         stone = Tombstone(
@@ -127,6 +142,9 @@ def forget(
             reason=reason,
             at=now(),
         )
+        for name, other in apart.items():  # before ours, by which an interrupted call is begun again
+            rows = take_from_store(other, found, stone, None if known else user)
+            removed[f"gateway's store {name}"] = sum(rows.values())
         removed |= take_from_store(store, found, stone, None if known else user, again=stranded(lake, tenant))
         progress("searching what is left")
         searched, left = _search(places, lake, found)
@@ -143,6 +161,7 @@ def forget(
         "live": live,
         "plan": plan_of(current(store.engine, tenant), live, held["versions"]),
         "searched": searched,
+        "too short": len(found.phrases),
         "left": left,
     }
 
@@ -166,14 +185,19 @@ def live_versions(store: Store, tenant: str, versions: list[str]) -> dict[str, s
     return {role: version for role, version in roles.items() if version in versions}
 
 
-def pending(store: Store, tenant: str) -> dict[str, str]:
-    """Live versions that were trained on somebody who was forgotten since: they wait to be replaced."""
-    marked = {version for stone in tombstones(store.engine, tenant) for version in stone.versions}
-    return live_versions(store, tenant, sorted(marked))
+def pending(places: Places, store: Store, tenant: str) -> dict[str, str]:
+    """Live versions that were trained on somebody who was forgotten since: they wait to be replaced.
+
+    Among them those that were published, or trained further, only after the person was forgotten.
+    """
+    named = {version for stone in tombstones(store.engine, tenant) for version in stone.versions}
+    marks = {folder.name: folder / TOMBSTONE for folder in _folders(places.stages_dir)}
+    tainted = {key for key, mark in marks.items() if mark.exists() and json.loads(mark.read_text())["tenant"] == tenant}
+    return live_versions(store, tenant, sorted(named | set(_made_of(places, _with_later(places, tainted)))))
 
 
 def _held_by(places: Places, found: Belongings) -> dict[str, Any]:
-    """Snapshots with a tombstone or rows of the person, and the versions whose stages trained on them."""
+    """Snapshots with a tombstone or rows of the person, and the stages and versions that trained on them."""
     rows: dict[str, int] = {}
     digests: set[str] = set()
     for folder in sorted(places.snapshots_dir.glob("s-*")):
@@ -187,23 +211,47 @@ def _held_by(places: Places, found: Belongings) -> dict[str, Any]:
             parts[part] = parts.get(part, 0) + here
         if sum(parts.values()):
             rows[folder.name] = sum(parts.values())
-            digests |= {manifest["identity"]["files"][part] for part in (TRAIN, VALIDATION) if parts.get(part)}
-    return {"snapshots": sorted(rows), "rows": rows, "versions": trained_on(places, digests)}
+            had = digests_of(folder)
+            digests |= {digest for part in (TRAIN, VALIDATION) if parts.get(part) for digest in had[part]}
+    tainted = _with_later(places, _stages_on(places, digests))
+    return {
+        "snapshots": sorted(rows),
+        "rows": rows,
+        "versions": trained_on(places, digests),
+        "stages": sorted(key for key in tainted if (places.stages_dir / key).is_dir()),
+    }
 
 
 def trained_on(places: Places, digests: set[str]) -> list[str]:
     """Versions with a stage, or an earlier stage, that trained on data of these digests."""
-    stages = {record.key: record for folder in _folders(places.stages_dir) if (record := read_record(folder))}
-    tainted = {key for key, record in stages.items() if digests & set(record.parents.values())}
+    return _made_of(places, _with_later(places, _stages_on(places, digests)), digests)
+
+
+def _stages(places: Places) -> dict[str, Record]:
+    return {record.key: record for folder in _folders(places.stages_dir) if (record := read_record(folder))}
+
+
+def _stages_on(places: Places, digests: set[str]) -> set[str]:
+    return {key for key, record in _stages(places).items() if digests & set(record.parents.values())}
+
+
+def _with_later(places: Places, tainted: set[str]) -> set[str]:
+    """These stages and all that began where one of them ended."""
+    stages, tainted = _stages(places), set(tainted)
     while more := {k for k, r in stages.items() if k not in tainted and r.parents.get("previous_stage") in tainted}:
         tainted |= more
+    return tainted
+
+
+def _made_of(places: Places, stages: set[str], digests: Set[str] = frozenset()) -> list[str]:
+    """Versions whose weights one of these stages made, or that name one of the digests themselves."""
     found = []
     for version in list_versions(places.versions_dir):
         record = read_record(places.versions_dir / version)
         if record is not None and (
-            record.key in tainted
+            record.key in stages
             or digests & set(record.parents.values())
-            or record.parents.get("previous_stage") in tainted
+            or record.parents.get("previous_stage") in stages
         ):
             found.append(version)
     return found
@@ -214,11 +262,40 @@ def _folders(path: Path) -> list[Path]:
 
 
 def _caches(places: Places) -> dict[str, int]:
-    """Tokenised data cannot be searched, but can be made again: all of it goes."""
-    files = list((places.cache_dir / "tokenised").glob("*.safetensors"))
-    for file in files:
-        file.unlink(missing_ok=True)
-    return {"tokenised caches": len(files)}
+    """Tokenised data cannot be searched, and a teacher's answers stand beside what was asked; both can be had again."""
+    removed = {}
+    for name, pattern, what in (
+        ("tokenised", "*.safetensors", "tokenised caches"),
+        ("teacher", "*.json", "kept answers of teachers"),
+    ):
+        files = list((places.cache_dir / name).glob(pattern))
+        for file in files:
+            file.unlink(missing_ok=True)
+        removed[what] = len(files)
+    return removed
+
+
+def _gateways(config: PipelineConfig) -> dict[str, Store]:
+    """Stores of gateways that have a database of their own, by the source that follows them.
+
+    Raises:
+        Unavailable: one does not answer.
+    """
+    stores = {}
+    for spec in config.ingest.sources:
+        options = spec.parsed() if spec.kind == "gateway" else None
+        url = options.database_url if isinstance(options, gateway.Options) else None
+        if url is not None:
+            try:
+                engine = connect(url)
+                create_tables(engine)
+            except OperationalError as error:
+                raise Unavailable(
+                    f"the database of source {spec.name} holds what its gateway was asked and does not answer "
+                    f"({str(error.orig).splitlines()[0]}); nothing was removed: forget again when it does"
+                ) from error
+            stores[spec.name] = Store(engine)
+    return stores
 
 
 def _unseen(store: Store, found: Belongings) -> dict[str, int]:

@@ -14,6 +14,7 @@ from sqlalchemy import ColumnElement, func, select
 
 from deploy.ledger import Entry, history
 from deploy.versions import list_versions
+from feedback.forget import digests_of
 from feedback.gate_items import item_id_of
 from feedback.lake import example_of, lake_of
 from feedback.snapshot_layout import GATE_FILES, MANIFEST, SHOWN, TRAIN, VALIDATION
@@ -57,17 +58,17 @@ class World:
 
     # --- snapshots and versions ------------------------------------------------------------------------------------
 
-    def snapshots(self) -> Iterator[tuple[str, Path, dict[str, str]]]:
-        """(name, folder, digest by file) of the tenant's snapshots."""
+    def snapshots(self) -> Iterator[tuple[str, Path, dict[str, set[str]]]]:
+        """(name, folder, digests that each file had) of the tenant's snapshots."""
         for folder in sorted(self.places.snapshots_dir.glob("s-*")):
             identity = json.loads((folder / MANIFEST).read_text())["identity"]
             if identity["tenant"] == self.tenant:
-                yield folder.name, folder, identity["files"]
+                yield folder.name, folder, digests_of(folder)
 
     def versions_of(self, snapshot: str) -> list[Link]:
         """Versions trained on a snapshot, each with the releases that name it."""
         files = next((files for name, _, files in self.snapshots() if name == snapshot), {})
-        digests = {digest for part, digest in files.items() if part in (TRAIN, VALIDATION)}
+        digests = files.get(TRAIN, set()) | files.get(VALIDATION, set())
         return [link for version in trained_on(self.places, digests) for link in self.uses_of(version)]
 
     def uses_of(self, version: str) -> list[Link]:
@@ -103,7 +104,7 @@ class World:
         return [
             Link(kind="snapshot", name=name, note=f"{version} was trained on it")
             for name, _, files in self.snapshots()
-            if version in trained_on(self.places, {files[TRAIN], files[VALIDATION]} & set(files.values()))
+            if version in trained_on(self.places, files[TRAIN] | files[VALIDATION])
         ]
 
     # --- rows ------------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -141,6 +141,30 @@ def open_night(config: PipelineConfig, request: NightRequest) -> Iterator[Night]
         return
     with _locked(nights / f"{tenant}.lock", tenant):
         yield _take_up(config, request, tenant) or _begin(config, request, tenant)
+
+
+@contextmanager
+def no_night(config: PipelineConfig, tenant: str) -> Iterator[None]:
+    """Hold the tenant's lock so that no night works meanwhile.
+
+    Raises:
+        UserError: one does.
+    """
+    with _locked(config.places.nights_dir / f"{tenant}.lock", tenant):
+        yield
+
+
+def abandon(config: PipelineConfig, tenant: str, snapshots: Sequence[str], why: str) -> list[str]:
+    """Close the tenant's interrupted nights that work on one of these snapshots: nobody takes them up. Their names.
+
+    Call within `no_night`.
+    """
+    closed = []
+    for file in nights_of(config, tenant):
+        if file.state == "running" and file.steps.get("snapshot") in snapshots:
+            Night(config.places.nights_dir / file.night_id, file, config).close("abandoned", why)
+            closed.append(file.night_id)
+    return closed
 
 
 def read_night(config: PipelineConfig, night_id: str) -> NightFile:

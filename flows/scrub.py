@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -37,8 +38,7 @@ def scrub(home: Path, found: Belongings, *, leave: Sequence[Path]) -> dict[str, 
 
 def search(home: Path, found: Belongings) -> tuple[int, list[str]]:
     """(files searched, files below `home` in which the person or their words still stand)."""
-    needles = [found.person, *found.needles]
-    raw = [form.encode() for needle in needles for form in {needle, json.dumps(needle)[1:-1]}]
+    raw = _raw(found)
     searched, left = 0, []
     for file in _files(home):
         searched += 1
@@ -46,11 +46,22 @@ def search(home: Path, found: Belongings) -> tuple[int, list[str]]:
             data = file.read_bytes()
         except FileNotFoundError:
             continue
+        rows: list[Any] = []
         if file.suffix == ".parquet" and data:
-            data += _parquet_text(file).encode()
-        if any(needle in data for needle in raw):
+            rows = _parquet_rows(file)
+            data += json.dumps(rows, default=str, ensure_ascii=False).encode()
+        elif file.suffix == ".jsonl" and found.elsewhere:
+            rows = [row for line in data.splitlines() if (row := _parsed(line)) is not None]
+        # Where the pseudonym is another tenant's too, only whole rows say whose they are.
+        ours = f"tenant={found.tenant}" if "/tenant=" in file.as_posix() else file.parent.name
+        mine = found.elsewhere and file.parent.name == ours and any(found.owns(row) for row in rows)
+        if mine or any(needle in data for needle in raw):
             left.append(file.relative_to(home).as_posix())
     return searched, left
+
+
+def _raw(found: Belongings) -> list[bytes]:
+    return [form.encode() for name in found.names for form in {name, json.dumps(name)[1:-1]}]
 
 
 def _files(home: Path) -> Iterator[Path]:
@@ -63,48 +74,51 @@ def _scrub_text(file: Path, found: Belongings) -> int:
         text = file.read_text()
     except (UnicodeDecodeError, FileNotFoundError):
         return 0
-    needles = [found.person, *found.needles]
-    escaped = {form for needle in needles for form in (needle, json.dumps(needle)[1:-1])}
-    touched = any(needle in text for needle in escaped)
     if file.suffix == ".jsonl":
-        return _scrub_lines(file, text, found, needles)
-    if not touched:
-        return 0
+        return _scrub_lines(file, text, found)
+    escaped = {form for name in found.names for form in (name, json.dumps(name)[1:-1])}
     if file.suffix == ".json":
         try:
-            value, count = _without(json.loads(text), needles)
+            value, count = _without(json.loads(text), found)
         except ValueError:
-            value, count = GONE, 1
-        atomic_write(file, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+            value, count = GONE, int(any(name in text for name in escaped))
+        if count:
+            atomic_write(file, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
         return count
     if file.suffix == ".html":
+        shown = html.unescape(text)
+        phrases = {form for phrase in found.phrases for form in (phrase, json.dumps(phrase)[1:-1])}
+        if not any(name in text for name in escaped) and not any(phrase in shown for phrase in phrases):
+            return 0
         atomic_write(file, _PAGE)
         return 1
+    if not any(name in text for name in escaped):
+        return 0
     lines = text.splitlines(keepends=True)
-    kept = [line if not any(needle in line for needle in escaped) else f"{GONE}\n" for line in lines]
+    kept = [line if not any(name in line for name in escaped) else f"{GONE}\n" for line in lines]
     atomic_write(file, "".join(kept))
     return sum(line == f"{GONE}\n" for line in kept)
 
 
 def _scrub_set_aside(file: Path, found: Belongings) -> int:
     """Lines removed that are the person's or hold their words; what else there is of the file stays, byte by byte."""
-    needles = [found.person, *found.needles]
-    raw = [form.encode() for needle in needles for form in {needle, json.dumps(needle)[1:-1]}]
+    raw = _raw(found)
     lines = file.read_bytes().split(b"\n")
-    kept = [line for line in lines if not any(needle in line for needle in raw) and not _owned(line, found)]
+    kept = [line for line in lines if not any(needle in line for needle in raw) and not found.owns(_parsed(line))]
     if len(kept) < len(lines):
         atomic_write(file, b"\n".join(kept))
     return len(lines) - len(kept)
 
 
-def _owned(line: bytes, found: Belongings) -> bool:
+def _parsed(line: bytes) -> Any:
+    """A line's JSON; None where it is none."""
     try:
-        return found.owns(json.loads(line))
+        return json.loads(line)
     except (ValueError, RecursionError):
-        return False
+        return None
 
 
-def _scrub_lines(file: Path, text: str, found: Belongings, needles: Sequence[str]) -> int:
+def _scrub_lines(file: Path, text: str, found: Belongings) -> int:
     kept, count = [], 0
     for line in text.splitlines():
         try:
@@ -115,7 +129,7 @@ def _scrub_lines(file: Path, text: str, found: Belongings, needles: Sequence[str
         if found.owns(row):
             count += 1
             continue
-        row, replaced = _without(row, needles)
+        row, replaced = _without(row, found)
         count += replaced
         kept.append(json.dumps(row, ensure_ascii=False, separators=(",", ":")) if replaced else line)
     if count:
@@ -123,15 +137,16 @@ def _scrub_lines(file: Path, text: str, found: Belongings, needles: Sequence[str
     return count
 
 
-def _without(value: Any, needles: Sequence[str]) -> tuple[Any, int]:
-    """`value` with every string that holds a needle replaced, and how many were."""
+def _without(value: Any, found: Belongings) -> tuple[Any, int]:
+    """`value` with every string that holds the person's words replaced, and how many were."""
     if isinstance(value, str):
-        return (GONE, 1) if any(needle in value for needle in needles) else (value, 0)
+        theirs = any(name in value for name in found.names) or value.strip() in found.phrases
+        return (GONE, 1) if theirs else (value, 0)
     if isinstance(value, list):
-        pairs = [_without(inner, needles) for inner in value]
+        pairs = [_without(inner, found) for inner in value]
         return [v for v, _ in pairs], sum(n for _, n in pairs)
     if isinstance(value, dict):
-        made = {key: _without(inner, needles) for key, inner in value.items()}
+        made = {key: _without(inner, found) for key, inner in value.items()}
         return {key: v for key, (v, _) in made.items()}, sum(n for _, n in made.values())
     return value, 0
 
@@ -140,14 +155,12 @@ def _scrub_parquet(file: Path, found: Belongings) -> int:
     import polars as pl
 
     frame = pl.read_parquet(file)
-    rows = frame.to_dicts()
-    needles = [found.person, *found.needles]
     kept, count = [], 0
-    for row in rows:
+    for row in frame.to_dicts():
         if found.owns(row):
             count += 1
             continue
-        row, replaced = _without(row, needles)
+        row, replaced = _without(row, found)
         count += replaced
         kept.append(row)
     if count:
@@ -157,7 +170,7 @@ def _scrub_parquet(file: Path, found: Belongings) -> int:
     return count
 
 
-def _parquet_text(file: Path) -> str:
+def _parquet_rows(file: Path) -> list[Any]:
     import polars as pl
 
-    return json.dumps(pl.read_parquet(file).to_dicts(), default=str, ensure_ascii=False)
+    return pl.read_parquet(file).to_dicts()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from deploy.versions import PROBE, load_version
 from evaluation.job import Candidate, EvaluationConfig, EvaluationJob, RewardModelFile
 from evaluation.metrics import METRICS
 from evaluation.noise import hardware_name, known_floors
+from feedback.forget import digests_of
 from feedback.snapshot_layout import TRAIN
 from infra.artifact import read_record
 from infra.settings import Places
@@ -94,9 +94,8 @@ def _earlier_data(challengers: Sequence[Challenger], places: Places) -> list[Pat
     for stage in (stage for challenger in challengers for stage in challenger.stages):
         record = read_record(places.stages_dir / stage.key)
         named |= set(record.parents.values()) if record is not None else set()
-    files = sorted(places.snapshots_dir.glob("s-*/manifest.json"))
-    manifests = {file.parent: json.loads(file.read_text())["identity"]["files"] for file in files}
-    return [folder / TRAIN for folder, digests in manifests.items() if digests.get(TRAIN) in named]
+    folders = [file.parent for file in sorted(places.snapshots_dir.glob("s-*/manifest.json"))]
+    return [folder / TRAIN for folder in folders if digests_of(folder).get(TRAIN, set()) & named]
 
 
 def _base(base: Base) -> Candidate:

@@ -24,22 +24,31 @@ class Options(Config):
 
 
 def read(options: Options, mark: JsonValue | None) -> Iterator[Lot]:
-    """What is new in that database, interactions first so that feedback need not wait."""
+    """What is new in that database, interactions first so that feedback need not wait.
+
+    What waits there for an interaction that was never captured comes over too, and waits here: this pipeline gives up
+    on it in its own time.
+    """
     if options.database_url is None:
         return
     store = Store(connect(options.database_url))
-    cursors = cast(dict[str, int], mark) if isinstance(mark, dict) else {"interactions": 0, "feedback": 0}
+    cursors = {"interactions": 0, "feedback": 0, "waiting": 0} | cast(
+        dict[str, int], mark if isinstance(mark, dict) else {}
+    )
     while True:
         interactions = store.interactions_after(cursors["interactions"], options.lot)
-        feedback = [] if len(interactions) == options.lot else store.feedback_after(cursors["feedback"], options.lot)
-        if not interactions and not feedback:
+        full = len(interactions) == options.lot
+        feedback = [] if full else store.feedback_after(cursors["feedback"], options.lot)
+        waiting = [] if full else store.waiting_after(cursors["waiting"], options.lot)
+        if not interactions and not feedback and not waiting:
             return
         cursors = {
             "interactions": interactions[-1][0] if interactions else cursors["interactions"],
             "feedback": feedback[-1].seq if feedback else cursors["feedback"],
+            "waiting": waiting[-1][0] if waiting else cursors["waiting"],
         }
         yield Lot(
             mark=cast(JsonValue, dict(cursors)),
             interactions=[interaction for _, interaction in interactions],
-            feedback=[ready.feedback for ready in feedback],
+            feedback=[*(ready.feedback for ready in feedback), *(event for _, event in waiting)],
         )

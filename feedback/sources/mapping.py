@@ -110,7 +110,7 @@ def events_of(row: Mapping[str, Any], options: RowOptions, *, source: str, at: d
     if options.mapping is not None:
         return _mapped(row, options.mapping, options, source, at)
     if options.dialect == "ratchet" or (options.dialect == "auto" and row.keys() <= {"interaction", "feedback"}):
-        return _own(row)
+        return _own(row, options, source)
     dialect = dialect_of(row) if options.dialect == "auto" else options.dialect
     interactions: list[Interaction] = []
     feedback: list[Feedback] = []
@@ -121,14 +121,24 @@ def events_of(row: Mapping[str, Any], options: RowOptions, *, source: str, at: d
     return interactions, feedback
 
 
-def _own(row: Mapping[str, Any]) -> Made:
+def _own(row: Mapping[str, Any], options: RowOptions, source: str) -> Made:
+    """A row that holds our own events. Whose data it is and whether it is trusted is not for a file to say."""
     unknown = row.keys() - {"interaction", "feedback"}
     if unknown or not row:
         raise ValueError(
             f"expected `interaction` and/or `feedback`, got {', '.join(sorted(map(str, unknown))) or 'nothing'}"
         )
     interactions = [Interaction.model_validate(row["interaction"])] if "interaction" in row else []
-    return interactions, [Feedback.model_validate(row["feedback"])] if "feedback" in row else []
+    feedback = [Feedback.model_validate(row["feedback"])] if "feedback" in row else []
+    for event in (*interactions, *feedback):
+        if event.tenant != options.tenant:
+            raise ValueError(f"the row is of tenant {event.tenant!r}, expected the source's, {options.tenant!r}")
+    for event in feedback:
+        if event.trusted and not options.trusted:
+            raise ValueError("the row calls itself trusted; only the source's option `trusted` (--trusted) may say so")
+        if event.actor == source:
+            raise ValueError(f"the row calls a person {source!r}, as rows of this source that name nobody are called")
+    return interactions, [event.model_copy(update={"source": source}) for event in feedback]
 
 
 def _mapped(row: Mapping[str, Any], mapping: Columns, options: RowOptions, source: str, default_at: datetime) -> Made:

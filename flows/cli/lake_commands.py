@@ -46,13 +46,15 @@ def cut(config: ConfigOption = DEFAULT_CONFIG, tenant: TenantOption = None, json
 
     The same rows and config give the same snapshot, so cutting again makes no second one.
     """
+    from feedback.ingest import locked
     from feedback.lake import lake_of
     from feedback.snapshot import cut_snapshot
     from flows.config import tenant_of
 
     settings = load(config)
-    places = settings.places
-    made = cut_snapshot(lake_of(places), places.snapshots_dir, settings.snapshot, tenant=tenant_of(settings, tenant))
+    places, lake = settings.places, lake_of(settings.places)
+    with locked(lake):  # somebody may be being forgotten
+        made = cut_snapshot(lake, places.snapshots_dir, settings.snapshot, tenant=tenant_of(settings, tenant))
     if json:
         as_json({"id": made.id, "tenant": made.tenant, "counts": made.counts, "removed": made.removed})
         return
@@ -248,7 +250,7 @@ def forget(
     settings = load(config)
     store, whose = Store(database(settings.places)), tenant_of(settings, tenant)
     if list_:
-        _list_forgotten(store, whose, json)
+        _list_forgotten(settings.places, store, whose, json)
         return
     if user is None:
         raise UserError("no user was named; give --user ID, or --list")
@@ -279,13 +281,18 @@ def _say_forgotten(found: dict[str, Any]) -> None:
         say(f"STILL FOUND in {len(found['left'])} of {found['searched']} files: {', '.join(found['left'])}")
     else:
         say(f"searched {found['searched']} files: nothing of it is left")
+    if found["too short"]:
+        say(
+            f"{found['too short']} of their texts are too short to be told from others' wherever they stand: rows, "
+            "reports and Data Docs were cleared of them, logs were not searched"
+        )
 
 
-def _list_forgotten(store: Any, tenant: str, json: bool) -> None:
+def _list_forgotten(places: Any, store: Any, tenant: str, json: bool) -> None:
     from feedback.forgotten import tombstones
     from flows.forget import pending
 
-    stones, waiting = tombstones(store.engine, tenant), pending(store, tenant)
+    stones, waiting = tombstones(store.engine, tenant), pending(places, store, tenant)
     if json:
         as_json({"forgotten": [stone.model_dump(mode="json") for stone in stones], "waiting": waiting})
         return

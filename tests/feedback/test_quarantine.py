@@ -98,6 +98,9 @@ def test_a_row_of_a_broken_file_is_released_as_the_event_it_should_have_been(tmp
         "interaction": interaction(1, "What is the capital of Peru?").model_dump(mode="json"),
         "feedback": said(1, Edit(text="Lima")).model_dump(mode="json"),
     }
+    theirs = fixed | {"feedback": fixed["feedback"] | {"tenant": "globex"}}
+    with pytest.raises(UserError, match="tenant 'globex', expected the row's own, 'acme'"):
+        accept(store, lake, row.row_id, by="boss", correction=theirs)
     accept(store, lake, row.row_id, by="boss", correction=fixed)
     run_ingest(store, lake, (spec,), FAST)
     assert {e.shape for e in lake.examples()} == {"completion", "preference"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import shutil
 from pathlib import Path
@@ -17,7 +18,7 @@ from deploy.serving import ConsoleJob
 from deploy.shadow import ShadowAnswer, record_shadow, shadow_answers_of
 from deploy.standing import Entry, Standing
 from deploy.versions import publish_version
-from feedback.events import Edit, Rating, Thumb, pseudonym
+from feedback.events import Edit, Rating, Reference, Thumb, pseudonym
 from feedback.forget import find
 from feedback.ingest import IngestConfig, run_ingest
 from feedback.lake import Lake
@@ -30,6 +31,8 @@ from flows.config import PipelineConfig
 from flows.forget import forget, pending, plan_of
 from flows.lake_reading import difference, export, log_of, shown, snapshot_named
 from flows.lineage import World, lineage
+from flows.night import open_night, read_night
+from flows.request import NightRequest
 from flows.scrub import scrub, search
 from infra.artifact import digest_dir, digest_file, finished_record, write_record
 from infra.database import connect, create_tables
@@ -86,14 +89,14 @@ class Home:
         self.snapshot = cut_snapshot(self.lake, self.places.snapshots_dir, NO_GATE, tenant="acme")
         self.version = self.train(self.snapshot.train)
 
-    def train(self, data: Path) -> str:
+    def train(self, data: Path, key: str = "k1") -> str:
         """A finished stage with the record that training writes, published as a version."""
-        stage = self.places.stages_dir / "k1"
+        stage = self.places.stages_dir / key
         (stage / "adapter").mkdir(parents=True)
-        (stage / "adapter" / "adapter_model.safetensors").write_bytes(b"weights")
+        (stage / "adapter" / "adapter_model.safetensors").write_bytes(f"weights of {key}".encode())
         parents = {"base": "b", "train": digest_file(data), "validation": "none"}
         digest = digest_dir(stage / "adapter")
-        write_record(stage, finished_record(name="sft-lora", key="k1", digest=digest, parents=parents))
+        write_record(stage, finished_record(name="sft-lora", key=key, digest=digest, parents=parents))
         return publish_version(stage, self.places.versions_dir).name
 
     def spread(self) -> None:
@@ -113,6 +116,9 @@ class Home:
         tokens = self.places.cache_dir / "tokenised" / "x.safetensors"
         tokens.parent.mkdir(parents=True)
         tokens.write_bytes(b"ids")
+        taught = self.places.cache_dir / "teacher" / "abc.json"
+        taught.parent.mkdir(parents=True)
+        taught.write_text(json.dumps({"messages": [{"role": "user", "content": SECRET}], "answer": "Oh."}))
 
 
 @pytest.fixture
@@ -173,7 +179,7 @@ def test_lineage_knows_gate_items_and_what_a_word_was_merged_into(home: Home) ->
     merged = lineage(home.places, home.store, "e5-thumb-u-eve", tenant="acme")
     assert ("example", completion) in {(link.kind, link.name) for link in merged.became}
     (word,) = [link for link in lineage(home.places, home.store, "i5", tenant="acme").became if link.kind == "feedback"]
-    assert word.note.startswith("merged (duplicate), into x-") and completion in word.note
+    assert word.note.startswith("thumb by u-eve: merged (duplicate), into x-") and completion in word.note
 
 
 def test_a_person_is_gone_from_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,7 +208,7 @@ def test_a_person_is_gone_from_everywhere(tmp_path: Path, monkeypatch: pytest.Mo
             if file.suffix == ".parquet":
                 text += str(pl.read_parquet(file).to_dicts()).encode()
             assert not [n for n in needles if n.encode() in text], file
-    assert not list((home.places.cache_dir / "tokenised").iterdir())
+    assert not [file for name in ("tokenised", "teacher") for file in (home.places.cache_dir / name).iterdir()]
     assert ELSE in (home.places.evaluations_dir / "n1" / "examples.json").read_text()
     assert (home.places.logs_dir / "engine.log").read_text() == "start\n[forgotten]\nend\n"
     assert (done["removed"]["shadow answers"], done["removed"]["arena pairs"]) == (1, 1)
@@ -217,7 +223,7 @@ def test_a_person_is_gone_from_everywhere(tmp_path: Path, monkeypatch: pytest.Mo
     )
     assert (home.places.versions_dir / home.version / "forgotten.json").exists()
     assert snapshot_named(home.places, home.snapshot.id[:6]).digest == before
-    assert pending(home.store, "acme") == {}
+    assert pending(home.places, home.store, "acme") == {}
     # What others said of the same answers is taken in anew, now without her words.
     home.ingest()
     assert {(e.subject, e.shape, e.reason) for e in home.lake.examples()} == {
@@ -278,6 +284,141 @@ def test_killed_half_way_it_is_finished_by_the_next_call(home: Home, monkeypatch
         forget(home.config, home.store, home.ann, tenant="acme", by="dpo")
     done = forget(home.config, home.store, home.ann, tenant="acme", by="dpo")
     assert done["left"] == [] and done["snapshots"] == [home.snapshot.id] and done["versions"] == [home.version]
+
+
+@pytest.mark.parametrize("after", ["take_from_snapshots", "scrub", "take_from_lake"])
+def test_killed_after_any_step_the_next_call_finds_what_has_no_name_on_it(
+    home: Home, monkeypatch: pytest.MonkeyPatch, after: str
+) -> None:
+    """Gate items bear neither a subject nor a user, and short texts cannot be searched for."""
+    import flows.forget as module
+
+    home.store.record_interaction(interaction(21, "Is it 5?", "No.", user=home.ann))
+    home.store.record_feedback(said(21, Reference(text="Yes, 5."), "agent", trusted=True))
+    home.ingest()
+    for salt in "abcdefgh":  # until her group is the gate's
+        shutil.rmtree(home.places.snapshots_dir)
+        gate = SnapshotConfig(validation_share=0, rolling_share=0.9, frozen_share=0, salt=salt)
+        snapshot = cut_snapshot(home.lake, home.places.snapshots_dir, gate, tenant="acme")
+        if "Is it 5?" in (snapshot.path / "gate" / "rolling.jsonl").read_text():
+            break
+    night = home.places.nights_dir / "n1"
+    night.mkdir(parents=True)
+    shutil.copy(snapshot.path / "gate" / "rolling.jsonl", night / "items.jsonl")
+    kept = [night / "items.jsonl", snapshot.path / "gate" / "rolling.jsonl"]
+    assert all("Is it 5?" in file.read_text() for file in kept)
+    step = getattr(module, after)
+
+    def dies(*words: Any, **named: Any) -> None:
+        step(*words, **named)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as broken, pytest.raises(KeyboardInterrupt):
+        broken.setattr(module, after, dies)
+        forget(home.config, home.store, home.ann, tenant="acme", by="dpo")
+    done = forget(home.config, home.store, home.ann, tenant="acme", by="dpo")
+    assert done["left"] == [] and done["snapshots"] == [snapshot.id]
+    assert not any("Is it 5?" in file.read_text() for file in kept)
+
+
+def test_texts_too_short_to_search_for_go_from_reports_and_data_docs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = Home(tmp_path, monkeypatch)
+    odd = "It's Ann Doe, isn't it? <|im_end|>"
+    home.store.record_interaction(interaction(1, 'Say "Ann"!', "Sure.", user=home.ann))
+    home.store.record_feedback(said(1, Edit(text=odd), home.ann, trusted=True))
+    home.store.record_interaction(interaction(2, ELSE, "Use the form.", user="u-bob"))
+    home.store.record_feedback(said(2, Edit(text="Thank you"), "u-bob"))
+    home.ingest(IngestConfig())
+    (docs,) = home.lake.docs_dir.iterdir()
+    assert any("Ann Doe" in page.read_text() for page in docs.rglob("*.html"))
+    copy, other = (home.places.home_dir / "mlflow" / "artifacts" / name for name in ("a.html", "b.html"))
+    copy.parent.mkdir(parents=True)
+    copy.write_text(f"<td>{html.escape(odd)}</td>")
+    other.write_text("<td>Thank you</td>")
+    examples = home.places.evaluations_dir / "n1" / "examples.json"
+    examples.parent.mkdir(parents=True)
+    examples.write_text(json.dumps([{"question": 'Say "Ann"!'}, {"question": ELSE}]))
+    done = forget(home.config, home.store, home.ann, tenant="acme", by="dpo")
+    assert done["left"] == [] and done["too short"] == 2 and done["removed"]["data docs"] == 1
+    assert not docs.exists() and "Ann Doe" not in copy.read_text() and "Thank you" in other.read_text()
+    assert [e["question"] for e in json.loads(examples.read_text())] == ["[forgotten]", ELSE]
+
+
+def test_another_tenant_s_user_of_the_same_id_keeps_what_is_theirs(home: Home) -> None:
+    home.store.record_interaction(interaction(31, ELSE, "Ask.", user=home.ann, tenant="globex"))
+    home.store.record_feedback(said(31, Edit(text="Use the other form."), home.ann, tenant="globex"))
+    home.ingest()
+    spooled = home.places.home_dir / "spool-1" / "lot.jsonl"
+    spooled.parent.mkdir()
+    rows = [interaction(32, "short", user=home.ann, tenant=tenant).model_dump_json() for tenant in ("acme", "globex")]
+    spooled.write_text("".join(f"{row}\n" for row in rows))
+    done = forget(home.config, home.store, home.ann, tenant="acme", by="dpo")
+    assert done["left"] == []
+    assert spooled.read_text() == f"{rows[1]}\n"
+    assert home.store.interaction("globex", "i31") is not None
+    assert {e.tenant for e in home.lake.examples() if e.subject == "i31"} == {"globex"}
+    spooled.write_text("".join(f"{row}\n" for row in rows))
+    found = find(home.store, home.lake, "acme", home.ann)
+    assert search(home.places.home_dir, found)[1] == ["spool-1/lot.jsonl"]
+
+
+def test_a_source_without_times_does_not_bring_back_what_was_said_of_others_answers(home: Home) -> None:
+    forget(home.config, home.store, home.ann, tenant="acme", by="dpo")
+    from infra.database import now
+
+    word = said(2, Edit(text="Ask Bartholomew's friend, he knows all passwords"), home.ann, created_at=now())
+    home.store.record_feedback(word)
+    assert home.store.feedback_for("acme", "i2") == [said(2, Thumb(up=True), "u-bob")]
+    home.store.record_feedback(word.model_copy(update={"event_id": "new"}))  # what they say afterwards is new
+    assert len(home.store.feedback_for("acme", "i2")) == 2
+
+
+def test_no_night_works_meanwhile_and_what_is_published_later_is_named_all_the_same(home: Home) -> None:
+    with open_night(home.config, NightRequest()) as night:
+        night.once("snapshot", str, lambda: home.snapshot.id)
+        with pytest.raises(UserError, match="is running already"):
+            forget(home.config, home.store, home.ann, tenant="acme", by="dpo")
+        assert forget(home.config, home.store, home.ann, tenant="acme", by="dpo", dry_run=True)["versions"]
+    shutil.rmtree(home.places.versions_dir)  # the night was killed before it published
+    forget(home.config, home.store, home.ann, tenant="acme", by="dpo")
+    closed = read_night(home.config, night.night_id)
+    assert closed.state == "abandoned" and "forgotten" in closed.outcome
+    later = publish_version(home.places.stages_dir / "k1", home.places.versions_dir).name
+    append(home.store.engine, Entry(tenant="acme", action="baseline", version=later, actor="x", reason="y"), 0)
+    assert pending(home.places, home.store, "acme") == {"champion": later}
+    assert pending(home.places, home.store, "globex") == {}
+
+
+def test_who_trained_on_a_snapshot_that_lost_rows_before_is_found(home: Home) -> None:
+    forget(home.config, home.store, "agent", tenant="acme", by="dpo", hashed=True)
+    home.train(home.snapshot.train, "k2")  # a night on the old snapshot, as it is now
+    done = forget(home.config, home.store, home.ann, tenant="acme", by="dpo")
+    assert len(done["versions"]) == 2
+    made_of = lineage(home.places, home.store, done["versions"][0], tenant="acme").made_of
+    assert home.snapshot.id in {link.name for link in made_of}
+
+
+def test_a_gateway_s_own_database_is_cleared_too(home: Home, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'gateway.db'}"
+    engine = connect(url)
+    create_tables(engine)
+    gateway = Store(engine)
+    gateway.record_interaction(interaction(41, "My cat is called Nebuchadnezzar the Second", "Ok.", user=home.ann))
+    gateway.record_interaction(interaction(42, ELSE, "Ok.", user="u-bob"))
+    gateway.record_feedback(said(43, Thumb(up=True), "u-bob"))  # its interaction was never captured
+    source = {"name": "desk", "kind": "gateway", "options": {"database_url": url}}
+    config = home.config.model_copy(
+        update={"ingest": home.config.ingest.model_copy(update={"sources": (SourceSpec.model_validate(source),)})}
+    )
+    for _ in range(2):
+        run_ingest(home.store, home.lake, config.ingest.sources, FAST)
+    assert home.store.parked() == 1
+    done = forget(config, home.store, home.ann, tenant="acme", by="dpo")
+    assert done["left"] == [] and done["removed"]["gateway's store desk"] == 1
+    assert gateway.interaction("acme", "i41") is None and gateway.interaction("acme", "i42") is not None
+    assert not gateway.record_interaction(interaction(41, "My cat is called Nebuchadnezzar", user=home.ann))
 
 
 def test_a_search_that_finds_something_says_where(home: Home) -> None:

@@ -75,7 +75,29 @@ def test_own_events_round_trip(tmp_path: Path) -> None:
     line = {"interaction": event.model_dump(mode="json"), "feedback": feedback.model_dump(mode="json")}
     (tmp_path / "x.jsonl").write_text(json.dumps(line))
     land(store, spec(tmp_path))
-    assert store.interaction("acme", "i1") == event and store.feedback_for("acme", "i1") == [feedback]
+    assert store.interaction("acme", "i1") == event
+    assert store.feedback_for("acme", "i1") == [feedback.model_copy(update={"source": "files:x.jsonl"})]
+
+
+@pytest.mark.parametrize(
+    ("changed", "trusted", "why"),
+    [
+        ({"tenant": "globex"}, True, "of tenant 'globex', expected the source's, 'acme'"),
+        ({"trusted": True}, False, "calls itself trusted"),
+        ({"actor": "files:x.jsonl"}, False, "calls a person 'files:x.jsonl'"),
+    ],
+)
+def test_a_row_of_own_events_says_neither_whose_it_is_nor_that_it_is_trusted(
+    tmp_path: Path, changed: dict[str, object], trusted: bool, why: str
+) -> None:
+    store = make_store(tmp_path)
+    line = {"feedback": said(1, Reference(text="x"), **changed).model_dump(mode="json")}
+    if "actor" in changed:
+        line["feedback"]["actor"] = changed["actor"]
+    (tmp_path / "x.jsonl").write_text(json.dumps(line))
+    assert land(store, spec(tmp_path, trusted=trusted))["rejects"] == 1
+    (reject,) = rejects_after(store.engine, 0, 10)
+    assert why in reject.detail
 
 
 def test_csv_and_parquet(tmp_path: Path) -> None:
