@@ -96,11 +96,11 @@ def _dry_run(store: Store, options: FileOptions, shapes: ShapeRules) -> dict[str
             counts["duplicates" if key in there or key in answers else "interactions"] += 1
             answers.setdefault(key, interaction)
         for event in lot.feedback:
-            about = said.setdefault((event.tenant, subject_of(event)), {})
-            known = (event.tenant, event.event_id) in heard or event.event_id in about
+            words = said.setdefault((event.tenant, subject_of(event)), {})
+            known = (event.tenant, event.event_id) in heard or event.event_id in words
             counts["duplicates" if known else "feedback"] += 1
             if not known:
-                about[event.event_id] = event
+                words[event.event_id] = event
     answers |= store.interactions_of(key for key in said if key not in answers)  # told of before
     made: dict[str, list[Example]] = {}
     number: Counter[str] = Counter()

@@ -130,9 +130,9 @@ def _own(row: Mapping[str, Any], options: RowOptions, source: str) -> Made:
         )
     interactions = [Interaction.model_validate(row["interaction"])] if "interaction" in row else []
     feedback = [Feedback.model_validate(row["feedback"])] if "feedback" in row else []
-    for event in (*interactions, *feedback):
-        if event.tenant != options.tenant:
-            raise ValueError(f"the row is of tenant {event.tenant!r}, expected the source's, {options.tenant!r}")
+    for made in [*(i.tenant for i in interactions), *(f.tenant for f in feedback)]:
+        if made != options.tenant:
+            raise ValueError(f"the row is of tenant {made!r}, expected the source's, {options.tenant!r}")
     for event in feedback:
         if event.trusted and not options.trusted:
             raise ValueError("the row calls itself trusted; only the source's option `trusted` (--trusted) may say so")

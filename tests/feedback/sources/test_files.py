@@ -91,9 +91,7 @@ def test_a_row_of_own_events_says_neither_whose_it_is_nor_that_it_is_trusted(
     tmp_path: Path, changed: dict[str, object], trusted: bool, why: str
 ) -> None:
     store = make_store(tmp_path)
-    line = {"feedback": said(1, Reference(text="x"), **changed).model_dump(mode="json")}
-    if "actor" in changed:
-        line["feedback"]["actor"] = changed["actor"]
+    line = {"feedback": said(1, Reference(text="x")).model_dump(mode="json") | changed}
     (tmp_path / "x.jsonl").write_text(json.dumps(line))
     assert land(store, spec(tmp_path, trusted=trusted))["rejects"] == 1
     (reject,) = rejects_after(store.engine, 0, 10)
