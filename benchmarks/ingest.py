@@ -36,6 +36,8 @@ from infra.database import begin_write, connect, create_tables
 START = datetime(2026, 1, 1, tzinfo=UTC)
 WANTED = 2_000
 """Events a second that must be sustained."""
+AIM = 5_000
+"""What the prefiltered patterns were meant to reach: said, not judged by."""
 T = TypeVar("T")
 
 
@@ -229,6 +231,10 @@ def main(argv: Sequence[str]) -> int:
                 if before == total:
                     failed |= before / wall < WANTED or peak.mib > 1024
                     print(f"{'':12} peak memory {peak.mib:,.0f} MiB; fates {report.counts['fates']}", flush=True)
+                    reached = ", ".join(
+                        f"{want:,} a second: {'yes' if before / wall >= want else 'NO'}" for want in (WANTED, AIM)
+                    )
+                    print(f"{'':12} {reached}", flush=True)
                 _, wall, cpu = timed(lambda store=store, lake=lake: run_ingest(store, lake, (), config))  # type: ignore[misc]
                 failed |= wall > 10
                 _line(before, 0, wall, cpu, "   (a second run with nothing new)")
