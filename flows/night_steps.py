@@ -225,6 +225,8 @@ def measure(
     recipes = {c.stages[-1].version: c.recipe for c in challengers if c.stages}
     scorecard = judge.evaluate(job, tracker=tracker, night_key=night_key(night), recipes=recipes, places=places)
     verdict = judge.judge(scorecard, policy)
+    # Before anything can go wrong: a night that fails, or is given up, from here on has used its items all the same.
+    judge.count_uses(scorecard, places, night.tenant)
     judge.publish(job.output_dir, verdict, tracker=tracker, night_key=night_key(night))
     judge.rescore_champion(scorecard, standing, policy, canary=night.config.canary, places=places)
     return verdict

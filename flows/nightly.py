@@ -126,7 +126,6 @@ def run_night(night: Night) -> None:
         prover=controller_job(config, base),
         evidence=evidence(night, snapshot, tracker),
     )
-    release.count_uses(places, tenant, tuple(item.item_id for item in scorecard.gate.items), night.night_id)
     notify.show_verdict(verdict, entry)
     notify.show_links(pages(tracker, night, report, judged=True))
     log_verdict(tracker, night, verdict, entry)

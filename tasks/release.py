@@ -16,7 +16,6 @@ from deploy.ledger import Entry, Standing, current
 from deploy.release import hold, open_release, roll_back, start
 from deploy.versions import publish_version
 from evaluation.gate import Verdict
-from feedback.gate_items import mark_used
 from infra.errors import RatchetError, Unavailable
 from infra.settings import Places
 from tasks.opened import database
@@ -65,12 +64,6 @@ def release(
         shadow_only=prover.shadow_only,
         shared=prover.tenants[0],
     )
-
-
-@task(name="retire used questions", cache_policy=NO_CACHE)
-def count_uses(places: Places, tenant: str, items: tuple[str, ...], night_id: str) -> None:
-    """Note that this night's verdict used these gate items. Noting it again changes nothing."""
-    mark_used(places.snapshots_dir, tenant, items, night_id)
 
 
 def _held(

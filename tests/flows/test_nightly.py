@@ -93,6 +93,14 @@ def ledger_written(config: PipelineConfig) -> bool:
     return any(line.action in ("canary", "held") for line in lines)
 
 
+def uses_of_items(config: PipelineConfig) -> set[int]:
+    """How many verdicts used the gate items of the last night's snapshot."""
+    night = last_night(config)
+    assert night is not None
+    snapshot = load_snapshot(config.places.snapshots_dir / night.steps["snapshot"])
+    return {item.uses for item in gate_items(snapshot)}
+
+
 MOMENTS = {
     "ingest done": step_done("ingest"),
     "snapshot cut": step_done("snapshot"),
@@ -242,16 +250,25 @@ def test_a_dry_run_says_what_it_would_do_and_does_nothing(reference: PipelineCon
 def test_a_night_killed_again_and_again_ends_as_if_it_was_not(
     running_stack: Stack, reference: PipelineConfig, tmp_path: Path
 ) -> None:
-    """One night killed in training, and between the ledger's line and the night's end (every moment: the slow test)."""
+    """One night killed in training, after its verdict, and between the ledger's line and the night's end.
+
+    Every moment: the slow test.
+    """
     config = running_stack.neighbour(tmp_path, **TRAINING, schedule={"attempts": 9})
-    for name in ("in training", "ledger line"):
-        kill_when(config, MOMENTS[name])
-    assert_same_as_undisturbed(config, reference, attempts=3)
+    kill_when(config, MOMENTS["in training"])
+    assert uses_of_items(config) == {0}
+    kill_when(config, MOMENTS["verdict"])
+    assert uses_of_items(config) == {1}  # also should nobody ever take it up again
+    kill_when(config, MOMENTS["ledger line"])
+    assert_same_as_undisturbed(config, reference, attempts=4)
+    assert uses_of_items(config) == {1}
     night = last_night(config)
     assert night is not None
+    card = read_scorecard(config.places.evaluations_dir / night.night_id)
+    assert {item.uses for item in card.gate.items} == {0}  # its own use is no earlier one
     api = config.places.prefect_api
     states = [ask_prefect(api, "GET", f"/flow_runs/{run}")["state_type"] for run in night.flow_runs]
-    assert states == ["CRASHED", "CRASHED", "COMPLETED"]
+    assert states == ["CRASHED", "CRASHED", "CRASHED", "COMPLETED"]
 
 
 @pytest.mark.slow
