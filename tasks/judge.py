@@ -79,12 +79,16 @@ def rescore_champion(
         log.info("the champion is not re-scored tonight: %s", why_not)
         return
     engine = database(places)
+    stands = current(engine, standing.tenant)
+    if stands.champion_seq != standing.champion_seq:
+        log.info("%s is no longer the champion that the night began with: no p-value of it is kept", found.champion)
+        return
     record_rescore(engine, standing.tenant, found.champion, scorecard.night_id, found.p_value)
-    worse = rescore_verdict(rescored(engine, standing.tenant, found.champion), canary.alpha("rescore"))
+    p_values = rescored(engine, standing.tenant, found.champion, since=stands.since)
+    worse = rescore_verdict(p_values, canary.alpha("rescore"))
     log.info("re-scored on %s fresh units: %+.4f, p of worse = %.4g", found.units, found.mean, found.p_value)
-    watch = current(engine, standing.tenant).watch  # as it is now: it may have ended while the night worked
-    if worse is not None and (watch is None or watch.phase != "holdback"):
-        _tell_worse(places, standing.tenant, found, worse, scorecard.night_id, watch)
+    if worse is not None and (stands.watch is None or stands.watch.phase != "holdback"):
+        _tell_worse(places, standing.tenant, found, worse, scorecard.night_id, stands.watch)
 
 
 def _tell_worse(places: Places, tenant: str, found: Rescore, worse: str, night_id: str, watch: Watch | None) -> None:

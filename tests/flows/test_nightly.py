@@ -316,7 +316,7 @@ def test_a_quiet_night_scores_the_live_champion_again_on_what_is_new(running_sta
         return night
 
     assert RESCORE not in quiet_night().steps  # the gate's items have all been used
-    assert not rescored(engine, "default", standing.champion)
+    assert not rescored(engine, "default", standing.champion, since=standing.since)
     tell_feedback(config, first=60, conversations=60)
     night = quiet_night()
     looked = night.steps["drift"]
@@ -328,7 +328,7 @@ def test_a_quiet_night_scores_the_live_champion_again_on_what_is_new(running_sta
         "snapshot": night.steps["snapshot"],
     }
     assert {version.version for version in card.versions} == {standing.champion, standing.base}
-    [p_value] = rescored(engine, "default", standing.champion)
+    [p_value] = rescored(engine, "default", standing.champion, since=standing.since)
     assert 0 < p_value <= 1
     fresh = {item.item_id for item in card.gate.items if item.uses == 0}
     assert len(fresh) >= 10
@@ -344,7 +344,7 @@ def test_a_quiet_night_scores_the_live_champion_again_on_what_is_new(running_sta
     [run] = client.search_runs([experiment.experiment_id], wanted)
     assert (run.info.status, run.data.tags["ratchet.decision"]) == ("FINISHED", "none")
     assert RESCORE not in quiet_night().steps  # the same questions again would say nothing more
-    assert len(rescored(engine, "default", standing.champion)) == 1
+    assert len(rescored(engine, "default", standing.champion, since=standing.since)) == 1
 
 
 def test_without_a_stack_the_message_says_what_to_do(tiny_base: Path, tmp_path: Path) -> None:

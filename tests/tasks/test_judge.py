@@ -52,9 +52,7 @@ def next_canary(engine: Engine) -> None:
     say(engine, "canary", "next", share=0.5, previous="champion")
 
 
-@pytest.mark.parametrize(
-    ("stands", "told"), [(released, False), (settled, True), (next_canary, True)]
-)
+@pytest.mark.parametrize(("stands", "told"), [(released, False), (settled, True), (next_canary, True)])
 def test_every_night_s_p_value_is_kept_once_and_a_worse_champion_alerts_when_nothing_takes_it_back(
     tmp_path: Path, stands: Callable[[Engine], None], told: bool
 ) -> None:
@@ -64,9 +62,20 @@ def test_every_night_s_p_value_is_kept_once_and_a_worse_champion_alerts_when_not
     standing = current(engine, "t")
     for night, values in (("n1", EQUAL), ("n2", WORSE), ("n2", WORSE)):
         rescore_champion.fn(card(values, night), standing, policy(), canary=CanaryPolicy(), places=places)
-    p_values = rescored(engine, "t", "champion")
+    p_values = rescored(engine, "t", "champion", since=standing.since)
     assert len(p_values) == 2
     assert p_values[0] > 0.4 and p_values[1] < 1e-5
     alerts = [alert for alert in list_alerts(engine) if alert.kind == "champion_worse"]
     assert len(alerts) == told
     assert all(("canary of next" in alert.text) == (stands is next_canary) for alert in alerts)
+
+
+def test_what_a_night_measured_of_a_champion_that_went_meanwhile_is_not_kept(tmp_path: Path) -> None:
+    places = Places(home=tmp_path)
+    engine = database(places)
+    settled(engine)
+    began_with = current(engine, "t")
+    say(engine, "rolled_back", "champion", previous="before")
+    rescore_champion.fn(card(WORSE, "n1"), began_with, policy(), canary=CanaryPolicy(), places=places)
+    assert rescored(engine, "t", "champion", since=None) == ()
+    assert not [alert for alert in list_alerts(engine) if alert.kind == "champion_worse"]
