@@ -129,11 +129,10 @@ def open_release(
                 f"{version} answers in shadow, and more it cannot: serving.upstream_url stays the champion; "
                 "`ratchet withdraw` ends the shadow"
             )
-        judged_against = (gate or {}).get("champion")
-        if override is None and judged_against is not None and judged_against != before.champion:
+        stale = compared_with_another(evidence, before)
+        if stale is not None:
             raise RefusedTransition(
-                f"{version} was compared with {judged_against}, but {before.champion} is champion by now; "
-                "`ratchet run nightly --force` compares it with that one, or name an override"
+                f"{version} {stale}; `ratchet run nightly --force` compares it with that one, or name an override"
             )
     except RefusedTransition as refusal:
         if night_id is None:
@@ -175,6 +174,14 @@ def open_release(
     )
     lines = [*_replaced(before, gated), *([] if before.gated == version else [gated]), canary]
     return write(engine, lines, before.seq, alert)
+
+
+def compared_with_another(evidence: Mapping[str, Any], before: Standing) -> str | None:
+    """Says so where the verdict that a release rests on was on another champion than the live one; not of overrides."""
+    champion = (evidence.get("gate") or {}).get("champion")
+    if evidence.get("override") or champion in (None, before.champion):
+        return None
+    return f"was compared with {champion}, but {before.champion} is champion by now"
 
 
 def _open_shadow(engine: Engine, before: Standing, gated: Entry, policy: CanaryPolicy, twin: Likeness | None) -> Entry:
