@@ -246,7 +246,7 @@ def night_refusals(scorecard: Scorecard, policy: GatePolicy) -> list[str]:
 
 
 def unproved(card: VersionCard, policy: GatePolicy) -> bool:
-    """Whether a version's weights as loaded may be others than those that serve: nothing may be held against it then."""
+    """Whether a version's weights as loaded may be others than those that serve: then nothing found says anything."""
     return card.parity == "failed" or (card.parity == "missing" and policy.require_parity)
 
 
