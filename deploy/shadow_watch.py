@@ -11,7 +11,8 @@ from sqlalchemy import Engine, select
 from deploy.canary_policy import CanaryPolicy
 from deploy.ledger import Entry, Standing, current, history
 from deploy.moves import line_alert, write
-from deploy.release import compared_with_another, withdraw
+from deploy.opening import compared_with_another
+from deploy.release import withdraw
 from deploy.shadow import Prefer, compare
 from infra.alerts import Alert, enqueue, outbox
 from infra.database import begin_write, now

@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from deploy.ledger import current, history
-from deploy.release import promote
+from deploy.release import pause, promote, resume, start
 from deploy.rescore import rescored
 from evaluation.noise import known_floors
 from evaluation.scorecard import read_scorecard
@@ -295,6 +295,38 @@ def test_what_came_in_reaches_mlflow_though_nothing_is_trained(running_stack: St
     assert run.data.tags["mlflow.note.content"] == found["outcome"]
     assert run.data.metrics["intake.completion"] > 0
     assert [file.path for file in client.list_artifacts(run.info.run_id)] == ["data_docs"]
+
+
+def test_a_winner_held_for_what_passes_is_released_by_a_later_night_with_nothing_new(
+    running_stack: Stack, reference: PipelineConfig, tmp_path: Path
+) -> None:
+    config = running_stack.neighbour(tmp_path, **TRAINING)
+    engine = database(config.places)
+    start(engine, "default", str(current(database(reference.places), "default").base))
+    pause(engine, "default", actor="ada", reason="holidays")
+
+    def nights() -> tuple[NightFile, str]:
+        done = json.loads(ratchet("run", "nightly", "--json", config=config_file(config)).stdout)
+        night = last_night(config)
+        assert night is not None and night.state == "done"
+        return night, str(done["outcome"])
+
+    judged, outcome = nights()
+    winner = judged.steps["verdict"]["winner"]
+    assert winner is not None and outcome.startswith(f"promote: held {winner}")
+    quiet, outcome = nights()
+    assert outcome.startswith(f"night {judged.night_id}'s winner {winner} waits: ") and "paused" in outcome
+    assert "verdict" not in quiet.steps and [line.action for line in history(engine, "default")].count("held") == 1
+    resume(engine, "default", actor="ada", reason="back")
+    released, outcome = nights()
+    assert outcome.startswith(f"a winner that waited: canary {winner}")
+    assert "verdict" not in released.steps and "plan" not in released.steps  # nothing trained or judged again
+    line = history(engine, "default")[-1]
+    assert (line.action, line.version, line.night_id) == ("canary", winner, released.night_id)
+    gate = line.evidence["gate"]
+    assert (gate["judged_in"], gate["snapshot"]) == (judged.night_id, judged.steps["snapshot"])
+    assert gate["mlflow_run"]
+    assert nights()[1].startswith(f"nothing new since night {judged.night_id}")
 
 
 @pytest.mark.slow
