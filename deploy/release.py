@@ -17,8 +17,9 @@ from deploy.inheriting import inherit
 from deploy.ledger import Action, Entry, RefusedTransition, Standing, current, history
 from deploy.likeness import Likeness, most_like
 from deploy.moves import line_alert, retry, write
+from deploy.opening import WAITS, may_open
 from deploy.rollback import Prove, bar, lift_bar, pause, resume, roll_back
-from deploy.transitions import apply
+from deploy.standing import NotNow
 from deploy.versions import load_version
 from infra.alerts import Alert, Severity, enqueue
 from infra.database import begin_write, now
@@ -120,25 +121,12 @@ def open_release(
         actor = override.actor
     gated = Entry(tenant=tenant, action="gated", version=version, actor=actor, reason=reason, evidence=evidence)
     try:
-        apply(before, gated)
-        if before.paused_at(now()) and override is None:
-            until = f"until {before.paused_until:%F %T} UTC" if before.paused_until else "until a person resumes"
-            raise RefusedTransition(f"{version}: promotions are paused {until}; `ratchet resume`, or name an override")
-        if shadow_only and before.gated == version:
-            raise RefusedTransition(
-                f"{version} answers in shadow, and more it cannot: serving.upstream_url stays the champion; "
-                "`ratchet withdraw` ends the shadow"
-            )
-        judged_against = (gate or {}).get("champion")
-        if override is None and judged_against is not None and judged_against != before.champion:
-            raise RefusedTransition(
-                f"{version} was compared with {judged_against}, but {before.champion} is champion by now; "
-                "`ratchet run nightly --force` compares it with that one, or name an override"
-            )
+        may_open(before, gated, at=now(), shadow_only=shadow_only)
     except RefusedTransition as refusal:
         if night_id is None:
             raise
-        return hold(engine, tenant, version, reason=str(refusal), night_id=night_id, actor=actor)
+        waits = {WAITS: True} if isinstance(refusal, NotNow) else {}
+        return hold(engine, tenant, version, reason=str(refusal), night_id=night_id, actor=actor, evidence=waits)
     try:
         file = load_version(versions_dir, version)
         proof = dict(prove(version))

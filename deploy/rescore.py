@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from sqlalchemy import Column, Engine, Float, Integer, String, Table, UniqueConstraint, insert, select
 from sqlalchemy.exc import IntegrityError
 
@@ -39,13 +41,16 @@ def record_rescore(engine: Engine, tenant: str, version: str, night_id: str, p_v
         return False
 
 
-def rescored(engine: Engine, tenant: str, version: str) -> tuple[float, ...]:
-    """The nights' p-values for a version, in the order in which they were recorded."""
+def rescored(engine: Engine, tenant: str, version: str, *, since: datetime | None) -> tuple[float, ...]:
+    """The nights' p-values for a version, in the order in which they were recorded.
+
+    Args:
+        since: when it became champion this time (`Standing.since`): what an earlier release of the same version was
+            found to be was judged then, by that release's watch. Between the two lie a rollback, a lifted bar and a
+            canary, so times tell them apart, also in databases of before this was asked.
+    """
+    query = select(rescores.c.p_value).where(rescores.c.tenant == tenant, rescores.c.version == version)
+    if since is not None:
+        query = query.where(rescores.c.at >= since)
     with engine.connect() as connection:
-        return tuple(
-            connection.scalars(
-                select(rescores.c.p_value)
-                .where(rescores.c.tenant == tenant, rescores.c.version == version)
-                .order_by(rescores.c.seq)
-            )
-        )
+        return tuple(connection.scalars(query.order_by(rescores.c.seq)))

@@ -1,4 +1,4 @@
-"""One look at a version in shadow: when its time is over its canary opens, or it is withdrawn for failing to answer."""
+"""One look at a version in shadow: when its time is over its canary opens, or it is withdrawn."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from sqlalchemy import Engine, select
 from deploy.canary_policy import CanaryPolicy
 from deploy.ledger import Entry, Standing, current, history
 from deploy.moves import line_alert, write
+from deploy.opening import compared_with_another
 from deploy.release import withdraw
 from deploy.shadow import Prefer, compare
 from infra.alerts import Alert, enqueue, outbox
@@ -33,6 +34,8 @@ def look_at_shadow(
 ) -> Entry | None:
     """Act on the tenant's version in shadow; the line that was written, if any. No canary opens while releases pause.
 
+    Where another champion is live by now than the one that the gate compared it with, the version is withdrawn.
+
     The policy it was gated with counts; `policy` only where the ledger names none.
 
     Args:
@@ -49,6 +52,12 @@ def look_at_shadow(
     policy = CanaryPolicy.model_validate(stated) if stated else policy
     report = compare(engine, tenant, version)
     try:
+        stale = compared_with_another(gated.evidence, before)
+        if stale is not None:
+            reason = (
+                f"it {stale}, so its canary would rest on no verdict; `ratchet run nightly --force` compares it anew"
+            )
+            return withdraw(engine, before, actor="controller", reason=reason)
         if report.copies >= FEWEST_COPIES and report.failed > policy.shadow_failures * report.copies:
             reason = f"in shadow it failed to answer {report.failed} of {report.copies} requests"
             facts = {"shadow": report.model_dump(mode="json")}

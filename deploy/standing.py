@@ -58,6 +58,10 @@ class RefusedTransition(UserError):
     """The line asked for does not follow from what stands."""
 
 
+class NotNow(RefusedTransition):
+    """A release that may not open now, for a cause that passes: another watch, a pause, another champion."""
+
+
 class Entry(Config):
     """One line of the ledger."""
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
-from deploy.standing import Entry, RefusedTransition, Standing, Watch
+from deploy.standing import Entry, NotNow, RefusedTransition, Standing, Watch
 
 
 def standing(entries: Iterable[Entry], *, tenant: str = "default") -> Standing:
@@ -76,7 +76,8 @@ def _nothing(before: Standing, entry: Entry) -> dict[str, Any]:
 def _gated(before: Standing, entry: Entry) -> dict[str, Any]:
     _may_release(before, entry)
     if before.watch is not None:
-        raise _refuse(entry, f"{before.watch.version} is under watch; one watch at a time, so this night is held")
+        why = f"{before.watch.version} is under watch; one watch at a time, so it waits"
+        raise NotNow(str(_refuse(entry, why)))
     return {
         "gated": entry.version,
         "gated_seq": entry.seq,

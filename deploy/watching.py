@@ -87,7 +87,7 @@ def judge(engine: Engine, standing: Standing, watch: Watch, policy: CanaryPolicy
         assigned=(version, control),
         dealt=_dealt(engine, tenant, watch),
         left_out=len(abuse),
-        rescored=rescored(engine, tenant, watch.version),
+        rescored=rescored(engine, tenant, watch.version, since=standing.since) if watch.phase == "holdback" else (),
         usual_complaints=_usual_complaints(engine, store, standing, watch, policy),
     )
 

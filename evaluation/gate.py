@@ -210,8 +210,7 @@ def night_refusals(scorecard: Scorecard, policy: GatePolicy) -> list[str]:
             f"The champion answered other items ({champion.items_digest[:12]}) than this gate set "
             f"({scorecard.items_digest[:12]}); score it again."
         )
-    unproved = champion.parity == "failed" or (champion.parity == "missing" and policy.require_parity)
-    if unproved:
+    if unproved(champion, policy):
         refusals.append(
             f"The champion's weights as loaded are not proved to be those that serve (parity {champion.parity}); "
             "whoever is compared with them would look better than it is."
@@ -244,6 +243,11 @@ def night_refusals(scorecard: Scorecard, policy: GatePolicy) -> list[str]:
             f"{policy.min_units - units} more are needed before anything can be told."
         )
     return refusals
+
+
+def unproved(card: VersionCard, policy: GatePolicy) -> bool:
+    """Whether a version's weights as loaded may be others than those that serve: then nothing found says anything."""
+    return card.parity == "failed" or (card.parity == "missing" and policy.require_parity)
 
 
 def _unmeasured(scorecard: Scorecard, role: str, name: str, champion: str) -> str | None:

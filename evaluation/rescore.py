@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from evaluation.evidence import compare
+from evaluation.gate import unproved
 from evaluation.policy import GatePolicy
 from evaluation.scorecard import Scorecard
 from evaluation.significance import seed_of, sign_flip_p_values
@@ -36,7 +37,8 @@ def rescore(scorecard: Scorecard, predecessor: str | None, policy: GatePolicy) -
 
     Only fresh items count: older ones helped to choose the champion, so on them it looks better than it is. The test is
     the sign-flip test of `evaluation.significance`, of "worse by more than the noise floor": no champion goes back for
-    what the instrument does. A series of nights is judged by `deploy.canary.rescore_verdict`.
+    what the instrument does, nor for weights that may be others than those that serve. A series of nights is judged by
+    `deploy.canary.rescore_verdict`.
     """
     if predecessor is None or predecessor == scorecard.champion:
         return None, "the champion has no predecessor"
@@ -45,6 +47,8 @@ def rescore(scorecard: Scorecard, predecessor: str | None, policy: GatePolicy) -
         card = scorecard.card(version)
         if card is None or card.error is not None or card.items_digest != scorecard.items_digest:
             return None, f"{version} was not scored on tonight's items"
+        if unproved(card, policy):
+            return None, f"the weights of {version} as loaded are not proved to be those that serve ({card.parity})"
         if metric is None or version not in scorecard.table(metric).scores[metric.name]:
             return None, f"{version} has no values for {policy.primary}"
     assert metric is not None

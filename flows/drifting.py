@@ -6,7 +6,7 @@ from deploy.ledger import Standing, history
 from feedback.drift import DriftReport, unknown
 from feedback.snapshot import Snapshot, load_snapshot
 from flows.night import Night
-from flows.night_steps import last_judged
+from flows.worth import last_judged
 from infra.alerts import Alert
 from infra.errors import NotFound
 from tasks import intake, notify

@@ -1,4 +1,4 @@
-"""The steps of a night that need its record: what to train and to measure, and when there is nothing to do."""
+"""The steps of a night that need its record: what to train and to measure."""
 
 from __future__ import annotations
 
@@ -14,13 +14,12 @@ from evaluation.job import EvaluationConfig, EvaluationJob
 from evaluation.noise import hardware_name
 from evaluation.policy import GatePolicy
 from feedback.ingest import IngestReport
-from feedback.snapshot import Snapshot, example_ids, load_snapshot
+from feedback.snapshot import Snapshot, load_snapshot
 from flows.confidence import confidence_of
 from flows.gate_sight import sight
 from flows.intake_alerts import tell_of_spike
-from flows.night import Night, NightFile, nights_of
+from flows.night import Night
 from infra.alerts import Alert
-from infra.artifact import key_of
 from infra.database import now
 from infra.errors import UserError
 from infra.tracking import Tracker
@@ -80,55 +79,6 @@ def take_in(night: Night, base: Base) -> IngestReport:
     report = intake.ingest(config.ingest, config.places, confidence_of(config, base))
     tell_of_spike(config, report)
     return report
-
-
-def asked_of(night: Night, snapshot: str, base: Base) -> str:
-    """Fingerprint of what a night works on: the same again would give the same challengers and the same verdict."""
-    return key_of(
-        {
-            "snapshot": snapshot,
-            "base": base.digest,
-            "training": training_of(night).model_dump(mode="json"),
-            "evaluation": night.config.evaluation.model_dump(mode="json"),
-            "gate": gate_of(night).model_dump(mode="json"),
-        }
-    )
-
-
-def nothing_new(night: Night, snapshot: str, asked: str, *, drifted: bool = False) -> str | None:
-    """Why there is nothing to do tonight, or None. What has drifted need not be much."""
-    if not snapshot:
-        return "nothing to learn from yet: no feedback of this tenant was ever accepted"
-    if night.request.force or night.request.checkpoints:
-        return None
-    earlier = last_judged(night)
-    if earlier is None:
-        return _too_little_new(night, "", snapshot)
-    if earlier.steps.get("asked") == asked:
-        return f"nothing new since night {earlier.night_id}: the snapshot is still {snapshot}"
-    if drifted and night.config.schedule.night_on_drift:
-        return None
-    return _too_little_new(night, str(earlier.steps.get("snapshot", "")), snapshot)
-
-
-def last_judged(night: Night) -> NightFile | None:
-    """The tenant's latest other night that came to a verdict."""
-    for earlier in reversed(nights_of(night.config, night.tenant)):
-        if earlier.night_id != night.night_id and earlier.state == "done" and "verdict" in earlier.steps:
-            return earlier
-    return None
-
-
-def _too_little_new(night: Night, before: str, snapshot: str) -> str | None:
-    """Why the examples that are new since the last judged night are too few; None where they are enough."""
-    least, folder = night.config.schedule.min_new_examples, night.config.places.snapshots_dir
-    if least <= 1 or (before and not (folder / before / "manifest.json").exists()):
-        return None
-    was, now = (set(example_ids(load_snapshot(folder / name)) if name else ()) for name in (before, snapshot))
-    if len(now - was) >= least:
-        return None
-    since = f" since snapshot {before}" if before else ""
-    return f"only {len(now - was)} new training examples{since}; a night needs {least}"
 
 
 def plan_of(night: Night, counts: Mapping[str, int], base: Base) -> Plan:
@@ -225,6 +175,8 @@ def measure(
     recipes = {c.stages[-1].version: c.recipe for c in challengers if c.stages}
     scorecard = judge.evaluate(job, tracker=tracker, night_key=night_key(night), recipes=recipes, places=places)
     verdict = judge.judge(scorecard, policy)
+    # Before anything can go wrong: a night that fails, or is given up, from here on has used its items all the same.
+    judge.count_uses(scorecard, places, night.tenant)
     judge.publish(job.output_dir, verdict, tracker=tracker, night_key=night_key(night))
     judge.rescore_champion(scorecard, standing, policy, canary=night.config.canary, places=places)
     return verdict

@@ -28,10 +28,8 @@ from flows.night import Night, open_night
 from flows.night_end import end_unneeded, summary, tell_failure
 from flows.night_steps import (
     approve,
-    asked_of,
     evidence,
     measure,
-    nothing_new,
     plan_of,
     sight_of,
     snapshot_of,
@@ -47,6 +45,8 @@ from flows.prefect_runs import close_dead_runs
 from flows.process_jobs import controller_job
 from flows.quiet_night import end_quietly
 from flows.request import NightRequest
+from flows.waiting import release_waiting
+from flows.worth import asked_of, nothing_new
 from infra.leftovers import sweep
 from tasks import intake, notify, release, train
 from training.plan import Plan
@@ -90,9 +90,10 @@ def run_night(night: Night) -> None:
     asked = night.once("asked", str, lambda: asked_of(night, name, base))
     drift = night.once("drift", DriftReport, lambda: look_for_drift(night, name, standing))
     notify.show_drift(drift)
-    nothing = nothing_new(night, name, asked, drifted=drift.drifted)
+    nothing = nothing_new(night, name, asked, standing.champion, drifted=drift.drifted)
     if nothing is not None:
-        end_quietly(night, base, standing, report, drift, name, nothing)
+        waited = release_waiting(night, base, standing)
+        end_quietly(night, base, standing, report, drift, name, waited or nothing)
         return
     snapshot = load_snapshot(places.snapshots_dir / name)
     questions = intake.write_questions(snapshot, night.folder)
@@ -126,7 +127,6 @@ def run_night(night: Night) -> None:
         prover=controller_job(config, base),
         evidence=evidence(night, snapshot, tracker),
     )
-    release.count_uses(places, tenant, tuple(item.item_id for item in scorecard.gate.items), night.night_id)
     notify.show_verdict(verdict, entry)
     notify.show_links(pages(tracker, night, report, judged=True))
     log_verdict(tracker, night, verdict, entry)

@@ -37,7 +37,7 @@ class ScheduleConfig(Config):
 
     min_new_examples: int = Field(default=1, ge=1)
     """Fewest training examples, new since the last night that judged, that make a night worth its time. A night on
-    demand with `force` runs anyway."""
+    demand with `force` runs anyway; one after the champion changed needs new gate items only."""
 
     night_on_drift: bool = True
     """Whether a night goes on with fewer new examples than that when they have drifted away from what the champion was

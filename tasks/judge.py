@@ -14,7 +14,7 @@ from prefect.cache_policies import NO_CACHE
 
 from deploy.canary import rescore_verdict
 from deploy.canary_policy import CanaryPolicy
-from deploy.ledger import Standing
+from deploy.ledger import Standing, Watch, current
 from deploy.rescore import record_rescore, rescored
 from evaluation.gate import Verdict, decide
 from evaluation.job import EvaluationJob
@@ -24,6 +24,7 @@ from evaluation.policy import GatePolicy
 from evaluation.report import publish_report
 from evaluation.rescore import Rescore, rescore
 from evaluation.scorecard import Scorecard, read_scorecard
+from feedback.gate_items import mark_used
 from infra.alerts import Alert, enqueue
 from infra.database import begin_write
 from infra.settings import Places
@@ -54,6 +55,12 @@ def judge(scorecard: Scorecard, policy: GatePolicy) -> Verdict:
     return verdict
 
 
+@task(name="retire used questions", cache_policy=NO_CACHE)
+def count_uses(scorecard: Scorecard, places: Places, tenant: str) -> None:
+    """Note that this night's verdict used its gate items, whatever becomes of the night. Again changes nothing."""
+    mark_used(places.snapshots_dir, tenant, (item.item_id for item in scorecard.gate.items), scorecard.night_id)
+
+
 @task(name="scorecard page", cache_policy=NO_CACHE)
 def publish(folder: Path, verdict: Verdict, *, tracker: Tracker, night_key: str) -> None:
     """The page with the verdict on it, in the evaluation's folder and on the night's run."""
@@ -72,22 +79,28 @@ def rescore_champion(
         log.info("the champion is not re-scored tonight: %s", why_not)
         return
     engine = database(places)
+    stands = current(engine, standing.tenant)
+    if stands.champion_seq != standing.champion_seq:
+        log.info("%s is no longer the champion that the night began with: no p-value of it is kept", found.champion)
+        return
     record_rescore(engine, standing.tenant, found.champion, scorecard.night_id, found.p_value)
-    worse = rescore_verdict(rescored(engine, standing.tenant, found.champion), canary.alpha("rescore"))
+    p_values = rescored(engine, standing.tenant, found.champion, since=stands.since)
+    worse = rescore_verdict(p_values, canary.alpha("rescore"))
     log.info("re-scored on %s fresh units: %+.4f, p of worse = %.4g", found.units, found.mean, found.p_value)
-    if worse is not None and standing.watch is None:
-        _tell_worse(places, standing.tenant, found, worse, scorecard.night_id)
+    if worse is not None and (stands.watch is None or stands.watch.phase != "holdback"):
+        _tell_worse(places, standing.tenant, found, worse, scorecard.night_id, stands.watch)
 
 
-def _tell_worse(places: Places, tenant: str, found: Rescore, worse: str, night_id: str) -> None:
-    """With no watch open nothing takes the champion back by itself, so people must hear of it."""
+def _tell_worse(places: Places, tenant: str, found: Rescore, worse: str, night_id: str, watch: Watch | None) -> None:
+    """Only the watch of its own holdback takes a champion back by itself; without that, people must hear of it."""
+    other = "" if watch is None else f" The open canary of {watch.version} is compared with it, and would end with it."
     what = Alert(
         kind="champion_worse",
         severity="critical",
         tenant=tenant,
         title=f"{found.champion} is worse than its predecessor {found.predecessor}",
         text=f"{worse}; {found.metric} {found.mean:+.4f} on {found.units} units that no earlier verdict used. Its "
-        "watch is over, so it is not taken back by itself.",
+        f"holdback is over, so it is not taken back by itself.{other}",
         next_step=f'`ratchet rollback --reason "worse when scored again" --to {found.predecessor}`',
         payload=found.model_dump(mode="json") | {"night_id": night_id},
         dedupe_key=f"champion_worse/{tenant}/{night_id}",

@@ -12,11 +12,13 @@ from prefect.cache_policies import NO_CACHE
 from deploy.canary_policy import CanaryPolicy
 from deploy.controller import ControllerJob, make_prover
 from deploy.inheriting import inherit
-from deploy.ledger import Entry, Standing, current
+from deploy.ledger import Entry, RefusedTransition, Standing, current, history
+from deploy.opening import may_open, still_waits
 from deploy.release import hold, open_release, roll_back, start
+from deploy.standing import NotNow
 from deploy.versions import publish_version
 from evaluation.gate import Verdict
-from feedback.gate_items import mark_used
+from infra.database import now
 from infra.errors import RatchetError, Unavailable
 from infra.settings import Places
 from tasks.opened import database
@@ -67,10 +69,25 @@ def release(
     )
 
 
-@task(name="retire used questions", cache_policy=NO_CACHE)
-def count_uses(places: Places, tenant: str, items: tuple[str, ...], night_id: str) -> None:
-    """Note that this night's verdict used these gate items. Noting it again changes nothing."""
-    mark_used(places.snapshots_dir, tenant, items, night_id)
+def why_waits(verdict: Verdict, tenant: str, places: Places, *, shadow_only: bool, held: bool) -> str | None:
+    """Why an earlier night's winner may still not be released; "" when it may by now, None when it waits no longer.
+
+    Args:
+        shadow_only: an endpoint outside of Ratchet is champion, so no canary may open.
+        held: whether that night ended, and so wrote a line.
+    """
+    engine, version = database(places), str(verdict.winner)
+    if not still_waits(history(engine, tenant), version, held=held):
+        return None
+    gate = {"gate": _gist(verdict)}
+    line = Entry(tenant=tenant, action="gated", version=version, actor="night", reason="it waited", evidence=gate)
+    try:
+        may_open(current(engine, tenant), line, at=now(), shadow_only=shadow_only)
+    except NotNow as cause:
+        return str(cause)
+    except RefusedTransition:
+        return None
+    return ""
 
 
 def _held(

@@ -29,7 +29,15 @@ def engine(tmp_path: Path) -> Engine:
     return engine
 
 
-def opened(engine: Engine, folder: Path, content: str, policy: CanaryPolicy, override: Override | None = None) -> Entry:
+def opened(
+    engine: Engine,
+    folder: Path,
+    content: str,
+    policy: CanaryPolicy,
+    override: Override | None = None,
+    champion: str | None = None,
+) -> Entry:
+    gate = {"decision": "promote", "champion": champion}
     return open_release(
         engine,
         "t",
@@ -38,7 +46,7 @@ def opened(engine: Engine, folder: Path, content: str, policy: CanaryPolicy, ove
         policy=policy,
         prove=lambda name: {"proved": name},
         actor="night",
-        gate=None if override else {"decision": "promote"},
+        gate=gate if champion or not override else None,
         override=override,
     )
 
@@ -85,3 +93,32 @@ def test_a_person_ends_the_wait_by_resuming_or_by_an_override_given_in_the_pause
     opened(engine, tmp_path, "two", SHADOW, Override(actor="ada", reason="the customer waits"))
     line = look_at_shadow(engine, "t", policy=SHADOW)
     assert line is not None and line.action == "canary"
+
+
+def test_a_version_is_withdrawn_where_its_gate_knew_another_champion(engine: Engine, tmp_path: Path) -> None:
+    opened(engine, tmp_path, "one", PLAIN)
+    promote(engine, current(engine, "t"), policy=PLAIN, reason="not worse", evidence={})
+    champion = str(current(engine, "t").champion)
+    shadow = opened(engine, tmp_path, "two", SHADOW, champion=champion)
+    roll_back(engine, "t", actor="ada", reason="complaints")
+    line = look_at_shadow(engine, "t", policy=SHADOW)
+    assert line is not None and (line.action, line.version) == ("withdrawn", shadow.version)
+    assert f"compared with {champion}, but base-1 is champion" in line.reason and "--force" in line.reason
+    stands = current(engine, "t")
+    assert stands.shadow is None and shadow.version not in stands.barred
+    assert list_alerts(engine)[0].kind == "withdrawn"
+
+
+@pytest.mark.parametrize("changes", [False, True])
+def test_a_version_opens_against_the_champion_its_gate_knew_or_against_any_where_a_person_says_so(
+    engine: Engine, tmp_path: Path, changes: bool
+) -> None:
+    opened(engine, tmp_path, "one", PLAIN)
+    promote(engine, current(engine, "t"), policy=PLAIN, reason="not worse", evidence={})
+    said = Override(actor="ada", reason="whatever it is compared with") if changes else None
+    shadow = opened(engine, tmp_path, "two", SHADOW, said, champion=str(current(engine, "t").champion))
+    if changes:
+        roll_back(engine, "t", actor="ada", reason="complaints")
+        resume(engine, "t", actor="ada", reason="go on")
+    line = look_at_shadow(engine, "t", policy=SHADOW)
+    assert line is not None and (line.action, line.version) == ("canary", shadow.version)

@@ -13,7 +13,7 @@ import pytest
 from deploy.canary_policy import CanaryPolicy
 from deploy.lease import canary_lease, lease_valid, renew
 from deploy.ledger import current, history
-from deploy.release import Prove, open_release, promote, settle, start
+from deploy.release import Prove, lift_bar, open_release, promote, resume, settle, start
 from deploy.rescore import record_rescore, rescored
 from deploy.watching import last_assessment, look, policy_of, watch_quality
 from infra.alerts import list_alerts
@@ -176,11 +176,25 @@ def test_a_night_that_finds_the_champion_worse_takes_it_back(live: Live) -> None
     assert live.look(5) == "watch"
     assert record_rescore(live.db, "t", live.v1, "n2", 0.0001)
     assert not record_rescore(live.db, "t", live.v1, "n2", 0.9)  # a night says it once
-    assert rescored(live.db, "t", live.v1) == (0.3, 0.0001)
+    assert rescored(live.db, "t", live.v1, since=current(live.db, "t").since) == (0.3, 0.0001)
     with pytest.raises(UserError):
         record_rescore(live.db, "t", live.v1, "n3", 1.5)
     assert live.look(5) == "back"
     assert history(live.db, "t")[-1].evidence["signal"] == "rescore"
+
+
+def test_a_version_released_again_is_not_taken_back_for_what_its_earlier_release_was_found_to_be(live: Live) -> None:
+    promote(live.db, current(live.db, "t"), policy=POLICY, reason="not worse", evidence={})
+    assert record_rescore(live.db, "t", live.v1, "n1", 0.0001)
+    assert live.look(5) == "back"
+    lift_bar(live.db, "t", live.v1, actor="ada", reason="the gate items were wrong")
+    resume(live.db, "t", actor="ada", reason="known why")
+    live.open(live.v1)
+    promote(live.db, current(live.db, "t"), policy=POLICY, reason="not worse", evidence={})
+    assert live.look(5) == "watch"
+    assert record_rescore(live.db, "t", live.v1, "n2", 0.5)
+    assert rescored(live.db, "t", live.v1, since=current(live.db, "t").since) == (0.5,)
+    assert live.look(5) == "watch"
 
 
 def test_looking_again_gives_the_same_judgement(live: Live) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from evaluation.rescore import rescore
 from evaluation.scorecard import NoiseFloor, Scorecard
 from tests.evaluation.cards import policy, scorecard, share, version
@@ -54,3 +56,26 @@ def test_nothing_is_said_where_nothing_can_be_compared() -> None:
         found, why_not = rescore(given, predecessor, policy(**changes))
         assert found is None
         assert word in why_not
+
+
+@pytest.mark.parametrize("about", ["champion", "before"])
+@pytest.mark.parametrize(
+    ("parity", "required", "said"),
+    [
+        ("passed", True, True),
+        ("not_needed", True, True),
+        ("failed", True, False),
+        ("failed", False, False),
+        ("missing", True, False),
+        ("missing", False, True),
+    ],
+)
+def test_weights_that_are_not_proved_to_be_the_served_ones_say_nothing(
+    about: str, parity: str, required: bool, said: bool
+) -> None:
+    same = {"champion": share(N, 20), "before": share(N, 20)}
+    roles = {"champion": "champion", "before": "reference"}
+    cards = [version(name, role, **({"parity": parity} if name == about else {})) for name, role in roles.items()]
+    found, why_not = rescore(scorecard(same, versions=cards), "before", policy(require_parity=required))
+    assert (found is not None) == said
+    assert said or (about in why_not and parity in why_not)

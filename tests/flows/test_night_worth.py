@@ -8,20 +8,23 @@ from typing import Any
 
 import pytest
 
+from evaluation.gate import Verdict
 from feedback.abuse import AbuseConfig
 from feedback.events import Edit
+from feedback.gate_items import gate_items, mark_used
 from feedback.ingest import run_ingest
 from feedback.lake import Lake
 from feedback.snapshot import SnapshotConfig, cut_snapshot, load_snapshot
 from feedback.store import Store
 from flows.config import PipelineConfig
 from flows.night import open_night
-from flows.night_steps import nothing_new
 from flows.request import NightRequest
+from flows.worth import last_judged, nothing_new
 from tasks.intake import drift
 from tests.feedback.world import FAST, interaction, make_lake, make_store, put, said, ticket
 
 ALL = SnapshotConfig(validation_share=0, rolling_share=0, frozen_share=0)
+GATED = SnapshotConfig(validation_share=0, rolling_share=0.5, frozen_share=0)
 
 
 def cut(folder: Path, places: Any, numbers: range) -> str:
@@ -31,6 +34,24 @@ def cut(folder: Path, places: Any, numbers: range) -> str:
         store.record_feedback(said(n, Edit(text=f"answer {n}")))
     run_ingest(store, lake, (), FAST)
     return cut_snapshot(lake, places.snapshots_dir, ALL, tenant="acme").id
+
+
+def verdict(winner: str | None = None) -> Verdict:
+    """One against v1."""
+    return Verdict(
+        decision="promote" if winner else "inconclusive",
+        winner=winner,
+        reasons=(),
+        champion="v1",
+        challengers=(),
+        alpha=0.05,
+        floor=0.0,
+        flips=0,
+        needs_approval=False,
+        primary="loss",
+        scorecard_digest="s",
+        policy_digest="p",
+    )
 
 
 # Three new edits are three completions and three preferences.
@@ -49,17 +70,17 @@ def test_a_night_needs_enough_new_examples(tmp_path: Path, least: int, force: bo
     )
     first = cut(tmp_path, config.places, range(5))
     with open_night(config, NightRequest()) as night:
-        assert nothing_new(night, first, "a") is None  # the first night of all: ten new examples
+        assert nothing_new(night, first, "a", "v1") is None  # the first night of all: ten new examples
         night.once("snapshot", str, lambda: first)
         night.once("asked", str, lambda: "a")
-        night.once("verdict", dict, dict)
+        night.once("verdict", Verdict, verdict)
         night.close("done", "judged")
     second = cut(tmp_path, config.places, range(5, 8))
     with open_night(config, NightRequest(force=force)) as night:
-        why = nothing_new(night, second, "b")
+        why = nothing_new(night, second, "b", "v1")
         assert (why is None) == runs
         assert runs or (why or "").startswith("only 6 new training examples")
-        assert (nothing_new(night, first, "a") is None) == force
+        assert (nothing_new(night, first, "a", "v1") is None) == force
 
 
 def test_the_first_night_of_all_needs_enough_examples_too(tmp_path: Path) -> None:
@@ -67,7 +88,65 @@ def test_the_first_night_of_all_needs_enough_examples_too(tmp_path: Path) -> Non
     config = PipelineConfig.model_validate(values | {"schedule": {"min_new_examples": 11}})
     first = cut(tmp_path, config.places, range(5))
     with open_night(config, NightRequest()) as night:
-        assert nothing_new(night, first, "a") == "only 10 new training examples; a night needs 11"
+        assert nothing_new(night, first, "a", "v1") == "only 10 new training examples; a night needs 11"
+
+
+@pytest.mark.parametrize("allow_for", ["fresh", "used"])
+def test_another_champion_makes_a_night_worth_it_once_something_could_be_promoted(
+    tmp_path: Path, allow_for: str
+) -> None:
+    config = PipelineConfig.model_validate(
+        {
+            "pipeline": "desk",
+            "tenants": ["acme"],
+            "places": {"home": str(tmp_path / "home")},
+            "schedule": {"min_new_examples": 1_000},
+            "gate": {"primary": "loss", "guards": [], "min_fresh_units": 3},
+        }
+    )
+    store, lake = make_store(tmp_path), make_lake(tmp_path)
+    rows = [(n, f"What is the {n}th question of the list about?", f"answer {n}") for n in range(40)]
+    name = _cut(store, lake, config, rows, GATED)
+    items = gate_items(load_snapshot(config.places.snapshots_dir / name))
+    assert len(items) > 3
+    with open_night(config, NightRequest(force=True)) as night:
+        night.once("snapshot", str, lambda: name)
+        night.once("asked", str, lambda: "a")
+        night.once("verdict", Verdict, lambda: verdict("v2"))
+        night.close("done", "judged")
+    left = 3 if allow_for == "fresh" else 2
+    mark_used(config.places.snapshots_dir, "acme", [item.item_id for item in items[left:]], night.night_id)
+    with open_night(config, NightRequest()) as night:
+        for live in ("v1", "v2"):  # as before; and what won has been released since: the same would be made again
+            assert (nothing_new(night, name, "a", live) or "").startswith("nothing new since night")
+        why = nothing_new(night, name, "a", "v0")
+        assert (why is None) == (allow_for == "fresh")
+        assert why is None or ("against v1, and v0 is live" in why and "3 units" in why and "there are 2" in why)
+        assert (nothing_new(night, name, "b", "v0") is None) == (allow_for == "fresh")
+
+
+@pytest.mark.parametrize(
+    ("state", "winner", "approval", "stands"),
+    [
+        ("done", None, None, True),
+        ("failed", "v2", "", True),
+        ("failed", "v2", "ada says no", False),
+        ("failed", "v2", None, False),
+        ("failed", None, "", False),
+        ("abandoned", "v2", "", False),
+    ],
+)
+def test_a_verdict_stands_when_its_night_ended_or_failed_with_an_approved_winner(
+    tmp_path: Path, state: Any, winner: str | None, approval: str | None, stands: bool
+) -> None:
+    config = PipelineConfig.model_validate({"pipeline": "desk", "places": {"home": str(tmp_path / "home")}})
+    with open_night(config, NightRequest()) as night:
+        night.once("verdict", Verdict, lambda: verdict(winner))
+        if approval is not None:
+            night.once("approval", str, lambda: approval)
+        night.close(state, "it ended")
+    with open_night(config, NightRequest()) as night:
+        assert (last_judged(night) is not None) == stands
 
 
 @pytest.mark.parametrize("allowed", [True, False])
@@ -87,7 +166,7 @@ def test_what_drifted_need_not_be_much(tmp_path: Path, allowed: bool) -> None:
     with open_night(config, NightRequest()) as night:
         night.once("snapshot", str, lambda: first)
         night.once("asked", str, lambda: "a")
-        night.once("verdict", dict, dict)
+        night.once("verdict", Verdict, verdict)
         night.close("done", "judged")
     same = drift.fn(
         load_snapshot(config.places.snapshots_dir / first),
@@ -106,11 +185,17 @@ def test_what_drifted_need_not_be_much(tmp_path: Path, allowed: bool) -> None:
     )
     assert moved.drifted and moved.columns["prompt_words"] > 1, moved
     with open_night(config, NightRequest()) as night:
-        assert (nothing_new(night, second, "b") or "").startswith("only ")
-        assert (nothing_new(night, second, "b", drifted=True) is None) == allowed
+        assert (nothing_new(night, second, "b", "v1") or "").startswith("only ")
+        assert (nothing_new(night, second, "b", "v1", drifted=True) is None) == allowed
 
 
-def _cut(store: Store, lake: Lake, config: PipelineConfig, rows: list[tuple[int, str, str]]) -> str:
-    put(store, [interaction(n, asked) for n, asked, _ in rows], [said(n, Edit(text=right)) for n, _, right in rows])
+def _cut(
+    store: Store, lake: Lake, config: PipelineConfig, rows: list[tuple[int, str, str]], shares: SnapshotConfig = ALL
+) -> str:
+    put(
+        store,
+        [interaction(n, asked) for n, asked, _ in rows],
+        [said(n, Edit(text=right), trusted=shares is GATED) for n, _, right in rows],
+    )
     run_ingest(store, lake, (), FAST.model_copy(update={"abuse": AbuseConfig(enabled=False)}))
-    return cut_snapshot(lake, config.places.snapshots_dir, ALL, tenant="acme").id
+    return cut_snapshot(lake, config.places.snapshots_dir, shares, tenant="acme").id

@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from deploy.ledger import current, history
-from deploy.release import promote
+from deploy.release import pause, promote, resume, start
 from deploy.rescore import rescored
 from evaluation.noise import known_floors
 from evaluation.scorecard import read_scorecard
@@ -91,6 +91,14 @@ def ledger_written(config: PipelineConfig) -> bool:
     """The release stands in the ledger and the night does not know it yet."""
     lines = history(database(config.places), "default")
     return any(line.action in ("canary", "held") for line in lines)
+
+
+def uses_of_items(config: PipelineConfig) -> set[int]:
+    """How many verdicts used the gate items of the last night's snapshot."""
+    night = last_night(config)
+    assert night is not None
+    snapshot = load_snapshot(config.places.snapshots_dir / night.steps["snapshot"])
+    return {item.uses for item in gate_items(snapshot)}
 
 
 MOMENTS = {
@@ -242,16 +250,25 @@ def test_a_dry_run_says_what_it_would_do_and_does_nothing(reference: PipelineCon
 def test_a_night_killed_again_and_again_ends_as_if_it_was_not(
     running_stack: Stack, reference: PipelineConfig, tmp_path: Path
 ) -> None:
-    """One night killed in training, and between the ledger's line and the night's end (every moment: the slow test)."""
+    """One night killed in training, after its verdict, and between the ledger's line and the night's end.
+
+    Every moment: the slow test.
+    """
     config = running_stack.neighbour(tmp_path, **TRAINING, schedule={"attempts": 9})
-    for name in ("in training", "ledger line"):
-        kill_when(config, MOMENTS[name])
-    assert_same_as_undisturbed(config, reference, attempts=3)
+    kill_when(config, MOMENTS["in training"])
+    assert uses_of_items(config) == {0}
+    kill_when(config, MOMENTS["verdict"])
+    assert uses_of_items(config) == {1}  # also should nobody ever take it up again
+    kill_when(config, MOMENTS["ledger line"])
+    assert_same_as_undisturbed(config, reference, attempts=4)
+    assert uses_of_items(config) == {1}
     night = last_night(config)
     assert night is not None
+    card = read_scorecard(config.places.evaluations_dir / night.night_id)
+    assert {item.uses for item in card.gate.items} == {0}  # its own use is no earlier one
     api = config.places.prefect_api
     states = [ask_prefect(api, "GET", f"/flow_runs/{run}")["state_type"] for run in night.flow_runs]
-    assert states == ["CRASHED", "CRASHED", "COMPLETED"]
+    assert states == ["CRASHED", "CRASHED", "CRASHED", "COMPLETED"]
 
 
 @pytest.mark.slow
@@ -280,6 +297,38 @@ def test_what_came_in_reaches_mlflow_though_nothing_is_trained(running_stack: St
     assert [file.path for file in client.list_artifacts(run.info.run_id)] == ["data_docs"]
 
 
+def test_a_winner_held_for_what_passes_is_released_by_a_later_night_with_nothing_new(
+    running_stack: Stack, reference: PipelineConfig, tmp_path: Path
+) -> None:
+    config = running_stack.neighbour(tmp_path, **TRAINING)
+    engine = database(config.places)
+    start(engine, "default", str(current(database(reference.places), "default").base))
+    pause(engine, "default", actor="ada", reason="holidays")
+
+    def nights() -> tuple[NightFile, str]:
+        done = json.loads(ratchet("run", "nightly", "--json", config=config_file(config)).stdout)
+        night = last_night(config)
+        assert night is not None and night.state == "done"
+        return night, str(done["outcome"])
+
+    judged, outcome = nights()
+    winner = judged.steps["verdict"]["winner"]
+    assert winner is not None and outcome.startswith(f"promote: held {winner}")
+    quiet, outcome = nights()
+    assert outcome.startswith(f"night {judged.night_id}'s winner {winner} waits: ") and "paused" in outcome
+    assert "verdict" not in quiet.steps and [line.action for line in history(engine, "default")].count("held") == 1
+    resume(engine, "default", actor="ada", reason="back")
+    released, outcome = nights()
+    assert outcome.startswith(f"a winner that waited: canary {winner}")
+    assert "verdict" not in released.steps and "plan" not in released.steps  # nothing trained or judged again
+    line = history(engine, "default")[-1]
+    assert (line.action, line.version, line.night_id) == ("canary", winner, released.night_id)
+    gate = line.evidence["gate"]
+    assert (gate["judged_in"], gate["snapshot"]) == (judged.night_id, judged.steps["snapshot"])
+    assert gate["mlflow_run"]
+    assert nights()[1].startswith(f"nothing new since night {judged.night_id}")
+
+
 @pytest.mark.slow
 def test_a_quiet_night_scores_the_live_champion_again_on_what_is_new(running_stack: Stack, tmp_path: Path) -> None:
     config = running_stack.neighbour(tmp_path, **TRAINING)
@@ -299,7 +348,7 @@ def test_a_quiet_night_scores_the_live_champion_again_on_what_is_new(running_sta
         return night
 
     assert RESCORE not in quiet_night().steps  # the gate's items have all been used
-    assert not rescored(engine, "default", standing.champion)
+    assert not rescored(engine, "default", standing.champion, since=standing.since)
     tell_feedback(config, first=60, conversations=60)
     night = quiet_night()
     looked = night.steps["drift"]
@@ -311,7 +360,7 @@ def test_a_quiet_night_scores_the_live_champion_again_on_what_is_new(running_sta
         "snapshot": night.steps["snapshot"],
     }
     assert {version.version for version in card.versions} == {standing.champion, standing.base}
-    [p_value] = rescored(engine, "default", standing.champion)
+    [p_value] = rescored(engine, "default", standing.champion, since=standing.since)
     assert 0 < p_value <= 1
     fresh = {item.item_id for item in card.gate.items if item.uses == 0}
     assert len(fresh) >= 10
@@ -327,7 +376,7 @@ def test_a_quiet_night_scores_the_live_champion_again_on_what_is_new(running_sta
     [run] = client.search_runs([experiment.experiment_id], wanted)
     assert (run.info.status, run.data.tags["ratchet.decision"]) == ("FINISHED", "none")
     assert RESCORE not in quiet_night().steps  # the same questions again would say nothing more
-    assert len(rescored(engine, "default", standing.champion)) == 1
+    assert len(rescored(engine, "default", standing.champion, since=standing.since)) == 1
 
 
 def test_without_a_stack_the_message_says_what_to_do(tiny_base: Path, tmp_path: Path) -> None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Engine
 
 from deploy.canary_policy import CanaryPolicy
-from deploy.ledger import Standing, Watch
+from deploy.ledger import Entry, append, current
+from deploy.release import start
 from deploy.rescore import rescored
 from evaluation.scorecard import Scorecard
 from infra.alerts import list_alerts
-from infra.database import now
 from infra.settings import Places
 from tasks.judge import rescore_champion
 from tasks.opened import database
@@ -26,29 +28,54 @@ def card(values: dict[str, list[float]], night_id: str) -> Scorecard:
     return scorecard(values, versions=cards).model_copy(update={"night_id": night_id})
 
 
-@pytest.mark.parametrize("watched", [True, False])
-def test_every_night_s_p_value_is_kept_once_and_a_worse_champion_alerts_when_nobody_watches(
-    tmp_path: Path, watched: bool
+def say(engine: Engine, action: str, about: str, **fields: object) -> None:
+    values = {"tenant": "t", "action": action, "version": about, "actor": "test", "reason": "test", **fields}
+    append(engine, Entry.model_validate(values), current(engine, "t").seq)
+
+
+def released(engine: Engine) -> None:
+    """ "champion" replaced "before", which is held back beside it."""
+    start(engine, "t", "before")
+    say(engine, "gated", "champion")
+    say(engine, "canary", "champion", share=0.5, previous="before")
+    say(engine, "champion", "champion", share=0.1, previous="before")
+
+
+def settled(engine: Engine) -> None:
+    released(engine)
+    say(engine, "superseded", "before", previous="champion")
+
+
+def next_canary(engine: Engine) -> None:
+    settled(engine)
+    say(engine, "gated", "next")
+    say(engine, "canary", "next", share=0.5, previous="champion")
+
+
+@pytest.mark.parametrize(("stands", "told"), [(released, False), (settled, True), (next_canary, True)])
+def test_every_night_s_p_value_is_kept_once_and_a_worse_champion_alerts_when_nothing_takes_it_back(
+    tmp_path: Path, stands: Callable[[Engine], None], told: bool
 ) -> None:
     places = Places(home=tmp_path)
-    watch = Watch(
-        version="champion",
-        previous="before",
-        phase="holdback",
-        opened_seq=1,
-        opened_at=now(),
-        step=0,
-        step_seq=1,
-        step_at=now(),
-        share=0.9,
-        shares=((1, 0.5),),
-        champion_seq=2,
-    )
-    standing = Standing(tenant="t", champion="champion", previous="before", watch=watch if watched else None)
+    engine = database(places)
+    stands(engine)
+    standing = current(engine, "t")
     for night, values in (("n1", EQUAL), ("n2", WORSE), ("n2", WORSE)):
         rescore_champion.fn(card(values, night), standing, policy(), canary=CanaryPolicy(), places=places)
-    p_values = rescored(database(places), "t", "champion")
+    p_values = rescored(engine, "t", "champion", since=standing.since)
     assert len(p_values) == 2
     assert p_values[0] > 0.4 and p_values[1] < 1e-5
-    kinds = [alert.kind for alert in list_alerts(database(places))]
-    assert kinds == ([] if watched else ["champion_worse"])
+    alerts = [alert for alert in list_alerts(engine) if alert.kind == "champion_worse"]
+    assert len(alerts) == told
+    assert all(("canary of next" in alert.text) == (stands is next_canary) for alert in alerts)
+
+
+def test_what_a_night_measured_of_a_champion_that_went_meanwhile_is_not_kept(tmp_path: Path) -> None:
+    places = Places(home=tmp_path)
+    engine = database(places)
+    settled(engine)
+    began_with = current(engine, "t")
+    say(engine, "rolled_back", "champion", previous="before")
+    rescore_champion.fn(card(WORSE, "n1"), began_with, policy(), canary=CanaryPolicy(), places=places)
+    assert rescored(engine, "t", "champion", since=None) == ()
+    assert not [alert for alert in list_alerts(engine) if alert.kind == "champion_worse"]
