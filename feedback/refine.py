@@ -71,8 +71,13 @@ def refine(prepared: Prepared, past: Past, steps: Steps, check: Check, confidenc
 def _hold_abuse(
     prepared: Prepared, past: Past, config: AbuseConfig, confidence: Confidence | None, out: Refined
 ) -> list[Subject]:
-    """What was held before stays held; what is new is judged. Returns the subjects of which something is held now."""
-    subjects, fresh, released = prepared.subjects, prepared.fresh, prepared.released
+    """What was held before stays held; what is new is judged. Returns the subjects of which something is held now.
+
+    What has another turn only because the example it was merged into went was judged when it came: once is enough, or
+    an account's words would count twice.
+    """
+    subjects, released = prepared.subjects, prepared.released
+    fresh = prepared.fresh - past.waiting_again(prepared.fresh)
     older = [(s.key[0], e.event_id) for s in subjects for e in s.events if (s.key[0], e.event_id) not in fresh]
     remembered = past.held(older)
     said = []
