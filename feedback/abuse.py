@@ -25,6 +25,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from statistics import NormalDist, median
 from typing import NamedTuple
 
@@ -40,6 +41,9 @@ from feedback.triggers import TriggerConfig, find_triggers
 from feedback.volume import bursts, floods, names_somebody, of_accounts
 from feedback.words import Wordbook
 from infra.settings import Config
+
+_ASTRAY = 30 * 86_400.0
+"""What an older index remembers of so many seconds after a batch's arrival came of a wrong date, and is passed over."""
 
 Key = tuple[str, str]
 Verdicts = dict[Key, tuple[str, str]]
@@ -113,6 +117,8 @@ class Grounds:
     """The words of prompts that were split before."""
     confidence: Confidence | None
     """The champion's, where it can be asked."""
+    at: datetime
+    """When the batch arrived: no time in it is taken to be later."""
 
 
 def judge(said: Sequence[Said], grounds: Grounds, lesson: Lesson) -> Verdicts:
@@ -159,14 +165,15 @@ def _judge_tenant(tenant: str, said: Sequence[Said], grounds: Grounds, lesson: L
     by_actor: dict[str, list[Feedback]] = defaultdict(list)
     for s in suspects:
         by_actor[s.event.actor].append(s.event)
-    latest = max(s.event.created_at for s in suspects).timestamp()
-    for actor, why in past.suspended(tenant, latest).items():
+    latest = min(max(s.event.created_at for s in suspects), grounds.at).timestamp()
+    end = grounds.at.timestamp() + _ASTRAY
+    for actor, why in past.suspended(tenant, latest, end + config.suspend_days * 86_400).items():
         hold(by_actor.get(actor, []), "suspended", why)
     scores, bar, bars = _agreement(tenant, said, claims, grounds)
     hour = int(latest // 3_600)
     standing = _standing(by_actor, scores, bar, config)
     lesson.standing += [(tenant, actor, hour, *now) for actor, now in standing.items()]
-    earlier = past.standing(tenant, hour - config.window_hours)
+    earlier = past.standing(tenant, hour - config.window_hours, int(end // 3_600))
     for actor, why in _disagreeing(standing, earlier, config, len(by_actor)).items():
         hold(by_actor[actor], "disagrees", why)
         lesson.suspended.append((tenant, actor, latest + config.suspend_days * 86_400, why))
@@ -184,7 +191,7 @@ def _judge_tenant(tenant: str, said: Sequence[Said], grounds: Grounds, lesson: L
         hold(events, "burst", why)
     exceeding = floods(
         accounts,
-        past.activity(tenant, hour - config.window_hours),
+        past.activity(tenant, hour - config.window_hours, int(end // 3_600)),
         max_share=config.max_share,
         fair_multiple=config.fair_multiple,
         min_events=config.min_events,

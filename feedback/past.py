@@ -278,20 +278,20 @@ class Past:
         )
         return [(str(a), str(b), str(c)) for a, b, c in rows]
 
-    def activity(self, tenant: str, since_hour: int) -> dict[str, int]:
-        """Events per untrusted actor since an hour (counted from 1970)."""
+    def activity(self, tenant: str, since_hour: int, through_hour: int) -> dict[str, int]:
+        """Events per untrusted actor from one hour (counted from 1970) to another."""
         rows = self._db.execute(
-            "SELECT actor, sum(events) FROM activity WHERE tenant = ? AND hour >= ? GROUP BY actor",
-            (tenant, since_hour),
+            "SELECT actor, sum(events) FROM activity WHERE tenant = ? AND hour BETWEEN ? AND ? GROUP BY actor",
+            (tenant, since_hour, through_hour),
         )
         return {str(actor): int(events) for actor, events in rows}
 
-    def standing(self, tenant: str, since_hour: int) -> dict[str, Standing]:
-        """What each untrusted actor's claims came to since an hour (counted from 1970)."""
+    def standing(self, tenant: str, since_hour: int, through_hour: int) -> dict[str, Standing]:
+        """What each untrusted actor's claims came to from one hour (counted from 1970) to another."""
         rows = self._db.execute(
             "SELECT actor, sum(claims), sum(total), sum(usual), sum(variance) FROM standing "
-            "WHERE tenant = ? AND hour >= ? GROUP BY actor",
-            (tenant, since_hour),
+            "WHERE tenant = ? AND hour BETWEEN ? AND ? GROUP BY actor",
+            (tenant, since_hour, through_hour),
         )
         return {str(actor): Standing(*sums) for actor, *sums in rows}
 
@@ -318,9 +318,12 @@ class Past:
         """See `feedback.merged.waiting_again`."""
         return merged.waiting_again(self._db, events)
 
-    def suspended(self, tenant: str, at: float) -> dict[str, str]:
-        """Actors whose words are held at that time (seconds since 1970), with the reason."""
-        rows = self._db.execute("SELECT actor, detail FROM suspended WHERE tenant = ? AND until > ?", (tenant, at))
+    def suspended(self, tenant: str, at: float, latest: float) -> dict[str, str]:
+        """Actors whose words are held at that time, with the reason; not those held beyond `latest`, for no suspension
+        is as long (both in seconds since 1970)."""
+        rows = self._db.execute(
+            "SELECT actor, detail FROM suspended WHERE tenant = ? AND until > ? AND until <= ?", (tenant, at, latest)
+        )
         return {str(actor): str(detail) for actor, detail in rows}
 
     def forget(self, tenant: str, subjects: Iterable[str], actor: str, events: Iterable[str]) -> int:

@@ -10,8 +10,9 @@ import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter
 
 from feedback.abuse import AbuseConfig, claim_of
 from feedback.agreement import Claim
@@ -55,6 +56,10 @@ class NormaliseConfig(Config):
     """Longest prompt message, answer or document, in characters; longer ones are quarantined."""
     unicode: bool = True
     """Whether to bring text into Unicode normal form C and line ends to \\n."""
+    max_hours_ahead: float = Field(default=24.0, ge=0, allow_inf_nan=False)
+    """How far after its arrival here feedback, or the interaction it is about, may be dated; what is dated later is
+    quarantined. Windows, ages and suspensions count from the latest times, so one row "valid until 9999" would move
+    them all."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +121,8 @@ class Prepared:
     subjects: list[Subject]
     fresh: set[Key]
     """(tenant, event) of the feedback whose turn it is."""
+    at: datetime
+    """When the latest of it arrived: this batch's own time, the same whenever and however often it is computed."""
     released: Mapping[Key, str | None]
     """As in the batch."""
     redacted: Counter[str]
@@ -133,7 +140,7 @@ def prepare(batch: Batch, steps: Steps) -> Prepared:
         UserError: personal data was found and the policy is to refuse it.
     """
     find, redacted, book = finder_of(steps.redact), Counter[str](), Wordbook()
-    subjects = _subjects(batch)
+    subjects = _subjects(batch, steps.normalise)
     for subject in subjects:
         if counts := _clean(subject, steps, find, batch.released):
             redacted.update(counts)
@@ -143,6 +150,7 @@ def prepare(batch: Batch, steps: Steps) -> Prepared:
     return Prepared(
         subjects=subjects,
         fresh={(r.feedback.tenant, r.feedback.event_id) for r in batch.fresh},
+        at=max(r.received_at for r in batch.fresh),
         released=batch.released,
         redacted=redacted,
         prints=prints_of([e for s in subjects for e in s.built.examples], steps.dedupe, book),
@@ -160,8 +168,8 @@ def _claim(subject: Subject) -> None:
                 subject.foreign.add(event.event_id)
 
 
-def _subjects(batch: Batch) -> list[Subject]:
-    """What the batch's feedback is about, each with all that was said of it."""
+def _subjects(batch: Batch, config: NormaliseConfig) -> list[Subject]:
+    """What the batch's feedback is about, each with all that was said of it; what is dated in the future is held."""
     subjects: dict[Key, Subject] = {}
     for ready in batch.fresh:
         event = ready.feedback
@@ -175,8 +183,24 @@ def _subjects(batch: Batch) -> list[Subject]:
             orphan.key = (event.tenant, f"{about}?{event.event_id}")
         elif key not in subjects:
             words = batch.words.get(key, [ready]) if about else [ready]
-            subjects[key] = Subject(key, interaction, [w.feedback for w in words])
+            subject = subjects[key] = Subject(key, interaction, [w.feedback for w in words])
+            for word in words:
+                if (event.tenant, word.feedback.event_id) not in batch.released:
+                    _hold_future(subject, word, config)
     return list(subjects.values())
+
+
+def _hold_future(subject: Subject, word: Ready, config: NormaliseConfig) -> None:
+    """Hold what is dated later than it can be. Its arrival was stored with it, so the answer is always the same."""
+    latest = word.feedback.created_at
+    if subject.interaction is not None:
+        latest = max(latest, subject.interaction.created_at)
+    if latest - word.received_at > timedelta(hours=config.max_hours_ahead):
+        detail = (
+            f"dated {latest:%Y-%m-%d %H:%M} UTC but here since {word.received_at:%Y-%m-%d %H:%M}; at most "
+            f"{config.max_hours_ahead:g} hours ahead are allowed"
+        )
+        subject.held[word.feedback.event_id] = ("normalise", "in-future", detail)
 
 
 def _nothing_to_clean(subject: Subject, steps: Steps, find: Finder, released: Mapping[Key, str | None]) -> bool:

@@ -94,7 +94,7 @@ def _hold_abuse(
                 claim = subject.claims.get(event.event_id)
                 foreign = event.event_id in subject.foreign
                 said.append(Said(subject.interaction, event, claim, fresh=key in fresh, foreign=foreign))
-    verdicts = judge(said, Grounds(config, past, prepared.book, confidence), out.lesson)
+    verdicts = judge(said, Grounds(config, past, prepared.book, confidence, prepared.at), out.lesson)
     for subject in subjects if verdicts else ():
         for event in subject.good:
             key = (subject.key[0], event.event_id)

@@ -130,7 +130,7 @@ def test_a_second_turn_is_not_counted_as_another_word_of_the_account(tmp_path: P
     report = run_ingest(store, lake, (), config)
     assert report.counts["fates"] == {"accepted": 2, "merged": 4} and "abuse" not in report.counts
     with closing(Past(lake.index_path)) as past:
-        assert past.activity("acme", 0) == {"p0": 2, "fan": 5}
+        assert past.activity("acme", 0, 10**9) == {"p0": 2, "fan": 5}
 
 
 def test_a_forgotten_persons_rows_are_not_named_any_more(tmp_path: Path) -> None:
