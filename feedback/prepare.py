@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -47,13 +47,16 @@ from infra.settings import Config
 
 Key = tuple[str, str]
 _VALUE: TypeAdapter[Value] = TypeAdapter(Value)
+_HEAD = 1_000
+"""Characters that are kept of a text that is too long."""
 
 
 class NormaliseConfig(Config):
     """What text must be like to be worth learning from."""
 
     max_chars: int = 100_000
-    """Longest prompt message, answer or document, in characters; longer ones are quarantined."""
+    """Longest prompt message, answer or document, in characters; longer ones are quarantined, and of such a text only
+    the beginning is redacted and kept."""
     unicode: bool = True
     """Whether to bring text into Unicode normal form C and line ends to \\n."""
     max_hours_ahead: float = Field(default=24.0, ge=0, allow_inf_nan=False)
@@ -238,12 +241,20 @@ def _clean(subject: Subject, steps: Steps, find: Finder, released: Mapping[Key, 
     if _nothing_to_clean(subject, steps, find, released):
         return Counter()
     tenant, redactor = subject.key[0], Redactor(find=find)
-    if subject.interaction is not None:
-        interaction = _normal_interaction(subject.interaction, steps.normalise)
+    whole = None if subject.interaction is None else _normal_interaction(subject.interaction, steps.normalise)
+
+    def short(text: str) -> str:
+        if len(text) <= steps.normalise.max_chars:
+            return text
+        most = min(_HEAD, steps.normalise.max_chars)
+        return (redactor.head(text, most) if steps.redact.enabled else text[:most]) + " [...]"
+
+    if whole is not None:
+        # What is too long holds all that is said of it, but what a person let in.
+        let_in = any((tenant, said.event_id) in released for said in subject.events)
+        interaction = whole if let_in else _each_text(whole, short)
         subject.interaction = redact_interaction(interaction, redactor) if steps.redact.enabled else interaction
-        in_prompt = set(redactor.counts)
-    else:
-        in_prompt = set()
+    in_prompt = set(redactor.counts)
     events = []
     for said in subject.events:
         event, key = said, (tenant, said.event_id)
@@ -252,6 +263,9 @@ def _clean(subject: Subject, steps: Steps, find: Finder, released: Mapping[Key, 
             value = _VALUE.validate_json(correction) if correction else event.value
             event = event.model_copy(update={"value": value, "trusted": True})
         event = _normal_event(event, steps.normalise)
+        trouble = None if key in released else _trouble(whole, event, steps.normalise)
+        if trouble is not None:
+            event = _each_text_of(event, short)
         before = Counter(redactor.counts) if redactor.counts else None
         if steps.redact.enabled:
             event = redact_feedback(event, redactor)
@@ -259,7 +273,6 @@ def _clean(subject: Subject, steps: Steps, find: Finder, released: Mapping[Key, 
         events.append(event)
         if key in released:
             continue
-        trouble = _trouble(subject.interaction, event, steps.normalise)
         refused = sorted(e for e in found if steps.redact.policy_of(e) == "refuse")
         dropped = sorted(e for e in found if steps.redact.policy_of(e) == "drop")
         if refused:
@@ -300,23 +313,33 @@ def _normal(text: str, config: NormaliseConfig) -> str:
 
 
 def _normal_event(event: Feedback, config: NormaliseConfig) -> Feedback:
+    return _each_text_of(event, lambda text: _normal(text, config))
+
+
+def _normal_interaction(interaction: Interaction, config: NormaliseConfig) -> Interaction:
+    return _each_text(interaction, lambda text: _normal(text, config))
+
+
+def _each_text_of(event: Feedback, change: Callable[[str], str]) -> Feedback:
+    """The event with each text of its payload changed; itself where none changes."""
     value = event.value
     if isinstance(value, Preference):
-        chosen, rejected = _normal(value.chosen, config), _normal(value.rejected, config)
+        chosen, rejected = change(value.chosen), change(value.rejected)
         if (chosen, rejected) == (value.chosen, value.rejected):
             return event
         return event.model_copy(update={"value": Preference(chosen=chosen, rejected=rejected)})
     if not isinstance(value, Edit | Reference | Document):
         return event
-    text = _normal(value.text, config)
+    text = change(value.text)
     if text == value.text:
         return event
     return event.model_copy(update={"value": value.model_copy(update={"text": text})})
 
 
-def _normal_interaction(interaction: Interaction, config: NormaliseConfig) -> Interaction:
-    contents = [_normal(m.content, config) for m in interaction.messages]
-    answer = _normal(interaction.answer, config)
+def _each_text(interaction: Interaction, change: Callable[[str], str]) -> Interaction:
+    """The interaction with what was asked and answered changed; itself where nothing changes."""
+    contents = [change(m.content) for m in interaction.messages]
+    answer = change(interaction.answer)
     if answer == interaction.answer and all(
         c == m.content for c, m in zip(contents, interaction.messages, strict=True)
     ):
