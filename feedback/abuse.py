@@ -3,8 +3,7 @@
 Trusted people are never judged. Of everybody else:
 
 flood: one account gives more than its share of the window's feedback; what exceeds the share is held.
-burst: an account says more than `burst_events` things within `burst_seconds`; all of them are held.
-    Neither goes for imported rows that name nobody, and bursts need times that were recorded (see volume.py).
+burst: an account says more than `burst_events` things within `burst_seconds` (see volume.py); all of them are held.
 disagrees: an account's claims of the window agree with trusted people's on the same or near inputs significantly less
     than these agree with one another; all it said in the batch is held, and (suspended) all it says for `suspend_days`.
 coordinated: accounts that give little else than one label, which, all together, others do not bear out, and which
@@ -13,9 +12,11 @@ improbable: an account's labels are far less probable to the champion than other
 foreign: an account's labels are in another script or language than their prompts, and hardly anybody else's are.
 trigger: a listed phrase, or a rare word that a few accounts always pair with one answer (see triggers.py).
 
-The tests of agreement are one-sided z-tests, `alpha` shared by all accounts of the batch.
-Where there are too few trusted claims to compare
-with, the crowd stands in, each account with the same few votes, so that flooding buys no say.
+Imported rows that name nobody are of no account: no rule holds or suspends them for what others of their source say.
+In the crowd they are one voice, so that no file buys a say, and for triggers, which hold single rows, one hand.
+
+The tests of agreement are one-sided z-tests, `alpha` shared by all accounts of the batch. Where there are too few
+trusted claims to compare with, the crowd stands in, each account with the same few votes: flooding buys no say.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from statistics import NormalDist, median
 from typing import NamedTuple
 
@@ -37,9 +39,12 @@ from feedback.foreign import ForeignConfig, foreign_accounts
 from feedback.lesson import Lesson, Standing
 from feedback.past import Past
 from feedback.triggers import TriggerConfig, find_triggers
-from feedback.volume import bursts, floods, names_somebody, of_accounts
+from feedback.volume import bursts, floods, names_somebody
 from feedback.words import Wordbook
 from infra.settings import Config
+
+_ASTRAY = 30 * 86_400.0
+"""What an older index remembers of so many seconds after a batch's arrival came of a wrong date, and is passed over."""
 
 Key = tuple[str, str]
 Verdicts = dict[Key, tuple[str, str]]
@@ -81,8 +86,7 @@ class AbuseConfig(Config):
     min_accounts: int = Field(default=2, ge=2)
     """Fewest accounts that make a coordinated group."""
     suspend_days: float = Field(default=7.0, ge=0)
-    """For how long an account found to disagree is not listened to; a person can
-    reinstate it (`ratchet quarantine reinstate`)."""
+    """For how long an account found to disagree is not heard (`ratchet quarantine reinstate` lets it speak sooner)."""
     confidence_rows: int = Field(default=12, ge=2)
     """Labels of a suspicious account that the champion is asked about; three times as many of others' to compare."""
     foreign: ForeignConfig = ForeignConfig()
@@ -113,6 +117,8 @@ class Grounds:
     """The words of prompts that were split before."""
     confidence: Confidence | None
     """The champion's, where it can be asked."""
+    at: datetime
+    """When the batch arrived: no time in it is taken to be later."""
 
 
 def judge(said: Sequence[Said], grounds: Grounds, lesson: Lesson) -> Verdicts:
@@ -156,35 +162,37 @@ def _judge_tenant(tenant: str, said: Sequence[Said], grounds: Grounds, lesson: L
         for event in events:
             verdicts.setdefault((tenant, event.event_id), (code, detail))
 
+    named = [s for s in suspects if names_somebody(s.event)]
     by_actor: dict[str, list[Feedback]] = defaultdict(list)
-    for s in suspects:
+    for s in named:
         by_actor[s.event.actor].append(s.event)
-    latest = max(s.event.created_at for s in suspects).timestamp()
-    for actor, why in past.suspended(tenant, latest).items():
+    latest = min(max(s.event.created_at for s in suspects), grounds.at).timestamp()
+    end = grounds.at.timestamp() + _ASTRAY
+    for actor, why in past.suspended(tenant, latest, end + config.suspend_days * 86_400).items():
         hold(by_actor.get(actor, []), "suspended", why)
     scores, bar, bars = _agreement(tenant, said, claims, grounds)
     hour = int(latest // 3_600)
     standing = _standing(by_actor, scores, bar, config)
     lesson.standing += [(tenant, actor, hour, *now) for actor, now in standing.items()]
-    earlier = past.standing(tenant, hour - config.window_hours)
+    earlier = past.standing(tenant, hour - config.window_hours, int(end // 3_600))
     for actor, why in _disagreeing(standing, earlier, config, len(by_actor)).items():
         hold(by_actor[actor], "disagrees", why)
         lesson.suspended.append((tenant, actor, latest + config.suspend_days * 86_400, why))
-    unheld = [s for s in suspects if (tenant, s.event.event_id) not in verdicts]
+    unheld = [s for s in named if (tenant, s.event.event_id) not in verdicts]
     _coordinated(unheld, claims, scores, bars, bar, config, hold)
     if grounds.confidence is not None:
-        _improbable(tenant, suspects, claims, scores, bar, config, grounds.confidence, hold)
-    everybody = [(s.event.actor, s.foreign, s.fresh and not s.event.trusted) for s in said if s.claim is not None]
+        _improbable(tenant, named, claims, scores, bar, config, grounds.confidence, hold)
+    may_be = {s.event.event_id for s in named}
+    everybody = [(s.event.actor, s.foreign, s.event.event_id in may_be) for s in said if s.claim is not None]
     for actor, why in foreign_accounts(everybody, config.foreign).items():
         hold(by_actor.get(actor, []), "foreign", why)
     for found in find_triggers(_trigger_rows(suspects, claims, scores, bar), config.triggers, grounds.book):
         hold([s.event for s in suspects if s.event.event_id in found.events], "trigger", found.detail)
-    accounts = of_accounts(by_actor)
-    for events, why in bursts(accounts, most=config.burst_events, seconds=config.burst_seconds).values():
+    for events, why in bursts(by_actor, most=config.burst_events, seconds=config.burst_seconds).values():
         hold(events, "burst", why)
     exceeding = floods(
-        accounts,
-        past.activity(tenant, hour - config.window_hours),
+        by_actor,
+        past.activity(tenant, hour - config.window_hours, int(end // 3_600)),
         max_share=config.max_share,
         fair_multiple=config.fair_multiple,
         min_events=config.min_events,

@@ -132,6 +132,8 @@ def merge_duplicates(
                 merged.contradictions += 1
         if twin is not None and config.enabled:
             merged.into[example.example_id] = twin.example_id
+            stands = (twin.tenant, twin.subject, twin.example_id, example.subject)
+            lesson.merged += [(*stands, event_id) for event_id in example.source_events]
             continue
         batch.by_key.setdefault(entry.key, []).append(entry)
         batch.entries.setdefault(mine, []).append(entry)

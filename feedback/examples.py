@@ -11,7 +11,8 @@
 
 Conflicts on one answer are resolved like this, and every loser is quarantined as `conflict`:
 1. Of one person's words of one kind the last counts; of one person's words of several kinds the one that cost most
-   (edit, preference, rating, thumb, in this order) speaks for that person.
+   (edit, preference, rating, thumb, in this order) speaks for that person. Rows that name nobody are each somebody
+   else's.
 2. If any trusted person spoke, only trusted people vote; else everybody does. The majority wins.
 3. On a tie an edit wins over clicks, for it shows what would have been better; otherwise nothing is learned.
 4. Among several edits, references or preferences: trusted first, then the text most people gave, then the latest.
@@ -44,6 +45,7 @@ from feedback.events import (
     message_json,
     subject_of,
 )
+from feedback.volume import voice_of
 from infra.artifact import canonical_json, key_of
 from infra.settings import Config
 
@@ -148,10 +150,10 @@ def build(interaction: Interaction | None, events: Sequence[Feedback], rules: Sh
         return built
     last: dict[tuple[str, str], Feedback] = {}
     for event in events:
-        earlier = last.pop((event.actor, event.kind), None)
+        earlier = last.pop((voice_of(event), event.kind), None)
         if earlier is not None:
             built.fates[earlier.event_id] = Fate("merged", "superseded", f"{event.event_id} is the later word")
-        last[(event.actor, event.kind)] = event
+        last[(voice_of(event), event.kind)] = event
     words = list(last.values())
     good, deciders = _verdict(interaction, words, rules, built)
     completion = _best(interaction, [w for w in words if isinstance(w.value, Reference)], built)
@@ -219,8 +221,8 @@ def _verdict(
     voices: dict[str, tuple[int, int, Feedback]] = {}
     for word in words:
         strength, vote = _vote(interaction, word, rules)
-        if vote and strength > voices.get(word.actor, (0, 0, word))[0]:
-            voices[word.actor] = (strength, vote, word)
+        if vote and strength > voices.get(voice_of(word), (0, 0, word))[0]:
+            voices[voice_of(word)] = (strength, vote, word)
         if isinstance(word.value, Rating) and not vote:
             built.fates[word.event_id] = Fate(
                 "quarantined",
@@ -235,7 +237,7 @@ def _verdict(
     deciders = []
     for word in words:
         _, vote = _vote(interaction, word, rules)
-        own = voices.get(word.actor)
+        own = voices.get(voice_of(word))
         if not vote or own is None:
             continue
         if own[1] != vote and not isinstance(word.value, Preference):

@@ -59,6 +59,12 @@ def dated_items(examples: Sequence[Example], part: GatePart, latest: datetime) -
     return sorted((found for found in made if found is not None), key=lambda found: found[0].item_id)
 
 
+def newest(examples: Iterable[Example], now: datetime) -> datetime:
+    """The time that ages count from: of the newest example, leaving out those dated in the future, as a lake may hold
+    them from before ingest held such feedback; `now` where there are no others."""
+    return max((e.created_at for e in examples if e.created_at <= now), default=now)
+
+
 def gate_items(snapshot: Snapshot, *, part: Literal["rolling", "frozen"] | None = None) -> list[GateItem]:
     """The gate items of a snapshot, sorted by id, each with how often earlier verdicts used it."""
     files = [snapshot.path / name for kind, name in GATE_FILES.items() if part in (None, kind)]

@@ -2,8 +2,9 @@
 
 Each batch is computed without side effects (feedback/prepare.py, perhaps ahead; then feedback/refine.py), staged whole,
 then committed: Delta tables, index of the past, manifest. A run first finishes what an earlier one had staged. The
-cursor is the last manifest's, so a batch that does not count was never read. One ingest at a time: the lock is a flock,
-which dies with its process; a second one waits, then finds nothing left to do.
+cursor is the last manifest's, so a batch that does not count was never read. Last, what was merged into examples that
+went with a batch gets another turn (feedback/merged.py). One ingest at a time: the lock is a flock, which dies with its
+process; a second one waits, then finds nothing left to do.
 """
 
 from __future__ import annotations
@@ -124,20 +125,12 @@ def run_ingest(
                 done.append(_commit(lake, past, *staged))
             last = lake.last() or Manifest(batch=1, cursor=0).model_copy(update={"batch": 0})
             past.expect(last.batch, lake.index_path)
-            total = store.ready_count(last.cursor)
-            seen = 0
-            reading = Reading(last.cursor, last.rejects_cursor, config.batch_events, _steps(config))
-            apart = config.ahead and total > config.batch_events
-            with without_collector(), closing(lots(store, reading, apart=apart)) as fresh:
-                for lot in fresh:
-                    left = -(-(total - seen) // config.batch_events)
-                    shown = left <= config.expectations.keep_docs  # earlier ones would be deleted at the end anyway
-                    next_one = _compute(lot, lake, past, config, champion_confidence, last, shown=shown)
-                    last = _commit(lake, past, *next_one)
-                    done.append(last)
-                    del lot, next_one  # before the next is made
-                    seen += sum(last.counts.get("fates", {}).values())
-                    tell("ingest", seen, max(total, seen))
+            while True:
+                for manifest in _batches(store, lake, past, config, champion_confidence, last, tell):
+                    done.append(manifest)
+                    last = manifest
+                if not _requeue_lost(store, past):
+                    break
         finally:
             past.close()
         _prune_docs(lake, config)
@@ -146,6 +139,45 @@ def run_ingest(
             tell("lake: putting small files together", 0, 1)
             compacted = maintain(lake).compacted
         return _report(done, landed, store.parked(), lake).model_copy(update={"compacted": compacted})
+
+
+def _batches(
+    store: Store,
+    lake: Lake,
+    past: Past,
+    config: IngestConfig,
+    confidence: Confidence | None,
+    last: Manifest,
+    tell: Progress,
+) -> Iterator[Manifest]:
+    """Everything that waits after the batch `last`, a batch at a time, each once it counts."""
+    total, seen = store.ready_count(last.cursor), 0
+    reading = Reading(last.cursor, last.rejects_cursor, config.batch_events, _steps(config))
+    apart = config.ahead and total > config.batch_events
+    with without_collector(), closing(lots(store, reading, apart=apart)) as fresh:
+        for lot in fresh:
+            left = -(-(total - seen) // config.batch_events)
+            shown = left <= config.expectations.keep_docs  # earlier ones would be deleted at the end anyway
+            next_one = _compute(lot, lake, past, config, confidence, last, shown=shown)
+            last = _commit(lake, past, *next_one)
+            yield last
+            del lot, next_one  # before the next is made
+            seen += sum(last.counts.get("fates", {}).values())
+            tell("ingest", seen, max(total, seen))
+
+
+def _requeue_lost(store: Store, past: Past) -> int:
+    """Give another turn to what was merged into examples that are gone. Returns how many events have one.
+
+    Only once nothing else waits: so what comes out does not depend on where a run was killed, and a subject that the
+    batches still to come speak of anew takes no turn more. It comes to an end: a turn that brings no new words can only
+    make an example go by merging it into another that stood beside it.
+    """
+    number = 0
+    for tenant, events in past.lost().items():
+        number += store.make_ready_again(tenant, events)
+        past.mark_requeued(tenant, events)  # after a kill just before this, the batch that deals with them says so
+    return number
 
 
 @contextmanager

@@ -52,6 +52,8 @@ class Lesson:
     """Accepted examples as `Entry` fields."""
     contradictions: list[tuple[str, str, str, str, str]] = field(default_factory=list)
     """(tenant, subject, example, other subject, its example): nearly the same prompt, another answer."""
+    merged: list[tuple[str, str, str, str, str]] = field(default_factory=list)
+    """(tenant, subject of an example that stands, that example, subject of what was merged into it, its event)."""
     labels: list[tuple[str, str, str, str]] = field(default_factory=list)
     """(tenant, subject, prompt, answer) that trusted people stand for."""
     activity: list[tuple[str, str, int, int]] = field(default_factory=list)

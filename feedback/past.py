@@ -1,8 +1,9 @@
 """What ingest must remember of earlier batches, on disk, so that a night's cost follows its new rows.
 
 One SQLite file beside the lake: sketches of accepted prompts (near-duplicates), keys of accepted examples
-(duplicates), labels given by trusted people, who said how much when, and which events and actors are held. It learns
-a batch in one transaction after the lake took it, and remembers that it did: learning a batch twice changes nothing.
+(duplicates) and what was merged into them (feedback/merged.py), labels given by trusted people, who said how much
+when, and which events and actors are held. It learns a batch in one transaction after the lake took it, and remembers
+that it did: learning a batch twice changes nothing.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+from feedback import merged
 from feedback.lesson import Entry, Standing
 from infra.errors import CorruptArtifact
 
@@ -27,6 +29,7 @@ _BY_SUBJECT = (
     ("label", "subject"),
     ("contradiction", "subject"),
     ("contradiction", "other_subject"),
+    *merged.BY_SUBJECT,
 )
 """Tables, and their columns, whose rows go when a subject is spoken of anew or forgotten."""
 _BANDS_IN, _ENTRIES_IN = ("band", "fresh_band"), ("entry", "fresh_entry")
@@ -92,7 +95,7 @@ class Past:
         self._db = sqlite3.connect(path, timeout=30, isolation_level=None)
         for pragma in ("journal_mode=WAL", "synchronous=FULL", "cache_size=-65536", "temp_store=MEMORY"):
             self._db.execute(f"PRAGMA {pragma}")
-        self._db.executescript(_SCHEMA)
+        self._db.executescript(_SCHEMA + merged.SCHEMA)
         self._renew_bands()
 
     def _renew_bands(self) -> None:
@@ -143,6 +146,7 @@ class Past:
 
     def _learn(self, lesson: Mapping[str, Any]) -> None:
         db = self._db
+        followers = merged.followers(db, lesson["subjects"])
         self._unlearn(lesson["subjects"])
         self._sketch(lesson["sketches"])
         db.executemany(
@@ -153,6 +157,7 @@ class Past:
             "INSERT INTO contradiction (tenant, subject, example_id, other_subject, other_id) VALUES (?, ?, ?, ?, ?)",
             lesson.get("contradictions", ()),
         )
+        merged.follow(db, followers, lesson)
         db.executemany("INSERT INTO label (tenant, subject, prompt, answer) VALUES (?, ?, ?, ?)", lesson["labels"])
         db.executemany(
             "INSERT INTO activity VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET events = events + excluded.events",
@@ -273,20 +278,20 @@ class Past:
         )
         return [(str(a), str(b), str(c)) for a, b, c in rows]
 
-    def activity(self, tenant: str, since_hour: int) -> dict[str, int]:
-        """Events per untrusted actor since an hour (counted from 1970)."""
+    def activity(self, tenant: str, since_hour: int, through_hour: int) -> dict[str, int]:
+        """Events per untrusted actor from one hour (counted from 1970) to another."""
         rows = self._db.execute(
-            "SELECT actor, sum(events) FROM activity WHERE tenant = ? AND hour >= ? GROUP BY actor",
-            (tenant, since_hour),
+            "SELECT actor, sum(events) FROM activity WHERE tenant = ? AND hour BETWEEN ? AND ? GROUP BY actor",
+            (tenant, since_hour, through_hour),
         )
         return {str(actor): int(events) for actor, events in rows}
 
-    def standing(self, tenant: str, since_hour: int) -> dict[str, Standing]:
-        """What each untrusted actor's claims came to since an hour (counted from 1970)."""
+    def standing(self, tenant: str, since_hour: int, through_hour: int) -> dict[str, Standing]:
+        """What each untrusted actor's claims came to from one hour (counted from 1970) to another."""
         rows = self._db.execute(
             "SELECT actor, sum(claims), sum(total), sum(usual), sum(variance) FROM standing "
-            "WHERE tenant = ? AND hour >= ? GROUP BY actor",
-            (tenant, since_hour),
+            "WHERE tenant = ? AND hour BETWEEN ? AND ? GROUP BY actor",
+            (tenant, since_hour, through_hour),
         )
         return {str(actor): Standing(*sums) for actor, *sums in rows}
 
@@ -301,9 +306,24 @@ class Past:
                 found[(tenant, event)] = (str(row[0]), str(row[1]))
         return found
 
-    def suspended(self, tenant: str, at: float) -> dict[str, str]:
-        """Actors whose words are held at that time (seconds since 1970), with the reason."""
-        rows = self._db.execute("SELECT actor, detail FROM suspended WHERE tenant = ? AND until > ?", (tenant, at))
+    def lost(self) -> dict[str, list[str]]:
+        """See `feedback.merged.lost`."""
+        return merged.lost(self._db)
+
+    def mark_requeued(self, tenant: str, events: Iterable[str]) -> None:
+        """See `feedback.merged.mark_requeued`."""
+        merged.mark_requeued(self._db, tenant, events)
+
+    def waiting_again(self, events: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
+        """See `feedback.merged.waiting_again`."""
+        return merged.waiting_again(self._db, events)
+
+    def suspended(self, tenant: str, at: float, latest: float) -> dict[str, str]:
+        """Actors whose words are held at that time, with the reason; not those held beyond `latest`, for no suspension
+        is as long (both in seconds since 1970)."""
+        rows = self._db.execute(
+            "SELECT actor, detail FROM suspended WHERE tenant = ? AND until > ? AND until <= ?", (tenant, at, latest)
+        )
         return {str(actor): str(detail) for actor, detail in rows}
 
     def forget(self, tenant: str, subjects: Iterable[str], actor: str, events: Iterable[str]) -> int:

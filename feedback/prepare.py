@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter
 
 from feedback.abuse import AbuseConfig, claim_of
 from feedback.agreement import Claim
@@ -46,15 +47,22 @@ from infra.settings import Config
 
 Key = tuple[str, str]
 _VALUE: TypeAdapter[Value] = TypeAdapter(Value)
+_HEAD = 1_000
+"""Characters that are kept of a text that is too long."""
 
 
 class NormaliseConfig(Config):
     """What text must be like to be worth learning from."""
 
     max_chars: int = 100_000
-    """Longest prompt message, answer or document, in characters; longer ones are quarantined."""
+    """Longest prompt message, answer or document, in characters; longer ones are quarantined, and of such a text only
+    the beginning is redacted and kept."""
     unicode: bool = True
     """Whether to bring text into Unicode normal form C and line ends to \\n."""
+    max_hours_ahead: float = Field(default=24.0, ge=0, allow_inf_nan=False)
+    """How far after its arrival here feedback, or the interaction it is about, may be dated; what is dated later is
+    quarantined. Windows, ages and suspensions count from the latest times, so one row "valid until 9999" would move
+    them all."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +124,8 @@ class Prepared:
     subjects: list[Subject]
     fresh: set[Key]
     """(tenant, event) of the feedback whose turn it is."""
+    at: datetime
+    """When the latest of it arrived: this batch's own time, the same whenever and however often it is computed."""
     released: Mapping[Key, str | None]
     """As in the batch."""
     redacted: Counter[str]
@@ -133,7 +143,7 @@ def prepare(batch: Batch, steps: Steps) -> Prepared:
         UserError: personal data was found and the policy is to refuse it.
     """
     find, redacted, book = finder_of(steps.redact), Counter[str](), Wordbook()
-    subjects = _subjects(batch)
+    subjects = _subjects(batch, steps.normalise)
     for subject in subjects:
         if counts := _clean(subject, steps, find, batch.released):
             redacted.update(counts)
@@ -143,6 +153,7 @@ def prepare(batch: Batch, steps: Steps) -> Prepared:
     return Prepared(
         subjects=subjects,
         fresh={(r.feedback.tenant, r.feedback.event_id) for r in batch.fresh},
+        at=max(r.received_at for r in batch.fresh),
         released=batch.released,
         redacted=redacted,
         prints=prints_of([e for s in subjects for e in s.built.examples], steps.dedupe, book),
@@ -160,8 +171,8 @@ def _claim(subject: Subject) -> None:
                 subject.foreign.add(event.event_id)
 
 
-def _subjects(batch: Batch) -> list[Subject]:
-    """What the batch's feedback is about, each with all that was said of it."""
+def _subjects(batch: Batch, config: NormaliseConfig) -> list[Subject]:
+    """What the batch's feedback is about, each with all that was said of it; what is dated in the future is held."""
     subjects: dict[Key, Subject] = {}
     for ready in batch.fresh:
         event = ready.feedback
@@ -175,8 +186,24 @@ def _subjects(batch: Batch) -> list[Subject]:
             orphan.key = (event.tenant, f"{about}?{event.event_id}")
         elif key not in subjects:
             words = batch.words.get(key, [ready]) if about else [ready]
-            subjects[key] = Subject(key, interaction, [w.feedback for w in words])
+            subject = subjects[key] = Subject(key, interaction, [w.feedback for w in words])
+            for word in words:
+                if (event.tenant, word.feedback.event_id) not in batch.released:
+                    _hold_future(subject, word, config)
     return list(subjects.values())
+
+
+def _hold_future(subject: Subject, word: Ready, config: NormaliseConfig) -> None:
+    """Hold what is dated later than it can be. Its arrival was stored with it, so the answer is always the same."""
+    latest = word.feedback.created_at
+    if subject.interaction is not None:
+        latest = max(latest, subject.interaction.created_at)
+    if latest - word.received_at > timedelta(hours=config.max_hours_ahead):
+        detail = (
+            f"dated {latest:%Y-%m-%d %H:%M} UTC but here since {word.received_at:%Y-%m-%d %H:%M}; at most "
+            f"{config.max_hours_ahead:g} hours ahead are allowed"
+        )
+        subject.held[word.feedback.event_id] = ("normalise", "in-future", detail)
 
 
 def _nothing_to_clean(subject: Subject, steps: Steps, find: Finder, released: Mapping[Key, str | None]) -> bool:
@@ -214,12 +241,20 @@ def _clean(subject: Subject, steps: Steps, find: Finder, released: Mapping[Key, 
     if _nothing_to_clean(subject, steps, find, released):
         return Counter()
     tenant, redactor = subject.key[0], Redactor(find=find)
-    if subject.interaction is not None:
-        interaction = _normal_interaction(subject.interaction, steps.normalise)
+    whole = None if subject.interaction is None else _normal_interaction(subject.interaction, steps.normalise)
+
+    def short(text: str) -> str:
+        if len(text) <= steps.normalise.max_chars:
+            return text
+        most = min(_HEAD, steps.normalise.max_chars)
+        return (redactor.head(text, most) if steps.redact.enabled else text[:most]) + " [...]"
+
+    if whole is not None:
+        # What is too long holds all that is said of it, but what a person let in.
+        let_in = any((tenant, said.event_id) in released for said in subject.events)
+        interaction = whole if let_in else _each_text(whole, short)
         subject.interaction = redact_interaction(interaction, redactor) if steps.redact.enabled else interaction
-        in_prompt = set(redactor.counts)
-    else:
-        in_prompt = set()
+    in_prompt = set(redactor.counts)
     events = []
     for said in subject.events:
         event, key = said, (tenant, said.event_id)
@@ -228,6 +263,9 @@ def _clean(subject: Subject, steps: Steps, find: Finder, released: Mapping[Key, 
             value = _VALUE.validate_json(correction) if correction else event.value
             event = event.model_copy(update={"value": value, "trusted": True})
         event = _normal_event(event, steps.normalise)
+        trouble = None if key in released else _trouble(whole, event, steps.normalise)
+        if trouble is not None:
+            event = _each_text_of(event, short)
         before = Counter(redactor.counts) if redactor.counts else None
         if steps.redact.enabled:
             event = redact_feedback(event, redactor)
@@ -235,7 +273,6 @@ def _clean(subject: Subject, steps: Steps, find: Finder, released: Mapping[Key, 
         events.append(event)
         if key in released:
             continue
-        trouble = _trouble(subject.interaction, event, steps.normalise)
         refused = sorted(e for e in found if steps.redact.policy_of(e) == "refuse")
         dropped = sorted(e for e in found if steps.redact.policy_of(e) == "drop")
         if refused:
@@ -276,23 +313,33 @@ def _normal(text: str, config: NormaliseConfig) -> str:
 
 
 def _normal_event(event: Feedback, config: NormaliseConfig) -> Feedback:
+    return _each_text_of(event, lambda text: _normal(text, config))
+
+
+def _normal_interaction(interaction: Interaction, config: NormaliseConfig) -> Interaction:
+    return _each_text(interaction, lambda text: _normal(text, config))
+
+
+def _each_text_of(event: Feedback, change: Callable[[str], str]) -> Feedback:
+    """The event with each text of its payload changed; itself where none changes."""
     value = event.value
     if isinstance(value, Preference):
-        chosen, rejected = _normal(value.chosen, config), _normal(value.rejected, config)
+        chosen, rejected = change(value.chosen), change(value.rejected)
         if (chosen, rejected) == (value.chosen, value.rejected):
             return event
         return event.model_copy(update={"value": Preference(chosen=chosen, rejected=rejected)})
     if not isinstance(value, Edit | Reference | Document):
         return event
-    text = _normal(value.text, config)
+    text = change(value.text)
     if text == value.text:
         return event
     return event.model_copy(update={"value": value.model_copy(update={"text": text})})
 
 
-def _normal_interaction(interaction: Interaction, config: NormaliseConfig) -> Interaction:
-    contents = [_normal(m.content, config) for m in interaction.messages]
-    answer = _normal(interaction.answer, config)
+def _each_text(interaction: Interaction, change: Callable[[str], str]) -> Interaction:
+    """The interaction with what was asked and answered changed; itself where nothing changes."""
+    contents = [change(m.content) for m in interaction.messages]
+    answer = change(interaction.answer)
     if answer == interaction.answer and all(
         c == m.content for c, m in zip(contents, interaction.messages, strict=True)
     ):

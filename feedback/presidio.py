@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
 
+from feedback.redact import first_come
 from infra.errors import UserError
 
 Find = tuple[int, int, str]
@@ -53,11 +54,7 @@ def presidio_finder(spacy_model: str | None = None) -> Callable[[str], Iterator[
                 for e in language(text).ents
                 if e.label_ in ("PERSON", "PER")
             ]
-        taken: list[Find] = []
-        for _, (start, end, kind) in sorted(found):
-            if all(end <= s or start >= e for s, e, _ in taken):
-                taken.append((start, end, kind))
-        return iter(sorted(taken))
+        return iter(first_come(hit for _, hit in sorted(found)))
 
     return find
 

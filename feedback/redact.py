@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from bisect import bisect
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -31,6 +32,8 @@ from infra.settings import Config
 
 Entity = Literal["SECRET", "EMAIL", "IBAN", "CARD", "IP", "PHONE", "PERSON"]
 Policy = Literal["redact", "drop", "refuse"]
+_IN_SIGHT = 2_000
+"""Characters looked at behind a cut: more than anything that is found and holds white space is long."""
 
 
 class RedactConfig(Config):
@@ -84,13 +87,19 @@ def find_both(other: Finder, *, ours: Finder | None = None) -> Finder:
     """Everything that either finds; where the two overlap, ours counts."""
 
     def find(text: str) -> Iterator[tuple[int, int, str]]:
-        found = list((ours or find_personal)(text))
-        for start, end, entity in other(text):
-            if all(end <= s or start >= e for s, e, _ in found):
-                found.append((start, end, entity))
-        return iter(sorted(found))
+        return iter(first_come([*(ours or find_personal)(text), *other(text)]))
 
     return find
+
+
+def first_come(finds: Iterable[tuple[int, int, str]]) -> list[tuple[int, int, str]]:
+    """Those finds that overlap none of those before them, in order of their place."""
+    taken: list[tuple[int, int, str]] = []
+    for find in finds:
+        at = bisect(taken, find)
+        if (at == 0 or taken[at - 1][1] <= find[0]) and (at == len(taken) or find[1] <= taken[at][0]):
+            taken.insert(at, find)
+    return taken
 
 
 def _secrets_only(text: str) -> Iterator[tuple[int, int, str]]:
@@ -113,8 +122,19 @@ class Redactor:
             for entity, number in _PLACEHOLDER.findall(text):  # somebody's own [EMAIL_1] keeps its number to itself
                 self._used[entity] = max(self._used.get(entity, 0), int(number))
         finds = list((self.find or find_personal)(text))
-        if not finds:
-            return text
+        return self._replaced(text, finds) if finds else text
+
+    def head(self, text: str, most: int) -> str:
+        """The redacted beginning of a text that is too long to be looked at whole: `most` characters of it, or up to
+        the end of what is found across that border, or to the beginning of a word whose end is out of sight."""
+        seen = text[: most + _IN_SIGHT]
+        finds = [find for find in (self.find or find_personal)(seen) if find[0] < most]
+        end = max(most, finds[-1][1] if finds else 0)
+        if end == most and len(seen) < len(text) and not any(map(str.isspace, seen[most:])):
+            end = next((at for at in range(most, 0, -1) if seen[at - 1].isspace()), 0)
+        return self._replaced(seen[:end], [find for find in finds if find[1] <= end])
+
+    def _replaced(self, text: str, finds: Iterable[tuple[int, int, str]]) -> str:
         pieces, position = [], 0
         for start, end, entity in finds:
             pieces += [text[position:start], self._placeholder(entity, text[start:end])]
@@ -179,16 +199,19 @@ def find_personal(text: str) -> Iterator[tuple[int, int, str]]:
     seen = _look(text)
     if not seen:
         return iter(())
-    found: list[tuple[int, int, str]] = []
+    return iter(first_come(_matches(text, seen)))
+
+
+def _matches(text: str, seen: set[str]) -> Iterator[tuple[int, int, str]]:
+    """What every detector finds, one detector after the other."""
     for entity, needed, pattern, confirm in _DETECTORS:
         if needed not in seen:
             continue
         for match in pattern.finditer(text):
             start, end = match.span("v") if "v" in pattern.groupindex else match.span()
             end = start + confirm(text[start:end])
-            if end > start and all(end <= s or start >= e for s, e, _ in found):
-                found.append((start, end, entity))
-    return iter(sorted(found))
+            if end > start:
+                yield start, end, entity
 
 
 def may_hold_personal(text: str) -> bool:

@@ -71,8 +71,13 @@ def refine(prepared: Prepared, past: Past, steps: Steps, check: Check, confidenc
 def _hold_abuse(
     prepared: Prepared, past: Past, config: AbuseConfig, confidence: Confidence | None, out: Refined
 ) -> list[Subject]:
-    """What was held before stays held; what is new is judged. Returns the subjects of which something is held now."""
-    subjects, fresh, released = prepared.subjects, prepared.fresh, prepared.released
+    """What was held before stays held; what is new is judged. Returns the subjects of which something is held now.
+
+    What has another turn only because the example it was merged into went was judged when it came: once is enough, or
+    an account's words would count twice.
+    """
+    subjects, released = prepared.subjects, prepared.released
+    fresh = prepared.fresh - past.waiting_again(prepared.fresh)
     older = [(s.key[0], e.event_id) for s in subjects for e in s.events if (s.key[0], e.event_id) not in fresh]
     remembered = past.held(older)
     said = []
@@ -89,7 +94,7 @@ def _hold_abuse(
                 claim = subject.claims.get(event.event_id)
                 foreign = event.event_id in subject.foreign
                 said.append(Said(subject.interaction, event, claim, fresh=key in fresh, foreign=foreign))
-    verdicts = judge(said, Grounds(config, past, prepared.book, confidence), out.lesson)
+    verdicts = judge(said, Grounds(config, past, prepared.book, confidence, prepared.at), out.lesson)
     for subject in subjects if verdicts else ():
         for event in subject.good:
             key = (subject.key[0], event.event_id)

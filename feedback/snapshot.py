@@ -25,10 +25,11 @@ from pydantic import Field, model_validator
 from feedback.dedupe import prompt_text
 from feedback.examples import Example
 from feedback.firewall import NEAR, NEAR_MIN_WORDS, Firewall, NearGate, prompt_hash
-from feedback.gate_items import GateItem, dated_items, items_of
+from feedback.gate_items import GateItem, dated_items, items_of, newest
 from feedback.lake import Lake
 from feedback.snapshot_layout import GATE_FILES, MANIFEST, SHOWN, TRAIN, VALIDATION, Snapshot
 from infra.artifact import canonical_json, digest_dir, digest_file, finished_record, key_of, publish, read_record
+from infra.database import now
 from infra.errors import CorruptArtifact, NotFound
 from infra.settings import Config
 
@@ -48,7 +49,8 @@ class SnapshotConfig(Config):
     frozen_items: int = Field(default=500, ge=0)
     """Size of the frozen gate. Its items do not retire by age."""
     rolling_days: float = Field(default=90.0, gt=0)
-    """Items of the rolling gate retire at this age, counted from the newest example; they never train."""
+    """Items of the rolling gate retire at this age, counted from the newest example that is not dated in the future;
+    they never train."""
     retire_uses: int = Field(default=100, ge=1)
     """Items of both gates retire after this many verdicts, and new ones take the frozen gate's places; they never
     train."""
@@ -133,7 +135,7 @@ class _Split:
 
 def _split(examples: Sequence[Example], snapshots_dir: Path, config: SnapshotConfig, tenant: str) -> _Split:
     out = _Split()
-    latest = max(e.created_at for e in examples)
+    latest = newest(examples, now())
     oldest = latest - timedelta(days=config.rolling_days)
     shares = {
         "validation": config.validation_share,

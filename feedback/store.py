@@ -47,12 +47,14 @@ class Receipt:
 
 @dataclass(frozen=True)
 class Ready:
-    """A feedback whose turn has come. `seq` grows; `orphan` when its interaction never came."""
+    """A feedback whose turn has come. `seq` grows; `orphan` when its interaction never came; `received_at`: when it was
+    stored here, by our own clock."""
 
     seq: int
     feedback: Feedback
     feedback_seq: int
     orphan: bool
+    received_at: datetime
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,7 @@ class Store:
         with self.engine.connect() as connection:
             for tenant, chunk in _chunks(ids):
                 query = (
-                    select(func.max(feedback_ready.c.seq), feedback.c.seq)
+                    select(func.max(feedback_ready.c.seq), feedback.c.seq, feedback.c.received_at)
                     .join(feedback, feedback.c.seq == feedback_ready.c.feedback_seq)
                     .where(
                         feedback.c.tenant == tenant,
@@ -143,20 +145,20 @@ class Store:
                         feedback_ready.c.seq <= through,
                         feedback_ready.c.orphan.is_(False),
                     )
-                    .group_by(feedback.c.seq)
+                    .group_by(feedback.c.seq, feedback.c.received_at)
                     .order_by(feedback.c.seq)
                 )
                 turns = connection.execute(query).all()
-                missing = [seq for _, seq in turns if seq not in read]
+                missing = [seq for _, seq, _ in turns if seq not in read]
                 for start in range(0, len(missing), _CHUNK):
                     bodies = select(feedback.c.seq, feedback.c.body).where(
                         feedback.c.seq.in_(missing[start : start + _CHUNK])
                     )
                     read.update((seq, Feedback.model_validate_json(body)) for seq, body in connection.execute(bodies))
-                for ready_seq, feedback_seq in turns:
+                for ready_seq, feedback_seq, received in turns:
                     event = read[feedback_seq]
                     key = (tenant, event.interaction_id or event.event_id)
-                    found.setdefault(key, []).append(Ready(ready_seq, event, feedback_seq, orphan=False))
+                    found.setdefault(key, []).append(Ready(ready_seq, event, feedback_seq, False, received))
         return found
 
     def interactions_after(self, cursor: int, limit: int) -> list[tuple[int, Interaction]]:
@@ -173,7 +175,9 @@ class Store:
     def feedback_after(self, cursor: int, limit: int) -> list[Ready]:
         """Up to `limit` feedback whose turn came after sequence `cursor`, in order."""
         query = (
-            select(feedback_ready.c.seq, feedback_ready.c.orphan, feedback.c.seq, feedback.c.body)
+            select(
+                feedback_ready.c.seq, feedback.c.body, feedback.c.seq, feedback_ready.c.orphan, feedback.c.received_at
+            )
             .join(feedback, feedback.c.seq == feedback_ready.c.feedback_seq)
             .where(feedback_ready.c.seq > cursor)
             .order_by(feedback_ready.c.seq)
@@ -181,8 +185,8 @@ class Store:
         )
         with self.engine.connect() as connection:
             return [
-                Ready(row[0], Feedback.model_validate_json(row[3]), row[2], orphan=bool(row[1]))
-                for row in connection.execute(query)
+                Ready(seq, Feedback.model_validate_json(body), feedback_seq, bool(orphan), received)
+                for seq, body, feedback_seq, orphan, received in connection.execute(query)
             ]
 
     def waiting_after(self, cursor: int, limit: int) -> list[tuple[int, Feedback]]:

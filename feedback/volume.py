@@ -27,10 +27,12 @@ def names_somebody(event: Feedback) -> bool:
     return event.source == _GATEWAY or event.actor != event.source
 
 
-def of_accounts(by_actor: Mapping[str, Sequence[Feedback]]) -> dict[str, list[Feedback]]:
-    """Only what accounts said, by account."""
-    named = {actor: [e for e in events if names_somebody(e)] for actor, events in by_actor.items()}
-    return {actor: events for actor, events in named.items() if events}
+def voice_of(event: Feedback) -> str:
+    """Whose word it is, as far as that can be told: the account's, or that of the one row that names nobody.
+
+    What one row of a file says in several columns has one id with the kind behind it, and is one person's.
+    """
+    return event.actor if names_somebody(event) else f"{event.source}/{event.event_id.removesuffix(f'/{event.kind}')}"
 
 
 def bursts(by_actor: Mapping[str, Sequence[Feedback]], *, most: int, seconds: float) -> Found:

@@ -14,7 +14,7 @@ from feedback.drift import DriftConfig, DriftReport
 from feedback.drift import drift as compare
 from feedback.examples import Example
 from feedback.expectations import ExpectationError
-from feedback.gate_items import gate_items, shown_items
+from feedback.gate_items import gate_items, newest, shown_items
 from feedback.ingest import IngestConfig, IngestReport, run_ingest
 from feedback.lake import lake_of
 from feedback.redact import RedactConfig
@@ -67,9 +67,10 @@ def drift(cut: Snapshot, before: Snapshot, html: Path, config: DriftConfig) -> D
 @task(name="traffic-drift", cache_policy=NO_CACHE)
 def traffic(before: Snapshot, places: Places, html: Path, config: DriftConfig, redact: RedactConfig) -> DriftReport:
     """Whether all traffic, judged or not, has moved since the newest row that the champion was trained on."""
-    border = max(example.created_at for example in _rows(before))
+    at = now()
+    border = newest(_rows(before), at)
     return traffic_drift(
-        database(places), before.tenant, border=border, now=now(), html=html, config=config, redact=redact
+        database(places), before.tenant, border=border, now=at, html=html, config=config, redact=redact
     )
 
 

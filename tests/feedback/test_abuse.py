@@ -7,6 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
 
 from feedback.abuse import AbuseConfig
 from feedback.agreement import Claim, Neighbours, answer_similarity, label_key
@@ -15,8 +16,10 @@ from feedback.ingest import run_ingest
 from feedback.past import Past
 from feedback.quarantine import held_rows
 from feedback.sources.landing import SourceSpec, land, rejects_after
+from feedback.store import feedback
 from feedback.triggers import TriggerConfig, find_triggers
 from feedback.volume import bursts, names_somebody
+from infra.database import begin_write
 from tests.feedback.world import (
     FAST,
     START,
@@ -110,6 +113,30 @@ def test_what_exceeds_an_accounts_share_is_held(tmp_path: Path) -> None:
     ]
     put(store, asked, words)
     assert run_ingest(store, lake, (), FAST).counts["abuse"] == {"flood": 100 - 30}
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_source_that_names_nobody_is_not_held_as_one_account(tmp_path: Path, named: bool) -> None:
+    """By name they are two accounts that disagree, in two files that name nobody they are many people's words."""
+    store, lake = make_store(tmp_path), make_lake(tmp_path)
+    fill(store, tickets=400, bad_accounts=2, bad_events=60)
+    if not named:
+        with begin_write(store.engine) as connection:
+            for seq, body in connection.execute(select(feedback.c.seq, feedback.c.body)).all():
+                event = Feedback.model_validate_json(body)
+                if event.actor.startswith("mallory"):
+                    nameless = f"files:{event.actor}.jsonl"
+                    event = event.model_copy(update={"actor": nameless, "source": nameless})
+                    values = {"actor": nameless, "body": event.model_dump_json()}
+                    connection.execute(feedback.update().where(feedback.c.seq == seq).values(values))
+    counts = run_ingest(store, lake, (), FAST).counts
+    with closing(Past(lake.index_path)) as past:
+        suspended = {actor for _, actor, _, _ in past.suspensions()}
+    if named:
+        assert suspended == {"mallory-0", "mallory-1"} and counts["abuse"]["disagrees"] >= 50
+    else:
+        held = counts.get("abuse", {}).keys()
+        assert suspended == set() and not held & {"disagrees", "suspended", "coordinated", "improbable", "foreign"}
 
 
 SUMS = ("apples", "coins", "trains", "marbles", "pages", "tickets", "bricks", "candles", "ropes", "bottles")

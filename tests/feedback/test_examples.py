@@ -120,3 +120,27 @@ def test_every_event_has_one_fate_and_every_example_a_source(words: list[tuple[V
     assert len({e.example_id for e in built.examples}) == len(built.examples)
     assert sum(e.shape == "completion" for e in built.examples) <= 1
     assert build(ASKED, events, RULES) == built
+
+
+def anonymous(value: Value, event_id: str, source: str = "files:votes.csv") -> Feedback:
+    return said(1, value, source, source=source, event_id=event_id)
+
+
+def test_rows_that_name_nobody_are_each_somebody_else() -> None:
+    votes = [anonymous(Thumb(up=number < 9), f"r{number}") for number in range(10)]
+    taught, fates = made(*votes)
+    assert taught == {"completion": "Quito", "rated": "Quito"}
+    assert fates == {f"r{number}": "accepted" for number in range(9)} | {"r9": "conflict"}
+    taught, fates = made(*votes, said(1, Thumb(up=False), "boss", trusted=True, event_id="b"))
+    assert taught == {"rated": "Quito"} and fates["b"] == "accepted"
+
+
+def test_what_one_row_says_in_two_columns_is_one_persons() -> None:
+    taught, fates = made(anonymous(Thumb(up=True), "r1/thumb"), anonymous(Edit(text="Lima"), "r1/edit"))
+    assert taught == {"completion": "Lima", "preference": "Lima"}
+    assert fates == {"r1/thumb": "superseded", "r1/edit": "accepted"}
+
+
+def test_whoever_is_called_like_the_gateway_is_somebody() -> None:
+    _, fates = made(*(said(1, Thumb(up=up), "gateway", source="gateway", event_id=str(up)) for up in (True, False)))
+    assert fates == {"True": "superseded", "False": "accepted"}

@@ -145,3 +145,19 @@ def test_a_stopped_run_takes_nothing_and_can_be_run_again(tmp_path: Path) -> Non
         run_ingest(store, lake, (), IngestConfig(expectations=strict))
     assert lake.last() is None and lake.examples() == []
     assert run_ingest(store, lake, (), IngestConfig()).counts["fates"] == {"accepted": 1}
+
+
+@pytest.mark.parametrize("severity", ["quarantine", "stop"])
+def test_mostly_lets_its_share_of_breaches_pass(severity: str) -> None:
+    rows = [example(number, completion="short" if number else "far too long an answer") for number in range(10)]
+    arguments: dict[str, object] = {"column": "response", "max_value": 10, "mostly": 0.9}
+    config = one("ExpectColumnValueLengthsToBeBetween", arguments, severity)
+    (found,) = findings(rows, config, None)
+    assert found.met and found.rows == ("x0",)
+    assert check(rows, config, None) == {}
+    more = [*rows, example(10, completion="another one that is too long")]
+    if severity == "quarantine":
+        assert set(check(more, config, None)) == {"x0", "x10"}
+    else:
+        with pytest.raises(ExpectationError, match="2 rows break it"):
+            check(more, config, None)

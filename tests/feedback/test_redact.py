@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from itertools import pairwise
 
 import pytest
@@ -7,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feedback.events import Message
-from feedback.redact import Redactor, find_personal, iban_length, luhn, redact_interaction
+from feedback.redact import Redactor, _look, _matches, find_personal, first_come, iban_length, luhn, redact_interaction
 from tests.feedback.world import interaction
 
 FOUND: dict[str, list[str]] = {
@@ -131,3 +132,49 @@ def test_who_speaks_and_the_declared_task_are_redacted_too() -> None:
     assert [m.name for m in clean.messages] == ["[EMAIL_1]", None] and clean.task == "mail of [EMAIL_1]"
     assert clean.messages[1] is asked.messages[1]
     assert redact_interaction(clean, Redactor()) is clean
+
+
+def one_by_one(finds: list[tuple[int, int, str]]) -> list[tuple[int, int, str]]:
+    """First come, first served, by looking at every earlier one."""
+    taken: list[tuple[int, int, str]] = []
+    for start, end, entity in finds:
+        if all(end <= s or start >= e for s, e, _ in taken):
+            taken.append((start, end, entity))
+    return sorted(taken)
+
+
+spans = st.tuples(st.integers(0, 40), st.integers(1, 12), st.sampled_from(["IP", "CARD", "PHONE"]))
+
+
+@given(st.lists(spans.map(lambda span: (span[0], span[0] + span[1], span[2])), max_size=30))
+def test_finds_are_told_apart_as_by_comparing_each_with_each(finds: list[tuple[int, int, str]]) -> None:
+    assert first_come(finds) == one_by_one(finds)
+
+
+@given(pieces.map("".join))
+def test_a_text_has_the_same_finds_as_by_comparing_each_with_each(text: str) -> None:
+    assert list(find_personal(text)) == one_by_one(list(_matches(text, _look(text))))
+
+
+def test_a_list_of_addresses_does_not_take_the_square_of_its_length() -> None:
+    began = time.perf_counter()
+    text = " ".join(f"user{number}@example.org" for number in range(40_000))
+    assert len(list(find_personal(text))) == 40_000
+    assert time.perf_counter() - began < 8
+
+
+def test_a_head_shows_nothing_that_the_whole_text_would_hide() -> None:
+    secrets = [said for entity, texts in FOUND.items() for said in texts if entity != "PHONE" or "+" in said]
+    long = ["eyJ" + "hbGciOiJIUzI1NiJ9" * 200 + "." + "a" * 2_000 + ".x", "sk-" + "a1B2" * 900]
+    for said in [*secrets, *long]:
+        text = "word " * 20 + said + " and so on" * 400
+        whole = Redactor().text(text)
+        for most in range(100, 108 + len(said), max(1, len(said) // 20)):
+            head = Redactor().head(text, most)
+            assert whole.startswith(head), (said, most)
+            assert len(head) <= most + len(said)
+
+
+def test_a_head_of_one_endless_word_is_empty() -> None:
+    assert Redactor().head("a" * 10_000, 1_000) == ""
+    assert Redactor().head("short", 1_000) == "short"

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,7 @@ from feedback.firewall import NearGate, part_of
 from feedback.gate_items import gate_items, mark_used, shown_items
 from feedback.ingest import run_ingest
 from feedback.lake import Lake
+from feedback.prepare import NormaliseConfig
 from feedback.snapshot import SnapshotConfig, cut_snapshot, load_snapshot, training_parts
 from feedback.store import Store
 from infra.artifact import verify
@@ -139,7 +140,7 @@ def test_used_and_old_items_retire_and_do_not_train(desk: tuple[Store, Lake], tm
     later = cut_snapshot(lake, tmp_path / "s", strict, tenant="acme")
     assert later.removed["retired from the gate"] == 3
     store.record_interaction(interaction("new", "A much later question about nothing in particular"))
-    store.record_feedback(said("new", Edit(text="x"), created_at=START + timedelta(days=500)))
+    store.record_feedback(said("new", Edit(text="x"), created_at=START + timedelta(days=100)))
     run_ingest(store, lake, (), FAST)
     aged = cut_snapshot(lake, tmp_path / "s", HALF, tenant="acme")
     assert gate_items(aged, part="rolling") == [] and len(gate_items(aged, part="frozen")) == 10
@@ -202,3 +203,16 @@ def test_the_firewall_finds_exactly_what_comparing_everything_finds(gate: list[l
     mine = shingles(words)
     brute = any(g == words or len(mine & shingles(g)) >= 0.6 * len(mine | shingles(g)) for g in gate)
     assert near.holds(" ".join(words)) == brute
+
+
+def test_a_row_dated_in_the_future_does_not_retire_the_rolling_gate(desk: tuple[Store, Lake], tmp_path: Path) -> None:
+    """As a lake may hold it from before such feedback was held."""
+    store, lake = desk
+    before = cut_snapshot(lake, tmp_path / "a", HALF, tenant="acme")
+    store.record_interaction(interaction("open", "Until when is this one valid, please?", user="u-open"))
+    store.record_feedback(said("open", Edit(text="always"), created_at=datetime(9999, 12, 31, tzinfo=UTC)))
+    allowed = FAST.model_copy(update={"normalise": NormaliseConfig(max_hours_ahead=1e8)})
+    assert run_ingest(store, lake, (), allowed).counts["fates"] == {"accepted": 1}
+    after = cut_snapshot(lake, tmp_path / "a", HALF, tenant="acme")
+    assert after.counts["rolling"] == before.counts["rolling"] and before.counts["rolling"]["items"] > 0
+    assert "retired from the gate" not in after.removed

@@ -1,0 +1,102 @@
+"""One row dated "valid until 9999" must not move the clocks that windows, ages and suspensions count from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from feedback.abuse import AbuseConfig, Grounds, Said, judge
+from feedback.dedupe import DedupeConfig
+from feedback.events import Feedback, Thumb
+from feedback.examples import Example, ShapeRules
+from feedback.gate_items import newest
+from feedback.ingest import run_ingest
+from feedback.lesson import Lesson
+from feedback.past import Past
+from feedback.prepare import Batch, NormaliseConfig, Steps, prepare
+from feedback.quarantine import accept, held_rows
+from feedback.redact import RedactConfig
+from feedback.store import Ready
+from feedback.words import Wordbook
+from infra.database import now
+from tests.feedback.world import FAST, START, interaction, make_lake, make_store, said
+
+OPEN = datetime(9999, 12, 31, tzinfo=UTC)
+DAY = 86_400
+
+
+def test_what_is_dated_in_the_future_is_held_with_its_reason_and_may_be_let_in(tmp_path: Path) -> None:
+    store, lake = make_store(tmp_path), make_lake(tmp_path)
+    for number in range(4):
+        dated = {"created_at": OPEN} if number == 1 else {}
+        store.record_interaction(interaction(number, f"What is the capital of country number {number}?", **dated))
+    for number, at in enumerate((OPEN, START, now() + timedelta(hours=23), START)):
+        store.record_feedback(said(number, Thumb(up=True), f"p{number}", created_at=at))
+    report = run_ingest(store, lake, (), FAST)
+    assert report.counts["quarantined"] == {"in-future": 2} and report.counts["fates"]["accepted"] == 2
+    held = held_rows(store, lake)
+    assert {(row.step, row.subject) for row in held} == {("normalise", "i0"), ("normalise", "i1")}
+    assert "dated 9999-12-31 00:00 UTC but here since " in held[0].detail
+    accept(store, lake, held[0].row_id, by="ann")
+    assert run_ingest(store, lake, (), FAST).counts["fates"] == {"accepted": 1}
+
+
+def test_whether_it_is_the_future_follows_from_its_arrival_however_late_it_is_computed() -> None:
+    """A batch that was killed and is prepared again a day later comes out the same."""
+    steps = Steps(NormaliseConfig(), RedactConfig(), AbuseConfig(), ShapeRules(), DedupeConfig())
+    for moment in (now() + timedelta(days=300), now() - timedelta(days=300)):
+        held = []
+        for hours in (23, 25):
+            word = said(1, Thumb(up=True), created_at=moment + timedelta(hours=hours))
+            fresh = [Ready(1, word, 1, False, moment)]
+            about = {("acme", "i1"): interaction(1, "What is the capital of Peru?")}
+            prepared = prepare(Batch(fresh, about, {}, {}), steps)
+            assert prepared.at == moment
+            held.append({code for _, code, _ in prepared.subjects[0].held.values()})
+        assert held == [set(), {"in-future"}]
+
+
+def test_ages_count_from_the_newest_row_that_is_not_of_the_future() -> None:
+    def dated(at: datetime) -> Example:
+        return Example.model_construct(created_at=at)
+
+    assert newest([dated(START), dated(OPEN), dated(START - timedelta(days=1))], now()) == START
+    assert newest([dated(OPEN)], START) == START
+
+
+@pytest.fixture
+def past(tmp_path: Path) -> Iterator[Past]:
+    with closing(Past(tmp_path / "index.db")) as opened:
+        yield opened
+
+
+def given(actor: str, number: int, at: datetime) -> Said:
+    event: Feedback = said(number, Thumb(up=True), actor, created_at=at)
+    return Said(None, event, None, fresh=True, foreign=False)
+
+
+def test_a_row_of_the_future_ends_no_suspension_and_lengthens_none(past: Past) -> None:
+    at = now()
+    until = at.timestamp() + 3 * DAY
+    past.learn(1, Lesson(suspended=[("acme", "mallory", until, "disagrees")]).as_json())
+    lesson = Lesson()
+    grounds = Grounds(AbuseConfig(), past, Wordbook(), None, at)
+    found = judge([given("mallory", 1, at), given("someone", 2, OPEN)], grounds, lesson)
+    assert found == {("acme", "e1-thumb-mallory"): ("suspended", "disagrees")}
+
+
+def test_what_an_older_index_remembers_of_the_future_is_passed_over(past: Past) -> None:
+    at = now()
+    hour = int(OPEN.timestamp() // 3_600)
+    taught = Lesson(
+        suspended=[("acme", "mallory", OPEN.timestamp() + 7 * DAY, "disagrees")],
+        activity=[("acme", "mallory", hour, 1_000), *(("acme", f"p{n}", hour, 1) for n in range(20))],
+        standing=[("acme", "mallory", hour, 50, 0.0, 50.0, 1.0)],
+    )
+    past.learn(1, taught.as_json())
+    few = [given("mallory", number, at - timedelta(hours=number)) for number in range(5)]
+    assert judge(few, Grounds(AbuseConfig(fair_multiple=1), past, Wordbook(), None, at), Lesson()) == {}
