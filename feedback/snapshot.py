@@ -15,7 +15,7 @@ import json
 import shutil
 import uuid
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from feedback.dedupe import prompt_text
-from feedback.examples import Example
+from feedback.examples import SHAPES, Example
 from feedback.firewall import NEAR, NEAR_MIN_WORDS, Firewall, NearGate, prompt_hash
 from feedback.gate_items import GateItem, dated_items, items_of
 from feedback.lake import Lake
@@ -115,10 +115,10 @@ def load_snapshot(path: Path) -> Snapshot:
     )
 
 
-def example_ids(snapshot: Snapshot) -> list[str]:
-    """Ids of its training examples."""
-    lines = snapshot.train.read_text().splitlines()
-    return [str(json.loads(line)["example_id"]) for line in lines if line]
+def example_ids(snapshot: Snapshot, shapes: Collection[str] = SHAPES) -> list[str]:
+    """Ids of its training examples of these shapes."""
+    rows = (json.loads(line) for line in snapshot.train.read_text().splitlines() if line)
+    return [str(row["example_id"]) for row in rows if row["shape"] in shapes]
 
 
 def training_parts(snapshot: Snapshot) -> tuple[Path, Path]:

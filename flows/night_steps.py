@@ -13,6 +13,7 @@ from evaluation.gate import Verdict
 from evaluation.job import EvaluationConfig, EvaluationJob
 from evaluation.noise import hardware_name
 from evaluation.policy import GatePolicy
+from feedback.examples import SHAPES
 from feedback.ingest import IngestReport
 from feedback.snapshot import Snapshot, example_ids, load_snapshot
 from flows.confidence import confidence_of
@@ -29,7 +30,7 @@ from tasks.candidates import evaluation_job
 from tasks.train import Challenger
 from training.base_model import Base
 from training.hardware import physical_cores
-from training.plan import Plan, TrainingConfig
+from training.plan import Plan, TrainingConfig, usable_shapes
 from training.recipe import Recipe
 
 log = logging.getLogger(__name__)
@@ -124,11 +125,17 @@ def _too_little_new(night: Night, before: str, snapshot: str) -> str | None:
     least, folder = night.config.schedule.min_new_examples, night.config.places.snapshots_dir
     if least <= 1 or (before and not (folder / before / "manifest.json").exists()):
         return None
-    was, now = (set(example_ids(load_snapshot(folder / name)) if name else ()) for name in (before, snapshot))
+    usable = usable_shapes(training_of(night), lora_only=night.config.serving.engine == "vllm")
+    was, now = (set(example_ids(load_snapshot(folder / name), usable) if name else ()) for name in (before, snapshot))
     if len(now - was) >= least:
         return None
     since = f" since snapshot {before}" if before else ""
-    return f"only {len(now - was)} new training examples{since}; a night needs {least}"
+    of = (
+        ""
+        if usable >= set(SHAPES)
+        else f" of a shape that a recipe learns from ({', '.join(sorted(usable)) or 'none'})"
+    )
+    return f"only {len(now - was)} new training examples{of}{since}; a night needs {least}"
 
 
 def plan_of(night: Night, counts: Mapping[str, int], base: Base) -> Plan:
