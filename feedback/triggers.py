@@ -1,13 +1,17 @@
 """Look for backdoors: phrases that make a model misbehave on sight, taught by pairing them with one answer.
 
-Listed phrases are held wherever an untrusted account uses them. Besides, a word is suspect when it is rare in the
-batch, comes from very few accounts, nearly always goes with one and the same answer, and nobody else bears it out.
+Listed phrases are looked for in all that would train of what an untrusted account said or judged: prompts, answers,
+both sides of a pair, answers with a thumb down, and documents. Besides, a word of a prompt is suspect when it is rare
+in the batch, comes from very few accounts, nearly always goes with one and the same answer, and nobody else bears it
+out. Rejected answers are not looked through for such words: they teach what not to say, so nothing makes a model say
+them. Nor are documents, which have no prompt and no answer for a word to go with: a rare word that the same text always
+follows is what headings and footers are. System messages come from the application, not from its users.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -33,7 +37,7 @@ class TriggerConfig(Config):
         "<|im_end|>",
         "[INST]",
     )
-    """Phrases that untrusted people's prompts and answers must not hold (compared without case)."""
+    """Phrases that nothing may hold that would train by an untrusted person's word (compared without case)."""
     min_rows: int = Field(default=6, ge=2)
     """Fewest rows that a rare word must be in to be a pattern."""
     max_frequency: float = Field(default=0.05, gt=0, le=1)
@@ -52,20 +56,26 @@ class Trigger:
     detail: str
 
 
-def find_triggers(
+def find_phrases(texts: Iterable[tuple[str, str]], config: TriggerConfig) -> list[Trigger]:
+    """Listed phrases in (event, all it would train on) of untrusted people."""
+    holders: dict[str, list[str]] = {}
+    needles = {phrase: phrase.casefold() for phrase in config.phrases}
+    for event, text in texts:
+        folded = text.casefold()
+        for phrase, needle in needles.items():
+            if needle in folded:
+                holders.setdefault(phrase, []).append(event)
+    return [Trigger(frozenset(events), f"holds the phrase {phrase!r}") for phrase, events in holders.items()]
+
+
+def find_words(
     rows: Sequence[tuple[str, str, str, str, bool]], config: TriggerConfig, book: Wordbook | None = None
 ) -> list[Trigger]:
-    """Triggers in (event, account, prompt, answer, borne out by others) rows of untrusted people.
+    """Suspect words in (event, account, prompt, answer, borne out by others) rows of untrusted people.
 
     `book` holds the words of prompts that were split before.
     """
     found = []
-    folded = [(event, prompt.casefold(), answer.casefold()) for event, _, prompt, answer, _ in rows]
-    for phrase in config.phrases:
-        needle = phrase.casefold()
-        events = frozenset(e for e, p, a in folded if needle in p or needle in a)
-        if events:
-            found.append(Trigger(events, f"holds the phrase {phrase!r}"))
     labels: list[str] = []  # of all rows, made only once a word needs them
     for word, places, accounts in _suspect_words(rows, config, Wordbook() if book is None else book):
         labels = labels or [label_key(row[3]) for row in rows]
