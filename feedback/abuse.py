@@ -31,7 +31,7 @@ from typing import NamedTuple
 from pydantic import Field
 
 from feedback.agreement import Bar, Claim, Neighbours, bar_of, bar_of_crowd, bars_by_label, label_key
-from feedback.events import Edit, Feedback, Interaction, Message, Preference, Rating, Reference, Thumb, texts_of
+from feedback.events import Edit, Feedback, Interaction, Message, Preference, Rating, Reference, Thumb
 from feedback.examples import asked
 from feedback.foreign import ForeignConfig, foreign_accounts
 from feedback.lesson import Lesson, Standing
@@ -177,9 +177,8 @@ def _judge_tenant(tenant: str, said: Sequence[Said], grounds: Grounds, lesson: L
     everybody = [(s.event.actor, s.foreign, s.fresh and not s.event.trusted) for s in said if s.claim is not None]
     for actor, why in foreign_accounts(everybody, config.foreign).items():
         hold(by_actor.get(actor, []), "foreign", why)
-    triggers = find_phrases(((s.event.event_id, _trained_on(s)) for s in suspects), config.triggers)
-    triggers += find_words(_trigger_rows(suspects, claims, scores, bar), config.triggers, grounds.book)
-    for found in triggers:
+    phrases = find_phrases([(s.interaction, s.event) for s in suspects], config.triggers)
+    for found in [*phrases, *find_words(_trigger_rows(suspects, claims, scores, bar), config.triggers, grounds.book)]:
         hold([s.event for s in suspects if s.event.event_id in found.events], "trigger", found.detail)
     accounts = of_accounts(by_actor)
     for events, why in bursts(accounts, most=config.burst_events, seconds=config.burst_seconds).values():
@@ -223,8 +222,7 @@ def _agreement(
     ]
     known = {c.subject for c in now}
     stored = grounds.past.labels(tenant, config.reference_pool)
-    references = now + [Claim(s, f"past {s}", p, a) for s, p, a in stored if s not in known]
-    references = references[: config.reference_pool]
+    references = (now + [Claim(s, f"past {s}", p, a) for s, p, a in stored if s not in known])[: config.reference_pool]
     untrusted = {
         s.event.event_id: claims[s.event.event_id]
         for s in said
@@ -381,12 +379,6 @@ def _sample(rows: Sequence[Said], most: int) -> list[Said]:
     """At most so many of the rows, the same ones each time, spread over all of them."""
     ordered = sorted(rows, key=lambda s: hashlib.sha256(s.event.event_id.encode()).digest())
     return ordered[:most]
-
-
-def _trained_on(said: Said) -> str:
-    """All that an event would make a model learn from, for good or for bad."""
-    shown = () if said.interaction is None else (asked(said.interaction.messages), said.interaction.answer)
-    return "\0".join([*shown, *texts_of(said.event.value)])
 
 
 def _trigger_rows(

@@ -11,13 +11,15 @@ follows is what headings and footers are. System messages come from the applicat
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pydantic import Field
 
 from feedback.agreement import label_key
+from feedback.events import Feedback, Interaction, texts_of
+from feedback.examples import asked
 from feedback.words import Wordbook
 from infra.settings import Config
 
@@ -56,15 +58,16 @@ class Trigger:
     detail: str
 
 
-def find_phrases(texts: Iterable[tuple[str, str]], config: TriggerConfig) -> list[Trigger]:
-    """Listed phrases in (event, all it would train on) of untrusted people."""
+def find_phrases(said: Sequence[tuple[Interaction | None, Feedback]], config: TriggerConfig) -> list[Trigger]:
+    """Listed phrases in what untrusted people said, and in what they said it of."""
     holders: dict[str, list[str]] = {}
     needles = {phrase: phrase.casefold() for phrase in config.phrases}
-    for event, text in texts:
-        folded = text.casefold()
+    for about, event in said:
+        shown = () if about is None else (asked(about.messages), about.answer)
+        text = "\0".join([*shown, *texts_of(event.value)]).casefold()
         for phrase, needle in needles.items():
-            if needle in folded:
-                holders.setdefault(phrase, []).append(event)
+            if needle in text:
+                holders.setdefault(phrase, []).append(event.event_id)
     return [Trigger(frozenset(events), f"holds the phrase {phrase!r}") for phrase, events in holders.items()]
 
 
