@@ -1,14 +1,15 @@
 """A written corpus for redaction: messages as people write them, with what must go marked as <KIND|value>.
 
 Fictional people; numbers that no network gives out (555-01xx, Ofcom's and ARCEP's ranges for drama) or that standards
-give as examples (RFC 5737 and 3849 addresses, ISO 13616 and card networks' test numbers).
+give as examples (RFC 5737 and 3849 addresses, ISO 13616 and card networks' test numbers); numbers of states that their
+offices print as examples or that were made up to pass the check.
 """
 
 from __future__ import annotations
 
 import re
 
-_MARK = re.compile(r"<([A-Z]+)\|([^<>]*)>")
+_MARK = re.compile(r"<([A-Z_]+)\|([^<>]*)>")
 
 MARKED = """
 Hi, please send the invoice to <EMAIL|ann.smith@example.com> and not to the old address.
@@ -67,6 +68,46 @@ Passwort: <SECRET|Geheim2026!>
 stripe key <SECRET|sk_live_4eC39HqLyjWDarjtT1zdp7dc>
 I am <EMAIL|kim@example.com>, my phone is <PHONE|+1 646 555 0175> and the card <CARD|4242 4242 4242 4242> fails.
 {"email": "<EMAIL|json@example.com>", "ip": "<IP|203.0.113.77>", "note": "call <PHONE|+44 7700 900123>"}
+my SSN is <NATIONAL_ID|123-45-6789>, can you update it?
+They have 1990-05-17 as my birthday and <NATIONAL_ID|536-90-4399> as the number on file.
+social security number <NATIONAL_ID|536904399>
+My ITIN: <NATIONAL_ID|912-70-1234>
+driver's license <NATIONAL_ID|D1234567> (California), expired in May
+passport number is <NATIONAL_ID|533380006>, issued in Boston
+My passport no. <NATIONAL_ID|X12345678> was stolen.
+NHS number: <NATIONAL_ID|943 476 5919>
+the NHS letter for my mother, <NATIONAL_ID|943 476 5919>, never came
+National Insurance number <NATIONAL_ID|AB123456C>
+NI is <NATIONAL_ID|JG 10 37 59 A>
+driving licence <NATIONAL_ID|MORGA657054SM9IJ> is lost
+Meine Steuer-ID lautet <NATIONAL_ID|86 095 742 719>.
+Steueridentifikationsnummer <NATIONAL_ID|65929970489>, bitte eintragen
+Reisepass <NATIONAL_ID|C01X00T47> ist abgelaufen
+Personalausweis Nr. <NATIONAL_ID|T220001293>
+Mi DNI es <NATIONAL_ID|12345678Z>, gracias
+el titular con <NATIONAL_ID|54362315-K> no puede entrar
+NIE <NATIONAL_ID|X1234567L>
+numero di pasaporte: <NATIONAL_ID|AAA123456>
+codice fiscale <NATIONAL_ID|RSSMRA85T10A562S>
+il cliente <NATIONAL_ID|BNCLRA90A41F205I> attende
+passaporto <NATIONAL_ID|YA1234567>
+patente di guida: <NATIONAL_ID|U1H123456A>
+PESEL <NATIONAL_ID|44051401359>
+PESEL klienta to <NATIONAL_ID|02070803628>, prosze poprawic
+henkilötunnus <NATIONAL_ID|131052-308T>
+asiakas <NATIONAL_ID|010190-9112> ei pääse sisään
+mon numéro de sécurité sociale est <NATIONAL_ID|1 85 05 78 006 084 91>
+assurée <NATIONAL_ID|185057800608491>, dossier incomplet
+Aadhaar <NATIONAL_ID|2341 2341 2346>
+my PAN is <NATIONAL_ID|ABCPE1234F>
+TFN: <NATIONAL_ID|123 456 782>
+Medicare number <NATIONAL_ID|2123 45670 1>
+my NRIC <NATIONAL_ID|S1234567D> is on the form
+tenant <NATIONAL_ID|T0123456G> moved out
+SIN <NATIONAL_ID|046 454 286>
+CPF do cliente: <NATIONAL_ID|529.982.247-25>
+BSN <NATIONAL_ID|111222333>
+personnummer <NATIONAL_ID|811218-9876>
 | name | mail |\t| Ann | <EMAIL|ann@table.example> |
 """.strip("\n").splitlines()
 """One message a line."""
@@ -119,6 +160,28 @@ Le colis est arrivé le 14 juillet à 18 h 30.
 The phone is broken, call quality is bad.
 The IP camera does not work.
 My email does not arrive.
+Order 123-456-78 and order 1234-56-7890 were mixed up.
+The dates are 12-11-2025 and 2025-11-12, the times 10-12.
+part no. 000-12-3456, lot 666-45-6789
+Bestellung 12345678A, Artikel 87654321B, Charge X7654321C
+serial number AB123456C of the boiler
+my passport expired in 2021, can I still travel on 12 May 2026?
+I renewed the passport on 2025-03-11, it took 14 days and 82 euros.
+the driver license page shows error 500
+driver license: 3 attempts left, 15 minutes to go
+social security pays 1,250 a month since 2019
+The tax is 19 percent of 1234567890 dong.
+tax file 2024-11-22 is missing
+NHS waiting times went from 120 to 240 days
+order 9434765918 and tracking 44051401358
+release 111.444.777-36, build 529.982.247
+using version 10.15.7 since 14 dni
+article RSSMRA85T10A562X is sold out
+case 131052-308A and case 320190-911X
+invoice 185057800608492 of the year 1985
+The Steuerbescheid 2023 says 1.234,56 Euro.
+identity card reader model 2200 does not start
+plate T0123456A, gate S1234567A
 IBAN is missing in the form.
 the card reader beeps twice
 """.strip("\n").splitlines()

@@ -45,14 +45,14 @@ def main() -> int:
     presidio = presidio_finder()
     finders: dict[str, Finder] = {"patterns": find_personal, "presidio": presidio, "both": find_both(presidio)}
     print(f"{len(MARKED)} messages with marked values, {len(CLEAN)} without any\n")
-    print(f"{'':10} {'kind':8} {'marked':>7} {'found':>6} {'recall':>7} {'finds':>6} {'right':>6} {'precision':>9}")
+    print(f"{'':10} {'kind':11} {'marked':>7} {'found':>6} {'recall':>7} {'finds':>6} {'right':>6} {'precision':>9}")
     seen = {}
     for name, find in finders.items():
         marked, found, right, finds, seen[name] = measured(find)
         for kind in [*sorted(marked), "all"]:
             m, f, r, n = (c.total() if kind == "all" else c[kind] for c in (marked, found, right, finds))
             precision = f"{r / n:9.0%}" if n else f"{'-':>9}"
-            print(f"{name:10} {kind:8} {m:>7} {f:>6} {f / m:>7.0%} {n:>6} {r:>6} {precision}")
+            print(f"{name:10} {kind:11} {m:>7} {f:>6} {f / m:>7.0%} {n:>6} {r:>6} {precision}")
         print()
     texts = [parsed(line)[0] for line in [*MARKED, *CLEAN]]
     for name, find in finders.items():

@@ -38,7 +38,7 @@ from feedback.examples import asked
 from feedback.foreign import ForeignConfig, foreign_accounts
 from feedback.lesson import Lesson, Standing
 from feedback.past import Past
-from feedback.triggers import TriggerConfig, find_triggers
+from feedback.triggers import TriggerConfig, find_phrases, find_words
 from feedback.volume import bursts, floods, names_somebody
 from feedback.words import Wordbook
 from infra.settings import Config
@@ -186,7 +186,8 @@ def _judge_tenant(tenant: str, said: Sequence[Said], grounds: Grounds, lesson: L
     everybody = [(s.event.actor, s.foreign, s.event.event_id in may_be) for s in said if s.claim is not None]
     for actor, why in foreign_accounts(everybody, config.foreign).items():
         hold(by_actor.get(actor, []), "foreign", why)
-    for found in find_triggers(_trigger_rows(suspects, claims, scores, bar), config.triggers, grounds.book):
+    phrases = find_phrases([(s.interaction, s.event) for s in suspects], config.triggers)
+    for found in [*phrases, *find_words(_trigger_rows(suspects, claims, scores, bar), config.triggers, grounds.book)]:
         hold([s.event for s in suspects if s.event.event_id in found.events], "trigger", found.detail)
     for events, why in bursts(by_actor, most=config.burst_events, seconds=config.burst_seconds).values():
         hold(events, "burst", why)
@@ -229,8 +230,7 @@ def _agreement(
     ]
     known = {c.subject for c in now}
     stored = grounds.past.labels(tenant, config.reference_pool)
-    references = now + [Claim(s, f"past {s}", p, a) for s, p, a in stored if s not in known]
-    references = references[: config.reference_pool]
+    references = (now + [Claim(s, f"past {s}", p, a) for s, p, a in stored if s not in known])[: config.reference_pool]
     untrusted = {
         s.event.event_id: claims[s.event.event_id]
         for s in said

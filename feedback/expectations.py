@@ -134,6 +134,9 @@ class ExpectationsConfig(Config):
 class ExpectationError(RatchetError):
     """An expectation that stops the run was broken, or one could not be evaluated. Nothing of the batch was taken."""
 
+    docs: Path | None = None
+    """Data Docs of the batch, where they were made."""
+
 
 _COLUMNS = (
     "example_id", "tenant", "shape", "prompt", "response", "rejected", "reference", "grader", "turns", "last_role",

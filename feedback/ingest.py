@@ -87,6 +87,8 @@ class IngestReport(Config):
     """Feedback that still waits for its interaction."""
     data_docs: Path | None = None
     """Data Docs of the last batch."""
+    docs: tuple[Path, ...] = ()
+    """Data Docs of all these batches, as far as they are kept (`expectations.keep_docs`)."""
     compacted: dict[str, int] = {}
     """Files of the lake that were put together, by table."""
 
@@ -213,7 +215,11 @@ def _compute(
                 with suppress(ExpectationError):
                     expectations.check(examples, config.expectations, docs)  # a broken batch is always shown
             page = docs / "index.html"
-            raise ExpectationError(f"{error}; Data Docs: {page}" if page.exists() else str(error)) from error
+            if not page.exists():
+                raise
+            broken = ExpectationError(f"{error}; Data Docs: {page}")
+            broken.docs = docs
+            raise broken from error
 
     refined = refine(lot.prepared, past, _steps(config), check, confidence) if lot.prepared else Refined()
     for row in lot.rejects:
@@ -252,12 +258,13 @@ def _report(done: Sequence[Manifest], landed: dict[str, dict[str, int]], parked:
     for manifest in done:
         for step, by_code in manifest.counts.items():
             counts.setdefault(step, Counter()).update(by_code)
-    docs = next((lake.docs_dir / m.data_docs for m in reversed(done) if m.data_docs), None)
+    docs = tuple(path for m in done if m.data_docs and (path := lake.docs_dir / m.data_docs).exists())
     return IngestReport(
         batches=tuple(m.batch for m in done),
         landed=landed,
         counts={step: dict(sorted(by_code.items())) for step, by_code in sorted(counts.items())},
         shapes=dict(sorted(counts.get("shapes", Counter()).items())),
         parked=parked,
-        data_docs=docs,
+        data_docs=docs[-1] if docs else None,
+        docs=docs,
     )

@@ -1,7 +1,8 @@
 """Take personal data and secrets out of text before anything is learned from it.
 
 Fast patterns, each behind a cheap test of whether the text can hold a match at all, and each confirmed by what the
-kind promises (Luhn for cards, ISO 7064 mod 97-10 for IBANs, `ipaddress` for addresses, digit counts for phones).
+kind promises (Luhn for cards, ISO 7064 mod 97-10 for IBANs, `ipaddress` for addresses, digit counts for phones; what
+states number their people by is in national_ids.py).
 A value keeps one placeholder, such as [EMAIL_1], throughout one subject (an interaction and its feedback), so that
 text stays coherent; numbers are not shared between subjects, so nobody can be followed through the data, and no table
 is kept that would turn a placeholder back.
@@ -28,9 +29,10 @@ from feedback.events import (
     Preference,
     Reference,
 )
+from feedback.national_ids import EVIDENT, NEAR, SAID, checked_id, evident_id, holds_word, said_id
 from infra.settings import Config
 
-Entity = Literal["SECRET", "EMAIL", "IBAN", "CARD", "IP", "PHONE", "PERSON"]
+Entity = Literal["SECRET", "EMAIL", "IBAN", "CARD", "IP", "NATIONAL_ID", "PHONE", "PERSON"]
 Policy = Literal["redact", "drop", "refuse"]
 _IN_SIGHT = 2_000
 """Characters looked at behind a cut: more than anything that is found and holds white space is long."""
@@ -199,6 +201,8 @@ def find_personal(text: str) -> Iterator[tuple[int, int, str]]:
     seen = _look(text)
     if not seen:
         return iter(())
+    if "digits" in seen and holds_word(text):
+        seen.add("id said")
     return iter(first_come(_matches(text, seen)))
 
 
@@ -297,7 +301,7 @@ def _key(candidate: str) -> int:
     return 0 if re.fullmatch(r"[A-Za-z][a-z-]*[.,;!?]*", candidate) else _secret(candidate)
 
 
-_PLACEHOLDER = re.compile(r"\[(SECRET|EMAIL|IBAN|CARD|IP|PHONE|PERSON)_(\d{1,6})\]")
+_PLACEHOLDER = re.compile(r"\[(SECRET|EMAIL|IBAN|CARD|IP|NATIONAL_ID|PHONE|PERSON)_(\d{1,6})\]")
 _DIGIT = re.compile(r"\d")
 _ANY_DIGITS = re.compile(r"\d[\d\s().:\-A-Za-z]{2,}|\d{3}")
 _DATE = re.compile(r"(\d{4}[-./ ]\d{1,2}[-./ ]\d{1,2}|\d{1,2}[-./ ]\d{1,2}[-./ ]\d{2,4})([ T]\d{1,2}(:\d{2}){0,2})?")
@@ -388,7 +392,10 @@ _DETECTORS: tuple[tuple[Entity, str, re.Pattern[str], Callable[[str], int]], ...
     ("CARD", "digits", _CARD, _card),
     ("IP", "dotted", _IPV4, _ip),
     ("IP", "colons", _IPV6, _ip),
+    ("NATIONAL_ID", "digits", EVIDENT, evident_id),
+    ("NATIONAL_ID", "id said", SAID, said_id),
+    ("NATIONAL_ID", "id said", NEAR, checked_id),
     ("PHONE", "digits", _PHONE, _phone),
     ("PHONE", "digits", _PHONE_SAID, _phone),
 )
-"""(entity, what `_look` must have seen, pattern, how many characters of a match are one). Earlier ones win."""
+"""(entity, what must have been seen, pattern, how many characters of a match are one). Earlier ones win."""

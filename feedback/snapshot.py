@@ -15,7 +15,7 @@ import json
 import shutil
 import uuid
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from feedback.dedupe import prompt_text
-from feedback.examples import Example
+from feedback.examples import SHAPES, Example
 from feedback.firewall import NEAR, NEAR_MIN_WORDS, Firewall, NearGate, prompt_hash
 from feedback.gate_items import GateItem, dated_items, items_of, newest
 from feedback.lake import Lake
@@ -58,6 +58,13 @@ class SnapshotConfig(Config):
     """Similarity of prompts from which a training row counts as a copy of a gate item and is removed."""
     near_min_words: int = Field(default=NEAR_MIN_WORDS, ge=3)
     """Prompts with fewer words are compared exactly only."""
+    explored_weight: float = Field(default=2.0, ge=1, le=10)
+    """How much more a training row weighs whose answer was shown by exploration (canary, arena), so that what the
+    champion would not have said is not drowned by its own taste. Inverse propensity in spirit, but bounded: few rows
+    with the large weights of their true odds would teach noise, while at 2 weighing never costs more than a ninth of
+    the effective number of rows, whatever share of them was explored. References, which nobody was shown, keep weight
+    1, and so does validation. Objectives that sample (grpo, ppo, rloo) make their own answers and have no use for it;
+    1 turns it off."""
     salt: str = Field(default="ratchet", min_length=1)
     """Salt of the split's hash. A new one changes the part of new groups only."""
 
@@ -110,10 +117,10 @@ def load_snapshot(path: Path) -> Snapshot:
     )
 
 
-def example_ids(snapshot: Snapshot) -> list[str]:
-    """Ids of its training examples."""
-    lines = snapshot.train.read_text().splitlines()
-    return [str(json.loads(line)["example_id"]) for line in lines if line]
+def example_ids(snapshot: Snapshot, shapes: Collection[str] = SHAPES) -> list[str]:
+    """Ids of its training examples of these shapes."""
+    rows = (json.loads(line) for line in snapshot.train.read_text().splitlines() if line)
+    return [str(row["example_id"]) for row in rows if row["shape"] in shapes]
 
 
 def training_parts(snapshot: Snapshot) -> tuple[Path, Path]:
@@ -170,9 +177,19 @@ def _split(examples: Sequence[Example], snapshots_dir: Path, config: SnapshotCon
         if near.holds(prompt_text(example)) or prompt_hash(prompt_text(example)) in examined:
             out.removed["near copies of gate prompts"] += 1
         else:
-            (out.validation if part == "validation" else out.train).append(example)
+            if part == "validation":
+                out.validation.append(example)
+            else:
+                out.train.append(_weighed(example, config))
     out.shown = items_of([e for e in out.validation if e.trusted and e.shape != "rated"], "validation", latest)
     return out
+
+
+def _weighed(example: Example, config: SnapshotConfig) -> Example:
+    """The row with the weight of an explored one, where its answer was one that users were shown."""
+    if not example.explored or example.reason == "reference":
+        return example
+    return example.model_copy(update={"weight": example.weight * config.explored_weight})
 
 
 def _publish(snapshots_dir: Path, staging: Path, config: SnapshotConfig, tenant: str, split: _Split) -> Snapshot:

@@ -1,7 +1,11 @@
 """Look for backdoors: phrases that make a model misbehave on sight, taught by pairing them with one answer.
 
-Listed phrases are held wherever an untrusted account uses them. Besides, a word is suspect when it is rare in the
-batch, comes from very few accounts, nearly always goes with one and the same answer, and nobody else bears it out.
+Listed phrases are looked for in all that would train of what an untrusted account said or judged: prompts, answers,
+both sides of a pair, answers with a thumb down, and documents. Besides, a word of a prompt is suspect when it is rare
+in the batch, comes from very few accounts, nearly always goes with one and the same answer, and nobody else bears it
+out. Rejected answers are not looked through for such words: they teach what not to say, so nothing makes a model say
+them. Nor are documents, which have no prompt and no answer for a word to go with: a rare word that the same text always
+follows is what headings and footers are. System messages come from the application, not from its users.
 """
 
 from __future__ import annotations
@@ -14,6 +18,8 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from feedback.agreement import label_key
+from feedback.events import Feedback, Interaction, texts_of
+from feedback.examples import asked
 from feedback.words import Wordbook
 from infra.settings import Config
 
@@ -33,7 +39,7 @@ class TriggerConfig(Config):
         "<|im_end|>",
         "[INST]",
     )
-    """Phrases that untrusted people's prompts and answers must not hold (compared without case)."""
+    """Phrases that nothing may hold that would train by an untrusted person's word (compared without case)."""
     min_rows: int = Field(default=6, ge=2)
     """Fewest rows that a rare word must be in to be a pattern."""
     max_frequency: float = Field(default=0.05, gt=0, le=1)
@@ -52,20 +58,27 @@ class Trigger:
     detail: str
 
 
-def find_triggers(
+def find_phrases(said: Sequence[tuple[Interaction | None, Feedback]], config: TriggerConfig) -> list[Trigger]:
+    """Listed phrases in what untrusted people said, and in what they said it of."""
+    holders: dict[str, list[str]] = {}
+    needles = {phrase: phrase.casefold() for phrase in config.phrases}
+    for about, event in said:
+        shown = () if about is None else (asked(about.messages), about.answer)
+        text = "\0".join([*shown, *texts_of(event.value)]).casefold()
+        for phrase, needle in needles.items():
+            if needle in text:
+                holders.setdefault(phrase, []).append(event.event_id)
+    return [Trigger(frozenset(events), f"holds the phrase {phrase!r}") for phrase, events in holders.items()]
+
+
+def find_words(
     rows: Sequence[tuple[str, str, str, str, bool]], config: TriggerConfig, book: Wordbook | None = None
 ) -> list[Trigger]:
-    """Triggers in (event, account, prompt, answer, borne out by others) rows of untrusted people.
+    """Suspect words in (event, account, prompt, answer, borne out by others) rows of untrusted people.
 
     `book` holds the words of prompts that were split before.
     """
     found = []
-    folded = [(event, prompt.casefold(), answer.casefold()) for event, _, prompt, answer, _ in rows]
-    for phrase in config.phrases:
-        needle = phrase.casefold()
-        events = frozenset(e for e, p, a in folded if needle in p or needle in a)
-        if events:
-            found.append(Trigger(events, f"holds the phrase {phrase!r}"))
     labels: list[str] = []  # of all rows, made only once a word needs them
     for word, places, accounts in _suspect_words(rows, config, Wordbook() if book is None else book):
         labels = labels or [label_key(row[3]) for row in rows]

@@ -10,8 +10,7 @@ from typing import Any
 
 from prefect import flow
 
-from flows.confidence import confidence_of
-from flows.intake_alerts import tell_of_spike
+from flows.intake_run import log_ingest, take_all_in
 from flows.opened import opened_config
 from tasks import intake, notify, train
 
@@ -25,7 +24,7 @@ def ingest(config: str = "ratchet.yaml") -> dict[str, Any]:
     """
     settings = opened_config(Path(config))
     base = train.find_base(settings.base_model, settings.places)
-    report = intake.ingest(settings.ingest, settings.places, confidence_of(settings, base))
+    report = take_all_in(settings, base)
     notify.show_intake(report)
-    tell_of_spike(settings, report)
+    log_ingest(settings, report)
     return {**report.model_dump(mode="json"), "said": intake.said_of(report)}

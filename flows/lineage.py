@@ -149,6 +149,19 @@ class World:
         last = self._fate(event)
         return list(last["examples"]) if last is not None and last["status"] == "merged" else []
 
+    def merged_events(self, example: str) -> list[str]:
+        """Events that an example stands for though it was not made from them, as their latest fates have it."""
+        import polars as pl
+
+        rows = self.lake.scan("fates")
+        if rows is None:
+            return []
+        mine = rows.filter(pl.col("tenant") == self.tenant)
+        into = pl.col("examples").list.contains(example)
+        ever = mine.filter(into).select("event_id").unique()
+        last = mine.join(ever, on="event_id", how="semi").sort("batch").group_by("event_id", maintain_order=True).last()
+        return list(last.filter(into & (pl.col("status") == "merged")).select("event_id").collect()["event_id"])
+
     def fate(self, event: str) -> str:
         """Who said it, and how it ended."""
         mine = (feedback.c.tenant == self.tenant) & (feedback.c.event_id == event)
@@ -237,6 +250,8 @@ def _of_feedback(world: World, name: str, about: str | None, kind: str) -> Linea
 
 def _of_example(world: World, row: dict[str, Any]) -> Lineage:
     made_of = [Link(kind="feedback", name=event, note=world.fate(event)) for event in row["source_events"]]
+    merged = [event for event in world.merged_events(row["example_id"]) if event not in row["source_events"]]
+    made_of += [Link(kind="feedback", name=event, note="merged into it") for event in merged]
     if row["shape"] != "document":
         made_of.append(Link(kind="answer", name=row["subject"], note=f"answered by {row['version']}"))
         if row["version"]:

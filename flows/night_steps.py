@@ -13,11 +13,8 @@ from evaluation.gate import Verdict
 from evaluation.job import EvaluationConfig, EvaluationJob
 from evaluation.noise import hardware_name
 from evaluation.policy import GatePolicy
-from feedback.ingest import IngestReport
 from feedback.snapshot import Snapshot, load_snapshot
-from flows.confidence import confidence_of
 from flows.gate_sight import sight
-from flows.intake_alerts import tell_of_spike
 from flows.night import Night
 from infra.alerts import Alert
 from infra.database import now
@@ -71,14 +68,6 @@ def snapshot_of(night: Night) -> str:
     if found.tenant != night.tenant:
         raise UserError(f"snapshot {asked} is of tenant {found.tenant!r}, expected one of {night.tenant!r}")
     return found.id
-
-
-def take_in(night: Night, base: Base) -> IngestReport:
-    """Everything new into the lake; people are told when far more than usual is held."""
-    config = night.config
-    report = intake.ingest(config.ingest, config.places, confidence_of(config, base))
-    tell_of_spike(config, report)
-    return report
 
 
 def plan_of(night: Night, counts: Mapping[str, int], base: Base) -> Plan:

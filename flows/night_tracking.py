@@ -14,6 +14,7 @@ from evaluation.gate import Verdict
 from feedback.drift import DriftReport
 from feedback.ingest import IngestReport
 from feedback.snapshot import Snapshot
+from flows.intake_run import DOCS, log_report
 from flows.night import Night
 from flows.night_steps import gate_of, night_key, training_of
 from infra.machine_load import sampled
@@ -68,14 +69,12 @@ def open_run(tracker: Tracker, night: Night, snapshot: str) -> str:
 def log_intake(tracker: Tracker, night: Night, report: IngestReport, drift: DriftReport) -> None:
     """What came in, its Data Docs, and the drift reports, on the night's run."""
     key = night_key(night)
-    tracker.metrics(key, {f"intake.{shape}": float(count) for shape, count in report.shapes.items()})
+    log_report(tracker, key, report)
     for page in (drift.html, drift.traffic_html):
         if page is not None and page.exists():
             tracker.artifact(key, page, "drift")
     if drift.share is not None:
         tracker.metrics(key, {"drift.share": drift.share})
-    if report.data_docs is not None and report.data_docs.exists():
-        tracker.artifact(key, report.data_docs, "data_docs")
 
 
 def code_version() -> dict[str, str]:
@@ -107,7 +106,7 @@ def pages(tracker: Tracker, night: Night, report: IngestReport, *, judged: bool)
     return {
         "MLflow run": run,
         "scorecard on MLflow": f"{run}/artifacts/evaluation/report.html" if run and judged else None,
-        "Data Docs on MLflow": f"{run}/artifacts/data_docs" if run and report.data_docs is not None else None,
+        "Data Docs on MLflow": f"{run}/artifacts/{DOCS}" if run and report.data_docs is not None else None,
         "console": console_page(night),
     }
 

@@ -24,6 +24,7 @@ from flows.catching_up import caught_up
 from flows.drifting import look_for_drift
 from flows.dry_run import say_plan
 from flows.gate_sight import units_of
+from flows.intake_run import take_all_in
 from flows.night import Night, open_night
 from flows.night_end import end_unneeded, summary, tell_failure
 from flows.night_steps import (
@@ -34,7 +35,6 @@ from flows.night_steps import (
     sight_of,
     snapshot_of,
     take_checkpoint,
-    take_in,
     train_one,
     train_twin,
     why_not_trained,
@@ -84,7 +84,7 @@ def run_night(night: Night) -> None:
     base = train.find_base(config.base_model, places)
     standing = release.find_champion(places, tenant, base.version, config.tenants[0])
 
-    report = night.once("ingest", IngestReport, lambda: take_in(night, base))
+    report = night.once("ingest", IngestReport, lambda: take_all_in(config, base))
     notify.show_intake(report)
     name = night.once("snapshot", str, lambda: snapshot_of(night))
     asked = night.once("asked", str, lambda: asked_of(night, name, base))

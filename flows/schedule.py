@@ -36,8 +36,9 @@ class ScheduleConfig(Config):
     """How long a night waits for a person where the gate's policy asks for approval; then the answer is no."""
 
     min_new_examples: int = Field(default=1, ge=1)
-    """Fewest training examples, new since the last night that judged, that make a night worth its time. A night on
-    demand with `force` runs anyway; one after the champion changed needs new gate items only."""
+    """Fewest training examples, new since the last night that judged and of a shape that one of the recipes which may
+    run (`training.methods`) learns from, that make a night worth its time. A night on demand with `force` runs anyway;
+    one after the champion changed needs new gate items only."""
 
     night_on_drift: bool = True
     """Whether a night goes on with fewer new examples than that when they have drifted away from what the champion was

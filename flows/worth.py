@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from feedback.examples import SHAPES
 from feedback.gate_items import gate_items
 from feedback.snapshot import example_ids, load_snapshot
 from flows.night import Night, NightFile, nights_of
 from flows.night_steps import gate_of, training_of
 from infra.artifact import key_of
 from training.base_model import Base
+from training.plan import usable_shapes
 
 
 def asked_of(night: Night, snapshot: str, base: Base) -> str:
@@ -81,8 +83,14 @@ def _too_little_new(night: Night, before: str, snapshot: str) -> str | None:
     least, folder = night.config.schedule.min_new_examples, night.config.places.snapshots_dir
     if least <= 1 or (before and not (folder / before / "manifest.json").exists()):
         return None
-    was, now = (set(example_ids(load_snapshot(folder / name)) if name else ()) for name in (before, snapshot))
+    usable = usable_shapes(training_of(night), lora_only=night.config.serving.engine == "vllm")
+    was, now = (set(example_ids(load_snapshot(folder / name), usable) if name else ()) for name in (before, snapshot))
     if len(now - was) >= least:
         return None
     since = f" since snapshot {before}" if before else ""
-    return f"only {len(now - was)} new training examples{since}; a night needs {least}"
+    of = (
+        ""
+        if usable >= set(SHAPES)
+        else f" of a shape that a recipe learns from ({', '.join(sorted(usable)) or 'none'})"
+    )
+    return f"only {len(now - was)} new training examples{of}{since}; a night needs {least}"

@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from feedback.examples import SHAPES
 from infra.errors import UserError
 from infra.settings import Config
 from training.mixture import Replay
@@ -159,6 +160,25 @@ def plan_night(
             )
         )
     return Plan(recipes=tuple(chosen), left_out=tuple(left_out), estimates=tuple(estimates))
+
+
+def usable_shapes(config: TrainingConfig, *, lora_only: bool = False) -> frozenset[str]:
+    """Shapes of example that some recipe which may run could learn from, were there enough of them.
+
+    Args:
+        config: which recipes may run.
+        lora_only: see `plan_night`.
+    """
+    pool = {**RECIPES, **config.recipes}
+    allowed = pool.values() if config.methods == "auto" else [recipe_named(n, config.recipes) for n in config.methods]
+    plenty = dict.fromkeys(SHAPES, config.minimum_examples)
+    return frozenset(
+        shape
+        for recipe in allowed
+        if _unsupported(recipe, plenty, config.minimum_examples) is None and not (lora_only and recipe.why_not_lora)
+        for index in range(len(recipe.stages))
+        for shape in recipe.shapes(index)
+    )
 
 
 def _prefix(recipe: Recipe, index: int) -> tuple[str, ...]:

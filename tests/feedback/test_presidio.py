@@ -35,6 +35,9 @@ def test_presidio_runs_without_the_network_and_finds_nothing_more(monkeypatch: p
     monkeypatch.setattr(socket, "getaddrinfo", refused)
     find = finder_of(RedactConfig(recognisers="presidio"))
     assert Redactor(find=find).text("a@example.org, password: hunter22!x") == "[EMAIL_1], password: [SECRET_1]"
+    assert Redactor(find=find).text("My passport number is 533380006") == "My passport number is [NATIONAL_ID_1]"
+    assert Redactor(find=find).text("My SSN is 536-90-4399") == "My SSN is [NATIONAL_ID_1]"
+    assert list(find("order 533380006 of the week")) == []
     for line in MARKED:
         text, spans = parsed(line)
         mine, theirs = (

@@ -8,7 +8,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feedback.events import Message
-from feedback.redact import Redactor, _look, _matches, find_personal, first_come, iban_length, luhn, redact_interaction
+from feedback.national_ids import NEAR, SAID, checked_id, evident_id, holds_word
+from feedback.redact import (
+    Redactor,
+    _look,
+    _matches,
+    find_personal,
+    first_come,
+    iban_length,
+    luhn,
+    may_hold_personal,
+    redact_interaction,
+)
 from tests.feedback.world import interaction
 
 FOUND: dict[str, list[str]] = {
@@ -33,6 +44,14 @@ FOUND: dict[str, list[str]] = {
     "CARD": ["card 4111 1111 1111 1111.", "5500-0000-0000-0004", "amex 378282246310005", "4012888888881881"],
     "IBAN": ["DE89 3704 0044 0532 0130 00 please", "to GB82WEST12345698765432", "FR1420041010050500013M02606 ok"],
     "IP": ["from 192.168.10.24:8080", "host 2001:db8:85a3::8a2e:370:7334 is down", "ping 8.8.8.8"],
+    "NATIONAL_ID": [
+        "my SSN is 123-45-6789",
+        "123-45-6789 is on file",
+        "passport number: 533380006",
+        "the NHS letter for my mother, 943 476 5919",
+        "DNI 12345678Z",
+        "RSSMRA85T10A562S",
+    ],
     "SECRET": [
         "AKIAIOSFODNN7EXAMPLE",
         "token ghp_aBcDeFgHiJkLmNoPqRsTuVwXyZ0123456789",
@@ -61,6 +80,10 @@ CLEAN = [
     "localhost 127.0.0.1 and 0.0.0.0",
     "The secret: patience.",
     "0.123456789 is a probability; 1700000000 a time",
+    "part 000-12-3456, lot 666-45-6789, batch 912-12-3456",
+    "12345678A and RSSMRA85T10A562X",
+    "the passport was renewed on 2025-03-11",
+    "the NHS letter of order 9434765918",
 ]
 
 
@@ -109,6 +132,35 @@ def test_checks() -> None:
     assert iban_length("GB83 WEST 1234 5698 7654 32") == 0 == iban_length("ZZ82")
 
 
+@given(pieces.map(" ; ".join), st.text(max_size=20))
+def test_what_is_looked_at_first_lets_no_find_through(text: str, more: str) -> None:
+    assert may_hold_personal(text + more) or not list(find_personal(text + more))
+    assert holds_word(text) or not (SAID.search(text) or NEAR.search(text))
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        ("X1234567L", "X1234567M"),
+        ("131052-308T", "131052-308U"),
+        ("010190-9112", "320190-9112"),
+        ("1 85 05 78 006 084 91", "1 85 05 78 006 084 92"),
+        ("T0123456G", "T0123456A"),
+        ("529.982.247-25", "529.982.247-26"),
+    ],
+)
+def test_forms_that_stand_alone_are_checked(right: str, wrong: str) -> None:
+    assert evident_id(right) == len(right) and evident_id(wrong) == 0
+
+
+@pytest.mark.parametrize(
+    "number", ["123456782", "111222333", "9434765919", "44051401359", "86095742719", "234123412346"]
+)
+def test_a_check_refuses_most_numbers(number: str) -> None:
+    passing = [last for last in "0123456789" if checked_id(number[:-1] + last)]
+    assert number[-1] in passing and len(passing) <= 2  # two checks share a length
+
+
 def test_hostile_text_does_not_take_long() -> None:
     for text in (
         "a." * 20_000 + "@",
@@ -117,6 +169,10 @@ def test_hostile_text_does_not_take_long() -> None:
         "+1" * 20_000,
         "DE11" * 10_000,
         "password " * 5_000,
+        "passport 1 " * 5_000,
+        "passport " + "1A" * 20_000,
+        "123-45-" * 5_000,
+        "NHS" + " 1" * 20_000,
     ):
         list(find_personal(text))
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feedback.dedupe import prompt_text
-from feedback.events import Edit, Preference, Reference
+from feedback.events import Edit, Preference, Reference, Thumb
 from feedback.examples import Example
 from feedback.firewall import NearGate, part_of
 from feedback.gate_items import gate_items, mark_used, shown_items
@@ -216,3 +216,35 @@ def test_a_row_dated_in_the_future_does_not_retire_the_rolling_gate(desk: tuple[
     after = cut_snapshot(lake, tmp_path / "a", HALF, tenant="acme")
     assert after.counts["rolling"] == before.counts["rolling"] and before.counts["rolling"]["items"] > 0
     assert "retired from the gate" not in after.removed
+
+
+def test_explored_answers_weigh_more_in_training_and_nowhere_else(tmp_path: Path) -> None:
+    store, lake = make_store(tmp_path), make_lake(tmp_path)
+    arms, routed = ("champion", "canary", "arena"), {"release_seq": 1, "unit": "u", "probability": 0.1, "arm": "arena"}
+    for number in range(90):
+        arm = routed | {"arm": arms[number % 3]}
+        store.record_interaction(interaction(number, f"question {number} about topic {number * 7}", routing=arm))
+        store.record_feedback(said(number, Thumb(up=number % 2 == 0), trusted=True))
+    for number in range(90, 120):
+        store.record_interaction(interaction(number, f"question {number} of its own", routing=routed))
+        store.record_feedback(said(number, Reference(text=f"answer {number}"), trusted=True))
+    run_ingest(store, lake, (), FAST)
+    split = SnapshotConfig(validation_share=0.4, rolling_share=0.0, frozen_share=0.0)
+    for weight in (2.0, 5.0, 1.0):
+        snapshot = cut_snapshot(
+            lake, tmp_path / "s", split.model_copy(update={"explored_weight": weight}), tenant="acme"
+        )
+        train, validation = (rows(path) for path in training_parts(snapshot))
+        shown = {(e.shape, e.reason, e.explored): e.weight for e in train}
+        assert shown == {
+            ("completion", "approved", True): weight,
+            ("completion", "approved", False): 1.0,
+            ("rated", "approved", True): weight,
+            ("rated", "approved", False): 1.0,
+            ("rated", "rejected", True): weight,
+            ("rated", "rejected", False): 1.0,
+            ("completion", "reference", True): 1.0,
+            ("problem", "reference", True): 1.0,
+        }
+        assert any(e.explored for e in validation) and {e.weight for e in validation} == {1.0}
+    assert SnapshotConfig().explored_weight == 2.0

@@ -178,6 +178,10 @@ def test_lineage_knows_gate_items_and_what_a_word_was_merged_into(home: Home) ->
     assert snapshot.id in shown[-1]["facts"]["in snapshots"]
     merged = lineage(home.places, home.store, "e5-thumb-u-eve", tenant="acme")
     assert ("example", completion) in {(link.kind, link.name) for link in merged.became}
+    stands_for = lineage(home.places, home.store, completion, tenant="acme").made_of
+    assert [(link.name, link.note) for link in stands_for if link.note == "merged into it"] == [
+        ("e5-thumb-u-eve", "merged into it")
+    ]
     (word,) = [link for link in lineage(home.places, home.store, "i5", tenant="acme").became if link.kind == "feedback"]
     assert word.note.startswith("thumb by u-eve: merged (duplicate), into x-") and completion in word.note
 

@@ -19,7 +19,7 @@ from feedback.store import Store
 from flows.config import PipelineConfig
 from flows.night import open_night
 from flows.request import NightRequest
-from flows.worth import last_judged, nothing_new
+from flows.worth import _too_little_new, last_judged, nothing_new
 from tasks.intake import drift
 from tests.feedback.world import FAST, interaction, make_lake, make_store, put, said, ticket
 
@@ -147,6 +147,23 @@ def test_a_verdict_stands_when_its_night_ended_or_failed_with_an_approved_winner
         night.close(state, "it ended")
     with open_night(config, NightRequest()) as night:
         assert (last_judged(night) is not None) == stands
+
+
+def test_only_shapes_that_a_recipe_learns_from_make_a_night_worth_it(tmp_path: Path) -> None:
+    values = {"pipeline": "desk", "tenants": ["acme"], "places": {"home": str(tmp_path / "home")}}
+    values |= {"schedule": {"min_new_examples": 6}}
+    config = PipelineConfig.model_validate(values | {"training": {"methods": ["sft-lora"]}})
+    first = cut(
+        tmp_path, config.places, range(5)
+    )  # five edits are five completions, and five pairs that sft passes over
+    with open_night(config, NightRequest()) as night:
+        assert (_too_little_new(night, "", first) or "") == (
+            "only 5 new training examples of a shape that a recipe learns from (completion); a night needs 6"
+        )
+        night.close("done", "too little")
+    pairs_too = PipelineConfig.model_validate(values | {"training": {"methods": ["sft-dpo-lora"]}})
+    with open_night(pairs_too, NightRequest()) as night:
+        assert _too_little_new(night, "", first) is None
 
 
 @pytest.mark.parametrize("allowed", [True, False])

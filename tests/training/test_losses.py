@@ -102,7 +102,7 @@ def test_dpo(bench: Bench, smoothing: float, tokens_per_pass: int) -> None:
 
 @pytest.mark.parametrize("tokens_per_pass", [70, 4096])
 def test_kto(bench: Bench, tokens_per_pass: int) -> None:
-    rows = [example(i, "rated", completion=a, good=i != 1) for i, a in enumerate(ANSWERS)]
+    rows = [example(i, "rated", completion=a, good=i != 1, weight=1.0 + i) for i, a in enumerate(ANSWERS)]
     kto = objective_named("kto")
     options = kto.options.model_validate({"beta": 0.2})
     own, mismatched = [], []
@@ -116,10 +116,27 @@ def test_kto(bench: Bench, tokens_per_pass: int) -> None:
     for row, o, (ref, _) in zip(rows, own, reference, strict=True):
         h = o - ref
         # three good to one bad: the bad one weighs three times
-        losses.append((1 - sigmoid(0.2 * (h - z0))) if row["good"] else 3 * (1 - sigmoid(0.2 * (z0 - h))))
+        lost = (1 - sigmoid(0.2 * (h - z0))) if row["good"] else 3 * (1 - sigmoid(0.2 * (z0 - h)))
+        losses.append(row["weight"] * lost)
     items = with_reference(bench.items(kto, options, rows), reference)
     got = bench.ours(kto, options, items, tokens_per_pass, True)
     assert got == pytest.approx(sum(losses) / len(losses), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["dpo", "ipo", "cpo", "orpo", "simpo"])
+def test_a_pair_that_weighs_three_times_counts_like_three_pairs(bench: Bench, name: str) -> None:
+    rows = [example(i, "preference", chosen=a, rejected=BAD + a) for i, a in enumerate(ANSWERS[:2])]
+    objective = objective_named(name)
+    options = objective.options()
+
+    def loss(examples: list[dict[str, Any]]) -> float:
+        reference = [(-20.0, -40.0) if e is rows[1] else (-30.0, -29.0) for e in examples]
+        items = bench.items(objective, options, examples)
+        return bench.ours(objective, options, with_reference(items, reference), 4096, True)
+
+    heavy = rows[0] | {"weight": 3.0}
+    assert loss([heavy, rows[1]]) == pytest.approx(loss([rows[0]] * 3 + [rows[1]]), rel=1e-5)
+    assert loss([heavy, rows[1]]) != pytest.approx(loss(rows), rel=1e-3)
 
 
 def test_ipo(bench: Bench) -> None:

@@ -1,0 +1,76 @@
+"""Taking feedback in, and what it leaves on MLflow: the counts, and the Data Docs, those of a breach above all.
+
+A night writes the same to its own run. An ingest between nights has a run of its own, and so has one that data which
+break an expectation stopped, in a night too: the night's run is opened only once something came in.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from feedback.expectations import ExpectationError
+from feedback.ingest import IngestReport
+from flows.confidence import confidence_of
+from flows.config import PipelineConfig
+from flows.intake_alerts import tell_of_spike
+from infra.database import now
+from infra.tracking import Tracker
+from tasks import intake, notify
+from training.base_model import Base
+
+DOCS = "data_docs"
+"""Folder of a run's artifacts that the Data Docs are in, those of each batch in its own."""
+
+
+def take_all_in(config: PipelineConfig, base: Base) -> IngestReport:
+    """Everything new into the lake; people are told when far more than usual is held.
+
+    Raises:
+        ExpectationError: data that stop the run; its Data Docs are on MLflow and linked from Prefect by then.
+    """
+    try:
+        report = intake.ingest(config.ingest, config.places, confidence_of(config, base))
+    except ExpectationError as error:
+        if error.docs is not None:
+            notify.show_links({"Data Docs of the breach": (error.docs / "index.html").absolute().as_uri()})
+            _log_run(config, IngestReport(docs=(error.docs,)), failure=str(error))
+        raise
+    tell_of_spike(config, report)
+    return report
+
+
+def log_ingest(config: PipelineConfig, report: IngestReport) -> None:
+    """A run of its own for what an ingest between nights took in; none where there was nothing."""
+    if report.batches:
+        _log_run(config, report)
+
+
+def log_report(tracker: Tracker, key: str, report: IngestReport) -> None:
+    """What came in, by shape and by fate, and the Data Docs, on the run called `key`."""
+    counts = {**report.shapes, **report.counts.get("fates", {})}
+    tracker.metrics(key, {f"intake.{name}": float(count) for name, count in counts.items()})
+    for docs in _there(report.docs):
+        tracker.artifact(key, docs, f"{DOCS}/{docs.name}")
+
+
+def _log_run(config: PipelineConfig, report: IngestReport, failure: str | None = None) -> None:
+    name = f"ingest-{now():%Y%m%d-%H%M%S-%f}"
+    key, folder = f"ingest/{name}", config.places.nights_dir / name
+    # Where the nights' journals are, so that the next night sends what MLflow was down for.
+    tracker = Tracker(url=config.places.mlflow, experiment=config.pipeline, journal=folder / "tracking.jsonl")
+    tags = {"ratchet.kind": "ingest", "mlflow.source.name": "flows.ingest", "mlflow.source.type": "JOB"}
+    tracker.run(key, name=name, tags=tags | ({"mlflow.note.content": failure[:4000]} if failure else {}))
+    log_report(tracker, key, report)
+    tracker.finish(key, "FAILED" if failure else "FINISHED")
+    waiting = tracker.send(now=True)
+    run = tracker.url_of(key)
+    shown = run is not None and bool(_there(report.docs))
+    notify.show_links({"Ingest on MLflow": run, "Data Docs on MLflow": f"{run}/artifacts/{DOCS}" if shown else None})
+    if not waiting:
+        shutil.rmtree(folder)  # there is nothing in it but what was sent
+
+
+def _there(folders: Sequence[Path]) -> list[Path]:
+    return [folder for folder in folders if folder.exists()]
