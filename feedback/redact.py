@@ -198,16 +198,16 @@ def _redact_message(message: Message, redactor: Redactor) -> Message:
 
 def find_personal(text: str) -> Iterator[tuple[int, int, str]]:
     """(start, end, entity) of every find in `text`, in order, none overlapping; earlier kinds of the table win."""
+    return iter(first_come(_matches(text)))
+
+
+def _matches(text: str) -> Iterator[tuple[int, int, str]]:
+    """What every detector finds, one detector after the other."""
     seen = _look(text)
-    if not seen:
-        return iter(())
     if "digits" in seen and holds_word(text):
         seen.add("id said")
-    return iter(first_come(_matches(text, seen)))
-
-
-def _matches(text: str, seen: set[str]) -> Iterator[tuple[int, int, str]]:
-    """What every detector finds, one detector after the other."""
+    if not seen:
+        return
     for entity, needed, pattern, confirm in _DETECTORS:
         if needed not in seen:
             continue
