@@ -10,7 +10,8 @@ from __future__ import annotations
 from deploy.ledger import Entry, Standing
 from deploy.release import night_line
 from evaluation.gate import Verdict
-from flows.night import Night
+from feedback.forget import TOMBSTONE, taken_from
+from flows.night import Night, NightFile
 from flows.night_steps import night_key
 from flows.night_tracking import open_tracking
 from flows.process_jobs import controller_job
@@ -34,6 +35,8 @@ def release_waiting(night: Night, base: Base, standing: Standing) -> str | None:
     same = earlier.steps.get("asked") == asked_of(night, str(earlier.steps.get("snapshot", "")), base)
     verdict = Verdict.model_validate(earlier.steps["verdict"]) if same else None
     if verdict is None or verdict.winner is None or verdict.champion != standing.champion:
+        return None
+    if _forgotten_since(night, earlier, verdict.winner):
         return None
     cause = release.why_waits(
         verdict, night.tenant, places, shadow_only=prover.shadow_only, held=earlier.state == "done"
@@ -63,6 +66,13 @@ def release_waiting(night: Night, base: Base, standing: Standing) -> str | None:
     notify.show_verdict(verdict, entry)
     notify.send_if_nobody_does(places, night.config.alerts)
     return _said(entry)
+
+
+def _forgotten_since(night: Night, earlier: NightFile, winner: str) -> bool:
+    """Whether somebody was forgotten whose rows the winner may have learned from."""
+    places = night.config.places
+    of_snapshot = taken_from(places.snapshots_dir / str(earlier.steps["snapshot"]))
+    return bool(of_snapshot) or (places.versions_dir / winner / TOMBSTONE).exists()
 
 
 def _said(entry: Entry) -> str:
