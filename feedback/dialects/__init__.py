@@ -1,13 +1,14 @@
 """The forms that other people's files have: one file a dialect, one line here.
 
 A dialect module offers `recognises(row) -> bool` and `rows(row) -> list[dict]`, which says the same with the names of
-`Columns` (messages, answer, thumb, chosen, ...), so that everything goes through the one mapping to events.
+`Columns` (messages, answer, thumb, chosen, ...), so that everything goes through the one mapping to events. Those whose
+scores may be shares of the best one take the scale that ratings are given on: `rows(row, scale=5)`.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, Protocol, cast
 
@@ -26,6 +27,9 @@ DIALECTS: dict[str, str] = {
 }
 """Name -> module, in the order in which rows are recognised."""
 
+SCORED = frozenset({"otel", "langfuse", "langsmith"})
+"""Those of them that want to know the scale of ratings."""
+
 Row = Mapping[str, Any]
 
 
@@ -41,6 +45,12 @@ class DialectModule(Protocol):
 def dialect_module(name: str) -> DialectModule:
     """The module of a registered dialect."""
     return cast(DialectModule, importlib.import_module(DIALECTS[name]))
+
+
+def rows_of(name: str, row: Row, *, scale: float) -> list[dict[str, Any]]:
+    """What a row of a registered dialect says; `scale` is the best possible rating."""
+    said: Callable[..., list[dict[str, Any]]] = dialect_module(name).rows
+    return said(row, scale=scale) if name in SCORED else said(row)
 
 
 def dialect_of(row: Row) -> str:

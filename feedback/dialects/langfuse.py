@@ -1,8 +1,10 @@
 """Exports of Langfuse: traces or observations with their scores, or scores in a file of their own.
 
 Rows of the project's table export (camelCase) and of the blob-storage export (snake_case) are both read, and scores of
-the API's third version, which name their subject. Scores that an evaluator gave (source EVAL) are not what people said,
-those on a whole session are about no one answer, and observations of tools and the like are no answers: left out.
+the API's third version, which name their subject. A trace and each of its observations is an interaction of its own id,
+and a score is about the one it names: the observation, else the trace. Scores that an evaluator gave (source EVAL) are
+not what people said, those on a whole session are about no one answer, and observations of tools and the like are no
+answers: left out.
 """
 
 from __future__ import annotations
@@ -25,14 +27,14 @@ def recognises(row: Row) -> bool:
     return trace or ({"name", "value"} <= names and (bool(names & {"traceId", "trace_id"}) or _kind_of(row) != ""))
 
 
-def rows(row: Row) -> list[dict[str, Any]]:
+def rows(row: Row, *, scale: float = 5) -> list[dict[str, Any]]:
     """The interaction with one row a score, or the score alone."""
     if "input" not in row:
-        about = _scored_trace(row)
-        return _score(row, about, {}) if about else []
+        subject = _subject(row)
+        return _score(row, subject, {}, scale) if subject else []
     if str(row.get("type", "")).upper() in _NO_ANSWER:
         return []
-    about = str(_get(row, "traceId", "trace_id") or row["id"])
+    about = str(row["id"])
     base = {
         "interaction_id": about,
         "messages": conversation(row["input"]),
@@ -48,11 +50,17 @@ def rows(row: Row) -> list[dict[str, Any]]:
         given = [
             {"name": name, "value": v} for name, vs in given.items() for v in (vs if isinstance(vs, list) else [vs])
         ]
-    found = [made for score in given if isinstance(score, dict) for made in _score(score, about, base)]
-    return found or [base]
+    own, others = [], []
+    for score in (one for one in given if isinstance(one, dict)):
+        observation = _get(score, "observationId", "observation_id")
+        if observation is None or str(observation) == about:
+            own += _score(score, about, base, scale)
+        else:  # a trace's scores may be about its observations, whose words are in rows of their own
+            others += _score(score, str(observation), {"user": base["user"], "created_at": base["created_at"]}, scale)
+    return [*(own or [base]), *others]
 
 
-def _score(score: Row, about: str, base: dict[str, Any]) -> list[dict[str, Any]]:
+def _score(score: Row, about: str, base: dict[str, Any], scale: float) -> list[dict[str, Any]]:
     if str(score.get("source", "")).upper() == "EVAL":
         return []
     name, value = str(score.get("name", "")), score.get("value")
@@ -62,7 +70,7 @@ def _score(score: Row, about: str, base: dict[str, Any]) -> list[dict[str, Any]]
         value = bool(value) if value is not None else text
     elif kind in ("CATEGORICAL", "TEXT", "CORRECTION") and text is not None:
         value = text
-    cells = scored("edit" if kind == "CORRECTION" else name, value)
+    cells = scored("edit" if kind == "CORRECTION" else name, value, scale=scale)
     if not cells:
         return []
     identity = f"lf-{score['id']}" if score.get("id") else None
@@ -78,16 +86,13 @@ def _kind_of(score: Row) -> str:
     return str(subject.get("kind", "")) if isinstance(subject, dict) and subject.get("id") else ""
 
 
-def _scored_trace(score: Row) -> str | None:
-    """The trace that a score on its own is about; None where it is about none."""
+def _subject(score: Row) -> str | None:
+    """The observation, or else the trace, that a score on its own is about; None where it is about neither."""
     kind = _kind_of(score)
-    if not kind:
-        trace = _get(score, "traceId", "trace_id")
-    elif kind == "trace":
-        trace = score["subject"]["id"]
-    else:
-        trace = _get(score["subject"], "traceId", "trace_id") if kind == "observation" else None
-    return str(trace) if trace is not None else None
+    if kind:
+        return str(score["subject"]["id"]) if kind in ("trace", "observation") else None
+    about = _get(score, "observationId", "observation_id", "traceId", "trace_id")
+    return str(about) if about is not None else None
 
 
 def _get(row: Row, *names: str) -> Any:

@@ -22,10 +22,10 @@ def recognises(row: Row) -> bool:
     return ("inputs" in names and "outputs" in names) or ("run_id" in names and "key" in names)
 
 
-def rows(row: Row) -> list[dict[str, Any]]:
+def rows(row: Row, *, scale: float = 5) -> list[dict[str, Any]]:
     """The run with one row a feedback, the feedback alone, or an example's reference."""
     if "inputs" not in row:
-        return _feedback(row, str(row["run_id"]), {})
+        return _feedback(row, str(row["run_id"]), {}, scale)
     if row.get("run_type", "chain") not in _ANSWERS:
         return []
     messages = conversation(row["inputs"])
@@ -46,16 +46,17 @@ def rows(row: Row) -> list[dict[str, Any]]:
         "created_at": row.get("start_time"),
     }
     said = row.get("feedback") or []
-    found = [made for one in said if isinstance(one, Mapping) for made in _feedback(one, base["interaction_id"], base)]
+    about = base["interaction_id"]
+    found = [made for one in said if isinstance(one, Mapping) for made in _feedback(one, about, base, scale)]
     return found or [base]
 
 
-def _feedback(said: Row, about: str, base: dict[str, Any]) -> list[dict[str, Any]]:
+def _feedback(said: Row, about: str, base: dict[str, Any], scale: float) -> list[dict[str, Any]]:
     source = said.get("feedback_source")
     if isinstance(source, Mapping) and source.get("type") == "model":
         return []
     score = said.get("score") if said.get("score") is not None else said.get("value")
-    found = [scored(str(said.get("key", "")), score)]
+    found = [scored(str(said.get("key", "")), score, scale=scale)]
     if said.get("correction") not in (None, "", {}):
         found.append({"edit": answer(said["correction"])})
     user = (source.get("user_id") if isinstance(source, Mapping) else None) or said.get("user_id") or base.get("user")

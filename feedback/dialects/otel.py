@@ -24,9 +24,9 @@ def recognises(row: Row) -> bool:
     return "resourceSpans" in row or "resource_spans" in row or {"traceId", "spanId", "attributes"} <= row.keys()
 
 
-def rows(row: Row) -> list[dict[str, Any]]:
+def rows(row: Row, *, scale: float = 5) -> list[dict[str, Any]]:
     """One row for each model call and each word on it."""
-    return [made for span in _spans(row) for made in _of_span(span)]
+    return [made for span in _spans(row) for made in _of_span(span, scale)]
 
 
 def _spans(row: Row) -> Iterator[Row]:
@@ -38,7 +38,7 @@ def _spans(row: Row) -> Iterator[Row]:
             yield from scope.get("spans") or ()
 
 
-def _of_span(span: Row) -> list[dict[str, Any]]:
+def _of_span(span: Row, scale: float) -> list[dict[str, Any]]:
     about = _attributes(span)
     events = [(str(event.get("name", "")), _attributes(event)) for event in span.get("events") or ()]
     prompt, said = _exchange(about, events)
@@ -60,9 +60,10 @@ def _of_span(span: Row) -> list[dict[str, Any]]:
         if name != "gen_ai.evaluation.result":
             continue
         label, score = facts.get("gen_ai.evaluation.score.label"), facts.get("gen_ai.evaluation.score.value")
-        cells = scored(str(facts.get("gen_ai.evaluation.name", "")), label if label is not None else score)
+        named = str(facts.get("gen_ai.evaluation.name", ""))
+        cells = scored(named, label if label is not None else score, scale=scale)
         if not cells and score is not None:
-            cells = scored(str(facts.get("gen_ai.evaluation.name", "")), score)
+            cells = scored(named, score, scale=scale)
         if cells:
             comment = facts.get("gen_ai.evaluation.explanation")
             found.append({**base, **cells, "event_id": f"ot-{base['interaction_id']}-{place}", "comment": comment})

@@ -112,7 +112,7 @@ def _add(lot: Lot, trace: Any, options: Options) -> None:
         raw = str(info.request_preview)[:RAW_CHARS]
         lot.rejects.append(Reject(info.trace_id, "bad-trace", f"{type(error).__name__}: {error}", raw))
         return
-    rows = [{**base, **_word(a)} for a in words] or [base]
+    rows = [{**base, **_word(a, options.rating_scale)} for a in words] or [base]
     for number, row in enumerate(rows):
         add_row(lot, f"{info.trace_id}:{number}", row, mapped, source="mlflow_traces", at=at)
 
@@ -136,13 +136,13 @@ def _counts(assessment: Any, options: Options) -> bool:
     return assessment.valid is not False and (not options.people_only or said_by == "HUMAN")
 
 
-def _word(assessment: Any) -> dict[str, Any]:
+def _word(assessment: Any, scale: float) -> dict[str, Any]:
     """What an assessment says, as cells of the mapping."""
     if assessment.expectation is not None:
         value = assessment.expectation.value
         cells: dict[str, Any] = {"reference": answer(value) if isinstance(value, str | dict | list) else str(value)}
     else:
-        cells = scored(assessment.name, assessment.feedback.value if assessment.feedback else None)
+        cells = scored(assessment.name, assessment.feedback.value if assessment.feedback else None, scale=scale)
     return {
         **cells,
         "event_id": assessment.assessment_id,

@@ -266,61 +266,6 @@ def test_who_said_it_and_when_come_along() -> None:
     assert interaction.created_at == datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
-def test_a_score_in_a_file_of_its_own_waits_for_its_trace() -> None:
-    row = {
-        "id": "sc9",
-        "traceId": "t1",
-        "name": "correction",
-        "stringValue": "Hello.",
-        "dataType": "CORRECTION",
-        "value": None,
-    }
-    interactions, (edit,) = events(row)
-    assert interactions == [] and (edit.interaction_id, edit.kind) == ("t1", "edit")
-
-
-# As the types of Langfuse's own SDK (5.0) write them.
-SCORE_V3 = {
-    "dataType": "CORRECTION",
-    "value": "Hello.",
-    "id": "sc2",
-    "projectId": "p",
-    "name": "output",
-    "source": "ANNOTATION",
-    "timestamp": "2026-01-02T03:04:05Z",
-    "environment": "default",
-    "createdAt": "2026-01-02T03:04:05Z",
-    "updatedAt": "2026-01-02T03:04:05Z",
-    "authorUserId": "u9",
-    "subject": {"kind": "observation", "id": "o1", "traceId": "t1"},
-}
-OBSERVATION = {
-    "id": "o1",
-    "traceId": "t1",
-    "startTime": "2026-01-02T03:04:05Z",
-    "projectId": "p",
-    "type": "GENERATION",
-    "name": "answer",
-    "userId": "u1",
-    "sessionId": "s1",
-    "input": '[{"role": "user", "content": "Say hello."}]',
-    "output": '{"role": "assistant", "content": "Hi."}',
-    "model": "m1",
-}
-
-
-def test_langfuse_scores_name_their_subject() -> None:
-    (interaction,), [] = events(OBSERVATION)
-    assert (interaction.interaction_id, interaction.answer, interaction.version) == ("t1", "Hi.", "m1")
-    [], (edit,) = events(SCORE_V3)
-    assert (edit.interaction_id, edit.value.text, edit.actor) == ("t1", "Hello.", "u9")
-    thumb = SCORE_V3 | {"dataType": "BOOLEAN", "value": True, "name": "user-feedback"}
-    [], (up,) = events(thumb | {"subject": {"kind": "trace", "id": "t1"}})
-    assert (up.interaction_id, up.value.up) == ("t1", True)
-    assert events(thumb | {"subject": {"kind": "session", "id": "s1"}}) == ([], [])
-    assert events(OBSERVATION | {"type": "TOOL", "input": {"city": "Lima"}, "output": "24"}) == ([], [])
-
-
 def test_a_span_as_openllmetry_writes_it() -> None:
     """Version 0.62 around OpenAI's client, a call with a tool's result in it, encoded by OpenTelemetry's exporter."""
     weather = {"type": "function", "name": "weather", "description": "w", "parameters": {"type": "object"}}

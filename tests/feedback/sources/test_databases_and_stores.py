@@ -122,7 +122,8 @@ def test_mlflow_traces_with_what_people_said_of_them(tmp_path: Path, monkeypatch
 
         spec = SourceSpec(
             name="m", kind="mlflow_traces",
-            options={"tracking_uri": uri, "experiments": ["bot"], "tenant": "acme", "hashed_users": True},
+            options={"tracking_uri": uri, "experiments": ["bot"], "tenant": "acme", "hashed_users": True,
+                     "rating_scale": 10},
         )  # fmt: skip
         store, first = make_store(tmp_path), ask()
         human = AssessmentSource(source_type="HUMAN", source_id="ann")
@@ -141,11 +142,13 @@ def test_mlflow_traces_with_what_people_said_of_them(tmp_path: Path, monkeypatch
         mlflow.log_expectation(trace_id=first, name="expected", value="Hello!", source=human)
         second = ask()
         mlflow.log_feedback(trace_id=second, name="stars", value=4, source=human)
+        mlflow.log_feedback(trace_id=second, name="quality", value=1.0, source=human)
         done = land(store, spec)
-        assert (done["interactions"], done["feedback"]) == (1, 2)
+        assert (done["interactions"], done["feedback"]) == (1, 3)
         assert land(store, spec)["feedback"] == 0
         said = [r.feedback for r in store.feedback_after(0, 9)]
-        assert [s.value for s in said] == [Thumb(up=True), Reference(text="Hello!"), Rating(score=4)]
+        ratings = [Rating(score=4, scale=10), Rating(score=10, scale=10)]
+        assert [s.value for s in said] == [Thumb(up=True), Reference(text="Hello!"), *ratings]
         assert {s.actor for s in said} == {"ann"} and said[0].comment == "nice"
 
 

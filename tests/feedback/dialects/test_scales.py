@@ -1,0 +1,30 @@
+"""Scores of tracers on the scale of the file's ratings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from feedback.dialects import dialect_of, rows_of
+from tests.feedback.dialects.test_dialects import GENAI, span
+
+RATED: dict[str, dict[str, Any]] = {
+    "langfuse": {"id": "sc1", "traceId": "t1", "name": "quality", "dataType": "NUMERIC", "source": "API"},
+    "langsmith": {"id": "f1", "run_id": "r1", "key": "quality"},
+}
+
+
+@pytest.mark.parametrize("dialect", ["langfuse", "langsmith", "otel"])
+@pytest.mark.parametrize(("given", "scale", "score"), [(1.0, 10, 10), (0.5, 10, 5.5), (7, 10, 7), (1.0, 5, 5)])
+def test_a_share_of_the_best_score_is_one_on_the_files_scale(
+    dialect: str, given: float, scale: float, score: float
+) -> None:
+    if dialect == "otel":
+        said = {"gen_ai.evaluation.name": "quality", "gen_ai.evaluation.score.value": given}
+        row = span(GENAI, [("gen_ai.evaluation.result", said)])
+    else:
+        row = RATED[dialect] | {"value" if dialect == "langfuse" else "score": given}
+    assert dialect_of(row) == dialect
+    (cells,) = rows_of(dialect, row, scale=scale)
+    assert cells["rating"] == score
