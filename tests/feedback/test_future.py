@@ -32,8 +32,8 @@ DAY = 86_400
 def test_what_is_dated_in_the_future_is_held_with_its_reason_and_may_be_let_in(tmp_path: Path) -> None:
     store, lake = make_store(tmp_path), make_lake(tmp_path)
     for number in range(4):
-        dated = {"created_at": OPEN} if number == 1 else {}
-        store.record_interaction(interaction(number, f"What is the capital of country number {number}?", **dated))
+        asked = f"What is the capital of country number {number}?"
+        store.record_interaction(interaction(number, asked, created_at=OPEN if number == 1 else START))
     for number, at in enumerate((OPEN, START, now() + timedelta(hours=23), START)):
         store.record_feedback(said(number, Thumb(up=True), f"p{number}", created_at=at))
     report = run_ingest(store, lake, (), FAST)
@@ -62,7 +62,8 @@ def test_whether_it_is_the_future_follows_from_its_arrival_however_late_it_is_co
 
 def test_ages_count_from_the_newest_row_that_is_not_of_the_future() -> None:
     def dated(at: datetime) -> Example:
-        return Example.model_construct(created_at=at)
+        row = {"example_id": "x", "tenant": "t", "subject": "s", "shape": "completion", "group": "g", "reason": "r"}
+        return Example.model_validate({**row, "created_at": at})
 
     assert newest([dated(START), dated(OPEN), dated(START - timedelta(days=1))], now()) == START
     assert newest([dated(OPEN)], START) == START
