@@ -177,7 +177,7 @@ def test_lineage_knows_gate_items_and_what_a_word_was_merged_into(home: Home) ->
         ("e5-thumb-u-eve", "merged into it")
     ]
     (word,) = [link for link in lineage(home.places, home.store, "i5", tenant="acme").became if link.kind == "feedback"]
-    assert word.note.startswith("merged (duplicate), into x-") and completion in word.note
+    assert word.note.startswith("thumb by u-eve: merged (duplicate), into x-") and completion in word.note
 
 
 def test_a_person_is_gone_from_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
