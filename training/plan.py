@@ -171,7 +171,7 @@ def usable_shapes(config: TrainingConfig, *, lora_only: bool = False) -> frozens
     """
     pool = {**RECIPES, **config.recipes}
     allowed = pool.values() if config.methods == "auto" else [recipe_named(n, config.recipes) for n in config.methods]
-    plenty = dict.fromkeys(SHAPES, config.minimum_examples)
+    plenty: dict[str, int] = dict.fromkeys(SHAPES, config.minimum_examples)
     return frozenset(
         shape
         for recipe in allowed

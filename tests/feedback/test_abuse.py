@@ -233,7 +233,7 @@ def test_listed_phrases_are_held_in_all_that_trains(tmp_path: Path, answer: str,
     store.record_interaction(interaction("y", "What is that?", answer))
     store.record_feedback(said("y", value, "ada", trusted=True, **about))
     run_ingest(store, lake, (), FAST)
-    held = [(row.events, row.code) for row in held_rows(store, lake) if "mallory" in row.actor or "ada" in row.actor]
+    held = [(row.events, row.code) for row in held_rows(store, lake) if row.actor in ("mallory", "ada")]
     assert held == [((f"ex-{value.kind}-mallory",), "trigger")]
 
 
