@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from pydantic import Field, field_validator
 
-from feedback.dialects import DIALECTS, dialect_module, dialect_of
+from feedback.dialects import DIALECTS, dialect_of, rows_of
 from feedback.events import Feedback, Interaction, event_time, event_time_of, pseudonym
 from feedback.salt import SALT
 from infra.artifact import key_of
@@ -114,7 +114,7 @@ def events_of(row: Mapping[str, Any], options: RowOptions, *, source: str, at: d
     dialect = dialect_of(row) if options.dialect == "auto" else options.dialect
     interactions: list[Interaction] = []
     feedback: list[Feedback] = []
-    for cells in dialect_module(dialect).rows(row):
+    for cells in rows_of(dialect, row, scale=options.rating_scale):
         made, said = _mapped(cells, EVERY_COLUMN, options, source, at)
         interactions += [i for i in made if all(i != other for other in interactions)]
         feedback += said

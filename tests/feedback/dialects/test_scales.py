@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from feedback.dialects import dialect_of, rows_of
-from tests.feedback.dialects.test_dialects import GENAI, span
+from tests.feedback.dialects.test_dialects import GENAI, events, span
 
 RATED: dict[str, dict[str, Any]] = {
     "langfuse": {"id": "sc1", "traceId": "t1", "name": "quality", "dataType": "NUMERIC", "source": "API"},
@@ -28,3 +28,9 @@ def test_a_share_of_the_best_score_is_one_on_the_files_scale(
     assert dialect_of(row) == dialect
     (cells,) = rows_of(dialect, row, scale=scale)
     assert cells["rating"] == score
+
+
+def test_the_scale_of_a_source_reaches_its_dialect() -> None:
+    """--rating-scale 10: a perfect share is ten of ten, not five, which would be neutral."""
+    [], (rated,) = events(RATED["langfuse"] | {"value": 1.0}, rating_scale=10)
+    assert (rated.value.score, rated.value.scale) == (10, 10)
