@@ -85,7 +85,7 @@ Steueridentifikationsnummer <NATIONAL_ID|65929970489>, bitte eintragen
 Reisepass <NATIONAL_ID|C01X00T47> ist abgelaufen
 Personalausweis Nr. <NATIONAL_ID|T220001293>
 Mi DNI es <NATIONAL_ID|12345678Z>, gracias
-el titular con <NATIONAL_ID|54362315-K> no puede entrar
+el titular con NIF <NATIONAL_ID|54362315-K> no puede entrar
 NIE <NATIONAL_ID|X1234567L>
 numero di pasaporte: <NATIONAL_ID|AAA123456>
 codice fiscale <NATIONAL_ID|RSSMRA85T10A562S>
@@ -103,7 +103,7 @@ my PAN is <NATIONAL_ID|ABCPE1234F>
 TFN: <NATIONAL_ID|123 456 782>
 Medicare number <NATIONAL_ID|2123 45670 1>
 my NRIC <NATIONAL_ID|S1234567D> is on the form
-tenant <NATIONAL_ID|T0123456G> moved out
+tenant with NRIC <NATIONAL_ID|T0123456G> moved out
 SIN <NATIONAL_ID|046 454 286>
 CPF do cliente: <NATIONAL_ID|529.982.247-25>
 BSN <NATIONAL_ID|111222333>
@@ -164,6 +164,10 @@ Order 123-456-78 and order 1234-56-7890 were mixed up.
 The dates are 12-11-2025 and 2025-11-12, the times 10-12.
 part no. 000-12-3456, lot 666-45-6789
 Bestellung 12345678A, Artikel 87654321B, Charge X7654321C
+Artikel 12345678Z and SKU S1234567D are sold out
+NHS 2019/20, tax file 2024-2025, passport rules of 2023-2024
+SIN(3.14159) is near 0, TIN 10.1038/s41586 is a DOI, the PAN 1080x1920 is a size
+SIN 1000000 and social security for 65000000 people
 serial number AB123456C of the boiler
 my passport expired in 2021, can I still travel on 12 May 2026?
 I renewed the passport on 2025-03-11, it took 14 days and 82 euros.

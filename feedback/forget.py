@@ -34,8 +34,8 @@ _CHUNK = 400
 _SEGMENT = re.compile(r"""[^\s"'\\<>&](?:[^\n\r\t"'\\<>&]{18,78})[^\s"'\\<>&]""")
 _REDACTED = re.compile(r"\[[A-Z_]+_\d+\]")
 _GONE = "[forgotten]"
-_PHRASE = 8
-"""Shortest text, in characters, that is looked for as a whole: "yes" is nobody's."""
+_PHRASE = 10
+"""Shortest text, in characters, that is looked for as a whole, if it has several words: "yes" is nobody's."""
 TOMBSTONE = "forgotten.json"
 
 
@@ -59,7 +59,10 @@ class Belongings:
     needles: set[str] = field(default_factory=set)
     """Stretches of text that only they, or people on their conversations, wrote."""
     phrases: set[str] = field(default_factory=set)
-    """Such texts as are too short, or too full of quotes, to have a stretch that looks the same wherever it stands."""
+    """Such texts as are too short, or too full of quotes, to have a stretch that looks the same wherever it stands, but
+    too long to be anybody's. They are looked for only where people's texts stand: in rows, examples and pages."""
+    short: int = 0
+    """How many of their texts have no such stretch."""
     elsewhere: bool = False
     """Whether the same id is known in another tenant too: there the pseudonym says nothing of this one's rows."""
 
@@ -126,18 +129,24 @@ def find(
                 found.rejects.add(reject_id(row))
                 texts.append(str(row.raw))
     found.needles = {needle for text in texts for needle in [*needles_of(text), *_needles_beside(text, finder)]}
-    found.phrases = {text.strip() for text in texts if not needles_of(text) and len(text.strip()) >= _PHRASE}
-    shared, found.elsewhere = _also_said_by_others(store, found)
-    found.needles -= shared
-    found.phrases -= shared
+    short = {text.strip() for text in texts if text.strip() and not needles_of(text)}
+    found.short = len(short)
+    found.phrases = {text for text in short if len(text) >= _PHRASE and " " in text}
+    leave_to_others(store, found)
     return found
 
 
-def join(found: Belongings, more: Belongings) -> None:
-    """Add what another store holds of the same person."""
-    for name in ("interactions", "events", "subjects", "item_ids", "rejects", "needles", "phrases"):
-        getattr(found, name).update(getattr(more, name))
-    found.elsewhere |= more.elsewhere
+def join(stores: Sequence[Store], every: Sequence[Belongings]) -> Belongings:
+    """What several stores hold of the same person together; what others in any of them said is theirs."""
+    found = every[0]
+    for more in every[1:]:
+        for name in ("interactions", "events", "subjects", "item_ids", "rejects", "needles", "phrases"):
+            getattr(found, name).update(getattr(more, name))
+        found.short += more.short
+        found.elsewhere |= more.elsewhere
+    for store in stores if len(every) > 1 else ():
+        leave_to_others(store, found)
+    return found
 
 
 def needles_of(said: str) -> list[str]:
@@ -346,11 +355,10 @@ def _examples(lake: Lake, found: Belongings) -> Iterator[Example]:
         yield example_of(row)
 
 
-def _also_said_by_others(store: Store, found: Belongings) -> tuple[set[str], bool]:
-    """(needles and phrases that stand in other people's rows as well: those are theirs; whether another tenant knows
-    the same id)."""
+def leave_to_others(store: Store, found: Belongings) -> None:
+    """Take out needles and phrases that stand in other people's rows as well: those are theirs. Note whether another
+    tenant knows the same id."""
     shared: set[str] = set()
-    elsewhere = False
     with store.engine.connect() as connection:
         for table, own in ((interactions, interactions.c.user), (feedback, feedback.c.actor)):
             names = interactions.c.interaction_id if table is interactions else feedback.c.event_id
@@ -361,12 +369,13 @@ def _also_said_by_others(store: Store, found: Belongings) -> tuple[set[str], boo
             ):
                 if tenant == found.tenant and name in mine:
                     continue
-                elsewhere |= whose == found.person
+                found.elsewhere |= whose == found.person
                 texts = _texts(json.loads(body))
                 said = "\n".join(texts)
                 shared |= {needle for needle in found.needles if needle in said}
                 shared |= found.phrases.intersection(map(str.strip, texts))
-    return shared, elsewhere
+    found.needles -= shared
+    found.phrases -= shared
 
 
 def _among(column: Any, names: set[str]) -> list[Any]:
@@ -379,7 +388,7 @@ def _texts(value: Any) -> list[str]:
     if isinstance(value, dict):
         # Pseudonyms are no words: an agent who spoke of this person's answers only is somebody else all the same.
         skipped = {"role", "kind", "tenant", "version", "interaction_id", "event_id", "source", "created_at", "task"}
-        skipped |= {"actor", "user"}
+        skipped |= {"actor", "user", "routing", "sampling", "finish_reason", "grader"}
         if value.get("role") == "system":
             return []
         return [text for key, inner in value.items() if key not in skipped for text in _texts(inner)]

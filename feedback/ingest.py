@@ -33,8 +33,8 @@ from feedback.prepare import NormaliseConfig, Steps
 from feedback.redact import RedactConfig
 from feedback.refine import Refined, refine
 from feedback.sources.landing import SourceSpec, land
-from feedback.store import Store
-from infra.database import create_tables, now
+from feedback.store import Store, requeue
+from infra.database import begin_write, create_tables, now
 from infra.settings import Config
 
 Progress = Callable[[str, int, int], None]
@@ -175,9 +175,12 @@ def _requeue_lost(store: Store, past: Past) -> int:
     batches still to come speak of anew takes no turn more. It comes to an end: a turn that brings no new words can only
     make an example go by merging it into another that stood beside it.
     """
-    number = 0
-    for tenant, events in past.lost().items():
-        number += store.make_ready_again(tenant, events)
+    lost = past.lost()
+    if not lost:
+        return 0
+    with begin_write(store.engine) as connection:  # of all tenants at once: their batches do not depend on a kill
+        number = sum(requeue(connection, tenant, events) for tenant, events in lost.items())
+    for tenant, events in lost.items():
         past.mark_requeued(tenant, events)  # after a kill just before this, the batch that deals with them says so
     return number
 

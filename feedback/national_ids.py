@@ -1,10 +1,11 @@
 """Numbers by which a state knows a person: by a form and check that little else has, or by the word said before them.
 
 EVIDENT forms stand alone: US social security and taxpayer numbers with their dashes, a British national insurance
-number with its spaces, Spanish NIF and NIE, Italian fiscal codes, Finnish, French, Singaporean and (punctuated)
-Brazilian numbers. Whatever is said right after "passport number" and the like is one whatever its form (SAID), and so
-is the next number up to 40 characters after such a word, where it passes the check of a country's numbers (NEAR):
-British NHS, German tax, Polish PESEL, Indian Aadhaar, Australian tax file, and Dutch BSN numbers.
+number with its spaces, Italian fiscal codes, Finnish, French and (punctuated) Brazilian numbers. (One in 23 of all
+part numbers of eight digits and a letter passes the check of a Spanish one, so it takes the word.) Whatever is said
+right after "passport number" and the like is one whatever its form (SAID), and so is the next number up to 40
+characters after such a word, where it passes the check of a country's numbers (NEAR): British NHS, German tax, Polish
+PESEL, Indian Aadhaar, Australian tax file, and Dutch BSN numbers.
 """
 
 from __future__ import annotations
@@ -59,10 +60,20 @@ def holds_word(text: str) -> bool:
     return any(stem in low for stem in _STEMS) or any(word in text for word in _ACRONYMS)
 
 
+_NO_ID = re.compile(
+    r"\d{1,4}[-./ ]\d{1,2}[-./ ]\d{1,4}"  # a date
+    r"|(?:19|20)\d\d[-/](?:(?:19|20)\d\d|\d\d)"  # years
+    r"|\d+\.\d+"  # a decimal, or the beginning of a DOI
+    r"|\d+[xX]\d+"  # a size
+    r"|\d+000"  # a round number
+)
+"""What is said after such words and is no number of anybody."""
+
+
 def said_id(candidate: str) -> int:
-    """Length of what is said right after a word; 0 where it has too few digits or is a date."""
+    """Length of what is said right after a word; 0 where it has too few digits or is plainly something else."""
     digits, places = (sum(map(kind, candidate)) for kind in (str.isdigit, str.isalnum))
-    if digits < 4 or (digits == 4 and places < 8) or re.fullmatch(r"\d{1,4}[-./ ]\d{1,2}[-./ ]\d{1,4}", candidate):
+    if digits < 4 or (digits == 4 and places < 8) or _NO_ID.fullmatch(candidate):
         return 0
     return len(candidate)
 
@@ -135,11 +146,6 @@ def _form(_: str) -> bool:
     return True
 
 
-def _spanish(value: str) -> bool:
-    number = value[:-1].translate(str.maketrans("XYZ", "012"))
-    return "TRWAGMYFPDXBNJZSQVHLCKE"[int(number) % 23] == value[-1]
-
-
 def _italian(value: str) -> bool:
     odd = (1, 0, 5, 7, 9, 13, 15, 17, 19, 21, 2, 4, 18, 20, 11, 3, 6, 8, 12, 14, 16, 10, 22, 25, 24, 23)
     places = [int(c) if c.isdigit() else ord(c) - ord("A") for c in value]
@@ -159,11 +165,6 @@ def _french(value: str) -> bool:
     return 97 - number % 97 == int(value[13:])
 
 
-def _singaporean(value: str) -> bool:
-    total = _weighted([int(c) for c in value[1:8]], (2, 7, 6, 5, 4, 3, 2)) + 4 * (value[0] in "TG")
-    return ("JZIHGFEDCBA" if value[0] in "ST" else "XWUTRQPNMLK")[total % 11] == value[-1]
-
-
 def _brazilian(value: str) -> bool:
     d = [int(c) for c in value]
     return len(set(d)) > 1 and all(_weighted(d, range(n + 1, 1, -1)) * 10 % 11 % 10 == d[n] for n in (9, 10))
@@ -173,11 +174,9 @@ _EVIDENT: tuple[tuple[str, Callable[[str], bool]], ...] = (
     (r"(?!000|666|9)[0-9]{3}-(?!00)[0-9]{2}-(?!0000)[0-9]{4}", _form),  # US social security
     (r"9[0-9]{2}-(?:5[0-9]|6[0-5]|7[0-9]|8[0-8]|9[0-24-9])-[0-9]{4}", _form),  # US taxpayer (ITIN)
     (r"(?!BG|GB|NK|KN|NT|TN|ZZ)[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z](?: [0-9]{2}){3} [A-D]", _form),  # British NINO
-    (r"(?:[0-9]{8}|[XYZ]-?[0-9]{7})-?[A-Z]", _spanish),
     (r"[A-Z]{6}[0-9]{2}[A-EHLMPRST][0-9]{2}[A-Z][0-9]{3}[A-Z]", _italian),
     (r"[0-9]{6}[-+A-FU-Y][0-9]{3}[0-9A-FHJ-NPR-Y]", _finnish),
     (r"[12] ?[0-9]{2} ?(?:0[1-9]|1[0-2]) ?(?:[0-9]{2}|2[AB]) ?[0-9]{3} ?[0-9]{3} ?[0-9]{2}", _french),
-    (r"[STFG][0-9]{7}[A-Z]", _singaporean),
     (r"[0-9]{3}\.[0-9]{3}\.[0-9]{3}-[0-9]{2}", _brazilian),
 )
 _EVIDENT_FORMS = tuple((re.compile(form), check) for form, check in _EVIDENT)

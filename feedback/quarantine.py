@@ -62,7 +62,7 @@ def held_rows(
     if code is not None:
         rows = rows.filter(pl.col("code") == code)
     frame = rows.sort("created_at", "row_id", descending=True).collect()
-    known = set() if decided else _decided(store, lake)
+    known = set() if decided else _decided(store, lake, dict(zip(frame["row_id"], frame["batch"], strict=True)))
     names = list(QuarantineRow.model_fields)
     return [
         QuarantineRow.model_validate({n: tuple(r[n]) if n == "events" else r[n] for n in names})
@@ -213,27 +213,38 @@ def _decide(connection: Connection, row: QuarantineRow, decision: str, by: str, 
     connection.execute(insert(table), values)
 
 
-def _decided(store: Store, lake: Lake) -> set[str]:
-    """Rows that nothing is to be decided of: dropped, released, or released and on the way through the next ingest.
+def _decided(store: Store, lake: Lake, batches: Mapping[str, int]) -> set[str]:
+    """Of rows, with the batch that held them, those that nothing is to be decided of: dropped, released, or released
+    and on the way through the next ingest.
 
-    A released row whose events had their turn and that the latest batch holds all the same was held again, for the
-    same reason: somebody else trusted says otherwise, say. It waits for a decision as any other.
+    A released row whose events had their turn and that the latest batch to deal with them holds all the same was held
+    again, for the same reason: somebody else trusted says otherwise, say. It waits for a decision as any other.
     """
     last = lake.last()
     decisions, released = quarantine_decisions, quarantine_releases
     turn = func.max(feedback_ready.c.seq)
     query = (
-        select(released.c.row_id, turn)
+        select(released.c.row_id, released.c.tenant, func.max(released.c.event_id).label("event_id"), turn)
         .join(
             feedback,
             (feedback.c.tenant == released.c.tenant) & (feedback.c.event_id == released.c.event_id),
         )
         .join(feedback_ready, feedback_ready.c.feedback_seq == feedback.c.seq)
-        .group_by(released.c.row_id)
+        .group_by(released.c.row_id, released.c.tenant)
     )
     with store.engine.connect() as connection:
         decided = set(connection.scalars(select(decisions.c.row_id)))
         accepted = set(connection.scalars(select(decisions.c.row_id).where(decisions.c.decision == "accept")))
-        turns = {row[0]: row[1] for row in connection.execute(query)}
-    had_it = {row_id for row_id in accepted if row_id in turns and turns[row_id] <= (last.cursor if last else 0)}
-    return decided - had_it
+        waited = [row for row in connection.execute(query) if row.row_id in accepted and row.row_id in batches]
+    had_it = {(row.tenant, row.event_id): row.row_id for row in waited if row[3] <= (last.cursor if last else 0)}
+    return decided - {row_id for event, row_id in had_it.items() if _dealt_with(lake, *event) == batches[row_id]}
+
+
+def _dealt_with(lake: Lake, tenant: str, event_id: str) -> int:
+    """The latest batch that an event had a fate in: by its own id, for an orphan that found home is filed elsewhere."""
+    import polars as pl
+
+    fates = lake.scan("fates")
+    assert fates is not None
+    mine = fates.filter((pl.col("tenant") == tenant) & (pl.col("event_id") == event_id))
+    return int(mine.select(pl.col("batch").max()).collect().item() or 0)

@@ -134,6 +134,7 @@ class Redactor:
         end = max(most, finds[-1][1] if finds else 0)
         if end == most and len(seen) < len(text) and not any(map(str.isspace, seen[most:])):
             end = next((at for at in range(most, 0, -1) if seen[at - 1].isspace()), 0)
+            end = min([end, *(start for start, stop, _ in finds if start < end < stop)])  # no part of a find alone
         return self._replaced(seen[:end], [find for find in finds if find[1] <= end])
 
     def _replaced(self, text: str, finds: Iterable[tuple[int, int, str]]) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 from feedback.abuse import AbuseConfig, Confidence, Grounds, Said, judge
@@ -50,10 +50,12 @@ def refine(prepared: Prepared, past: Past, steps: Steps, check: Check, confidenc
         ExpectationError: see `check`.
     """
     out, subjects = Refined(), prepared.subjects
+    # What has another turn only because the example it was merged into went was judged and counted when it came.
+    fresh = prepared.fresh - past.waiting_again(prepared.fresh)
     for entity, number in prepared.redacted.items():
         out.count("redact", entity, number)
     if steps.abuse.enabled:
-        for subject in _hold_abuse(prepared, past, steps.abuse, confidence, out):
+        for subject in _hold_abuse(prepared, fresh, past, steps.abuse, confidence, out):
             subject.shape(steps.shapes)
     examples = [e for s in subjects for e in s.built.examples]
     reviewed = {e.example_id for e in examples if _reviewed(e, prepared.released)} if prepared.released else set()
@@ -63,21 +65,19 @@ def refine(prepared: Prepared, past: Past, steps: Steps, check: Check, confidenc
     merged = merge_duplicates(passed, past, steps.dedupe, out.lesson, prepared.prints)
     out.accepted = [e for e in passed if e.example_id not in merged.into]
     for subject in subjects:
-        _conclude(subject, refused, merged, prepared.fresh, out)
+        _conclude(subject, refused, merged, fresh, out)
     _report(out, merged)
     return out
 
 
 def _hold_abuse(
-    prepared: Prepared, past: Past, config: AbuseConfig, confidence: Confidence | None, out: Refined
+    prepared: Prepared, fresh: Set[Key], past: Past, config: AbuseConfig, confidence: Confidence | None, out: Refined
 ) -> list[Subject]:
-    """What was held before stays held; what is new is judged. Returns the subjects of which something is held now.
+    """What was held before stays held; what is `fresh` is judged. Returns the subjects of which something is held now.
 
-    What has another turn only because the example it was merged into went was judged when it came: once is enough, or
-    an account's words would count twice.
+    Once is enough, or an account's words would count twice.
     """
     subjects, released = prepared.subjects, prepared.released
-    fresh = prepared.fresh - past.waiting_again(prepared.fresh)
     older = [(s.key[0], e.event_id) for s in subjects for e in s.events if (s.key[0], e.event_id) not in fresh]
     remembered = past.held(older)
     said = []
@@ -108,7 +108,7 @@ def _hold_abuse(
 
 
 def _conclude(
-    subject: Subject, refused: Mapping[str, tuple[str, str]], merged: Merged, fresh: set[Key], out: Refined
+    subject: Subject, refused: Mapping[str, tuple[str, str]], merged: Merged, fresh: Set[Key], out: Refined
 ) -> None:
     """The fate of every event of a subject, and a quarantine row for each that is held."""
     made: dict[str, list[str]] = {}

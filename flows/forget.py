@@ -92,9 +92,9 @@ def forget(
     with nullcontext() if dry_run else no_night(config, tenant), locked(lake):
         if lake.staged() is not None:
             raise UserError("an ingest was interrupted half-way; finish it with `ratchet run ingest`, then forget")
-        found = find(store, lake, tenant, person, finder=finder_of(config.ingest.redact), raw=None if known else user)
-        for other in apart.values():
-            join(found, find(other, lake, tenant, person, finder=finder_of(config.ingest.redact)))
+        stores, finder = [store, *apart.values()], finder_of(config.ingest.redact)
+        raw = None if known else user
+        found = join(stores, [find(one, lake, tenant, person, finder=finder, raw=raw) for one in stores])
         if not (found.interactions or found.events or found.rejects):
             raise NotFound(_nothing(store, tenant, person, user))
         facts: dict[str, Any] = {
@@ -161,7 +161,7 @@ def forget(
         "live": live,
         "plan": plan_of(current(store.engine, tenant), live, held["versions"]),
         "searched": searched,
-        "too short": len(found.phrases),
+        "too short": found.short,
         "left": left,
     }
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
 from typing import Any
 
+from evaluation.report import EXAMPLES
 from feedback.forget import Belongings
 from infra.artifact import atomic_write
 
@@ -78,8 +79,9 @@ def _scrub_text(file: Path, found: Belongings) -> int:
         return _scrub_lines(file, text, found)
     escaped = {form for name in found.names for form in (name, json.dumps(name)[1:-1])}
     if file.suffix == ".json":
+        phrases = found.phrases if file.name == EXAMPLES else frozenset()  # our own files have words of their own
         try:
-            value, count = _without(json.loads(text), found)
+            value, count = _without(json.loads(text), found.names, phrases)
         except ValueError:
             value, count = GONE, int(any(name in text for name in escaped))
         if count:
@@ -129,7 +131,7 @@ def _scrub_lines(file: Path, text: str, found: Belongings) -> int:
         if found.owns(row):
             count += 1
             continue
-        row, replaced = _without(row, found)
+        row, replaced = _without(row, found.names, found.phrases)
         count += replaced
         kept.append(json.dumps(row, ensure_ascii=False, separators=(",", ":")) if replaced else line)
     if count:
@@ -137,16 +139,16 @@ def _scrub_lines(file: Path, text: str, found: Belongings) -> int:
     return count
 
 
-def _without(value: Any, found: Belongings) -> tuple[Any, int]:
-    """`value` with every string that holds the person's words replaced, and how many were."""
+def _without(value: Any, names: Sequence[str], phrases: Set[str]) -> tuple[Any, int]:
+    """`value` with every string that holds one of the names, or is one of the phrases, replaced, and how many were."""
     if isinstance(value, str):
-        theirs = any(name in value for name in found.names) or value.strip() in found.phrases
+        theirs = any(name in value for name in names) or value.strip() in phrases
         return (GONE, 1) if theirs else (value, 0)
     if isinstance(value, list):
-        pairs = [_without(inner, found) for inner in value]
+        pairs = [_without(inner, names, phrases) for inner in value]
         return [v for v, _ in pairs], sum(n for _, n in pairs)
     if isinstance(value, dict):
-        made = {key: _without(inner, found) for key, inner in value.items()}
+        made = {key: _without(inner, names, phrases) for key, inner in value.items()}
         return {key: v for key, (v, _) in made.items()}, sum(n for _, n in made.values())
     return value, 0
 
@@ -160,7 +162,7 @@ def _scrub_parquet(file: Path, found: Belongings) -> int:
         if found.owns(row):
             count += 1
             continue
-        row, replaced = _without(row, found)
+        row, replaced = _without(row, found.names, found.phrases)
         count += replaced
         kept.append(row)
     if count:

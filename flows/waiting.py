@@ -39,7 +39,12 @@ def release_waiting(night: Night, base: Base, standing: Standing) -> str | None:
     if _forgotten_since(night, earlier, verdict.winner):
         return None
     cause = release.why_waits(
-        verdict, night.tenant, places, shadow_only=prover.shadow_only, held=earlier.state == "done"
+        verdict,
+        night.tenant,
+        places,
+        since=earlier.started_at,
+        shadow_only=prover.shadow_only,
+        held=earlier.state == "done",
     )
     if cause is None:
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from datetime import datetime
 from typing import Any
 
 from prefect import task
@@ -69,15 +70,19 @@ def release(
     )
 
 
-def why_waits(verdict: Verdict, tenant: str, places: Places, *, shadow_only: bool, held: bool) -> str | None:
+def why_waits(
+    verdict: Verdict, tenant: str, places: Places, *, since: datetime, shadow_only: bool, held: bool
+) -> str | None:
     """Why an earlier night's winner may still not be released; "" when it may by now, None when it waits no longer.
 
     Args:
+        since: when that night began: what the ledger says of the same weights from before says nothing of its verdict.
         shadow_only: an endpoint outside of Ratchet is champion, so no canary may open.
         held: whether that night ended, and so wrote a line.
     """
     engine, version = database(places), str(verdict.winner)
-    if not still_waits(history(engine, tenant), version, held=held):
+    lines = [line for line in history(engine, tenant) if line.at >= since]
+    if not still_waits(lines, version, held=held):
         return None
     gate = {"gate": _gist(verdict)}
     line = Entry(tenant=tenant, action="gated", version=version, actor="night", reason="it waited", evidence=gate)

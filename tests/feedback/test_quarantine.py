@@ -72,6 +72,19 @@ def test_what_is_held_again_after_its_release_waits_for_a_person_again(tmp_path:
     assert releases(store.engine, [("acme", event) for event in row.events]) == {}
 
 
+def test_a_released_orphan_whose_interaction_came_is_listed_no_more(tmp_path: Path) -> None:
+    store, lake = make_store(tmp_path), make_lake(tmp_path)
+    store.record_feedback(said(1, Edit(text="Lima")))
+    late = FAST.model_copy(update={"orphan_after_hours": 0})
+    run_ingest(store, lake, (), late)
+    (row,) = held_rows(store, lake)
+    assert row.code == "orphan"
+    store.record_interaction(interaction(1, "What is the capital of Peru?"))
+    accept(store, lake, row.row_id, by="boss")
+    run_ingest(store, lake, (), FAST)
+    assert {e.completion for e in lake.examples() if e.completion} == {"Lima"} and held_rows(store, lake) == []
+
+
 def test_dropping_and_unknown_rows(tmp_path: Path) -> None:
     store, lake = make_store(tmp_path), make_lake(tmp_path)
     assert held_rows(store, lake) == []

@@ -345,9 +345,24 @@ def test_texts_too_short_to_search_for_go_from_reports_and_data_docs(
     examples.parent.mkdir(parents=True)
     examples.write_text(json.dumps([{"question": 'Say "Ann"!'}, {"question": ELSE}]))
     done = forget(home.config, home.store, home.ann, tenant="acme", by="dpo")
-    assert done["left"] == [] and done["too short"] == 2 and done["removed"]["data docs"] == 1
+    assert done["left"] == [] and done["too short"] == 3 and done["removed"]["data docs"] == 1
     assert not docs.exists() and "Ann Doe" not in copy.read_text() and "Thank you" in other.read_text()
     assert [e["question"] for e in json.loads(examples.read_text())] == ["[forgotten]", ELSE]
+
+
+def test_short_words_of_theirs_leave_our_own_files_as_they_are(home: Home) -> None:
+    routing = {"release_seq": 1, "arm": "holdback", "unit": "u-1", "probability": 0.1}
+    home.store.record_interaction(interaction(51, "abandoned", "validation", user=home.ann, routing=routing))
+    home.store.record_interaction(interaction(52, "still running", "held out", user=home.ann))
+    with open_night(home.config, NightRequest()) as night:
+        night.close("abandoned", "still running")
+    page, card = home.places.evaluations_dir / "n1" / "report.html", home.places.evaluations_dir / "n1" / "card.json"
+    page.parent.mkdir(parents=True)
+    page.write_text("<p>Loss on the validation part; abandoned; of the holdback</p>")
+    card.write_text(json.dumps({"role": "holdback", "reason": "still running"}))
+    before = page.read_text(), card.read_text(), read_night(home.config, night.night_id)
+    assert forget(home.config, home.store, home.ann, tenant="acme", by="dpo")["left"] == []
+    assert (page.read_text(), card.read_text(), read_night(home.config, night.night_id)) == before
 
 
 def test_another_tenant_s_user_of_the_same_id_keeps_what_is_theirs(home: Home) -> None:
@@ -411,6 +426,12 @@ def test_a_gateway_s_own_database_is_cleared_too(home: Home, tmp_path: Path) -> 
     gateway = Store(engine)
     gateway.record_interaction(interaction(41, "My cat is called Nebuchadnezzar the Second", "Ok.", user=home.ann))
     gateway.record_interaction(interaction(42, ELSE, "Ok.", user="u-bob"))
+    canned = "I am sorry, but I cannot help you with that today."
+    gateway.record_interaction(interaction(44, "Help!", canned, user=home.ann))
+    home.store.record_interaction(interaction(45, "Help me!", canned, user="u-bob"))
+    report = home.places.evaluations_dir / "n1" / "report.html"
+    report.parent.mkdir(parents=True)
+    report.write_text(f"<p>{canned}</p>")
     gateway.record_feedback(said(43, Thumb(up=True), "u-bob"))  # its interaction was never captured
     source = {"name": "desk", "kind": "gateway", "options": {"database_url": url}}
     config = home.config.model_copy(
@@ -420,7 +441,8 @@ def test_a_gateway_s_own_database_is_cleared_too(home: Home, tmp_path: Path) -> 
         run_ingest(home.store, home.lake, config.ingest.sources, FAST)
     assert home.store.parked() == 1
     done = forget(config, home.store, home.ann, tenant="acme", by="dpo")
-    assert done["left"] == [] and done["removed"]["gateway's store desk"] == 1
+    assert done["left"] == [] and done["removed"]["gateway's store desk"] == 2
+    assert canned in report.read_text()  # somebody else was told so too
     assert gateway.interaction("acme", "i41") is None and gateway.interaction("acme", "i42") is not None
     assert not gateway.record_interaction(interaction(41, "My cat is called Nebuchadnezzar", user=home.ann))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from deploy.canary_policy import CanaryPolicy
 from deploy.ledger import Entry, append, current
 from deploy.release import bar, hold, lift_bar, open_release, pause, promote, resume, settle, start, withdraw
 from evaluation.gate import Verdict
+from infra.database import now
 from infra.errors import RatchetError
 from infra.settings import Places
 from tasks.opened import database
@@ -28,7 +30,7 @@ class World:
         self.db: Engine = database(self.places)
         start(self.db, "t", "base-1")
         self.v1, self.v2 = (published(folder, content) for content in ("one", "two"))
-        self.broken = False
+        self.broken, self.began = False, now()
 
     def prove(self, version: str) -> dict[str, str]:
         if self.broken:
@@ -48,7 +50,9 @@ class World:
             night_id=name,
         )
 
-    def cause(self, version: str, *, champion: str = "base-1", held: bool = True) -> str | None:
+    def cause(
+        self, version: str, *, champion: str = "base-1", held: bool = True, since: datetime | None = None
+    ) -> str | None:
         found = Verdict(
             decision="promote",
             winner=version,
@@ -63,12 +67,19 @@ class World:
             scorecard_digest="s",
             policy_digest="p",
         )
-        return why_waits(found, "t", self.places, shadow_only=False, held=held)
+        return why_waits(found, "t", self.places, since=since or self.began, shadow_only=False, held=held)
 
 
 @pytest.fixture
 def world(tmp_path: Path) -> World:
     return World(tmp_path)
+
+
+def test_what_was_said_of_the_same_weights_before_their_night_ends_no_wait(world: World) -> None:
+    """A night that failed after its verdict left no line; the same weights may have one of an earlier verdict."""
+    hold(world.db, "t", world.v1, reason="inconclusive", night_id="n1", actor="night")
+    assert world.cause(world.v1, held=False) is None
+    assert world.cause(world.v1, held=False, since=now()) == ""
 
 
 def test_it_waits_for_another_watch_to_end_and_may_then_be_released(world: World) -> None:
