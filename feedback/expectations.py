@@ -7,11 +7,12 @@ too. Data Docs are written to a folder. Nothing is sent anywhere: analytics are 
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -144,18 +145,36 @@ _COLUMNS = (
 )  # fmt: skip
 
 
-def frame_of(examples: Sequence[Example]) -> pd.DataFrame:
+_MADE: Mapping[str, Callable[[Example], str | int]] = {
+    "prompt": lambda e: "\n".join([m.content for m in e.messages]),
+    "response": lambda e: response_of(e),
+    "turns": lambda e: len(e.messages),
+    "last_role": lambda e: e.messages[-1].role if e.messages else "none",
+}
+
+
+def frame_of(examples: Sequence[Example], columns: Sequence[str] = _COLUMNS) -> pd.DataFrame:
     """One row an example: the columns that expectations may name."""
     import pandas as pd
 
     fields = [vars(e) for e in examples]
-    made = {
-        "prompt": ["\n".join([m.content for m in e.messages]) for e in examples],
-        "response": [response_of(e) for e in examples],
-        "turns": [len(e.messages) for e in examples],
-        "last_role": [e.messages[-1].role if e.messages else "none" for e in examples],
-    }
-    return pd.DataFrame({name: made[name] if name in made else [row[name] for row in fields] for name in _COLUMNS})
+    return pd.DataFrame(
+        {
+            name: [_MADE[name](e) for e in examples] if name in _MADE else [row[name] for row in fields]
+            for name in columns
+        }
+    )
+
+
+def _asked_for(config: ExpectationsConfig) -> list[str]:
+    """The columns that a suite can look at: great-expectations hashes and filters each that it is given.
+
+    Those that its arguments name, conditions on rows included; all of them where an expectation is of the whole table.
+    """
+    if any(not spec.expectation.startswith("ExpectColumn") for spec in config.every):
+        return list(_COLUMNS)
+    said = json.dumps([dict(spec.arguments) for spec in config.every])
+    return [name for name in _COLUMNS if name in ("example_id", "shape") or name in said]
 
 
 def response_of(example: Example) -> str:
@@ -365,7 +384,7 @@ def _table(examples: Sequence[Example], config: ExpectationsConfig) -> Iterator[
 
     # pandas' arrow strings are matched by RE2, which lacks parts of Python's regular expressions.
     with pd.option_context("mode.string_storage", "python"):
-        frame = frame_of(examples)
+        frame = frame_of(examples, _asked_for(config))
         if config.engine == "pandas":
             yield frame
             return

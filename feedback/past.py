@@ -18,6 +18,7 @@ from typing import Any
 
 from feedback import merged
 from feedback.lesson import Entry, Standing
+from feedback.window import ActivityWindow
 from infra.errors import CorruptArtifact
 
 BAND_ROWS = 12
@@ -96,6 +97,7 @@ class Past:
         for pragma in ("journal_mode=WAL", "synchronous=FULL", "cache_size=-65536", "temp_store=MEMORY"):
             self._db.execute(f"PRAGMA {pragma}")
         self._db.executescript(_SCHEMA + merged.SCHEMA)
+        self._window = ActivityWindow(self._db)
         self._renew_bands()
 
     def _renew_bands(self) -> None:
@@ -137,12 +139,15 @@ class Past:
         db = self._db
         db.execute("BEGIN IMMEDIATE")
         try:
-            if db.execute("INSERT OR IGNORE INTO learned VALUES (?)", (batch,)).rowcount:
+            new = db.execute("INSERT OR IGNORE INTO learned VALUES (?)", (batch,)).rowcount > 0
+            if new:
                 self._learn(lesson)
             db.execute("COMMIT")
         except BaseException:
             db.execute("ROLLBACK")
             raise
+        if new:
+            self._window.learn(lesson["activity"])
 
     def _learn(self, lesson: Mapping[str, Any]) -> None:
         db = self._db
@@ -280,11 +285,7 @@ class Past:
 
     def activity(self, tenant: str, since_hour: int, through_hour: int) -> dict[str, int]:
         """Events per untrusted actor from one hour (counted from 1970) to another."""
-        rows = self._db.execute(
-            "SELECT actor, sum(events) FROM activity WHERE tenant = ? AND hour BETWEEN ? AND ? GROUP BY actor",
-            (tenant, since_hour, through_hour),
-        )
-        return {str(actor): int(events) for actor, events in rows}
+        return self._window.counts(tenant, since_hour, through_hour)
 
     def standing(self, tenant: str, since_hour: int, through_hour: int) -> dict[str, Standing]:
         """What each untrusted actor's claims came to from one hour (counted from 1970) to another."""
@@ -337,6 +338,7 @@ class Past:
         for event in events:
             removed += db.execute("DELETE FROM held WHERE tenant = ? AND event_id = ?", (tenant, event)).rowcount
         db.execute("COMMIT")
+        self._window.clear()
         db.execute("VACUUM")
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         return removed

@@ -1,13 +1,23 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
 from feedback.events import Edit
 from feedback.examples import Example
-from feedback.expectations import ExpectationError, ExpectationsConfig, ExpectationSpec, check, findings, try_out
+from feedback.expectations import (
+    _COLUMNS,
+    ExpectationError,
+    ExpectationsConfig,
+    ExpectationSpec,
+    _asked_for,
+    check,
+    findings,
+    try_out,
+)
 from feedback.ingest import IngestConfig, run_ingest
 from feedback.quarantine import accept, held_rows
 from infra.errors import UserError
@@ -161,3 +171,21 @@ def test_mostly_lets_its_share_of_breaches_pass(severity: str) -> None:
     else:
         with pytest.raises(ExpectationError, match="2 rows break it"):
             check(more, config, None)
+
+
+@pytest.mark.parametrize(
+    ("expectation", "arguments", "more"),
+    [
+        ("ExpectColumnValuesToNotBeNull", {"column": "user"}, {"user"}),
+        ("ExpectColumnValuesToNotBeNull", {"column": "user", "row_condition": 'task=="x"'}, {"user", "task"}),
+        ("ExpectTableRowCountToBeBetween", {"min_value": 1}, set(_COLUMNS)),
+        ("ExpectSelectColumnValuesToBeUniqueWithinRecord", {"column_list": ["user", "task"]}, set(_COLUMNS)),
+    ],
+)
+def test_only_the_columns_that_a_suite_can_look_at_are_handed_over(
+    expectation: str, arguments: dict[str, Any], more: set[str]
+) -> None:
+    named = {"example_id", "shape", "prompt", "response", "last_role", "group"}
+    assert set(_asked_for(ExpectationsConfig())) == named
+    spec = ExpectationSpec(name="more", expectation=expectation, arguments=arguments)
+    assert set(_asked_for(ExpectationsConfig(also=(spec,)))) == named | more
