@@ -34,6 +34,7 @@ _CHUNK = 400
 _SEGMENT = re.compile(r"""[^\s"'\\<>&](?:[^\n\r\t"'\\<>&]{18,78})[^\s"'\\<>&]""")
 _REDACTED = re.compile(r"\[[A-Z_]+_\d+\]")
 _GONE = "[forgotten]"
+_ROLES = frozenset({"system", "user", "assistant", "tool"})
 _PHRASE = 10
 """Shortest text, in characters, that is looked for as a whole, if it has several words: "yes" is nobody's."""
 TOMBSTONE = "forgotten.json"
@@ -78,11 +79,17 @@ class Belongings:
         events = row.get("source_events") or row.get("events") or ()
         return (
             row.get("item_id") in self.item_ids
-            or row.get("subject") in self.subjects
+            or self._speaks(row.get("subject"))
             or row.get("interaction_id") in self.interactions
             or self.person in (row.get("user"), row.get("actor"))
             or bool(self.events.intersection(events))
         )
+
+    def _speaks(self, subject: Any) -> bool:
+        """Whether a subject is an interaction, document or orphan of theirs, not just one that they spoke of: what
+        others made of that before is not made with their words."""
+        event = subject.removeprefix("document/").rpartition("?")[2] if isinstance(subject, str) else ""
+        return subject in self.interactions or event in self.events
 
 
 def find(
@@ -117,7 +124,8 @@ def find(
         texts += _texts(json.loads(body))
     found.subjects |= found.interactions
     for example in _examples(lake, found):
-        found.item_ids.add(item_id_of(example))
+        if found.owns({"subject": example.subject, "source_events": example.source_events}):
+            found.item_ids.add(item_id_of(example))
         if example.subject in found.interactions or found.events.issuperset(example.source_events):
             texts += [example.completion or "", example.chosen or "", example.rejected or "", example.reference or ""]
             texts += [example.text or "", *(m.content for m in example.messages if m.role != "system")]
@@ -292,14 +300,20 @@ def take_from_store(
             chunk_of = sorted(found.events)[start : start + _CHUNK]
             held = (quarantine_releases.c.tenant == found.tenant) & quarantine_releases.c.event_id.in_(chunk_of)
             connection.execute(delete(quarantine_releases).where(held))
-        removed["rejected rows"] = _scrub_rejects(connection, found, raw)
+        barred, removed["rejected rows"] = _scrub_rejects(connection, found, raw)
         requeue(connection, found.tenant, again)
         others = sorted(found.subjects - found.interactions)
         for start in range(0, len(others), _CHUNK):
             about = (feedback.c.tenant == found.tenant) & feedback.c.interaction_id.in_(others[start : start + _CHUNK])
             requeue(connection, found.tenant, list(connection.scalars(select(feedback.c.event_id).where(about))))
         total = {**stone.removed, **removed}
-        bury(connection, stone.model_copy(update={"removed": total}), sorted(found.interactions), sorted(found.events))
+        bury(
+            connection,
+            stone.model_copy(update={"removed": total}),
+            sorted(found.interactions),
+            sorted(found.events),
+            barred,
+        )
     if store.engine.dialect.name == "sqlite":
         with store.engine.connect() as connection:  # deleted rows stay in free pages until the file is rewritten
             raw_connection = connection.connection.dbapi_connection
@@ -309,18 +323,21 @@ def take_from_store(
     return removed
 
 
-def _scrub_rejects(connection: Connection, found: Belongings, raw: str | None) -> int:
-    """Rows of files that could not be read may name a person all the same: their text is taken away."""
+def _scrub_rejects(connection: Connection, found: Belongings, raw: str | None) -> tuple[list[str], int]:
+    """Rows of files that could not be read may name a person all the same: their text is taken away. Returns it, to
+    bar it, and how many rows held it."""
     holds = _names_them(found.tenant, found.person, raw) & (source_rejects.c.raw != _GONE)
-    return connection.execute(update(source_rejects).where(holds).values(raw=_GONE, detail=_GONE)).rowcount
+    said = [str(text) for text in connection.scalars(select(source_rejects.c.raw).where(holds))]
+    return said, connection.execute(update(source_rejects).where(holds).values(raw=_GONE, detail=_GONE)).rowcount
 
 
 def _names_them(tenant: str, person: str, raw: str | None) -> ColumnElement[bool]:
     """Rows of files that could not be read and name the person, or did: what was scrubbed may lie in the lake still.
 
-    A short id is looked for as a whole value only; it stands in too many words.
+    A short id is looked for as a whole value only, for it stands in too many words; the name of a role not at all.
     """
-    names = [person, *([raw if len(raw) > 3 else f'"{raw}"'] if raw else [])]
+    long = raw is not None and (len(raw) >= 8 or "@" in raw)
+    names = [person, *([raw if long else f'"{raw}"'] if raw and raw not in _ROLES else [])]
     named = [source_rejects.c.raw.contains(name, autoescape=True) for name in names]
     return (source_rejects.c.tenant == tenant) & or_(source_rejects.c.raw == _GONE, *named)
 

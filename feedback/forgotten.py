@@ -37,7 +37,7 @@ forgotten_interactions = Table(
     Column("tenant", String(200), primary_key=True),
     Column("interaction", String(64), primary_key=True),
 )
-"""Hashes of interactions, and of feedback events (`_event`)."""
+"""Hashes of interactions, of feedback events (`_event`), and of rows that could not be read (`_reject`)."""
 
 
 class Tombstone(Config):
@@ -81,16 +81,40 @@ def _event(event_id: str) -> str:
     return f"event\0{event_id}"
 
 
-def bury(connection: Connection, stone: Tombstone, interactions: Sequence[str], events: Sequence[str]) -> None:
-    """Write the record, inside the transaction that takes the rows away."""
+def _reject(raw: str) -> str:
+    return f"reject\0{raw}"
+
+
+def bury(
+    connection: Connection,
+    stone: Tombstone,
+    interactions: Sequence[str],
+    events: Sequence[str],
+    rejects: Sequence[str] = (),
+) -> None:
+    """Write the record, inside the transaction that takes the rows away.
+
+    Args:
+        rejects: raw text of the person's rows of files that could not be read.
+    """
     connection.execute(insert(forgotten), {**stone.model_dump(mode="json", exclude={"at"}), "at": stone.at})
-    names = [*interactions, *map(_event, events)]
+    names = dict.fromkeys([*interactions, *map(_event, events), *map(_reject, rejects)])
     marks = [{"tenant": stone.tenant, "interaction": mark_of(stone.tenant, name)} for name in names]
     table = forgotten_interactions
     known = set(connection.scalars(select(table.c.interaction).where(table.c.tenant == stone.tenant)))
     fresh = [mark for mark in marks if mark["interaction"] not in known]
     if fresh:
         connection.execute(insert(table), fresh)
+
+
+def barred_rejects(connection: Connection, tenant: str, raws: Sequence[str]) -> set[str]:
+    """Those raw texts of unreadable rows that were a forgotten person's."""
+    marks = {mark_of(tenant, _reject(raw)): raw for raw in raws}
+    table, names, found = forgotten_interactions, sorted(marks), set[str]()
+    for start in range(0, len(names), 400):
+        chunk = table.c.interaction.in_(names[start : start + 400])
+        found |= {marks[mark] for mark in connection.scalars(select(table.c.interaction).where(chunk))}
+    return found
 
 
 def let_in(

@@ -187,23 +187,37 @@ def _subjects(batch: Batch, config: NormaliseConfig) -> list[Subject]:
         elif key not in subjects:
             words = batch.words.get(key, [ready]) if about else [ready]
             subject = subjects[key] = Subject(key, interaction, [w.feedback for w in words])
-            for word in words:
-                if (event.tenant, word.feedback.event_id) not in batch.released:
-                    _hold_future(subject, word, config)
+            for place, word in enumerate(words):
+                if _in_future(subject, word, config):
+                    if (event.tenant, word.feedback.event_id) in batch.released:
+                        subject.events[place] = _dated_as_it_came(word)
+                    else:
+                        _hold_future(subject, word, config)
     return list(subjects.values())
 
 
+def _latest(subject: Subject, word: Ready) -> datetime:
+    said = word.feedback.created_at
+    return said if subject.interaction is None else max(said, subject.interaction.created_at)
+
+
+def _in_future(subject: Subject, word: Ready, config: NormaliseConfig) -> bool:
+    """Whether it is dated later than it can be. Its arrival was stored with it, so the answer is always the same."""
+    return _latest(subject, word) - word.received_at > timedelta(hours=config.max_hours_ahead)
+
+
 def _hold_future(subject: Subject, word: Ready, config: NormaliseConfig) -> None:
-    """Hold what is dated later than it can be. Its arrival was stored with it, so the answer is always the same."""
-    latest = word.feedback.created_at
-    if subject.interaction is not None:
-        latest = max(latest, subject.interaction.created_at)
-    if latest - word.received_at > timedelta(hours=config.max_hours_ahead):
-        detail = (
-            f"dated {latest:%Y-%m-%d %H:%M} UTC but here since {word.received_at:%Y-%m-%d %H:%M}; at most "
-            f"{config.max_hours_ahead:g} hours ahead are allowed"
-        )
-        subject.held[word.feedback.event_id] = ("normalise", "in-future", detail)
+    detail = (
+        f"dated {_latest(subject, word):%Y-%m-%d %H:%M} UTC but here since {word.received_at:%Y-%m-%d %H:%M}; at most "
+        f"{config.max_hours_ahead:g} hours ahead are allowed (released, it counts as said when it came)"
+    )
+    subject.held[word.feedback.event_id] = ("normalise", "in-future", detail)
+
+
+def _dated_as_it_came(word: Ready) -> Feedback:
+    """What a person let in although it is dated in the future was said when it came, at the latest."""
+    said = min(word.feedback.created_at, word.received_at)
+    return word.feedback.model_copy(update={"created_at": said})
 
 
 def _nothing_to_clean(subject: Subject, steps: Steps, find: Finder, released: Mapping[Key, str | None]) -> bool:

@@ -45,7 +45,7 @@ quarantine_releases = Table(
 def held_rows(
     store: Store, lake: Lake, *, tenant: str | None = None, code: str | None = None, decided: bool = False
 ) -> list[QuarantineRow]:
-    """Rows in quarantine as things stand, newest first; those a person decided on only with `decided`."""
+    """Rows in quarantine as things stand, those held last first; those a person decided on only with `decided`."""
     import polars as pl
 
     rows, fates = lake.scan("quarantine"), lake.scan("fates")
@@ -61,7 +61,7 @@ def held_rows(
         rows = rows.filter(pl.col("tenant") == tenant)
     if code is not None:
         rows = rows.filter(pl.col("code") == code)
-    frame = rows.sort("created_at", "row_id", descending=True).collect()
+    frame = rows.sort("batch", "created_at", "row_id", descending=True).collect()
     known = set() if decided else _decided(store, lake, dict(zip(frame["row_id"], frame["batch"], strict=True)))
     names = list(QuarantineRow.model_fields)
     return [

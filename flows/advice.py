@@ -27,7 +27,7 @@ def counts_of_file(path: Path) -> dict[str, int]:
     if not path.is_file():
         raise NotFound(f"{path} does not exist; expected a JSONL file of examples")
     counts: dict[str, int] = {}
-    with path.open(encoding="utf-8") as lines:
+    with path.open(encoding="utf-8", errors="replace") as lines:  # what is no text is no JSON either
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue

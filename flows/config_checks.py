@@ -14,6 +14,7 @@ def cross_check(config: PipelineConfig) -> list[Mistake]:
     return [
         *_ports(config),
         *_tenants(config),
+        *_sources(config),
         *_base_model(config),
         *_metrics(config),
         *_judges_and_tasks(config),
@@ -38,6 +39,23 @@ def _ports(config: PipelineConfig) -> list[Mistake]:
 def _tenants(config: PipelineConfig) -> list[Mistake]:
     repeated = sorted({tenant for tenant in config.tenants if config.tenants.count(tenant) > 1})
     return [Mistake(("tenants",), f"{tenant!r} is named twice; name each tenant once") for tenant in repeated]
+
+
+def _sources(config: PipelineConfig) -> list[Mistake]:
+    """Each source has a name of its own, by which it is followed, and brings data of a tenant that there is."""
+    mistakes = []
+    names = [spec.name for spec in config.ingest.sources]
+    for place, spec in enumerate(config.ingest.sources):
+        if spec.name in names[:place]:
+            where = ("ingest", "sources", place, "name")
+            mistakes.append(
+                Mistake(where, f"got {spec.name!r}, as another source is called; expected a name of its own")
+            )
+        tenant = getattr(spec.parsed(), "tenant", None)
+        if tenant is not None and tenant not in config.tenants:
+            expected = f"expected one of {', '.join(config.tenants)}"
+            mistakes.append(Mistake(("ingest", "sources", place, "options", "tenant"), f"got {tenant!r}, {expected}"))
+    return mistakes
 
 
 def _base_model(config: PipelineConfig) -> list[Mistake]:

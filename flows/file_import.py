@@ -20,7 +20,7 @@ from feedback.sources.mapping import Columns
 from feedback.sources.storage import stored_files
 from feedback.store import Store
 from infra.artifact import key_of
-from infra.errors import UserError
+from infra.errors import NotFound, UserError
 
 Key = tuple[str, str]
 _SAMPLES = 3
@@ -71,7 +71,10 @@ def import_feedback(
         raise UserError(f"cannot import {file}: {error.errors()[0]['msg']}") from None
     if "://" not in file:
         parsed = parsed.model_copy(update={"paths": (str(Path(file).expanduser().absolute()),)})
-    (found, *_) = stored_files(parsed.paths, endpoint_url=parsed.endpoint_url)
+    there = list(stored_files(parsed.paths, endpoint_url=parsed.endpoint_url))
+    if not there:
+        raise NotFound(f"{file} names no file; expected one, or a pattern that one fits")
+    found = there[0]
     if dry_run:
         return _dry_run(store, parsed, shapes)
     # The name holds what the file and the options are: a file that changed is read again, and rows known already are

@@ -15,6 +15,7 @@ from pydantic import Field, JsonValue, ValidationError, field_validator, model_v
 from sqlalchemy import Column, Engine, Index, String, Table, Text, UniqueConstraint, insert, select
 
 from feedback.events import Feedback, Interaction, storable
+from feedback.forgotten import barred_rejects
 from feedback.salt import SALT, hold_to
 from feedback.sources import SOURCES
 from feedback.store import SEQUENCE, Landed, Store, land_feedback, land_interactions
@@ -165,8 +166,12 @@ def rejects_after(engine: Engine, cursor: int, limit: int) -> list[Any]:
 
 def _keep_rejects(connection: Any, source: str, lot: Lot) -> int:
     places = {reject.place: reject for reject in lot.rejects}
+    raws = {place: storable(reject.raw)[:RAW_CHARS] for place, reject in places.items()}
+    gone = barred_rejects(connection, lot.tenant, list(raws.values())) if raws else set()
     kept = 0
     for place, reject in places.items():
+        if raws[place] in gone:
+            continue
         known = select(source_rejects.c.seq).where(source_rejects.c.source == source, source_rejects.c.place == place)
         if connection.execute(known).first() is None:
             kept += 1
@@ -178,7 +183,7 @@ def _keep_rejects(connection: Any, source: str, lot: Lot) -> int:
                     "place": place[:600],
                     "code": reject.code,
                     "detail": storable(reject.detail)[:2_000],
-                    "raw": storable(reject.raw)[:RAW_CHARS],
+                    "raw": raws[place],
                     "at": now(),
                 },
             )

@@ -13,6 +13,10 @@ from flows.cli.output import DEFAULT_CONFIG, ConfigOption, JsonOption, TenantOpt
 quarantine = typer.Typer(no_args_is_help=True, help="Look at what was kept out, and decide on it.")
 feedback = typer.Typer(no_args_is_help=True, help="Bring feedback in from files.")
 RowArgument = Annotated[str, typer.Argument(help="Id of a row, or the beginning of it.")]
+CORRECTION = (
+    'The corrected value, as JSON: {"text": "..."} for an edit; for a row that could not be read the events that it '
+    'should have been, {"interaction": {...}, "feedback": {...}}, as `ratchet quarantine show` prints others.'
+)
 NoteOption = Annotated[str, typer.Option(help="Why.")]
 
 
@@ -33,11 +37,12 @@ def list_rows(
     last: Annotated[int, typer.Option(min=1, help="Only so many rows.")] = 50,
     json: JsonOption = False,
 ) -> None:
-    """Rows that wait for a decision, newest first."""
+    """Rows that wait for a decision, those held last first."""
     from feedback.quarantine import held_rows
+    from flows.config import tenant_of
 
-    _, store, lake = _opened(config)
-    rows = held_rows(store, lake, tenant=tenant, code=code)
+    settings, store, lake = _opened(config)
+    rows = held_rows(store, lake, tenant=None if tenant is None else tenant_of(settings, tenant), code=code)
     if json:
         as_json([row.model_dump(mode="json") for row in rows[:last]])
         return
@@ -62,7 +67,7 @@ def accept(
     row: RowArgument,
     config: ConfigOption = DEFAULT_CONFIG,
     note: NoteOption = "",
-    correction: Annotated[str | None, typer.Option(help="The corrected value, as JSON.")] = None,
+    correction: Annotated[str | None, typer.Option(help=CORRECTION)] = None,
     json: JsonOption = False,
 ) -> None:
     """Release a row: its events are taken in by the next ingest, as reviewed by a person."""
@@ -76,6 +81,8 @@ def accept(
         value = json_module.loads(correction) if correction else None
     except ValueError as error:
         raise UserError(f"--correction is not JSON: {error}") from None
+    if value is not None and not isinstance(value, dict):
+        raise UserError(f"--correction: got {correction}, expected an object such as " + '{"text": "the right answer"}')
     _, store, lake = _opened(config)
     done = release(store, lake, row, by=person(), note=note, correction=value)
     if json:
@@ -199,7 +206,8 @@ def _say_import(found: dict[str, Any], *, dry_run: bool) -> None:
         if found["counts"]["rejects"]:
             say("rows that cannot be read go to quarantine with the next ingest: `ratchet quarantine list`")
         return
-    say("would make: " + (_listed(found["shapes"]) or "no examples") + ", before duplicates, abuse and expectations")
+    say("would make: " + (_listed(found["shapes"]) or "no examples"))
+    say("  before an ingest takes out empty and too long texts, future dates, duplicates, abuse, ...")
     if found["set_aside"]:
         say("would set aside: " + _listed(found["set_aside"]))
     for shape, samples in found["samples"].items():

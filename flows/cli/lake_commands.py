@@ -267,7 +267,8 @@ def forget(
 
 def _say_forgotten(found: dict[str, Any]) -> None:
     verb = "would forget" if found["dry_run"] else "forgot"
-    say(f"{verb} {found['person']}: {found['interactions']} interactions, {found['feedback']} feedback")
+    what = [f"{found[name]} {name}" for name in ("interactions", "feedback", "rejected rows")]
+    say(f"{verb} {found['person']}: {', '.join(what)}")
     say("snapshots that held rows: " + (", ".join(found["snapshots"]) or "none"))
     say("versions trained on them: " + (", ".join(found["versions"]) or "none"))
     if not found["dry_run"]:

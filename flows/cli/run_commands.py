@@ -26,7 +26,10 @@ def nightly(
     checkpoint: Annotated[
         list[str] | None, typer.Option(help="Examine this kept checkpoint too, as STAGE_KEY:STEP; may be repeated.")
     ] = None,
-    budget_minutes: Annotated[float | None, typer.Option(help="Minutes that training may take.")] = None,
+    budget_minutes: Annotated[
+        float | None,
+        typer.Option(help="Minutes that training may take; named recipes run anyhow."),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of training and evaluation.")] = None,
     snapshot: Annotated[str | None, typer.Option(help="Train and judge on this snapshot.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
@@ -67,6 +70,10 @@ def nightly(
         say(f"would train {', '.join(found['recipes']) or 'nothing'} in about {found['minutes']} min")
         if not found["examples_of_last_snapshot"]:
             say("no snapshot yet: what would be trained is known once there is one (`ratchet data cut`, or a night)")
+        else:
+            say(
+                "by the latest snapshot; the night cuts a new one of all that came since (`ratchet data cut` does, too)"
+            )
         say(f"new feedback events since the last ingest: {found['new_feedback_events']}")
         for name, reason in found["left_out"].items():
             say(f"not {name}: {reason}")
@@ -141,12 +148,18 @@ def _prepared(config: Path) -> PipelineConfig:
 
 def _check(settings: PipelineConfig, request: Any) -> None:
     """What the flow would find out minutes later."""
+    from feedback.snapshot import load_snapshot
     from flows.config import tenant_of
+    from infra.errors import UserError
     from training.recipe import recipe_named
 
-    tenant_of(settings, request.tenant)
+    tenant = tenant_of(settings, request.tenant)
     for name in request.recipes:
         recipe_named(name, settings.training.recipes)
+    if request.snapshot is not None:
+        named = load_snapshot(settings.places.snapshots_dir / Path(request.snapshot).name)
+        if named.tenant != tenant:
+            raise UserError(f"snapshot {request.snapshot} is of tenant {named.tenant!r}, expected one of {tenant!r}")
 
 
 def _run(flow: Callable[[], Any]) -> Any:

@@ -69,6 +69,14 @@ schedule: {nightly: "0 3 * *", timezone: Mars/One}
         ("pipeline: [", "not YAML"),
         ("- a\n- b\n", "got a list, expected keys and values"),
         ("pipeline: Support Desk\n", "pipeline: got 'Support Desk', expected"),
+        (
+            "pipeline: a\ningest: {sources: [{name: x, kind: files, options: {paths: [a.csv], tenant: nobody}}]}\n",
+            "ingest.sources[0].options.tenant: got 'nobody', expected one of default",
+        ),
+        (
+            "pipeline: a\ningest: {sources: [{name: x, kind: gateway}, {name: x, kind: gateway}]}\n",
+            "ingest.sources[1].name: got 'x', as another source is called",
+        ),
         ("pipeline: a\nplaces: {engine_port: 8600}\n", "places.engine_port: got 8600, which is also gateway_port"),
         ("pipeline: a\ntenants: [x, y, x]\n", "tenants: 'x' is named twice"),
         (

@@ -15,6 +15,7 @@ from feedback.lake import lake_of
 from feedback.store import Store
 from flows.cli.app import app
 from flows.config import load_config
+from infra.errors import UserError
 from tasks.opened import database
 from tests.feedback.world import FAST, interaction, said
 
@@ -74,6 +75,19 @@ def test_reasons_are_shown_once_without_personal_data_and_control_characters(hom
     assert "[EMAIL_1]" in done.stdout and "zoe" not in done.stdout
     assert "\u0007" not in done.stdout and "\u202e" not in done.stdout
     assert done.stdout.count("EMAIL_1") == 1 and "(and 2 more rows)" in done.stdout
+
+
+def test_mistakes_end_in_a_line(home: Path) -> None:
+    config = ["-c", str(home / "ratchet.yaml")]
+    for words, said_so in (
+        (["feedback", "import", str(home / "nothing*.csv"), "--map", "prompt=q"], "names no file"),
+        (["quarantine", "accept", "abc", "--correction", '"text"'], "expected an object such as"),
+        (["quarantine", "list", "--tenant", "nobody"], "expected one of default"),
+        (["advise", "--data", str(home / "bin.jsonl")], "bin.jsonl:1 is not an example"),
+    ):
+        (home / "bin.jsonl").write_bytes(b"\xff\xfe\x00\n")
+        done = CliRunner().invoke(app, [*words, *config])
+        assert isinstance(done.exception, UserError) and said_so in str(done.exception), words
 
 
 def test_a_file_of_which_nothing_can_be_read_is_no_success(home: Path) -> None:

@@ -365,6 +365,17 @@ def test_short_words_of_theirs_leave_our_own_files_as_they_are(home: Home) -> No
     assert (page.read_text(), card.read_text(), read_night(home.config, night.night_id)) == before
 
 
+def test_a_snapshot_from_before_they_spoke_is_left_as_it_was(home: Home) -> None:
+    """The same example, of the same answer, was there without their word."""
+    before = home.snapshot.train.read_text()
+    home.store.record_feedback(said(3, Thumb(up=True), "u-eve"))
+    home.ingest()
+    assert any("e3-thumb-u-eve" in example.source_events for example in home.lake.examples())
+    done = forget(home.config, home.store, "u-eve", tenant="acme", by="dpo", hashed=True)
+    assert (done["snapshots"], done["versions"], done["left"]) == ([], [], [])
+    assert home.snapshot.train.read_text() == before
+
+
 def test_another_tenant_s_user_of_the_same_id_keeps_what_is_theirs(home: Home) -> None:
     home.store.record_interaction(interaction(31, ELSE, "Ask.", user=home.ann, tenant="globex"))
     home.store.record_feedback(said(31, Edit(text="Use the other form."), home.ann, tenant="globex"))
@@ -525,6 +536,12 @@ def test_rows_that_could_not_be_read_go_too(home: Home, tmp_path: Path, who: str
     held = {row.content for row in held_rows(home.store, home.lake) if row.step == "source"}
     assert len(held) == 1 and "harbour" in held.pop()
     run_ingest(home.store, home.lake, (spec,), FAST)
+    assert not any("Baker" in row.content for row in held_rows(home.store, home.lake))
+    shutil.copy(tmp_path / "said.jsonl", tmp_path / "said-again.jsonl")
+    copied = SourceSpec.model_validate(
+        {"name": "copy", "kind": "files", "options": options | {"paths": [str(tmp_path / "said-again.jsonl")]}}
+    )
+    run_ingest(home.store, home.lake, (copied,), FAST)
     assert not any("Baker" in row.content for row in held_rows(home.store, home.lake))
     with pytest.raises(NotFound):
         forget(home.config, home.store, "carl", tenant="acme", by="test")
