@@ -217,7 +217,7 @@ def _held_by(places: Places, found: Belongings) -> dict[str, Any]:
     return {
         "snapshots": sorted(rows),
         "rows": rows,
-        "versions": trained_on(places, digests),
+        "versions": _made_of(places, tainted, digests),
         "stages": sorted(key for key in tainted if (places.stages_dir / key).is_dir()),
     }
 
