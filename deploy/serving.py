@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from deploy.canary_policy import CanaryPolicy
 from infra.settings import Config
+from infra.threads import physical_cores, serving_threads
 
 ENGINE_KEY = "RATCHET_ENGINE_KEY"
 UPSTREAM_KEY = "RATCHET_UPSTREAM_KEY"
@@ -34,8 +35,8 @@ class ServingConfig(Config):
     """What the engine calls the base model (vLLM's --served-model-name). Default: the base's version name."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Numerics of the embedded engine; auto: bfloat16 where the CPU multiplies it fast."""
-    threads: int = Field(default=2, ge=1)
-    """CPU threads of the embedded engine."""
+    threads: int | None = Field(default=None, ge=1)
+    """CPU threads of the embedded engine. Default: half of the cores that its process may use, at least one."""
     max_batch: int = Field(default=32, ge=1)
     """Most requests answered in one pass."""
     max_waiting: int = Field(default=128, ge=0)
@@ -82,6 +83,10 @@ class ServingConfig(Config):
     def upstream_version(self) -> str | None:
         """Under what name the answers of `upstream_url` are kept; None without one."""
         return f"upstream:{self.upstream_model}" if self.upstream_model else None
+
+    def compute_threads(self) -> int:
+        """Threads that the embedded engine computes with on this machine."""
+        return self.threads or serving_threads(physical_cores())
 
 
 class EngineJob(Config):

@@ -17,10 +17,16 @@ SECRET_NAMES = (
 )
 
 
-def load_secrets(run_dir: Path, environment: MutableMapping[str, str] | None = None) -> None:
+def load_secrets(
+    run_dir: Path, environment: MutableMapping[str, str] | None = None, *, first_salt: str | None = None
+) -> None:
     """Put each secret into the environment: the one set there already, else the one in ``secrets.env``, else a new one.
 
     The salt must never change for a store (users' hashes hang on it), which is why it is kept.
+
+    Args:
+        first_salt: what a new salt is, for people who exist nowhere: with it the same invented people get the same
+            pseudonyms, so the same places in every split. Default: random bytes, as real people need.
     """
     target = os.environ if environment is None else environment
     file = run_dir / "secrets.env"
@@ -28,6 +34,8 @@ def load_secrets(run_dir: Path, environment: MutableMapping[str, str] | None = N
     missing = [name for name in SECRET_NAMES if not target.get(name) and name not in known]
     if missing:
         known.update({name: _new() for name in missing})
+        if first_salt is not None and "RATCHET_USER_SALT" in missing:
+            known["RATCHET_USER_SALT"] = first_salt
         _write(file, known)
     for name, value in known.items():
         if name in SECRET_NAMES and not target.get(name):

@@ -12,7 +12,7 @@ from flows.process_jobs import controller_job, engine_job, gateway_job
 from infra.artifact import atomic_write
 from infra.settings import Config
 from infra.stack import ProcessSpec, StackPlan
-from training.hardware import thread_environment
+from infra.threads import thread_environment
 
 if TYPE_CHECKING:
     from training.base_model import Base
@@ -108,7 +108,7 @@ def _engine(config: PipelineConfig, base: Base) -> ProcessSpec:
     return ProcessSpec(
         name="engine",
         argv=_own("deploy.engines.embedded", places.run_dir / "engine.job.json", engine_job(config, base)),
-        env={**_OURS, **thread_environment(config.serving.threads), "HF_HUB_OFFLINE": "1"},
+        env={**_OURS, **thread_environment(config.serving.compute_threads()), "HF_HUB_OFFLINE": "1"},
         host=places.host,
         port=places.engine_port,
         health_url=f"{places.engine_url}/health",

@@ -19,12 +19,12 @@ from flows.night import Night
 from infra.alerts import Alert
 from infra.database import now
 from infra.errors import UserError
+from infra.threads import physical_cores
 from infra.tracking import Tracker
 from tasks import approval, intake, judge, notify, train
 from tasks.candidates import evaluation_job
 from tasks.train import Challenger
 from training.base_model import Base
-from training.hardware import physical_cores
 from training.plan import Plan, TrainingConfig
 from training.recipe import Recipe
 

@@ -18,10 +18,10 @@ from feedback.forget import digests_of
 from feedback.snapshot_layout import TRAIN
 from infra.artifact import read_record
 from infra.settings import Places
+from infra.threads import physical_cores
 from tasks.opened import database
 from tasks.train import Challenger
 from training.base_model import Base
-from training.hardware import physical_cores
 
 log = logging.getLogger(__name__)
 

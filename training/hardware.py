@@ -10,7 +10,6 @@ must not hang on a busy moment.
 from __future__ import annotations
 
 import json
-import os
 import platform
 import subprocess
 import sys
@@ -28,23 +27,6 @@ WORTH = 1.15
 
 _SHAPE = (256, 576, 1536)
 """Rows, inputs, outputs: the feed-forward layer of a small model on a short batch."""
-
-
-def physical_cores() -> int:
-    """Cores that this process may run on, hyper-threads left out."""
-    import psutil
-
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-    return max(1, min(allowed, psutil.cpu_count(logical=False) or allowed))
-
-
-def thread_environment(threads: int) -> dict[str, str]:
-    """Environment for a process that computes with so many threads.
-
-    A waiting thread spins for some microseconds, then sleeps. One that spins for ever slows a step tenfold when another
-    process wants its core; one that sleeps at once slows it twofold on a quiet machine (both measured here).
-    """
-    return {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "GOMP_SPINCOUNT": "20000"}
 
 
 def has_gpu() -> bool:

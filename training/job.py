@@ -22,7 +22,7 @@ from training.mixture import Replay, ReplaySource, source_of
 from training.objectives import objective_named
 from training.recipe import StageSpec, choices, resolve
 
-ENGINE = 3
+ENGINE = 4
 """Version of what the engine computes for a given job; raise it when it makes other weights."""
 
 
@@ -170,7 +170,8 @@ def make_job(
         NotFound: a file is missing, or the data hold nothing that the objective learns from.
         UserError: options are wrong, or objective and tuner do not go together.
     """
-    from training.hardware import best_dtype, has_gpu, memory_bytes, physical_cores
+    from infra.threads import physical_cores
+    from training.hardware import best_dtype, has_gpu, memory_bytes
 
     for file in (train, validation):
         if not file.is_file():

@@ -39,7 +39,7 @@ class TrainingConfig(Config):
     """Processes that train a stage together, their weights split (FSDP2), started by torchrun on this machine. Stages
     that sample, 4-bit ones and adalora are trained by one."""
     threads: int | None = Field(default=None, ge=1)
-    """Threads of a training process. Default: the physical cores."""
+    """Threads of a training process, and of an evaluation. Default: the physical cores that it may use."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """What to compute in. auto: bfloat16 where the machine has instructions for it."""
     checkpoint_seconds: float = Field(default=30.0, ge=0)
@@ -225,7 +225,8 @@ def _minutes(
     recipe: Recipe, which: Iterable[int], counts: Mapping[str, int], config: TrainingConfig, parameters: int
 ) -> float:
     """Expected time: tokens through the model, by what each objective and tuner costs beside sft with lora."""
-    from training.hardware import has_gpu, physical_cores
+    from infra.threads import physical_cores
+    from training.hardware import has_gpu
 
     speed = config.tokens_per_second
     if speed is None:

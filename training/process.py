@@ -23,7 +23,7 @@ import infra.errors
 from infra.artifact import atomic_write
 from infra.errors import RatchetError
 from infra.settings import Config
-from training.hardware import thread_environment
+from infra.threads import thread_environment
 from training.parent import PARENT, die_with_parent
 
 Progress = Callable[[Mapping[str, Any]], None]
@@ -154,7 +154,7 @@ def child_main(
         print(f"{arguments[0]} is not a job for python -m {module}: {error}", file=sys.stderr)
         return 2
     # Read by native libraries when they load, so before torch is imported.
-    os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(threads(job))
+    os.environ.update(thread_environment(threads(job)))
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
         run(job)

@@ -368,9 +368,8 @@ def main(argv: list[str]) -> int:
     if len(argv) != 1:
         raise ConfigError(f"expected one argument, an engine.json; got {argv}")
     job = EngineJob.model_validate_json(Path(argv[0]).read_text())
-    app = build_app(
-        job, lambda: Generator(job.base_path, dtype=job.serving.dtype, threads=job.serving.threads), secret(ENGINE_KEY)
-    )
+    threads = job.serving.compute_threads()
+    app = build_app(job, lambda: Generator(job.base_path, dtype=job.serving.dtype, threads=threads), secret(ENGINE_KEY))
     uvicorn.run(
         app, host=job.host, port=job.port, log_level="warning", timeout_keep_alive=75, timeout_graceful_shutdown=30
     )

@@ -115,6 +115,19 @@ def test_secrets_are_made_once_closed_and_yield_to_the_environment(tmp_path: Pat
     assert second == {**first, "RATCHET_ENGINE_KEY": "mine"}
 
 
+def test_invented_people_get_the_same_pseudonyms_in_every_run_of_the_demo(tmp_path: Path) -> None:
+    salts = []
+    for folder in ("first", "second"):
+        given: dict[str, str] = {}
+        load_secrets(tmp_path / folder, given, first_salt="of seed 20")
+        load_secrets(tmp_path / folder, again := {}, first_salt="of another seed")
+        assert again == given, "a salt that a store was made with stays"
+        salts.append(given["RATCHET_USER_SALT"])
+    assert salts == ["of seed 20"] * 2
+    load_secrets(tmp_path / "people", people := {})
+    assert len(people["RATCHET_USER_SALT"]) >= 32, "that of real people is drawn"
+
+
 def test_the_references_say_what_the_code_says() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "flows.reference", "--check"], cwd=ROOT, capture_output=True, text=True

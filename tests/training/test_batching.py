@@ -65,6 +65,27 @@ def test_long_examples_are_left_out_and_counted_and_the_cache_says_the_same(temp
     assert len(list((tmp_path / "c" / "tokenised").iterdir())) == 1
 
 
+def test_the_same_lessons_are_trained_in_the_same_order_whatever_their_ids(template: Template, tmp_path: Path) -> None:
+    words = ("yes", "no", "maybe", "refund", "hello", "how can I help")
+    for objective in ("sft", "dpo", "kto"):
+        kind = objective_named(objective)
+        found = []
+        for take, ids in (("first", (1, 2, 3, 4, 5, 6)), ("again", (9, 7, 8, 12, 11, 10))):
+            rows = []
+            for number, word in zip(ids, words, strict=True):
+                said = {
+                    "sft": {"shape": "completion", "completion": word},
+                    "dpo": {"shape": "preference", "chosen": word, "rejected": GOOD},
+                    "kto": {"shape": "rated", "completion": word, "good": len(word) > 3},
+                }[objective]
+                rows.append(example(number, **said) | {"messages": [{"role": "user", "content": f"say {word}"}]})  # type: ignore[arg-type]
+            file = tmp_path / f"{objective}-{take}.jsonl"
+            file.write_text("".join(json.dumps(row) + "\n" for row in sorted(rows, key=lambda r: str(r["example_id"]))))
+            made = tokenise(file, kind, kind.options(), template, max_length=100, cache=tmp_path / "c", identity="x")
+            found.append([item.sequences for item in made.items])
+        assert found[0] == found[1] and len(found[0]) == 6
+
+
 def test_a_line_that_is_no_example_is_named(template: Template, tmp_path: Path) -> None:
     file = tmp_path / "train.jsonl"
     file.write_text(json.dumps(example(1, "completion", completion=GOOD)) + '\n{"shape": "completion"}\n')
