@@ -25,6 +25,7 @@ BENCHMARKS: Mapping[str, str] = {
     "gate_simulation": "What the gate promises, simulated",
     "canary_simulation": "What the canary promises, simulated",
     "evaluation_cost": "What an evaluation costs beside generating the answers",
+    "threads": "How threads wait, alone and beside others",
     "serving": "Swaps under load, and what the gateway costs",
     "parity": "How far engines stray from what training recorded",
     "orchestration": "What orchestration costs (needs the demo's stack)",

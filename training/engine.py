@@ -24,6 +24,7 @@ from transformers import Trainer
 
 from infra.errors import Diverged
 from training.batching import Item
+from training.best_weights import BATCHES
 from training.heads import Head
 from training.objectives import Objective
 from training.optimizer import MasterAdamW
@@ -196,7 +197,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
         if self.during is not None:
             self.during.restore(self.model, load_file(folder / DURING))
 
-    def _held_out(self) -> dict[str, float]:
+    def _held_out(self) -> dict[str, Any]:
         items, online = self.validation, self.objective.online
         if online is not None:
             assert self.rollouts is not None
@@ -207,26 +208,30 @@ class StageTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
             items = online.collect(self.rollouts, items, self.objective_options)
         tasks = sorted({item.task for item in items})
         seen: dict[str, float] = {}
-        sums = {task: self._losses([item for item in items if item.task == task], seen) for task in tasks}
+        batches = {task: self._losses([item for item in items if item.task == task], seen) for task in tasks}
+        sums = {task: (sum(t for t, _ in pairs), sum(m for _, m in pairs)) for task, pairs in batches.items()}
         total, mass = (sum(pair[i] for pair in sums.values()) for i in (0, 1))
-        metrics = {"eval_loss": total / mass if mass else math.nan}
+        metrics: dict[str, Any] = {"eval_loss": total / mass if mass else math.nan}
+        metrics[BATCHES] = [pair for pairs in batches.values() for pair in pairs]
         metrics |= {f"eval_{name}": value / len(items) for name, value in seen.items()}
         if len(tasks) > 1:
             metrics |= {f"eval_loss/{task or 'none'}": t / m for task, (t, m) in sums.items() if m}
         return metrics
 
-    def _losses(self, items: Sequence[Item], seen: dict[str, float]) -> tuple[float, float]:
-        total = mass = 0.0
-        for group in in_batches(items, self.step_items):
+    def _losses(self, items: Sequence[Item], seen: dict[str, float]) -> list[tuple[float, float]]:
+        """(sum of losses, what it is divided by) of each batch: at least eight, as far as there are items for it, so
+        that differences between two measurements can be told from noise."""
+        found = []
+        for group in in_batches(items, max(1, min(self.step_items, len(items) // 8))):
             batch = self._prepare_inputs(self.layout(group))
             t, m, metrics = step_losses(
                 self.model, batch, self.objective, self.objective_options, offset=self.offset, head=self.head,
                 teacher=self.teacher, use=lambda loss: None,
             )  # fmt: skip
-            total, mass = total + t, mass + m
+            found.append((t, m))
             for name, value in metrics.items():
                 seen[name] = seen.get(name, 0.0) + value
-        return total, mass
+        return found
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Part of a checkpoint. All processes take part, whatever Trainer thinks who should save."""

@@ -58,11 +58,13 @@ class StageSpec(Config):
     max_grad_norm: float = Field(default=1.0, gt=0)
     """Gradients are clipped to this norm."""
     evaluations: int = Field(default=4, ge=0)
-    """How often the validation loss is measured, evenly over the stage; 0: never, and the last weights are kept."""
+    """How often the validation loss is measured, evenly over the stage; 0: never, and the last weights are kept.
+    Earlier weights are kept where they were better than the last ones by more than the noise of held-out examples."""
     validation_examples: int = Field(default=64, ge=1)
     """At most so many validation examples are used for it."""
     patience: int = Field(default=2, ge=1)
-    """Stop after so many measurements in a row that are no better than the best."""
+    """Stop after so many measurements in a row that are no better than the best, the latest one worse by more than
+    noise."""
     tokens_per_pass: int = Field(default=4096, ge=64)
     """Tokens that go through the model at once; an optimizer step takes as many passes as it needs."""
     gradient_checkpointing: bool | None = None

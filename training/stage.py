@@ -347,10 +347,16 @@ def _resume_point(job: StageJob) -> Path | None:
 
 
 def _take_best(job: StageJob, trainer: StageTrainer) -> dict[str, Any] | None:
-    """Put the best weights back; None where there was no validation."""
+    """Put the best weights back where the last ones are worse; the measurement of those that are kept, None where
+    there was no validation."""
+    from training.best_weights import kept, measurements
+
     best = job.work / "best"
     if not (best / "best.json").is_file():
         return None
+    chosen = kept(measurements(trainer.state.log_history))
+    if chosen.step == trainer.state.global_step:
+        return {"step": chosen.step, "loss": chosen.loss}
     trainer.bring_back(best)
     found: dict[str, Any] = json.loads((best / "best.json").read_text())
     return found

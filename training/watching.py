@@ -12,6 +12,7 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from training.best_weights import BATCHES, is_better, lowest, measurements
 from training.engine import StageTrainer
 from training.overfitting import parted
 from training.progress import read_progress
@@ -105,6 +106,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Keep the weights if they are the best so far; stop if they have not been for a while."""
+        found = measurements(state.log_history)
         losses = evaluations(state)
         if self.checkpoints and self.trainer is not None:
             _keep_checkpoint(self.trainer, self.work, state.global_step, losses[-1][1], self.checkpoints)
@@ -114,10 +116,10 @@ class Watch(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
                 "heart; fewer epochs, a smaller rank or learning rate, or more data would help",
                 state.global_step,
             )
-        best = min(range(len(losses)), key=lambda i: losses[i][1])
+        best = found.index(lowest(found))
         if best == len(losses) - 1 and self.trainer is not None:
             _keep(self.trainer, self.work, step=state.global_step, loss=losses[-1][1])
-        elif len(losses) - 1 - best >= self.patience:
+        elif len(losses) - 1 - best >= self.patience and is_better(found[best], found[-1]):
             self.stopped_early = True
             control.should_training_stop = True
             log.warning(
@@ -135,7 +137,7 @@ def evaluations(state: TrainerState) -> list[tuple[int, float]]:
 def held_out_metrics(state: TrainerState, step: int | None) -> dict[str, float]:
     """What was measured beside the validation loss at a step (the last measurement when None)."""
     found = [entry for entry in state.log_history if "eval_loss" in entry and step in (None, entry["step"])]
-    names = {"eval_loss", "epoch", "step"}
+    names = {"eval_loss", BATCHES, "epoch", "step"}
     return {n.removeprefix("eval_"): float(v) for n, v in found[-1].items() if n not in names} if found else {}
 
 

@@ -166,7 +166,9 @@ def test_training_stops_when_held_out_loss_rises_and_keeps_the_best(tmp_path: Pa
     (tmp_path / "train.jsonl").write_text(
         "".join(json.dumps(example(i, "completion", completion=GOOD)) + "\n" for i in range(8))
     )
-    (tmp_path / "validation.jsonl").write_text(json.dumps(example(9, "completion", completion=BAD)) + "\n")
+    (tmp_path / "validation.jsonl").write_text(
+        "".join(json.dumps(example(i, "completion", completion=BAD)) + "\n" for i in range(9, 13))
+    )
     job = job_for(spec("sft", "full", epochs=30, evaluations=30, learning_rate=1e-2, patience=2), tmp_path, tiny_base)
     result = run_stage(job).result
     losses = result["validation_losses"]
