@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 
@@ -62,7 +63,7 @@ def test_noise_alone_brings_earlier_weights_back_as_seldom_as_it_says(items: int
 
 
 def test_measurements_are_read_from_a_log_of_this_and_of_earlier_releases() -> None:
-    log = [
+    log: list[dict[str, Any]] = [
         {"loss": 1.0, "step": 1},
         {"eval_loss": 0.5, "step": 2, BATCHES: [[1.0, 2.0], [2.0, 4.0]]},
         {"eval_loss": 0.4, "step": 4},
