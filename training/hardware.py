@@ -97,12 +97,17 @@ def device_name() -> Literal["cuda", "cpu"]:
     return "cuda" if has_gpu() else "cpu"
 
 
-def memory_bytes(processes: int = 1) -> int:
-    """Memory that each of so many training processes has on this machine: a GPU's, else its share of main memory."""
+def memory_bytes(processes: int = 1, *, given_gb: float | None = None) -> int:
+    """Memory that each of so many training processes has on this machine: a GPU's, else its share of main memory.
+
+    Args:
+        given_gb: what a person says that there is.
+    """
     gpus = accelerators().gpus
+    given = None if given_gb is None else int(given_gb * 1e9)
     if gpus:  # processes on one machine have a GPU each
-        return min(gpu.memory for gpu in gpus[:processes])
-    return main_memory() // processes
+        return given or min(gpu.memory for gpu in gpus[:processes])
+    return (given or main_memory()) // processes
 
 
 def main_memory() -> int:
