@@ -45,8 +45,8 @@ def ahead_of(config: PipelineConfig, tenant: str) -> Ahead:
     """What the tenant's next night would launch, on the base model that the config names.
 
     By the data of its last snapshot. Before the first the named recipes that fit the memory are counted; under
-    `methods: auto` one, because what the data will support is not known. Nothing is loaded or downloaded: of a base that
-    is not on this machine yet the size is not known, and every recipe that the data support is counted.
+    `methods: auto` one, because what the data will support is not known. Nothing is loaded or downloaded: of a base
+    that is not on this machine yet the size is not known, and every recipe that the data support is counted.
     """
     snapshot, training = last_snapshot(config, tenant), config.training
     if snapshot is None and training.methods == "auto":

@@ -18,7 +18,7 @@ from training.tuners import tuner_named
 
 Because = Literal["unsupported", "memory", "twin", "budget"]
 
-GUESS = "minutes are a guess: any GPU is taken to do 40 TFLOP/s; say training.tokens_per_second, as the first stages show it"
+GUESS = "minutes are a guess: any GPU is taken to do 40 TFLOP/s; say training.tokens_per_second, as a stage shows it"
 """What is to be said of minutes where `Plan.guessed`."""
 
 
@@ -32,8 +32,8 @@ class TrainingConfig(Config):
     budget_minutes: float = Field(default=120.0, gt=0)
     """Time for all training of one night."""
     memory_gb: float | None = Field(default=None, gt=0)
-    """Memory to plan with: the GPU's, or the machine's where there is no GPU. Recipes that need more than nine tenths of
-    it are left out, named ones too. Default: what torch says of the GPU, or the machine (its container) of itself."""
+    """Memory to plan with: the GPU's, or the machine's where there is no GPU. Recipes that need more than nine tenths
+    of it are left out, named ones too. Default: what the GPU has, or the machine (its container)."""
     price_per_hour: float | None = Field(default=None, ge=0)
     """Price of the training machine, if money is to be kept within a budget too."""
     budget_money: float | None = Field(default=None, gt=0)
@@ -50,8 +50,8 @@ class TrainingConfig(Config):
     threads: int | None = Field(default=None, ge=1)
     """Threads of a training process. Default: the physical cores."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """What to compute in. auto: bfloat16 on a GPU that multiplies it itself, and on a CPU measured to be faster with it;
-    else float32."""
+    """What to compute in. auto: bfloat16 on a GPU that multiplies it itself, or on a CPU measured to be faster with
+    it; else float32."""
     checkpoint_seconds: float = Field(default=30.0, ge=0)
     """Save a checkpoint after so many seconds of training."""
     tokens_per_example: int = Field(default=250, ge=1)
