@@ -133,7 +133,9 @@ def advise(
             ),
         )
     memory = int(goal.memory_gb * 1e9) if goal.memory_gb is not None else machine_bytes
-    room = shape and Room(shape=shape, dtype=goal.dtype, alone=memory, each=memory, what=machine)
+    room = None
+    if shape is not None:
+        room = Room(shape=shape, dtype=goal.dtype, alone=memory, each=memory, what=machine)
     tight: list[str] = []
     for recipe, why in candidates(goal, usable):
         left = _unsupported(recipe, usable, config, lora_only, room)

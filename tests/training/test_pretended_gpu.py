@@ -14,7 +14,6 @@ from tests.fakecuda.build import environment, why_not
 
 pytestmark = [
     pytest.mark.skipif(why_not() is not None, reason=str(why_not())),
-    pytest.mark.xdist_group("pretended GPU"),  # compiled once
 ]
 
 
