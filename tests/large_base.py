@@ -1,4 +1,4 @@
-"""A base model of real size that takes no room: its config and its weights' headers; the weights are a hole in a file."""
+"""A base model of real size that takes no room: its config and its weights' headers, before a hole in a file."""
 
 from __future__ import annotations
 

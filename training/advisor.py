@@ -136,6 +136,13 @@ def advise(
     room = None
     if shape is not None:
         room = Room(shape=shape, dtype=goal.dtype, alone=memory, each=memory, what=machine)
+    return _recipe_for(goal, usable, room, config, lora_only)
+
+
+def _recipe_for(
+    goal: Goal, usable: Mapping[str, int], room: Room | None, config: TrainingConfig, lora_only: bool
+) -> Advice:
+    """The first recipe for a goal that data, engine and memory allow."""
     tight: list[str] = []
     for recipe, why in candidates(goal, usable):
         left = _unsupported(recipe, usable, config, lora_only, room)
