@@ -9,7 +9,7 @@ from typing import Any
 from infra.artifact import Record
 from training.base_model import Base
 from training.fitting import processes_for as processes_for
-from training.hardware import memory_bytes
+from training.hardware import memory_each
 from training.job import StageJob, make_job
 from training.launch import launch_stage
 from training.objectives import objective_named
@@ -65,7 +65,7 @@ def train_recipe(
                 threads=config.threads,
                 world_size=processes,
                 checkpoint_seconds=config.checkpoint_seconds,
-                memory=memory_bytes(processes, given_gb=config.memory_gb),
+                memory=memory_each(processes, given_gb=config.memory_gb),
             )
 
         if recipe.search is not None and recipe.search.stage == index + 1:

@@ -65,14 +65,14 @@ def room_here(
         memory_gb: what to count on instead.
         cache: see `best_dtype`.
     """
-    from training.hardware import accelerators, best_dtype, memory_bytes
+    from training.hardware import accelerators, best_dtype, memory_each
 
     gpus = accelerators().gpus
     return Room(
         shape=shape,
         dtype=best_dtype(cache) if dtype == "auto" else dtype,
-        alone=memory_bytes(given_gb=memory_gb),
-        each=memory_bytes(processes, given_gb=memory_gb),
+        alone=memory_each(1, given_gb=memory_gb),
+        each=memory_each(processes, given_gb=memory_gb),
         processes=processes,
         what=f"the GPU ({gpus[0].name})" if gpus else "the machine",
     )

@@ -97,17 +97,23 @@ def device_name() -> Literal["cuda", "cpu"]:
     return "cuda" if has_gpu() else "cpu"
 
 
-def memory_bytes(processes: int = 1, *, given_gb: float | None = None) -> int:
-    """Memory that each of so many training processes has on this machine: a GPU's, else its share of main memory.
+def memory_bytes() -> int:
+    """Memory that one training process has on this machine: the first GPU's, else main memory."""
+    gpus = accelerators().gpus
+    return gpus[0].memory if gpus else main_memory()
+
+
+def memory_each(processes: int, *, given_gb: float | None = None) -> int:
+    """Memory that each of so many training processes has: a GPU of its own, else its share of main memory.
 
     Args:
-        given_gb: what a person says that there is.
+        given_gb: what a person says that the GPU, or the machine, has.
     """
     gpus = accelerators().gpus
     given = None if given_gb is None else int(given_gb * 1e9)
-    if gpus:  # processes on one machine have a GPU each
+    if gpus and processes > 1:
         return given or min(gpu.memory for gpu in gpus[:processes])
-    return (given or main_memory()) // processes
+    return (given or memory_bytes()) // (1 if gpus else processes)
 
 
 def main_memory() -> int:

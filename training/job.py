@@ -170,7 +170,7 @@ def make_job(
         NotFound: a file is missing, or the data hold nothing that the objective learns from.
         UserError: options are wrong, or objective and tuner do not go together.
     """
-    from training.hardware import best_dtype, memory_bytes, physical_cores
+    from training.hardware import best_dtype, memory_each, physical_cores
 
     for file in (train, validation):
         if not file.is_file():
@@ -197,7 +197,7 @@ def make_job(
             shape_of_folder(base.path),
             resolved,
             dtype,
-            memory=memory or memory_bytes(world_size),
+            memory=memory or memory_each(world_size),
             processes=world_size,
             graded_by_model=graded,
         )

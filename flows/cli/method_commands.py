@@ -112,7 +112,7 @@ def advise(
     from training.advisor import Goal
     from training.advisor import advise as recommend
     from training.base_offline import KnownBase, base_offline
-    from training.hardware import accelerators, best_dtype, memory_bytes
+    from training.hardware import accelerators, best_dtype, memory_each
 
     settings = load(config)
     try:
@@ -136,7 +136,7 @@ def advise(
         counts,
         known.shape,
         config=training,
-        machine_bytes=memory_bytes(given_gb=training.memory_gb),
+        machine_bytes=memory_each(1, given_gb=training.memory_gb),
         machine=f"the GPU ({gpus[0].name})" if gpus and memory_gb is None else "the machine",
         lora_only=settings.serving.engine == "vllm",
     )

@@ -38,13 +38,13 @@ def test_a_gpu_that_only_imitates_bfloat16_computes_in_float32(monkeypatch: pyte
     old = hardware.Gpu(name="old", memory=16, bfloat16=False)
     seen(monkeypatch, new, old)
     assert (hardware.best_dtype(), hardware.device_name()) == ("bfloat16", "cuda")
-    assert (hardware.memory_bytes(), hardware.memory_bytes(2)) == (80, 16)
-    assert hardware.memory_bytes(2, given_gb=1) == 10**9  # each has a GPU of its own
+    assert (hardware.memory_bytes(), hardware.memory_each(2)) == (80, 16)
+    assert hardware.memory_each(2, given_gb=1) == 10**9  # each has a GPU of its own
     assert hardware_name(2, "auto").startswith("new, ")  # noise of another device is another's
     seen(monkeypatch, old)
     assert hardware.best_dtype() == "float32"
     seen(monkeypatch)
-    assert hardware.device_name() == "cpu" and hardware.memory_bytes(2) == hardware.main_memory() // 2
+    assert hardware.device_name() == "cpu" and hardware.memory_each(2) == hardware.main_memory() // 2
 
 
 def test_who_plans_asks_torch_without_importing_it() -> None:
