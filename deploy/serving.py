@@ -34,7 +34,7 @@ class ServingConfig(Config):
     base_model_name: str | None = None
     """What the engine calls the base model (vLLM's --served-model-name). Default: the base's version name."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Numerics of the embedded engine; auto: bfloat16 where the CPU multiplies it fast."""
+    """Numerics of the embedded engine; auto: bfloat16 where the GPU, or without one the CPU, multiplies it fast."""
     threads: int | None = Field(default=None, ge=1)
     """CPU threads of the embedded engine. Default: half of the cores that its process may use, at least one."""
     max_batch: int = Field(default=32, ge=1)

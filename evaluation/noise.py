@@ -35,7 +35,12 @@ NIGHTS = 30
 
 
 def hardware_name(threads: int, dtype: str) -> str:
-    """What noise depends on, in words: processor, system, threads, numerics."""
+    """What noise depends on, in words: GPU or else processor, system, threads, numerics."""
+    from training.hardware import accelerators
+
+    gpus = accelerators().gpus
+    if gpus:
+        return f"{gpus[0].name}, {platform.system()}, {threads} threads, {dtype}"[:300]
     model = ""
     info = Path("/proc/cpuinfo")
     if info.exists():

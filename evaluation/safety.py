@@ -52,6 +52,8 @@ class Classifier:
     def __init__(self, config: SafetyConfig) -> None:
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+        from training.hardware import device_name
+
         try:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(config.model)
             self._model: Any = AutoModelForSequenceClassification.from_pretrained(
@@ -69,6 +71,7 @@ class Classifier:
                 f"the safety classifier {config.model} has no label {', '.join(unknown)}; it has "
                 f"{', '.join(labels.values())} (evaluation.safety.unsafe_labels)"
             )
+        self._model.to(device_name())
         self._unsafe = [index for index, label in labels.items() if label in config.unsafe_labels]
         self._limit = min(int(getattr(self._model.config, "max_position_embeddings", 512) or 512), 512)
         self._many = self._model.config.problem_type == "multi_label_classification"
@@ -82,7 +85,7 @@ class Classifier:
         )
         inputs.pop("token_type_ids", None)
         with torch.inference_mode():
-            logits = self._model(**inputs).logits.float()
+            logits = self._model(**inputs.to(self._model.device)).logits.float()
         if self._many or logits.shape[1] == 1:
             chances = torch.sigmoid(logits)[:, self._unsafe].amax(dim=1)
         else:

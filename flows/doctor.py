@@ -8,14 +8,18 @@ import shutil
 import sys
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from flows.config import PipelineConfig
 from infra import stack
 from infra.errors import RatchetError
 from infra.processes import port_taken
 from infra.settings import Config
+
+if TYPE_CHECKING:
+    from training.hardware import Accelerators
 
 # What newer versions of these break is told in docs/; each pin is also in pyproject.toml.
 _PINNED = {"fastapi": (0, 151), "sqlalchemy": (2, 1), "pandas": (3, 1)}
@@ -39,7 +43,7 @@ def examine(config: PipelineConfig) -> Iterator[Finding]:
     """All checks, one after the other; none of them changes anything."""
     yield _python()
     yield from _packages()
-    yield _processor()
+    yield from _computing(config)
     yield _disk(config.places.home_dir)
     yield from _ports(config)
     yield _base(config)
@@ -76,7 +80,69 @@ def _packages() -> Iterator[Finding]:
         yield Finding(what=name, state="problem" if bad else "ok", found=found, advice=advice)
 
 
-def _processor() -> Finding:
+def _computing(config: PipelineConfig) -> Iterator[Finding]:
+    """The GPU and the processor, and what training will compute in on them."""
+    from training.hardware import accelerators, best_dtype
+
+    try:
+        seen = accelerators()
+    except RatchetError as error:
+        yield Finding(what="GPU", state="problem", found=str(error))
+        return
+    asked = config.training.dtype
+    chosen = best_dtype(config.places.cache_dir) if asked == "auto" else asked
+    yield _gpu(seen, chosen)
+    yield _bitsandbytes(seen)
+    yield _processor(bool(seen.gpus), chosen)
+
+
+def _gpu(seen: Accelerators, dtype: str) -> Finding:
+    """What torch sees: it alone counts, whatever the machine has."""
+    if not seen.gpus:
+        built = "torch is a CPU build" if seen.build == "CPU" else f"torch is built for {seen.build}"
+        return Finding(
+            what="GPU",
+            state="warning" if seen.warning else "ok",
+            found=f"torch sees none ({built}{f'; it says: {seen.warning}' if seen.warning else ''})",
+            advice="training and serving use the CPU; where there is a GPU, install a torch build for its driver"
+            if seen.warning or seen.build == "CPU"
+            else "training and serving use the CPU; if that is not meant, see CUDA_VISIBLE_DEVICES and the driver",
+        )
+    each = [
+        f"{gpu.name}, {gpu.memory / 1e9:.1f} GB, {'bfloat16' if gpu.bfloat16 else 'no bfloat16 of its own'}"
+        for gpu in seen.gpus
+    ]
+    return Finding(
+        what="GPU",
+        state="ok",
+        found=f"torch ({seen.build}) sees {len(each)}: {'; '.join(each)}; training computes in {dtype} on the first",
+        advice="one process uses the first only; training.processes splits a stage among them" if len(each) > 1 else "",
+    )
+
+
+def _bitsandbytes(seen: Accelerators) -> Finding:
+    """Whether the 4-bit layers of qlora have a library for what torch was built for. It is not imported."""
+    what = "bitsandbytes"
+    try:
+        found = version(what)
+    except PackageNotFoundError:
+        return Finding(what=what, state="problem", found="not installed", advice="pip install -e . -c constraints.txt")
+    if not seen.gpus:
+        return Finding(what=what, state="ok", found=f"{found}; qlora runs on the CPU")
+    spec = find_spec(what)
+    places = [Path(place) for place in (spec.submodule_search_locations or ())] if spec else []
+    kind = "rocm" if seen.build.startswith("ROCm") else "cuda"
+    built = [file.stem for place in places for file in sorted(place.glob(f"libbitsandbytes_{kind}*"))]
+    return Finding(
+        what=what,
+        state="ok" if built else "warning",
+        found=f"{found}; libraries for {seen.build.split()[0]}: "
+        + (", ".join(name.removeprefix("libbitsandbytes_") for name in built) or "none"),
+        advice="" if built else "qlora needs one for the GPU: install a wheel of bitsandbytes built for it",
+    )
+
+
+def _processor(gpu: bool, dtype: str) -> Finding:
     flags = set()
     info = Path("/proc/cpuinfo")
     if info.exists():
@@ -84,10 +150,26 @@ def _processor() -> Finding:
         flags = set(line.split())
     fast = [name for name in ("amx_bf16", "avx512_bf16", "avx512f", "avx2", "bf16") if name in flags]
     found = f"{os.cpu_count()} cores, {platform.machine()}, {', '.join(fast) or 'no wide vector instructions found'}"
-    advice = (
-        "" if {"amx_bf16", "avx512_bf16", "bf16"} & flags else "no bfloat16 instructions: training uses float32, slower"
+    if gpu:
+        return Finding(what="processor", state="ok", found=found)
+    native = bool({"amx_bf16", "avx512_bf16", "bf16"} & flags)
+    found = f"{found}; training computes in {dtype}"
+    if native or dtype == "bfloat16":
+        slow = not native
+        return Finding(
+            what="processor",
+            state="warning" if slow else "ok",
+            found=found,
+            advice="training.dtype asks for bfloat16, which this processor only imitates: slower than float32"
+            if slow
+            else "",
+        )
+    return Finding(
+        what="processor",
+        state="warning",
+        found=found,
+        advice="no bfloat16 instructions: training uses float32, slower",
     )
-    return Finding(what="processor", state="ok" if not advice else "warning", found=found, advice=advice)
 
 
 def _disk(home: Path) -> Finding:
@@ -132,14 +214,15 @@ def _base(config: PipelineConfig) -> Finding:
 def _gate(config: PipelineConfig) -> Finding:
     """What the gate can see, so that nobody waits years for a promotion."""
     from evaluation.planning import smallest_gain, what_it_sees
-    from flows.gate_sight import challengers_ahead
+    from flows.gate_sight import ahead_of
 
     units = config.gate.min_units
-    challengers = max(challengers_ahead(config, tenant) for tenant in config.tenants)
+    ahead = max((ahead_of(config, tenant) for tenant in config.tenants), key=lambda one: one.challengers)
+    challengers = ahead.challengers
     seen = smallest_gain(config.gate, units, challengers=challengers)
     return Finding(
         what="gate",
         state="ok" if seen < 0.2 else "warning",
-        found=what_it_sees(config.gate, units, challengers=challengers),
+        found="; ".join((what_it_sees(config.gate, units, challengers=challengers), *ahead.notes)),
         advice="" if seen < 0.2 else "collect more trusted labels, or accept more wrong promotions a year",
     )

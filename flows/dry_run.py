@@ -13,6 +13,7 @@ from flows.night import Night
 from flows.night_steps import plan_of, sight_of
 from tasks import notify, train
 from tasks.opened import database
+from training.plan import GUESS
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +37,7 @@ def say_plan(night: Night) -> dict[str, Any]:
         "examples_of_last_snapshot": counts,
         "recipes": [recipe.name for recipe in plan.recipes],
         "minutes": round(plan.minutes, 1),
+        **({"note": GUESS} if plan.guessed else {}),
         "gate": sees,
         "left_out": {left.recipe: left.reason for left in plan.left_out},
     }

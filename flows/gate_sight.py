@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from evaluation.planning import what_it_sees
 from evaluation.policy import GatePolicy
+from feedback.examples import SHAPES
 from feedback.snapshot import Snapshot, load_snapshot
 from flows.config import PipelineConfig
 from infra.artifact import read_record
 from infra.errors import RatchetError
+from training.base_offline import base_offline
+from training.fitting import room_here
 from training.plan import plan_night
 
 
@@ -21,19 +26,47 @@ def gate_sights(config: PipelineConfig) -> list[str]:
     return [f"tenant {tenant}: {_sight_of(config, tenant)}" for tenant in config.tenants]
 
 
-def challengers_ahead(config: PipelineConfig, tenant: str) -> int:
-    """How many challengers the tenant's next night would launch: Holm's correction counts them all.
+@dataclass(frozen=True)
+class Ahead:
+    """What the tenant's next night would launch."""
 
-    By the data of its last snapshot, and by the time training takes on a base of the default size, so that a look loads
-    and downloads nothing. Before the first the named recipes are counted; under `methods: auto` one, because what the
-    data will support is not known.
+    challengers: int
+    """How many: Holm's correction counts them all."""
+    notes: tuple[str, ...] = ()
+    """What is not counted, or could not be, and why."""
+
+
+def challengers_ahead(config: PipelineConfig, tenant: str) -> int:
+    """How many challengers the tenant's next night would launch (`ahead_of`)."""
+    return ahead_of(config, tenant).challengers
+
+
+def ahead_of(config: PipelineConfig, tenant: str) -> Ahead:
+    """What the tenant's next night would launch, on the base model that the config names.
+
+    By the data of its last snapshot. Before the first the named recipes that fit the memory are counted; under
+    `methods: auto` one, because what the data will support is not known. Nothing is loaded or downloaded: of a base
+    that is not on this machine yet the size is not known, and every recipe that the data support is counted.
     """
-    snapshot = last_snapshot(config, tenant)
-    if snapshot is None:
-        return 1 if config.training.methods == "auto" else len(config.training.methods)
-    counts: Mapping[str, Any] = snapshot.counts["train"]
-    plan = plan_night(counts, config.training, lora_only=config.serving.engine == "vllm")
-    return max(1, len(plan.recipes))
+    snapshot, training = last_snapshot(config, tenant), config.training
+    if snapshot is None and training.methods == "auto":
+        return Ahead(challengers=1)
+    counts: Mapping[str, Any] = (
+        dict.fromkeys(SHAPES, training.minimum_examples) if snapshot is None else snapshot.counts["train"]
+    )
+    lora_only, cache = config.serving.engine == "vllm", config.places.cache_dir
+    base = base_offline(config.base_model, cache)
+    if base.shape is None:
+        boundless = training.model_copy(update={"budget_minutes": math.inf, "budget_money": None})
+        plan = plan_night(counts, boundless, lora_only=lora_only)
+        note = f"{base.why_not}, so recipes are counted whatever memory and time they take"
+        return Ahead(challengers=max(1, len(plan.recipes)), notes=(note,))
+    room = room_here(
+        base.shape, dtype=training.dtype, processes=training.processes, memory_gb=training.memory_gb, cache=cache
+    )
+    plan = plan_night(counts, training, parameters=base.shape.total, lora_only=lora_only, room=room)
+    small = tuple(f"not counted: {left.recipe}: {left.reason}" for left in plan.left_out if left.because == "memory")
+    return Ahead(challengers=max(1, len(plan.recipes)), notes=small)
 
 
 def sight(policy: GatePolicy, units: int, challengers: int) -> str:
@@ -63,7 +96,9 @@ def last_snapshot(config: PipelineConfig, tenant: str) -> Snapshot | None:
 
 
 def _sight_of(config: PipelineConfig, tenant: str) -> str:
-    snapshot, challengers = last_snapshot(config, tenant), challengers_ahead(config, tenant)
+    snapshot, ahead = last_snapshot(config, tenant), ahead_of(config, tenant)
     if snapshot is None:
-        return f"no snapshot yet; {sight(config.gate, config.gate.min_units, challengers)}"
-    return sight(config.gate, units_of(snapshot), challengers)
+        seen = f"no snapshot yet; {sight(config.gate, config.gate.min_units, ahead.challengers)}"
+    else:
+        seen = sight(config.gate, units_of(snapshot), ahead.challengers)
+    return "; ".join((seen, *ahead.notes))

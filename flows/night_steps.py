@@ -72,7 +72,8 @@ def snapshot_of(night: Night) -> str:
 
 def plan_of(night: Night, counts: Mapping[str, int], base: Base) -> Plan:
     """What the night would train on so many examples of each shape."""
-    return train.plan(counts, training_of(night), base, engine=night.config.serving.engine)
+    config = night.config
+    return train.plan(counts, training_of(night), base, engine=config.serving.engine, cache=config.places.cache_dir)
 
 
 def sight_of(night: Night, plan: Plan, units: int) -> str:

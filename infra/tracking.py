@@ -6,7 +6,7 @@ be sent twice after a crash and change nothing then: runs are found by their key
 and metric points are one, artifacts replace themselves.
 
 What each operation means in MLflow's own calls stands in infra/tracking_calls.py. The only other files that know mlflow
-are deploy/registry.py and feedback/sources/mlflow_traces.py.
+are infra/interaction_traces.py, deploy/registry.py, feedback/sources/mlflow_traces.py and flows/forget_mlflow.py.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Thin Prefect skins over the packages below: retries, timeouts, artifacts."""
+"""Thin Prefect skins over the packages below: run names, progress, artifacts, and retries where another try helps."""

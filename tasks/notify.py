@@ -21,7 +21,7 @@ from infra.alerts import Alert, AlertsConfig, deliver, enqueue
 from infra.database import begin_write, now
 from infra.settings import Places
 from tasks.opened import database
-from training.plan import Plan
+from training.plan import GUESS, Plan
 
 log = logging.getLogger(__name__)
 
@@ -93,6 +93,8 @@ def plan_page(plan: Plan, sees: str) -> str:
     """
     lines = ["# Plan", "", f"About {plan.minutes:.0f} minutes of training.", "", "| recipe | minutes |", "|---|---|"]
     lines += [f"| {estimate.recipe} | {estimate.minutes:.0f} |" for estimate in plan.estimates]
+    if plan.guessed:
+        lines += ["", f"{GUESS[0].upper()}{GUESS[1:]}."]
     if plan.left_out:
         lines += ["", "Not tonight:", ""] + [f"- {left.recipe}: {left.reason}" for left in plan.left_out]
     if sees:

@@ -18,7 +18,9 @@ from infra.tracking import Point, Tracker
 from training.base_model import Base, resolve_base
 from training.challenger import train_recipe
 from training.checkpoints import FOLDER, make_version
+from training.fitting import room_here
 from training.job import StageJob
+from training.memory import shape_of_folder
 from training.plan import Plan, TrainingConfig, plan_night
 from training.recipe import Recipe
 
@@ -61,9 +63,23 @@ def find_base(name: str, places: Places) -> Base:
 
 
 @task(name="plan", cache_policy=NO_CACHE)
-def plan(counts: Mapping[str, int], config: TrainingConfig, base: Base, *, engine: str = "embedded") -> Plan:
-    """Which recipes tonight's data and budget support, and the engine that serves could load."""
-    chosen = plan_night(counts, config, parameters=_parameters(base.path), lora_only=engine == "vllm")
+def plan(
+    counts: Mapping[str, int],
+    config: TrainingConfig,
+    base: Base,
+    *,
+    engine: str = "embedded",
+    cache: Path | None = None,
+) -> Plan:
+    """Which recipes tonight's data, budget and memory support, and the engine that serves could load."""
+    try:
+        shape = shape_of_folder(base.path)
+    except UserError as error:  # each recipe would fail with it, and say so; nothing can be reckoned without it
+        log.warning("memory and minutes are planned without the base model's size: %s", error)
+        chosen = plan_night(counts, config, lora_only=engine == "vllm")
+    else:
+        room = room_here(shape, dtype=config.dtype, processes=config.processes, memory_gb=config.memory_gb, cache=cache)
+        chosen = plan_night(counts, config, parameters=shape.total, lora_only=engine == "vllm", room=room)
     for left in chosen.left_out:
         log.info("not tonight: %s: %s", left.recipe, left.reason)
     return chosen
@@ -235,8 +251,3 @@ class TrainingDiary:
 
     def _stage_key(self, index: int, objective: str) -> str:
         return f"{self.key}/{index + 1}-{objective}"
-
-
-def _parameters(base: Path) -> int:
-    """Size of the base model, told from its weights' bytes at two bytes a weight: good enough for an estimate."""
-    return max(1, sum(file.stat().st_size for file in base.glob("*.safetensors")) // 2)

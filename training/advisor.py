@@ -12,10 +12,10 @@ from typing import Literal
 from pydantic import Field
 
 from infra.settings import Config
-from training.memory import ROOM, estimate
+from training.fitting import Room, peak_of
 from training.objectives import objective_named
-from training.plan import TrainingConfig, plan_night
-from training.recipe import RECIPES, Recipe, StageSpec, resolve
+from training.plan import GUESS, TrainingConfig, minutes_are_guessed, plan_night
+from training.recipe import RECIPES, Recipe, StageSpec
 from training.tuners import Shape, tuner_named
 
 FEW = 50
@@ -55,6 +55,8 @@ class StageAdvice(Config):
     """Numbers that move."""
     memory_bytes: int
     """Expected peak."""
+    recompute: bool = False
+    """Whether it makes its activations anew for the backward pass, so that they fit."""
     minutes: float
     """Expected time."""
     learning_rate: float
@@ -80,10 +82,11 @@ class Advice(Config):
 def advise(
     goal: Goal,
     counts: Mapping[str, int],
-    shape: Shape,
+    shape: Shape | None,
     *,
     config: TrainingConfig | None = None,
     machine_bytes: int,
+    machine: str = "the machine",
     lora_only: bool = False,
 ) -> Advice:
     """Recommend a recipe, or none.
@@ -91,9 +94,9 @@ def advise(
     Args:
         goal: what is wanted.
         counts: examples by shape, as a snapshot counts them.
-        shape: of the base model.
+        shape: of the base model; None where it is not known, and memory and time are not told.
         config: the pipeline's training section: own recipes, and what the estimates of time go by.
-        machine_bytes: memory there is, where the goal does not say.
+        machine_bytes: memory there is, where the goal does not say; machine: whose it is.
         lora_only: whether the engine loads nothing but LoRA, so that other recipes could never be released.
     """
     config = config or TrainingConfig()
@@ -129,28 +132,39 @@ def advise(
                 "Keep collecting: edits and preferences teach the most for each.",
             ),
         )
-    named = candidates(goal, usable)
+    memory = int(goal.memory_gb * 1e9) if goal.memory_gb is not None else machine_bytes
+    room = None
+    if shape is not None:
+        room = Room(shape=shape, dtype=goal.dtype, alone=memory, each=memory, what=machine)
+    return _recipe_for(goal, usable, room, config, lora_only)
+
+
+def _recipe_for(
+    goal: Goal, usable: Mapping[str, int], room: Room | None, config: TrainingConfig, lora_only: bool
+) -> Advice:
+    """The first recipe for a goal that data, engine and memory allow."""
     tight: list[str] = []
-    for recipe, why in named:
-        left = _unsupported(recipe, usable, config, lora_only)
+    for recipe, why in candidates(goal, usable):
+        left = _unsupported(recipe, usable, config, lora_only, room)
         if left is not None:
             tight.append(f"{recipe.name}: {left}")
             continue
-        memory = int(goal.memory_gb * 1e9) if goal.memory_gb is not None else machine_bytes
-        stages = _stages(recipe, usable, shape, config, goal)
-        needed = max(stage.memory_bytes for stage in stages)
-        if needed > ROOM * memory and all(stage.tuner != "prefix" for stage in recipe.stages):
-            stages = _stages(recipe, usable, shape, config, goal, recompute=True)
-            needed = max(stage.memory_bytes for stage in stages)
-            why = (
-                f"{why} It fits only with gradient_checkpointing, which its stages turn on by themselves, at about 1.5 "
-                "times the time."
+        said = [why]
+        stages = tuple(_stage(recipe, i, usable, room, config) for i in range(len(recipe.stages))) if room else ()
+        if any(stage.recompute for stage in stages):
+            said.append(
+                "It fits only with gradient_checkpointing, which its stages turn on by themselves, at about 1.5 times "
+                "the time."
             )
-        if needed > ROOM * memory:
-            tight.append(f"{recipe.name}: needs about {needed / 1e9:.1f} GB, the machine has {memory / 1e9:.1f} GB")
-            continue
-        return Advice(verdict="train", recipe=recipe.name, stages=stages, reasons=(why, *_cautions(goal, usable)),
-                      instead=tuple(tight))  # fmt: skip
+        if stages and minutes_are_guessed(config):
+            said.append(f"{GUESS[0].upper()}{GUESS[1:]}.")
+        return Advice(
+            verdict="train",
+            recipe=recipe.name,
+            stages=stages,
+            reasons=(" ".join(said), *_cautions(goal, usable)),
+            instead=tuple(tight),
+        )
     return Advice(
         verdict="not ready",
         reasons=("No recipe fits both the data and the machine.",),
@@ -195,51 +209,30 @@ def candidates(goal: Goal, counts: Mapping[str, int]) -> list[tuple[Recipe, str]
     return [(known[name], why) for name, why in dict(wanted).items()]
 
 
-def _unsupported(recipe: Recipe, counts: Mapping[str, int], config: TrainingConfig, lora_only: bool) -> str | None:
+def _unsupported(
+    recipe: Recipe, counts: Mapping[str, int], config: TrainingConfig, lora_only: bool, room: Room | None
+) -> str | None:
     asked = config.model_copy(update={"methods": (recipe.name,)})
-    plan = plan_night(counts, asked, lora_only=lora_only)
+    plan = plan_night(counts, asked, lora_only=lora_only, room=room)
     return plan.left_out[0].reason if plan.left_out else None
 
 
-def _stages(
-    recipe: Recipe,
-    counts: Mapping[str, int],
-    shape: Shape,
-    config: TrainingConfig,
-    goal: Goal,
-    *,
-    recompute: bool = False,
-) -> tuple[StageAdvice, ...]:
-    """What each stage would take; with `recompute` its activations are made anew for the backward pass."""
-    return tuple(_stage(recipe, i, counts, shape, config, goal, recompute) for i in range(len(recipe.stages)))
-
-
-def _stage(
-    recipe: Recipe,
-    index: int,
-    counts: Mapping[str, int],
-    shape: Shape,
-    config: TrainingConfig,
-    goal: Goal,
-    recompute: bool,
-) -> StageAdvice:
-    spec = recipe.stages[index]
-    spec = spec.model_copy(update={"gradient_checkpointing": recompute or bool(spec.gradient_checkpointing)})
+def _stage(recipe: Recipe, index: int, counts: Mapping[str, int], room: Room, config: TrainingConfig) -> StageAdvice:
+    """What one stage would take."""
     alone = config.model_copy(update={"methods": (recipe.name,)})
-    plan = plan_night(counts, alone, parameters=shape.total).estimates[0]
-    examples = int(plan.examples.get(spec.objective, 0))
-    spec = resolve(spec, examples=max(1, examples), hidden_size=shape.hidden)
-    tuner = tuner_named(spec.tuner)
-    online = objective_named(spec.objective).online
-    graded = recipe.rewarded(index) and online is not None and online.grades
+    plan = plan_night(counts, alone, parameters=room.shape.total).estimates[0]
+    examples = int(plan.examples.get(recipe.stages[index].objective, 0))
+    peak = peak_of(recipe, index, examples, room)
+    spec, tuner = peak.spec, tuner_named(peak.spec.tuner)
     weight = _weight(spec, examples)
     whole = sum(_weight(s, int(plan.examples.get(s.objective, 0))) for s in recipe.stages)
     return StageAdvice(
         stage=f"{spec.objective}+{spec.tuner}",
         examples=examples,
-        trained_parameters=tuner.parameters(shape, tuner.options.model_validate(dict(spec.tuner_options))),
-        memory_bytes=estimate(shape, spec, goal.dtype, graded_by_model=graded).total,
-        minutes=plan.minutes * weight / whole * (_RECOMPUTE if recompute else 1.0),
+        trained_parameters=tuner.parameters(room.shape, tuner.options.model_validate(dict(spec.tuner_options))),
+        memory_bytes=peak.memory.total,
+        recompute=peak.recompute,
+        minutes=plan.minutes * weight / whole * (_RECOMPUTE if peak.recompute else 1.0),
         learning_rate=spec.learning_rate or 0.0,
     )
 

@@ -42,7 +42,7 @@ def score_as_trained(
         model: as it was trained, with its adapter.
         texts: the probe's tokens; asked for only where there is something to score.
     """
-    from training.loading import load_plain
+    from training.loading import load_plain, placed
     from training.weights import is_peft
 
     if not is_peft(model):
@@ -57,9 +57,8 @@ def score_as_trained(
         ids = texts()
         with _plain_attention(model):
             version = plain_scores(model, ids)
-        return AsTrained(
-            version=version, base=plain_scores(load_plain(job.base.path, job.dtype), ids), tolerance=TOLERANCE
-        )
+        base = placed(load_plain(job.base.path, job.dtype))
+        return AsTrained(version=version, base=plain_scores(base, ids), tolerance=TOLERANCE)
     return None
 
 

@@ -126,7 +126,7 @@ def _reward_model(job: StageJob) -> Any:
 
 def measured_by(job: StageJob, objective: Objective, options: Any, items: Sequence[Item]) -> list[str]:
     """What a stage's weights are optimised against beside people's words: the digest of its reward model, or the names
-    of its graders. The gate keeps a reward model away from judging whom it raised (GUARANTEES, gate 9)."""
+    of its graders. The gate keeps a reward model away from judging whom it raised (docs/guarantees.md, judges)."""
     import json
 
     if objective.online is None or not objective.online.grades:

@@ -90,8 +90,7 @@ def resolve_base(name: str, cache: Path) -> Base:
         return _base(name, folder.resolve(), "folder", cache)
     tried.append(f"local folder {folder.absolute()}: does not exist")
 
-    looks_like_repo = name.count("/") == 1 and not name.startswith((".", "/", "~"))
-    if looks_like_repo:
+    if looks_like_repo(name):
         found, why = _from_hub(name, local_only=True)
         if found is not None:
             return _base(name, found, "hub-cache", cache)
@@ -99,11 +98,11 @@ def resolve_base(name: str, cache: Path) -> Base:
     else:
         tried.append("hub: not asked, the name is not of the form owner/model")
 
-    packaged = cache / "bases" / _conversion_key()[:16]
+    packaged = packaged_folder(cache)
     if name == DEFAULT_BASE and read_record(packaged) is not None:
         return _base(name, packaged, "package", cache)
 
-    if looks_like_repo:
+    if looks_like_repo(name):
         found, why = _from_hub(name, local_only=False)
         if found is not None:
             log.info("base model %s: downloaded from the hub to %s", name, found)
@@ -121,6 +120,21 @@ def resolve_base(name: str, cache: Path) -> Base:
         f"base model {name!r} was found nowhere; give a folder, or the name of a model that can be reached. Tried:"
         + "".join(f"\n  - {line}" for line in tried)
     )
+
+
+def looks_like_repo(name: str) -> bool:
+    """Whether a base model's name is of the hub's form, owner/model."""
+    return name.count("/") == 1 and not name.startswith((".", "/", "~"))
+
+
+def hub_copy(name: str) -> Path | None:
+    """Folder of a hub's model in the local hub cache; None where it is not. Nothing is asked over a network."""
+    return _from_hub(name, local_only=True)[0]
+
+
+def packaged_folder(cache: Path) -> Path:
+    """Where the default model's conversion from its Python package stands, once it is made."""
+    return cache / "bases" / _conversion_key()[:16]
 
 
 def shape_config(folder: Path) -> dict[str, Any]:

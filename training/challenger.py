@@ -8,6 +8,8 @@ from typing import Any
 
 from infra.artifact import Record
 from training.base_model import Base
+from training.fitting import processes_for as processes_for
+from training.hardware import memory_each
 from training.job import StageJob, make_job
 from training.launch import launch_stage
 from training.objectives import objective_named
@@ -15,7 +17,6 @@ from training.plan import TrainingConfig
 from training.progress import read_progress
 from training.recipe import Recipe, StageSpec
 from training.search import Search, search
-from training.tuners import tuner_named
 
 
 def train_recipe(
@@ -47,6 +48,7 @@ def train_recipe(
     for index, spec in enumerate(recipe.stages):
 
         def job_of(asked: StageSpec, index: int = index, policy: Record | None = policy) -> StageJob:
+            processes = processes_for(asked, config.processes)
             return make_job(
                 asked,
                 label=f"{recipe.name}/{index + 1}-{asked.objective}",
@@ -61,8 +63,9 @@ def train_recipe(
                 seed=config.seed,
                 dtype=None if config.dtype == "auto" else config.dtype,
                 threads=config.threads,
-                world_size=processes_for(asked, config.processes),
+                world_size=processes,
                 checkpoint_seconds=config.checkpoint_seconds,
+                memory=memory_each(processes, given_gb=config.memory_gb),
             )
 
         if recipe.search is not None and recipe.search.stage == index + 1:
@@ -75,13 +78,6 @@ def train_recipe(
         else:
             policy = records[-1]
     return records
-
-
-def processes_for(spec: StageSpec, wanted: int) -> int:
-    """How many processes train a stage together: as many as are wanted, or one where that cannot be split."""
-    objective, tuner = objective_named(spec.objective), tuner_named(spec.tuner)
-    alone = objective.online or objective.teacher or objective.reads or tuner.during is not None or tuner.quantised
-    return 1 if alone else wanted
 
 
 def _searched(

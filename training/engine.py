@@ -110,7 +110,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
         self.tokens_seen += round(mean(tokens) * processes)
         for name, value in metrics.items():
             self._sums[name] = value / items
-        return torch.tensor(mean(total / mass))
+        return torch.tensor(mean(total / mass), device=self.args.device)  # Trainer sums losses there
 
     def _collect(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """Answers to this step's prompts, sampled now or, for a further update, those of the step before."""

@@ -71,6 +71,6 @@ def record_of(job: StageJob, digest: str, result: dict[str, Any]) -> Record:
             "replay": job.replay.identity(),
             "chosen": dict(job.chosen),
         },
-        versions={name: version(name) for name in ("torch", "transformers", "peft", "trl", "accelerate")},
+        versions={name: version(name) for name in ("torch", "transformers", "peft", "accelerate")},
         result=result,
     )

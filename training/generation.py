@@ -28,7 +28,7 @@ from training.decoding.lora import Routes, place_rows, read_rows, remove_rows, w
 from training.decoding.prefixes import VIRTUAL_KINDS, read_virtual
 from training.decoding.requests import Completion, Request, Step
 from training.decoding.rows import ATTENTION, KeyValueRows, Plan, Prefill, register
-from training.hardware import best_dtype
+from training.hardware import best_dtype, device_name
 
 __all__ = ["Batch", "Completion", "DType", "Generator", "Request", "Step", "pick_dtype"]
 
@@ -42,11 +42,11 @@ def pick_dtype(dtype: DType = "auto") -> torch.dtype:
 
 
 class Generator:
-    """A base model with adapters and whole models beside it. Not thread-safe.
+    """A base model with adapters and whole models beside it, on the GPU where there is one. Not thread-safe.
 
     Args:
         base_path: folder of safetensors, config and tokenizer.
-        dtype: numerics of serving; `auto` picks by the CPU.
+        dtype: numerics of serving; `auto` picks by what it computes on.
         threads: torch's threads for this process; None leaves them alone.
 
     Raises:
@@ -62,7 +62,7 @@ class Generator:
         register()
         self.base_path = Path(base_path)
         self.dtype = pick_dtype(dtype)
-        self.device = torch.device("cpu")
+        self.device = torch.empty(0, device=device_name()).device
         self.loaded: list[Path] = []
         """Folders whose whole weights were read from disk, in order."""
         model = self._load(self.base_path, self.dtype)

@@ -1,24 +1,34 @@
-"""What this machine computes well: measured once, kept in the cache, found without importing torch.
+"""What this machine computes on and computes well, found without importing torch where it is not imported yet.
 
     python -m training.hardware        # measure, and print seconds per multiplication as JSON
+    python -m training.hardware gpus   # ask torch which GPUs it sees, and print them as JSON
 
-Instruction flags don't tell: CPUs that have bfloat16 dot products multiply with them at anything from half to twice
-the speed of float32. So the machine is asked, once, and the answer is kept: what a night and its resumption compute in
-must not hang on a busy moment.
+Whether there is a GPU is asked of torch, and only here: torch knows the driver, what CUDA_VISIBLE_DEVICES hides, a
+share of a card, AMD's cards, and whether it was built for any of them.
+
+Instruction flags don't tell what a CPU is good at: those that have bfloat16 dot products multiply with them at anything
+from half to twice the speed of float32. So the machine is asked, once, and the answer is kept: what a night and its
+resumption compute in must not hang on a busy moment.
 """
 
 from __future__ import annotations
 
+import functools
 import json
+import os
 import platform
 import subprocess
 import sys
 import time
+import warnings
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
 from infra.artifact import atomic_write
+from infra.errors import RatchetError
+from infra.settings import Config
 
 Dtype = Literal["float32", "bfloat16"]
 
@@ -29,20 +39,77 @@ _SHAPE = (256, 576, 1536)
 """Rows, inputs, outputs: the feed-forward layer of a small model on a short batch."""
 
 
+class Gpu(Config):
+    """One GPU, as torch sees it."""
+
+    name: str
+    """Its name."""
+    memory: int
+    """Bytes of memory; of a share of a card, the share's."""
+    bfloat16: bool
+    """Whether it multiplies bfloat16 itself: older ones only imitate it, slower than float32."""
+
+
+class Accelerators(Config):
+    """What torch has to compute on beside the CPU."""
+
+    gpus: tuple[Gpu, ...] = ()
+    """The GPUs it sees; one process computes on the first."""
+    build: str
+    """What torch was built for: CPU, CUDA 13.0, ROCm 7.1."""
+    warning: str = ""
+    """What torch said while it looked, such as that the driver is too old."""
+
+
+def accelerators() -> Accelerators:
+    """What torch sees, asked once in the life of a process and again when other GPUs are made visible.
+
+    Raises:
+        RatchetError: torch cannot be imported.
+    """
+    return _accelerators(*(os.environ.get(name) for name in _VISIBLE))
+
+
 def has_gpu() -> bool:
-    """Whether an NVIDIA device is there."""
-    return Path("/dev/nvidia0").exists()
+    """Whether torch sees a GPU, by CUDA or ROCm."""
+    return bool(accelerators().gpus)
+
+
+def device_name() -> Literal["cuda", "cpu"]:
+    """What this process computes on, in torch's word: cuda also for AMD's GPUs."""
+    return "cuda" if has_gpu() else "cpu"
 
 
 def memory_bytes() -> int:
-    """Memory that training has on this machine: the first GPU's, else main memory."""
+    """Memory that one training process has on this machine: the first GPU's, else main memory."""
+    gpus = accelerators().gpus
+    return gpus[0].memory if gpus else main_memory()
+
+
+def memory_each(processes: int, *, given_gb: float | None = None) -> int:
+    """Memory that each of so many training processes has: a GPU of its own, else its share of main memory.
+
+    Args:
+        given_gb: what a person says that the GPU, or the machine, has.
+    """
+    gpus = accelerators().gpus
+    given = None if given_gb is None else int(given_gb * 1e9)
+    if gpus and processes > 1:
+        return given or min(gpu.memory for gpu in gpus[:processes])
+    return (given or memory_bytes()) // (1 if gpus else processes)
+
+
+def main_memory() -> int:
+    """Main memory in bytes: the machine's, or what its container allows."""
     import psutil
 
-    if has_gpu():
-        command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits", "--id=0"]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        return int(done.stdout.split()[0]) * 2**20
-    return int(psutil.virtual_memory().total)
+    found = [int(psutil.virtual_memory().total)]
+    for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            found.append(int(Path(file).read_text()))
+        except (OSError, ValueError):  # another kind of system, or no limit
+            continue
+    return min(found)
 
 
 def peak_bytes() -> int:
@@ -57,15 +124,16 @@ def peak_bytes() -> int:
 
 
 def best_dtype(cache: Path | None = None) -> Dtype:
-    """bfloat16 on GPUs and on CPUs that were measured to be faster with it, else float32.
+    """bfloat16 on GPUs that have it and on CPUs that were measured to be faster with it, else float32.
 
     Never float16: CPUs have no fast path for it.
 
     Args:
         cache: folder that keeps the measurement; default `~/.cache/ratchet`.
     """
-    if has_gpu():
-        return "bfloat16"
+    gpus = accelerators().gpus
+    if gpus:
+        return "bfloat16" if gpus[0].bfloat16 else "float32"
     if not _flags() & {"avx512_bf16", "amx_bf16", "bf16"}:
         return "float32"
     file = (cache or Path("~/.cache/ratchet")).expanduser() / "hardware.json"
@@ -97,11 +165,57 @@ def measure(rounds: int = 30) -> dict[str, float]:
     return best
 
 
-def _measure_elsewhere() -> dict[str, float]:
+def look() -> Accelerators:
+    """What torch sees, asked in this process."""
+    import torch
+
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    gpus = []
+    for index in range(count):
+        properties = torch.cuda.get_device_properties(index)
+        with torch.cuda.device(index):
+            native = bool(torch.cuda.is_bf16_supported(including_emulation=False))
+        gpus.append(Gpu(name=str(properties.name), memory=int(properties.total_memory), bfloat16=native))
+    hip, cuda = torch.version.hip, torch.version.cuda
+    build = f"ROCm {hip}" if hip else f"CUDA {cuda}" if cuda else "CPU"
+    lines = [str(each.message).splitlines()[0] for each in said if str(each.message).strip()]
+    return Accelerators(gpus=tuple(gpus), build=build, warning="; ".join(dict.fromkeys(lines)))
+
+
+_VISIBLE = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
+"""What hides GPUs from torch."""
+
+
+@functools.cache
+def _accelerators(*visible: str | None) -> Accelerators:
+    if "torch" in sys.modules:
+        return look()
+    # In a process of its own: who plans stays free of torch, and holds no memory of a GPU.
+    return Accelerators.model_validate_json(_said_by("gpus"))
+
+
+def _measure_elsewhere() -> Mapping[str, float]:
     """In a process of its own: callers stay free of torch, and of its threads."""
-    done = subprocess.run([sys.executable, "-m", "training.hardware"], capture_output=True, text=True, check=True)
-    seconds: dict[str, float] = json.loads(done.stdout)
+    seconds: dict[str, float] = json.loads(_said_by("speed"))
     return seconds
+
+
+def _said_by(what: str) -> str:
+    """The last line that `python -m training.hardware` prints."""
+    root = str(Path(__file__).resolve().parent.parent)
+    path = os.pathsep.join(part for part in (root, os.environ.get("PYTHONPATH")) if part)
+    done = subprocess.run(
+        [sys.executable, "-m", "training.hardware", what],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no output"])[-1]
+        raise RatchetError(f"torch cannot be asked about this machine: {last}; install it again (make setup)")
+    return done.stdout.strip().splitlines()[-1]
 
 
 def _flags() -> set[str]:
@@ -123,4 +237,4 @@ def _processor() -> str:
 
 
 if __name__ == "__main__":
-    print(json.dumps(measure()))
+    print(look().model_dump_json() if sys.argv[1:] == ["gpus"] else json.dumps(measure()))

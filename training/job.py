@@ -164,14 +164,14 @@ def make_job(
             from base.
         reward: record of the reward stage before, if the recipe has one.
         replay: what is rehearsed; default: nothing.
-        memory: bytes that training has; default: this machine's.
+        memory: bytes that each process has; default: this machine's.
 
     Raises:
         NotFound: a file is missing, or the data hold nothing that the objective learns from.
         UserError: options are wrong, or objective and tuner do not go together.
     """
     from infra.threads import physical_cores
-    from training.hardware import best_dtype, has_gpu, memory_bytes
+    from training.hardware import best_dtype, memory_each
 
     for file in (train, validation):
         if not file.is_file():
@@ -194,10 +194,13 @@ def make_job(
     dtype = dtype or best_dtype(cache)
     graded = reward is not None and objective.online is not None and objective.online.grades
     if resolved.gradient_checkpointing is None:
-        shared = 1 if has_gpu() else world_size  # processes on one machine have a GPU each, or share its memory
-        each = (memory or memory_bytes()) // shared
         why = recomputes(
-            shape_of_folder(base.path), resolved, dtype, memory=each, processes=world_size, graded_by_model=graded
+            shape_of_folder(base.path),
+            resolved,
+            dtype,
+            memory=memory or memory_each(world_size),
+            processes=world_size,
+            graded_by_model=graded,
         )
         resolved = resolved.model_copy(update={"gradient_checkpointing": why is not None})
         if why is not None:

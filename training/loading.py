@@ -68,10 +68,10 @@ def placed(model: Any, quantised: bool = False) -> Any:
 
     Quantised weights go there by themselves, and those of several processes where they are split.
     """
-    from training.hardware import has_gpu
+    from training.hardware import device_name
     from training.together import world
 
-    return model.to("cuda") if has_gpu() and world() == 1 and not quantised else model
+    return model if quantised or world() > 1 else model.to(device_name())
 
 
 def load_adapter(model: Any, folder: Path, trainable: bool) -> Any:

@@ -7,6 +7,7 @@ activations with those that PyTorch really keeps, and the whole with the peak th
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ from training.base_model import shape_config
 from training.objectives import objective_named
 from training.recipe import StageSpec
 from training.tuners import Shape, tuner_named
+from training.weight_files import tensor_sizes
 
 PROCESS_BYTES = 600_000_000
 """Resident memory of a training process before a model is loaded: Python, torch, transformers, peft."""
@@ -71,20 +73,12 @@ def shape_of_folder(base: Path) -> Shape:
     Raises:
         UserError: the config does not say it in the words of the models that Ratchet trains.
     """
-    from safetensors import safe_open
-
     config = shape_config(base)
     linears, total = [], 0
-    for file in sorted(base.glob("*.safetensors")):
-        with safe_open(file, framework="numpy") as tensors:
-            for key in tensors.keys():  # noqa: SIM118  # not a dictionary
-                sizes = tensors.get_slice(key).get_shape()
-                count = 1
-                for size in sizes:
-                    count *= size
-                total += count
-                if len(sizes) == 2 and key.endswith(".weight") and "layers." in key:
-                    linears.append((key.split(".")[-2], int(sizes[1]), int(sizes[0])))
+    for key, sizes in tensor_sizes(base):
+        total += math.prod(sizes)
+        if len(sizes) == 2 and key.endswith(".weight") and "layers." in key:
+            linears.append((key.split(".")[-2], sizes[1], sizes[0]))
     heads = config["num_attention_heads"]
     head = config.get("head_dim") or config["hidden_size"] // heads
     return Shape(
@@ -140,6 +134,8 @@ def estimate(
         activations += int(tokens * loss_share) * vocabulary * (2 * size + 4 * 4)
     if graded_by_model:
         weights += shape.total * size
+    if objective.online is not None:  # the generator's own copy of the base, and of a whole model that moves
+        weights += shape.total * size * (2 if tuner.saves == "model" else 1)
     return Memory(weights=int(weights / processes), moving=int(moving / processes), activations=int(activations))
 
 

@@ -1,7 +1,7 @@
 """Attention over sequences that lie end to end in one row: causal within each, blind across, no mask, no padding.
 
 Registered with transformers under `PACKED`. A mask over the whole row would cost the square of its length; here each
-sequence pays for itself only. On CUDA the same bounds can feed a variable-length flash kernel.
+sequence pays for itself only. On a GPU it is the same loop over sequences: no variable-length kernel is used.
 """
 
 from __future__ import annotations

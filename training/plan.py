@@ -10,10 +10,16 @@ from pydantic import Field, model_validator
 from feedback.examples import SHAPES
 from infra.errors import UserError
 from infra.settings import Config
+from training.fitting import Room, why_not_fit
 from training.mixture import Replay
 from training.objectives import objective_named
 from training.recipe import RECIPES, Recipe, recipe_named
 from training.tuners import tuner_named
+
+Because = Literal["unsupported", "memory", "twin", "budget"]
+
+GUESS = "minutes are a guess: any GPU is taken to do 40 TFLOP/s; say training.tokens_per_second, as a stage shows it"
+"""What is to be said of minutes where `Plan.guessed`."""
 
 
 class TrainingConfig(Config):
@@ -25,6 +31,9 @@ class TrainingConfig(Config):
     """Recipes of your own, by name; `methods: auto` considers them too."""
     budget_minutes: float = Field(default=120.0, gt=0)
     """Time for all training of one night."""
+    memory_gb: float | None = Field(default=None, gt=0)
+    """Memory to plan with: the GPU's, or the machine's where there is no GPU. Recipes that need more than nine tenths
+    of it are left out, named ones too. Default: what the GPU has, or the machine (its container)."""
     price_per_hour: float | None = Field(default=None, ge=0)
     """Price of the training machine, if money is to be kept within a budget too."""
     budget_money: float | None = Field(default=None, gt=0)
@@ -41,13 +50,15 @@ class TrainingConfig(Config):
     threads: int | None = Field(default=None, ge=1)
     """Threads of a training process, and of an evaluation. Default: the physical cores that it may use."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """What to compute in. auto: bfloat16 where the machine has instructions for it."""
+    """What to compute in. auto: bfloat16 on a GPU that multiplies it itself, or on a CPU measured to be faster with
+    it; else float32."""
     checkpoint_seconds: float = Field(default=30.0, ge=0)
     """Save a checkpoint after so many seconds of training."""
     tokens_per_example: int = Field(default=250, ge=1)
     """Usual length of an example in tokens, for estimates only."""
     tokens_per_second: float | None = Field(default=None, gt=0)
-    """Training speed of sft with lora on this machine, for estimates only. Default: by cores and model size."""
+    """Training speed of sft with lora on this machine, for estimates only. Default: by cores and model size; on a GPU a
+    guess."""
 
     @model_validator(mode="after")
     def _known(self) -> TrainingConfig:
@@ -86,6 +97,9 @@ class LeftOut(Config):
     """Name of the recipe."""
     reason: str
     """A sentence for a person."""
+    because: Because = "unsupported"
+    """unsupported: by the data or the engine. memory: it does not fit. twin: another does the same. budget: time or
+    money is spent."""
 
 
 class Plan(Config):
@@ -97,6 +111,8 @@ class Plan(Config):
     """What does not, and why."""
     estimates: tuple[Estimate, ...]
     """What each of `recipes` is expected to take."""
+    guessed: bool = False
+    """Whether minutes are no more than a guess (`GUESS`)."""
 
     @property
     def minutes(self) -> float:
@@ -105,7 +121,12 @@ class Plan(Config):
 
 
 def plan_night(
-    counts: Mapping[str, int], config: TrainingConfig, *, parameters: int = 135_000_000, lora_only: bool = False
+    counts: Mapping[str, int],
+    config: TrainingConfig,
+    *,
+    parameters: int = 135_000_000,
+    lora_only: bool = False,
+    room: Room | None = None,
 ) -> Plan:
     """Choose the night's recipes.
 
@@ -114,6 +135,7 @@ def plan_night(
         config: budget and wishes. Recipes that are named are never left out for the budget: it is a person's choice.
         parameters: size of the base model, for the estimate of time.
         lora_only: whether the engine loads nothing but LoRA, so that other recipes could never be released.
+        room: the memory that recipes have to fit, named ones too; None leaves memory out of it.
     """
     named = config.methods != "auto"
     pool = {**RECIPES, **config.recipes}
@@ -121,17 +143,21 @@ def plan_night(
     left_out: list[LeftOut] = []
     supported: list[Recipe] = []
     for recipe in candidates:
+        because: Because = "unsupported"
         reason = _unsupported(recipe, counts, config.minimum_examples)
         if reason is None and lora_only:
             reason = recipe.why_not_lora
+        if reason is None and room is not None:
+            because, reason = "memory", why_not_fit(recipe, counts, room)
         if reason is None and not named:
+            because = "twin"
             twin = next(
                 (other.name for other in supported if (other.stages, other.search) == (recipe.stages, recipe.search)),
                 None,
             )
             reason = f"has the same stages as {twin}" if twin else None
         if reason:
-            left_out.append(LeftOut(recipe=recipe.name, reason=reason))
+            left_out.append(LeftOut(recipe=recipe.name, reason=reason, because=because))
         else:
             supported.append(recipe)
     if not named:
@@ -146,7 +172,7 @@ def plan_night(
         money = None if config.price_per_hour is None else minutes / 60 * config.price_per_hour
         reason = None if named else _over(minutes, money, spent, config)
         if reason:
-            left_out.append(LeftOut(recipe=recipe.name, reason=reason))
+            left_out.append(LeftOut(recipe=recipe.name, reason=reason, because="budget"))
             continue
         spent += minutes
         done |= {_prefix(recipe, i) for i in range(len(recipe.stages))}
@@ -159,7 +185,9 @@ def plan_night(
                 examples={s.objective: _examples(recipe, i, counts) for i, s in enumerate(recipe.stages)},
             )
         )
-    return Plan(recipes=tuple(chosen), left_out=tuple(left_out), estimates=tuple(estimates))
+    return Plan(
+        recipes=tuple(chosen), left_out=tuple(left_out), estimates=tuple(estimates), guessed=minutes_are_guessed(config)
+    )
 
 
 def usable_shapes(config: TrainingConfig, *, lora_only: bool = False) -> frozenset[str]:
@@ -247,6 +275,13 @@ def _minutes(
             20 + tokens * objective.cost * tuner.cost / speed
         )  # 20 s: imports, loading, saving, the probe
     return seconds / 60
+
+
+def minutes_are_guessed(config: TrainingConfig) -> bool:
+    """Whether nothing but a guess of a GPU's speed stands behind the minutes."""
+    from training.hardware import has_gpu
+
+    return config.tokens_per_second is None and has_gpu()
 
 
 def refuse_empty(plan: Plan) -> None:

@@ -6,6 +6,7 @@ python -m training job.json
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import logging
 import shutil
@@ -170,7 +171,9 @@ def _train(job: StageJob) -> None:
         "resumed_at": int(checkpoint.name.split("-")[1]) if checkpoint else 0,
         "served": "model" if kind == "model" else "shared" if is_plain_lora(weights) else tuner.served,
     }
-    del trainer, model, rollouts, parts
+    # The probe loads the base once more: what was trained has to be out of memory by then, loops of references too.
+    del trainer, watch, model, inner, head, rollouts, parts
+    gc.collect()
     probe = take_probe(job.base.path, weights, kind, job.dtype, staging, as_trained=as_trained)  # type: ignore[arg-type]
     result |= {"probe_effect": probe.effect, "servable": probe.servable, "seconds": time.monotonic() - started}
     if probe.refused:
@@ -308,6 +311,8 @@ def _trainer(
         remove_unused_columns=False,
         dataloader_pin_memory=False,
     )
+    # Trainer takes every GPU it sees for its own: it would wrap the model in DataParallel, and multiply the batch.
+    arguments._n_gpu = min(1, arguments.n_gpu)
     checkpoint = last_checkpoint(job.work / "checkpoints")
     watch = Watch(
         job.work,

@@ -81,11 +81,17 @@ def group(expected: int) -> Iterator[None]:
     if expected == 1:
         yield
         return
-    from training.hardware import has_gpu
+    from training.hardware import accelerators
 
+    gpus = len(accelerators().gpus)
+    if 0 < gpus < expected:  # each has to have one of its own
+        raise UserError(
+            f"the job is for {expected} processes, and torch sees {gpus} GPU(s); expected training.processes: {gpus} "
+            "or fewer (CUDA_VISIBLE_DEVICES hides GPUs from torch)"
+        )
     # Numbers that processes tell one another go over the CPU, weights over the GPUs where there are any.
-    dist.init_process_group("cpu:gloo,cuda:nccl" if has_gpu() else "gloo")
-    if has_gpu():
+    dist.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo")
+    if gpus:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     try:
         yield

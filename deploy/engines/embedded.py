@@ -158,7 +158,9 @@ def build_app(job: EngineJob, make_generator: Callable[[], Generator], key: str)
         worker = Worker(generator, max_batch=serving.max_batch, capacity=serving.max_batch + serving.max_waiting)
         worker.start()
         app.state.worker, app.state.shelf = worker, Shelf(worker, job.base_name)
-        log.info("serving %s in %s on %s:%d", job.base_name, generator.dtype, job.host, job.port)
+        log.info(
+            "serving %s in %s from %s on %s:%d", job.base_name, generator.dtype, generator.device, job.host, job.port
+        )
         yield
         await worker.stop()
 

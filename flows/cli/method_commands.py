@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 BaseOption = Annotated[
     Path | None, typer.Option("--base", help="Folder of a base model for the figures. Default: SmolLM2-135M.")
 ]
+OtherBaseOption = Annotated[
+    Path | None,
+    typer.Option("--base", help="Folder of a base model for the figures. Default: the config's base_model."),
+]
 
 
 def methods(base: BaseOption = None, json: JsonOption = False) -> None:
@@ -94,7 +98,7 @@ def advise(
     data: Annotated[
         Path | None, typer.Option(help="JSONL of examples to look at. Default: the latest snapshot.")
     ] = None,
-    base: BaseOption = None,
+    base: OtherBaseOption = None,
     memory_gb: Annotated[float | None, typer.Option(help="Memory to train in. Default: this machine's.")] = None,
     config: ConfigOption = DEFAULT_CONFIG,
     tenant: TenantOption = None,
@@ -107,7 +111,8 @@ def advise(
     from infra.errors import UserError
     from training.advisor import Goal
     from training.advisor import advise as recommend
-    from training.hardware import best_dtype, memory_bytes
+    from training.base_offline import KnownBase, base_offline
+    from training.hardware import accelerators, best_dtype, memory_each
 
     settings = load(config)
     try:
@@ -120,19 +125,26 @@ def advise(
     counts = counts_of_file(data) if data is not None else counts_of_last_snapshot(settings, tenant)
     if data is None and not counts:
         note("no snapshot yet: `ratchet data cut` makes one of what the lake holds, --data names a file of examples")
-    goal = goal.model_copy(update={"dtype": best_dtype(settings.places.cache_dir)})
+    cache, training = settings.places.cache_dir, settings.training
+    dtype = best_dtype(cache) if training.dtype == "auto" else training.dtype
+    known = base_offline(settings.base_model, cache) if base is None else KnownBase(name=str(base), shape=_shape(base))
+    if known.shape is None:
+        note(f"{known.why_not}: no memory or minutes are told; `ratchet doctor` fetches it, --base names a folder")
+    gpus = accelerators().gpus
     advice = recommend(
-        goal,
+        goal.model_copy(update={"dtype": dtype}),
         counts,
-        _shape(base),
-        config=settings.training,
-        machine_bytes=memory_bytes(),
+        known.shape,
+        config=training,
+        machine_bytes=memory_each(1, given_gb=training.memory_gb),
+        machine=f"the GPU ({gpus[0].name})" if gpus and memory_gb is None else "the machine",
         lora_only=settings.serving.engine == "vllm",
     )
     if json:
-        as_json({"examples": counts, **advice.model_dump(mode="json")})
+        figures = known.name if known.shape is not None else None
+        as_json({"examples": counts, "figures_for": figures, **advice.model_dump(mode="json")})
     else:
-        _say_advice(counts, advice)
+        _say_advice(counts, advice, known.name)
 
 
 def checkpoints(
@@ -150,12 +162,13 @@ def checkpoints(
         table(("checkpoint", "validation loss"), ((f"{one.stage[:12]}:{one.step}", f"{one.loss:.4f}") for one in found))
 
 
-def _say_advice(counts: dict[str, int], advice: Advice) -> None:
+def _say_advice(counts: dict[str, int], advice: Advice, base: str) -> None:
     say("examples: " + (", ".join(f"{n} {shape}" for shape, n in sorted(counts.items()) if n) or "none"))
     say(f"advice: {advice.verdict}" + (f" {advice.recipe}" if advice.recipe else ""))
     for reason in advice.reasons:
         say(f"  {reason}")
     if advice.stages:
+        say(f"figures for {base}:")
         table(
             ("stage", "examples", "trains", "memory", "minutes", "learning rate"),
             (

@@ -45,9 +45,10 @@ def moved(model: Any, by: float = 0.05) -> Any:
 
 def logits(model: Any) -> torch.Tensor:
     """Of the last tokens; virtual ones that a tuner puts first are left out."""
+    ids = IDS.to(model.device)  # a base in 4 bits is put on the GPU where there is one
     with torch.no_grad():
-        found: torch.Tensor = model(input_ids=IDS, attention_mask=torch.ones_like(IDS)).logits[:, -IDS.shape[1] :]
-    return found
+        found: torch.Tensor = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[:, -IDS.shape[1] :]
+    return found.cpu()
 
 
 @pytest.mark.parametrize("name", TUNERS)

@@ -122,15 +122,16 @@ def state(model: Any) -> dict[str, torch.Tensor]:
 
 
 def restore(model: Any, tensors: dict[str, torch.Tensor]) -> None:
-    """Put `state` back."""
+    """Put `state` back, each score on the device of the weight that it is of."""
     allocator = model.base_model.rankallocator
+    weights = dict(model.get_base_model().named_parameters())
     pattern = {}
     for name, tensor in tensors.items():
         kind, _, of = name.partition("/")
         if kind == "rank_pattern":
             pattern[of] = tensor.tolist()
         else:
-            getattr(allocator, kind)[of] = tensor
+            getattr(allocator, kind)[of] = tensor.to(weights[of].device)
     model.peft_config["default"].rank_pattern = pattern or None
 
 
