@@ -22,7 +22,7 @@ from training.mixture import Replay, ReplaySource, source_of
 from training.objectives import objective_named
 from training.recipe import StageSpec, choices, resolve
 
-ENGINE = 3
+ENGINE = 4
 """Version of what the engine computes for a given job; raise it when it makes other weights."""
 
 
