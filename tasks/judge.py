@@ -61,8 +61,8 @@ def count_uses(scorecard: Scorecard, places: Places, tenant: str) -> None:
 
     Those that were set aside count as used, too: they would be asked of nobody tomorrow either.
     """
-    items = (*scorecard.gate.items, *scorecard.set_aside)
-    mark_used(places.snapshots_dir, tenant, (item.item_id for item in items), scorecard.night_id)
+    items = [item.item_id for item in scorecard.gate.items] + [item.item_id for item in scorecard.set_aside]
+    mark_used(places.snapshots_dir, tenant, items, scorecard.night_id)
 
 
 @task(name="scorecard page", cache_policy=NO_CACHE)

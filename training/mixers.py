@@ -21,6 +21,8 @@ ATTENTION_KINDS = frozenset({"full_attention", "sliding_attention", "attention"}
 
 _LISTS = ("layer_types", "layers_block_type", "block_types")
 """Fields that name the kind of every layer."""
+_SINKS = frozenset({"gpt_oss"})
+"""Types of model whose attention has sinks; no field of their configs says so, and others are found when loaded."""
 _CARRIED = (
     "mamba",
     "ssm_",
@@ -40,8 +42,8 @@ _CARRIED = (
 def refusal(what: str, reason: str) -> str:
     """The sentence for a person: `what` is the model, `reason` why the generator would be wrong."""
     return (
-        f"{what}: {reason}; Ratchet's own generator, which evaluates, samples and serves, would be silently wrong for "
-        "it; use a base whose every layer is full or sliding-window attention, such as those of Llama, Qwen2 and "
+        f"{what}: {reason}; Ratchet's own generator, which evaluates, samples and serves, would be wrong for it; "
+        "use a base whose every layer is full or sliding-window attention, such as those of Llama, Qwen2 and "
         "Qwen3, Mistral, Gemma 3, Phi-3, OLMo 2 or Granite 3"
     )
 
@@ -49,6 +51,8 @@ def refusal(what: str, reason: str) -> str:
 def why_not_generated(config: Mapping[str, Any]) -> str | None:
     """Why the generator would be wrong for a model with this config; None where nothing in it says so."""
     text = config.get("text_config") or config
+    if text.get("attn_logit_softcapping") or text.get("model_type") in _SINKS:
+        return "its attention has soft capping or sinks"
     named = [kind for field in _LISTS for kind in text.get(field) or () if isinstance(kind, str)]
     foreign = sorted(set(named) - ATTENTION_KINDS)
     if foreign:

@@ -142,7 +142,7 @@ def rows_attention(
         [1, tokens, heads, size], as transformers' attention registry asks.
     """
     if plan is None:
-        raise RuntimeError("this model was loaded for training/generation.py; call it through Generator")
+        raise RuntimeError("nothing was handed on to the attention; a model loaded for it is called through Generator")
     if plan.watch is not None:
         asked = {"soft capping": softcap, "sinks": s_aux, "a mask of its own": attention_mask, "biases": position_bias}
         return plan.watch.attend(module, query, value, asked), None
