@@ -129,7 +129,8 @@ def test_a_cut_answer_teaches_its_words_and_no_end(template: Template) -> None:
 def test_a_call_in_a_turn_that_the_template_rewrites_is_learned_as_a_call(tiny_base: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(tiny_base)
     tokenizer.chat_template = (  # as Qwen3's: what an assistant thought is dropped from all turns but the last
-        "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' and loop.last %}<think>{% endif %}"
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n"
+        "{% if m.role == 'assistant' and loop.last %}<think>{% endif %}"
         "{{ m.content }}{% for c in m.tool_calls or [] %}CALL {{ c.function.name }}{% endfor %}<|im_end|>\n{% endfor %}"
         "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
     )

@@ -17,7 +17,7 @@ from infra.errors import UserError
 from tests.tiny_model import build_tiny_base
 from tests.training.test_online import Accelerator, a_pass
 from tests.training.test_stage import spec
-from tests.training.world import GOOD, job_for
+from tests.training.world import GOOD, example, job_for
 from training.objectives import objective_named
 from training.objectives.distill import generalised_divergence
 from training.stage import run_stage

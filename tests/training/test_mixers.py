@@ -101,7 +101,7 @@ def test_what_a_config_gives_away(config: dict[str, Any], said: str | None) -> N
     assert found is None if said is None else found is not None and said in found
 
 
-def test_it_is_said_before_anything_is_loaded(tiny_base: Path, tmp_path: Path) -> None:
+def test_it_is_said_before_anything_is_loaded(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"")
     (tmp_path / "config.json").write_text(
         json.dumps({"model_type": "qwen3_next", "full_attention_interval": 4, **QWEN})

@@ -102,6 +102,6 @@ def test_whatever_a_template_raises_is_one_error_with_its_words(
     template: str, messages: list[dict[str, str]], tokenizer: Any
 ) -> None:
     tokenizer.chat_template = template
-    with pytest.raises(TemplateRefuses, match="the chat template refuses it: .") as refused:
+    with pytest.raises(TemplateRefuses, match=r"the chat template refuses it: .") as refused:
         render(tokenizer, messages, prompt=True)
     assert isinstance(refused.value, UserError) and "\n" not in str(refused.value)
