@@ -105,10 +105,8 @@ def test_a_base_that_cannot_be_evaluated_is_a_mistake(tmp_path: Path) -> None:
     (tmp_path / "base").mkdir()
     (tmp_path / "base" / "model.safetensors").write_bytes(b"")
     (tmp_path / "base" / "config.json").write_text(json.dumps({"model_type": "bamba", "mamba_d_conv": 4}))
-    [found] = mistakes(write(tmp_path, f"pipeline: a
-base_model: {tmp_path / 'base'}
-"))
-    assert "2: base_model: " in found and "(model_type bamba): it has layers that carry a state" in found
+    [found] = mistakes(write(tmp_path, f"pipeline: a\nbase_model: {tmp_path / 'base'}\n"))
+    assert ":2: base_model: " in found and "(model_type bamba): it has layers that carry a state" in found
 
 
 def test_a_missing_file_says_what_to_do(tmp_path: Path) -> None:
