@@ -54,10 +54,11 @@ def answer_items(
 
     Args:
         generator: with the version attached as `adapter` (None: the base).
+        items: of those that the base's template renders (`evaluation.questions`).
         on_done: told how many items were finished since the last call.
         frame: what is made of each item's messages before they are asked, such as examples put before them.
     """
-    asked = {item.item_id: frame(_dicts(item)) for item in items}
+    asked = {item.item_id: frame(messages_of(item)) for item in items}
     prompts = {item_id: generator.encode_chat(messages) for item_id, messages in asked.items()}
     ordered = sorted(items, key=lambda item: (len(prompts[item.item_id]), item.item_id))
     for piece in _pieces(ordered, batch_size * _BATCHES_A_PIECE):
@@ -132,7 +133,8 @@ def _reference(generator: Generator, item: GateItem, asked: Messages, prompt: tu
     return whole[len(prompt) :]
 
 
-def _dicts(item: GateItem) -> Messages:
+def messages_of(item: GateItem) -> Messages:
+    """An item's prompt as it is asked."""
     return [{"role": message.role, "content": message.content} for message in item.messages]
 
 

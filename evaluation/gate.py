@@ -170,6 +170,8 @@ def decide(scorecard: Scorecard, policy: GatePolicy, *, intervals: bool = True) 
         reasons = reasons or ["No challenger has weights to judge, so the champion stays."]
     if winner is None and not refusals and scorecard.failed_challengers:
         reasons = [*reasons, f"{len(scorecard.failed_challengers)} challenger(s) failed before they could be scored."]
+    if scorecard.set_aside and scorecard.gate.items:
+        reasons = [*reasons, scorecard.aside]
     about = winner or max((c for c in challengers if c.gain is not None), key=_gain, default=None)
     if about is not None:
         from evaluation.remarks import remarks
@@ -197,6 +199,8 @@ def _gain(challenger: ChallengerVerdict) -> tuple[float, str]:
 
 def night_refusals(scorecard: Scorecard, policy: GatePolicy) -> list[str]:
     """Reasons why nothing of this scorecard can be promoted, whatever the numbers say. Empty when there is none."""
+    if scorecard.set_aside and not scorecard.gate.items:
+        return [f"{scorecard.aside} Nothing is left to compare versions by."]
     champion = scorecard.card(scorecard.champion)
     if champion is None:
         return [f"The champion {scorecard.champion} is not on the scorecard, so nothing can be compared with it."]

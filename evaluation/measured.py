@@ -19,6 +19,7 @@ from evaluation.metrics import metric as find_metric
 from evaluation.metrics.metric import Metric
 from evaluation.night_noise import night_noise
 from evaluation.noise import hardware_name
+from evaluation.questions import Questions
 from evaluation.regression import ACCURACY, FIELDS, LOSS, PROBABILITY
 from evaluation.rows import Rows
 from evaluation.scorecard import (
@@ -54,8 +55,7 @@ _REGRESSION = tuple(
 
 def build_scorecard(
     job: EvaluationJob,
-    items: Sequence[GateItem],
-    digest: str,
+    questions: Questions,
     rows: Rows,
     errors: dict[str, str],
     judges: Sequence[JudgeReport],
@@ -64,10 +64,10 @@ def build_scorecard(
     """The scorecard of all finished rows.
 
     Args:
-        digest: of the items.
         errors: version -> why it could not be scored.
         found: what training data hold of the items.
     """
+    items, digest = questions.items, questions.digest
     names = sorted(candidate.version for candidate in job.versions if candidate.version not in errors)
     scores, infos = _gate_scores(job, items, rows, names)
     _add_judged(job, items, rows, names, scores, infos, judges)
@@ -85,6 +85,7 @@ def build_scorecard(
         noise=night_noise(job, items, rows, scores, regression, infos),
         judges=tuple(judges),
         uses=_uses(items),
+        set_aside=questions.set_aside,
         contaminated_items=found.same if found is not None else None,
         near_copies=found.near if found is not None else None,
         hardware=hardware_name(job.threads, job.dtype),

@@ -106,7 +106,7 @@ def _shot(row: Mapping[str, Any]) -> Shot | None:
     """The example of a training row: its last question and the completion, or the chosen answer of a preference."""
     answer = row.get("completion") if row.get("shape") == "completion" else row.get("chosen")
     messages = row.get("messages") or ()
-    if not answer or not messages or messages[-1].get("role") != "user":
+    if not answer or not messages or messages[-1].get("role") != "user" or row.get("cut"):
         return None
     question = str(messages[-1]["content"])
     if len(question.split()) + len(str(answer).split()) > _MOST_WORDS:

@@ -80,7 +80,7 @@ def write_report(
             [(c.label, c.size_bytes / 1e6) for c in scorecard.versions if c.error is None], "MB on top of the base"
         ),
         uses=_uses(scorecard),
-        firewall=_firewall(scorecard),
+        firewall=" ".join(filter(None, (scorecard.aside, _firewall(scorecard)))),
         perplexity={e.version: math.exp(e.mean) for e in scorecard.estimates if (e.metric, e.part) == ("loss", "all")},
         forgetting=[
             c

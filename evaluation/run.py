@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evaluation.answering import answer_items, answered
-from evaluation.items import contaminated, read_items
+from evaluation.items import contaminated
 from evaluation.job import Candidate, EvaluationJob, evaluation_key
 from evaluation.judges import JUDGES
 from evaluation.judging import judge_answers, matches
@@ -25,9 +25,10 @@ from evaluation.measured import build_scorecard
 from evaluation.metrics import metric as find_metric
 from evaluation.parity import check_parity
 from evaluation.prompting import Prompt
+from evaluation.questions import Questions, read_questions
 from evaluation.rows import Row, Rows
 from evaluation.safety import classify_answers
-from evaluation.scorecard import Scorecard, items_digest
+from evaluation.scorecard import Scorecard
 from evaluation.words_alone import measure_words_alone, prompts_of
 from infra.artifact import Record, atomic_write, digest_file, finished_record, read_record, write_record
 from infra.database import now
@@ -77,24 +78,15 @@ def evaluate(job: EvaluationJob) -> Record:
     from training.locks import hold
 
     _check_names(job)
-    items = read_items(job.items_file)
-    hidden = {item.item_id for item in items if item.part != "validation"}
-    if len(hidden) < len(items):
-        raise UserError(
-            f"{job.items_file} holds {len(items) - len(hidden)} validation items; the gate uses none of them"
-        )
-    shown = hidden & {item.item_id for item in _shown(job)}
-    if shown:
-        raise UserError(f"{job.examples_file} holds {len(shown)} gate items ({min(shown)}); people must not see those")
-    digest = items_digest([item.model_dump(mode="json") for item in items])
-    prompts = prompts_of(job, _tried(job))
-    key = evaluation_key(job, digest, [prompt.version for prompt in prompts])
+    questions = read_questions(job.items_file, job.examples_file, job.base_path)
+    prompts = tuple(p for p in prompts_of(job, _tried(job, questions)) if questions.askable(p))
+    key = evaluation_key(job, questions.digest, [prompt.version for prompt in prompts])
     out = job.output_dir
     with hold(out / ".lock"):
         record = read_record(out)
         if record is not None and record.key == key:
             return record
-        return _evaluate(job, items, digest, key, prompts, out)
+        return _evaluate(job, questions, key, prompts, out)
 
 
 def _check_names(job: EvaluationJob) -> None:
@@ -109,19 +101,20 @@ def _check_names(job: EvaluationJob) -> None:
         )
 
 
-def _evaluate(
-    job: EvaluationJob, items: Sequence[GateItem], digest: str, key: str, prompts: Sequence[Prompt], out: Path
-) -> Record:
+def _evaluate(job: EvaluationJob, questions: Questions, key: str, prompts: Sequence[Prompt], out: Path) -> Record:
+    items = questions.items
+    for aside in questions.set_aside:
+        log.warning("gate item %s is set aside for all versions: %s", aside.item_id, aside.reason)
     began = time.monotonic()
     (out / "record.json").unlink(missing_ok=True)  # of another job: from here on the folder is not whole
     work = out / "work" / key[:16]
     rows = Rows(work / "rows.jsonl")
     progress = _Progress(out / "progress.jsonl", _amount(job, len(items), len(prompts)))
     model = _Model(job, progress)
-    errors = _answers(job, items, rows, work, progress, model)
-    if prompts and job.base.version not in errors:
+    errors = _answers(job, questions, rows, work, progress, model) if items else {}
+    if items and prompts and job.base.version not in errors:
         progress.phase("answers to words alone")
-        asked = _tried(job), _read_examples(job)
+        asked = _tried(job, questions), _read_examples(job, questions)
         best = measure_words_alone(job, prompts, items, *asked, rows, model.get, progress.add)
         job = job.model_copy(update={"versions": (*job.versions, best)})
     scored = [candidate.version for candidate in job.versions if candidate.version not in errors]
@@ -130,7 +123,8 @@ def _evaluate(
     progress.phase("judging")
     judges = judge_answers(job, items, rows, scored, job.judge_cache or out / "work" / "judged", progress.add)
     progress.phase("scoring")
-    scorecard = build_scorecard(job, items, digest, rows, errors, judges, contaminated(items, job.training_files))
+    found = contaminated(items, job.training_files)
+    scorecard = build_scorecard(job, questions, rows, errors, judges, found)
     _write_items(out, items, rows, scorecard)
     scorecard = scorecard.model_copy(
         update={
@@ -143,13 +137,13 @@ def _evaluate(
     from evaluation.report import EXAMPLES, publish_report
 
     progress.phase("report")
-    atomic_write(out / EXAMPLES, json.dumps(_examples(job, rows), ensure_ascii=False, indent=1) + "\n")
+    atomic_write(out / EXAMPLES, json.dumps(_examples(job, questions, rows), ensure_ascii=False, indent=1) + "\n")
     publish_report(out, None)
     record = finished_record(
         name=f"evaluation of {len(job.versions)} versions",
         key=key,
         digest=scorecard.digest,
-        parents={"items": digest, "base": job.base_digest} | {c.version: c.digest for c in job.versions},
+        parents={"items": questions.digest, "base": job.base_digest} | {c.version: c.digest for c in job.versions},
         config=job.config.model_dump(mode="json"),
         result={
             "scorecard": "scorecard.json",
@@ -199,11 +193,11 @@ def _amount(job: EvaluationJob, items: int, prompts: int) -> int:
 
 
 def _answers(
-    job: EvaluationJob, items: Sequence[GateItem], rows: Rows, work: Path, progress: _Progress, model: _Model
+    job: EvaluationJob, questions: Questions, rows: Rows, work: Path, progress: _Progress, model: _Model
 ) -> dict[str, str]:
     """Let every version answer what it has not yet; version -> error for those that could not."""
     errors: dict[str, str] = {}
-    shown = _read_examples(job)
+    items, shown = questions.items, _read_examples(job, questions)
     for candidate in _order(job):
         if _finished(job, candidate, items, shown, rows):
             progress.add(len(items) + (20 if job.config.regression else 0))
@@ -315,23 +309,17 @@ def _regression(
         rows.append([(("regression again", version, score.item_id), asdict(score)) for score in found])
 
 
-def _read_examples(job: EvaluationJob) -> list[GateItem]:
+def _read_examples(job: EvaluationJob, questions: Questions) -> Sequence[GateItem]:
     """Items that people may see. They come from a file of their own: validation or retired items, never the gate's."""
-    return _shown(job)[: job.config.report_examples]
+    return questions.shown[: job.config.report_examples]
 
 
-def _tried(job: EvaluationJob) -> list[GateItem]:
+def _tried(job: EvaluationJob, questions: Questions) -> Sequence[GateItem]:
     """Items that prompts are chosen on."""
-    return _shown(job)[: job.config.prompt_items] if job.config.prompt_candidates else []
+    return questions.shown[: job.config.prompt_items] if job.config.prompt_candidates else []
 
 
-def _shown(job: EvaluationJob) -> list[GateItem]:
-    if job.examples_file is None or (job.examples_file.exists() and not job.examples_file.read_text().strip()):
-        return []
-    return read_items(job.examples_file)
-
-
-def _examples(job: EvaluationJob, rows: Rows) -> list[dict[str, Any]]:
+def _examples(job: EvaluationJob, questions: Questions, rows: Rows) -> list[dict[str, Any]]:
     from evaluation.items import conversation_text
 
     return [
@@ -345,7 +333,7 @@ def _examples(job: EvaluationJob, rows: Rows) -> list[dict[str, Any]]:
                 for name in sorted(set(job.config.metrics))
             },
         }
-        for item in _read_examples(job)
+        for item in _read_examples(job, questions)
         if (found := _example_rows(job, rows, item.item_id))
     ]
 

@@ -7,6 +7,7 @@ Values by item live beside it in `items.parquet`, answers' texts in `answers.par
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -207,6 +208,15 @@ class JudgeReport(Config):
     """What went wrong, in words."""
 
 
+class SetAside(Config):
+    """A gate item that no version was asked."""
+
+    item_id: str
+    """Its id."""
+    reason: str
+    """Why: the chat template's own words."""
+
+
 class Scorecard(Config):
     """All measurements of one night. `evaluation.gate.decide` needs nothing else but a policy."""
 
@@ -240,6 +250,8 @@ class Scorecard(Config):
     """Judges that were asked."""
     uses: Mapping[str, int] = {}
     """Number of earlier verdicts -> gate items that they used; "0" counts the fresh ones."""
+    set_aside: tuple[SetAside, ...] = ()
+    """Gate items that the base's chat template refuses: nobody could be asked them, and they stand in no table."""
     contaminated_items: int | None = None
     """Gate items whose text or group was found in training data; None when nobody looked."""
     near_copies: int | None = None
@@ -264,11 +276,24 @@ class Scorecard(Config):
         )
         if content["near_copies"] is None:
             del content["near_copies"]  # of a card written before anybody counted them
+        if not content["set_aside"]:
+            del content["set_aside"]  # of one written before there were any
         for card in content["versions"]:
             del card["seconds_per_token"]
         from infra.artifact import key_of
 
         return key_of(content)
+
+    @property
+    def aside(self) -> str:
+        """How many gate items were set aside, and why, in a sentence; empty where none was."""
+        if not self.set_aside:
+            return ""
+        reasons = Counter(item.reason for item in self.set_aside).most_common()
+        said = "; ".join(f"{count} because {reason}" for reason, count in reasons[:3])
+        more = f"; and {len(reasons) - 3} other reasons" if reasons[3:] else ""
+        total = len(self.set_aside) + len(self.gate.items)
+        return f"{len(self.set_aside)} of {total} gate items were set aside for all versions: {said}{more}."
 
     def card(self, version: str) -> VersionCard | None:
         """The card of `version`, or None."""

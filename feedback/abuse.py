@@ -48,8 +48,9 @@ _ASTRAY = 30 * 86_400.0
 
 Key = tuple[str, str]
 Verdicts = dict[Key, tuple[str, str]]
-Confidence = Callable[[str, Sequence[tuple[Sequence[Message], str]]], Sequence[float]]
-"""(tenant, (prompt, answer) pairs) -> mean log-probability per token that the tenant's champion gives each answer."""
+Confidence = Callable[[str, Sequence[tuple[Sequence[Message], str]]], Sequence[float | None]]
+"""(tenant, (prompt, answer) pairs) -> mean log-probability per token that the tenant's champion gives each answer; None
+for one that it cannot be asked about."""
 
 
 class AbuseConfig(Config):
@@ -366,7 +367,11 @@ def _improbable(
     if not doubtful or len(others) < config.min_references:
         return
     pairs = [(s.interaction.messages, claims[e].answer) for e, s in tried.items() if s.interaction]
-    sure = dict(zip(tried, confidence(tenant, pairs), strict=True))
+    said = zip(tried, confidence(tenant, pairs), strict=True)
+    sure = {event: found for event, found in said if found is not None}
+    others = [s for s in others if s.event.event_id in sure]
+    if len(others) < config.min_references:
+        return
     middle = {
         kind: median(sure[s.event.event_id] for s in others if s.event.kind == kind)
         for kind in {s.event.kind for s in others}
@@ -374,7 +379,11 @@ def _improbable(
     spread = 1.4826 * median(abs(sure[s.event.event_id] - middle[s.event.kind]) for s in others) or 1e-6
     limit = NormalDist().inv_cdf(1 - config.alpha)
     for actor, sampled in doubtful.items():
-        away = [sure[s.event.event_id] - middle[s.event.kind] for s in sampled if s.event.kind in middle]
+        away = [
+            sure[s.event.event_id] - middle[s.event.kind]
+            for s in sampled
+            if s.event.kind in middle and s.event.event_id in sure
+        ]
         if len(away) < config.min_claims:
             continue
         mean = sum(away) / len(away)

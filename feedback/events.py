@@ -19,6 +19,18 @@ from infra.settings import Config
 
 FeedbackKind = Literal["thumb", "rating", "edit", "preference", "reference", "document"]
 Arm = Literal["champion", "canary", "holdback", "pinned", "arena"]
+CUT_OFF: frozenset[str] = frozenset(
+    {
+        "length",
+        "max_tokens",
+        "max_output_tokens",
+        "max_completion_tokens",
+        "model_length",
+        "content_filter",
+        "cancelled",
+    }
+)
+"""Reasons for which generation ended before the answer did, in the words of the usual servers and of the gateway."""
 EXPLORING: frozenset[str] = frozenset({"canary", "arena"})
 """Arms whose answers were shown to learn something, not because the champion would have said them."""
 
@@ -122,6 +134,11 @@ class Interaction(Config):
     """How the version was chosen; None outside the gateway's routing."""
     finish_reason: Text | None = None
     """Why generation ended."""
+
+    @property
+    def cut_off(self) -> bool:
+        """Whether the answer was cut off: by a limit of tokens, a filter, or a client that left."""
+        return (self.finish_reason or "").casefold() in CUT_OFF
 
 
 class Thumb(Config):

@@ -50,6 +50,9 @@ from infra.artifact import canonical_json, key_of
 from infra.settings import Config
 
 Shape = Literal["completion", "preference", "rated", "problem", "document"]
+Answer = Literal["completion", "chosen", "rejected"]
+ANSWERS: tuple[Answer, ...] = ("completion", "chosen", "rejected")
+"""Fields of an example that hold an answer as it was given."""
 SHAPES: tuple[Shape, ...] = ("completion", "preference", "rated", "problem", "document")
 
 
@@ -88,6 +91,9 @@ class Example(Config):
     """Whether trusted people's words decided it; only such rows may enter the gate."""
     task: str | None = None
     """Task the application declared."""
+    cut: tuple[Answer, ...] = ()
+    """Which of its answers were cut off, by a limit of tokens or by a client that left. What they say is learned, that
+    they end there is not."""
     weight: float = 1.0
     """Weight in the loss."""
     reason: str
@@ -373,8 +379,17 @@ def _example(
         version=interaction.version,
         source_events=tuple(sorted(w.event_id for w in events)),
         created_at=max(w.created_at for w in events),
+        cut=_cut(interaction, content),
         **content,
     )
+
+
+def _cut(interaction: Interaction, content: dict[str, Any]) -> tuple[Answer, ...]:
+    """Which answers of a row are the interaction's own, where that one was cut off; what people wrote is whole."""
+    if not interaction.cut_off:
+        return ()
+    mine = same_text(interaction.answer)
+    return tuple(name for name in ANSWERS if content.get(name) and same_text(content[name]) == mine)
 
 
 def _document(event: Feedback) -> Example:

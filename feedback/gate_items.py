@@ -97,7 +97,8 @@ def _read(path: Path) -> list[GateItem]:
 
 
 def _item(rows: Sequence[Example], part: GatePart, latest: datetime) -> tuple[GateItem, datetime] | None:
-    by_shape = {row.shape: row for row in rows}
+    # A right answer ends where it ends; one that was cut off is none.
+    by_shape = {row.shape: row for row in rows if not {"completion", "chosen"} & set(row.cut)}
     pair = by_shape.get("preference")
     best = by_shape.get("problem") or by_shape.get("completion") or pair
     if best is None:

@@ -207,6 +207,7 @@ class Lake:
                     there or self.place.table(table),
                     frame,
                     mode="append",
+                    schema_mode="merge",  # a table from before a column was known gets it, empty in its older rows
                     partition_by=["tenant"],
                     storage_options=self.place.options,
                     commit_properties=CommitProperties(app_transactions=[Transaction(_APP, manifest.batch)]),
@@ -272,9 +273,10 @@ def lake_of(places: Places) -> Lake:
 
 def example_of(row: Mapping[str, Any]) -> Example:
     """The example a row of the accepted table stands for."""
-    fields = {name: row[name] for name in Example.model_fields if name != "messages"}
+    fields = {name: row[name] for name in Example.model_fields if name not in ("messages", "cut")}
+    lists = {"source_events": tuple(row["source_events"]), "cut": tuple(row.get("cut") or ())}
     messages = tuple(Message.model_validate(m) for m in json.loads(row["messages"]))
-    return Example.model_validate({**fields, "messages": messages, "source_events": tuple(row["source_events"])})
+    return Example.model_validate({**fields, **lists, "messages": messages})
 
 
 def _accepted_frame(examples: Sequence[Example], batch: int) -> pl.DataFrame:
@@ -340,7 +342,7 @@ def _accepted_schema() -> dict[str, Any]:
     for name in texts:
         schema[name] = pl.Boolean if name in flags else pl.String
     schema["weight"] = pl.Float64
-    schema["source_events"] = pl.List(pl.String)
+    schema["source_events"] = schema["cut"] = pl.List(pl.String)
     schema["created_at"] = pl.Datetime("us", "UTC")
     return schema
 

@@ -7,6 +7,8 @@ from pathlib import Path
 from flows.config import PipelineConfig
 from flows.config_errors import Mistake, nearest
 from flows.yaml_file import KeyPath
+from infra.errors import UserError
+from training.mixers import check_folder
 
 
 def cross_check(config: PipelineConfig) -> list[Mistake]:
@@ -72,6 +74,10 @@ def _base_model(config: PipelineConfig) -> list[Mistake]:
         return [
             Mistake(("base_model",), f"{folder} is not a model folder: expected config.json and *.safetensors in it")
         ]
+    try:
+        check_folder(folder)
+    except UserError as error:
+        return [Mistake(("base_model",), str(error))]
     return []
 
 

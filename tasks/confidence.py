@@ -36,18 +36,22 @@ def champion_confidence(places: Places, base: Base, url: str, dialect: Dialect =
             )
             return None
 
-    def ask(tenant: str, rows: Sequence[tuple[Sequence[Message], str]]) -> list[float]:
+    def ask(tenant: str, rows: Sequence[tuple[Sequence[Message], str]]) -> list[float | None]:
         from transformers import AutoTokenizer
 
-        from training.batching import Template, plain
+        from training.batching import Template, Unlearnable, plain
 
         template = Template(AutoTokenizer.from_pretrained(base.path, local_files_only=True))
         model = current(database(places), tenant).champion or base.version
         log.info("asking %s how sure it is of %s labels", model, len(rows))
-        found = []
+        found: list[float | None] = []
         with EngineClient(url, key, dialect=dialect) as engine:
             for messages, answer in rows:
-                tokens = template.answer(plain(messages), answer)
+                try:
+                    tokens = template.answer(plain(messages), answer)
+                except Unlearnable:  # the model's template refuses the conversation: nothing can be said of it
+                    found.append(None)
+                    continue
                 ids, loss = tokens.ids[-MAX_TOKENS:], tokens.loss[-MAX_TOKENS:]
                 try:
                     scores = engine.prompt_logprobs(model, ids)

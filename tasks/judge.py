@@ -57,8 +57,12 @@ def judge(scorecard: Scorecard, policy: GatePolicy) -> Verdict:
 
 @task(name="retire used questions", cache_policy=NO_CACHE)
 def count_uses(scorecard: Scorecard, places: Places, tenant: str) -> None:
-    """Note that this night's verdict used its gate items, whatever becomes of the night. Again changes nothing."""
-    mark_used(places.snapshots_dir, tenant, (item.item_id for item in scorecard.gate.items), scorecard.night_id)
+    """Note that this night's verdict used its gate items, whatever becomes of the night. Again changes nothing.
+
+    Those that were set aside count as used, too: they would be asked of nobody tomorrow either.
+    """
+    items = [item.item_id for item in scorecard.gate.items] + [item.item_id for item in scorecard.set_aside]
+    mark_used(places.snapshots_dir, tenant, items, scorecard.night_id)
 
 
 @task(name="scorecard page", cache_policy=NO_CACHE)

@@ -31,6 +31,7 @@ from infra.artifact import (
 from infra.errors import CorruptArtifact, NotFound, UserError
 from infra.settings import Config
 from training.locks import hold
+from training.mixers import check_folder
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +79,8 @@ def resolve_base(name: str, cache: Path) -> Base:
 
     Raises:
         NotFound: it is in none of these places; the message names each of them.
-        UserError: a folder of that name holds no safetensors (pickled weights are refused).
+        UserError: a folder of that name holds no safetensors (pickled weights are refused), or the model is of a kind
+            that cannot be evaluated and served (training/mixers.py).
         CorruptArtifact: the package's file is not the one that was pinned.
     """
     cache = cache.expanduser().absolute()
@@ -269,6 +271,7 @@ def _versions() -> dict[str, str]:
 
 
 def _base(name: str, path: Path, source: Source, cache: Path) -> Base:
+    check_folder(path)
     return Base(name=name, path=path, digest=_digest(path, cache), source=source)
 
 

@@ -13,6 +13,7 @@ from feedback.events import message_json
 from infra.artifact import digest_file, key_of
 from infra.errors import UserError
 from training.objectives import Objective
+from training.rendering import TemplateRefuses, render
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CALLS_LOST = "its tool calls are lost by the model's chat template"
+CUT_AT_ONCE = "its answer was cut off before it said anything"
 
 FORMAT = 3
 """Version of the tokenisation below; raise it when it makes other tokens, or their order."""
@@ -79,56 +81,77 @@ class Template:
         self.end: int = tokenizer.eos_token_id
 
     def _text(self, messages: Sequence[Mapping[str, Any]], prompt: bool) -> str:
-        return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt))
+        try:
+            return render(self.tokenizer, messages, prompt=prompt)
+        except TemplateRefuses as error:
+            raise Unlearnable(str(error)) from error
 
     def _ids(self, text: str) -> list[int]:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    def _answer_ids(self, text: str) -> list[int]:
-        """Ids of an answer's text up to its end token; what a template writes after that is never generated."""
+    def _answer_ids(self, text: str, ended: bool) -> list[int]:
+        """Ids of an answer's text up to its end token; what a template writes after that is never generated.
+
+        An answer that had not `ended` when it was cut off goes without the end token: that one was never said.
+        """
         ids = self._ids(text)
-        return [*ids[: ids.index(self.end)], self.end] if self.end in ids else [*ids, self.end]
+        said = ids[: ids.index(self.end)] if self.end in ids else ids
+        if not ended and not said:
+            raise Unlearnable(CUT_AT_ONCE)
+        return [*said, self.end] if ended else said
 
     def shows_calls(self, messages: Sequence[Any]) -> bool:
         """Whether every tool call in `messages` is still there once the template has rendered them.
 
         Some templates drop calls without a word; a model trained on what is left would learn to say nothing.
+
+        Raises:
+            Unlearnable: the template refuses the messages.
         """
-        called = [call for message in messages for call in message.tool_calls or ()]
-        if not called:
+        names = [name for message in messages for name in _called(message.tool_calls)]
+        if not names:
             return True
         text = self._text(plain(messages), False)
-        names = [str((call.get("function") or call).get("name", "")) for call in called]
         return all(name and name in text for name in names)
 
     def prompt(self, messages: Sequence[Mapping[str, Any]]) -> tuple[int, ...]:
-        """The prompt as the engine renders it."""
+        """The prompt as the engine renders it.
+
+        Raises:
+            Unlearnable: the template refuses the messages.
+        """
         return tuple(self._ids(self._text(messages, True)))
 
-    def answer(self, messages: Sequence[Mapping[str, Any]], text: str) -> Tokens:
-        """The prompt as the engine renders it, then `text`, with loss on `text` and its end token only."""
-        prompt = self._text(messages, True)
-        whole = self._text([*messages, {"role": "assistant", "content": text}], False)
-        tail = whole[len(prompt) :] if whole.startswith(prompt) else text
-        before, after = self._ids(prompt), self._answer_ids(tail)
-        return Tokens((*before, *after), (*([False] * len(before)), *([True] * len(after))))
+    def answer(self, messages: Sequence[Mapping[str, Any]], text: str, *, ended: bool = True) -> Tokens:
+        """The prompt as the engine renders it, then `text`, with loss on `text` and its end token only.
 
-    def conversation(self, messages: Sequence[Mapping[str, Any]], text: str) -> list[Tokens]:
-        """The conversation that ends in `text`, with loss on every assistant turn.
+        Args:
+            ended: whether the answer ended by itself; the end token of one that was cut off is left out.
+
+        Raises:
+            Unlearnable: the template refuses the messages.
+        """
+        return self._turn([*messages, {"role": "assistant", "content": text}], ended)
+
+    def conversation(self, messages: Sequence[Mapping[str, Any]], text: str, *, ended: bool = True) -> list[Tokens]:
+        """The conversation that ends in `text`, with loss on every assistant turn that answers somebody.
 
         Each stretch is tokenised apart, so that no token spans the border between a prompt and an answer: the model
         never meets such a token when it generates. One sequence; but one for each turn where the template rewrites
         earlier turns (some drop their reasoning), so that every turn is seen as it is when it is generated.
+
+        Raises:
+            Unlearnable: the template refuses the messages.
         """
         turns = [*messages, {"role": "assistant", "content": text}]
-        answers = [index for index, turn in enumerate(turns) if turn["role"] == "assistant"]
+        answers = answers_in(turns)
         ids: list[int] = []
         loss: list[bool] = []
         seen = ""
         for index in answers:
             prompt, whole = self._text(turns[:index], True), self._text(turns[: index + 1], False)
             if not (prompt.startswith(seen) and whole.startswith(prompt)):
-                return [self.answer(turns[:i], str(turns[i]["content"])) for i in answers]
+                return [self._turn(turns[: i + 1], ended or i < len(messages)) for i in answers]
             before, after = self._ids(prompt[len(seen) :]), self._ids(whole[len(prompt) :])
             end = after.index(self.end) + 1 if self.end in after else len(after)
             ids += before + after
@@ -138,13 +161,45 @@ class Template:
         ids, loss = ids[:last], loss[:last]
         if ids[-1] != self.end:
             ids, loss = [*ids, self.end], [*loss, True]
+        if not ended:
+            ids, loss = ids[:-1], loss[:-1]
+            if not loss[-1]:
+                raise Unlearnable(CUT_AT_ONCE)
         return [Tokens(tuple(ids), tuple(loss))]
+
+    def _turn(self, turns: Sequence[Mapping[str, Any]], ended: bool) -> Tokens:
+        """What came before the last of `turns`, then that turn with loss."""
+        prompt, whole, last = self._text(turns[:-1], True), self._text(turns, False), turns[-1]
+        tail = whole[len(prompt) :] if whole.startswith(prompt) else str(last["content"])
+        if not all(name in tail for name in _called(last.get("tool_calls"))):
+            raise Unlearnable(CALLS_LOST)
+        before, after = self._ids(prompt), self._answer_ids(tail, ended)
+        return Tokens((*before, *after), (*([False] * len(before)), *([True] * len(after))))
 
     def document(self, text: str, length: int) -> list[Tokens]:
         """A document cut into stretches of at most `length` tokens, loss on all but each stretch's first."""
         ids = [*self._ids(text), self.end]
         pieces = [ids[i : i + length] for i in range(0, len(ids), length)]
         return [Tokens(tuple(p), (False, *([True] * (len(p) - 1)))) for p in pieces if len(p) > 1]
+
+
+def _called(calls: Sequence[Mapping[str, Any]] | None) -> list[str]:
+    """Names of the functions that an assistant turn calls."""
+    return [str((call.get("function") or call).get("name", "")) for call in calls or ()]
+
+
+def answers_in(turns: Sequence[Mapping[str, Any]]) -> list[int]:
+    """Places of the assistant turns that answer somebody, and of the last turn.
+
+    One that opens the conversation (a bot's greeting) answers nobody: it is context, and no template renders the empty
+    prompt before it.
+    """
+    return [
+        place
+        for place, turn in enumerate(turns)
+        if turn["role"] == "assistant"
+        and (place == len(turns) - 1 or any(before["role"] != "system" for before in turns[:place]))
+    ]
 
 
 def plain(messages: Sequence[Message]) -> list[dict[str, Any]]:
@@ -223,10 +278,9 @@ def tokenise(
     for example in read(path):
         if example.shape not in shapes:
             continue
-        if not template.shows_calls(example.messages):
-            left_out[CALLS_LOST] = left_out.get(CALLS_LOST, 0) + 1
-            continue
         try:
+            if not template.shows_calls(example.messages):
+                raise Unlearnable(CALLS_LOST)
             encoded = objective.encode(example, template, options)
         except Unlearnable as reason:
             left_out[str(reason)] = left_out.get(str(reason), 0) + 1

@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
+from torch.distributed.tensor import DTensor
 from transformers import Trainer
 
 from infra.errors import Diverged
@@ -104,6 +105,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
         )  # fmt: skip
         if self.during is not None:
             self._backward(self.during.penalty(self.model))
+        self._check_gradients(total / mass)
         self._watch(mean(total / mass))
         items = sum(len(one["weight"]) for one in batch["passes"])
         tokens = sum(one[part]["tokens"] for one in batch["passes"] for part in ("live", "quiet") if part in one)
@@ -130,6 +132,17 @@ class StageTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
                 "for broken examples"
             )
         self.accelerator.backward(loss)
+
+    def _check_gradients(self, loss: float) -> None:
+        """Stop before a step that would make every weight NaN: a finite loss may have a gradient that is not."""
+        broken = not_finite(self.model)
+        if mean(float(len(broken))):  # of all processes, so that all stop
+            where = f"of {broken[0]}" if broken else "of another process"
+            more = f" (and of {len(broken) - 1} other weights)" if broken[1:] else ""
+            raise Diverged(
+                f"step {self.state.global_step + 1}: the loss is {loss:.3g}, but the gradient {where}{more} is not "
+                "finite; lower learning_rate, train in float32, or look for broken examples"
+            )
 
     def _watch(self, loss: float) -> None:
         if self._spikes is None:  # a checkpoint's losses are in the state by now: a resumed guard knows what is usual
@@ -259,6 +272,18 @@ class StageTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         # Trainer's own casts bfloat16 adapters to float32 on the way, and a resumed run would differ.
         self.bring_back(Path(resume_from_checkpoint))
+
+
+def not_finite(model: torch.nn.Module) -> list[str]:
+    """Names of the weights whose gradients hold NaN or infinity."""
+    held = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    # Of a gradient that is split among processes each looks at its own part, which may be empty.
+    local = {name: g.to_local() if isinstance(g, DTensor) else g for name, g in held.items()}
+    local = {name: g for name, g in local.items() if g.numel()}
+    if not local:
+        return []
+    largest = torch.stack([norm.float() for norm in torch._foreach_norm(list(local.values()), float("inf"))])
+    return [name for name, fine in zip(local, largest.isfinite().tolist(), strict=True) if not fine]
 
 
 def default_optimizer(model: torch.nn.Module, rate: float, weight_decay: float) -> torch.optim.Optimizer:

@@ -25,10 +25,13 @@ from infra.errors import Conflict, CorruptArtifact, NotFound, UserError
 from training.decoding.batch import Batch, Lane, chosen_logprobs, forward, lanes_by_name
 from training.decoding.choices import continuation_logprobs
 from training.decoding.lora import Routes, place_rows, read_rows, remove_rows, why_not_rows
+from training.decoding.mixing import why_not_attention
 from training.decoding.prefixes import VIRTUAL_KINDS, read_virtual
 from training.decoding.requests import Completion, Request, Step
 from training.decoding.rows import ATTENTION, KeyValueRows, Plan, Prefill, register
 from training.hardware import best_dtype, device_name
+from training.mixers import check_folder, refusal, why_not_generated
+from training.rendering import TemplateRefuses, render
 
 __all__ = ["Batch", "Completion", "DType", "Generator", "Request", "Step", "pick_dtype"]
 
@@ -52,6 +55,7 @@ class Generator:
     Raises:
         NotFound: no such folder.
         CorruptArtifact: its weights cannot be read.
+        UserError: the generator would be wrong for a model of this kind (training/mixers.py).
     """
 
     def __init__(self, base_path: Path | str, dtype: DType = "auto", threads: int | None = None) -> None:
@@ -150,15 +154,10 @@ class Generator:
         Raises:
             UserError: the model has no template, or the template refuses the messages.
         """
-        from jinja2 import TemplateError
-
         try:
-            text = self.tokenizer.apply_chat_template(
-                [dict(message) for message in messages], tokenize=False, add_generation_prompt=add_generation_prompt
-            )
-        except (TemplateError, ValueError, TypeError) as error:
-            raise UserError(f"the model's chat template refuses these messages: {error}") from error
-        return self.encode(text)
+            return self.encode(render(self.tokenizer, messages, prompt=add_generation_prompt))
+        except TemplateRefuses as error:
+            raise UserError(f"the model's chat template refuses these messages: {error.words}") from error
 
     def encode(self, text: str) -> tuple[int, ...]:
         """Tokens of a text as it stands; special tokens in it count as such, none is added."""
@@ -287,6 +286,7 @@ class Generator:
 
         if not (path / "config.json").exists():
             raise NotFound(f"{path} has no config.json; expected a folder with a whole model")
+        check_folder(path)
         self.loaded.append(path)
         try:
             model, info = AutoModelForCausalLM.from_pretrained(
@@ -305,7 +305,12 @@ class Generator:
                 f"the model in {path} lacks {len(info['missing_keys'])} tensors and has {len(info['mismatched_keys'])} "
                 "of another shape than its config says; copy or train it again"
             )
-        return model.eval().requires_grad_(False).to(self.device)
+        model = model.eval().requires_grad_(False).to(self.device)
+        config = model.config.get_text_config()
+        reason = why_not_generated(config.to_dict()) or why_not_attention(model, self.device)
+        if reason is not None:
+            raise UserError(refusal(f"{path} (model_type {config.model_type})", reason))
+        return model
 
     def _same_vocabulary(self, model: Any, path: Path) -> None:
         size, ours = model.config.vocab_size, self._lanes[None].model.config.vocab_size

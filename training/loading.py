@@ -86,12 +86,16 @@ def load_adapter(model: Any, folder: Path, trainable: bool) -> Any:
 def _prepared(model: Any, job: StageJob, tuner: Tuner) -> Any:
     import torch
 
+    from training.dropout import without_dropout
     from training.fused_lora import fuse
+    from training.objectives import objective_named
     from training.packed_attention import PACKED, register
 
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.to(getattr(torch, job.dtype))
+    if not objective_named(job.spec.objective).dropout:
+        without_dropout(model)
     fuse(model)
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     if packs(inner, tuner):

@@ -21,6 +21,7 @@ from pydantic import Field
 from infra.artifact import key_of
 from infra.errors import UserError
 from infra.settings import Config
+from training.batching import answers_in
 
 if TYPE_CHECKING:
     from feedback.examples import Example
@@ -47,8 +48,9 @@ class Replay(Config):
     """Share of a stage's examples from the general set, where there is one: without it nothing general is rehearsed,
     and the stage's log and record say so."""
     general_file: Path | None = None
-    """JSONL of a general set: lines with `text`, with `messages` that end in an answer, or with `prompt` and
-    `completion`. Default: the snapshot's documents, for objectives that can read them."""
+    """JSONL of a general set: lines with `text`, with `messages` that end in an answer (every answer in them is
+    rehearsed), or with `prompt` and `completion`. Default: the snapshot's documents, for objectives that can read
+    them."""
 
 
 class ReplaySource(Config):
@@ -105,17 +107,19 @@ def read_general(path: Path) -> Iterator[Example]:
             if not line.strip():
                 continue
             try:
-                yield Example.model_validate(_row(json.loads(line), number))
+                made = [Example.model_validate(row) for row in _rows(json.loads(line), number)]
             except (ValueError, KeyError, TypeError, ValidationError) as error:
                 raise UserError(
                     f"{path}:{number} is not a general example ({error}); expected text, or messages that end in an "
                     "answer, or prompt and completion"
                 ) from error
+            yield from made
 
 
-def _row(said: dict[str, Any], number: int) -> dict[str, Any]:
+def _rows(said: dict[str, Any], number: int) -> list[dict[str, Any]]:
+    """The examples of one line: of a conversation one for each answer, for its author means them all."""
     if "shape" in said:
-        return said
+        return [said]
     row: dict[str, Any] = {
         "example_id": f"general-{number}-{key_of(said)[:12]}",
         "tenant": "general",
@@ -125,14 +129,20 @@ def _row(said: dict[str, Any], number: int) -> dict[str, Any]:
         "created_at": datetime.fromtimestamp(0, UTC),
     }
     if "text" in said:
-        return {**row, "shape": "document", "text": said["text"]}
+        return [{**row, "shape": "document", "text": said["text"]}]
+    row["shape"] = "completion"
     if "messages" in said:
-        *before, last = said["messages"]
+        *before, last = turns = said["messages"]
         if last["role"] != "assistant" or not before:
             raise ValueError("the messages end in no answer")
-        return {**row, "shape": "completion", "messages": before, "completion": last["content"]}
+        answers = [at for at in answers_in(turns) if turns[at].get("content") or at == len(before)]
+        name = row.pop("example_id")
+        return [
+            {**row, "example_id": f"{name}-{at}", "messages": turns[:at], "completion": turns[at]["content"]}
+            for at in answers
+        ]
     prompt = [{"role": "user", "content": said["prompt"]}]
-    return {**row, "shape": "completion", "messages": prompt, "completion": said["completion"]}
+    return [{**row, "messages": prompt, "completion": said["completion"]}]
 
 
 def probabilities(counts: Mapping[str, int], mixture: Mixture) -> dict[str, float]:

@@ -47,8 +47,11 @@ class TokenLogps(torch.autograd.Function):
             # softmax and log_softmax are one vectorised pass each on a CPU; logsumexp and exp are several times slower.
             logps[rows] = torch.log_softmax(logits, -1, dtype=torch.float32).gather(1, own[:, None])[:, 0]
             if slopes is not None:
-                # d logp / d hidden; the loss only scales it.
-                slopes[rows] = weight[own] - torch.softmax(logits, -1) @ weight
+                # d logp / d hidden; the loss only scales it. One-hot less softmax is formed in float32: in bfloat16 the
+                # difference of a token that is nearly certain, or that of two nearly equal rows, would round away.
+                share = torch.softmax(logits, -1, dtype=torch.float32).neg_()
+                share[torch.arange(len(own), device=own.device), own] += 1
+                slopes[rows] = share.to(weight.dtype) @ weight
         ctx.slopes = slopes
         return logps
 

@@ -16,6 +16,7 @@ from infra.errors import CorruptArtifact, UserError
 from infra.settings import Config
 from training.as_trained import AsTrained, plain_scores
 from training.effects import NEGLIGIBLE, compare
+from training.rendering import render
 
 PROBE = "probe.json"
 
@@ -84,7 +85,7 @@ def probe_ids(base: Path) -> list[tuple[int, ...]]:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
-    texts = [tokenizer.apply_chat_template(turns, tokenize=False) for turns in probe_conversations()]
+    texts = [render(tokenizer, turns, prompt=False) for turns in probe_conversations()]
     return [tuple(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts]
 
 

@@ -274,6 +274,8 @@ def resolve(spec: StageSpec, *, examples: int, hidden_size: int) -> StageSpec:
     given = dict(spec.tuner_options)
     if "rank" in found:
         given["rank"] = int(found["rank"].value)
+    if "dropout" in found:
+        given["dropout"] = found["dropout"].value
     return spec.model_copy(
         update={
             "objective_options": _validated(objective.options, spec.objective_options, f"objective {spec.objective}"),
@@ -286,7 +288,8 @@ def resolve(spec: StageSpec, *, examples: int, hidden_size: int) -> StageSpec:
 
 
 def choices(spec: StageSpec, *, examples: int, hidden_size: int) -> dict[str, Choice]:
-    """What of a stage was left to rules (learning_rate, rank), with each rule's value and source."""
+    """What of a stage was left to rules (learning_rate, rank), or goes by one whatever was asked for (dropout), with
+    each rule's value and source."""
     objective, tuner = objective_named(spec.objective), tuner_named(spec.tuner)
     found: dict[str, Choice] = {}
     if spec.learning_rate is None:
@@ -294,6 +297,11 @@ def choices(spec: StageSpec, *, examples: int, hidden_size: int) -> dict[str, Ch
     picked = rank(tuner, examples=examples)
     if picked is not None and "rank" not in spec.tuner_options:
         found["rank"] = picked
+    field = tuner.options.model_fields.get("dropout")
+    if not objective.dropout and field is not None and spec.tuner_options.get("dropout", field.default):
+        found["dropout"] = Choice(
+            value=0.0, rule=f"{spec.objective} compares log-probabilities, and dropout would count as a difference"
+        )
     return found
 
 

@@ -145,12 +145,14 @@ class Rollouts:
         requests = [Request(prompt_ids=ids, adapter=name, max_tokens=max_new_tokens) for ids in prompts]
         return [done.token_ids for done in generator.generate(requests)]
 
-    def ids_of(self, text: str) -> tuple[int, ...]:
-        """An answer's text as the student's tokens, with the end of turn; none for an empty text."""
+    def ids_of(self, text: str, *, ended: bool = True) -> tuple[int, ...]:
+        """An answer's text as the student's tokens, with the end of turn if it `ended`; none for an empty text."""
         self._name()
         assert self._generator is not None
-        end = self._generator.tokenizer.eos_token_id
-        return (*self._generator.encode(text), end) if text.strip() else ()
+        if not text.strip():
+            return ()
+        ids = self._generator.encode(text)
+        return (*ids, self._generator.tokenizer.eos_token_id) if ended else ids
 
     def grade(self, items: Sequence[Item], answers: Sequence[Sequence[Answer]]) -> list[list[float]]:
         """A grade for every answer: by the recipe's reward model, else by graders.

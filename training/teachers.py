@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from feedback.events import CUT_OFF
 from infra.artifact import atomic_write, key_of
 from infra.errors import UserError
 
@@ -32,13 +33,14 @@ def answers_of(rollouts: Rollouts, items: Sequence[Item], options: DistillOption
         UserError: the endpoint is down or refuses, or the teacher's tokenizer is another.
     """
     if options.teacher_url is not None:
-        texts = _from_endpoint(rollouts.cache, items, options)
-        return [rollouts.ids_of(text) for text in texts]
+        answers = _from_endpoint(rollouts.cache, items, options)
+        return [rollouts.ids_of(text, ended=ended) for text, ended in answers]
     return rollouts.teach([item.sequences[1].ids for item in items], options.max_new_tokens)
 
 
-def _from_endpoint(cache: Path, items: Sequence[Item], options: DistillOptions) -> list[str]:
-    """Answers by chat completions, each kept on disk as it comes: a resumed stage asks only for what is missing."""
+def _from_endpoint(cache: Path, items: Sequence[Item], options: DistillOptions) -> list[tuple[str, bool]]:
+    """Answers by chat completions, and whether each ended by itself; each is kept on disk as it comes: a resumed stage
+    asks only for what is missing."""
     import json
 
     import httpx
@@ -46,7 +48,7 @@ def _from_endpoint(cache: Path, items: Sequence[Item], options: DistillOptions) 
     key = os.environ.get(options.teacher_key_env)
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     folder = cache / "teacher"
-    texts = []
+    answers = []
     with httpx.Client(base_url=str(options.teacher_url).rstrip("/") + "/", headers=headers, timeout=120) as client:
         for number, item in enumerate(items, 1):
             asked = {
@@ -57,14 +59,16 @@ def _from_endpoint(cache: Path, items: Sequence[Item], options: DistillOptions) 
             }
             file = folder / f"{key_of(asked)[:32]}.json"
             if not file.is_file():
-                atomic_write(file, json.dumps({**asked, "answer": _ask(client, asked, options)}) + "\n")
+                text, reason = _ask(client, asked, options)
+                atomic_write(file, json.dumps({**asked, "answer": text, "finish_reason": reason}) + "\n")
                 if number % 20 == 0:
                     log.info("%d of %d answers from the teacher", number, len(items))
-            texts.append(str(json.loads(file.read_text())["answer"]))
-    return texts
+            kept = json.loads(file.read_text())
+            answers.append((str(kept["answer"]), kept.get("finish_reason") not in CUT_OFF))
+    return answers
 
 
-def _ask(client: Any, asked: dict[str, Any], options: DistillOptions) -> str:
+def _ask(client: Any, asked: dict[str, Any], options: DistillOptions) -> tuple[str, str | None]:
     import httpx
 
     reason = ""
@@ -83,7 +87,8 @@ def _ask(client: Any, asked: dict[str, Any], options: DistillOptions) -> str:
             reason = f"HTTP {response.status_code}: {response.text[:200]}"
             break
         try:
-            return str(response.json()["choices"][0]["message"]["content"] or "")
+            choice = response.json()["choices"][0]
+            return str(choice["message"]["content"] or ""), choice.get("finish_reason")
         except (ValueError, KeyError, IndexError, TypeError):
             reason = f"an answer that is no chat completion: {response.text[:200]}"
             break

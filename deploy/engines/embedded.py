@@ -343,7 +343,12 @@ def _system_prefix(generator: Generator, messages: list[dict[str, str]], ids: tu
     """How many leading tokens are the system prompt's, which other requests are likely to share."""
     if messages[0]["role"] != "system" or len(messages) < 2:
         return 0
-    system = generator.encode_chat(messages[:1], add_generation_prompt=False)
+    try:
+        system = generator.encode_chat(messages[:1], add_generation_prompt=False)
+    except (
+        UserError
+    ):  # some templates want a question; then nothing is shared, and the request is answered all the same
+        return 0
     shared = 0
     for mine, theirs in zip(system, ids[: len(system)], strict=False):
         if mine != theirs:

@@ -39,12 +39,10 @@ class RewardJudge:
         """See `Judge.compare`.
 
         Raises:
-            JudgeDown: no recipe of the night made a reward model, or it cannot be loaded.
+            JudgeDown: no recipe of the night made a reward model, it cannot be loaded, or it cannot be shown an answer.
         """
         model, template = self._model()
-        sequences = [
-            tuple(template.answer(list(pair.messages), text).ids) for pair in pairs for text in (pair.ours, pair.theirs)
-        ]
+        sequences = [_rendered(template, pair, text) for pair in pairs for text in (pair.ours, pair.theirs)]
         missing = sorted(set(sequences) - set(self._scores), key=len)
         self._scores |= dict(zip(missing, model.score(missing), strict=True))
         found = [self._scores[sequence] for sequence in sequences]
@@ -65,6 +63,15 @@ class RewardJudge:
                 )
             self._loaded = _load(self._job, self._file)
         return self._loaded
+
+
+def _rendered(template: Any, pair: Pair, text: str) -> tuple[int, ...]:
+    from training.batching import Unlearnable
+
+    try:
+        return tuple(template.answer(list(pair.messages), text).ids)
+    except Unlearnable as error:
+        raise JudgeDown(f"the reward model cannot be shown an answer: {error}") from error
 
 
 def _load(job: EvaluationJob, file: RewardModelFile) -> tuple[RewardModel, Any]:

@@ -53,6 +53,7 @@ def _of_span(span: Row, scale: float) -> list[dict[str, Any]]:
         "session": about.get("gen_ai.conversation.id") or about.get("session.id"),
         "version": about.get("gen_ai.response.model") or about.get("gen_ai.request.model"),
         "created_at": at,
+        "finish_reason": _first(about.get("gen_ai.response.finish_reasons")),
         "tools": about.get("gen_ai.tool.definitions"),
     }
     found = []
@@ -116,6 +117,11 @@ def _answered(given: Any) -> str:
 def _calls(facts: Mapping[str, Any]) -> dict[str, Any]:
     calls = {"tool_calls": _list(facts["tool_calls"])} if facts.get("tool_calls") else {}
     return calls | ({"tool_call_id": facts["id"]} if facts.get("id") else {})
+
+
+def _first(value: Any) -> str | None:
+    found = _list(value)
+    return str(found[0]) if isinstance(found, list) and found else str(found) if found else None
 
 
 def _list(value: Any) -> Any:

@@ -65,6 +65,8 @@ class Columns(Config):
     """Text on its own."""
     comment: str | None = None
     """Free words."""
+    finish_reason: str | None = None
+    """Why generation ended, in OpenAI's words: an answer cut off by the limit of tokens (length) teaches no end."""
     tools: str | None = None
     """Definitions of tools that the prompt offered (kept with the sampling settings)."""
 
@@ -188,6 +190,7 @@ def _mapped(row: Mapping[str, Any], mapping: Columns, options: RowOptions, sourc
             "answer": answer,
             "created_at": at,
             "task": text("task"),
+            "finish_reason": text("finish_reason"),
             "sampling": {} if cell("tools") is None else {"tools": _parsed(cell("tools"))},
         }
         interactions.append(Interaction.model_validate(fields))

@@ -16,11 +16,13 @@ import httpx
 import pytest
 
 from deploy.engines.client import EngineClient, EngineRefusal
+from deploy.engines.embedded import _system_prefix
 from deploy.engines.vllm import VLLM
 from deploy.serving import EngineJob, ServingConfig
 from infra.errors import CorruptArtifact, NotFound, Unavailable, UserError
 from tests.deploy.serving_stack import BASE, ENGINE_KEY, free_port, process
 from tests.tiny_adapter import build_tiny_adapter
+from tests.tiny_model import CHATML
 from tests.waiting import wait
 from training.generation import Generator
 
@@ -235,3 +237,14 @@ def test_loading_again_ends_an_unload_that_waits(engine: EngineClient, folder: P
             pass
     assert engine.chat({**HELLO, "model": "one", "max_tokens": 1})["model"] == "one"
     assert engine.unload("one")
+
+
+def test_a_template_that_wants_a_question_answers_chats_with_a_system_message(tiny_base: Path) -> None:
+    generator = Generator(tiny_base, dtype="float32", threads=1)
+    messages = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "hello"}]
+    assert _system_prefix(generator, messages, generator.encode_chat(messages)) > 0
+    asked = (
+        "{% if messages[-1]['role'] == 'system' %}{{ raise_exception('No user query found in messages.') }}{% endif %}"
+    )
+    generator.tokenizer.chat_template = asked + CHATML
+    assert _system_prefix(generator, messages, generator.encode_chat(messages)) == 0

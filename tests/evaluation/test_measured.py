@@ -9,6 +9,7 @@ from evaluation.items import read_items
 from evaluation.job import Candidate, EvaluationConfig, EvaluationJob
 from evaluation.judging import win_rate_name
 from evaluation.measured import build_scorecard
+from evaluation.questions import Questions
 from evaluation.rows import Row, Rows
 from evaluation.scorecard import Scorecard
 from tests.evaluation.night import write_items
@@ -57,4 +58,5 @@ def measured(folder: Path) -> Scorecard:
         config=EvaluationConfig(metrics=("loss", "unsafe")),
         output_dir=folder / "out",
     )
-    return build_scorecard(job, items, "digest", rows, {}, [], None)
+    questions = Questions(items=items, shown=[], set_aside=(), digest="digest", tokenizer=None)
+    return build_scorecard(job, questions, rows, {}, [], None)

@@ -1,13 +1,19 @@
 from __future__ import annotations
 
+from pathlib import Path
+
+import polars as pl
 import pytest
+from deltalake import write_deltalake
 from hypothesis import given
 from hypothesis import strategies as st
 
 from feedback.events import Edit, Feedback, Preference, Rating, Reference, Thumb, Value
 from feedback.examples import ShapeRules, build, group_of
+from feedback.gate_items import items_of
+from feedback.ingest import run_ingest
 from infra.artifact import key_of
-from tests.feedback.world import interaction, said
+from tests.feedback.world import FAST, interaction, make_lake, make_store, said
 
 RULES = ShapeRules()
 ASKED = interaction(1, "What is the capital of Peru?", "Quito")
@@ -144,3 +150,51 @@ def test_what_one_row_says_in_two_columns_is_one_persons() -> None:
 def test_whoever_is_called_like_the_gateway_is_somebody() -> None:
     _, fates = made(*(said(1, Thumb(up=up), "gateway", source="gateway", event_id=str(up)) for up in (True, False)))
     assert fates == {"True": "superseded", "False": "accepted"}
+
+
+def test_an_answer_that_was_cut_off_is_marked_where_it_stands_in_a_row() -> None:
+    cut = interaction(1, "Capital of Peru?", "The capital of Peru is", finish_reason="length")
+    assert {e.shape: e.cut for e in build(cut, [said(1, Thumb(up=True))], RULES).examples} == {
+        "completion": ("completion",),
+        "rated": ("completion",),
+    }
+    assert {e.shape: e.cut for e in build(cut, [said(1, Edit(text="Lima"))], RULES).examples} == {
+        "completion": (),
+        "preference": ("rejected",),
+    }
+    better = Preference(chosen="The capital of Peru is", rejected="Quito")
+    assert [e.cut for e in build(cut, [said(1, better)], RULES).examples if e.shape == "preference"] == [("chosen",)]
+    left = interaction(1, "Capital of Peru?", "The capital", finish_reason="cancelled")
+    assert all(e.cut for e in build(left, [said(1, Thumb(up=True))], RULES).examples)
+    for reason in ("stop", None, "unknown"):
+        whole = interaction(1, "Capital of Peru?", "Lima", finish_reason=reason)
+        made = build(whole, [said(1, Thumb(up=True))], RULES).examples
+        assert made and not any(e.cut for e in made)
+
+
+def test_a_cut_answer_is_no_right_answer_of_the_gate() -> None:
+    cut = interaction(1, "Capital of Peru?", "The capital of Peru is", finish_reason="length")
+    approved = build(cut, [said(1, Thumb(up=True), trusted=True)], RULES).examples
+    edited = build(cut, [said(1, Edit(text="Lima"), trusted=True)], RULES).examples
+    assert items_of(approved, "rolling", cut.created_at) == []
+    assert [item.reference for item in items_of(edited, "rolling", cut.created_at)] == ["Lima"]
+
+
+def test_a_lake_from_before_answers_were_marked_as_cut_reads_and_grows(tmp_path: Path) -> None:
+    store, lake = make_store(tmp_path), make_lake(tmp_path)
+    store.record_interaction(interaction("old", "What is the capital of Peru, please?", "Lima"))
+    store.record_feedback(said("old", Thumb(up=True)))
+    run_ingest(store, lake, (), FAST)
+    place = lake.place.table("accepted")
+    without = pl.read_delta(place).drop("cut")
+    write_deltalake(place, without, mode="overwrite", schema_mode="overwrite", partition_by=["tenant"])
+    assert [e.cut for e in lake.examples()] == [(), ()]
+    store.record_interaction(
+        interaction("new", "How long does a refund of my order take?", "It takes", finish_reason="length")
+    )
+    store.record_feedback(said("new", Thumb(up=True), "else"))
+    run_ingest(store, lake, (), FAST)
+    assert sorted((e.completion, e.cut) for e in lake.examples() if e.shape == "completion") == [
+        ("It takes", ("completion",)),
+        ("Lima", ()),
+    ]

@@ -101,6 +101,14 @@ def test_one_mistake_one_line(tmp_path: Path, text: str, expected: str) -> None:
     assert expected in found[0]
 
 
+def test_a_base_that_cannot_be_evaluated_is_a_mistake(tmp_path: Path) -> None:
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "model.safetensors").write_bytes(b"")
+    (tmp_path / "base" / "config.json").write_text(json.dumps({"model_type": "bamba", "mamba_d_conv": 4}))
+    [found] = mistakes(write(tmp_path, f"pipeline: a\nbase_model: {tmp_path / 'base'}\n"))
+    assert ":2: base_model: " in found and "(model_type bamba): it has layers that carry a state" in found
+
+
 def test_a_missing_file_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="no config file"):
         load_config(tmp_path / "none.yaml")

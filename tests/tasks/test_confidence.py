@@ -31,7 +31,8 @@ def test_it_is_the_mean_log_probability_of_the_answers_tokens(
     with process("deploy.engines.embedded", job, tmp_path / "engine.json", f"{url}/health"):
         ask = champion_confidence(places, base, url)
         assert ask is not None
-        scores = ask("default", [(PROMPT, "yes"), (PROMPT, "zq xv kj")])
+        *scores, refused = ask("default", [(PROMPT, "yes"), (PROMPT, "zq xv kj"), ((), "yes")])
+    assert refused is None, "no template renders a conversation without a message"
     assert scores == pytest.approx([expected(base.path, text) for text in ("yes", "zq xv kj")], abs=1e-3)
     assert scores[0] != pytest.approx(scores[1], abs=1e-3)
 

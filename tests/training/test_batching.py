@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
+from feedback.examples import Example
 from infra.errors import UserError
 from tests.training.world import GOOD, example
-from training.batching import Item, Template, Tokens, order, passes, tokenise
+from training.batching import Item, Template, Tokens, Unlearnable, order, passes, tokenise
 from training.objectives import objective_named
 
 
@@ -107,3 +108,58 @@ def test_passes_keep_within_the_budget_and_never_split_an_item() -> None:
 
     groups = passes([item(n) for n in (30, 30, 50, 120, 10)], 100)
     assert groups == [[0, 1], [2], [3], [4]]
+
+
+def learned(template: Template, tokens: Tokens) -> str:
+    return str(template.tokenizer.decode([i for i, on in zip(tokens.ids, tokens.loss, strict=True) if on]))
+
+
+def test_an_answer_that_was_disliked_is_no_lesson_of_the_turn_after_it(template: Template) -> None:
+    disliked = [
+        {"role": "user", "content": "refund?"},
+        {"role": "assistant", "content": "no refund ever"},
+        {"role": "user", "content": "are you sure?"},
+    ]
+    row = Example.model_validate(example(1, "completion", messages=disliked, completion="yes, you get one"))
+    sft = objective_named("sft")
+    [item] = sft.encode(row, template, sft.options())
+    assert learned(template, item.sequences[0]) == "yes, you get one<|im_end|>"
+    [item] = sft.encode(row, template, sft.options.model_validate({"turns": "all"}))
+    assert learned(template, item.sequences[0]) == "no refund ever<|im_end|>yes, you get one<|im_end|>"
+
+
+def test_a_cut_answer_teaches_its_words_and_no_end(template: Template) -> None:
+    def said(objective: str, **fields: object) -> list[str]:
+        one = objective_named(objective)
+        row = Example.model_validate(example(1, one.shapes[0], **fields))
+        [item] = one.encode(row, template, one.options())
+        return [learned(template, tokens) for tokens in item.sequences]
+
+    assert said("sft", completion="it takes three to", cut=["completion"]) == ["it takes three to"]
+    assert said("kto", completion="it takes three to", good=False, cut=["completion"]) == ["it takes three to"]
+    assert said("dpo", chosen="yes", rejected="it takes three to", cut=["rejected"]) == [
+        "yes<|im_end|>",
+        "it takes three to",
+    ]
+    [tokens] = template.conversation([{"role": "user", "content": "hi"}], "it takes", ended=False)
+    assert learned(template, tokens) == "it takes"
+    with pytest.raises(Unlearnable, match="cut off before it said anything"):
+        template.answer([{"role": "user", "content": "hi"}], "", ended=False)
+
+
+def test_a_call_in_a_turn_that_the_template_rewrites_is_learned_as_a_call(tiny_base: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_base)
+    tokenizer.chat_template = (  # as Qwen3's: what an assistant thought is dropped from all turns but the last
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n"
+        "{% if m.role == 'assistant' and loop.last %}<think>{% endif %}"
+        "{{ m.content }}{% for c in m.tool_calls or [] %}CALL {{ c.function.name }}{% endfor %}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    call = {"id": "c1", "type": "function", "function": {"name": "refund_order", "arguments": "{}"}}
+    messages = [
+        {"role": "user", "content": "refund me"},
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "content": "done"},
+    ]
+    found = [learned(Template(tokenizer), tokens) for tokens in Template(tokenizer).conversation(messages, "yes")]
+    assert found == ["<think>CALL refund_order<|im_end|>", "<think>yes<|im_end|>"]

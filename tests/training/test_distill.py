@@ -17,7 +17,7 @@ from infra.errors import UserError
 from tests.tiny_model import build_tiny_base
 from tests.training.test_online import Accelerator, a_pass
 from tests.training.test_stage import spec
-from tests.training.world import GOOD, job_for
+from tests.training.world import GOOD, example, job_for
 from training.objectives import objective_named
 from training.objectives.distill import generalised_divergence
 from training.stage import run_stage
@@ -110,7 +110,7 @@ def test_another_local_teacher_on_policy_and_on_its_answers(tmp_path: Path, tiny
 def endpoint() -> Iterator[Any]:
     """A server that speaks chat completions, and fails as often as it is told to."""
     asked: list[dict[str, Any]] = []
-    state = SimpleNamespace(asked=asked, failing=0, url="")
+    state = SimpleNamespace(asked=asked, failing=0, url="", reason="stop")
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -121,7 +121,8 @@ def endpoint() -> Iterator[Any]:
                 self.end_headers()
                 return
             asked.append({**body, "key": self.headers.get("Authorization"), "path": self.path})
-            answer = json.dumps({"choices": [{"message": {"role": "assistant", "content": GOOD}}]}).encode()
+            choice = {"message": {"role": "assistant", "content": GOOD}, "finish_reason": state.reason}
+            answer = json.dumps({"choices": [choice]}).encode()
             self.send_response(200)
             self.end_headers()
             self.wfile.write(answer)
@@ -169,3 +170,18 @@ def test_a_teacher_that_is_down_says_so(
         run_stage(job)
     with pytest.raises(UserError, match="gives answers only"):
         job_for(spec("distill", objective_options={**options, "learn": "distributions"}), tmp_path, tiny_base)
+
+
+def test_a_teacher_s_answer_that_was_cut_off_teaches_no_end(endpoint: Any, tmp_path: Path, tiny_base: Path) -> None:
+    from transformers import AutoTokenizer
+
+    from feedback.examples import Example
+    from training.batching import Template
+    from training.teachers import _from_endpoint
+
+    endpoint.reason = "length"
+    distill = objective_named("distill")
+    options = distill.options.model_validate({"teacher": "big", "teacher_url": endpoint.url, "learn": "answers"})
+    template = Template(AutoTokenizer.from_pretrained(tiny_base))
+    items = distill.encode(Example.model_validate(example(1, "completion", completion=GOOD)), template, options)
+    assert [_from_endpoint(tmp_path, items, options) for _ in range(2)] == [[(GOOD, False)]] * 2

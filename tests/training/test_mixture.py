@@ -73,6 +73,9 @@ def test_general_sets_come_in_three_forms_and_others_are_refused(tmp_path: Path)
     document, chat, pair = read_general(file)
     assert (document.shape, document.text) == ("document", "a book")
     assert (chat.completion, pair.completion) == ("hello", "4") and chat.messages[0].content == "hi"
+    longer = [{"role": "assistant", "content": "welcome"}, *turns, {"role": "user", "content": "and?"}, turns[1]]
+    file.write_text(json.dumps({"messages": longer}) + "\n")
+    assert [len(one.messages) for one in read_general(file)] == [2, 4], "each answer, but the greeting answers nobody"
     file.write_text(json.dumps({"question": "?"}) + "\n")
     with pytest.raises(UserError, match=r"general.jsonl:1 is not a general example"):
         list(read_general(file))

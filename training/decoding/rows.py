@@ -8,11 +8,14 @@ to those that run already, and one that ends frees its row by moving the last ro
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
+
+if TYPE_CHECKING:
+    from training.decoding.mixing import Watch
 
 ATTENTION = "ratchet_rows"
 
@@ -88,6 +91,8 @@ class Plan:
     """[n] flat index of each row's token; None when the flat order is the row order."""
     longest: int = 0
     """Largest position + 1 among the continued rows."""
+    watch: Watch | None = None
+    """Where the pass is only to be looked at: what stands in for the attention (training/decoding/mixing.py)."""
     masks: dict[tuple[int, ...], Tensor] = field(default_factory=dict)
     """Attention masks, made once and used by every layer."""
 
@@ -128,6 +133,7 @@ def rows_attention(
     sliding_window: int | None = None,
     softcap: float | None = None,
     s_aux: Tensor | None = None,
+    position_bias: Tensor | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
     """Attention of a flat pass; query [1, heads, tokens, size], key and value with their own number of heads.
@@ -136,7 +142,10 @@ def rows_attention(
         [1, tokens, heads, size], as transformers' attention registry asks.
     """
     if plan is None:
-        raise RuntimeError("this model was loaded for training/generation.py; call it through Generator")
+        raise RuntimeError("nothing was handed on to the attention; a model loaded for it is called through Generator")
+    if plan.watch is not None:
+        asked = {"soft capping": softcap, "sinks": s_aux, "a mask of its own": attention_mask, "biases": position_bias}
+        return plan.watch.attend(module, query, value, asked), None
     if softcap is not None or s_aux is not None:
         raise RuntimeError(
             "attention with soft capping or sinks is not supported by the embedded engine; serve by vLLM"

@@ -82,6 +82,9 @@ class Objective:
     """Which of an item's sequences are scored without a gradient."""
     reference: bool = False
     """Whether the loss needs log-probabilities under the model that the stage starts from."""
+    dropout: bool = True
+    """Whether dropout may be on: no, where the loss compares log-probabilities with one another or with those taken
+    before, for what dropout does to them is larger than a step's work and would count as a difference."""
     rate_against_sft: float = 1.0
     """Learning rate as a multiple of that of sft."""
     arrange: Callable[[list[Item], Any], list[Item]] | None = None

@@ -88,7 +88,8 @@ def encode(example: Example, template: Template, options: DistillOptions) -> lis
         student = teacher = messages
     if options.answers == "given":
         assert example.completion
-        pair = (template.answer(student, example.completion), template.answer(teacher, example.completion))
+        ended = "completion" not in example.cut
+        pair = tuple(template.answer(each, example.completion, ended=ended) for each in (student, teacher))
         return [Item(pair, example.weight)]
     prompts = tuple(template.prompt(each) for each in (student, teacher))
     sequences = tuple(Tokens(ids, (False,) * len(ids)) for ids in prompts)

@@ -36,7 +36,8 @@ def encode(example: Example, template: Template, options: object) -> list[Item]:
     if not example.chosen or not example.rejected or example.chosen == example.rejected:
         return []
     messages = plain(example.messages)
-    chosen, rejected = template.answer(messages, example.chosen), template.answer(messages, example.rejected)
+    chosen = template.answer(messages, example.chosen, ended="chosen" not in example.cut)
+    rejected = template.answer(messages, example.rejected, ended="rejected" not in example.cut)
     return [Item((chosen, rejected), example.weight)]
 
 
@@ -68,6 +69,7 @@ OBJECTIVE = Objective(
     epochs=epochs,
     sequences=2,
     reference=True,
+    dropout=False,
     rate_against_sft=0.1,
     cost=3.0,
 )

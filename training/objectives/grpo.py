@@ -112,6 +112,7 @@ OBJECTIVE = Objective(
     variant=variant,
     epochs=epochs,
     online=Online(collect=collect, held_out=held_out, updates=lambda options: int(options.updates)),
+    dropout=False,
     rate_against_sft=0.1,
     cost=30.0,
 )

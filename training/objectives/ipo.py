@@ -48,6 +48,7 @@ OBJECTIVE = Objective(
     epochs=epochs,
     sequences=2,
     reference=True,
+    dropout=False,
     rate_against_sft=0.1,
     cost=3.0,
 )

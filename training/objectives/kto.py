@@ -39,7 +39,8 @@ def encode(example: Example, template: Template, options: KtoOptions) -> list[It
 
     if not example.completion or example.good is None:
         return []
-    answer = template.answer(plain(example.messages), example.completion)
+    ended = "completion" not in example.cut
+    answer = template.answer(plain(example.messages), example.completion, ended=ended)
     return [Item((answer,), example.weight, example.good)]
 
 
@@ -99,6 +100,7 @@ OBJECTIVE = Objective(
     sequences=2,
     quiet=(1,),
     reference=True,
+    dropout=False,
     rate_against_sft=0.1,
     cost=2.0,
 )

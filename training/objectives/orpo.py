@@ -54,6 +54,7 @@ OBJECTIVE = Objective(
     loss=loss,
     epochs=epochs,
     sequences=2,
+    dropout=False,
     rate_against_sft=0.5,
     cost=2.0,
 )

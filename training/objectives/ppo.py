@@ -107,6 +107,7 @@ OBJECTIVE = Objective(
     epochs=epochs,
     reads=frozenset({"values"}),
     online=Online(collect=collect, held_out=held_out, updates=lambda options: int(options.updates)),
+    dropout=False,
     rate_against_sft=0.1,
     cost=20.0,
 )

@@ -55,6 +55,7 @@ OBJECTIVE = Objective(
     sequences=2,
     reads=frozenset({"score"}),
     product="reward",
+    dropout=False,
     rate_against_sft=0.2,
     cost=2.0,
 )

@@ -22,20 +22,25 @@ if TYPE_CHECKING:
 class SftOptions(Config):
     """Options of sft."""
 
-    turns: Literal["all", "last"] = "all"
-    """Which assistant turns carry loss: every one, or the corrected answer only."""
+    turns: Literal["last", "all"] = "last"
+    """Which assistant turns carry loss. last: the answer that people approved, corrected or gave; what was said before
+    it is context. all: every answer of the conversation, so also those that nobody judged, that people disliked, and
+    that a client wrote into its request: only for files whose author means every turn. (A chat file is imported as one
+    example for each answer, so last learns each of them, too.)"""
 
 
 def encode(example: Example, template: Template, options: SftOptions) -> list[Item]:
-    """One item for each conversation (for each turn, where the template rewrites earlier ones)."""
+    """One item for each judged answer; of all turns: one for each conversation (one for each turn, where the template
+    rewrites earlier ones)."""
     from training.batching import Item, plain
 
     if not example.completion:
         return []
-    messages = plain(example.messages)
+    messages, ended = plain(example.messages), "completion" not in example.cut
     if options.turns == "last":
-        return [Item((template.answer(messages, example.completion),), example.weight)]
-    return [Item((tokens,), example.weight) for tokens in template.conversation(messages, example.completion)]
+        return [Item((template.answer(messages, example.completion, ended=ended),), example.weight)]
+    found = template.conversation(messages, example.completion, ended=ended)
+    return [Item((tokens,), example.weight) for tokens in found]
 
 
 def loss(scored: Pass, options: SftOptions) -> tuple[torch.Tensor, dict[str, float]]:

@@ -47,6 +47,7 @@ OBJECTIVE = Objective(
     loss=loss,
     epochs=epochs,
     sequences=2,
+    dropout=False,
     rate_against_sft=0.1,
     cost=2.0,
 )

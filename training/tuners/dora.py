@@ -22,7 +22,7 @@ class DoraOptions(Config):
     alpha: float | None = Field(default=None, gt=0)
     """Scale: the update is multiplied by alpha / r. Default: 2 r."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
-    """Dropout before A."""
+    """Dropout before A. Off in objectives that compare log-probabilities (dpo, kto, grpo and their like)."""
 
 
 def attach(model: Any, options: DoraOptions, base_name: str) -> Any:

@@ -31,7 +31,7 @@ class LoraOptions(Config):
     alpha: float | None = Field(default=None, gt=0)
     """Scale: the update is multiplied by alpha / r. Default: 2 r."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
-    """Dropout before A."""
+    """Dropout before A. Off in objectives that compare log-probabilities (dpo, kto, grpo and their like)."""
     rslora: bool = False
     """Scale by alpha / sqrt(r) (Kalajdzievski 2023, arXiv:2312.03732)."""
     init: Literal["default", "pissa", "olora"] = "default"

@@ -24,7 +24,8 @@ class QloraOptions(Config):
     alpha: float | None = Field(default=16, gt=0)
     """Scale: the update is multiplied by alpha / r."""
     dropout: float = Field(default=0.05, ge=0, lt=1)
-    """Dropout before A (the paper: 0.1 up to 13B, 0.05 above)."""
+    """Dropout before A (the paper: 0.1 up to 13B, 0.05 above). Off in objectives that compare log-probabilities (dpo,
+    kto, grpo and their like)."""
 
 
 def attach(model: Any, options: QloraOptions, base_name: str) -> Any:
