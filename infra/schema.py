@@ -22,6 +22,7 @@ from infra.database import begin_write
 from infra.errors import UserError
 
 if TYPE_CHECKING:
+    from alembic.runtime.migration import MigrationContext, MigrationInfo
     from alembic.script import ScriptDirectory
 
 VERSION_TABLE = "ratchet_alembic_version"
@@ -196,8 +197,8 @@ def _upgrade(connection: Connection, tell: Callable[[str, str], None] = lambda *
     def steps(revision: Any, _: Any) -> Any:
         return scripts._upgrade_revs(head(), revision)
 
-    def applied(*, step: Any, **_: Any) -> None:
-        tell(str(step.up_revision_id), str(step.up_revision.doc))
+    def applied(ctx: MigrationContext, step: MigrationInfo, heads: Any, run_args: Any) -> None:
+        tell(str(step.up_revision_id), str(step.up_revision and step.up_revision.doc))
 
     with _ALEMBIC, EnvironmentContext(Config(), scripts, fn=steps) as environment:
         environment.configure(connection=connection, version_table=VERSION_TABLE, on_version_apply=applied)

@@ -105,7 +105,7 @@ def read_general(path: Path) -> Iterator[Example]:
             if not line.strip():
                 continue
             try:
-                yield Example.model_validate(_row(json.loads(line), number))
+                yield Example.model_validate(_row(json.loads(line), number), extra="forbid")
             except (ValueError, KeyError, TypeError, ValidationError) as error:
                 raise UserError(
                     f"{path}:{number} is not a general example ({error}); expected text, or messages that end in an "

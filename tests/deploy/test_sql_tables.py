@@ -1,4 +1,4 @@
-"""No table without a revision, none that is not in the list, and what a fresh database gets is what the code declares."""
+"""No table without a revision, none that is not in the list; a fresh database gets what the code declares."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The version of the SQL tables: fresh ones, those of a release before versions, of a newer one, and racing starters."""
+"""The version of the SQL tables: fresh ones, those of before versions, of a newer release, and racing starters."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_tables_of_before_versions_are_refused_until_migrated(url: str) -> None:
             SchemaMismatch, match=r"no version, as of Ratchet 0\.1\.0.*run `ratchet migrate`"
         ) as refused:
             start(engine)
-        assert (refused.value.exit_code == 2 and ":***@" in str(refused.value)) or "sqlite" in url
+        assert refused.value.exit_code == 2
     assert [name for name, _ in pending(engine)] == ["0001"]
     assert kind_of(engine) == "unversioned", "only looked at"
     told: list[str] = []
@@ -119,9 +119,9 @@ def test_an_index_that_somebody_added_harms_nobody(url: str) -> None:
 
 def test_tables_of_a_newer_release_are_refused_in_words(url: str) -> None:
     engine = made(url)
-    say(engine, f"UPDATE {VERSION_TABLE} SET version_num = '0999'")
+    say(engine, "UPDATE ratchet_alembic_version SET version_num = '0999'")
     for start in (create_tables, check, pending, migrate):
-        with pytest.raises(SchemaMismatch, match="version 0999, which this release .* does not know") as refused:
+        with pytest.raises(SchemaMismatch, match=r"version 0999, which this release .* does not know") as refused:
             start(engine)
         assert refused.value.exit_code == 2
 
@@ -133,7 +133,7 @@ def test_other_tables_in_the_same_database_are_let_alone(url: str) -> None:
     check(engine)
     with engine.connect() as connection:
         assert connection.scalar(text("SELECT version_num FROM alembic_version")) == "mlflow-s"
-        assert connection.scalar(text(f"SELECT version_num FROM {VERSION_TABLE}")) == head()
+        assert connection.scalar(text("SELECT version_num FROM ratchet_alembic_version")) == head()
 
 
 def test_looking_at_another_s_empty_database_makes_nothing(url: str) -> None:
