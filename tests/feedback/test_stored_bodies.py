@@ -94,10 +94,7 @@ def test_a_lake_with_columns_of_another_release_is_read_and_written_on(tmp_path:
     ingested(tmp_path, first=10)
     assert len(lake.examples()) == 8
     assert {example.version for example in lake.examples()} == {None, "v1"}
-    assert {example.model_extra and example.model_extra.get("told_by") for example in lake.examples()} == {
-        "later",
-        None,
-    }
+    assert {example.model_dump().get("told_by") for example in lake.examples()} == {"later", None}
     assert held_rows(make_store(tmp_path), lake) == []
 
 
