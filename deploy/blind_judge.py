@@ -29,7 +29,7 @@ from feedback.events import Interaction
 from feedback.store import interactions
 from infra.database import UtcDateTime, begin_write, metadata, now
 from infra.errors import RatchetError
-from infra.settings import Config
+from infra.stored import Stored
 
 log = logging.getLogger(__name__)
 FEWEST = 10
@@ -50,7 +50,7 @@ bar_judgements = Table(
 )
 
 
-class BlindVerdict(Config):
+class BlindVerdict(Stored):
     """What the judge said of a version that thumbs sent back."""
 
     version: str

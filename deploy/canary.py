@@ -15,7 +15,7 @@ from typing import Any, Literal, Protocol
 
 from deploy.canary_policy import CanaryPolicy
 from deploy.standing import Watch
-from infra.settings import Config
+from infra.stored import Stored
 
 Decision = Literal["watch", "step", "forward", "back", "incident", "deadline", "settle"]
 
@@ -57,7 +57,7 @@ class StoredUnit(Protocol):
     def first_seen(self) -> datetime: ...
 
 
-class ArmReport(Config):
+class ArmReport(Stored):
     """One arm, counted."""
 
     assigned: int
@@ -78,7 +78,7 @@ class ArmReport(Config):
         return self.complaints / self.assigned if self.assigned else None
 
 
-class Assessment(Config):
+class Assessment(Stored):
     """What the rows say now."""
 
     decision: Decision

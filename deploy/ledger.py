@@ -1,7 +1,7 @@
 """The ledger of releases: append-only, compare-and-set, the truth that registry and gateways follow.
 
 A line is written only if the tenant's last line is the one its writer had read: two promoters cannot both win.
-Nothing here updates or deletes, and the database refuses it too.
+Nothing here updates or deletes, and the database refuses it too (triggers, made by the first revision of the tables).
 
     from deploy.ledger import Entry, append, current
     before = current(engine, "default")
@@ -11,7 +11,6 @@ Nothing here updates or deletes, and the database refuses it too.
 from __future__ import annotations
 
 from sqlalchemy import (
-    DDL,
     JSON,
     Column,
     Connection,
@@ -23,7 +22,6 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
-    event,
     func,
     insert,
     select,
@@ -72,35 +70,6 @@ releases = Table(
     UniqueConstraint("tenant", "tenant_seq", name="uq_releases_tenant_seq"),
     UniqueConstraint("tenant", "action", "night_id", name="uq_releases_night"),
     sqlite_autoincrement=True,
-)
-
-_REFUSAL = "the ledger of releases is append-only"
-
-
-def _on_create(statement: str, dialect: str) -> None:
-    event.listen(releases, "after_create", DDL(statement).execute_if(dialect=dialect))  # type: ignore[no-untyped-call]
-
-
-for _verb in ("UPDATE", "DELETE"):
-    _on_create(
-        f"CREATE TRIGGER IF NOT EXISTS releases_no_{_verb.lower()} BEFORE {_verb} ON releases "
-        f"BEGIN SELECT RAISE(ABORT, '{_REFUSAL}'); END",
-        "sqlite",
-    )
-_on_create(
-    "CREATE OR REPLACE FUNCTION releases_append_only() RETURNS trigger LANGUAGE plpgsql AS "
-    f"$$ BEGIN RAISE EXCEPTION '{_REFUSAL}'; END $$",
-    "postgresql",
-)
-_on_create(
-    "CREATE OR REPLACE TRIGGER releases_append_only BEFORE UPDATE OR DELETE ON releases "
-    "FOR EACH ROW EXECUTE FUNCTION releases_append_only()",
-    "postgresql",
-)
-_on_create(
-    "CREATE OR REPLACE TRIGGER releases_not_emptied BEFORE TRUNCATE ON releases "
-    "FOR EACH STATEMENT EXECUTE FUNCTION releases_append_only()",
-    "postgresql",
 )
 
 

@@ -12,14 +12,14 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from infra.errors import RatchetError
-from infra.settings import Config
+from infra.stored import Stored
 from training.probe import Probe, read_probe
 
 NEAR_TWIN = 0.9
 """Likeness from which people are told."""
 
 
-class Likeness(Config):
+class Likeness(Stored):
     """The barred version that a version is most like."""
 
     version: str

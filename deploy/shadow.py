@@ -29,6 +29,7 @@ from feedback.events import Interaction
 from feedback.store import Store
 from infra.database import UtcDateTime, begin_write, metadata, now
 from infra.settings import Config
+from infra.stored import Stored
 
 shadow_answers = Table(
     "shadow_answers",
@@ -46,7 +47,7 @@ shadow_answers = Table(
 )
 
 
-class ShadowAnswer(Config):
+class ShadowAnswer(Stored):
     """What a version in shadow said to a request that another version answered."""
 
     tenant: str

@@ -49,7 +49,7 @@ def look_at_shadow(
         return None
     gated = history(engine, tenant, after_seq=before.gated_seq - 1)[0]
     stated = gated.evidence.get("policy")
-    policy = CanaryPolicy.model_validate(stated) if stated else policy
+    policy = CanaryPolicy.model_validate(stated, extra="ignore") if stated else policy
     report = compare(engine, tenant, version)
     try:
         stale = compared_with_another(gated.evidence, before)

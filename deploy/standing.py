@@ -29,6 +29,7 @@ from pydantic import Field
 from infra.database import now
 from infra.errors import UserError
 from infra.settings import Config
+from infra.stored import Stored
 
 Action = Literal[
     "baseline",
@@ -62,7 +63,7 @@ class NotNow(RefusedTransition):
     """A release that may not open now, for a cause that passes: another watch, a pause, another champion."""
 
 
-class Entry(Config):
+class Entry(Stored):
     """One line of the ledger."""
 
     seq: int = 0

@@ -133,7 +133,7 @@ def policy_of(engine: Engine, standing: Standing, default: CanaryPolicy) -> Cana
         for line in history(engine, standing.tenant, after_seq=watch.opened_seq - 1)[:1]:
             stated = line.evidence.get("policy")
             if stated is not None:
-                return CanaryPolicy.model_validate(stated)
+                return CanaryPolicy.model_validate(stated, extra="ignore")
     return default
 
 

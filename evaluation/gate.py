@@ -13,7 +13,7 @@ from typing import Literal
 
 from evaluation.policy import ForgettingBudget, GatePolicy, Guard
 from evaluation.scorecard import MetricInfo, Scorecard, VersionCard
-from infra.settings import Config
+from infra.stored import Stored
 
 __all__ = [
     "ChallengerVerdict",
@@ -29,7 +29,7 @@ __all__ = [
 Decision = Literal["promote", "reject", "inconclusive"]
 
 
-class GuardResult(Config):
+class GuardResult(Stored):
     """One guard of one challenger."""
 
     metric: str
@@ -46,7 +46,7 @@ class GuardResult(Config):
     """Units compared."""
 
 
-class SliceResult(Config):
+class SliceResult(Stored):
     """One slice of one challenger, on the primary metric."""
 
     name: str
@@ -61,7 +61,7 @@ class SliceResult(Config):
     """Whether that blocks."""
 
 
-class ChallengerVerdict(Config):
+class ChallengerVerdict(Stored):
     """What was decided about one challenger, with the numbers it rests on."""
 
     version: str
@@ -102,7 +102,7 @@ class ChallengerVerdict(Config):
     """The same in items."""
 
 
-class Verdict(Config):
+class Verdict(Stored):
     """The outcome of a night."""
 
     decision: Decision

@@ -15,13 +15,13 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from infra.settings import Config
+from infra.stored import Stored
 
 Role = Literal["champion", "base", "challenger", "reference", "prompt"]
 Direction = Literal["higher", "lower", "neutral"]
 
 
-class ScoredItem(Config):
+class ScoredItem(Stored):
     """One question that every version answered."""
 
     item_id: str
@@ -36,7 +36,7 @@ class ScoredItem(Config):
     """Dimension -> value: tenant, task, length, language, age."""
 
 
-class Table(Config):
+class Table(Stored):
     """Items, and per metric and version one value per item in the same order (None: does not apply to the item)."""
 
     items: tuple[ScoredItem, ...] = ()
@@ -56,7 +56,7 @@ class Table(Config):
         return self
 
 
-class MetricInfo(Config):
+class MetricInfo(Stored):
     """What a metric's numbers mean, so that a stored scorecard needs no code to be read."""
 
     name: str
@@ -73,7 +73,7 @@ class MetricInfo(Config):
     """The reward model that gives it, as in `VersionCard.optimised_against`; empty for all other metrics."""
 
 
-class VersionCard(Config):
+class VersionCard(Stored):
     """One version that was measured, or that should have been."""
 
     version: str
@@ -114,7 +114,7 @@ class VersionCard(Config):
     """Barred version -> likeness to it, -1..1: cosine of what the two do to the base on the probe prompts."""
 
 
-class Estimate(Config):
+class Estimate(Stored):
     """Mean of a metric for one version over a part of the items, by unit."""
 
     metric: str
@@ -135,7 +135,7 @@ class Estimate(Config):
     """Groups they belong to."""
 
 
-class Change(Config):
+class Change(Stored):
     """Paired change of a metric between two versions."""
 
     metric: str
@@ -156,7 +156,7 @@ class Change(Config):
     """Units compared."""
 
 
-class NoiseFloor(Config):
+class NoiseFloor(Stored):
     """How much a metric moves when nothing changed."""
 
     same_weights: float | None = None
@@ -174,7 +174,7 @@ class NoiseFloor(Config):
         return max(self.same_weights or 0.0, self.seed_to_seed or 0.0, self.earlier or 0.0)
 
 
-class JudgeReport(Config):
+class JudgeReport(Stored):
     """How a judge did its work."""
 
     name: str
@@ -208,7 +208,7 @@ class JudgeReport(Config):
     """What went wrong, in words."""
 
 
-class SetAside(Config):
+class SetAside(Stored):
     """A gate item that no version was asked."""
 
     item_id: str
@@ -217,7 +217,7 @@ class SetAside(Config):
     """Why: the chat template's own words."""
 
 
-class Scorecard(Config):
+class Scorecard(Stored):
     """All measurements of one night. `evaluation.gate.decide` needs nothing else but a policy."""
 
     schema_version: Literal[1] = 1

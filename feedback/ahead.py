@@ -26,6 +26,7 @@ from feedback.sources.landing import reject_id, rejects_after
 from feedback.store import Ready, Store
 from infra.database import connect
 from infra.errors import RatchetError
+from infra.schema import check
 
 
 @dataclass(frozen=True)
@@ -188,7 +189,9 @@ def _serve(asked: BinaryIO, answers: BinaryIO) -> None:
     try:
         url, reading = pickle.load(asked)  # noqa: S301 - of the process that started this one
         with without_collector():
-            for lot in _lots_here(Store(connect(url)), reading):
+            engine = connect(url)
+            check(engine)
+            for lot in _lots_here(Store(engine), reading):
                 said = pickle.dumps(lot, protocol=pickle.HIGHEST_PROTOCOL)  # before it is asked for, and small to keep
                 del lot
                 answers.write(said)

@@ -20,6 +20,7 @@ from feedback.expectations import response_of
 from feedback.language import language_of
 from feedback.topics import topics
 from infra.settings import Config
+from infra.stored import Stored
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,7 +66,7 @@ class DriftConfig(Config):
         return value
 
 
-class DriftReport(Config):
+class DriftReport(Stored):
     """What the comparison found."""
 
     share: float | None

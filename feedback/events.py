@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, JsonValue, model_validator
 
-from infra.settings import Config
+from infra.stored import Stored
 
 FeedbackKind = Literal["thumb", "rating", "edit", "preference", "reference", "document"]
 Arm = Literal["champion", "canary", "holdback", "pinned", "arena"]
@@ -63,7 +63,7 @@ JsonObject = Annotated[dict[str, JsonValue], BeforeValidator(_storable_json)]
 Moment = Annotated[AwareDatetime, AfterValidator(lambda value: value.astimezone(UTC))]
 
 
-class Message(Config):
+class Message(Stored):
     """One turn of a conversation, as chat templates take it."""
 
     role: Literal["system", "user", "assistant", "tool"]
@@ -88,7 +88,7 @@ def message_json(message: Message) -> dict[str, JsonValue]:
     return message.model_dump(mode="json", exclude_none=True)
 
 
-class Routing(Config):
+class Routing(Stored):
     """How it was decided which version answers; the canary's test needs all of it."""
 
     release_seq: int
@@ -101,7 +101,7 @@ class Routing(Config):
     """The chance that this unit got this arm."""
 
 
-class Interaction(Config):
+class Interaction(Stored):
     """One request and its answer."""
 
     interaction_id: Name
@@ -141,7 +141,7 @@ class Interaction(Config):
         return (self.finish_reason or "").casefold() in CUT_OFF
 
 
-class Thumb(Config):
+class Thumb(Stored):
     """Up or down."""
 
     kind: Literal["thumb"] = "thumb"
@@ -150,7 +150,7 @@ class Thumb(Config):
     """True for up."""
 
 
-class Rating(Config):
+class Rating(Stored):
     """A score on a scale that starts at 1, as stars do (0 is also allowed)."""
 
     kind: Literal["rating"] = "rating"
@@ -172,7 +172,7 @@ class Rating(Config):
         return max(0.0, (self.score - 1) / (self.scale - 1))
 
 
-class Edit(Config):
+class Edit(Stored):
     """The answer as it should have been."""
 
     kind: Literal["edit"] = "edit"
@@ -181,7 +181,7 @@ class Edit(Config):
     """The corrected answer."""
 
 
-class Preference(Config):
+class Preference(Stored):
     """This over that."""
 
     kind: Literal["preference"] = "preference"
@@ -192,7 +192,7 @@ class Preference(Config):
     """The worse answer."""
 
 
-class Reference(Config):
+class Reference(Stored):
     """Ground truth for the prompt."""
 
     kind: Literal["reference"] = "reference"
@@ -212,7 +212,7 @@ def is_answer(grader: str | None) -> bool:
     return grader not in NOT_ANSWERS
 
 
-class Document(Config):
+class Document(Stored):
     """Text on its own, for continued pretraining."""
 
     kind: Literal["document"] = "document"
@@ -224,7 +224,7 @@ class Document(Config):
 Value = Thumb | Rating | Edit | Preference | Reference | Document
 
 
-class Feedback(Config):
+class Feedback(Stored):
     """What somebody said of an interaction, or a document on its own."""
 
     event_id: Name

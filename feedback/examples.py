@@ -48,6 +48,7 @@ from feedback.events import (
 from feedback.volume import voice_of
 from infra.artifact import canonical_json, key_of
 from infra.settings import Config
+from infra.stored import Stored
 
 Shape = Literal["completion", "preference", "rated", "problem", "document"]
 Answer = Literal["completion", "chosen", "rejected"]
@@ -56,7 +57,7 @@ ANSWERS: tuple[Answer, ...] = ("completion", "chosen", "rejected")
 SHAPES: tuple[Shape, ...] = ("completion", "preference", "rated", "problem", "document")
 
 
-class Example(Config):
+class Example(Stored):
     """One training-ready row. Which of the answer fields are set follows from `shape`."""
 
     example_id: str

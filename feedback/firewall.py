@@ -15,6 +15,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 
+from infra.stored import refuse_newer
+
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS part (
     tenant TEXT NOT NULL, grp TEXT NOT NULL, part TEXT NOT NULL, PRIMARY KEY (tenant, grp)) WITHOUT ROWID;
@@ -58,6 +60,8 @@ class Firewall:
     def __init__(self, snapshots_dir: Path) -> None:
         snapshots_dir.mkdir(parents=True, exist_ok=True)
         self._db = sqlite3.connect(snapshots_dir / "firewall.db", timeout=30, isolation_level=None)
+        found = self._db.execute("PRAGMA user_version").fetchone()[0]  # 0: form 1, which says nothing
+        refuse_newer("firewall", found, str(snapshots_dir / "firewall.db"))
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=FULL")
         self._db.executescript(_SCHEMA)

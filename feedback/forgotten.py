@@ -15,7 +15,7 @@ from sqlalchemy import JSON, Column, Connection, Engine, Integer, String, Table,
 
 from feedback.events import Feedback, Interaction
 from infra.database import UtcDateTime, metadata
-from infra.settings import Config
+from infra.stored import Stored
 
 forgotten = Table(
     "forgotten",
@@ -40,7 +40,7 @@ forgotten_interactions = Table(
 """Hashes of interactions, of feedback events (`_event`), and of rows that could not be read (`_reject`)."""
 
 
-class Tombstone(Config):
+class Tombstone(Stored):
     """What is known of somebody who was forgotten."""
 
     tenant: str

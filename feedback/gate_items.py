@@ -13,12 +13,12 @@ from feedback.firewall import Firewall
 from feedback.language import language_of
 from feedback.snapshot_layout import GATE_FILES, SHOWN, Snapshot
 from infra.artifact import key_of
-from infra.settings import Config
+from infra.stored import Stored
 
 GatePart = Literal["rolling", "frozen", "validation"]
 
 
-class GateItem(Config):
+class GateItem(Stored):
     """One question with its right answer, given by trusted people."""
 
     item_id: str

@@ -36,6 +36,7 @@ from feedback.sources.landing import SourceSpec, land
 from feedback.store import Store, requeue
 from infra.database import begin_write, create_tables, now
 from infra.settings import Config
+from infra.stored import Stored
 
 Progress = Callable[[str, int, int], None]
 """(step, done, total): called as work goes on."""
@@ -72,7 +73,7 @@ class IngestConfig(Config):
     """When people are told that something is wrong with the intake."""
 
 
-class IngestReport(Config):
+class IngestReport(Stored):
     """What one run did."""
 
     batches: tuple[int, ...] = ()

@@ -27,6 +27,7 @@ from feedback.lake_place import LakePlace, place_of, settle
 from infra.artifact import atomic_write
 from infra.errors import CorruptArtifact
 from infra.settings import Config, Places
+from infra.stored import Stored, StoredFile
 
 if TYPE_CHECKING:
     import polars as pl
@@ -40,7 +41,7 @@ _MESSAGES = json.JSONEncoder(ensure_ascii=False)
 _MICROSECOND = timedelta(microseconds=1)
 
 
-class QuarantineRow(Config):
+class QuarantineRow(Stored):
     """Something that was kept out, and why, so that a person can read, correct and release it."""
 
     row_id: str
@@ -65,7 +66,7 @@ class QuarantineRow(Config):
     """When the latest event was said, or the row was read (UTC)."""
 
 
-class EventFate(Config):
+class EventFate(Stored):
     """How one feedback event ended."""
 
     tenant: str
@@ -82,8 +83,10 @@ class EventFate(Config):
     """Examples that it made or that it was merged into."""
 
 
-class Manifest(Config):
+class Manifest(StoredFile):
     """What one batch put where. The batch exists if and only if this does."""
+
+    kind_of_file = "lake"
 
     batch: int = Field(ge=1)
     """Number, counting from 1 without gaps."""
@@ -203,12 +206,13 @@ class Lake:
             done = (there.transaction_version(_APP) or 0) if there is not None else 0
             if manifest.rows.get(table) and done < manifest.batch:
                 frame = pl.read_parquet(self._staging(manifest.batch) / f"{table}.parquet")
+                same = there is None or set(frame.columns) == {field.name for field in there.schema().fields}
                 write_deltalake(
                     there or self.place.table(table),
                     frame,
                     mode="append",
-                    schema_mode="merge",  # a table from before a column was known gets it, empty in its older rows
                     partition_by=["tenant"],
+                    schema_mode=None if same else "merge",  # a column that only one of two releases knows
                     storage_options=self.place.options,
                     commit_properties=CommitProperties(app_transactions=[Transaction(_APP, manifest.batch)]),
                 )
@@ -273,10 +277,10 @@ def lake_of(places: Places) -> Lake:
 
 def example_of(row: Mapping[str, Any]) -> Example:
     """The example a row of the accepted table stands for."""
-    fields = {name: row[name] for name in Example.model_fields if name not in ("messages", "cut")}
-    lists = {"source_events": tuple(row["source_events"]), "cut": tuple(row.get("cut") or ())}
+    # What was null was not said, or not asked yet: a lake keeps the columns of every release that wrote to it.
+    fields = {name: value for name, value in row.items() if value is not None and name not in ("messages", "batch")}
     messages = tuple(Message.model_validate(m) for m in json.loads(row["messages"]))
-    return Example.model_validate({**fields, **lists, "messages": messages})
+    return Example.model_validate({**fields, "messages": messages})
 
 
 def _accepted_frame(examples: Sequence[Example], batch: int) -> pl.DataFrame:

@@ -18,13 +18,13 @@ from typing import Any, Protocol
 
 from infra.artifact import atomic_write
 from infra.errors import CorruptArtifact, UserError
-from infra.settings import Config
+from infra.stored import Stored
 
 _POINTER = "place.json"
 _WRITER = "writer.json"
 
 
-class Pointer(Config):
+class Pointer(Stored):
     """What a lake's folder remembers of where its tables are."""
 
     url: str

@@ -20,6 +20,7 @@ from feedback import merged
 from feedback.lesson import Entry, Standing
 from feedback.window import ActivityWindow
 from infra.errors import CorruptArtifact
+from infra.stored import FORMS, refuse_newer
 
 BAND_ROWS = 12
 _CHUNK = 500
@@ -35,8 +36,8 @@ _BY_SUBJECT = (
 """Tables, and their columns, whose rows go when a subject is spoken of anew or forgotten."""
 _BANDS_IN, _ENTRIES_IN = ("band", "fresh_band"), ("entry", "fresh_entry")
 _ENTRY = "tenant, subject, shape, key, label, trusted, example_id"
-_BANDS = 2
-"""Changes whenever band keys are made in another way; an index of another number makes them anew."""
+_BANDS = FORMS["index of the past"]
+"""Changes whenever band keys are made in another way; an index of an earlier number makes them anew."""
 
 _FRESH = 30_000
 """Sketches whose bands and entries are kept apart before they are put with the others, at least; else a sixteenth of
@@ -96,6 +97,7 @@ class Past:
         self._db = sqlite3.connect(path, timeout=30, isolation_level=None)
         for pragma in ("journal_mode=WAL", "synchronous=FULL", "cache_size=-65536", "temp_store=MEMORY"):
             self._db.execute(f"PRAGMA {pragma}")
+        refuse_newer("index of the past", self._db.execute("PRAGMA user_version").fetchone()[0], str(path))
         self._db.executescript(_SCHEMA + merged.SCHEMA)
         self._window = ActivityWindow(self._db)
         self._renew_bands()

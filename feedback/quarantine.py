@@ -9,15 +9,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 from sqlalchemy import Column, Connection, Engine, Index, String, Table, Text, UniqueConstraint, func, insert, select
 
-from feedback.events import Feedback, Interaction
+from feedback.events import Feedback, Interaction, Value
 from feedback.lake import Lake, QuarantineRow
 from feedback.store import Store, feedback, feedback_ready, land_feedback, land_interactions, requeue
 from infra.database import UtcDateTime, begin_write, metadata, now
 from infra.errors import NotFound, UserError
 from infra.settings import in_a_line
+
+_VALUE: TypeAdapter[Value] = TypeAdapter(Value)
 
 quarantine_decisions = Table(
     "quarantine_decisions",
@@ -65,7 +67,8 @@ def held_rows(
     known = set() if decided else _decided(store, lake, dict(zip(frame["row_id"], frame["batch"], strict=True)))
     names = list(QuarantineRow.model_fields)
     return [
-        QuarantineRow.model_validate({n: tuple(r[n]) if n == "events" else r[n] for n in names})
+        # A column that another release added, or did not have yet, holds nothing where it was not written.
+        QuarantineRow.model_validate({n: tuple(r[n]) if n == "events" else r[n] for n in names if r.get(n) is not None})
         for r in frame.iter_rows(named=True)
         if r["row_id"] not in known
     ]
@@ -168,12 +171,13 @@ def _checked(row: QuarantineRow, correction: Mapping[str, Any] | None) -> list[I
             if len(row.events) != 1:
                 raise UserError(f"row {row.row_id[:12]} holds {len(row.events)} events; a correction fits one only")
             held = Feedback.model_validate(_event(row))
-            return [Feedback.model_validate({**held.model_dump(), "value": {"kind": held.kind, **correction}})]
+            value = _VALUE.validate_python({"kind": held.kind, **correction}, extra="forbid")
+            return [Feedback.model_validate({**held.model_dump(), "value": value})]
         parts: list[Interaction | Feedback] = []
         if "interaction" in correction:
-            parts.append(Interaction.model_validate(correction["interaction"]))
+            parts.append(Interaction.model_validate(correction["interaction"], extra="forbid"))
         if "feedback" in correction:
-            parts.append(Feedback.model_validate(correction["feedback"]))
+            parts.append(Feedback.model_validate(correction["feedback"], extra="forbid"))
     except ValidationError as error:
         raise UserError(f"the correction does not fit: {in_a_line(error)}") from error
     if not parts:

@@ -32,6 +32,7 @@ from infra.artifact import canonical_json, digest_dir, digest_file, finished_rec
 from infra.database import now
 from infra.errors import CorruptArtifact, NotFound
 from infra.settings import Config
+from infra.stored import refuse_newer
 
 __all__ = ["Snapshot", "SnapshotConfig", "cut_snapshot", "example_ids", "load_snapshot", "training_parts"]
 _ALGORITHM = 1
@@ -103,6 +104,7 @@ def load_snapshot(path: Path) -> Snapshot:
     if record is None:
         raise NotFound(f"{path} is no finished snapshot: no record.json; cut one with `ratchet data cut`")
     manifest = json.loads((path / MANIFEST).read_text())
+    refuse_newer("snapshot", manifest.get("form", 1), str(path / MANIFEST))
     if key_of(manifest["identity"]) != record.key:
         raise CorruptArtifact(
             f"{path}: the manifest was changed after the snapshot was cut; restore it or cut it again"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import timedelta
 from pathlib import Path
 
-from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from deploy.canary_plan import plan
@@ -14,6 +13,7 @@ from deploy.ledger import current
 from feedback.rated_units import rated_units
 from flows.config import PipelineConfig
 from infra.database import connect, now
+from infra.schema import check, state_of
 
 DAYS = 7.0
 """How far back ratings are counted."""
@@ -38,11 +38,14 @@ def canary_sight(policy: CanaryPolicy, rated_per_day: float, whence: str) -> str
 
 def rated_per_day(config: PipelineConfig, tenant: str) -> float | None:
     """Users who rated the tenant's live version in the last days, a day; None where nobody did or nothing ran yet."""
-    url = make_url(config.places.database)
-    if url.get_backend_name() == "sqlite" and not Path(url.database or "").exists():
-        return None  # to look must not make a database
     engine = connect(config.places.database)
+    if engine.dialect.name == "sqlite" and not Path(engine.url.database or "").exists():
+        return None  # to look must not make a database
     try:
+        with engine.connect() as connection:
+            if state_of(connection).kind == "empty":
+                return None
+        check(engine)
         standing, today = current(engine, tenant), now()
         seen = [unit.first_seen for unit in rated_units(engine, tenant, standing.release_seq)]
     except SQLAlchemyError:

@@ -19,16 +19,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import IO, Any, Literal, TypeVar
+from typing import IO, Annotated, Any, Literal, TypeVar
 
-from pydantic import TypeAdapter
+from pydantic import BeforeValidator, TypeAdapter, ValidationError
 
 from flows.config import PipelineConfig, tenant_of
-from flows.request import NightRequest
+from flows.request import NightRequest, StoredRequest
 from infra.artifact import atomic_write
 from infra.database import now
 from infra.errors import NotFound, UserError
-from infra.settings import Config
+from infra.settings import in_a_line
+from infra.stored import StoredFile
 from infra.tracing import span
 
 log = logging.getLogger(__name__)
@@ -39,14 +40,16 @@ RESCORE = "re-score"
 """Step of a night that judges nothing and scores the live champion again (`flows.rescoring`)."""
 
 
-class NightFile(Config):
+class NightFile(StoredFile):
     """The content of ``night.json``."""
+
+    kind_of_file = "night"
 
     night_id: str
     """Name of the night: its start in UTC, and the tenant."""
     tenant: str
     """Whose night it is."""
-    request: NightRequest
+    request: Annotated[StoredRequest, BeforeValidator(lambda said: _plain(said))]
     """What was asked for."""
     config: Mapping[str, Any]
     """The config the night began with; places are read anew when it is taken up again."""
@@ -85,7 +88,7 @@ class Night:
         return self.file.tenant
 
     @property
-    def request(self) -> NightRequest:
+    def request(self) -> StoredRequest:
         return self.file.request
 
     def once(self, step: str, kind: type[T], make: Callable[[], T]) -> T:
@@ -123,8 +126,13 @@ class Night:
         atomic_write(self.folder / "night.json", self.file.model_dump_json(indent=2))
 
 
+def _plain(request: object) -> object:
+    return request.model_dump() if isinstance(request, NightRequest) else request
+
+
 def _from_json(adapter: TypeAdapter[T], value: Any) -> T:
-    return adapter.validate_json(json.dumps(value))
+    # Of a step by another release: what it says besides is left in the record, and no business of this one.
+    return adapter.validate_json(json.dumps(value), extra="ignore")
 
 
 @contextmanager
@@ -255,8 +263,10 @@ def _take_up(config: PipelineConfig, request: NightRequest, tenant: str) -> Nigh
     for file in unfinished:
         night = Night(config.places.nights_dir / file.night_id, file, config)
         reason = why_not_taken_up(config, request, file)
+        began_with = None
         if file is unfinished[-1] and reason is None:
-            began_with = PipelineConfig.model_validate({**file.config, "places": config.places.model_dump(mode="json")})
+            began_with, reason = _began_with(config, file)
+        if began_with is not None:
             night.config = began_with
             night._write(attempts=file.attempts + 1)
             done = ", ".join(file.steps) or "nothing yet"
@@ -265,6 +275,16 @@ def _take_up(config: PipelineConfig, request: NightRequest, tenant: str) -> Nigh
         night.close("abandoned", reason or "a later night was begun")
         log.warning("night %s is closed: %s", file.night_id, night.file.outcome)
     return None
+
+
+def _began_with(config: PipelineConfig, file: NightFile) -> tuple[PipelineConfig | None, str | None]:
+    """The config that a night began with, or why this release cannot go on with it: half of it would be another one."""
+    try:
+        NightRequest.model_validate(file.request.model_dump())
+        values = {**file.config, "places": config.places.model_dump(mode="json")}
+        return PipelineConfig.model_validate(values), None
+    except ValidationError as error:
+        return None, f"another release of Ratchet began it, with what this one does not know ({in_a_line(error)})"
 
 
 def why_not_taken_up(config: PipelineConfig, request: NightRequest, file: NightFile) -> str | None:

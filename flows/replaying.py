@@ -30,7 +30,8 @@ def evaluated_night(config: PipelineConfig, tenant: str, name: str | None) -> Ni
 
 def policy_of(night: NightFile) -> GatePolicy:
     """The policy that a night was judged by: its config's gate with what that night was asked for."""
-    return GatePolicy.model_validate({**night.config.get("gate", {}), **night.request.gate.given()})
+    values = {**night.config.get("gate", {}), **night.request.gate.given()}
+    return GatePolicy.model_validate(values, extra="ignore")
 
 
 def read_policy(path: Path) -> GatePolicy:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from infra.settings import Config
 
@@ -53,6 +53,21 @@ class NightRequest(Config):
     """Train and judge although nothing new came in since the last night."""
     note: str = Field(default="", max_length=500)
     """Why this night was asked for; kept with its record."""
+
+
+class StoredGateChanges(GateChanges):
+    """The same in a night's record, which another release may have written."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class StoredRequest(NightRequest):
+    """The same in a night's record, which another release may have written."""
+
+    model_config = ConfigDict(extra="allow")
+
+    gate: StoredGateChanges = StoredGateChanges()
+    """Changes of the gate's policy for this night."""
 
 
 class RollbackRequest(Config):

@@ -22,7 +22,7 @@ from pydantic import BaseModel, ValidationError
 
 from infra.database import now
 from infra.errors import CorruptArtifact
-from infra.settings import Config
+from infra.stored import StoredFile
 
 RECORD = "record.json"
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
@@ -68,8 +68,10 @@ def digest_dir(path: Path) -> str:
     return total.hexdigest()
 
 
-class Record(Config):
+class Record(StoredFile):
     """What an artifact is, said beside it."""
+
+    kind_of_file = "record"
 
     name: str
     """What it is, for people."""

@@ -1,6 +1,6 @@
 """One SQL database for what processes must agree on: SQLite (WAL) by default, Postgres by URL.
 
-Every owner declares its tables on `metadata` in its own file; `create_tables` makes those that are missing.
+Every owner declares its tables on `metadata` in its own file; how they are made and changed is in infra/schema.py.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Dialect, Engine, MetaData, create_engine, event
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, OperationalError, ProgrammingError
+from sqlalchemy.exc import ArgumentError
 from sqlalchemy.types import BigInteger, TypeDecorator
 
 from infra.errors import UserError
@@ -99,12 +99,11 @@ def begin_write(engine: Engine) -> Iterator[Connection]:
 
 
 def create_tables(engine: Engine) -> None:
-    """Create every declared table that is missing. Safe when several processes start at once."""
-    for attempt in range(5):
-        try:
-            metadata.create_all(engine, checkfirst=True)
-            return
-        except (OperationalError, ProgrammingError):
-            # Two processes may both find a table missing; the loser looks again.
-            if attempt == 4:
-                raise
+    """Make the tables of an empty database, several processes at once if need be; refuse those of another release.
+
+    Raises:
+        SchemaMismatch: see `infra.schema`.
+    """
+    from infra.schema import prepare
+
+    prepare(engine)

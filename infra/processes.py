@@ -14,12 +14,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import psutil
+from pydantic import ConfigDict
 
 from infra.settings import Config
 
 
 class ProcessIdentity(Config):
     """One process of this machine, recognisable after its id was recycled."""
+
+    # Two are the same process when they are equal: what another release wrote besides must not make them differ.
+    model_config = ConfigDict(extra="ignore")
 
     pid: int
     """Process id; also the id of the process group and session the process leads."""

@@ -23,12 +23,12 @@ from typing import Literal
 from infra.artifact import atomic_write
 from infra.errors import UserError
 from infra.processes import ProcessIdentity, alive, identify, port_taken, stop_tree
-from infra.settings import Config
+from infra.stored import Stored
 
 Progress = Callable[[str], None]
 
 
-class ProcessSpec(Config):
+class ProcessSpec(Stored):
     """One part of the stack."""
 
     name: str
@@ -55,7 +55,7 @@ class ProcessSpec(Config):
     """Parts that must be ready before this one is started."""
 
 
-class StackPlan(Config):
+class StackPlan(Stored):
     """All parts of one stack, in start order, and the folder where the supervisor keeps its state."""
 
     run_dir: Path
@@ -73,7 +73,7 @@ class StackPlan(Config):
 PartState = Literal["waiting", "starting", "ready", "not answering", "restarting", "stopped"]
 
 
-class PartStatus(Config):
+class PartStatus(Stored):
     """What is known of one part."""
 
     name: str
@@ -92,7 +92,7 @@ class PartStatus(Config):
     """How its last process ended."""
 
 
-class StackStatus(Config):
+class StackStatus(Stored):
     """What is known of the whole stack."""
 
     running: bool
@@ -103,7 +103,7 @@ class StackStatus(Config):
     """In start order."""
 
 
-class PidFile(Config):
+class PidFile(Stored):
     """Who runs as one part."""
 
     identity: ProcessIdentity

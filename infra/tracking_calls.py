@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from infra.settings import Config
+from infra.stored import Stored
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -20,7 +20,7 @@ VERSION_TAG = "ratchet.version"
 _BATCH = 900  # metric points in one request; the server's limit is 1,000
 
 
-class Operation(Config):
+class Operation(Stored):
     """One line of the journal."""
 
     kind: Literal["run", "params", "tags", "points", "dataset", "artifact", "table", "model", "finish"]

@@ -13,7 +13,8 @@ from prefect.cache_policies import NO_CACHE
 
 from infra.artifact import Record
 from infra.errors import Diverged, RatchetError, UserError
-from infra.settings import Config, Places
+from infra.settings import Places
+from infra.stored import Stored
 from infra.tracking import Point, Tracker
 from training.base_model import Base, resolve_base
 from training.challenger import train_recipe
@@ -27,7 +28,7 @@ from training.recipe import Recipe
 log = logging.getLogger(__name__)
 
 
-class TrainedStage(Config):
+class TrainedStage(Stored):
     """One finished stage of a challenger."""
 
     key: str
@@ -45,7 +46,7 @@ class TrainedStage(Config):
         return f"v{self.digest[:16]}"
 
 
-class Challenger(Config):
+class Challenger(Stored):
     """A recipe that was launched, and what came of it."""
 
     recipe: str

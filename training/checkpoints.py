@@ -76,7 +76,7 @@ def make_version(stages_dir: Path, key: str, step: int, base: Base) -> Record:
     existing = read_record(stages_dir / own)
     if existing is not None:
         return existing
-    job = StageJob.model_validate_json((stage / FOLDER / JOB).read_bytes())
+    job = StageJob.model_validate_json((stage / FOLDER / JOB).read_bytes(), extra="ignore")
     if objective_named(job.spec.objective).product == "reward":
         raise UserError(
             f"stage {stage.name[:12]} ({job.label}) made a reward model, which scores answers and gives none, so its "

@@ -107,7 +107,7 @@ def read_general(path: Path) -> Iterator[Example]:
             if not line.strip():
                 continue
             try:
-                made = [Example.model_validate(row) for row in _rows(json.loads(line), number)]
+                made = [Example.model_validate(row, extra="forbid") for row in _rows(json.loads(line), number)]
             except (ValueError, KeyError, TypeError, ValidationError) as error:
                 raise UserError(
                     f"{path}:{number} is not a general example ({error}); expected text, or messages that end in an "

@@ -13,7 +13,7 @@ from typing import Literal
 
 from infra.artifact import atomic_write
 from infra.errors import CorruptArtifact, UserError
-from infra.settings import Config
+from infra.stored import Stored
 from training.as_trained import AsTrained, plain_scores
 from training.effects import NEGLIGIBLE, compare
 from training.rendering import render
@@ -30,7 +30,7 @@ CONVERSATIONS: tuple[tuple[str, str], ...] = (
 )
 
 
-class ProbePrompt(Config):
+class ProbePrompt(Stored):
     """One fixed sequence of n tokens with its n - 1 log-probabilities, of each token given those before it."""
 
     ids: tuple[int, ...]
@@ -41,7 +41,7 @@ class ProbePrompt(Config):
     """Under the untouched base."""
 
 
-class Probe(Config):
+class Probe(Stored):
     """What `probe.json` holds."""
 
     dtype: Literal["float32", "bfloat16"]

@@ -7,17 +7,31 @@ import os
 import sys
 from pathlib import Path
 
-from infra.errors import ConfigError
+from infra.errors import ConfigError, RatchetError
 
 
 def main(argv: list[str]) -> int:
     """Serve until SIGTERM; running answers end first."""
+    try:
+        return serve(argv)
+    except RatchetError as error:
+        print(f"gateway: {error}", file=sys.stderr)
+        return error.exit_code
+
+
+def serve(argv: list[str]) -> int:
+    """Serve what the job's file says.
+
+    Raises:
+        SchemaMismatch: the database's tables are of another release.
+    """
     import uvicorn
 
     from deploy.gateway.app import build_app
     from deploy.registry_hook import HOOK_SECRET
     from deploy.serving import ENGINE_KEY, GatewayJob
     from feedback.salt import SALT
+    from infra.database import connect, create_tables
     from infra.settings import secret
     from infra.tracing import start_tracing, stop_tracing
 
@@ -26,6 +40,9 @@ def main(argv: list[str]) -> int:
     if len(argv) != 1:
         raise ConfigError(f"expected one argument, a gateway.json; got {argv}")
     job = GatewayJob.model_validate_json(Path(argv[0]).read_text())
+    database = connect(job.database_url)
+    create_tables(database)  # before the server, which would bury what is wrong under its own words
+    database.dispose()
     start_tracing("ratchet-gateway")
     app = build_app(job, engine_key=secret(ENGINE_KEY), user_salt=secret(SALT), hook_secret=os.environ.get(HOOK_SECRET))
     uvicorn.run(

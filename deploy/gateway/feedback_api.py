@@ -54,7 +54,7 @@ def read_feedback(body: bytes, *, key: ApiKey, user_header: str | None, store: S
         "source": "gateway",
     }
     try:
-        return Feedback.model_validate(event)
+        return Feedback.model_validate(event, extra="forbid")
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"] if part not in ("value", kind))

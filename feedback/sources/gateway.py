@@ -11,6 +11,7 @@ from pydantic import Field, JsonValue
 from feedback.sources.landing import Lot
 from feedback.store import Store
 from infra.database import connect
+from infra.schema import check
 from infra.settings import Config
 
 
@@ -28,10 +29,15 @@ def read(options: Options, mark: JsonValue | None) -> Iterator[Lot]:
 
     What waits there for an interaction that was never captured comes over too, and waits here: this pipeline gives up
     on it in its own time.
+
+    Raises:
+        SchemaMismatch: its tables are of another release.
     """
     if options.database_url is None:
         return
-    store = Store(connect(options.database_url))
+    engine = connect(options.database_url)
+    check(engine)
+    store = Store(engine)
     cursors = {"interactions": 0, "feedback": 0, "waiting": 0} | cast(
         dict[str, int], mark if isinstance(mark, dict) else {}
     )

@@ -130,8 +130,8 @@ def _own(row: Mapping[str, Any], options: RowOptions, source: str) -> Made:
         raise ValueError(
             f"expected `interaction` and/or `feedback`, got {', '.join(sorted(map(str, unknown))) or 'nothing'}"
         )
-    interactions = [Interaction.model_validate(row["interaction"])] if "interaction" in row else []
-    feedback = [Feedback.model_validate(row["feedback"])] if "feedback" in row else []
+    interactions = [Interaction.model_validate(row["interaction"], extra="forbid")] if "interaction" in row else []
+    feedback = [Feedback.model_validate(row["feedback"], extra="forbid")] if "feedback" in row else []
     for made in [*(i.tenant for i in interactions), *(f.tenant for f in feedback)]:
         if made != options.tenant:
             raise ValueError(f"the row is of tenant {made!r}, expected the source's, {options.tenant!r}")
@@ -193,7 +193,7 @@ def _mapped(row: Mapping[str, Any], mapping: Columns, options: RowOptions, sourc
             "finish_reason": text("finish_reason"),
             "sampling": {} if cell("tools") is None else {"tools": _parsed(cell("tools"))},
         }
-        interactions.append(Interaction.model_validate(fields))
+        interactions.append(Interaction.model_validate(fields, extra="forbid"))
     elif mapping.interaction_id is not None:
         about = text("interaction_id")
     event = text("event_id") or f"f-{key}"
@@ -214,7 +214,8 @@ def _mapped(row: Mapping[str, Any], mapping: Columns, options: RowOptions, sourc
                 "comment": text("comment"),
                 "created_at": at,
                 "source": source,
-            }
+            },
+            extra="forbid",
         )
         for value in values
     ]

@@ -17,6 +17,7 @@ from flows.cli import (
     live_commands,
     look_commands,
     method_commands,
+    migrate_commands,
     release_commands,
     run_commands,
     serve_commands,
@@ -35,6 +36,7 @@ app.command()(first_commands.init)
 app.command()(stack_commands.up)
 app.command()(stack_commands.down)
 app.command()(stack_commands.status)
+app.command()(migrate_commands.migrate)
 app.command()(first_commands.ask)
 app.command()(deploy_commands.deploy)
 app.command()(serve_commands.serve)

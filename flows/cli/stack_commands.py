@@ -11,11 +11,13 @@ def up(config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) -> None:
     from flows.local_secrets import load_secrets
     from flows.local_stack import stack_plan
     from infra import stack
+    from tasks.opened import database
     from training.base_model import resolve_base
 
     settings = load(config)
     places = settings.places
     load_secrets(places.run_dir)
+    database(places)  # of another release: say so here, not in the log of each part
     note(f"base model {settings.base_model} ...")
     base = resolve_base(settings.base_model, places.cache_dir)
     note(f"base model {base.version}, found in: {base.source} ({base.path})")

@@ -1,0 +1,60 @@
+"""Every SQL table there is, by the module that owns it.
+
+A table is declared in its owner's file and named here; how it comes into a database, and how one of an earlier release
+becomes like it, is a revision's business (infra/migrations). Tests compare the three.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import MetaData, Table
+
+from deploy import (
+    arena,
+    blind_judge,
+    controller,
+    keys,
+    lease,
+    ledger,
+    registry,
+    registry_hook,
+    rescore,
+    shadow,
+    watching,
+)
+from evaluation import noise
+from feedback import forgotten, quarantine, salt, store_tables
+from feedback.sources import landing
+from infra import alerts
+from infra.database import metadata
+
+TABLES: tuple[Table, ...] = (
+    alerts.deliveries,
+    alerts.outbox,
+    arena.arena_pairs,
+    blind_judge.bar_judgements,
+    controller.heartbeats,
+    forgotten.forgotten,
+    forgotten.forgotten_interactions,
+    keys.api_keys,
+    landing.source_marks,
+    landing.source_rejects,
+    lease.leases,
+    ledger.releases,
+    noise.noise_floors,
+    quarantine.quarantine_decisions,
+    quarantine.quarantine_releases,
+    registry.written_aliases,
+    registry_hook.knocks,
+    rescore.rescores,
+    salt.salt_marks,
+    shadow.shadow_answers,
+    store_tables.feedback,
+    store_tables.feedback_ready,
+    store_tables.interactions,
+    watching.watch_states,
+)
+
+
+def declared() -> MetaData:
+    """The tables as this release's code knows them."""
+    return metadata
