@@ -15,12 +15,12 @@ from sqlalchemy import Engine
 from deploy.canary_policy import CanaryPolicy
 from deploy.inheriting import inherit
 from deploy.ledger import Action, Entry, RefusedTransition, Standing, current, history
-from deploy.likeness import Likeness, most_like
 from deploy.moves import line_alert, retry, write
 from deploy.opening import WAITS, may_open
 from deploy.rollback import Prove, bar, lift_bar, pause, resume, roll_back
 from deploy.standing import NotNow
 from deploy.versions import load_version
+from evaluation.likeness import Likeness, most_like
 from infra.alerts import Alert, Severity, enqueue
 from infra.database import begin_write, now
 from infra.errors import RatchetError

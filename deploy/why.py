@@ -9,8 +9,8 @@ from typing import Any
 from sqlalchemy import Engine
 
 from deploy.ledger import Entry, history
-from deploy.likeness import Likeness
 from deploy.versions import load_version
+from evaluation.likeness import Likeness
 from feedback.events import Interaction
 from feedback.store import Store
 from infra.artifact import Record

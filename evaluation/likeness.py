@@ -1,28 +1,54 @@
-"""How much a version is like another: do they move the base in the same direction on the probe prompts?
+"""How alike two versions are: the cosine of what they do to the base's log-probabilities on the probe prompts.
 
-A bar goes by digest, so tomorrow's near-twin of a barred version is another version. What both do to the base's
-log-probabilities on the same fixed prompts shows the likeness. The numbers stand in the probes, so no model runs.
+A bar goes by digest, so tomorrow's near-twin of a barred version is another version. The numbers stand in the probes
+already, so no model runs. Gate, release and `ratchet why` all ask here.
+
+Why the cosine and not a distance: the question is whether the change that was taken back comes again. A twin has
+learned the same from one more day, with more steps or at another learning rate, so it differs in strength before
+anything else. Twice the effect is the same harm done harder; a distance, 1 - ||d1 - d2|| / (||d1|| + ||d2||), calls it
+0.67, less like than one at five sixths of the strength (0.91), and gives 0.29 to two that have nothing in common.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from infra.errors import RatchetError
+from infra.stored import Stored
 
 if TYPE_CHECKING:
     from training.probe import Probe
 
 ALIKE = 0.9
-"""Likeness from which a verdict mentions it."""
+"""Likeness from which people are told."""
+
+
+class Likeness(Stored):
+    """The barred version that a version is most like."""
+
+    version: str
+    """The barred one."""
+    likeness: float
+    """Cosine of the two effects, -1 to 1. Ledger lines of earlier releases hold 0 to 1 by a distance."""
+
+    @property
+    def near_twin(self) -> bool:
+        """Whether they change the base almost alike."""
+        return self.likeness >= ALIKE
 
 
 def likeness(one: Probe, other: Probe) -> float | None:
-    """Cosine of the two versions' effects (nats by token) on the prompts they share; None where there is no effect.
+    """Cosine of the two versions' effects (nats by token) on the prompts they share.
 
-    1: the same direction, whatever the strength; 0: nothing in common.
+    1: the same direction, whatever the strength; 0: nothing in common; -1: the opposite. None where there is no
+    direction to compare: no prompt of the same tokens (another base), a value that is no number, or an effect on them
+    that is rounding.
     """
+    from training.effects import NEGLIGIBLE
+
     theirs = {prompt.ids: prompt for prompt in other.prompts}
     a: list[float] = []
     b: list[float] = []
@@ -31,16 +57,42 @@ def likeness(one: Probe, other: Probe) -> float | None:
         if twin is not None:
             a += [v - plain for v, plain in zip(prompt.version, prompt.base, strict=True)]
             b += [v - plain for v, plain in zip(twin.version, twin.base, strict=True)]
-    size = math.sqrt(math.fsum(x * x for x in a) * math.fsum(y * y for y in b))
-    return round(math.fsum(x * y for x, y in zip(a, b, strict=True)) / size, 4) if size else None
+    sizes = [math.hypot(*a), math.hypot(*b)]
+    if not all(math.isfinite(size) and size > NEGLIGIBLE * math.sqrt(len(a)) for size in sizes):
+        return None
+    return round(math.fsum(x * y for x, y in zip(a, b, strict=True)) / math.prod(sizes), 4)
 
 
 def barred_likeness(probe: Path, barred: Mapping[str, Path]) -> dict[str, float]:
-    """Barred version -> likeness of the version whose probe is `probe`. Probes that are gone are left out."""
+    """Barred version -> likeness of the version whose probe is `probe`, all by their probe files.
+
+    Left out are those whose probe is gone or cannot be read: a barred version's files may have been removed, and
+    likeness stops nothing.
+    """
     from training.probe import read_probe
 
-    if not probe.exists():
+    found: dict[str, float] = {}
+    try:
+        own = read_probe(probe.parent)
+    except RatchetError:
         return {}
-    own = read_probe(probe.parent)
-    found = {name: likeness(own, read_probe(path.parent)) for name, path in sorted(barred.items()) if path.exists()}
-    return {name: value for name, value in found.items() if value is not None}
+    for name, path in sorted(barred.items()):
+        try:
+            value = likeness(own, read_probe(path.parent))
+        except RatchetError:
+            continue
+        if value is not None:
+            found[name] = value
+    return found
+
+
+def most_like(versions_dir: Path, version: str, barred: Iterable[str]) -> Likeness | None:
+    """The barred version that `version` is most like, both in `versions_dir`; None where none can be compared."""
+    from training.probe import PROBE
+
+    probes = {name: versions_dir / name / PROBE for name in barred}
+    found = barred_likeness(versions_dir / version / PROBE, probes)
+    if not found:
+        return None
+    name = max(found, key=lambda each: found[each])
+    return Likeness(version=name, likeness=found[name])

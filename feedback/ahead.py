@@ -22,8 +22,9 @@ from feedback.lake import QuarantineRow
 from feedback.prepare import Batch, Prepared, Steps, prepare
 from feedback.quarantine import releases
 from feedback.redact import Redactor, finder_of
-from feedback.sources.landing import reject_id, rejects_after
-from feedback.store import Ready, Store
+from feedback.sources.landing import reject_id, rejects_after, source_rejects
+from feedback.store import Ready, Store, feedback_ready
+from feedback.watermark import fingerprint
 from infra.database import connect
 from infra.errors import RatchetError
 from infra.schema import check
@@ -41,6 +42,10 @@ class Lot:
     """These rows."""
     prepared: Prepared | None
     """The feedback; None where there are rows of files only."""
+    cursor_mark: str | None = None
+    """Fingerprint of the store's row at the cursor."""
+    rejects_mark: str | None = None
+    """The same of the rows of files."""
 
 
 @dataclass(frozen=True)
@@ -79,11 +84,15 @@ def _next(store: Store, reading: Reading, cursor: int, rejects_cursor: int) -> L
     rejects = rejects_after(store.engine, rejects_cursor, reading.batch_events)
     if not fresh and not rejects:
         return None
+    cursor = fresh[-1].seq if fresh else cursor
+    rejects_cursor = rejects[-1].seq if rejects else rejects_cursor
     return Lot(
-        cursor=fresh[-1].seq if fresh else cursor,
-        rejects_cursor=rejects[-1].seq if rejects else rejects_cursor,
+        cursor=cursor,
+        rejects_cursor=rejects_cursor,
         rejects=_rejected(rejects, reading.steps) if rejects else [],
         prepared=prepare(_read(store, fresh), reading.steps) if fresh else None,
+        cursor_mark=fingerprint(store.engine, feedback_ready, cursor),
+        rejects_mark=fingerprint(store.engine, source_rejects, rejects_cursor),
     )
 
 

@@ -34,6 +34,7 @@ from feedback.redact import RedactConfig
 from feedback.refine import Refined, refine
 from feedback.sources.landing import SourceSpec, land
 from feedback.store import Store, requeue
+from feedback.watermark import expect_store
 from infra.database import begin_write, create_tables, now
 from infra.settings import Config
 from infra.stored import Stored
@@ -108,7 +109,8 @@ def run_ingest(
     Raises:
         UserError: personal data where the policy refuses it, or a broken suite.
         ExpectationError: an expectation that stops the run; earlier batches stay, this one was not taken.
-        CorruptArtifact: lake and index of the past do not belong together.
+        CorruptArtifact: lake and index of the past do not belong together, or lake and store do not: one of them was
+            restored from a backup alone.
         UserError: another folder writes the remote lake, or its store cannot be reached.
     """
     tell = progress or (lambda *_: None)
@@ -116,6 +118,7 @@ def run_ingest(
     create_tables(store.engine)  # who opened the database may not know of the sources' tables
     with locked(lake):
         lake.settle()
+        expect_store(store, lake)
         landed = {}
         for place, spec in enumerate(sources):
             tell(f"source {spec.name}", place, len(sources))
@@ -125,7 +128,7 @@ def run_ingest(
         try:
             staged = lake.staged()
             if staged is not None:
-                done.append(_commit(lake, past, *staged))
+                done.append(commit(lake, past, *staged))
             last = lake.last() or Manifest(batch=1, cursor=0).model_copy(update={"batch": 0})
             past.expect(last.batch, lake.index_path)
             while True:
@@ -162,7 +165,7 @@ def _batches(
             left = -(-(total - seen) // config.batch_events)
             shown = left <= config.expectations.keep_docs  # earlier ones would be deleted at the end anyway
             next_one = _compute(lot, lake, past, config, confidence, last, shown=shown)
-            last = _commit(lake, past, *next_one)
+            last = commit(lake, past, *next_one)
             yield last
             del lot, next_one  # before the next is made
             seen += sum(last.counts.get("fates", {}).values())
@@ -233,6 +236,8 @@ def _compute(
         batch=number,
         cursor=lot.cursor,
         rejects_cursor=lot.rejects_cursor,
+        cursor_mark=lot.cursor_mark,
+        rejects_mark=lot.rejects_mark,
         counts={step: dict(sorted(counts.items())) for step, counts in sorted(refined.counts.items())},
         data_docs=docs.name if docs.exists() else None,
     )
@@ -244,7 +249,7 @@ def _steps(config: IngestConfig) -> Steps:
     return Steps(config.normalise, config.redact, config.abuse, config.shapes, config.dedupe)
 
 
-def _commit(lake: Lake, past: Past, manifest: Manifest, lesson: dict[str, object]) -> Manifest:
+def commit(lake: Lake, past: Past, manifest: Manifest, lesson: dict[str, object]) -> Manifest:
     """Make a staged batch count. Every part is done at most once, whoever began it."""
     manifest = lake.append_staged(manifest)
     past.learn(manifest.batch, lesson)

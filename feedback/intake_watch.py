@@ -10,7 +10,8 @@ from pydantic import Field
 from sqlalchemy import Engine, func, select
 
 from feedback.lake import Lake, Manifest
-from feedback.store import feedback, feedback_ready
+from feedback.store import Store, feedback, feedback_ready
+from feedback.watermark import store_misfit
 from infra.settings import Config
 
 
@@ -61,6 +62,9 @@ def stale(engine: Engine, lake: Lake, at: datetime, config: IntakeWatch) -> str 
     """Why ingestion stands still, in a sentence; None where it does not."""
     last = lake.last()
     cursor = last.cursor if last else 0
+    restored = store_misfit(Store(engine), last) if last else None
+    if restored is not None:
+        return f"the database is not the one that the lake was filled from: {restored}"
     waiting = (
         select(func.min(feedback.c.received_at), func.count())
         .join(feedback_ready, feedback_ready.c.feedback_seq == feedback.c.seq)

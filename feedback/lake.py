@@ -94,6 +94,10 @@ class Manifest(StoredFile):
     """Sequence in the store up to which feedback is dealt with."""
     rejects_cursor: int = 0
     """The same for rows of files that could not be read."""
+    cursor_mark: str | None = None
+    """Fingerprint of the store's row at the cursor (feedback/watermark.py); None in manifests of earlier releases."""
+    rejects_mark: str | None = None
+    """The same at the rejects' cursor."""
     rows: Mapping[str, int] = {}
     """Rows by table."""
     versions: Mapping[str, int] = {}

@@ -23,7 +23,7 @@ from feedback.store import Store
 from feedback.traffic import traffic_drift
 from infra.artifact import atomic_write, canonical_json
 from infra.database import now
-from infra.errors import NotFound, UserError
+from infra.errors import CorruptArtifact, NotFound, UserError
 from infra.settings import Places
 from tasks.opened import database
 
@@ -31,8 +31,9 @@ log = logging.getLogger(__name__)
 
 
 def _may_pass(_: object, __: object, state: State[object]) -> bool:
-    """Whether another try could help: never against a mistake, or data that break an expectation."""
-    return not isinstance(state.result(raise_on_failure=False), UserError | ExpectationError)
+    """Whether another try could help: never against a mistake, data that break an expectation, or what only a person
+    can restore."""
+    return not isinstance(state.result(raise_on_failure=False), UserError | ExpectationError | CorruptArtifact)
 
 
 @task(name="ingest", retries=2, retry_delay_seconds=[5, 30], retry_condition_fn=_may_pass, cache_policy=NO_CACHE)

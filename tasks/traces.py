@@ -1,26 +1,45 @@
 """New interactions and feedback on their way to MLflow's trace page: sampled, later, and never the only copy.
 
 Where it stopped is kept in a file, written after MLflow took a lot: a crash in between sends it again. While MLflow is
-away nothing is sent, and nothing is lost.
+away nothing is sent, and nothing is lost. Where the store was restored from a backup, all of it is looked at again:
+traces are known by their ids, and of feedback what was received up to the last that was sent is passed over.
 """
 
 from __future__ import annotations
 
-import json
 import logging
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from feedback.events import Edit, Feedback, Interaction, Preference, Rating, Reference, Thumb, message_json
-from feedback.store import Store
+from feedback.store import Store, feedback_ready, interactions
+from feedback.watermark import fingerprint, misfit
 from infra.artifact import atomic_write
 from infra.errors import Unavailable
 from infra.interaction_traces import Said, Shown, TraceSender, chosen
-from infra.settings import Places
+from infra.settings import Config, Places
 from infra.trace_settings import TracesConfig
 from tasks.opened import database
 
 log = logging.getLogger(__name__)
+
+
+class Cursor(Config):
+    """Where sending goes on."""
+
+    interactions: int = 0
+    """Number in the store up to which interactions were sent."""
+    feedback: int = 0
+    """The same of feedback."""
+    interactions_mark: str | None = None
+    """Fingerprint of the store's row at that number (feedback/watermark.py)."""
+    feedback_mark: str | None = None
+    """The same of feedback."""
+    received: datetime | None = None
+    """When the latest feedback that was looked at had been received."""
+    sent_before: datetime | None = None
+    """While a restored store is looked at again: feedback received until then was sent before."""
 
 
 def send_traces(places: Places, pipeline: str, config: TracesConfig) -> dict[str, int]:
@@ -30,24 +49,31 @@ def send_traces(places: Places, pipeline: str, config: TracesConfig) -> dict[str
         return sent
     store, sender = Store(database(places)), TraceSender(places.mlflow, pipeline)
     file = places.home_dir / "traces.json"
-    cursor = _cursor(file)
+    cursor = _cursor(file, store)
     try:
-        new = store.interactions_after(cursor["interactions"], config.lot)
+        new = store.interactions_after(cursor.interactions, config.lot)
         picked = [shown_of(one) for _, one in new if chosen(one.interaction_id, config.share)]
         sender.show(picked)
         if new:
-            cursor["interactions"] = new[-1][0]
-            atomic_write(file, json.dumps(cursor))
+            mark = fingerprint(store.engine, interactions, new[-1][0])
+            cursor = _kept(file, cursor, interactions=new[-1][0], interactions_mark=mark)
         sent["interactions"] = len(picked)
         if len(new) == config.lot:
             return sent  # feedback waits until the answers are there
-        for ready in store.feedback_after(cursor["feedback"], config.lot):
+        for ready in store.feedback_after(cursor.feedback, config.lot):
             said = said_of(ready.feedback)
-            if said is not None and not ready.orphan and chosen(said.interaction_id, config.share):
+            known = cursor.sent_before is not None and ready.received_at <= cursor.sent_before
+            if said is not None and not ready.orphan and not known and chosen(said.interaction_id, config.share):
                 sender.say(said)
                 sent["feedback"] += 1
-            cursor["feedback"] = ready.seq
-            atomic_write(file, json.dumps(cursor))
+            cursor = _kept(
+                file,
+                cursor,
+                feedback=ready.seq,
+                feedback_mark=fingerprint(store.engine, feedback_ready, ready.seq),
+                received=max(cursor.received or ready.received_at, ready.received_at),
+                sent_before=cursor.sent_before if known else None,
+            )
     except Unavailable as error:
         log.warning("traces wait: %s", error)
     return sent
@@ -91,8 +117,21 @@ def said_of(event: Feedback) -> Said | None:
     return Said(event.interaction_id, event.kind, told, event.actor, event.comment)
 
 
-def _cursor(file: Path) -> dict[str, int]:
+def _cursor(file: Path, store: Store) -> Cursor:
+    """Where it stopped; the beginning where the store is no longer the one that was read."""
     if not file.exists():
-        return {"interactions": 0, "feedback": 0}
-    found: dict[str, int] = json.loads(file.read_text())
-    return found
+        return Cursor()
+    found = Cursor.model_validate_json(file.read_bytes())
+    why = misfit(store.engine, interactions, found.interactions, found.interactions_mark) or misfit(
+        store.engine, feedback_ready, found.feedback, found.feedback_mark
+    )
+    if why is None:
+        return found
+    log.warning("the store was restored from a backup, or is another one: %s; traces are sent from its beginning", why)
+    return _kept(file, Cursor(received=found.received, sent_before=found.received))
+
+
+def _kept(file: Path, cursor: Cursor, **changes: Any) -> Cursor:
+    cursor = cursor.model_copy(update=changes)
+    atomic_write(file, cursor.model_dump_json())
+    return cursor

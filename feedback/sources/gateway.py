@@ -3,16 +3,25 @@ gateway with a database of its own is followed by its sequences."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Mapping
 from typing import cast
 
 from pydantic import Field, JsonValue
+from sqlalchemy import Engine
 
 from feedback.sources.landing import Lot
-from feedback.store import Store
+from feedback.store import Store, feedback, feedback_ready, interactions
+from feedback.watermark import fingerprint, misfit
 from infra.database import connect
 from infra.schema import check
 from infra.settings import Config
+
+log = logging.getLogger(__name__)
+
+_TABLES = {"interactions": interactions, "feedback": feedback_ready, "waiting": feedback}
+"""Cursor -> the table whose numbers it counts."""
+_ROWS = "rows"
 
 
 class Options(Config):
@@ -28,7 +37,8 @@ def read(options: Options, mark: JsonValue | None) -> Iterator[Lot]:
     """What is new in that database, interactions first so that feedback need not wait.
 
     What waits there for an interaction that was never captured comes over too, and waits here: this pipeline gives up
-    on it in its own time.
+    on it in its own time. A database that was restored from a backup is read from its beginning again: what is here
+    already is known by its ids.
 
     Raises:
         SchemaMismatch: its tables are of another release.
@@ -38,23 +48,38 @@ def read(options: Options, mark: JsonValue | None) -> Iterator[Lot]:
     engine = connect(options.database_url)
     check(engine)
     store = Store(engine)
-    cursors = {"interactions": 0, "feedback": 0, "waiting": 0} | cast(
-        dict[str, int], mark if isinstance(mark, dict) else {}
-    )
+    cursors = _cursors(store.engine, mark if isinstance(mark, dict) else {})
     while True:
-        interactions = store.interactions_after(cursors["interactions"], options.lot)
-        full = len(interactions) == options.lot
-        feedback = [] if full else store.feedback_after(cursors["feedback"], options.lot)
+        answers = store.interactions_after(cursors["interactions"], options.lot)
+        full = len(answers) == options.lot
+        said = [] if full else store.feedback_after(cursors["feedback"], options.lot)
         waiting = [] if full else store.waiting_after(cursors["waiting"], options.lot)
-        if not interactions and not feedback and not waiting:
+        if not answers and not said and not waiting:
             return
         cursors = {
-            "interactions": interactions[-1][0] if interactions else cursors["interactions"],
-            "feedback": feedback[-1].seq if feedback else cursors["feedback"],
+            "interactions": answers[-1][0] if answers else cursors["interactions"],
+            "feedback": said[-1].seq if said else cursors["feedback"],
             "waiting": waiting[-1][0] if waiting else cursors["waiting"],
         }
+        rows = {name: fingerprint(store.engine, table, cursors[name]) for name, table in _TABLES.items()}
         yield Lot(
-            mark=cast(JsonValue, dict(cursors)),
-            interactions=[interaction for _, interaction in interactions],
-            feedback=[*(ready.feedback for ready in feedback), *(event for _, event in waiting)],
+            mark=cast(JsonValue, {**cursors, _ROWS: rows}),
+            interactions=[interaction for _, interaction in answers],
+            feedback=[*(ready.feedback for ready in said), *(event for _, event in waiting)],
         )
+
+
+def _cursors(engine: Engine, mark: Mapping[str, JsonValue]) -> dict[str, int]:
+    """Where to go on: after the mark, or from the beginning where the database is not the one that it was taken of."""
+    cursors = {name: cast(int, mark.get(name, 0)) for name in _TABLES}
+    rows = cast(Mapping[str, str | None], mark.get(_ROWS) or {})
+    found = (misfit(engine, table, cursors[name], rows.get(name)) for name, table in _TABLES.items())
+    why = next((text for text in found if text is not None), None)
+    if why is None:
+        return cursors
+    log.warning(
+        "the gateway's database at %s was restored from a backup, or is another one: %s; it is read from its beginning",
+        engine.url.render_as_string(hide_password=True),
+        why,
+    )
+    return dict.fromkeys(_TABLES, 0)

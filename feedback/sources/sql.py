@@ -6,6 +6,7 @@ password, comes from the environment.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from datetime import date, datetime
 from decimal import Decimal
@@ -22,6 +23,8 @@ from feedback.sources.mapping import RowOptions
 from infra.database import now
 from infra.errors import UserError
 from infra.settings import secret
+
+log = logging.getLogger(__name__)
 
 
 class Options(RowOptions):
@@ -47,9 +50,11 @@ def read(options: Options, mark: JsonValue | None) -> Iterator[Lot]:
         UserError: the URL is missing or cannot be understood, or the database refuses the query.
     """
     last = _unpacked(mark["after"]) if isinstance(mark, dict) and "after" in mark else None
-    after = last - options.reread if isinstance(last, int) else last
     engine = _engine(secret(options.url_env), options)
     try:
+        if last is not None and _gone_back(engine, options, last):
+            last = None
+        after = last - options.reread if isinstance(last, int) else last
         while True:
             rows = _rows(engine, options, after)
             if not rows:
@@ -80,8 +85,21 @@ def _engine(url: str, options: Options) -> Any:
         ) from None
 
 
-def _rows(engine: Any, options: Options, after: Any) -> list[dict[str, Any]]:
-    where = "" if after is None else f"WHERE q.{options.key} > :after "
+def _gone_back(engine: Any, options: Options, last: Any) -> bool:
+    """Whether the table ends before the key that was read last: it was restored from a backup, say, and gives the same
+    keys out again. It is then read from its beginning; rows that are here already are recognised."""
+    back = not _rows(engine, options, last, since=True) and bool(_rows(engine, options, None))
+    if back:
+        log.warning(
+            "the database in %s has no row from %s = %s on, up to which it was read: it was restored from a backup, or "
+            "rows were deleted; it is read from its beginning",
+            *(options.url_env, options.key, last),
+        )
+    return back
+
+
+def _rows(engine: Any, options: Options, after: Any, *, since: bool = False) -> list[dict[str, Any]]:
+    where = "" if after is None else f"WHERE q.{options.key} {'>=' if since else '>'} :after "
     # The key's name is checked by its pattern; the query is the operator's own.
     statement = text(
         f"SELECT * FROM ({options.query.rstrip().rstrip(';')}) AS q {where}ORDER BY q.{options.key} LIMIT :lot"  # noqa: S608

@@ -19,6 +19,7 @@ from flows.cli import (
     method_commands,
     migrate_commands,
     release_commands,
+    restore_commands,
     run_commands,
     serve_commands,
     stack_commands,
@@ -65,6 +66,7 @@ app.add_typer(gate_commands.app, name="gate")
 app.add_typer(config_commands.app, name="config")
 app.add_typer(data_commands.feedback, name="feedback")
 app.add_typer(data_commands.quarantine, name="quarantine")
+lake_commands.data.command()(restore_commands.accept_store)
 app.add_typer(lake_commands.data, name="data")
 app.command()(lake_commands.lineage)
 app.command()(lake_commands.forget)

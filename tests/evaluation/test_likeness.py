@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from evaluation.gate import decide
-from evaluation.likeness import barred_likeness, likeness
+from evaluation.likeness import barred_likeness, likeness, most_like
 from tests.evaluation.cards import policy, scorecard, share, version
 from training.probe import Probe, ProbePrompt
 
@@ -26,6 +26,45 @@ def test_direction_counts_and_strength_does_not() -> None:
     assert likeness(one, probe(0.1, 0.2, 0.0)) == pytest.approx(0.0)
     assert likeness(one, probe(0.0, 0.0, 0.0)) is None
     assert likeness(one, probe(0.2, -0.1, 0.3, ids=(9, 9, 9, 9))) is None  # other prompts: nothing to compare
+    assert likeness(one, probe(2e-6, -1e-6, 3e-6)) is None, "rounding has no direction"
+    assert likeness(one, probe(0.2, float("nan"), 0.3)) is None
+
+
+def put(folder: Path, **effects: tuple[float, ...]) -> None:
+    for name, effect in effects.items():
+        (folder / name).mkdir()
+        (folder / name / "probe.json").write_text(probe(*effect).model_dump_json())
+
+
+@pytest.mark.parametrize(
+    ("effect", "expected"),
+    [
+        ((0.1, -0.05, 0.15), 1.0),  # half of what was barred: 0.67 by the distance that releases went by
+        ((0.6, -0.3, 0.9), 1.0),  # three times as much of it: 0.5
+        ((-0.2, 0.1, -0.3), -1.0),  # the opposite: 0
+        ((0.1, 0.2, 0.0), 0.0),  # nothing in common: 0.35
+    ],
+)
+def test_gate_and_release_say_the_same_of_a_version(tmp_path: Path, effect: tuple[float, ...], expected: float) -> None:
+    put(tmp_path, new=effect, bad=(0.2, -0.1, 0.3))
+    gate = barred_likeness(tmp_path / "new" / "probe.json", {"bad": tmp_path / "bad" / "probe.json"})
+    release = most_like(tmp_path, "new", ["bad"])
+    assert gate == {"bad": pytest.approx(expected)}
+    assert release is not None and release.likeness == gate["bad"]
+    assert release.near_twin == (expected == 1.0)
+
+
+def test_the_most_like_of_the_barred_is_named_and_missing_ones_are_passed_over(tmp_path: Path) -> None:
+    put(tmp_path, v1=(0.5, 0.1, 0.0), v2=(0.5, 0.11, 0.0), v3=(-0.2, 0.3, 0.0), v4=(0.0, 0.0, 0.0))
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "probe.json").write_text("{")
+    found = most_like(tmp_path, "v1", ["gone", "broken", "v3", "v2"])
+    assert found is not None and found.version == "v2" and found.near_twin
+    assert most_like(tmp_path, "v1", []) is None
+    assert most_like(tmp_path, "gone", ["v1"]) is None
+    assert most_like(tmp_path, "v1", ["v4"]) is None, "a version without an effect is like none"
+    broken = {"broken": tmp_path / "broken" / "probe.json", "v2": tmp_path / "v2" / "probe.json"}
+    assert set(barred_likeness(tmp_path / "v1" / "probe.json", broken)) == {"v2"}, "one broken file stops no gate"
 
 
 def test_barred_versions_are_read_from_their_probes(tmp_path: Path) -> None:

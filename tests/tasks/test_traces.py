@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from infra.interaction_traces import chosen, trace_id_of
 from infra.settings import Places
 from infra.trace_settings import TracesConfig
+from tasks.opened import database
 from tasks.traces import send_traces
 from tests.deploy.mlflow_server import mlflow_server
 from tests.flows.world import tell_feedback
@@ -48,6 +50,35 @@ def test_what_was_said_stands_on_the_trace_of_its_answer(mlflow_url: str, tmp_pa
     (tmp_path / "traces.json").unlink()
     send_traces(places, "desk", TracesConfig(share=1.0, lot=3))
     assert len(client.search_traces(locations=[experiment.experiment_id])) == 3
+
+
+@pytest.mark.parametrize("new", [2, 9], ids=["behind the cursor", "grown past the cursor"])
+def test_after_a_restore_of_the_store_new_answers_are_shown_and_old_words_not_doubled(
+    mlflow_url: str, tmp_path: Path, new: int
+) -> None:
+    from mlflow.tracking import MlflowClient
+
+    places, name = Places(home=tmp_path, mlflow_url=mlflow_url), f"restored{new}"
+    config, everything, file = Config(places), TracesConfig(share=1.0), tmp_path / "ratchet.db"
+    first = 100 * new  # MLflow knows a trace by its id, whatever the experiment
+    tell_feedback(config, conversations=2, first=first)  # type: ignore[arg-type]
+    database(places).dispose()
+    shutil.copy(file, tmp_path / "backup.db")
+    tell_feedback(config, conversations=3, first=first + 2)  # type: ignore[arg-type]
+    assert send_traces(places, name, everything) == {"interactions": 5, "feedback": 10}
+    database(places).dispose()
+    shutil.copy(tmp_path / "backup.db", file)
+    tell_feedback(config, conversations=new, first=first + 50)  # type: ignore[arg-type]
+    sent = send_traces(places, name, everything)
+    assert sent == {"interactions": 2 + new, "feedback": 2 * new}
+    assert send_traces(places, name, everything) == {"interactions": 0, "feedback": 0}
+    client = MlflowClient(mlflow_url)
+    experiment = client.get_experiment_by_name(name)
+    assert experiment is not None
+    assert len(client.search_traces(locations=[experiment.experiment_id])) == 5 + new
+    for interaction in (f"i{first}", f"i{first + 50}"):
+        shown = client.get_trace(f"tr-{trace_id_of(interaction).hex()}")
+        assert len(shown.info.assessments) == 2
 
 
 def test_the_sample_is_the_same_whoever_asks_and_as_large_as_stated() -> None:

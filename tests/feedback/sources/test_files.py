@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from feedback.quarantine import held_rows
 from feedback.sources import SOURCES
 from feedback.sources.files import Options, add_row
 from feedback.sources.landing import Lot, SourceSpec, land, rejects_after, source_module
+from feedback.store import Store
 from infra.errors import UserError
 from tests.feedback.world import FAST, START, interaction, make_lake, make_store, said
 
@@ -264,6 +266,31 @@ def test_a_gateway_with_a_database_of_its_own_is_followed(tmp_path: Path) -> Non
     assert land(ours, follow)["duplicates"] == 0 and ours.parked() == 0
     theirs.record_feedback(said(3, Edit(text="x")))
     assert land(ours, follow)["feedback"] == 1
+
+
+@pytest.mark.parametrize("new", [1, 9], ids=["behind the cursor", "grown past the cursor"])
+def test_a_gateways_database_that_was_restored_is_read_from_its_beginning(tmp_path: Path, new: int) -> None:
+    theirs, ours = make_store(tmp_path / "g"), make_store(tmp_path)
+    file = tmp_path / "g" / "store.db"
+    follow = SourceSpec(name="g", kind="gateway", options={"database_url": f"sqlite:///{file}", "lot": 2})
+
+    def tell(store: Store, first: int, last: int) -> None:
+        for number in range(first, last):
+            store.record_interaction(interaction(number, "hello"))
+            store.record_feedback(said(number, Thumb(up=True)))
+        store.record_feedback(said(f"{last}-lost", Thumb(up=True)))  # of an interaction that was never captured
+
+    tell(theirs, 0, 2)
+    theirs.engine.dispose()
+    shutil.copy(file, tmp_path / "backup.db")
+    tell(theirs, 2, 6)
+    assert land(ours, follow)["feedback"] == 8
+    theirs.engine.dispose()
+    shutil.copy(tmp_path / "backup.db", file)
+    tell(make_store(tmp_path / "g"), 50, 50 + new)
+    done = land(ours, follow)
+    assert (done["interactions"], done["feedback"]) == (new, new + 1)
+    assert land(ours, follow) == {"interactions": 0, "feedback": 0, "duplicates": 0, "rejects": 0}
 
 
 def test_plain_text_is_documents(tmp_path: Path) -> None:
