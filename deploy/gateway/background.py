@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import suppress
 from typing import Any
 
 log = logging.getLogger(__name__)
@@ -31,9 +30,9 @@ class Background:
         """End all of them."""
         tasks, self._tasks = self._tasks, {}
         for task in tasks.values():
-            task.cancel()
-            with suppress(asyncio.CancelledError, Exception):  # one that failed has said so
-                await task
+            while not task.done():  # a wait inside of it may have swallowed the first cancel (asyncio.wait_for does)
+                task.cancel()
+                await asyncio.wait({task}, timeout=1.0)
 
     def _note(self, name: str, task: asyncio.Task[None]) -> None:
         if name not in self._tasks:

@@ -209,9 +209,7 @@ class Tables:
 
     async def _keep_alerting(self) -> None:
         async def alert() -> None:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), self._poll_seconds)
-            self._changed.clear()
+            await _either(self._changed, self._poll_seconds)
             if self._reach.away is None and self.failing is None:
                 await self._alerts.look(self._view, self.all)
 
@@ -247,3 +245,13 @@ class Tables:
     async def _ensure(self, version: str) -> None:
         with suppress(RatchetError):  # logged there; a request that needs it gets the error
             await self._engines.warm(version)
+
+
+async def _either(changed: asyncio.Event, seconds: float) -> None:
+    """Return when something changed, or after `seconds`."""
+    waiting = asyncio.create_task(changed.wait())
+    try:
+        await asyncio.wait({waiting}, timeout=seconds)
+    finally:
+        waiting.cancel()
+    changed.clear()
