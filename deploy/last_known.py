@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from deploy.standing import Entry, RefusedTransition, Standing
+from deploy.standing import Entry, RefusedTransition, Standing, UnknownAction
 from deploy.transitions import apply
 
 
@@ -23,7 +23,7 @@ def last_known(entries: Iterable[Entry], *, tenant: str) -> Standing:
         try:
             result = apply(result, entry)
         except RefusedTransition as refused:
-            unread = unread or f"line {entry.seq}: {refused}"
+            unread = unread or (str(refused) if isinstance(refused, UnknownAction) else f"line {entry.seq}: {refused}")
             result = _skip(result, entry)
     return result if unread is None else closed(result, unread)
 

@@ -60,7 +60,7 @@ class ServingConfig(Config):
     """Most bytes of interactions kept on the gateway's own disk while the database is away; then answers get 503."""
     offline_keys_seconds: float = Field(default=600.0, ge=0)
     """How long API keys are believed while the database is away; one that is revoked meanwhile is believed too."""
-    database_seconds: float = Field(default=4.0, gt=0)
+    database_seconds: float = Field(default=5.0, gt=0)
     """How long a gateway waits for its database. Beyond it answers are kept in the spool, feedback gets 503 with
     Retry-After, and the database counts as away."""
     parity_tolerance: float | None = Field(default=None, gt=0)

@@ -36,7 +36,7 @@ def apply(before: Standing, entry: Entry) -> Standing:
     if entry.action not in _RULES:
         raise UnknownAction(
             f"line {entry.seq} of tenant {entry.tenant!r} is {entry.action!r}, which this release of Ratchet does not "
-            f"know ({entry.reason[:200]}); run the release that wrote it"
+            f"know ({entry.reason[:200]}); use the release that wrote it"
         )
     try:
         changes = _RULES[entry.action](before, entry)

@@ -1,5 +1,8 @@
-"""Tasks that must run for as long as the gateway does. One that ends is never silent: it is logged, and the gateway is
-not well any more (`/healthz`), so that whoever looks after processes starts another."""
+"""Tasks that must run for as long as the gateway does.
+
+One that ends is never silent: it is logged, and the gateway is not well any more (`/healthz`), so that whoever looks
+after processes starts another.
+"""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 LOT = 500
 AGAIN_SECONDS = 1.0
 """How often a database that failed is tried again, by what waits in the spool and by nobody's answer."""
-KEEP_SECONDS = 4.0
+KEEP_SECONDS = 5.0
 
 Refused = list[tuple[Interaction, Exception]]
 
