@@ -210,7 +210,7 @@ def test_a_line_of_a_newer_release_stops_its_own_tenants_watch_only(tmp_path: Pa
     for tenant in ("a", "b"):
         start(engine, tenant, "base-1")
         put_odd_line(engine, tenant, "gated", "v1")
-        put_odd_line(engine, tenant, "canary", "v1", share=0.5)
+        put_odd_line(engine, tenant, "canary", "v1", share=0.5, at=int(time.time() * 1_000_000))
     put_odd_line(engine, "a", "frozen", "v1")
     assert watch_once(engine, job) == {"a": "failed", "b": "watch"}
     assert (lease_valid(engine, "a"), lease_valid(engine, "b")) == (False, True)
