@@ -68,11 +68,11 @@ def read_anew(engine: Engine, before: LedgerView) -> LedgerView:
                 raise
             why = f"its lines cannot be read ({type(error).__name__}: {in_short(error)})"
             standings[tenant] = closed(known or Standing(tenant=tenant), why)
-        _tell(tenant, known, standings[tenant])
+        _log_unread(tenant, known, standings[tenant])
     ends = {tenant: at + left.get(canary_lease(tenant), 0.0) for tenant in seqs}
     return LedgerView(standings, named, frozenset(released), ends)
 
 
-def _tell(tenant: str, before: Standing | None, now: Standing) -> None:
+def _log_unread(tenant: str, before: Standing | None, now: Standing) -> None:
     if now.unread is not None and (before is None or before.unread != now.unread):
         log.error("tenant %s goes to its last known champion, %s: %s", tenant, now.champion or "the base", now.unread)

@@ -31,7 +31,7 @@ class RoutingAlerts:
     async def look(self, view: LedgerView, tables: Iterable[RoutingTable]) -> None:
         """Write what is new."""
         for tenant, why in view.unread.items():
-            await self._tell(unread_alert(tenant, view.standings[tenant].seq, why))
+            await self._write_once(unread_alert(tenant, view.standings[tenant].seq, why))
         await self._lost_leases(view, tables)
 
     async def _lost_leases(self, view: LedgerView, tables: Iterable[RoutingTable]) -> None:
@@ -47,10 +47,10 @@ class RoutingAlerts:
                 self._lost_from[key] = at
             elif at >= due:
                 log.error("tenant %s: nobody watches %s; everyone gets the champion", table.tenant, watch.version)
-                await self._tell(unwatched_alert(table.tenant, watch.version, watch.step_seq, now()))
+                await self._write_once(unwatched_alert(table.tenant, watch.version, watch.step_seq, now()))
                 self._lost_from[key] = float("inf")
 
-    async def _tell(self, alert: Alert) -> None:
+    async def _write_once(self, alert: Alert) -> None:
         key = alert.dedupe_key or alert.alert_id
         if key in self._told:
             return
