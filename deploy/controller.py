@@ -33,11 +33,12 @@ from deploy.registry_hook import Door, Webhook
 from deploy.release import Prove, start
 from deploy.shadow import Prefer
 from deploy.shadow_watch import look_at_shadow
-from deploy.standing import DRILL_TENANT
+from deploy.standing import DRILL_TENANT, RefusedTransition
 from deploy.watching import look, watch_quality
 from evaluation.job import JudgeConfig
 from infra.alerts import AlertsConfig, deliver
 from infra.database import UtcDateTime, begin_write, connect, create_tables, metadata, now
+from infra.database_errors import OTHER_TABLES, in_short, is_away, is_of_other_tables
 from infra.errors import NotFound, RatchetError, Unavailable, UserError
 from infra.settings import Config, in_a_line
 
@@ -116,6 +117,9 @@ def watch_once(engine: Engine, job: ControllerJob, prove: Prove | None = None) -
             judged = look(engine, tenant, policy=job.canary, holder=job.holder, prove=prove)
             if judged is not None:
                 seen[tenant] = judged.decision
+        except RefusedTransition as odd:  # its lease runs out, and gateways send everyone to the champion
+            log.error("the watch of tenant %s cannot be looked at: %s", tenant, odd)
+            seen[tenant] = "failed"
         except Exception:  # the other tenants' watches must go on
             log.exception("looking at the watch of tenant %s failed", tenant)
             seen[tenant] = "failed"
@@ -150,6 +154,11 @@ def follow_once(engine: Engine, job: ControllerJob, prove: Prove) -> dict[str, s
         except RatchetError as error:
             log.warning("MLflow is not in step for tenant %s: %s", tenant, error)
             seen[tenant] = str(error)
+        except Exception as error:  # whatever it is about this tenant, the others are kept in step
+            if is_away(error):
+                raise
+            log.exception("bringing MLflow in step for tenant %s failed", tenant)
+            seen[tenant] = f"failed: {in_short(error)}"
     return seen
 
 
@@ -291,14 +300,21 @@ def run(job: ControllerJob, stop: threading.Event) -> None:
             facts["watches"] = watch_once(engine, job, prove_fallback)
             if looks % max(1, round(2.0 / job.poll_seconds)) == 0:
                 beat(engine, job.holder, facts)
-        except Exception:  # the database may be away for a while; watching goes on when it is back
-            log.exception("the controller's look failed; it looks again in %s s", job.poll_seconds)
+        except Exception as error:  # the database may be away for a while; watching goes on when it is back
+            if is_away(error):
+                log.error("the database is away, the controller looks again: %s", in_short(error))
+            else:
+                log.exception("the controller's look failed; it looks again in %s s", job.poll_seconds)
         looks += 1
         stop.wait(job.poll_seconds)
+        _all_alive(threads, stop)
     for thread in threads:
         thread.join(10.0)
-    for tenant in tenants(engine):
-        release(engine, canary_lease(tenant), job.holder)
+    try:
+        for tenant in tenants(engine):
+            release(engine, canary_lease(tenant), job.holder)
+    except SQLAlchemyError as error:
+        log.warning("leases were not given back and run out by themselves: %s", in_short(error))
 
 
 def main(argv: list[str]) -> int:
@@ -336,15 +352,44 @@ def read_job(argv: list[str]) -> ControllerJob:
 
 
 def _prepared(engine: Engine, job: ControllerJob) -> bool:
-    """Tables made and first champions written; False while the database is away, which is no reason to give up."""
+    """Tables made and first champions written; False while the database is away, which is no reason to give up.
+
+    Raises:
+        UserError: the tables are another release's.
+    """
     try:
         create_tables(engine)
         for tenant in job.tenants:
-            start(engine, tenant, job.base_version, actor="controller")
+            _start(engine, tenant, job.base_version)
     except SQLAlchemyError as error:
-        log.error("the database does not answer, tried again: %s", str(error).splitlines()[0])
+        if is_of_other_tables(error):
+            raise UserError(f"{OTHER_TABLES} ({in_short(error)})") from error
+        if not is_away(error):
+            raise
+        log.error("the database does not answer, tried again: %s", in_short(error))
         return False
     return True
+
+
+def _start(engine: Engine, tenant: str, base: str) -> None:
+    try:
+        start(engine, tenant, base, actor="controller")
+    except RefusedTransition as odd:  # this tenant waits for another release; the others need not
+        log.error("tenant %s is left as it is: %s", tenant, odd)
+
+
+def _all_alive(threads: Sequence[threading.Thread], stop: threading.Event) -> None:
+    """End the controller when one of its threads has ended: whoever looks after processes starts a whole one.
+
+    Raises:
+        Unavailable: one has.
+    """
+    ended = [thread.name for thread in threads if not thread.is_alive()]
+    if ended and not stop.is_set():
+        stop.set()
+        raise Unavailable(
+            f"the controller's work on {', '.join(ended)} has ended by itself; start the controller again"
+        )
 
 
 def _remembering(prove: Prove) -> Prove:
@@ -372,9 +417,13 @@ def _every(
         while not stop.is_set():
             try:
                 work()
-            except Exception:  # a thread that dies quietly would be worse than one that complains for ever
-                log.exception("%s failed; tried again in %s s", name, seconds)
-            (wait or (lambda: stop.wait(seconds)))()
+                (wait or (lambda: stop.wait(seconds)))()
+            except Exception as error:  # a thread that dies quietly would be worse than one that complains for ever
+                if is_away(error):
+                    log.error("%s waits for the database: %s", name, in_short(error))
+                else:
+                    log.exception("%s failed; tried again in %s s", name, seconds)
+                stop.wait(seconds)
 
     thread = threading.Thread(target=loop, name=name, daemon=True)
     thread.start()

@@ -67,7 +67,7 @@ def create_key(engine: Engine, *, tenant: str, name: str, scopes: Sequence[str])
         connection.execute(
             insert(api_keys).values(
                 key_id=key_id,
-                hash=_hash(secret),
+                hash=hash_of(secret),
                 tenant=tenant,
                 name=name,
                 scopes=",".join(sorted(set(scopes))),
@@ -81,7 +81,7 @@ def create_key(engine: Engine, *, tenant: str, name: str, scopes: Sequence[str])
 
 def verify(engine: Engine, secret: str) -> ApiKey | None:
     """The key with this secret, unless it is unknown or revoked."""
-    query = select(api_keys).where(api_keys.c.hash == _hash(secret), api_keys.c.revoked_at.is_(None))
+    query = select(api_keys).where(api_keys.c.hash == hash_of(secret), api_keys.c.revoked_at.is_(None))
     with engine.connect() as connection:
         row = connection.execute(query).mappings().first()
     return None if row is None else _key(row)
@@ -94,6 +94,13 @@ def list_keys(engine: Engine, tenant: str | None = None) -> list[ApiKey]:
         query = query.where(api_keys.c.tenant == tenant)
     with engine.connect() as connection:
         return [_key(row) for row in connection.execute(query).mappings()]
+
+
+def keys_by_hash(engine: Engine) -> dict[str, ApiKey]:
+    """Hash of each key that is not revoked -> what is known of it."""
+    query = select(api_keys).where(api_keys.c.revoked_at.is_(None)).order_by(api_keys.c.hash)
+    with engine.connect() as connection:
+        return {row["hash"]: _key(row) for row in connection.execute(query).mappings()}
 
 
 def revoke_key(engine: Engine, key_id: str) -> None:
@@ -112,7 +119,8 @@ def revoke_key(engine: Engine, key_id: str) -> None:
         raise NotFound(f"there is no key {key_id!r} that is not revoked; list them with `ratchet keys list`")
 
 
-def _hash(secret: str) -> str:
+def hash_of(secret: str) -> str:
+    """What is stored of a key."""
     return hashlib.sha256(secret.encode()).hexdigest()
 
 

@@ -10,6 +10,9 @@ Nothing here updates or deletes, and the database refuses it too (triggers, made
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
+from pydantic import ValidationError
 from sqlalchemy import (
     JSON,
     Column,
@@ -28,10 +31,11 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import IntegrityError
 
-from deploy.standing import Action, Entry, RefusedTransition, Standing, Watch
+from deploy.standing import ACTIONS, UNREADABLE, Action, Entry, RefusedTransition, Standing, UnknownAction, Watch
 from deploy.transitions import apply, standing
 from infra.database import UtcDateTime, begin_write, metadata
 from infra.errors import Conflict
+from infra.settings import in_a_line
 
 __all__ = [
     "Action",
@@ -96,6 +100,10 @@ def append_in(connection: Connection, entry: Entry, expected_seq: int) -> Entry:
     `deploy.release` turn it into Conflict.
     """
     entry = Entry.model_validate(entry.model_dump(mode="json"))  # evidence must be JSON; fail before writing
+    if entry.action not in ACTIONS:
+        raise UnknownAction(
+            f"{entry.action!r} is no action of the ledger; expected one of {', '.join(sorted(ACTIONS))}"
+        )
     if entry.night_id is not None:
         written = connection.execute(
             select(releases).where(
@@ -119,7 +127,11 @@ def append_in(connection: Connection, entry: Entry, expected_seq: int) -> Entry:
 
 
 def history(engine: Engine, tenant: str, *, after_seq: int = 0) -> list[Entry]:
-    """A tenant's lines in ledger order, those after `after_seq`."""
+    """A tenant's lines in ledger order, those after `after_seq`.
+
+    A line that another release wrote is there as it stands; one whose columns do not even fit has the action
+    "unreadable". Neither can be decided on (`current` refuses), and both can be looked at.
+    """
     with engine.connect() as connection:
         return _history_in(connection, tenant, after_seq)
 
@@ -162,16 +174,56 @@ def last_seqs(engine: Engine) -> dict[str, int]:
 
 
 def _history_in(connection: Connection, tenant: str, after_seq: int) -> list[Entry]:
-    rows = connection.execute(
+    query = (
         select(releases).where(releases.c.tenant == tenant, releases.c.seq > after_seq).order_by(releases.c.tenant_seq)
     )
+    try:
+        rows = connection.execute(query).all()
+    except (ValueError, TypeError, ArithmeticError):  # a value that its column's type does not know
+        return _one_by_one(connection, tenant, after_seq)
     return [_entry(row) for row in rows]
+
+
+def _one_by_one(connection: Connection, tenant: str, after_seq: int) -> list[Entry]:
+    """The same lines where one of them spoils the reading of all."""
+    places = connection.scalars(
+        select(releases.c.seq)
+        .where(releases.c.tenant == tenant, releases.c.seq > after_seq)
+        .order_by(releases.c.tenant_seq)
+    ).all()
+    lines = []
+    for seq in places:
+        try:
+            row = connection.execute(select(releases).where(releases.c.seq == seq)).one()
+            lines.append(_entry(row))
+        except (ValueError, TypeError, ArithmeticError) as error:
+            plain = select(releases.c.tenant_seq, releases.c.action, releases.c.version)
+            found = connection.execute(plain.where(releases.c.seq == seq)).one()
+            lines.append(_unreadable(seq, tenant, found.tenant_seq, found.version, f"{found.action}: {error}"))
+    return lines
 
 
 def _entry(row: Row[tuple[object, ...]]) -> Entry:
     values = dict(row._mapping)
     del values["night_id"]
-    return Entry.model_validate(values)
+    try:
+        return Entry.model_validate(values)
+    except ValidationError as error:
+        why = f"{values['action']}: {in_a_line(error)}"
+        return _unreadable(values["seq"], values["tenant"], values["tenant_seq"], values["version"], why)
+
+
+def _unreadable(seq: int, tenant: object, tenant_seq: int, version: object, why: str) -> Entry:
+    return Entry(
+        seq=seq,
+        tenant=str(tenant),
+        tenant_seq=tenant_seq,
+        action=UNREADABLE,
+        version=str(version),
+        actor="-",
+        reason=why[:1000],
+        at=datetime(1970, 1, 1, tzinfo=UTC),
+    )
 
 
 def _lost(entry: Entry, expected: int, found: int | None = None) -> Conflict:

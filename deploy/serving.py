@@ -60,7 +60,10 @@ class ServingConfig(Config):
     spool_max_bytes: int = Field(default=268_435_456, ge=0)
     """Most bytes of interactions kept on the gateway's own disk while the database is away; then answers get 503."""
     offline_keys_seconds: float = Field(default=600.0, ge=0)
-    """How long API keys verified before are believed while the database is away."""
+    """How long API keys are believed while the database is away; one that is revoked meanwhile is believed too."""
+    database_seconds: float = Field(default=5.0, gt=0)
+    """How long a gateway waits for its database. Beyond it answers are kept in the spool, feedback gets 503 with
+    Retry-After, and the database counts as away."""
     parity_tolerance: float | None = Field(default=None, gt=0)
     """Largest relative error of a version's effect, engine against record. Default: by engine and dtype."""
     mlflow_hook_url: str | None = Field(default=None, pattern=r"^https?://")
@@ -141,6 +144,8 @@ class GatewayJob(Config):
     """Port to listen on."""
     serving: ServingConfig = ServingConfig()
     """Limits."""
+    lease_seconds: float = Field(default=15.0, gt=0)
+    """Routing that could not be read for so long is too old to answer by, unless the whole database is away."""
     console: ConsoleJob | None = None
     """The console under /console; None: the gateway serves none."""
 

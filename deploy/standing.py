@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import Field
 
@@ -52,7 +52,10 @@ DRILL_TENANT = "ratchet-drill"
 """The tenant without users that rollback drills are done with (deploy/drill.py)."""
 
 
-_NO_RELEASE = ("baseline", "inherited", "held", "barred", "unbarred", "paused", "resumed")
+ACTIONS: frozenset[str] = frozenset(get_args(Action))
+UNREADABLE = "unreadable"
+"""Action of a line whose columns do not fit (see `deploy.ledger.history`)."""
+_RELEASES = ("gated", "canary", "champion", "superseded", "withdrawn", "rolled_back")
 
 
 class RefusedTransition(UserError):
@@ -61,6 +64,10 @@ class RefusedTransition(UserError):
 
 class NotNow(RefusedTransition):
     """A release that may not open now, for a cause that passes: another watch, a pause, another champion."""
+
+
+class UnknownAction(RefusedTransition):
+    """A line that another release of Ratchet wrote: what it means is not known here."""
 
 
 class Entry(Stored):
@@ -72,8 +79,9 @@ class Entry(Stored):
     """Whose release it is."""
     tenant_seq: int = 0
     """Place among this tenant's lines, without gaps; given by `append`."""
-    action: Action
-    """What happened."""
+    action: str
+    """What happened. A line that is written has one of `Action`; one that is read may have been written by a newer
+    release, and then nothing is decided on it here."""
     version: str
     """The version it happened to."""
     previous: str | None = None
@@ -172,6 +180,8 @@ class Standing(Config):
     """Whether a version of this tenant's own ever became champion; until then it takes over the shared one."""
     champions: tuple[str, ...] = ()
     """Champions in order, those taken back left out; the last is live. Where repeated rollbacks lead."""
+    unread: str | None = None
+    """Which line could not be followed and why, where the rest is only what is known without it (`last_known`)."""
 
     @property
     def predecessor(self) -> str | None:
@@ -238,4 +248,4 @@ class Standing(Config):
 
 def has_release(lines: Iterable[Entry]) -> bool:
     """Whether one tenant's lines hold a release of its own; a baseline alone, or nights that were held, are none."""
-    return any(line.action not in _NO_RELEASE for line in lines)
+    return any(line.action in _RELEASES for line in lines)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
-from deploy.standing import Entry, NotNow, RefusedTransition, Standing, Watch
+from deploy.standing import Entry, NotNow, RefusedTransition, Standing, UnknownAction, Watch
 
 
 def standing(entries: Iterable[Entry], *, tenant: str = "default") -> Standing:
@@ -33,7 +33,15 @@ def apply(before: Standing, entry: Entry) -> Standing:
         raise RefusedTransition(
             f"{entry.action} of {entry.version}: tenant {entry.tenant!r} has no champion; write its baseline first"
         )
-    changes = _RULES[entry.action](before, entry)
+    if entry.action not in _RULES:
+        raise UnknownAction(
+            f"line {entry.seq} of tenant {entry.tenant!r} is {entry.action!r}, which this release of Ratchet does not "
+            f"know ({entry.reason[:200]}); use the release that wrote it"
+        )
+    try:
+        changes = _RULES[entry.action](before, entry)
+    except (ValueError, TypeError, LookupError) as error:
+        raise _refuse(entry, f"its evidence cannot be read ({error})") from error
     return before.model_copy(update={**changes, "seq": entry.seq, "tenant_seq": before.tenant_seq + 1})
 
 

@@ -31,7 +31,7 @@ def hold_to(engine: Engine, salt: str) -> None:
     Raises:
         UserError: its users were hashed with another one.
     """
-    mark = pseudonym("ratchet: whose salt is this?", salt)
+    mark = mark_of(salt)
     known = _known(engine)
     if known is None:
         with suppress(IntegrityError), begin_write(engine) as connection:  # another process was first
@@ -42,6 +42,11 @@ def hold_to(engine: Engine, salt: str) -> None:
             f"{SALT} is not the one that this store's users were hashed with, so nobody would be found again; export "
             "the one that was used before (`ratchet up` makes one in run/secrets.env only where none is exported)"
         )
+
+
+def mark_of(salt: str) -> str:
+    """What is kept of a salt, to know it again."""
+    return pseudonym("ratchet: whose salt is this?", salt)
 
 
 def _known(engine: Engine) -> str | None:

@@ -9,7 +9,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from deploy.canary_plan import plan
 from deploy.canary_policy import CanaryPolicy
-from deploy.ledger import current
+from deploy.ledger import RefusedTransition, current
 from feedback.rated_units import rated_units
 from flows.config import PipelineConfig
 from infra.database import connect, now
@@ -48,8 +48,8 @@ def rated_per_day(config: PipelineConfig, tenant: str) -> float | None:
         check(engine)
         standing, today = current(engine, tenant), now()
         seen = [unit.first_seen for unit in rated_units(engine, tenant, standing.release_seq)]
-    except SQLAlchemyError:
-        return None  # away, or of a pipeline that never ran
+    except (SQLAlchemyError, RefusedTransition):
+        return None  # away, of a pipeline that never ran, or of another release's lines
     finally:
         engine.dispose()
     lately = [at for at in seen if at >= today - timedelta(days=DAYS)]

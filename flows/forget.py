@@ -13,7 +13,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import SQLAlchemyError
 
 from deploy.arena import forget_pairs
 from deploy.ledger import current
@@ -50,6 +50,7 @@ from flows.scrub import scrub, search
 from infra.alerts import Alert, enqueue
 from infra.artifact import Record, atomic_write, read_record
 from infra.database import begin_write, connect, create_tables, now
+from infra.database_errors import OTHER_TABLES, in_short, is_away, is_of_other_tables
 from infra.errors import NotFound, Unavailable, UserError
 from infra.settings import Places, secret
 
@@ -289,10 +290,14 @@ def _gateways(config: PipelineConfig) -> dict[str, Store]:
             try:
                 engine = connect(url)
                 create_tables(engine)
-            except OperationalError as error:
+            except SQLAlchemyError as error:
+                holds = f"the database of source {spec.name} holds what its gateway was asked"
+                if is_of_other_tables(error):
+                    raise UserError(f"{holds}: {OTHER_TABLES} ({in_short(error)}); nothing was removed") from error
+                if not is_away(error):
+                    raise
                 raise Unavailable(
-                    f"the database of source {spec.name} holds what its gateway was asked and does not answer "
-                    f"({str(error.orig).splitlines()[0]}); nothing was removed: forget again when it does"
+                    f"{holds} and does not answer ({in_short(error)}); nothing was removed: forget again when it does"
                 ) from error
             stores[spec.name] = Store(engine)
     return stores

@@ -36,6 +36,7 @@ def gateway_job(config: PipelineConfig, base: Base) -> GatewayJob:
         host=config.places.host,
         port=config.places.gateway_port,
         serving=config.serving,
+        lease_seconds=config.canary.lease_seconds,
         console=ConsoleJob(
             home=config.places.home_dir,
             links={"MLflow": config.places.mlflow, "Prefect": config.places.prefect_api.removesuffix("/api")},

@@ -47,7 +47,8 @@ _WORDS = {
     "/v1/feedback": "A thumb, rating, edit, preference or reference about an answer. 200 once it is stored, 202 while "
     "its answer is not known yet.",
     "/healthz": "Whether the process lives.",
-    "/readyz": "Whether it can answer: engine, champion and database.",
+    "/readyz": "Whether it can answer and keep what it answers; with the database away it can: 200, with the status "
+    "`degraded`.",
     "/metrics": "For Prometheus.",
     "/console": "The console's page.",
     "/console/": "The same.",

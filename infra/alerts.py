@@ -232,6 +232,7 @@ _PAGES = {
     "release_opened": "canary",
     "canary_step": "canary",
     "canary_unwatched": "canary",
+    "ledger_unread": "ledger",
     "deadline": "canary",
     "rated_unequally": "canary",
     "incident": "canary",

@@ -16,6 +16,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.types import BigInteger, TypeDecorator
 
+from infra.database_timeouts import WORK, Waits, driver_arguments, hold_to
 from infra.errors import UserError
 from infra.settings import secret
 
@@ -47,10 +48,13 @@ class UtcDateTime(TypeDecorator[datetime]):
         return datetime.fromtimestamp(value // 1_000_000, UTC).replace(microsecond=value % 1_000_000)
 
 
-def connect(url: str) -> Engine:
+def connect(url: str, waits: Waits = WORK) -> Engine:
     """An engine for `url`. SQLite gets WAL, full durability at commit, and waits up to 30 s for a lock.
 
     ``env:NAME`` stands for the URL in that environment variable: job files then hold no password.
+
+    Args:
+        waits: how long the database may keep its callers (see `infra.database_timeouts`).
 
     Raises:
         UserError: the URL cannot be understood, or the variable is not set.
@@ -63,12 +67,17 @@ def connect(url: str) -> Engine:
         raise UserError(f"database_url {url!r} is not a SQLAlchemy URL, such as sqlite:///x.db; mend it") from error
     if parsed.get_backend_name() != "sqlite":
         # A server that does not answer at all must cost a caller seconds, not the system's minutes.
-        waits = {"connect_timeout": 5} if parsed.get_backend_name() == "postgresql" else {}
-        return create_engine(parsed, pool_pre_ping=True, connect_args=waits)
+        engine = create_engine(
+            parsed, pool_pre_ping=True, pool_timeout=waits.pool, connect_args=driver_arguments(parsed, waits)
+        )
+        if parsed.get_backend_name() == "postgresql":
+            hold_to(engine, waits)
+        return engine
     file = Path(parsed.database) if parsed.database and parsed.database != ":memory:" else None
     if file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(parsed, connect_args={"timeout": 30, "check_same_thread": False})
+    patience = min(30.0, waits.lock)
+    engine = create_engine(parsed, connect_args={"timeout": patience, "check_same_thread": False})
 
     @event.listens_for(engine, "connect")
     def _configure(connection: Any, _: Any) -> None:
@@ -77,7 +86,8 @@ def connect(url: str) -> Engine:
         connection.isolation_level = None
         cursor = connection.cursor()
         fresh = file is not None and (not file.exists() or not file.stat().st_size)
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=30000", "foreign_keys=ON"):
+        busy = f"busy_timeout={round(patience * 1000)}"
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", busy, "foreign_keys=ON"):
             cursor.execute(f"PRAGMA {pragma}")
         if fresh and file is not None and file.exists():
             file.chmod(0o600)  # it holds what users said; its log gets the same

@@ -1,7 +1,7 @@
 """A real Postgres for tests: a throw-away cluster of Debian's binaries, on loopback, one empty database a test.
 
     def test_x(postgres_url: str) -> None: ...            an empty database of its own
-    def test_y(postgres_server: Postgres) -> None: ...    the server too, to stop and start it
+    def test_y(postgres_server: Postgres) -> None: ...    the server too, to stop, start and freeze it
 
 Postgres refuses to run as root, so root runs it as the user `postgres`. Where the binaries are missing the tests are
 skipped and say so; `make system` installs them.
@@ -13,11 +13,13 @@ import itertools
 import os
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -83,6 +85,22 @@ class Postgres:
             self._server.send_signal(2)  # SIGINT: fast shutdown
             self._server.wait(60)
             self._server = None
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """All its processes stand still: connections stay open, and nobody answers on them."""
+        assert self._server is not None
+        parent = self._server.pid
+        children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+        pids = [parent, *(int(child) for child in children)]
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in reversed(pids):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
 
     def new_database(self) -> str:
         """SQLAlchemy URL of a new, empty database."""

@@ -15,6 +15,7 @@ from deploy.engines import protocol
 from deploy.engines.client import EngineRefusal
 from deploy.engines.protocol import ApiError, ChatRequest
 from deploy.gateway.assignments import Assignments
+from deploy.gateway.background import told
 from deploy.gateway.engines import Engines
 from deploy.gateway.exchange import Caller, Exchange, new_interaction_id
 from deploy.gateway.keeping import Keeping, unavailable
@@ -76,7 +77,7 @@ class Answering:
     async def _dealt(self, table: RoutingTable, unit: str) -> Assignment:
         try:
             return await self._assignments.of(table, unit)
-        except SQLAlchemyError:
+        except (SQLAlchemyError, Unavailable):
             # What this unit was dealt before cannot be read now, and nobody may change arms.
             return outside(table)
 
@@ -193,6 +194,7 @@ def unfinished(work: Any) -> None:
     task = asyncio.create_task(work)
     _unfinished.add(task)
     task.add_done_callback(_unfinished.discard)
+    told(task, "keeping an answer that its reader left")
 
 
 def cannot_serve(version: str, error: RatchetError) -> ApiError:

@@ -10,15 +10,14 @@ import asyncio
 import json
 import os
 from collections.abc import AsyncGenerator, AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
-from sqlalchemy import text
-from sqlalchemy.exc import SQLAlchemyError
-from starlette.exceptions import HTTPException
 
+from deploy.arena import record_pair
 from deploy.engines.client import AsyncEngineClient, dialect_of
 from deploy.engines.leaving import first_unless_gone, unless_gone
 from deploy.engines.protocol import ApiError, ChatRequest, parse, unknown_model
@@ -31,22 +30,29 @@ from deploy.gateway.console.mount import add_console
 from deploy.gateway.describing import describe
 from deploy.gateway.engines import Engines, Replica
 from deploy.gateway.exchange import Caller, Exchange, named, new_interaction_id
+from deploy.gateway.failures import add_failures
 from deploy.gateway.feedback_api import read_feedback
 from deploy.gateway.keeping import Keeping
+from deploy.gateway.key_book import KeyBook
+from deploy.gateway.last_view import LastViewFile
 from deploy.gateway.loading import Loading
 from deploy.gateway.metrics import Counting, Metrics
 from deploy.gateway.mlflow_hook import add_mlflow_hook
+from deploy.gateway.opening import Opening, fingerprint
 from deploy.gateway.passthrough import Passthrough
+from deploy.gateway.reach import Reach
+from deploy.gateway.readiness import Readiness, add_health
 from deploy.gateway.shadowing import Shadowing
 from deploy.gateway.spool import Spool
 from deploy.gateway.tables import Tables
 from deploy.gateway.traced import Traced
 from deploy.routing import Assignment
 from deploy.serving import UPSTREAM_KEY, GatewayJob
-from feedback.salt import hold_to
+from feedback.salt import mark_of
 from feedback.store import Store
-from infra.database import connect, create_tables
-from infra.errors import RatchetError, Unavailable
+from infra.database import connect
+from infra.database_timeouts import serving as waits_of
+from infra.errors import RatchetError
 
 __all__ = ["build_app"]
 
@@ -55,63 +61,78 @@ def build_app(job: GatewayJob, *, engine_key: str, user_salt: str, hook_secret: 
     """The application; it connects when it starts. `hook_secret` signs MLflow's webhook; None: there is none."""
     serving = job.serving
     metrics = Metrics()
-    database = connect(job.database_url)
+    database = connect(job.database_url, waits_of(serving.database_seconds))
+    # The console's pages read much more at once than an answer does.
+    pages = connect(job.database_url, waits_of(max(30.0, serving.database_seconds)))
+    reach = Reach(serving.database_seconds)
+    opening = Opening(database, reach, user_salt)
+    last = LastViewFile(job.spool, database=fingerprint(database), salt_mark=mark_of(user_salt))
     store = Store(database)
     engines = Engines([_replica(job, url, engine_key) for url in job.engine_urls])
-    tables = Tables(database, engines, shared=job.tenant, base=job.base_name, poll_seconds=serving.poll_seconds)
+    tables = Tables(
+        database,
+        engines,
+        shared=job.tenant,
+        base=job.base_name,
+        poll_seconds=serving.poll_seconds,
+        reach=reach,
+        keep=last.keep_view,
+    )
     engines.pinned = lambda: tables.pinned
+    book = KeyBook(database, reach, offline_seconds=serving.offline_keys_seconds, keep=last.keep_keys)
     keeper = Gatekeeper(
         database,
         requests_per_minute=serving.requests_per_minute / serving.gateways,
         offline_seconds=serving.offline_keys_seconds,
+        reach=reach,
+        book=book,
     )
-    capture = Capture(database, Spool(job.spool, serving.spool_max_bytes))
+    capture = Capture(
+        database, Spool(job.spool, serving.spool_max_bytes), seconds=serving.database_seconds, reach=reach
+    )
     keeping = Keeping(job, capture, metrics, user_salt)
     answering = Answering(
         job,
         engines=engines,
         tables=tables,
-        assignments=Assignments(database),
+        assignments=Assignments(database, reach),
         keeping=keeping,
         salt=user_salt,
     )
-    shadowing = Shadowing(job, database, engines)
+    shadowing = Shadowing(job, database, engines, reach)
     upstream = _upstream(job, keeping)
+
+    def ended() -> dict[str, str]:
+        return {**opening.ended, **capture.ended, **tables.ended, **book.ended}
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        await asyncio.to_thread(create_tables, database)
-        await asyncio.to_thread(hold_to, database, user_salt)
+        # Loading versions waits on threads, too; a page of the console that hangs must not keep it from one.
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(32))
+        kept = await asyncio.to_thread(last.read)
+        await opening.open(kept)
         capture.start()
-        await tables.start()
+        await tables.start(kept.view if kept is not None else None)
+        book.start(*((kept.keys, kept.keys_at) if kept is not None else ()))
         yield
+        await opening.stop()
+        await book.stop()
         await tables.stop()
         await shadowing.stop()
         await capture.stop()
+        reach.close()
         if upstream is not None:
             await upstream.close()
         await engines.close()
         database.dispose()
+        pages.dispose()
 
     app = FastAPI(title="Ratchet gateway", version="1", lifespan=lifespan, docs_url=None, redoc_url=None)
 
     app.add_middleware(Counting, metrics=metrics)
     app.add_middleware(Traced)
 
-    @app.exception_handler(ApiError)
-    async def api_error(_: Request, error: ApiError) -> JSONResponse:
-        return JSONResponse(error.body, error.status, headers=error.headers)
-
-    @app.exception_handler(HTTPException)
-    async def http_error(_: Request, error: HTTPException) -> JSONResponse:
-        return JSONResponse(ApiError(error.status_code, str(error.detail)).body, error.status_code, error.headers)
-
-    async def away(_: Request, error: Exception) -> JSONResponse:
-        what = str(error) if isinstance(error, RatchetError) else "the database does not answer; try again"
-        return JSONResponse(ApiError(503, what, kind="server_error").body, 503, headers={"Retry-After": "1"})
-
-    app.add_exception_handler(Unavailable, away)
-    app.add_exception_handler(SQLAlchemyError, away)
+    add_failures(app)
 
     async def begin(asked: ChatRequest, caller: Caller, body: bytes) -> Exchange:
         if upstream is None or asked.model not in (job.pipeline, "champion", serving.upstream_model):
@@ -183,7 +204,7 @@ def build_app(job: GatewayJob, *, engine_key: str, user_salt: str, hook_secret: 
             salt=user_salt,
             raw=json.loads(body),
             answer=whole,
-            database=database,
+            keep=lambda made: reach.ask(record_pair, database, made),
         )
         return JSONResponse(await unless_gone(request, pair))
 
@@ -192,7 +213,7 @@ def build_app(job: GatewayJob, *, engine_key: str, user_salt: str, hook_secret: 
         key = await keeper.admit(request.headers.get("authorization"), "feedback")
         choice: ArenaChoice = parse(ArenaChoice, await _body(request, serving.max_body_bytes))
         user = named(request.headers.get("x-ratchet-user"), "user")
-        receipt = await keep_choice(choice, key=key, user_header=user, salt=user_salt, database=database)
+        receipt = await keep_choice(choice, key=key, user_header=user, salt=user_salt, database=database, reach=reach)
         return JSONResponse({"status": receipt.status if receipt else "stored", "arena_id": choice.arena_id})
 
     @app.get("/v1/models")
@@ -210,52 +231,51 @@ def build_app(job: GatewayJob, *, engine_key: str, user_salt: str, hook_secret: 
         key = await keeper.admit(request.headers.get("authorization"), "feedback")
         body = await _body(request, serving.max_body_bytes)
         user = named(request.headers.get("x-ratchet-user"), "user")
-        event = await asyncio.to_thread(read_feedback, body, key=key, user_header=user, store=store, salt=user_salt)
-        receipt = await asyncio.to_thread(store.record_feedback, event)
+        event = await reach.ask(read_feedback, body, key=key, user_header=user, store=store, salt=user_salt)
+        receipt = await reach.ask(store.record_feedback, event)
         metrics.feedback.labels(event.kind, receipt.status).inc()
         facts = {"status": receipt.status, "event_id": event.event_id, "interaction_id": event.interaction_id}
         return JSONResponse(facts, 202 if receipt.status == "parked" else 200)
 
-    @app.get("/healthz")
-    async def healthz() -> dict[str, str]:
-        return {"status": "ok"}
+    def champion() -> str:
+        return serving.upstream_version or tables.of(job.tenant).champion
 
-    @app.get("/readyz")
-    async def readyz() -> JSONResponse:
-        champion = serving.upstream_version or tables.of(job.tenant).champion
-        missing = []
+    async def cannot_answer() -> str | None:
         if upstream is not None:
-            if not await upstream.healthy():
-                missing.append("the upstream champion does not answer")
-        elif not await engines.healthy():
-            missing.append("the engine does not answer")
-        else:
-            try:
-                await engines.ensure(champion)
-            except RatchetError as error:
-                missing.append(str(error))
+            return None if await upstream.healthy() else "the upstream champion does not answer"
+        if not await engines.healthy():
+            return "the engine does not answer"
         try:
-            await asyncio.to_thread(_ping)
-        except SQLAlchemyError as error:
-            missing.append(f"the database does not answer: {error}")
-        facts = {"status": "not ready" if missing else "ready", "champion": champion, "missing": missing}
-        return JSONResponse(facts, 503 if missing else 200)
+            await engines.ensure(champion())
+        except RatchetError as error:
+            return str(error)
+        return None
 
-    def _ping() -> None:
-        with database.connect() as connection:
-            connection.execute(text("SELECT 1"))
+    readiness = Readiness(
+        database,
+        reach=reach,
+        capture=capture,
+        tables=tables,
+        lease_seconds=job.lease_seconds,
+        answers=cannot_answer,
+        ended=ended,
+    )
+    add_health(app, readiness, ended, champion)
 
     @app.get("/metrics")
     async def show_metrics() -> Response:
         metrics.waiting.set(capture.depth)
         metrics.spooled.set(capture.spooled)
         metrics.shadows_dropped.set(shadowing.dropped)
+        metrics.routing_age.set(tables.age_seconds)
+        metrics.database_away.set(capture.away is not None)
         for table in tables.all:
             metrics.ledger_seq.labels(table.tenant).set(table.seq)
+            metrics.ledger_unread.labels(table.tenant).set(table.tenant in tables.unread)
         return Response(metrics.render(), media_type="text/plain; version=0.0.4")
 
-    add_mlflow_hook(app, database, hook_secret, _body)
-    add_console(app, job, database=database, keeper=keeper, loading=engines)
+    add_mlflow_hook(app, database, hook_secret, _body, reach)
+    add_console(app, job, database=pages, keeper=keeper, loading=engines)
     describe(app, job)
     return app
 

@@ -11,9 +11,10 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import Engine
 
-from deploy.arena import Pair, choose, record_pair
+from deploy.arena import Pair, choose
 from deploy.engines.protocol import ApiError, ChatRequest
 from deploy.gateway.exchange import Caller, Exchange, new_interaction_id
+from deploy.gateway.reach import Reach
 from deploy.keys import ApiKey
 from deploy.routing import Assignment, RoutingTable
 from feedback.events import pseudonym
@@ -48,13 +49,14 @@ async def two_answers(
     salt: str,
     raw: dict[str, Any],
     answer: Callable[[Exchange], Awaitable[dict[str, Any]]],
-    database: Engine,
+    keep: Callable[[Pair], Awaitable[object]],
 ) -> dict[str, Any]:
     """Both answers in an order drawn by lot, each stored, and the pair stored before it is shown.
 
     Args:
         champion: who answers users now (an upstream endpoint, in pass-through).
         answer: gives and stores one answer.
+        keep: stores the pair.
     """
     if asked.stream:
         raise ApiError(400, "stream is not supported in the arena; leave it out", param="stream")
@@ -86,7 +88,7 @@ async def two_answers(
         first_version=versions[0],
         second_version=versions[1],
     )
-    await asyncio.to_thread(record_pair, database, pair)
+    await keep(pair)
     return {
         "arena_id": pair.arena_id,
         "object": "arena.pair",
@@ -102,7 +104,7 @@ async def two_answers(
 
 
 async def keep_choice(
-    choice: ArenaChoice, *, key: ApiKey, user_header: str | None, salt: str, database: Engine
+    choice: ArenaChoice, *, key: ApiKey, user_header: str | None, salt: str, database: Engine, reach: Reach
 ) -> Receipt | None:
     """Store what a person prefers.
 
@@ -111,7 +113,7 @@ async def keep_choice(
     """
     user = user_header or choice.user
     try:
-        return await asyncio.to_thread(
+        return await reach.ask(
             choose,
             database,
             key.tenant,

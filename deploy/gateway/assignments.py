@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import OrderedDict
 
 from sqlalchemy import Engine, select
 
+from deploy.gateway.reach import Reach
 from deploy.routing import Assignment, RoutingTable, assign, keep
 from feedback.store import interactions
 
@@ -16,8 +16,9 @@ REMEMBER = 100_000
 class Assignments:
     """Deals units to arms, sticky over steps and gateways. The memory is only a cache."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, reach: Reach | None = None) -> None:
         self._engine = engine
+        self._reach = reach or Reach()
         self._memory: OrderedDict[tuple[str, int, str], tuple[str, float]] = OrderedDict()
 
     async def of(self, table: RoutingTable, unit: str) -> Assignment:
@@ -28,7 +29,7 @@ class Assignments:
         dealt = self._memory.get(key)
         if dealt is None and table.stepped:
             # At the first share the hash alone decides; later the unit may have been dealt under a lower one.
-            dealt = await asyncio.to_thread(self._read, table.tenant, table.release_seq, unit)
+            dealt = await self._reach.ask(self._read, table.tenant, table.release_seq, unit)
         earlier = keep(table, *dealt) if dealt is not None else None
         result = earlier or assign(table, unit)
         self._memory[key] = (result.arm, result.probability)

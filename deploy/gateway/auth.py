@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections import OrderedDict
 
 from sqlalchemy import Engine
 
 from deploy.engines.protocol import ApiError
-from deploy.gateway.capture import is_away
+from deploy.gateway.key_book import KeyBook
+from deploy.gateway.reach import Reach
 from deploy.keys import ApiKey, Scope, verify
+from infra.database_errors import is_away
 
 REMEMBER_SECONDS = 2.0
 """How long a verified key is believed: a revoked one stops working within this time."""
@@ -21,10 +22,22 @@ class Gatekeeper:
 
     Args:
         offline_seconds: how long a key verified before is believed while the database cannot be asked.
+        reach: the way to the database.
+        book: keys as the database last had them, for those that this process has not verified itself.
     """
 
-    def __init__(self, engine: Engine, *, requests_per_minute: float, offline_seconds: float = 600.0) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        requests_per_minute: float,
+        offline_seconds: float = 600.0,
+        reach: Reach | None = None,
+        book: KeyBook | None = None,
+    ) -> None:
         self._engine = engine
+        self._reach = reach or Reach()
+        self._book = book
         self._offline_seconds = offline_seconds
         self._rate = requests_per_minute / 60.0
         self._burst = max(1.0, requests_per_minute / 6.0)
@@ -55,17 +68,27 @@ class Gatekeeper:
         if found is not None and at - found[1] < REMEMBER_SECONDS:
             return found[0]
         try:
-            key = await asyncio.to_thread(verify, self._engine, secret)
+            key = await self._reach.ask(verify, self._engine, secret)
         except Exception as error:
-            # Chat goes on while the database is away; a key that was never seen cannot be believed.
-            if is_away(error) and found is not None and at - found[1] < self._offline_seconds:
-                return found[0]
-            raise
+            believed = self._believed(secret, at) if is_away(error) else None
+            if believed is None:
+                raise
+            return believed
         self._known[secret] = (key, at)
         self._known.move_to_end(secret)
         while len(self._known) > 10_000:
             self._known.popitem(last=False)
         return key
+
+    def _believed(self, secret: str, at: float) -> ApiKey | None:
+        """Chat goes on while the database is away; a key that nobody ever saw cannot be believed."""
+        listed = self._book.find(secret) if self._book is not None else None
+        if listed is not None:
+            return listed
+        key, seen = self._known.get(secret, (None, float("-inf")))
+        # One that the list does not have any more was revoked, unless it is newer than the list.
+        newer = self._book is None or seen >= self._book.read_at
+        return key if newer and at - seen < self._offline_seconds else None
 
     def _count(self, key_id: str) -> None:
         at = time.monotonic()

@@ -12,6 +12,7 @@ from deploy.gateway.exchange import Exchange
 from deploy.gateway.metrics import Metrics
 from deploy.serving import GatewayJob
 from feedback.events import Interaction, Message, Routing, pseudonym
+from infra.database_errors import OTHER_TABLES, is_of_other_tables
 
 
 class Keeping:
@@ -79,7 +80,8 @@ class Keeping:
         try:
             await self._capture.keep(interaction)
         except Exception as error:
-            raise unavailable("the answer could not be stored, so it is not given; try again") from error
+            why = OTHER_TABLES if is_of_other_tables(error) else "try again"
+            raise unavailable(f"the answer could not be stored, so it is not given; {why}") from error
         self._metrics.answers.labels(caller.key.tenant, assignment.version, assignment.arm).inc()
         self._metrics.tokens.labels("prompt").inc(counts[0])
         self._metrics.tokens.labels("answer").inc(counts[1])

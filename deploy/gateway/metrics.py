@@ -62,6 +62,12 @@ class Metrics:
                                      registry=self.registry)  # fmt: skip
         self.ledger_seq = Gauge("ratchet_ledger_seq", "Ledger line that routing follows", ["tenant"],
                                 registry=self.registry)  # fmt: skip
+        self.routing_age = Gauge("ratchet_routing_age_seconds", "Time since ledger and leases were last read whole",
+                                 registry=self.registry)  # fmt: skip
+        self.ledger_unread = Gauge("ratchet_ledger_unread", "1 where a tenant's ledger cannot be followed to its end",
+                                   ["tenant"], registry=self.registry)  # fmt: skip
+        self.database_away = Gauge("ratchet_database_away", "1 while answers are kept in the spool",
+                                   registry=self.registry)  # fmt: skip
 
     def render(self) -> bytes:
         """The text Prometheus reads."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 
 from fastapi import FastAPI, Request
@@ -10,13 +9,18 @@ from fastapi.responses import JSONResponse
 from sqlalchemy import Engine
 
 from deploy.engines.protocol import ApiError
+from deploy.gateway.reach import Reach
 from deploy.registry_hook import HOOK_SECRET, PATH, HookRefused, knock, verify
 
 LIMIT = 65_536
 
 
 def add_mlflow_hook(
-    app: FastAPI, database: Engine, secret: str | None, read_body: Callable[[Request, int], Awaitable[bytes]]
+    app: FastAPI,
+    database: Engine,
+    secret: str | None,
+    read_body: Callable[[Request, int], Awaitable[bytes]],
+    reach: Reach,
 ) -> None:
     """Serve the webhook's address; without a secret everything is refused.
 
@@ -34,5 +38,5 @@ def add_mlflow_hook(
             verify(request.headers, body, secret)
         except HookRefused as error:
             raise ApiError(401, str(error), kind="authentication_error") from error
-        await asyncio.to_thread(knock, database)
+        await reach.ask(knock, database)
         return JSONResponse({"status": "ok"})

@@ -10,10 +10,13 @@ from typing import Any
 from sqlalchemy import Engine
 
 from deploy.gateway.answering import engine_name
+from deploy.gateway.background import told
 from deploy.gateway.engines import Engines
 from deploy.gateway.exchange import Exchange
+from deploy.gateway.reach import Reach
 from deploy.serving import GatewayJob
 from deploy.shadow import ShadowAnswer, chosen, record_shadow
+from infra.database_errors import in_short
 from infra.errors import RatchetError
 
 log = logging.getLogger(__name__)
@@ -22,7 +25,8 @@ log = logging.getLogger(__name__)
 class Shadowing:
     """Has the version in shadow answer copies, and keeps what it said."""
 
-    def __init__(self, job: GatewayJob, database: Engine, engines: Engines) -> None:
+    def __init__(self, job: GatewayJob, database: Engine, engines: Engines, reach: Reach | None = None) -> None:
+        self._reach = reach or Reach()
         self._job, self._database, self._engines = job, database, engines
         self._running: set[asyncio.Task[None]] = set()
         self.dropped = 0
@@ -45,6 +49,7 @@ class Shadowing:
         task = asyncio.create_task(self._answer(exchange.caller.key.tenant, exchange.interaction_id, version, body))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
+        told(task, "an answer in shadow")
 
     async def stop(self) -> None:
         """Drop what is being answered."""
@@ -60,6 +65,9 @@ class Shadowing:
             text = answer["choices"][0]["message"]["content"] or ""
         except RatchetError as failure:
             error = str(failure)[:1000]
+        except Exception as failure:  # an answer in no form that we know; a mistake of ours would be one, too
+            log.warning("%s answered a copy as nobody expects: %s", version, type(failure).__name__)
+            error = f"{type(failure).__name__}: {failure}"[:1000]
         latency = (time.monotonic() - started) * 1000
         kept = ShadowAnswer(
             tenant=tenant,
@@ -70,6 +78,6 @@ class Shadowing:
             error=error,
         )
         try:
-            await asyncio.to_thread(record_shadow, self._database, kept)
+            await self._reach.ask(record_shadow, self._database, kept)
         except Exception as failure:  # a shadow is worth no user's trouble; the next one is kept again
-            log.warning("an answer in shadow could not be kept: %s", str(failure).splitlines()[0])
+            log.warning("an answer in shadow could not be kept: %s", in_short(failure))

@@ -7,8 +7,9 @@ Landing a lot twice changes nothing (interactions are unique by id), so a kill b
 from __future__ import annotations
 
 import logging
+import os
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -19,6 +20,7 @@ from infra.database import now
 from infra.errors import Unavailable
 
 log = logging.getLogger(__name__)
+_USUAL_BYTES = 65_536
 
 
 class Spool:
@@ -54,10 +56,18 @@ class Spool:
         """Lots that wait."""
         return len(self._files())
 
-    def land(self, commit: Callable[[list[Interaction]], None]) -> int:
+    @property
+    def has_room(self) -> bool:
+        """Whether at least one more lot of usual size fits, and the folder can be written."""
+        held = sum(file.stat().st_size for file in self._files())
+        folder = next((place for place in (self._folder, *self._folder.parents) if place.is_dir()), None)
+        return held + _USUAL_BYTES <= self._max_bytes and folder is not None and os.access(folder, os.W_OK)
+
+    def land(self, commit: Callable[[list[Interaction]], Iterable[Interaction] | None]) -> int:
         """Hand each lot, oldest first, to `commit` and remove it; returns how many interactions landed.
 
-        What `commit` raises ends it; that lot stays. A file that cannot be read is set aside, named `.unreadable`.
+        What `commit` raises ends it; that lot stays. What it returns was refused one by one, and is set aside in a file
+        named `.unreadable`, as is a file that cannot be read.
         """
         landed = 0
         for file in self._files():
@@ -67,9 +77,13 @@ class Spool:
                 log.error("%s cannot be read and is set aside: %s", file, error)
                 file.rename(file.with_suffix(".unreadable"))
                 continue
-            commit(lot)
+            refused = list(commit(lot) or ())
+            if refused:
+                aside = file.with_suffix(".refused.unreadable")
+                atomic_write(aside, "".join(f"{interaction.model_dump_json()}\n" for interaction in refused))
+                log.error("%d interactions are refused by the database and set aside in %s", len(refused), aside)
             file.unlink()
-            landed += len(lot)
+            landed += len(lot) - len(refused)
         return landed
 
     def _files(self) -> list[Path]:

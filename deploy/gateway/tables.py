@@ -1,71 +1,103 @@
-"""The routing tables, following the ledger: looked at several times a second, swapped whole."""
+"""The routing tables, following the ledger: looked at several times a second, swapped whole.
+
+Reading, building and alerting are apart. A read that fails or hangs keeps no lease from running out, and an alert that
+cannot be written keeps no rollback from being followed.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from datetime import datetime
 
 from sqlalchemy import Engine
-from sqlalchemy.exc import SQLAlchemyError
 
+from deploy.gateway.background import Background, again_and_again, told
 from deploy.gateway.engines import Engines
-from deploy.lease import all_seconds_left, canary_lease
-from deploy.ledger import history, last_seqs
+from deploy.gateway.ledger_view import LedgerView, read_anew
+from deploy.gateway.reach import Reach
+from deploy.gateway.routing_alerts import RoutingAlerts, unwatched_alert
 from deploy.routing import RoutingTable, table_of
-from deploy.standing import DRILL_TENANT, Standing, has_release
-from deploy.transitions import standing
-from infra.alerts import Alert, enqueue
-from infra.database import begin_write, now
+from deploy.standing import DRILL_TENANT
+from infra.database_errors import in_short, is_away
 from infra.errors import RatchetError
 
+__all__ = ["Tables", "unwatched_alert"]
+
 log = logging.getLogger(__name__)
-_FIRST_LEASE_SECONDS = 10.0
-"""A watch that was just opened has no lease before the controller's next look: no reason to wake anybody."""
 
 
 class Tables:
-    """One routing table per tenant; a tenant without a release of its own is served by the shared one's champion."""
+    """One routing table per tenant; a tenant without a release of its own is served by the shared one's champion.
 
-    def __init__(self, engine: Engine, engines: Engines, *, shared: str, base: str, poll_seconds: float) -> None:
+    Args:
+        reach: is told whether the database answers.
+        keep: is handed each view that differs from the one before, to keep it for a start without a database.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        engines: Engines,
+        *,
+        shared: str,
+        base: str,
+        poll_seconds: float,
+        reach: Reach | None = None,
+        keep: Callable[[LedgerView], None] | None = None,
+    ) -> None:
         self._engine = engine
         self._engines = engines
         self._shared = shared
         self._base = base
         self._poll_seconds = poll_seconds
+        self._reach = reach or Reach()
+        self._background = Background()
+        self._changed = asyncio.Event()
+        self._keep = keep
+        self._kept = LedgerView()
+        self._view = LedgerView()
         self._tables: dict[str, RoutingTable] = {}
-        self._standings: dict[str, Standing] = {}
-        self._named: dict[str, frozenset[str]] = {}
-        self._released: set[str] = set()
-        # When each open watch's lease runs out, on our own clock: it must run out while the database is away too.
-        self._lease_ends: dict[str, float] = {}
-        self._alert_from: dict[tuple[str, int], float] = {}
+        self._alerts = RoutingAlerts(engine, self._reach)
+        # One thread of its own: whoever else waits for the database must not keep it from being asked.
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="ledger")
         self._task: asyncio.Task[None] | None = None
         self._warming: set[asyncio.Task[None]] = set()
+        self._read_at = time.monotonic()
         self.failing: str | None = None
+        """Why the last read failed; None: it did not."""
 
-    async def start(self) -> None:
-        """Read the ledger once, then follow it."""
-        await asyncio.to_thread(self._read)
-        self._build()
-        self._warm()
-        self._task = asyncio.create_task(self._follow())
+    async def start(self, before: LedgerView | None = None) -> None:
+        """Read the ledger once, then follow it.
+
+        Args:
+            before: what an earlier process knew; with it, a database that is away is no reason not to start.
+        """
+        if before is not None:
+            self._view = self._kept = before
+        first = asyncio.create_task(self._read())
+        done, _ = await asyncio.wait({first}, timeout=self._reach.seconds if before is not None else None)
+        if before is None or done:
+            await self._first(first, before)
+        self._build_and_warm()
+        self._task = self._background.start("following the ledger", self._follow(first))
+        self._background.start("building the routing tables", self._keep_building())
+        self._background.start("alerting about routing", self._keep_alerting())
 
     async def stop(self) -> None:
         """Stop following."""
-        if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+        await self._background.stop()
+        self._reader.shutdown(wait=False, cancel_futures=True)
 
     def of(self, tenant: str) -> RoutingTable:
         """The table that routes a tenant's requests now."""
-        own = self._tables.get(tenant)
+        own = self._alive(tenant)
         if own is not None and not self._is_shared(tenant):
             return own
-        shared = self._tables.get(self._shared)
+        shared = self._alive(self._shared)
         plain = RoutingTable(tenant=tenant, champion=shared.champion if shared else self._base)
         return plain.model_copy(update={"champion_seq": shared.champion_seq}) if shared else plain
 
@@ -75,9 +107,10 @@ class Tables:
         Its own are those its ledger names; the shared tenant's serve all who have none; what no ledger names is a
         challenger that nobody has released, trained on who knows whose data: only the shared tenant may ask for it.
         """
-        if version == self._base or version in self._named.get(tenant, ()):
+        named = self._view.named
+        if version == self._base or version in named.get(tenant, ()):
             return True
-        owners = {owner for owner, names in self._named.items() if version in names}
+        owners = {owner for owner, names in named.items() if version in names}
         if not owners:
             return tenant == self._shared
         return self._is_shared(tenant) and self._shared in owners
@@ -87,7 +120,7 @@ class Tables:
 
         The drill's tenant stands alone: a drill waits for the base to answer.
         """
-        return tenant not in (self._shared, DRILL_TENANT) and tenant not in self._released
+        return tenant not in (self._shared, DRILL_TENANT) and tenant not in self._view.released
 
     @property
     def all(self) -> tuple[RoutingTable, ...]:
@@ -95,44 +128,103 @@ class Tables:
         return tuple(self._tables.values())
 
     @property
+    def unread(self) -> dict[str, str]:
+        """Tenant -> why its lines cannot be followed to the last."""
+        return self._view.unread
+
+    @property
+    def ended(self) -> dict[str, str]:
+        """Tasks that ended without being asked to, and of what: routing is not followed any more."""
+        return self._background.ended
+
+    @property
+    def age_seconds(self) -> float:
+        """How long ago ledger and leases were read whole."""
+        return time.monotonic() - self._read_at
+
+    @property
     def pinned(self) -> frozenset[str]:
         """Versions that must stay loaded: routed to, or one ledger line away from it."""
-        return frozenset(name for known in self._standings.values() for name in known.pinned)
+        return frozenset(name for known in self._view.standings.values() for name in known.pinned)
 
-    async def _follow(self) -> None:
+    def _alive(self, tenant: str) -> RoutingTable | None:
+        """The tenant's table; one of a watch whose lease has run out since it was built counts no more."""
+        table = self._tables.get(tenant)
+        if table is None or table.phase is None or self._view.lease_runs(tenant):
+            return table
+        known = self._view.standings.get(tenant)
+        return table_of(known, base=self._base, lease_valid=False) if known is not None else table
+
+    async def _first(self, reading: asyncio.Task[None], before: LedgerView | None) -> None:
+        try:
+            await reading
+        except Exception as error:
+            if before is None or not is_away(error):
+                raise
+            self._note(error)
+
+    async def _follow(self, first: asyncio.Task[None]) -> None:
+        with suppress(Exception):  # the first read may still be out, of a database that hangs
+            await first
         while True:
             await asyncio.sleep(self._poll_seconds)
             try:
-                await asyncio.to_thread(self._read)
-                self.failing = None
-            except (SQLAlchemyError, RatchetError) as error:
-                # Keep serving by the last lines read: a database that is away takes no release with it.
-                if self.failing is None:
-                    log.error("the ledger cannot be read, routing stays as it was: %s", str(error).splitlines()[0])
-                self.failing = str(error)
-            if self._build():
-                self._warm()
-            if self.failing is None:
-                await self._alert_leases()
+                await self._read()
+                self._build_and_warm()
+            except Exception as error:  # whatever it is: the next look may succeed, and no look is the worst of all
+                self._note(error)
 
-    def _read(self) -> None:
-        """What changed in the ledger, and how long leases still run. Runs on a thread of its own."""
-        at, left = time.monotonic(), all_seconds_left(self._engine)
-        for tenant, seq in last_seqs(self._engine).items():
-            known = self._standings.get(tenant)
-            if known is None or seq != known.seq:
-                lines = history(self._engine, tenant)
-                self._named[tenant] = frozenset(line.version for line in lines)
-                if has_release(lines):
-                    self._released.add(tenant)
-                self._standings[tenant] = standing(lines, tenant=tenant)
-            self._lease_ends[tenant] = at + left.get(canary_lease(tenant), 0.0)
+    async def _read(self) -> None:
+        self._reach.asking()
+        view = await asyncio.get_running_loop().run_in_executor(self._reader, read_anew, self._engine, self._view)
+        self._view, self._read_at = view, time.monotonic()
+        self._reach.answered()
+        if self.failing is not None:
+            log.info("the ledger can be read again")
+        self.failing = None
+
+    def _note(self, error: Exception) -> None:
+        # Keep serving by the last lines read: a database that is away takes no release with it.
+        said = in_short(error)
+        if self.failing is None:
+            log.error("the ledger cannot be read, routing stays as it was: %s", said)
+        self.failing = said
+        if is_away(error):
+            self._reach.failed(said)
+        else:
+            self._reach.answered()  # it said something, if nothing that helps
+
+    async def _keep_building(self) -> None:
+        async def build() -> None:
+            self._build_and_warm()
+            if self._keep is not None and (self._view.standings, self._view.released) != (
+                self._kept.standings,
+                self._kept.released,
+            ):
+                view = self._view
+                await asyncio.to_thread(self._keep, view)
+                self._kept = view
+
+        await again_and_again("building the routing tables", build, self._poll_seconds)
+
+    async def _keep_alerting(self) -> None:
+        async def alert() -> None:
+            await _either(self._changed, self._poll_seconds)
+            if self._reach.away is None and self.failing is None:
+                await self._alerts.look(self._view, self.all)
+
+        await again_and_again("alerting about routing", alert, 0.0)
+
+    def _build_and_warm(self) -> None:
+        if self._build():
+            self._warm()
+            self._changed.set()
 
     def _build(self) -> bool:
         """Swap each table by one assignment; whether one changed."""
         changed = False
-        for tenant, known in self._standings.items():
-            alive = known.watch is None or time.monotonic() < self._lease_ends.get(tenant, 0.0)
+        for tenant, known in self._view.standings.items():
+            alive = known.watch is None or self._view.lease_runs(tenant)
             table = table_of(known, base=self._base, lease_valid=alive)
             if table == self._tables.get(tenant):
                 continue
@@ -141,31 +233,6 @@ class Tables:
             log.info("tenant %s: line %d, champion %s, watch %s", tenant, table.seq, table.champion, table.challenger)
         return changed
 
-    async def _alert_leases(self) -> None:
-        """Alert once for each time a lease is lost; a new watch first gets a moment to be taken up."""
-        at = time.monotonic()
-        for tenant, table in self._tables.items():
-            watch = self._standings[tenant].watch
-            if watch is None:
-                continue
-            key = (tenant, watch.opened_seq)
-            due = self._alert_from.setdefault(key, at + _FIRST_LEASE_SECONDS)
-            if not table.lease_lost:
-                self._alert_from[key] = at
-            elif at >= due:
-                log.error("tenant %s: nobody watches %s; everyone gets the champion", tenant, watch.version)
-                try:
-                    await asyncio.to_thread(self._alert_lease, tenant, watch.version, watch.step_seq)
-                except SQLAlchemyError as error:
-                    log.error("the alert about it could not be written: %s", str(error).splitlines()[0])
-                    return
-                self._alert_from[key] = float("inf")
-
-    def _alert_lease(self, tenant: str, version: str, step_seq: int) -> None:
-        alert = unwatched_alert(tenant, version, step_seq, now())
-        with begin_write(self._engine) as connection:
-            enqueue(connection, alert)
-
     def _warm(self) -> None:
         """Load what may be routed to before the first request asks for it, and what a rollback would need."""
         wanted = {name for table in self._tables.values() for name in table.wanted}
@@ -173,20 +240,18 @@ class Tables:
             task = asyncio.create_task(self._ensure(version))
             self._warming.add(task)
             task.add_done_callback(self._warming.discard)
+            told(task, f"loading {version}")
 
     async def _ensure(self, version: str) -> None:
         with suppress(RatchetError):  # logged there; a request that needs it gets the error
             await self._engines.warm(version)
 
 
-def unwatched_alert(tenant: str, version: str, step_seq: int, at: datetime) -> Alert:
-    """Nobody watches an open canary. Once an hour and step, whichever gateway sees it: a second loss is told too."""
-    return Alert(
-        kind="canary_unwatched",
-        severity="critical",
-        tenant=tenant,
-        title=f"nobody watches {version}: all traffic goes to the champion",
-        text="The controller has not renewed its lease, so the gateway stopped the comparison until it does.",
-        next_step="look at `ratchet status`; start the controller again with `ratchet up`",
-        dedupe_key=f"canary_unwatched/{tenant}/{step_seq}/{at:%Y-%m-%dT%H}",
-    )
+async def _either(changed: asyncio.Event, seconds: float) -> None:
+    """Return when something changed, or after `seconds`."""
+    waiting = asyncio.create_task(changed.wait())
+    try:
+        await asyncio.wait({waiting}, timeout=seconds)
+    finally:
+        waiting.cancel()
+    changed.clear()

@@ -18,13 +18,23 @@ import pytest
 from sqlalchemy import Engine
 
 from deploy.canary_policy import CanaryPolicy
-from deploy.controller import ControllerJob, judge_once, last_beats, read_job, watch_once, watch_qualities
+from deploy.controller import (
+    ControllerJob,
+    _all_alive,
+    _every,
+    judge_once,
+    last_beats,
+    read_job,
+    watch_once,
+    watch_qualities,
+)
 from deploy.lease import lease_valid
 from deploy.ledger import current, history
 from deploy.release import open_release, start
 from infra.alerts import AlertsConfig, Webhook, list_alerts, signature_holds
 from infra.database import connect, create_tables
-from infra.errors import UserError
+from infra.errors import Unavailable, UserError
+from tests.deploy.odd_lines import put_odd_line
 from tests.deploy.stages import published
 from tests.deploy.traffic import serve
 
@@ -191,6 +201,33 @@ def test_one_tenants_failure_does_not_keep_the_others(tmp_path: Path) -> None:
             "UPDATE releases SET evidence = '{\"policy\": 1}' WHERE tenant = 'a' AND action = 'canary'"
         )
     assert watch_once(engine, job) == {"a": "failed", "b": "watch"}
+
+
+def test_a_line_of_a_newer_release_stops_its_own_tenants_watch_only(tmp_path: Path) -> None:
+    _, job = write_job(tmp_path, "http://127.0.0.1:9/")
+    engine = connect(job.database_url)
+    create_tables(engine)
+    for tenant in ("a", "b"):
+        start(engine, tenant, "base-1")
+        put_odd_line(engine, tenant, "gated", "v1")
+        put_odd_line(engine, tenant, "canary", "v1", share=0.5, at=int(time.time() * 1_000_000))
+    put_odd_line(engine, "a", "frozen", "v1")
+    assert watch_once(engine, job) == {"a": "failed", "b": "watch"}
+    assert (lease_valid(engine, "a"), lease_valid(engine, "b")) == (False, True)
+
+
+def test_a_thread_whose_wait_fails_goes_on_and_one_that_ends_is_told() -> None:
+    stop, worked = threading.Event(), []
+
+    def fail() -> None:
+        raise ValueError("a wait that fails, as of a database's odd row")
+
+    thread = _every(0.01, stop, "odd", lambda: worked.append(1), fail)
+    until(lambda: len(worked) > 2)
+    stop.set()
+    thread.join(10)
+    with pytest.raises(Unavailable, match="odd has ended"):
+        _all_alive([thread], threading.Event())
 
 
 def test_one_tenants_failure_keeps_no_other_from_its_shadow_or_its_quality(tmp_path: Path) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 import httpx
 import pytest
+from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from deploy.canary_policy import CanaryPolicy
@@ -39,6 +41,7 @@ class Pair:
                 update={
                     "database_url": self.database.url.render_as_string(hide_password=False),
                     "port": free_port(),
+                    "serving": serving.gateway_job.serving.model_copy(update={"database_seconds": 1.0}),
                     "spool_dir": folder / f"spool-{number}",
                 }
             )
@@ -169,3 +172,102 @@ def test_chat_goes_on_without_postgres_and_nothing_is_lost(pair: Pair) -> None:
         assert not list(pair.jobs[0].spool.glob("*.jsonl"))
         assert http.post("/v1/feedback", json=thumb).json()["status"] == "stored"
         assert [event.event_id for event in store.feedback_for("default", before)] == ["held"]
+
+
+def test_chat_goes_on_while_postgres_is_frozen_or_held_up(pair: Pair) -> None:
+    with pair.client(0) as http:
+        first = http.post("/v1/chat/completions", json=ASK | {"user": "eve"}).json()["id"]
+        thumb = {"interaction_id": first, "kind": "thumb", "up": True, "event_id": "while-frozen"}
+        told = []
+        with pair.server.frozen():
+            for _ in range(4):
+                began = time.monotonic()
+                answer = http.post("/v1/chat/completions", json=ASK | {"user": "eve"})
+                assert answer.status_code == 200, answer.text
+                assert time.monotonic() - began < 15, "as the slowest of machines, not as long as it is frozen"
+                told.append(answer.json()["id"])
+            refused = http.post("/v1/feedback", json=thumb)
+            assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+            ready = httpx.get(f"{pair.url(0)}/readyz", timeout=15)
+            assert (ready.status_code, ready.json()["status"]) == (200, "degraded")
+            assert "database" in " ".join(ready.json()["degraded"])
+            assert httpx.get(f"{pair.url(0)}/healthz", timeout=15).status_code == 200
+        wait("the gateway to be whole again", lambda: _status(pair, 0) == "ready")
+        with pair.database.connect() as held, held.begin():
+            held.execute(text("SELECT pg_advisory_xact_lock(7203641)"))
+            answer = http.post("/v1/chat/completions", json=ASK | {"user": "eve"})
+            assert answer.status_code == 200, answer.text
+            told.append(answer.json()["id"])
+            assert http.post("/v1/feedback", json=thumb).status_code == 503
+        wait("the gateway to be whole again", lambda: _status(pair, 0) == "ready")
+        wait("what was spooled", lambda: not list(pair.jobs[0].spool.glob("*.jsonl")))
+        store = Store(pair.database)
+        assert len(store.interactions_of({("default", identity) for identity in told})) == len(told)
+        assert http.post("/v1/feedback", json=thumb).json()["status"] in ("stored", "duplicate")
+        assert [event.event_id for event in store.feedback_for("default", first)] == ["while-frozen"]
+
+
+def test_a_gateway_starts_without_postgres_from_what_it_last_knew(pair: Pair, tmp_path: Path) -> None:
+    champion, port = pair.versions[1], free_port()
+    previous = current(pair.database, "default").champion
+    pair.say("gated", champion)
+    pair.say("canary", champion, share=0.5, previous=previous)
+    pair.say("champion", champion, previous=previous)
+    stranger = {"Authorization": "Bearer rk-never-made"}
+    job = pair.jobs[0].model_copy(update={"port": port, "spool_dir": tmp_path / "spool"})
+    known, url = job.spool / "last-known.json", f"http://127.0.0.1:{port}"
+
+    def started(health: str) -> AbstractContextManager[object]:
+        return process("deploy.gateway", job, tmp_path / "three.json", f"{url}/{health}")
+
+    with started("readyz"):
+        wait("the keys to be kept", lambda: known.exists() and '"keys":{"' in known.read_text())
+        wait("the champion to be kept", lambda: champion in known.read_text())
+    assert known.stat().st_mode & 0o777 == 0o600
+    assert pair.key not in known.read_text()
+    pair.server.stop()
+    try:
+        with started("readyz"):
+            assert httpx.get(f"{url}/readyz").json()["status"] == "degraded"
+            ours = {"Authorization": f"Bearer {pair.key}"}
+            answer = httpx.post(f"{url}/v1/chat/completions", json=ASK, headers=ours, timeout=60)
+            assert (answer.status_code, answer.json()["model"]) == (200, champion)
+            refused = httpx.post(f"{url}/v1/chat/completions", json=ASK, headers=stranger, timeout=60)
+            assert refused.status_code == 503, "a key that nobody ever saw is not believed"
+            pair.server.start()
+            wait("the database to be open", lambda: httpx.get(f"{url}/readyz").json()["status"] == "ready")
+            told = {("default", answer.json()["id"])}
+
+            def kept() -> bool:
+                with suppress(SQLAlchemyError):
+                    return bool(Store(pair.database).interactions_of(told))
+                return False
+
+            wait("what was answered to land", kept)
+    finally:
+        if pair.server._server is None:
+            pair.server.start()
+
+
+def test_a_gateway_whose_tables_are_others_is_not_ready_and_says_what_to_run(pair: Pair) -> None:
+    with pair.client(1) as http:
+        _alter(pair, "ALTER TABLE interactions RENAME COLUMN probability TO gone")
+        try:
+            ready = httpx.get(f"{pair.url(1)}/readyz", timeout=15)
+            assert ready.status_code == 503 and "ratchet migrate" in ready.text
+            answer = http.post("/v1/chat/completions", json=ASK)
+            assert answer.status_code == 503 and "ratchet migrate" in answer.text
+            assert not list(pair.jobs[1].spool.glob("*.jsonl")), "nothing that cannot land is acknowledged"
+        finally:
+            _alter(pair, "ALTER TABLE interactions RENAME COLUMN gone TO probability")
+        wait("the gateway to be ready again", lambda: _status(pair, 1) == "ready")
+        assert http.post("/v1/chat/completions", json=ASK).status_code == 200
+
+
+def _alter(pair: Pair, statement: str) -> None:
+    with pair.database.begin() as connection:
+        connection.execute(text(statement))
+
+
+def _status(pair: Pair, number: int) -> str:
+    return str(httpx.get(f"{pair.url(number)}/readyz", timeout=15).json()["status"])

@@ -1,0 +1,78 @@
+"""What a gateway has read of the ledger and the leases: read for each tenant apart, swapped whole."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from sqlalchemy import Engine
+
+from deploy.last_known import closed, last_known
+from deploy.lease import all_seconds_left, canary_lease
+from deploy.ledger import history, last_seqs
+from deploy.standing import Standing, has_release
+from infra.database_errors import in_short, is_away, is_of_other_tables
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class LedgerView:
+    """What routing rests on."""
+
+    standings: Mapping[str, Standing] = field(default_factory=dict)
+    """Tenant -> what its lines add up to, as far as they can be read."""
+    named: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """Tenant -> versions that its lines name."""
+    released: frozenset[str] = frozenset()
+    """Tenants with a release of their own."""
+    lease_ends: Mapping[str, float] = field(default_factory=dict)
+    """When each open watch's lease runs out, on our own clock: it must run out while the database is away too."""
+
+    @property
+    def unread(self) -> dict[str, str]:
+        """Tenant -> why its lines cannot be followed to the last."""
+        return {tenant: known.unread for tenant, known in self.standings.items() if known.unread is not None}
+
+    def lease_runs(self, tenant: str) -> bool:
+        """Whether somebody watches the tenant's open canary now."""
+        return time.monotonic() < self.lease_ends.get(tenant, 0.0)
+
+
+def read_anew(engine: Engine, before: LedgerView) -> LedgerView:
+    """The view now: lines of those tenants that have new ones, leases of all.
+
+    What one tenant's lines hold, however odd, is that tenant's trouble: it goes to its last known champion, and nobody
+    else notices.
+
+    Raises:
+        Exception: the database cannot be asked; nothing of `before` is wrong for it but its age.
+    """
+    at, left = time.monotonic(), all_seconds_left(engine)
+    standings, named, released = dict(before.standings), dict(before.named), set(before.released)
+    seqs = last_seqs(engine)
+    for tenant, seq in seqs.items():
+        known = standings.get(tenant)
+        if known is not None and seq == known.seq:
+            continue
+        try:
+            lines = history(engine, tenant)
+            standings[tenant] = last_known(lines, tenant=tenant)
+            named[tenant] = frozenset(line.version for line in lines)
+            if has_release(lines):
+                released.add(tenant)
+        except Exception as error:
+            if is_away(error) or is_of_other_tables(error):
+                raise
+            why = f"its lines cannot be read ({type(error).__name__}: {in_short(error)})"
+            standings[tenant] = closed(known or Standing(tenant=tenant), why)
+        _log_unread(tenant, known, standings[tenant])
+    ends = {tenant: at + left.get(canary_lease(tenant), 0.0) for tenant in seqs}
+    return LedgerView(standings, named, frozenset(released), ends)
+
+
+def _log_unread(tenant: str, before: Standing | None, now: Standing) -> None:
+    if now.unread is not None and (before is None or before.unread != now.unread):
+        log.error("tenant %s goes to its last known champion, %s: %s", tenant, now.champion or "the base", now.unread)

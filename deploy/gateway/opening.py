@@ -1,0 +1,78 @@
+"""Opens the database of a gateway: at its start, or whenever it is back, where an earlier process kept what it knew."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+
+from sqlalchemy import Engine
+
+from deploy.gateway.background import Background
+from deploy.gateway.last_view import LastView
+from deploy.gateway.reach import Reach
+from feedback.salt import hold_to
+from infra.database import create_tables
+from infra.database_errors import in_short, is_away
+
+log = logging.getLogger(__name__)
+AGAIN_SECONDS = 1.0
+
+
+class Opening:
+    """Makes the tables and checks the salt before anything is stored under it."""
+
+    def __init__(self, database: Engine, reach: Reach, salt: str) -> None:
+        self._database, self._reach, self._salt = database, reach, salt
+        self._background = Background()
+
+    @property
+    def ended(self) -> dict[str, str]:
+        """That the database, when it was back, turned out to be none of ours."""
+        return self._background.ended
+
+    async def open(self, kept: LastView | None) -> bool:
+        """Return when the database is open; False, at once, while it is away and `kept` is there to go on with.
+
+        Raises:
+            Exception: it is away and nothing was kept. UserError: the salt or the tables are others.
+        """
+        if kept is None:
+            await asyncio.to_thread(self._open)
+            return True
+        try:
+            await self._reach.within(3 * self._reach.seconds, self._open)
+            return True
+        except Exception as error:
+            if not is_away(error):
+                raise
+            log.error("the database is away, this gateway starts with what it last knew: %s", in_short(error))
+            self._reach.failed(in_short(error))
+            self._background.start("opening the database", self._open_later())
+            return False
+
+    async def stop(self) -> None:
+        """Try no more."""
+        await self._background.stop()
+
+    async def _open_later(self) -> None:
+        while True:
+            await asyncio.sleep(AGAIN_SECONDS)
+            try:
+                await self._reach.within(3 * self._reach.seconds, self._open)
+                break
+            except Exception as error:
+                if not is_away(error):
+                    raise  # started again, this gateway says what is wrong, and ends
+        log.info("the database is open")
+        await asyncio.Event().wait()
+
+    def _open(self) -> None:
+        create_tables(self._database)
+        hold_to(self._database, self._salt)
+
+
+def fingerprint(database: Engine) -> str:
+    """Which database it is, without any secret."""
+    url = database.url.set(password=None).render_as_string(hide_password=False)
+    return hashlib.sha256(url.encode()).hexdigest()

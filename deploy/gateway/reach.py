@@ -1,0 +1,92 @@
+"""The way from a gateway to its database: every question on a thread of its own pool and with an end.
+
+A database that is frozen answers nothing and refuses nothing. Whoever asked would wait, and whoever asks next too,
+until no thread is left. So there is one who asks all the time (`deploy.gateway.tables` follows the ledger); when that
+one gets no answer, nobody else waits for one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import ParamSpec, TypeVar
+
+from infra.errors import Unavailable
+
+P = ParamSpec("P")
+T = TypeVar("T")
+THREADS = 16
+"""As many as a pool of SQLAlchemy has connections, and one."""
+AWAY = "the database does not answer; try again"
+
+
+class Reach:
+    """Asks the database, and knows whether it is away.
+
+    Args:
+        seconds: how long an answer may take before the database counts as away.
+    """
+
+    def __init__(self, seconds: float = 5.0) -> None:
+        self.seconds = seconds
+        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="database")
+        self._asked_at: float | None = None
+        self._failing: str | None = None
+        self.answered_at = time.monotonic()
+        """When it last answered whoever asks all the time, by our own clock."""
+
+    @property
+    def away(self) -> str | None:
+        """Why nobody should wait for it now; None: it answers."""
+        if self._failing is not None:
+            return self._failing
+        if self._asked_at is not None and time.monotonic() - self._asked_at > self.seconds:
+            return f"it has not answered for {self.seconds:g} s"
+        return None
+
+    async def ask(self, work: Callable[P, T], *args: P.args, **named: P.kwargs) -> T:
+        """What `work` returns or raises.
+
+        Raises:
+            Unavailable: the database is away, or has not answered in time. What was to be written may be written later.
+        """
+        if self.away is not None:
+            raise Unavailable(AWAY)
+        return await self.within(self.seconds, work, *args, **named)
+
+    async def within(self, limit: float, work: Callable[P, T], *args: P.args, **named: P.kwargs) -> T:
+        """The same in `limit` seconds, also while it counts as away."""
+        running = self.begin(work, *args, **named)
+        done, _ = await asyncio.wait({running}, timeout=limit)
+        if not done:
+            running.add_done_callback(_forget)
+            running.cancel()  # if no thread has begun with it
+            raise Unavailable(AWAY)
+        return running.result()
+
+    def begin(self, work: Callable[P, T], *args: P.args, **named: P.kwargs) -> asyncio.Future[T]:
+        """Have `work` done on a thread; whoever asks decides how long to wait."""
+        return asyncio.get_running_loop().run_in_executor(self._pool, lambda: work(*args, **named))
+
+    def asking(self) -> None:
+        """Somebody asks now."""
+        self._asked_at = time.monotonic()
+
+    def answered(self) -> None:
+        """It answered."""
+        self._asked_at, self._failing, self.answered_at = None, None, time.monotonic()
+
+    def failed(self, why: str) -> None:
+        """It said that it is away."""
+        self._asked_at, self._failing = None, why
+
+    def close(self) -> None:
+        """Wait for nobody who still asks."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _forget(late: asyncio.Future[T]) -> None:
+    if not late.cancelled():
+        late.exception()  # whoever asked was told that it takes too long

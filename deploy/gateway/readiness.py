@@ -1,0 +1,125 @@
+"""Whether a gateway can answer and can keep what it answers; a database that is away takes no gateway out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from fastapi import FastAPI
+from fastapi.responses import JSONResponse
+from sqlalchemy import Engine, select
+
+from deploy.gateway.capture import Capture
+from deploy.gateway.reach import Reach
+from deploy.gateway.tables import Tables
+from deploy.keys import api_keys
+from deploy.lease import leases
+from deploy.ledger import releases
+from feedback.store_tables import feedback, feedback_ready, interactions
+from infra.database_errors import OTHER_TABLES, is_away, is_of_other_tables
+from infra.errors import Unavailable
+
+PROBE_SECONDS = 2.0
+"""How long the database may take to say that it is there, whatever its own limits are."""
+AWAY = "the database does not answer: answers are kept in the spool and land later, feedback is refused"
+_NEEDED = (interactions, feedback, feedback_ready, releases, leases, api_keys)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What stands in the way of answering, and what only makes it worse. No names: anybody may ask."""
+
+    missing: tuple[str, ...]
+    degraded: tuple[str, ...]
+
+    @property
+    def status(self) -> str:
+        """In one word or two."""
+        return "not ready" if self.missing else "degraded" if self.degraded else "ready"
+
+
+class Readiness:
+    """Looks at all parts of a gateway.
+
+    Args:
+        lease_seconds: age from which routing is too old, while the database answers.
+        answers: says why nobody can be answered now, if so.
+        ended: tasks that ended without being asked to.
+    """
+
+    def __init__(
+        self,
+        database: Engine,
+        *,
+        reach: Reach,
+        capture: Capture,
+        tables: Tables,
+        lease_seconds: float,
+        answers: Callable[[], Awaitable[str | None]],
+        ended: Callable[[], dict[str, str]],
+    ) -> None:
+        self._database, self._reach = database, reach
+        self._capture, self._tables = capture, tables
+        self._lease_seconds, self._answers, self._ended = lease_seconds, answers, ended
+        self._probing: asyncio.Future[None] | None = None
+
+    async def look(self) -> Found:
+        """How it stands now."""
+        missing = [f"{name} has ended; start this gateway again" for name in self._ended()]
+        degraded = []
+        cannot, trouble = await asyncio.gather(self._answers(), self._probe())
+        if cannot is not None:
+            missing.append(cannot)
+        away = self._capture.away is not None or (trouble is not None and is_away(trouble))
+        if trouble is not None and not is_away(trouble):
+            missing.append(OTHER_TABLES if is_of_other_tables(trouble) else "the database refuses what is read in it")
+        if away and not self._capture.has_room:
+            missing.append("the database does not answer and the spool has no room: nothing could be kept")
+        elif away:
+            degraded.append(AWAY)
+        age = self._tables.age_seconds
+        if age > self._lease_seconds:
+            said = f"releases were last followed {age:.0f} s ago"
+            (degraded if away else missing).append(said)
+        if self._tables.unread:
+            degraded.append(
+                "a ledger cannot be followed to its end: its tenant gets the last known champion; see the log"
+            )
+        return Found(tuple(missing), tuple(degraded))
+
+    async def _probe(self) -> BaseException | None:
+        """What is wrong with the database; one that does not say it in time is away, and is not asked twice at once."""
+        if self._probing is None or self._probing.done():
+            self._probing = self._reach.begin(self._read_nothing)
+        done, _ = await asyncio.wait({self._probing}, timeout=PROBE_SECONDS)
+        return self._probing.exception() if done else Unavailable("it takes too long")
+
+    def _read_nothing(self) -> None:
+        """Name every column that is needed, so that one that is missing is found before it is needed."""
+        with self._database.connect() as connection:
+            for table in _NEEDED:
+                connection.execute(select(table).limit(0))
+
+
+def add_health(
+    app: FastAPI, readiness: Readiness, ended: Callable[[], dict[str, str]], champion: Callable[[], str]
+) -> None:
+    """Serve /healthz and /readyz."""
+
+    @app.get("/healthz")
+    async def healthz() -> JSONResponse:
+        dead = ended()
+        facts = {"status": "ended", "ended": sorted(dead)} if dead else {"status": "ok"}
+        return JSONResponse(facts, 503 if dead else 200)
+
+    @app.get("/readyz")
+    async def readyz() -> JSONResponse:
+        found = await readiness.look()
+        facts = {
+            "status": found.status,
+            "champion": champion(),
+            "missing": list(found.missing),
+            "degraded": list(found.degraded),
+        }
+        return JSONResponse(facts, 503 if found.missing else 200)

@@ -1,0 +1,58 @@
+"""What a tenant's lines say as far as this release can read them: for those who route, and must go on.
+
+Who decides on a ledger reads it strictly (`deploy.transitions.standing`): a line that does not follow, or that a newer
+release wrote, refuses every decision. Who routes has users waiting: they get the last champion that is known, nobody is
+compared, and a version that any line takes back answers nobody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from deploy.standing import Entry, RefusedTransition, Standing, UnknownAction
+from deploy.transitions import apply
+
+
+def last_known(entries: Iterable[Entry], *, tenant: str) -> Standing:
+    """What one tenant's lines, in ledger order, add up to without those that cannot be followed.
+
+    With such a line the watch is closed and nothing is in shadow, whatever other lines say; `unread` says which.
+    """
+    result, unread = Standing(tenant=tenant), None
+    for entry in entries:
+        try:
+            result = apply(result, entry)
+        except RefusedTransition as refused:
+            unread = unread or (str(refused) if isinstance(refused, UnknownAction) else f"line {entry.seq}: {refused}")
+            result = _skip(result, entry)
+    return result if unread is None else closed(result, unread)
+
+
+def closed(standing: Standing, why: str) -> Standing:
+    """The same champion with nobody compared with it, because of what could not be read."""
+    return standing.model_copy(
+        update={"watch": None, "gated": None, "gated_at": None, "shadow_share": 0.0, "unread": why}
+    )
+
+
+def _skip(before: Standing, entry: Entry) -> Standing:
+    passed = before.model_copy(update={"seq": entry.seq, "tenant_seq": before.tenant_seq + 1})
+    taken_back = entry.action in ("rolled_back", "barred") and entry.version not in ("", before.base)
+    if not taken_back:
+        return passed
+    barred = {**before.barred, entry.version: entry.reason}
+    watched = before.watch is not None and entry.version == before.watch.version
+    if entry.version != before.champion:
+        return passed.model_copy(update={"barred": barred, **({"watch": None} if watched else {})})
+    kept = tuple(name for name in before.champions[:-1] if name not in barred) or tuple(filter(None, (before.base,)))
+    return passed.model_copy(
+        update={
+            "barred": barred,
+            "champion": kept[-1] if kept else None,
+            "champion_seq": entry.seq,
+            "since": entry.at,
+            "previous": kept[-2] if len(kept) > 1 else None,
+            "champions": kept,
+            "watch": None,
+        }
+    )
