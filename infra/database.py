@@ -62,13 +62,14 @@ def connect(url: str) -> Engine:
     except ArgumentError as error:
         raise UserError(f"database_url {url!r} is not a SQLAlchemy URL, such as sqlite:///x.db; mend it") from error
     if parsed.get_backend_name() != "sqlite":
+        # Parameters are hidden everywhere: they hold what users said, and errors end in logs.
         # A server that does not answer at all must cost a caller seconds, not the system's minutes.
         waits = {"connect_timeout": 5} if parsed.get_backend_name() == "postgresql" else {}
-        return create_engine(parsed, pool_pre_ping=True, connect_args=waits)
+        return create_engine(parsed, pool_pre_ping=True, connect_args=waits, hide_parameters=True)
     file = Path(parsed.database) if parsed.database and parsed.database != ":memory:" else None
     if file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(parsed, connect_args={"timeout": 30, "check_same_thread": False})
+    engine = create_engine(parsed, connect_args={"timeout": 30, "check_same_thread": False}, hide_parameters=True)
 
     @event.listens_for(engine, "connect")
     def _configure(connection: Any, _: Any) -> None:

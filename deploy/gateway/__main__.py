@@ -18,9 +18,11 @@ def main(argv: list[str]) -> int:
     from deploy.registry_hook import HOOK_SECRET
     from deploy.serving import ENGINE_KEY, GatewayJob
     from feedback.salt import SALT
+    from infra.owner_only import close_files
     from infra.settings import secret
     from infra.tracing import start_tracing, stop_tracing
 
+    close_files()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     if len(argv) != 1:

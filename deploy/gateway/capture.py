@@ -8,7 +8,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+import traceback
 from contextlib import suppress
+from pathlib import Path
 
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
@@ -30,6 +32,13 @@ def is_away(error: BaseException) -> bool:
     if isinstance(error, OperationalError | InterfaceError | PoolTimeout):
         return True
     return isinstance(error, DBAPIError) and bool(error.connection_invalidated)
+
+
+def _said_of(error: Exception) -> str:
+    """An error without what it quotes: a database tells in its first line what is wrong, and then shows the row."""
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    first = next(iter(str(error).splitlines()), "")
+    return f"{type(error).__name__} at {Path(where.filename).name}:{where.lineno}: {first}"
 
 
 class Capture:
@@ -79,7 +88,7 @@ class Capture:
             try:
                 await asyncio.to_thread(self._store, [interaction for interaction, _ in lot])
             except Exception as failure:
-                log.exception("%d interactions could not be stored", len(lot))
+                log.error("%d interactions could not be stored: %s", len(lot), _said_of(failure))
                 error = failure
             for _, done in lot:
                 if not done.done():
@@ -110,5 +119,5 @@ class Capture:
                     log.info("%d interactions landed from the spool", landed)
             except Exception as error:
                 if not is_away(error):
-                    log.exception("interactions could not be landed from the spool; they stay there")
+                    log.error("interactions cannot be landed from the spool; they stay there: %s", _said_of(error))
             await asyncio.sleep(AGAIN_SECONDS)

@@ -12,7 +12,9 @@ def main(argv: list[str] | None = None) -> None:
     """Run the command line. Errors with a meaning are one line on stderr, never a stack trace."""
     from flows.cli.app import app
     from infra.errors import RatchetError
+    from infra.owner_only import close_files
 
+    close_files()
     if threading.current_thread() is threading.main_thread():
         # A terminated command stops what it started, as an interrupted one does.
         signal.signal(signal.SIGTERM, _terminated)

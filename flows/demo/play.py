@@ -106,10 +106,12 @@ def open_play(console: Console, home: Path, config: PipelineConfig, sizes: DemoS
     from flows.local_secrets import load_secrets
     from flows.local_stack import stack_plan
     from infra import stack
+    from infra.owner_only import close_folder
     from tasks.opened import database
     from training.base_model import resolve_base
 
-    load_secrets(config.places.run_dir)
+    close_folder(config.places.home_dir)
+    load_secrets(config.places)
     with console.status("finding the base model"):
         base = resolve_base(config.base_model, config.places.cache_dir)
     console.print(f"base model {base.version}: {base.name}, found in {base.source}", highlight=False)
