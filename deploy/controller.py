@@ -40,6 +40,7 @@ from infra.alerts import AlertsConfig, deliver
 from infra.database import UtcDateTime, begin_write, connect, create_tables, metadata, now
 from infra.database_errors import OTHER_TABLES, in_short, is_away, is_of_other_tables
 from infra.errors import NotFound, RatchetError, Unavailable, UserError
+from infra.owner_only import close_files
 from infra.settings import Config, in_a_line
 
 log = logging.getLogger(__name__)
@@ -319,6 +320,7 @@ def run(job: ControllerJob, stop: threading.Event) -> None:
 
 def main(argv: list[str]) -> int:
     """Run as a process until SIGTERM or SIGINT."""
+    close_files()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     try:

@@ -64,7 +64,10 @@ def verify(headers: Mapping[str, str], body: bytes, secret: str, *, at: float | 
     right = b"v1," + base64.b64encode(hmac.new(secret.encode(), signed, hashlib.sha256).digest())
     if not hmac.compare_digest(right, headers.get("x-mlflow-signature", "").encode()):
         raise HookRefused("the delivery is not signed with our secret; give MLflow's webhook the one of the gateway")
-    if not stamp.isdigit() or abs((time.time() if at is None else at) - int(stamp)) > OLD_SECONDS:
+    if (
+        not (stamp.isascii() and stamp.isdigit() and len(stamp) <= 12)
+        or abs((time.time() if at is None else at) - int(stamp)) > OLD_SECONDS
+    ):
         raise HookRefused(f"the delivery is from {stamp or 'no time'}, more than {OLD_SECONDS} s from now")
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, field_validator
 
+from feedback.data_docs import escaped
 from feedback.dedupe import prompt_text
 from feedback.examples import Example
 from feedback.expectations import response_of
@@ -127,10 +128,11 @@ def compare(now: pd.DataFrame, before: pd.DataFrame, html: Path, config: DriftCo
 
     still = {column: 0.0 for column in now.columns if _one_value(now, before, column)}
     kept = [column for column in now.columns if column not in still]
-    numbers = [c for c in kept if c.removeprefix("traffic.") in _NUMBERS]
-    categories = [c for c in kept if c not in numbers]
     if not kept:
         return DriftReport(share=0.0, drifted=False, columns=still, left_out={}, html=None)
+    names = {escaped(column): column for column in kept}
+    numbers = [shown for shown, column in names.items() if column.removeprefix("traffic.") in _NUMBERS]
+    categories = [shown for shown in names if shown not in numbers]
     definition = DataDefinition(numerical_columns=numbers, categorical_columns=categories)
     preset = DataDriftPreset(
         drift_share=config.drift_share,
@@ -140,12 +142,12 @@ def compare(now: pd.DataFrame, before: pd.DataFrame, html: Path, config: DriftCo
         cat_threshold=config.psi,
     )
     run = Report([preset]).run(
-        Dataset.from_pandas(now[kept], data_definition=definition),
-        Dataset.from_pandas(before[kept], data_definition=definition),
+        Dataset.from_pandas(_harmless(now[kept], categories), data_definition=definition),
+        Dataset.from_pandas(_harmless(before[kept], categories), data_definition=definition),
     )
     html.parent.mkdir(parents=True, exist_ok=True)
     run.save_html(str(html))
-    found = still | _scores(run.dict())
+    found = still | {names[shown]: score for shown, score in _scores(run.dict()).items() if shown in names}
     left_out = {column: "evidently gave no value" for column in kept if column not in found}
     share = sum(score >= config.psi for score in found.values()) / len(found) if found else None
     return DriftReport(
@@ -184,6 +186,15 @@ def _frame(examples: Sequence[Example]) -> pd.DataFrame:
         reason=[e.reason for e in examples],
         verdict=["none" if e.good is None else "good" if e.good else "bad" for e in examples],
     )
+
+
+def _harmless(table: pd.DataFrame, categories: Sequence[str]) -> pd.DataFrame:
+    """The table with its texts escaped: evidently's page holds them as they are, inside of a script.
+
+    Different texts stay different, so what is measured is the same.
+    """
+    shown = table.rename(columns=escaped)
+    return shown.assign(**{name: shown[name].map(escaped) for name in categories})
 
 
 def _thinned(examples: Sequence[Example], config: DriftConfig) -> list[Example]:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from pydantic import Field, JsonValue, model_validator
 
+from feedback.data_docs import write_docs
 from feedback.examples import Example, Shape
 from feedback.spark import require_spark, spark_frame
 from infra.errors import RatchetError, UserError
@@ -311,7 +312,6 @@ def _run(
     logging.getLogger("great_expectations").setLevel(logging.CRITICAL)  # what it logs with a traceback is told by us
     import great_expectations as gx
     import great_expectations.expectations as classes
-    from great_expectations.checkpoint.actions import UpdateDataDocsAction
     from great_expectations.core.expectation_validation_result import ExpectationValidationResult
     from great_expectations.data_context.types.base import ProgressBarsConfig
     from great_expectations.expectations.row_conditions import Column
@@ -342,21 +342,9 @@ def _run(
     source: Any = sources.add_spark("examples") if config.engine == "spark" else sources.add_pandas("examples")
     batch = source.add_dataframe_asset("batch").add_batch_definition_whole_dataframe("all")
     definition = context.validation_definitions.add(gx.ValidationDefinition(name="batch", data=batch, suite=suite))
-    actions = []
-    if docs is not None:
-        context.add_data_docs_site(
-            "local",
-            {
-                "class_name": "SiteBuilder",
-                "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
-                "store_backend": {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(docs.absolute())},
-            },
-        )
-        actions = [UpdateDataDocsAction(name="docs", site_names=["local"])]
     checkpoint = gx.Checkpoint(
         name="batch",
         validation_definitions=[definition],
-        actions=actions,
         result_format={
             "result_format": "COMPLETE",
             "unexpected_index_column_names": ["example_id"],
@@ -367,7 +355,9 @@ def _run(
     with _table(handed.pop(), config) as table, warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*has match groups", category=UserWarning)  # pandas, of any group
         try:
-            (run,) = saved.run(batch_parameters={"dataframe": table}).run_results.values()
+            ((name, run),) = saved.run(batch_parameters={"dataframe": table}).run_results.items()
+            if docs is not None:
+                write_docs(context, suite, name, run, docs)
         except Exception as error:
             raise ExpectationError(
                 f"great-expectations broke off ({type(error).__name__}: {error}), which says nothing of the data, so "

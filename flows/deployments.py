@@ -20,6 +20,7 @@ from flows.deployment_plans import DeploymentPlan, deployment_plans
 from flows.taking_up import LOOK_SECONDS, TakingUp, close_left_runs
 from infra.artifact import atomic_write
 from infra.errors import ConfigError
+from infra.owner_only import close_files
 from infra.settings import Config
 
 if TYPE_CHECKING:
@@ -131,6 +132,7 @@ async def _take_up(config: PipelineConfig) -> None:
 
 def main(argv: list[str]) -> int:
     """``python -m flows.deployments serve.json``"""
+    close_files()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     if len(argv) != 1:

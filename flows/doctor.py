@@ -6,7 +6,7 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,15 +15,28 @@ from typing import TYPE_CHECKING, Literal
 from flows.config import PipelineConfig
 from infra import stack
 from infra.errors import RatchetError
+from infra.owner_only import open_to_others
 from infra.processes import port_taken
-from infra.settings import Config
+from infra.settings import Config, Places
+from infra.sign_in import mlflow_login, prefect_headers
 
 if TYPE_CHECKING:
     from training.hardware import Accelerators
 
 # What newer versions of these break is told in docs/; each pin is also in pyproject.toml.
 _PINNED = {"fastapi": (0, 151), "sqlalchemy": (2, 1), "pandas": (3, 1)}
-_NEEDED = ("torch", "transformers", "peft", "trl", "prefect", "mlflow", "great-expectations", "deltalake", "polars")
+_NEEDED = (
+    "torch",
+    "transformers",
+    "peft",
+    "trl",
+    "prefect",
+    "mlflow",
+    "flask-wtf",
+    "great-expectations",
+    "deltalake",
+    "polars",
+)
 
 
 class Finding(Config):
@@ -45,7 +58,9 @@ def examine(config: PipelineConfig) -> Iterator[Finding]:
     yield from _packages()
     yield from _computing(config)
     yield _disk(config.places.home_dir)
+    yield _home(config.places.home_dir)
     yield from _ports(config)
+    yield from _sign_in(config.places)
     yield _base(config)
     yield _gate(config)
 
@@ -185,6 +200,53 @@ def _disk(home: Path) -> Finding:
         if free > 10
         else "a night keeps checkpoints, versions and logs: leave 10 GB free, or move places.home",
     )
+
+
+def _home(home: Path) -> Finding:
+    """Whether what people said is its owner's alone."""
+    if not home.exists() or not open_to_others(home):
+        return Finding(what="home", state="ok", found=f"{home} is its owner's alone")
+    mine = home.stat().st_uid == os.geteuid()
+    return Finding(
+        what="home",
+        # The root of a mounted volume is often another's; who may look in there, its mount decides.
+        state="problem" if mine else "warning",
+        found=f"others of this machine may look into {home}, which holds what people said",
+        advice=f"chmod 700 {home}" if mine else "let nobody else mount it, or give it to the user that runs Ratchet",
+    )
+
+
+def _sign_in(places: Places) -> Iterator[Finding]:
+    """Whether Prefect and MLflow, where they answer, ask who is there. Who reaches Prefect can start any command."""
+    servers = (
+        ("Prefect", f"{places.prefect_api}/admin/version", places.prefect_api_url is None, prefect_headers(), None),
+        ("MLflow", f"{places.mlflow}/ajax-api/2.0/mlflow/experiments/search?max_results=1",
+         places.mlflow_url is None, {}, mlflow_login()),
+    )  # fmt: skip
+    for name, url, ours, headers, login in servers:
+        stranger = _status(url, {}, None)
+        if stranger is None:
+            continue
+        what = f"sign-in of {name}"
+        if stranger != 401:
+            advice = "it was started by an older release: `ratchet down`, then `ratchet up`" if ours else "switch it on"
+            found = f"it answers whoever asks ({stranger})"
+            yield Finding(what=what, state="problem" if ours else "warning", found=found, advice=advice)
+        elif (known := _status(url, headers, login)) == 200:
+            yield Finding(what=what, state="ok", found="asked for, and ours is taken")
+        else:
+            advice = "the environment holds another one than the server was started with: see `ratchet sign-in`"
+            yield Finding(what=what, state="problem", found=f"ours is refused ({known})", advice=advice)
+
+
+def _status(url: str, headers: Mapping[str, str], login: tuple[str, str] | None) -> int | None:
+    """HTTP status of an address; None where nobody answers."""
+    import httpx
+
+    try:
+        return httpx.get(url, headers=dict(headers), auth=login, timeout=5.0, trust_env=False).status_code
+    except httpx.HTTPError:
+        return None
 
 
 def _ports(config: PipelineConfig) -> Iterator[Finding]:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import base64
+import fcntl
 import os
-from collections.abc import MutableMapping
+from collections.abc import Iterator, MutableMapping
+from contextlib import contextmanager
 from pathlib import Path
 
-SECRET_NAMES = (
+from infra.settings import Places
+from infra.sign_in import MLFLOW_PASSWORD, MLFLOW_USER, PREFECT_SIGN_IN
+
+OUR_SECRETS = (
     "RATCHET_USER_SALT",
     "RATCHET_ENGINE_KEY",
     "RATCHET_WEBHOOK_SECRET",
@@ -15,36 +20,77 @@ SECRET_NAMES = (
     # MLflow's own name. It encrypts its webhooks' secrets with it, and without one it cannot read them after a restart.
     "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY",
 )
+PREFECT_SECRETS = (PREFECT_SIGN_IN,)
+"""Of a Prefect server that is ours. One that the config names by URL has its own, set by whoever runs it."""
+MLFLOW_SECRETS = (MLFLOW_USER, MLFLOW_PASSWORD, "MLFLOW_FLASK_SERVER_SECRET_KEY")
+"""Of an MLflow server that is ours, likewise."""
+SECRET_NAMES = (*OUR_SECRETS, *PREFECT_SECRETS, *MLFLOW_SECRETS)
+"""All that the file may hold."""
+
+USER = "ratchet"
+"""Who signs in at the local servers."""
+
+SERVERS_SIDE = {
+    "PREFECT_SERVER_API_AUTH_STRING": PREFECT_SIGN_IN,
+    "MLFLOW_AUTH_ADMIN_USERNAME": MLFLOW_USER,
+    "MLFLOW_AUTH_ADMIN_PASSWORD": MLFLOW_PASSWORD,
+}
+"""By what name a server knows what its clients send. They come by the environment too, because a stack's plan, which
+holds the rest of its environment, is a file."""
 
 
 def load_secrets(
-    run_dir: Path, environment: MutableMapping[str, str] | None = None, *, first_salt: str | None = None
+    places: Places, environment: MutableMapping[str, str] | None = None, *, first_salt: str | None = None
 ) -> None:
     """Put each secret into the environment: the one set there already, else the one in ``secrets.env``, else a new one.
 
-    The salt must never change for a store (users' hashes hang on it), which is why it is kept.
+    The salt must never change for a store (users' hashes hang on it), which is why it is kept. The sign-in of a server
+    that is not ours is not made up.
 
     Args:
         first_salt: what a new salt is, for people who exist nowhere: with it the same invented people get the same
             pseudonyms, so the same places in every split. Default: random bytes, as real people need.
     """
     target = os.environ if environment is None else environment
-    file = run_dir / "secrets.env"
+    file = places.run_dir / "secrets.env"
     known = _read(file)
-    missing = [name for name in SECRET_NAMES if not target.get(name) and name not in known]
-    if missing:
-        known.update({name: _new() for name in missing})
-        if first_salt is not None and "RATCHET_USER_SALT" in missing:
-            known["RATCHET_USER_SALT"] = first_salt
-        _write(file, known)
-    for name, value in known.items():
-        if name in SECRET_NAMES and not target.get(name):
-            target[name] = value
+    ours = _names(places)
+    if any(not target.get(name) and name not in known for name in ours):
+        with _alone(places.run_dir):
+            known = _read(file)
+            missing = [name for name in ours if not target.get(name) and name not in known]
+            known.update({name: _new(name) for name in missing})
+            if first_salt is not None and "RATCHET_USER_SALT" in missing:
+                known["RATCHET_USER_SALT"] = first_salt
+            _write(file, known)
+    for name in ours:
+        if not target.get(name):
+            target[name] = known[name]
+    for name, client in SERVERS_SIDE.items():
+        if client in ours:
+            target[name] = target[client]
 
 
-def _new() -> str:
+@contextmanager
+def _alone(run_dir: Path) -> Iterator[None]:
+    """Nobody else makes secrets meanwhile: two who made one each would not understand each other."""
+    run_dir.mkdir(parents=True, exist_ok=True)
+    with (run_dir / "secrets.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _names(places: Places) -> tuple[str, ...]:
+    prefect = PREFECT_SECRETS if places.prefect_api_url is None else ()
+    return (*OUR_SECRETS, *prefect, *(MLFLOW_SECRETS if places.mlflow_url is None else ()))
+
+
+def _new(name: str) -> str:
     """32 random bytes in the form of a Fernet key, which MLflow asks for; the others are content with it."""
-    return base64.urlsafe_b64encode(os.urandom(32)).decode()
+    made = base64.urlsafe_b64encode(os.urandom(32)).decode()
+    if name == PREFECT_SIGN_IN:
+        return f"{USER}:{made}"
+    return USER if name == MLFLOW_USER else made
 
 
 def _read(file: Path) -> dict[str, str]:

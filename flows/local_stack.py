@@ -10,7 +10,7 @@ from flows.config import PipelineConfig
 from flows.prefect_settings import prefect_environment
 from flows.process_jobs import controller_job, engine_job, gateway_job
 from infra.artifact import atomic_write
-from infra.settings import Config
+from infra.settings import Config, Places
 from infra.stack import ProcessSpec, StackPlan
 from infra.threads import thread_environment
 
@@ -63,6 +63,8 @@ def _prefect(config: PipelineConfig) -> ProcessSpec:
             **prefect_environment(config),
             # Without it the page in the browser calls port 4200, whatever port the server has.
             "PREFECT_SERVER_UI_API_URL": places.prefect_api,
+            # By default any web page that the operator opens may talk to it.
+            "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": ",".join(_origins(places)),
             "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{store / 'prefect.db'}",
             # In memory, as it is by default, a restart of this server would end the runs that hold a slot.
             "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
@@ -73,6 +75,12 @@ def _prefect(config: PipelineConfig) -> ProcessSpec:
         log_file=places.logs_dir / "prefect.log",
         ready_seconds=_PATIENCE,
     )
+
+
+def _origins(places: Places) -> list[str]:
+    """Where the server's own pages are opened from."""
+    hosts = [places.host, "localhost"] if places.host == "127.0.0.1" else [places.host]
+    return [f"http://{host}:{places.prefect_port}" for host in hosts]
 
 
 def _mlflow(config: PipelineConfig) -> ProcessSpec:
@@ -86,10 +94,12 @@ def _mlflow(config: PipelineConfig) -> ProcessSpec:
             *("--host", places.host, "--port", str(places.mlflow_port)),
             *("--backend-store-uri", f"sqlite:///{store / 'mlflow.db'}"),
             *("--artifacts-destination", str(store / "artifacts")),
+            *("--app-name", "basic-auth"),
             # One worker, no job runners: two processes instead of ten.
             *("--workers", "1"),
         ),
         env={
+            "MLFLOW_AUTH_CONFIG_PATH": str(_who_may(store)),
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
             # Its webhook calls the gateway beside it; by default it calls public https addresses only.
             "MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "http,https",
@@ -101,6 +111,21 @@ def _mlflow(config: PipelineConfig) -> ProcessSpec:
         log_file=places.logs_dir / "mlflow.log",
         ready_seconds=_PATIENCE,
     )
+
+
+def _who_may(store: Path) -> Path:
+    """MLflow's file of who may do what. User and password of the one who may write come by the environment."""
+    users = f"sqlite:///{store / 'users.db'}".replace("%", "%%")  # a sign of this kind of file
+    file = store / "auth.ini"
+    lines = (
+        "[mlflow]",
+        "default_permission = READ",
+        f"database_uri = {users}",
+        # Checking a password costs as much as a request, and its only worker is told of every change.
+        "auth_cache_ttl_seconds = 60",
+    )
+    atomic_write(file, "\n".join(lines) + "\n")
+    return file
 
 
 def _engine(config: PipelineConfig, base: Base) -> ProcessSpec:

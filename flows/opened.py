@@ -9,6 +9,7 @@ from flows.config import PipelineConfig, load_config
 from flows.local_secrets import load_secrets
 from flows.prefect_settings import OUR_PACKAGES
 from flows.process_jobs import alerts_of
+from infra.owner_only import close_files, close_folder
 from infra.tracing import start_tracing
 
 
@@ -17,7 +18,10 @@ def opened_config(path: Path) -> PipelineConfig:
     config = load_config(path)
     # Whoever delivers, the alerts say how to reach the console.
     config = config.model_copy(update={"alerts": alerts_of(config)})
-    load_secrets(config.places.run_dir)
+    # A worker that somebody else started may write files that all can read.
+    close_files()
+    close_folder(config.places.home_dir)
+    load_secrets(config.places)
     start_tracing("ratchet-flows")
     for package in OUR_PACKAGES.split(","):
         # Prefect hands on what these loggers say, but leaves them at WARNING, where a night would be silent.

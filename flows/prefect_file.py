@@ -17,6 +17,7 @@ _HEAD = """\
 # Made by `python -m flows.reference` from ratchet.yaml; edits here are lost. `ratchet deploy` does the same, and makes
 # the work pool too.
 #
+#   export PREFECT_API_AUTH_STRING="$(ratchet sign-in prefect)"
 #   export RATCHET_ROOT=$PWD RATCHET_CONFIG=$PWD/ratchet.yaml RATCHET_POOL=local
 #   prefect work-pool create local --type process
 #   prefect deploy --all

@@ -6,6 +6,7 @@ import httpx
 
 from flows.config import PipelineConfig
 from infra.errors import UserError
+from infra.sign_in import PREFECT_SIGN_IN, prefect_headers
 
 # Whose log lines belong on a run's page.
 OUR_PACKAGES = "flows,tasks,deploy,evaluation,training,feedback,infra"
@@ -32,11 +33,15 @@ def require_prefect(config: PipelineConfig) -> None:
     """Raise a UserError unless the pipeline's Prefect server answers."""
     url = config.places.prefect_api
     try:
-        answer = httpx.get(f"{url}/health", timeout=10.0, trust_env=False)
+        # Not its health, which it tells everybody.
+        answer = httpx.get(f"{url}/admin/version", headers=prefect_headers(), timeout=10.0, trust_env=False)
     except httpx.HTTPError as error:
         raise UserError(
             f"no Prefect server answers at {url} ({type(error).__name__}); start the stack with `ratchet up`, "
             "or set places.prefect_api_url to a server you run"
         ) from None
+    if answer.status_code == 401:
+        how = "another one is exported than the server was started with" if prefect_headers() else "it is not set"
+        raise UserError(f"{url} refuses our sign-in, which is {PREFECT_SIGN_IN} of the environment: {how}")
     if not answer.is_success:
         raise UserError(f"{url} answered {answer.status_code}, expected a Prefect API; see places.prefect_api_url")

@@ -251,12 +251,24 @@ def sign(secret: str, delivery: str, timestamp: str, body: bytes) -> str:
 def signature_holds(secret: str, headers: Mapping[str, str], body: bytes, *, tolerance_seconds: float = 300) -> bool:
     """For receivers: whether the request comes from who holds the secret, and is not an old one played again.
 
-    `headers` must have lower-case names.
+    `headers` must have lower-case names. Whatever they hold, the answer is yes or no: it is asked before anything is
+    known of the sender.
     """
     delivery, timestamp = headers.get("x-ratchet-delivery", ""), headers.get("x-ratchet-timestamp", "")
-    expected = sign(secret, delivery, timestamp, body)
-    fresh = timestamp.isdigit() and abs(time.time() - int(timestamp)) <= tolerance_seconds
-    return fresh and hmac.compare_digest(expected, headers.get("x-ratchet-signature", ""))
+    try:
+        expected = sign(secret, delivery, timestamp, body).encode()
+        found = headers.get("x-ratchet-signature", "").encode()
+    except UnicodeEncodeError:  # a lone surrogate: nothing of ours
+        return False
+    if not hmac.compare_digest(expected, found):
+        return False
+    # Signed by who holds the secret, so it is ours, or that of somebody who may do the same.
+    plain = timestamp.isascii() and timestamp.isdigit() and len(timestamp) <= _STAMP_DIGITS
+    return plain and abs(time.time() - int(timestamp)) <= tolerance_seconds
+
+
+_STAMP_DIGITS = 12
+"""Seconds since 1970 fit in for thirty thousand years."""
 
 
 def _due(engine: Engine, destination: str, config: AlertsConfig, limit: int) -> list[tuple[Alert, int]]:
@@ -343,6 +355,8 @@ def _notify(alert: Alert, variable: str) -> str | None:
     taken = sender.notify(
         title=f"[{alert.tenant or 'ratchet'}] {alert.title}",
         body="\n".join(line for line in lines if line) or alert.title,
+        # Said, so that whoever shows it as HTML escapes it first.
+        body_format="text",
         notify_type=level,
     )
     return None if taken else "the service did not take it"

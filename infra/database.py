@@ -66,9 +66,14 @@ def connect(url: str, waits: Waits = WORK) -> Engine:
     except ArgumentError as error:
         raise UserError(f"database_url {url!r} is not a SQLAlchemy URL, such as sqlite:///x.db; mend it") from error
     if parsed.get_backend_name() != "sqlite":
+        # Parameters are hidden everywhere: they hold what users said, and errors end in logs.
         # A server that does not answer at all must cost a caller seconds, not the system's minutes.
         engine = create_engine(
-            parsed, pool_pre_ping=True, pool_timeout=waits.pool, connect_args=driver_arguments(parsed, waits)
+            parsed,
+            pool_pre_ping=True,
+            pool_timeout=waits.pool,
+            connect_args=driver_arguments(parsed, waits),
+            hide_parameters=True,
         )
         if parsed.get_backend_name() == "postgresql":
             hold_to(engine, waits)
@@ -77,7 +82,7 @@ def connect(url: str, waits: Waits = WORK) -> Engine:
     if file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
     patience = min(30.0, waits.lock)
-    engine = create_engine(parsed, connect_args={"timeout": patience, "check_same_thread": False})
+    engine = create_engine(parsed, connect_args={"timeout": patience, "check_same_thread": False}, hide_parameters=True)
 
     @event.listens_for(engine, "connect")
     def _configure(connection: Any, _: Any) -> None:

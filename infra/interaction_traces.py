@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from infra.errors import Unavailable, UserError
+from infra.sign_in import mlflow_login
 
 
 @dataclass(frozen=True)
@@ -72,14 +72,13 @@ class TraceSender:
 
         if not lot:
             return
-        login = os.environ.get("MLFLOW_TRACKING_USERNAME"), os.environ.get("MLFLOW_TRACKING_PASSWORD")
         headers = {"Content-Type": "application/x-protobuf", "x-mlflow-experiment-id": self._experiment()}
         try:
             answer = httpx.post(
                 f"{self.url}/v1/traces",
                 content=otlp_request(lot),
                 headers=headers,
-                auth=(login[0], login[1]) if login[0] and login[1] else None,
+                auth=mlflow_login(),
                 timeout=30,
             )
         except httpx.HTTPError as error:

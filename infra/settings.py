@@ -17,7 +17,13 @@ class Config(BaseModel):
     """Frozen, strict about unknown keys; the docstring under each field is its help text everywhere."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True, protected_namespaces=()
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        validate_default=True,
+        protected_namespaces=(),
+        # What people said is kept in such models too, and errors end in logs. `in_a_line` tells the input of a config.
+        hide_input_in_errors=True,
     )
 
 

@@ -23,6 +23,7 @@ import httpx
 
 from infra.artifact import atomic_write, key_of
 from infra.errors import ConfigError, RatchetError, UserError
+from infra.owner_only import close_files
 from infra.processes import ProcessIdentity, alive, identify, stop_tree
 from infra.stack import PartState, PartStatus, PidFile, ProcessSpec, StackPlan, StackStatus, read_pid_file
 
@@ -220,6 +221,7 @@ def _write_state(plan: StackPlan, parts: list[_Part], written: str) -> str:
 
 def main(argv: list[str]) -> int:
     """``python -m infra.supervisor stack.json``"""
+    close_files()
     if len(argv) != 1:
         raise ConfigError(f"expected one argument, a stack.json; got {json.dumps(argv)}")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")

@@ -206,8 +206,9 @@ class Tracker:
                 raise Unavailable(_line(error)) from error
             self._refused(operation, error)
         except (MlflowException, RequestException, ConnectionError) as error:
-            # MLflow wraps a lost connection, a time-out and a 5xx of a proxy in its plain exception, told by its text.
-            lost = "failed with exception" in str(error) or "error code 5" in str(error)
+            # MLflow wraps a lost connection, a time-out, a 5xx of a proxy and a refused sign-in in its plain exception,
+            # told by its text. What a refused sign-in keeps out is sent when that is mended.
+            lost = any(said in str(error) for said in _LATER)
             if not lost and isinstance(error, MlflowException):
                 self._refused(operation, error)
                 return
@@ -249,6 +250,9 @@ class Tracker:
                 if found is None:
                     raise
         return str(found.experiment_id)
+
+
+_LATER = ("failed with exception", "error code 5", "error code 401")
 
 
 def send_leftovers(folder: Path, *, url: str, experiment: str) -> int:

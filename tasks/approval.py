@@ -10,6 +10,7 @@ from prefect.flow_runs import pause_flow_run
 from prefect.input import RunInput
 
 from evaluation.gate import Verdict
+from tasks.notify import text_only
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +36,9 @@ def ask_approval(
     log.info("waiting up to %g hours for a person to approve the release of %s", hours, verdict.winner)
     try:
         answer = pause_flow_run(
-            wait_for_input=Approval.with_initial_data(description=what_to_read(verdict, links or {}), reviewer=""),
+            wait_for_input=Approval.with_initial_data(
+                description=text_only(what_to_read(verdict, links or {})), reviewer=""
+            ),
             timeout=max(1, int(hours * 3600)),
             poll_interval=poll_seconds,
         )

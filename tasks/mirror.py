@@ -13,6 +13,7 @@ import httpx
 
 from infra.alerts import Alert, AlertsConfig, deliver_to
 from infra.settings import Places
+from infra.sign_in import prefect_headers
 from tasks.opened import database
 
 DESTINATION = "prefect:events"
@@ -25,7 +26,11 @@ def mirror_alerts(places: Places, config: AlertsConfig) -> int:
     def send(alert: Alert) -> str | None:
         try:
             answer = httpx.post(
-                f"{places.prefect_api}/events", json=[event_of(alert)], timeout=config.timeout_seconds, trust_env=False
+                f"{places.prefect_api}/events",
+                json=[event_of(alert)],
+                headers=prefect_headers(),
+                timeout=config.timeout_seconds,
+                trust_env=False,
             )
         except httpx.HTTPError as error:
             return f"{type(error).__name__}: {error}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import logging
 import math
 from collections.abc import Mapping
@@ -40,6 +41,11 @@ def send_if_nobody_does(places: Places, config: AlertsConfig) -> None:
     engine = database(places)
     if not any(at > now() - timedelta(seconds=30) for at, _ in last_beats(engine).values()):
         deliver(engine, config)
+
+
+def text_only(markdown: str) -> str:
+    """Markdown in which no HTML is left: Markdown may hold any, and a browser would obey it."""
+    return html.escape(markdown, quote=False)
 
 
 def show_intake(report: IngestReport) -> None:
@@ -82,7 +88,7 @@ def show_durations(seconds: Mapping[str, float]) -> None:
 
 def show_plan(plan: Plan, sees: str = "") -> None:
     """Which recipes run tonight, how long they take, why others don't, and what the gate could see of them."""
-    create_markdown_artifact(plan_page(plan, sees), key="plan", description="Tonight's recipes.")
+    create_markdown_artifact(text_only(plan_page(plan, sees)), key="plan", description="Tonight's recipes.")
 
 
 def plan_page(plan: Plan, sees: str) -> str:
@@ -127,7 +133,7 @@ def show_verdict(verdict: Verdict, entry: Entry) -> None:
         lines.append(f"| {c.label} | {c.decision} | {gain} | {between} | {c.adjusted_p:.3g} |")
     _show_leaderboard(verdict)
     lines += ["", f"Ledger line {entry.seq}: **{entry.action}** {entry.version}. {entry.reason}"]
-    create_markdown_artifact("\n".join(lines), key="verdict", description="What the gate decided, and why.")
+    create_markdown_artifact(text_only("\n".join(lines)), key="verdict", description="What the gate decided, and why.")
 
 
 def _show_leaderboard(verdict: Verdict) -> None:

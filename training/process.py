@@ -22,6 +22,7 @@ from pydantic import ValidationError
 import infra.errors
 from infra.artifact import atomic_write
 from infra.errors import RatchetError
+from infra.owner_only import close_files
 from infra.settings import Config
 from infra.threads import thread_environment
 from training.parent import PARENT, die_with_parent
@@ -147,6 +148,7 @@ def child_main(
         print(f"usage: python -m {module} job.json", file=sys.stderr)
         return 2
     die_with_parent()
+    close_files()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         job = kind.model_validate_json(Path(arguments[0]).read_bytes())

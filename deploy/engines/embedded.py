@@ -32,6 +32,7 @@ from deploy.engines.worker import Busy, Worker
 from deploy.serving import ENGINE_KEY, EngineJob
 from infra.artifact import digest_dir
 from infra.errors import ConfigError, Conflict, CorruptArtifact, NotFound, Unavailable, UserError
+from infra.owner_only import close_files
 from infra.settings import secret
 from training.generation import Generator
 from training.generation import Request as Prompt
@@ -371,6 +372,7 @@ def main(argv: list[str]) -> int:
     """Serve until SIGTERM; running answers end first."""
     import uvicorn
 
+    close_files()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     if len(argv) != 1:
         raise ConfigError(f"expected one argument, an engine.json; got {argv}")

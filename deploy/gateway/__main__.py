@@ -31,18 +31,17 @@ def serve(argv: list[str]) -> int:
     from deploy.registry_hook import HOOK_SECRET
     from deploy.serving import ENGINE_KEY, GatewayJob
     from feedback.salt import SALT
-    from infra.database import connect, create_tables
+    from infra.owner_only import close_files
     from infra.settings import secret
     from infra.tracing import start_tracing, stop_tracing
 
+    close_files()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     if len(argv) != 1:
         raise ConfigError(f"expected one argument, a gateway.json; got {argv}")
     job = GatewayJob.model_validate_json(Path(argv[0]).read_text())
-    database = connect(job.database_url)
-    create_tables(database)  # before the server, which would bury what is wrong under its own words
-    database.dispose()
+    _look_at_tables(job.database_url, max(10.0, job.serving.database_seconds))
     start_tracing("ratchet-gateway")
     app = build_app(job, engine_key=secret(ENGINE_KEY), user_salt=secret(SALT), hook_secret=os.environ.get(HOOK_SECRET))
     uvicorn.run(
@@ -50,6 +49,25 @@ def serve(argv: list[str]) -> int:
     )
     stop_tracing()
     return 0
+
+
+def _look_at_tables(url: str, seconds: float) -> None:
+    """Refuse tables of another release before the server starts, which would bury that under its own words.
+
+    One that is away is the server's to deal with: it may have kept what it needs to go on without (`opening`).
+    """
+    from infra.database import connect, create_tables
+    from infra.database_errors import is_away
+    from infra.database_timeouts import serving
+
+    database = connect(url, serving(seconds))
+    try:
+        create_tables(database)
+    except Exception as error:
+        if not is_away(error):
+            raise
+    finally:
+        database.dispose()
 
 
 if __name__ == "__main__":

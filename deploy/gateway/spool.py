@@ -74,7 +74,8 @@ class Spool:
             try:
                 lot = [Interaction.model_validate_json(line) for line in file.read_text().split("\n") if line]
             except (ValidationError, UnicodeDecodeError) as error:
-                log.error("%s cannot be read and is set aside: %s", file, error)
+                # Not the error's words: they may quote what somebody said.
+                log.error("%s cannot be read (%s) and is set aside", file, type(error).__name__)
                 file.rename(file.with_suffix(".unreadable"))
                 continue
             refused = list(commit(lot) or ())

@@ -76,7 +76,7 @@ def read(options: Options, mark: JsonValue | None) -> Iterator[Lot]:
 
 def _engine(url: str, options: Options) -> Any:
     try:
-        return create_engine(url)
+        return create_engine(url, hide_parameters=True)
     except (ArgumentError, ImportError) as error:
         # The URL itself may hold a password and is not shown.
         raise UserError(

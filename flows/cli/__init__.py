@@ -15,6 +15,9 @@ def main(argv: list[str] | None = None) -> None:
     from infra.threads import wait_passively
 
     wait_passively()
+    from infra.owner_only import close_files
+
+    close_files()
     if threading.current_thread() is threading.main_thread():
         # A terminated command stops what it started, as an interrupted one does.
         signal.signal(signal.SIGTERM, _terminated)

@@ -35,3 +35,5 @@ def deploy(
     say(f"work pool {pool} ({type_}{', new' if found['made'] else ''}) of {settings.places.prefect_api}")
     table(("deployment", "id"), found["deployments"].items())
     say(f"start a worker: PREFECT_API_URL={settings.places.prefect_api} {found['worker']}")
+    if settings.places.prefect_api_url is None:
+        say('its environment needs the sign-in too: export PREFECT_API_AUTH_STRING="$(ratchet sign-in prefect)"')

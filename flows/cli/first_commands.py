@@ -37,6 +37,7 @@ def init(
         file, pipeline=pipeline, named={name: column for name, _, column in pairs}, base_model=base_model
     )
     atomic_write(config, found.text)
+    config.chmod(0o644)  # no secret, and a container may read it as somebody else
     if json:
         as_json({"config": str(config), "rows": found.rows, "columns": dict(found.columns)})
         return

@@ -21,14 +21,20 @@ TenantOption = Annotated[str | None, typer.Option("--tenant", help="Tenant; may 
 DEFAULT_CONFIG = Path("ratchet.yaml")
 
 
-def load(path: Path) -> PipelineConfig:
-    """The config, and its secrets in the environment when a stack was ever started for it."""
+def load(path: Path, *, only_look: bool = False) -> PipelineConfig:
+    """The config, and its secrets in the environment when a stack was ever started for it.
+
+    A home that an older release left open to others is closed, unless the command must change nothing.
+    """
     from flows.config import load_config
     from flows.local_secrets import load_secrets
+    from infra.owner_only import close_folder
 
     config = load_config(path)
+    if not only_look and config.places.home_dir.exists():
+        close_folder(config.places.home_dir)
     if (config.places.run_dir / "secrets.env").exists():
-        load_secrets(config.places.run_dir)
+        load_secrets(config.places)
     return config
 
 

@@ -1,6 +1,10 @@
-"""`ratchet up`, `down`, `status`: the local stack."""
+"""`ratchet up`, `down`, `status`, `sign-in`: the local stack."""
 
 from __future__ import annotations
+
+from typing import Annotated
+
+import typer
 
 from flows.cli.output import DEFAULT_CONFIG, ConfigOption, JsonOption, as_json, load, note, say, table
 
@@ -11,12 +15,14 @@ def up(config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) -> None:
     from flows.local_secrets import load_secrets
     from flows.local_stack import stack_plan
     from infra import stack
+    from infra.owner_only import close_folder
     from tasks.opened import database
     from training.base_model import resolve_base
 
     settings = load(config)
     places = settings.places
-    load_secrets(places.run_dir)
+    close_folder(places.home_dir)
+    load_secrets(places)
     database(places)  # of another release: say so here, not in the log of each part
     note(f"base model {settings.base_model} ...")
     base = resolve_base(settings.base_model, places.cache_dir)
@@ -35,6 +41,42 @@ def up(config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) -> None:
     table(("server", "address"), urls.items())
     say(f"logs: {places.logs_dir}")
     say(keys.advice(settings))
+    say("the pages of Prefect and MLflow ask who you are: `ratchet sign-in` says what to answer")
+
+
+def sign_in(
+    server: Annotated[str | None, typer.Argument(help="prefect or mlflow; left out, both.")] = None,
+    config: ConfigOption = DEFAULT_CONFIG,
+    json: JsonOption = False,
+) -> None:
+    """What the pages of our own Prefect and MLflow ask for. With a server's name its secret and nothing else."""
+    import os
+
+    from infra.errors import UserError
+    from infra.sign_in import MLFLOW_PASSWORD, MLFLOW_USER, PREFECT_SIGN_IN
+
+    places = load(config).places
+    asked = {
+        "prefect": (places.prefect_api_url, places.prefect_api.removesuffix("/api"), "", PREFECT_SIGN_IN),
+        "mlflow": (places.mlflow_url, places.mlflow, os.environ.get(MLFLOW_USER, ""), MLFLOW_PASSWORD),
+    }
+    if server is not None and server not in asked:
+        raise UserError(f"got {server!r}, expected one of {', '.join(asked)}")
+    found = {}
+    for name, (elsewhere, address, user, secret) in asked.items():
+        if server in (None, name) and elsewhere is None:
+            if not os.environ.get(secret):
+                raise UserError(f"no stack was ever started for {config}; `ratchet up` makes what {name} asks for")
+            found[name] = {"address": address, "user": user, "secret": os.environ[secret]}
+    if server is not None and server not in found:
+        raise UserError(f"{server} is a server of yours ({asked[server][0]}): what it asks for, you gave it")
+    if json:
+        as_json(found)
+    elif server is not None:
+        say(found[server]["secret"])
+    else:
+        rows = ((name, facts["address"], facts["user"] or "-", facts["secret"]) for name, facts in found.items())
+        table(("server", "address", "user", "secret"), rows)
 
 
 def down(config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) -> None:

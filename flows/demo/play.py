@@ -106,11 +106,13 @@ def open_play(console: Console, home: Path, config: PipelineConfig, sizes: DemoS
     from flows.local_secrets import load_secrets
     from flows.local_stack import stack_plan
     from infra import stack
+    from infra.owner_only import close_folder
     from tasks.opened import database
     from training.base_model import resolve_base
 
+    close_folder(config.places.home_dir)
     # Customers of the demo are invented: the split of their tickets may, and must, be the same in every run of a seed.
-    load_secrets(config.places.run_dir, first_salt=f"the invented customers of seed {sizes.seed}")
+    load_secrets(config.places, first_salt=f"the invented customers of seed {sizes.seed}")
     with console.status("finding the base model"):
         base = resolve_base(config.base_model, config.places.cache_dir)
     console.print(f"base model {base.version}: {base.name}, found in {base.source}", highlight=False)

@@ -48,6 +48,15 @@ def signed(body: bytes, secret: str = SECRET, *, at: int | None = None) -> dict[
     }
 
 
+def signed_at(stamp: str, body: bytes) -> dict[str, str]:
+    """The headers of somebody who holds the secret and writes an odd time."""
+    digest = hmac.new(SECRET.encode(), b"d1." + stamp.encode() + b"." + body, hashlib.sha256).digest()
+    return signed(body) | {
+        "x-mlflow-timestamp": stamp,
+        "x-mlflow-signature": "v1," + base64.b64encode(digest).decode(),
+    }
+
+
 def until(true: Callable[[], bool]) -> None:
     """Wait for it, MLflow up or down."""
 
@@ -67,6 +76,9 @@ def test_only_what_was_signed_lately_with_our_secret_is_believed() -> None:
         (signed(body), body + b" ", "not signed with our secret"),
         (signed(body) | {"x-mlflow-delivery-id": "d2"}, body, "not signed with our secret"),
         ({}, body, "not signed with our secret"),
+        (signed(body) | {"x-mlflow-signature": "é"}, body, "not signed with our secret"),
+        (signed_at("²", body), body, "more than 300 s from now"),
+        (signed_at("9" * 5000, body), body, "more than 300 s from now"),
         (signed(body, at=int(time.time()) - 3600), body, "more than 300 s from now"),
     ):
         with pytest.raises(HookRefused, match=why):

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from pathlib import Path
 
 import pytest
+from sqlalchemy.exc import IntegrityError
 
+from deploy.gateway.capture import Capture
 from deploy.gateway.spool import Spool
 from feedback.events import Interaction, Message
 from feedback.store import Store, land_interactions
@@ -57,3 +61,47 @@ def test_a_full_spool_and_a_failing_commit_lose_nothing(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="away"):
         spool.land(refuse)
     assert spool.waiting == 1
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+def test_a_refusal_of_the_database_puts_nothing_that_was_said_into_the_log(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither the statement's parameters nor the row that Postgres shows with a broken constraint."""
+    url = request.getfixturevalue("postgres_url") if kind == "postgres" else f"sqlite:///{tmp_path / 'db'}"
+    engine = connect(url)
+    create_tables(engine)
+    refuse = (
+        "ALTER TABLE interactions ADD CONSTRAINT refused CHECK (interaction_id = 'never')"
+        if kind == "postgres"
+        else "CREATE TRIGGER refused BEFORE INSERT ON interactions BEGIN SELECT RAISE(ABORT, 'refused'); END"
+    )
+    with engine.begin() as connection:
+        connection.exec_driver_sql(refuse)
+    said = "my test of Tuesday was positive"
+    told = interaction("secret-of-its-own").model_copy(update={"messages": (Message(role="user", content=said),)})
+    spool = Spool(tmp_path / "spool", 1_000_000)
+
+    async def keep() -> None:
+        capture = Capture(engine, spool)
+        capture.start()
+        with pytest.raises(IntegrityError) as caught:
+            await capture.keep(told)
+        assert said not in str(caught.value)
+        spool.put([told])
+        await asyncio.sleep(1.2)  # it tries to land that too
+        await capture.stop()
+
+    with caplog.at_level(logging.INFO):
+        asyncio.run(keep())
+    assert "could not be stored" in caplog.text and "cannot be landed" in caplog.text and "refused" in caplog.text
+    assert "Tuesday" not in caplog.text and told.interaction_id not in caplog.text
+
+
+def test_a_lot_that_cannot_be_read_is_not_told_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    spool = Spool(tmp_path / "spool", 1_000_000)
+    (tmp_path / "spool").mkdir()
+    line = interaction("1").model_dump_json().replace('"version"', '"my illness"')
+    (tmp_path / "spool" / "0.jsonl").write_text(line + "\n")
+    assert spool.land(lambda lot: None) == 0
+    assert "is set aside" in caplog.text and "illness" not in caplog.text

@@ -31,6 +31,11 @@ def shown(text: str, count: int) -> list[int]:
     return [number for number in range(count) if f"question-{number}." in text]
 
 
+def test_the_page_lets_no_script_run(tmp_path: Path) -> None:
+    text = page(tmp_path, [0.5])
+    assert 'http-equiv="Content-Security-Policy" content="default-src \'none\'' in text and "<script" not in text
+
+
 def test_wins_and_losses_come_before_what_is_even(tmp_path: Path) -> None:
     leads = [0.0] * 10 + [0.5, -0.5, 1.0]
     text = page(tmp_path, leads)

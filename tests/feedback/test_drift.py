@@ -67,6 +67,20 @@ def test_a_new_topic_is_drift_even_in_questions_of_the_same_form(tmp_path: Path)
     assert not drift(half, shop[60:], tmp_path / "c.html", unwatched).drifted
 
 
+def test_the_page_holds_what_users_wrote_as_text_only(tmp_path: Path) -> None:
+    """A task is free text of whoever sends the request, and the page puts its values inside of a script."""
+    texts = ["</script><script>alert(1)</script>", "<img src=x onerror=alert(2)>", "<!--", "a & b"]
+    before = [example(n, task=texts[n % 2], reason="edit" if n % 3 else "<b onclick=alert(3)>") for n in range(60)]
+    now = [example(n, task=texts[n % 4], reason="edit") for n in range(60)]
+    report = drift(now, before, tmp_path / "a.html")
+    page = (tmp_path / "a.html").read_text()
+    assert "alert(1)" in page and "alert(3)" in page, "they are shown"
+    assert not [text for text in (*texts[:3], "<b onclick") if text in page]
+    plain = {"</script><script>alert(1)</script>": "a", "<img src=x onerror=alert(2)>": "b", "<!--": "c", "a & b": "d"}
+    same = [[e.model_copy(update={"task": plain[e.task or ""]}) for e in side] for side in (now, before)]
+    assert drift(*same, tmp_path / "b.html").columns == report.columns, "what is measured is the same"
+
+
 def test_too_few_rows_say_nothing(calm: list[Example], tmp_path: Path) -> None:
     report = drift(calm[:5], calm, tmp_path / "c.html")
     assert (report.share, report.drifted, report.html) == (None, False, None)

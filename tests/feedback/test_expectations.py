@@ -146,6 +146,37 @@ def test_in_an_ingest_rows_are_held_released_and_documented(tmp_path: Path) -> N
     assert held_rows(store, lake) == []
 
 
+ATTACKS = (
+    "<script>alert(1)</script> hello",
+    "<iframe src=javascript:alert(2)></iframe>",
+    "</script><script>alert(3)</script>",
+    "<img src=x onerror=alert(4)> javascript:",
+    "\"' onmouseover=alert(5) javascript:",
+)
+
+
+def test_data_docs_hold_what_users_wrote_as_text_only(tmp_path: Path) -> None:
+    rows = [example(n, completion=text, reason=text, task=text, user=text) for n, text in enumerate(ATTACKS)]
+    also: tuple[tuple[str, dict[str, object]], ...] = (
+        ("ExpectColumnValuesToBeInSet", {"column": "reason", "value_set": ["edit"]}),
+        ("ExpectColumnDistinctValuesToBeInSet", {"column": "task", "value_set": ["none"]}),
+        ("ExpectColumnMostCommonValueToBeInSet", {"column": "user", "value_set": ["none"]}),
+        ("ExpectColumnPairValuesToBeEqual", {"column_A": "reason", "column_B": "shape"}),
+        ("ExpectColumnValuesToNotBeNull", {"column": "<img src=x onerror=alert(6)>"}),
+    )
+    specs = tuple(
+        ExpectationSpec.model_validate({"name": f"also-{n}", "expectation": kind, "arguments": arguments})
+        for n, (kind, arguments) in enumerate(also)
+    )
+    found = {one.spec.name: one for one in findings(rows, ExpectationsConfig(also=specs), tmp_path)}
+    assert found["answer-is-not-markup"].rows == ("x0", "x1", "x2", "x3", "x4"), "judged is what was said"
+    assert found["also-0"].rows == ("x0", "x1", "x2", "x3", "x4") and found["also-4"].error
+    pages = [path.read_text() for path in tmp_path.rglob("*.html")]
+    assert any("&lt;script&gt;alert(1)" in page for page in pages), "they are shown"
+    live = ("<script>alert", "<iframe src", "<img src=x", "\"' onmouseover")
+    assert [(mark, page[max(0, page.find(mark) - 80) :][:160]) for mark in live for page in pages if mark in page] == []
+
+
 def test_a_stopped_run_takes_nothing_and_can_be_run_again(tmp_path: Path) -> None:
     store, lake = make_store(tmp_path), make_lake(tmp_path)
     store.record_interaction(interaction(1, "a question about something"))

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from flows.local_secrets import SECRET_NAMES
+from flows.local_secrets import SECRET_NAMES, SERVERS_SIDE
 from tests.flows.world import Stack, start_stack
 
 
 @pytest.fixture(scope="session")
 def running_stack(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A pipeline with its servers up; its secrets are in the environment meanwhile."""
-    before = {name: os.environ.pop(name, None) for name in SECRET_NAMES}
+    before = {name: os.environ.pop(name, None) for name in (*SECRET_NAMES, *SERVERS_SIDE)}
     stack = start_stack(tmp_path_factory.mktemp("stack"), tiny_base)
     yield stack
     stack.stop()

@@ -7,7 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from flows.local_secrets import SECRET_NAMES, load_secrets
+from flows.local_secrets import SECRET_NAMES, SERVERS_SIDE, load_secrets
+from infra.settings import Places
 from tests.flows.world import ROOT, ratchet, write_pipeline
 
 HEAVY = {
@@ -107,11 +108,11 @@ def test_a_malformed_file_is_imported_row_by_row_and_says_what_is_wrong(tiny_bas
 
 def test_secrets_are_made_once_closed_and_yield_to_the_environment(tmp_path: Path) -> None:
     first: dict[str, str] = {}
-    load_secrets(tmp_path, first)
-    assert set(first) == set(SECRET_NAMES)
-    assert (tmp_path / "secrets.env").stat().st_mode & 0o777 == 0o600
+    load_secrets(Places(home=tmp_path), first)
+    assert set(first) == {*SECRET_NAMES, *SERVERS_SIDE}
+    assert (tmp_path / "run" / "secrets.env").stat().st_mode & 0o777 == 0o600
     second = {"RATCHET_ENGINE_KEY": "mine"}
-    load_secrets(tmp_path, second)
+    load_secrets(Places(home=tmp_path), second)
     assert second == {**first, "RATCHET_ENGINE_KEY": "mine"}
 
 
@@ -119,12 +120,12 @@ def test_invented_people_get_the_same_pseudonyms_in_every_run_of_the_demo(tmp_pa
     salts = []
     for folder in ("first", "second"):
         given: dict[str, str] = {}
-        load_secrets(tmp_path / folder, given, first_salt="of seed 20")
-        load_secrets(tmp_path / folder, again := {}, first_salt="of another seed")
+        load_secrets(Places(home=tmp_path / folder), given, first_salt="of seed 20")
+        load_secrets(Places(home=tmp_path / folder), again := {}, first_salt="of another seed")
         assert again == given, "a salt that a store was made with stays"
         salts.append(given["RATCHET_USER_SALT"])
     assert salts == ["of seed 20"] * 2
-    load_secrets(tmp_path / "people", people := {})
+    load_secrets(Places(home=tmp_path / "people"), people := {})
     assert len(people["RATCHET_USER_SALT"]) >= 32, "that of real people is drawn"
 
 

@@ -23,6 +23,7 @@ from flows.config import PipelineConfig, load_config
 from flows.first_keys import first_keys
 from flows.night import nights_of
 from infra.alerts import signature_holds
+from infra.sign_in import mlflow_login, prefect_headers
 from tasks.opened import database
 from tests.chromium import chromium, shot
 from tests.flows.world import ONE_RECIPE, ratchet, start_stack, tell_feedback
@@ -92,7 +93,14 @@ def browser() -> Iterator[Browser]:
 
 
 def _page(browser: Browser) -> Page:
-    page = browser.new_page(viewport={"width": 1360, "height": 900})
+    login = mlflow_login()
+    assert login is not None
+    page = browser.new_page(
+        viewport={"width": 1360, "height": 900}, http_credentials={"username": login[0], "password": login[1]}
+    )
+    # As Prefect's sign-in page keeps it.
+    said = prefect_headers()["Authorization"].removeprefix("Basic ")
+    page.add_init_script(f"localStorage.setItem('prefect-password', '{said}')")
     page.set_default_timeout(60_000)
     return page
 

@@ -20,6 +20,7 @@ from deploy.keys import create_key
 from deploy.ledger import current, history
 from flows.config import PipelineConfig, load_config
 from infra.database import connect
+from infra.sign_in import prefect_headers
 from tasks.opened import database
 from tests.flows.world import ROOT, free_ports, tell_feedback, write_pipeline
 from tests.postgres import Postgres
@@ -33,6 +34,7 @@ SECRETS = {
     "RATCHET_USER_SALT": "salt-of-the-test",
     "RATCHET_ENGINE_KEY": "engine-key-of-the-test",
     "RATCHET_WEBHOOK_SECRET": "webhook-secret-of-the-test",
+    "PREFECT_PASSWORD": "prefect-of-the-test",
     "MLFLOW_ADMIN": "ratchet",
     "MLFLOW_PASSWORD": "a-password-of-the-test",
     "MLFLOW_SERVER_SECRET": "a-secret-of-the-server",
@@ -189,10 +191,12 @@ def test_a_night_goes_through_prefect_postgres_mlflow_with_sign_in_and_s3(
     config = shape.config
     for name in ("RATCHET_USER_SALT", "RATCHET_ENGINE_KEY", "RATCHET_WEBHOOK_SECRET"):
         monkeypatch.setenv(name, SECRETS[name])
+    assert httpx.post(f"{config.places.prefect_api}/deployments/filter", json={}).status_code == 401
+    monkeypatch.setenv("PREFECT_API_AUTH_STRING", f"ratchet:{SECRETS['PREFECT_PASSWORD']}")
     tell_feedback(config)
     api, deadline = config.places.prefect_api, time.monotonic() + 240
     while True:
-        found = httpx.get(f"{api}/deployments/name/nightly/desk")
+        found = httpx.get(f"{api}/deployments/name/nightly/desk", headers=prefect_headers())
         if found.is_success:
             break
         assert time.monotonic() < deadline, (shape.folder / "deployments.log").read_text()[-3000:]
@@ -230,7 +234,9 @@ def test_a_night_goes_through_prefect_postgres_mlflow_with_sign_in_and_s3(
 
 
 def test_no_process_left_a_secret_on_the_disk(shape: Shape) -> None:
-    told = [SECRETS[name] for name in ("RATCHET_USER_SALT", "RATCHET_ENGINE_KEY", "MLFLOW_PASSWORD")]
+    told = [
+        SECRETS[name] for name in ("RATCHET_USER_SALT", "RATCHET_ENGINE_KEY", "PREFECT_PASSWORD", "MLFLOW_PASSWORD")
+    ]
     for path in [*shape.folder.rglob("*.json"), *shape.folder.glob("*.log")]:
         text = path.read_text(errors="replace")
         assert [secret for secret in told if secret in text] == [], path

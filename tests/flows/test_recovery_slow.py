@@ -18,6 +18,7 @@ import yaml
 
 from flows.night import NightFile, nights_of
 from infra.alerts import list_alerts
+from infra.sign_in import prefect_headers
 from infra.stack import read_pid_file, status
 from tasks.opened import database
 from tests.flows.world import ONE_RECIPE, Stack, ratchet, start_stack, tell_feedback
@@ -48,7 +49,8 @@ def ask(stack: Stack, path: str, body: Any = None) -> Any:
     while True:
         try:
             url = f"{stack.config.places.prefect_api}/{path}"
-            answer = httpx.get(url, timeout=30) if body is None else httpx.post(url, json=body, timeout=30)
+            method = "GET" if body is None else "POST"
+            answer = httpx.request(method, url, json=body, headers=prefect_headers(), timeout=30)
             if answer.is_success:
                 return answer.json()
             why = answer.text

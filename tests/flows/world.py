@@ -162,8 +162,8 @@ class Stack:
         path.write_text(yaml.safe_dump(values, sort_keys=False))
         config = load_config(path)
         # The engine asks for the key of the stack that it belongs to.
-        load_secrets(self.config.places.run_dir)
-        load_secrets(config.places.run_dir)
+        load_secrets(self.config.places)
+        load_secrets(config.places)
         tell_feedback(config)
         return config
 
@@ -174,5 +174,5 @@ class Stack:
 def start_stack(folder: Path, base: Path, **sections: object) -> Stack:
     stack = Stack(folder, base, **sections)
     ratchet("up", config=stack.file)
-    load_secrets(stack.config.places.run_dir)
+    load_secrets(stack.config.places)
     return stack

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -113,6 +114,24 @@ def test_a_replayed_request_is_refused() -> None:
     signed = {**old, "x-ratchet-signature": sign(SECRET, "a", "1700000000", b"{}")}
     assert not signature_holds(SECRET, signed, b"{}")
     assert signature_holds(SECRET, signed, b"{}", tolerance_seconds=1e12)
+
+
+def test_whatever_a_stranger_sends_the_answer_is_no() -> None:
+    """It is asked before anything is known of the sender: an error would be theirs to cause."""
+    stamp = str(int(time.time()))
+    odd = ("é", "\ud800", "²", "", "v1,", "9" * 5000, "-1", "1e9", "٣", stamp)
+    for delivery in ("a", "é", "\ud800"):
+        for when in odd:
+            for signature in odd:
+                headers = {
+                    "x-ratchet-delivery": delivery,
+                    "x-ratchet-timestamp": when,
+                    "x-ratchet-signature": signature,
+                }
+                assert signature_holds(SECRET, headers, b"{}") is False
+    for when in ("²", "٣", "9" * 5000, "", "now"):  # signed, by somebody who counts otherwise
+        signed = {"x-ratchet-timestamp": when, "x-ratchet-signature": sign(SECRET, "", when, b"{}")}
+        assert signature_holds(SECRET, signed, b"{}") is False
 
 
 def test_a_failing_receiver_gets_it_later_and_nothing_is_lost(engine: Engine, receiver: Receiver) -> None:

@@ -63,6 +63,40 @@ def test_compose_asks_for_every_secret_and_holds_none() -> None:
     assert used == set(example), "env.example and compose.yaml name the same variables"
 
 
+def test_compose_publishes_on_loopback_only() -> None:
+    services = yaml.safe_load(COMPOSE.read_text())["services"]
+    published = {name: port for name, service in services.items() for port in service.get("ports", ())}
+    assert {"gateway", "prefect", "mlflow", "grafana"} <= set(published)
+    assert [name for name, port in published.items() if not str(port).startswith("127.0.0.1:")] == []
+
+
+def test_prefect_and_mlflow_ask_who_is_there_in_both_shapes() -> None:
+    """The server's side of each sign-in, the clients' side, and both the same."""
+    services = yaml.safe_load(COMPOSE.read_text())["services"]
+    server, client = services["prefect"]["environment"], services["deployments"]["environment"]
+    assert server["PREFECT_SERVER_API_AUTH_STRING"] == client["PREFECT_API_AUTH_STRING"]
+    assert server["PREFECT_SERVER_CORS_ALLOWED_ORIGINS"] == "${PREFECT_PUBLIC_URL:-http://localhost:4200}"
+    server = services["mlflow"]["environment"]
+    assert server["MLFLOW_AUTH_ADMIN_PASSWORD"] == client["MLFLOW_TRACKING_PASSWORD"]
+    config = yaml.safe_load(COMPOSE.read_text())["configs"]["mlflow-auth"]["content"]
+    assert "--app-name=basic-auth" in services["mlflow"]["command"] and "PASSWORD" not in config
+    (secret,) = (m["stringData"] for _, m in manifests() if m["kind"] == "Secret")
+    assert secret["PREFECT_SERVER_API_AUTH_STRING"] == secret["PREFECT_API_AUTH_STRING"]
+    assert secret["MLFLOW_AUTH_ADMIN_PASSWORD"] == secret["MLFLOW_TRACKING_PASSWORD"]
+    pods = {
+        m["metadata"]["name"]: m["spec"]["template"]["spec"]
+        for path, m in manifests()
+        if m["kind"] == "Deployment" and "selector" in m["spec"]
+    }
+    (prefect,) = pods["prefect"]["containers"]
+    assert prefect["envFrom"] == [{"secretRef": {"name": "ratchet"}}]
+    origins = {one["name"]: one.get("value") for one in prefect["env"]}["PREFECT_SERVER_CORS_ALLOWED_ORIGINS"]
+    assert "*" not in origins
+    # Files are their owner's alone, so who shares a volume is one user.
+    users = {(pod["securityContext"]["runAsUser"], pod["securityContext"]["fsGroup"]) for pod in pods.values()}
+    assert users == {(10001, 10001)}
+
+
 def test_compose_mounts_files_that_exist_and_waits_for_services_that_do() -> None:
     services = yaml.safe_load(COMPOSE.read_text())["services"]
     for name, service in services.items():
