@@ -13,7 +13,7 @@ from typing import Literal
 from sqlalchemy import Column, Connection, Engine, String, Table, delete, insert, or_, select, update
 
 from feedback.events import Feedback, Preference
-from feedback.store import Receipt, Store
+from feedback.store import Receipt, Store, land_feedback
 from infra.database import UtcDateTime, begin_write, metadata, now
 from infra.errors import NotFound, Unavailable
 from infra.settings import Config
@@ -71,6 +71,10 @@ class ArenaRow(Config):
     """Pairs that nobody has judged."""
 
 
+class _Chosen(Exception):
+    """Somebody else's choice of this pair was first."""
+
+
 def record_pair(engine: Engine, pair: Pair) -> None:
     """Keep a pair before it is shown."""
     with begin_write(engine) as connection:
@@ -94,35 +98,38 @@ def choose(
         raise NotFound(f"there is no arena pair {arena_id!r}; send the id that came with the two answers")
     if row.winner is not None:
         return Receipt("duplicate")
-    receipt: Receipt | None = None
+    event: Feedback | None = None
     if winner != "tie":
-        store = Store(engine)
-        found = store.interactions_of({(tenant, row.first_id), (tenant, row.second_id)})
+        found = Store(engine).interactions_of({(tenant, row.first_id), (tenant, row.second_id)})
         first, second = found.get((tenant, row.first_id)), found.get((tenant, row.second_id))
         if first is None or second is None:
             raise Unavailable("the two answers are not in the store yet; send the choice again in a few seconds")
         better, worse = (first, second) if winner == "first" else (second, first)
-        # The event first: a kill before the note below repeats it, and the event id makes that a duplicate.
-        receipt = store.record_feedback(
-            Feedback(
-                event_id=f"arena-{arena_id}",
-                tenant=tenant,
-                interaction_id=better.interaction_id,
-                actor=actor,
-                trusted=trusted,
-                kind="preference",
-                value=Preference(chosen=better.answer, rejected=worse.answer),
-                created_at=now(),
-                source="arena",
+        event = Feedback(
+            event_id=f"arena-{arena_id}",
+            tenant=tenant,
+            interaction_id=better.interaction_id,
+            actor=actor,
+            trusted=trusted,
+            kind="preference",
+            value=Preference(chosen=better.answer, rejected=worse.answer),
+            created_at=now(),
+            source="arena",
+        )
+    try:
+        # Both or neither: of two choices at once one is the pair's winner and its preference, the other is nothing.
+        with begin_write(engine) as connection:
+            landed = land_feedback(connection, [event]) if event is not None else None
+            noted = connection.execute(
+                update(arena_pairs)
+                .where(arena_pairs.c.arena_id == arena_id, arena_pairs.c.winner.is_(None))
+                .values(winner=winner, actor=actor)
             )
-        )
-    with begin_write(engine) as connection:
-        connection.execute(
-            update(arena_pairs)
-            .where(arena_pairs.c.arena_id == arena_id, arena_pairs.c.winner.is_(None))
-            .values(winner=winner, actor=actor)
-        )
-    return receipt
+            if noted.rowcount == 0:
+                raise _Chosen
+    except _Chosen:
+        return Receipt("duplicate")
+    return None if landed is None else Receipt("stored" if landed.new else "duplicate")
 
 
 def tally(engine: Engine, tenant: str) -> list[ArenaRow]:

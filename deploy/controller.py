@@ -36,10 +36,11 @@ from deploy.shadow_watch import look_at_shadow
 from deploy.standing import DRILL_TENANT, RefusedTransition
 from deploy.watching import look, watch_quality
 from evaluation.job import JudgeConfig
-from infra.alerts import AlertsConfig, deliver
+from infra.alerts import AlertsConfig, deliver, enqueue
 from infra.database import UtcDateTime, begin_write, connect, create_tables, metadata, now
 from infra.database_errors import OTHER_TABLES, in_short, is_away, is_of_other_tables
 from infra.errors import NotFound, RatchetError, Unavailable, UserError
+from infra.mlflow_refusals import Refused, refusal_alert
 from infra.owner_only import close_files
 from infra.settings import Config, in_a_line
 
@@ -149,6 +150,11 @@ def follow_once(engine: Engine, job: ControllerJob, prove: Prove) -> dict[str, s
                 shared=job.tenants[0],
             )
             seen[tenant] = ", ".join(moved) or "in step"
+        except Refused as error:
+            seen[tenant] = str(error)
+            _tell_refused(engine, str(error))
+            if error.about != "model":
+                break  # it refuses all tenants
         except Unavailable as error:
             seen[tenant] = str(error)
             break  # it is down for all tenants
@@ -161,6 +167,14 @@ def follow_once(engine: Engine, job: ControllerJob, prove: Prove) -> dict[str, s
             log.exception("bringing MLflow in step for tenant %s failed", tenant)
             seen[tenant] = f"failed: {in_short(error)}"
     return seen
+
+
+def _tell_refused(engine: Engine, why: str) -> None:
+    told = refusal_alert(why, "What is live does not change; MLflow's aliases do not follow the ledger meanwhile.")
+    with begin_write(engine) as connection:
+        fresh = enqueue(connection, told)
+    if fresh:
+        log.warning("MLflow is not in step: %s", why)
 
 
 def make_prover(job: ControllerJob, *, timeout: float = 120.0) -> Prove:

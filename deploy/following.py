@@ -16,7 +16,7 @@ from sqlalchemy import Engine
 
 from deploy.canary_policy import CanaryPolicy
 from deploy.ledger import RefusedTransition, current, history
-from deploy.registry import CHAMPION, HandMove, Registry, follow, hand_moves
+from deploy.registry import CHAMPION, STATE_TAG, HandMove, Registry, follow, hand_moves
 from deploy.release import Override, Prove, open_release
 from deploy.versions import VersionFile, load_version
 from infra.alerts import Alert, enqueue
@@ -78,6 +78,11 @@ def _take_up(
             raise RefusedTransition(f"the alias was deleted, but {standing.champion} is live")
         if move.version is None:
             raise NotFound(f"MLflow's version {move.found} of {registry.model} is none of Ratchet's")
+        if move.tags.get(STATE_TAG) == CHAMPION:
+            raise RefusedTransition(
+                f"MLflow calls {move.version} the champion in its tags too, as before {standing.champion}: it was "
+                "restored from a backup, which asks for no release, and follows the ledger again"
+            )
         gate, override = _grounds(engine, tenant, move.version, move.tags)
         open_release(
             engine,

@@ -17,14 +17,17 @@ from deploy.standing import Standing
 from deploy.versions import VersionFile
 from infra.database import UtcDateTime, begin_write, metadata, now
 from infra.errors import Unavailable
+from infra.mlflow_refusals import Refused, deleted_experiment, did_not_answer, of_everything, one_line
 from infra.settings import Config
 from infra.tracking_calls import find_model
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 # What `pending` holds while an alias is being taken away; NULL means that nothing is pending.
 _TAKEN_AWAY = ""
+EXPERIMENT = "ratchet-versions"
+"""Experiment whose logged models hold the versions."""
 ALIASES = (CHAMPION, CHALLENGER, PREVIOUS)
-VERSION_TAG, SEQ_TAG = "ratchet.version", "ratchet.seq"
+VERSION_TAG, SEQ_TAG, STATE_TAG = "ratchet.version", "ratchet.seq", "ratchet.state"
 
 written_aliases = Table(
     "registry_aliases",
@@ -56,7 +59,7 @@ class HandMove(Config):
 class Registry:
     """One registered model of an MLflow server."""
 
-    def __init__(self, url: str, model: str, *, experiment: str = "ratchet-versions") -> None:
+    def __init__(self, url: str, model: str, *, experiment: str = EXPERIMENT) -> None:
         # Without these a server that is down would hold the caller for minutes.
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
@@ -107,6 +110,7 @@ class Registry:
 
         Raises:
             Unavailable: MLflow did not answer.
+            Refused: it answers and does not do it, as its experiment is deleted, say.
         """
         number = self.number_of(version)
         if number is not None:
@@ -154,6 +158,8 @@ class Registry:
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":
                     raise
         found = self.client.get_experiment_by_name(self.experiment)
+        if found is not None and found.lifecycle_stage == "deleted":
+            raise deleted_experiment(self.experiment)
         experiment_id = found.experiment_id if found else self.client.create_experiment(self.experiment)
         made = find_model(self.client, experiment_id, version) if file is not None else None
         params = {"version": version}
@@ -203,7 +209,12 @@ class Registry:
         try:
             return question()
         except (MlflowException, RequestException, OSError) as error:
-            raise Unavailable(f"MLflow at {self.url} did not do it: {str(error).splitlines()[0]}") from error
+            if not isinstance(error, MlflowException | RequestException) or did_not_answer(error):
+                raise Unavailable(f"MLflow at {self.url} did not do it: {one_line(error)}") from error
+            # It answers, and will say the same at every look: somebody must be told.
+            raise of_everything(error) or Refused(
+                f"MLflow at {self.url} refuses what the model {self.model} needs ({one_line(error)})", "model"
+            ) from error
 
 
 def wanted(standing: Standing) -> dict[str, str | None]:
@@ -333,7 +344,7 @@ def _tags(standing: Standing, version: str) -> dict[str, str]:
         state = "gated"
     else:
         state = "superseded" if version in standing.champions else "withdrawn"
-    return {"ratchet.state": state, SEQ_TAG: str(standing.seq), "ratchet.tenant": standing.tenant}
+    return {STATE_TAG: state, SEQ_TAG: str(standing.seq), "ratchet.tenant": standing.tenant}
 
 
 def _written(engine: Engine, tenant: str) -> dict[str, tuple[str | None, str | None]]:

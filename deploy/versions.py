@@ -92,6 +92,16 @@ def publish_version(stage_dir: Path, versions_dir: Path, *, base: Path | None = 
     return load_version(versions_dir, final.name)
 
 
+def is_published(versions_dir: Path, name: str) -> bool:
+    """Whether there is a version of that name, whatever somebody asks for by it."""
+    if Path(name).name != name or name.startswith("."):
+        return False
+    try:
+        return (versions_dir / name / RECORD).is_file()
+    except (OSError, ValueError):  # no file can have such a name: longer than 255 bytes, say
+        return False
+
+
 def load_version(versions_dir: Path, name: str, *, check: bool = True) -> VersionFile:
     """The version called `name`, its bytes checked against its record unless `check` is False.
 

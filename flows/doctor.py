@@ -63,6 +63,7 @@ def examine(config: PipelineConfig) -> Iterator[Finding]:
     yield from _sign_in(config.places)
     yield _base(config)
     yield _gate(config)
+    yield from _mlflow(config)
 
 
 def _python() -> Finding:
@@ -288,3 +289,31 @@ def _gate(config: PipelineConfig) -> Finding:
         found="; ".join((what_it_sees(config.gate, units, challengers=challengers), *ahead.notes)),
         advice="" if seen < 0.2 else "collect more trusted labels, or accept more wrong promotions a year",
     )
+
+
+def _mlflow(config: PipelineConfig) -> Iterator[Finding]:
+    """Whether MLflow takes what it is told: asked where it runs, else by what waits for it."""
+    from infra.tracking import refusals
+
+    waiting = dict(refusals(config.places.nights_dir))
+    running = {part.name for part in stack.status(config.places.run_dir).parts if part.pid is not None}
+    if config.places.mlflow_url is not None or "mlflow" in running:
+        for why in _refused_now(config):
+            waiting.setdefault(why, 0)
+    for why, operations in waiting.items():
+        advice = "mend it; then all of it lands" + (f" ({operations} operations wait)" if operations else "")
+        yield Finding(what="MLflow", state="warning", found=why, advice=advice)
+
+
+def _refused_now(config: PipelineConfig) -> Iterator[str]:
+    from deploy.registry import EXPERIMENT
+    from infra.mlflow_refusals import experiment_refused
+
+    for name in (config.pipeline, EXPERIMENT):
+        try:
+            why = experiment_refused(config.places.mlflow, name)
+        except RatchetError as error:
+            yield str(error)
+            return
+        if why is not None:
+            yield why

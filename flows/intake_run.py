@@ -15,6 +15,7 @@ from feedback.ingest import IngestReport
 from flows.confidence import confidence_of
 from flows.config import PipelineConfig
 from flows.intake_alerts import tell_of_spike
+from flows.mlflow_alerts import send_rest
 from infra.database import now
 from infra.tracking import Tracker
 from tasks import intake, notify
@@ -64,7 +65,7 @@ def _log_run(config: PipelineConfig, report: IngestReport, failure: str | None =
     tracker.run(key, name=name, tags=tags | ({"mlflow.note.content": failure[:4000]} if failure else {}))
     log_report(tracker, key, report)
     tracker.finish(key, "FAILED" if failure else "FINISHED")
-    waiting = tracker.send(now=True)
+    waiting = send_rest(config, tracker)
     run = tracker.url_of(key)
     shown = run is not None and bool(_there(report.docs))
     notify.show_links({"Ingest on MLflow": run, "Data Docs on MLflow": f"{run}/artifacts/{DOCS}" if shown else None})

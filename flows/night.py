@@ -182,7 +182,11 @@ def read_night(config: PipelineConfig, night_id: str) -> NightFile:
         NotFound: there is none of that name.
     """
     file = config.places.nights_dir / night_id / "night.json"
-    if not file.exists():
+    try:
+        there = file.is_file()
+    except OSError:  # no file can have such a name: longer than 255 bytes, say
+        there = False
+    if not there:
         raise NotFound(f"no night {night_id!r} in {config.places.nights_dir}; `ratchet status` names the last ones")
     return NightFile.model_validate_json(file.read_text())
 

@@ -15,6 +15,7 @@ from feedback.drift import DriftReport
 from feedback.ingest import IngestReport
 from feedback.snapshot import Snapshot
 from flows.intake_run import DOCS, log_report
+from flows.mlflow_alerts import send_rest, tell_of_refusals
 from flows.night import Night
 from flows.night_steps import gate_of, night_key, training_of
 from infra.machine_load import sampled
@@ -29,6 +30,7 @@ def open_tracking(night: Night) -> Tracker:
     waiting = send_leftovers(night.config.places.nights_dir, url=url, experiment=pipeline)
     if waiting:
         log.warning("%s operations of earlier nights still wait for MLflow at %s", waiting, url)
+        tell_of_refusals(night.config)
     return Tracker(url=url, experiment=pipeline, journal=night.folder / "tracking.jsonl")
 
 
@@ -129,6 +131,4 @@ def log_verdict(tracker: Tracker, night: Night, verdict: Verdict, entry: Entry) 
         if challenger.gain is not None:
             tracker.metrics(run, {"gate.gain": challenger.gain, "gate.p_value": challenger.adjusted_p})
     tracker.finish(key)
-    waiting = tracker.send(now=True)
-    if waiting:
-        log.warning("MLflow is down; %s operations are kept and sent by the next night", waiting)
+    send_rest(night.config, tracker)

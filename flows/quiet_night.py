@@ -8,6 +8,7 @@ from __future__ import annotations
 from deploy.ledger import Standing
 from feedback.drift import DriftReport
 from feedback.ingest import IngestReport
+from flows.mlflow_alerts import send_rest
 from flows.night import RESCORE, Night
 from flows.night_end import end_early
 from flows.night_steps import night_key
@@ -33,5 +34,5 @@ def _show(night: Night, report: IngestReport, drift: DriftReport, name: str, rea
     log_intake(tracker, night, report, drift)
     tracker.tags(key, {"ratchet.decision": "none", "mlflow.note.content": reason[:4000]})
     tracker.finish(key)
-    tracker.send(now=True)
+    send_rest(night.config, tracker)
     notify.show_links(pages(tracker, night, report, judged=False))

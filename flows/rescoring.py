@@ -16,6 +16,7 @@ from feedback.drift import DriftReport
 from feedback.gate_items import GateItem, gate_items
 from feedback.ingest import IngestReport
 from feedback.snapshot import Snapshot, load_snapshot
+from flows.mlflow_alerts import send_rest
 from flows.night import RESCORE, Night, nights_of
 from flows.night_steps import gate_of, job_of, night_key
 from flows.night_tracking import log_night, machine_watched, open_tracking
@@ -83,7 +84,7 @@ def _rescore(
     notify.show_scorecard(scorecard)
     tracker.tags(key, {"ratchet.decision": "none"})
     tracker.finish(key)
-    tracker.send(now=True)
+    send_rest(night.config, tracker)
     return Rescored(champion=champion, predecessor=predecessor, snapshot=snapshot.id)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from prefect import flow
 
 from flows.intake_alerts import tell_of_staleness
+from flows.mlflow_alerts import tell_of_refusals
 from flows.opened import opened_config
 from tasks import notify, watching
 from tasks.standing import controller_silent
@@ -32,4 +33,5 @@ def watch(config: str = "ratchet.yaml") -> dict[str, Any]:
     if silent is not None:
         notify.alert(settings.places, settings.alerts, silent)
     stale = tell_of_staleness(settings)
+    tell_of_refusals(settings)
     return {"tenants": seen, "controller": "silent" if silent else "alive", "ingestion": stale or "up to date"}

@@ -117,9 +117,16 @@ def read_record(directory: Path) -> Record | None:
     """
     path = directory / RECORD
     try:
-        return Record.model_validate_json(path.read_bytes())
+        written = path.read_bytes()
     except FileNotFoundError:
         return None
+    except (OSError, ValueError) as error:
+        # A name that somebody asked for and that no file can have: too long, or with a character that none may hold.
+        if isinstance(error, OSError) and error.errno not in (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EINVAL):
+            raise
+        return None
+    try:
+        return Record.model_validate_json(written)
     except ValidationError as error:
         raise CorruptArtifact(f"{path} is not a record ({error.error_count()} errors); remove {directory}") from error
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from infra.errors import Unavailable, UserError
+from infra.mlflow_refusals import deleted_experiment
 from infra.sign_in import mlflow_login
 
 
@@ -118,6 +119,8 @@ class TraceSender:
             try:
                 client = MlflowClient(self.url)
                 found = client.get_experiment_by_name(self.experiment)
+                if found is not None and found.lifecycle_stage == "deleted":
+                    raise deleted_experiment(self.experiment)
                 self._experiment_id = str(found.experiment_id if found else client.create_experiment(self.experiment))
             except (MlflowException, RequestException, OSError) as error:
                 raise Unavailable(f"MLflow at {self.url} does not answer: {str(error).splitlines()[0]}") from error

@@ -1,9 +1,10 @@
 """Write what happened in a night to MLflow, without the night ever depending on MLflow.
 
 Every call appends one operation to a journal file first and then tries to send what the journal holds, in order. While
-MLflow is down the journal grows and the night goes on; the next call, or the next night, sends the rest. Operations may
-be sent twice after a crash and change nothing then: runs are found by their key before they are made, equal parameters
-and metric points are one, artifacts replace themselves.
+MLflow is down the journal grows and the night goes on; the next call, or the next night, sends the rest. So it does
+while MLflow takes nothing for a reason that a person must mend, a deleted experiment, say (infra/mlflow_refusals.py):
+only what is refused by itself is left out. Operations may be sent twice after a crash and change nothing then: runs are
+found by their key before they are made, equal parameters and metric points are one, artifacts replace themselves.
 
 What each operation means in MLflow's own calls stands in infra/tracking_calls.py. The only other files that know mlflow
 are infra/interaction_traces.py, deploy/registry.py, feedback/sources/mlflow_traces.py and flows/forget_mlflow.py.
@@ -23,6 +24,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from infra.artifact import atomic_write, canonical_json
 from infra.errors import Unavailable
+from infra.mlflow_refusals import (
+    Gone,
+    Refused,
+    deleted_experiment,
+    did_not_answer,
+    expect_experiment,
+    expect_run,
+    of_everything,
+    one_line,
+)
 from infra.settings import Config
 from infra.tracking_calls import Calls, Operation
 
@@ -54,8 +65,11 @@ class Tracker:
         self.experiment = experiment
         self.journal = journal
         self.pause_seconds = pause_seconds
+        self.refusal: Refused | None = None
+        """Why MLflow takes nothing until a person mends it; None while it takes what it is given, or is down."""
         self._not_before = 0.0
-        self._warned = False
+        self._warned = ""
+        self._started_over = False
         self._client: MlflowClient | None = None
         self._experiment_id: str | None = None
         self._runs: dict[str, str] | None = None
@@ -133,27 +147,51 @@ class Tracker:
         After a failure nothing is tried for a while (``now`` tries at once), so that a night does not crawl.
         """
         with self._locked():
-            sent, waiting = self.pending()
-            if not waiting or (not now and time.monotonic() < self._not_before):
-                return len(waiting)
-            for done, operation in enumerate(waiting):
-                try:
-                    self._send_one(operation)
-                except Unavailable as error:
-                    self._not_before = time.monotonic() + self.pause_seconds
-                    if not self._warned:
-                        log.warning(
-                            "MLflow at %s does not answer (%s): the night goes on, what it has to say waits in %s",
-                            *(self.url, error, self.journal),
-                        )
-                    self._warned = True
-                    return len(waiting) - done
-                sent += 1
-                atomic_write(self._offset_file, str(sent))
-            if self._warned:
-                log.warning("MLflow at %s answers again: everything that waited was sent", self.url)
-            self._warned = False
-            return 0
+            return self._send_all(now=now)
+
+    def _send_all(self, *, now: bool) -> int:
+        sent, waiting = self.pending()
+        if not waiting or (not now and time.monotonic() < self._not_before):
+            return len(waiting)
+        for done, operation in enumerate(waiting):
+            try:
+                self._send_one(operation)
+            except Gone as error:
+                self._start_over(error)
+                return self._send_all(now=True)
+            except Unavailable as error:
+                self._not_before = time.monotonic() + self.pause_seconds
+                self._wait_for(error)
+                return len(waiting) - done
+            sent += 1
+            atomic_write(self._offset_file, str(sent))
+        if self._warned:
+            log.warning("MLflow at %s answers again: everything that waited was sent", self.url)
+        self._warned, self.refusal = "", None
+        self._refusal_file.unlink(missing_ok=True)
+        return 0
+
+    def _wait_for(self, error: Unavailable) -> None:
+        """Note why nothing is sent, and say it once."""
+        self.refusal = error if isinstance(error, Refused) else None
+        if self.refusal is not None:
+            atomic_write(self._refusal_file, str(error) + "\n")
+        why = str(error) if self.refusal is not None else "does not answer"
+        if why != self._warned:
+            log.warning(
+                "MLflow at %s %s: the night goes on, what it has to say waits in %s",
+                *(self.url, f"takes nothing ({error})" if self.refusal else f"{why} ({error})", self.journal),
+            )
+        self._warned = why
+
+    def _start_over(self, error: Gone) -> None:
+        """Say all of it again to runs of their own: what was said went with the runs that are no more."""
+        log.warning(
+            "MLflow at %s has lost what it was told (%s): all of %s is sent again", self.url, error, self.journal
+        )
+        self._started_over, self._experiment_id, self._runs = True, None, {}
+        atomic_write(self.journal.with_suffix(".runs"), "{}")
+        atomic_write(self._offset_file, "0")
 
     def pending(self) -> tuple[int, list[Operation]]:
         """How many operations were sent, and those that wait."""
@@ -175,6 +213,10 @@ class Tracker:
     def _offset_file(self) -> Path:
         return self.journal.with_suffix(".sent")
 
+    @property
+    def _refusal_file(self) -> Path:
+        return self.journal.with_suffix(".refused")
+
     @contextmanager
     def _locked(self) -> Iterator[None]:
         self.journal.parent.mkdir(parents=True, exist_ok=True)
@@ -194,30 +236,51 @@ class Tracker:
         atomic_write(self.journal.with_suffix(".runs"), json.dumps(runs))
 
     def _send_one(self, operation: Operation) -> None:
-        from mlflow.exceptions import MlflowException, RestException
+        from mlflow.exceptions import MlflowException
         from requests.exceptions import RequestException
 
         try:
             client = self._connected()
             if operation.run:
                 Calls(client, str(self._experiment_id), self._known_runs(), self._remember).apply(operation)
-        except RestException as error:
-            if error.error_code in ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED"):
-                raise Unavailable(_line(error)) from error
-            self._refused(operation, error)
         except (MlflowException, RequestException, ConnectionError) as error:
-            # MLflow wraps a lost connection, a time-out, a 5xx of a proxy and a refused sign-in in its plain exception,
-            # told by its text. What a refused sign-in keeps out is sent when that is mended.
-            lost = any(said in str(error) for said in _LATER)
-            if not lost and isinstance(error, MlflowException):
-                self._refused(operation, error)
-                return
-            raise Unavailable(_line(error)) from error
+            if did_not_answer(error):
+                raise Unavailable(one_line(error)) from error
+            try:
+                self._look_wider(operation, error)
+            except (MlflowException, RequestException, ConnectionError) as other:
+                raise of_everything(other) or Unavailable(one_line(other)) from other
+            self._refused(operation, error)
         except OSError as error:  # an artifact that was there when it was named and is gone now
             self._refused(operation, error)
 
+    def _look_wider(self, operation: Operation, error: Exception) -> None:
+        """Tell whether it is this operation that MLflow refuses.
+
+        Raises:
+            Refused: it is its run, the experiment or the user, and so all that waits.
+            Gone: run or experiment are no more.
+        """
+        wider = of_everything(error)
+        if wider is not None:
+            raise wider from error
+        if self._client is None or self._experiment_id is None:
+            raise Refused(
+                f"MLflow does not show the experiment {self.experiment} ({one_line(error)})", "experiment"
+            ) from error
+        try:
+            expect_experiment(self._client, self._experiment_id)
+            run = self._known_runs().get(operation.run)
+            if run is not None:
+                expect_run(self._client, run)
+        except Gone:
+            if not self._started_over:  # once is enough: what is refused then is refused by itself
+                raise
+
     def _refused(self, operation: Operation, error: Exception) -> None:
-        log.warning("MLflow refused %s of run %s, which is left out: %s", operation.kind, operation.run, _line(error))
+        log.warning(
+            "MLflow refused %s of run %s, which is left out: %s", operation.kind, operation.run, one_line(error)
+        )
 
     def _connected(self) -> MlflowClient:
         if self._client is None:
@@ -249,10 +312,9 @@ class Tracker:
                 found = client.get_experiment_by_name(self.experiment)
                 if found is None:
                     raise
+        if found.lifecycle_stage == "deleted":
+            raise deleted_experiment(self.experiment)
         return str(found.experiment_id)
-
-
-_LATER = ("failed with exception", "error code 5", "error code 401")
 
 
 def send_leftovers(folder: Path, *, url: str, experiment: str) -> int:
@@ -261,10 +323,23 @@ def send_leftovers(folder: Path, *, url: str, experiment: str) -> int:
     for journal in sorted(folder.glob("*/tracking.jsonl")):
         tracker = Tracker(url=url, experiment=experiment, journal=journal)
         if tracker.pending()[1]:
-            waiting += tracker.send(now=True)
-            if waiting:
-                break
+            left = tracker.send(now=True)
+            waiting += left
+            if left and (tracker.refusal is None or tracker.refusal.about != "run"):
+                break  # what keeps this one keeps all
     return waiting
+
+
+def refusals(folder: Path) -> dict[str, int]:
+    """Why MLflow takes nothing from the journals below ``folder`` -> how many operations wait for that."""
+    found: dict[str, int] = {}
+    for file in sorted(folder.glob("*/tracking.refused")):
+        why = file.read_text(encoding="utf-8").strip()
+        journal = file.with_suffix(".jsonl")
+        waiting = len(Tracker(url="", experiment="", journal=journal).pending()[1]) if journal.exists() else 0
+        if waiting:
+            found[why] = found.get(why, 0) + waiting
+    return found
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -273,8 +348,3 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield from _flat(value, f"{prefix}{name}.")
         elif value is not None:
             yield f"{prefix}{name}", value if isinstance(value, str) else canonical_json(value)
-
-
-def _line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__

@@ -133,7 +133,12 @@ class Calls:
         self.remember(key, run.info.run_id)
 
     def _find_run(self, key: str) -> str | None:
-        found = self.client.search_runs([self.experiment_id], f"tags.`{KEY_TAG}` = '{key}'", max_results=1)
+        from mlflow.entities import ViewType
+
+        # Deleted ones too: what is written to them is refused and waits, and no second run of the key is made.
+        found = self.client.search_runs(
+            [self.experiment_id], f"tags.`{KEY_TAG}` = '{key}'", run_view_type=ViewType.ALL, max_results=1
+        )
         if not found:
             return None
         self.remember(key, found[0].info.run_id)

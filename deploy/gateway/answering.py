@@ -23,6 +23,7 @@ from deploy.gateway.tables import Tables
 from deploy.keys import ApiKey
 from deploy.routing import Assignment, RoutingTable
 from deploy.serving import GatewayJob
+from deploy.versions import is_published
 from infra.errors import RatchetError, Unavailable
 
 
@@ -157,8 +158,8 @@ class Answering:
         Raises:
             ApiError: 404 for one that is not this tenant's, 403 without the scope.
         """
-        known = model == self._job.base_name or (self._job.versions_dir / model / "record.json").is_file()
-        if not known or "/" in model or model.startswith(".") or not self._tables.may_name(key.tenant, model):
+        known = model == self._job.base_name or is_published(self._job.versions_dir, model)
+        if not known or not self._tables.may_name(key.tenant, model):
             raise protocol.unknown_model(model, [self._job.pipeline, "champion"])
         if not key.may("admin"):
             message = (

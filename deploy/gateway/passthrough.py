@@ -19,7 +19,7 @@ from deploy.engines.protocol import ApiError
 from deploy.gateway.answering import unfinished
 from deploy.gateway.exchange import Exchange
 from deploy.gateway.keeping import Keeping, unavailable
-from deploy.gateway.tool_calls import answer_text, assembled
+from deploy.gateway.tool_calls import answer_text, assembled, object_of, objects
 from feedback.events import Message
 from infra.errors import Unavailable
 
@@ -40,14 +40,16 @@ class Passthrough:
 
     async def whole(self, exchange: Exchange) -> dict[str, Any]:
         """The answer in one piece; it is stored when this returns."""
+        kept = _kept(exchange)
         try:
             answer = await self._client.chat(self._body(exchange))
         except EngineRefusal as refusal:
             raise as_it_said(refusal) from refusal
         except Unavailable as error:
             raise unavailable(str(error)) from error
-        choice = (answer.get("choices") or [{}])[0]
-        await self._keep(exchange, _said(choice.get("message") or {}), str(choice.get("finish_reason")), answer)
+        choice = next(iter(objects(answer.get("choices"))), {})
+        said = _said(object_of(choice.get("message")))
+        await self._keep(exchange, kept, said, str(choice.get("finish_reason")), answer)
         return {**answer, "id": exchange.interaction_id, "ratchet": exchange.facts}
 
     async def stream(self, exchange: Exchange) -> AsyncGenerator[bytes]:
@@ -58,24 +60,25 @@ class Passthrough:
         usage: Mapping[str, Any] = {}
         begun = stored = False
         held: bytes | None = None
+        kept = _kept(exchange)
         try:
             async with aclosing(self._client.stream(self._body(exchange))) as events:
                 async for data in events:
-                    value = json.loads(data)
+                    value = object_of(json.loads(data))
                     if held is not None:
                         yield held
-                    usage = value.get("usage") or usage
-                    for choice in value.get("choices") or []:
-                        delta = choice.get("delta") or {}
+                    usage = object_of(value.get("usage")) or usage
+                    for choice in objects(value.get("choices")):
+                        delta = object_of(choice.get("delta"))
                         reason = choice.get("finish_reason") or reason
                         if not choice.get("index"):
-                            pieces.append(delta.get("content") or "")
-                            calls += delta.get("tool_calls") or []
+                            pieces.append(str(delta.get("content") or ""))
+                            calls += objects(delta.get("tool_calls"))
                     begun = True
                     held = protocol.event({**value, "id": exchange.interaction_id, "ratchet": exchange.facts})
             # The last event waits until the answer is stored.
             said = answer_text("".join(pieces), assembled(calls))
-            await self._keep(exchange, said, reason or "unknown", {"usage": usage})
+            await self._keep(exchange, kept, said, str(reason or "unknown"), {"usage": usage})
             stored = True
             if held is not None:
                 yield held
@@ -89,32 +92,42 @@ class Passthrough:
             yield protocol.event(told.body)
         finally:
             if not stored and any(pieces):
-                unfinished(self._keep(exchange, "".join(pieces), "cancelled", {"usage": usage}))
+                unfinished(self._keep(exchange, kept, "".join(pieces), "cancelled", {"usage": usage}))
 
     def _body(self, exchange: Exchange) -> dict[str, Any]:
         assert exchange.raw is not None, "pass-through without the request as it came"
         return {**exchange.raw, "model": self._model}
 
-    async def _keep(self, exchange: Exchange, text: str, reason: str, answer: Mapping[str, Any]) -> None:
-        usage = answer.get("usage") or {}
-        counts = (int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0))
-        assert exchange.raw is not None, "pass-through without the request as it came"
-        await self._keeping.keep(exchange, text, reason, counts, messages=captured(exchange.raw["messages"]))
+    async def _keep(
+        self, exchange: Exchange, asked: list[Message], text: str, reason: str, answer: Mapping[str, Any]
+    ) -> None:
+        usage = object_of(answer.get("usage"))
+        counts = (_count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens")))
+        await self._keeping.keep(exchange, text, reason, counts, messages=asked)
+
+
+def _kept(exchange: Exchange) -> list[Message]:
+    """The prompt as it will be kept: made before the upstream is asked, which costs money, so that nothing of it is
+    refused afterwards."""
+    assert exchange.raw is not None, "pass-through without the request as it came"
+    return captured(exchange.raw["messages"])
 
 
 def captured(messages: list[dict[str, Any]]) -> list[Message]:
     """The prompt as it is kept: text as text, other content as its type in brackets.
 
     Raises:
-        ApiError: 400 for a message without a role that is known.
+        ApiError: 400 for a message without a role that is known, or with calls of tools that are none.
     """
     kept = []
     for message in messages:
         content = message.get("content")
         if isinstance(content, list):
-            content = "".join(str(part.get("text") or f"[{part.get('type')}]") for part in content)
+            content = "".join(str(part.get("text") or f"[{part.get('type')}]") for part in objects(content))
         role = "system" if message.get("role") == "developer" else message.get("role")
         calls = message.get("tool_calls")
+        if calls and not (isinstance(calls, list) and len(objects(calls)) == len(calls)):
+            raise ApiError(400, "messages: tool_calls must be a list of calls", param="messages")
         try:
             kept.append(
                 Message.model_validate(
@@ -133,7 +146,11 @@ def captured(messages: list[dict[str, Any]]) -> list[Message]:
 
 
 def _said(message: Mapping[str, Any]) -> str:
-    return answer_text(message.get("content"), message.get("tool_calls") or [])
+    return answer_text(message.get("content"), objects(message.get("tool_calls")))
+
+
+def _count(value: Any) -> int:
+    return value if isinstance(value, int) else 0
 
 
 def as_it_said(refusal: EngineRefusal) -> ApiError:

@@ -11,15 +11,27 @@ def assembled(deltas: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The whole calls that an OpenAI stream's deltas make: of each index the names as they came, arguments joined."""
     calls: dict[Any, dict[str, Any]] = {}
     for delta in deltas:
-        call = calls.setdefault(delta.get("index", len(calls)), {})
+        index = delta.get("index")
+        call = calls.setdefault(index if isinstance(index, int) else len(calls), {})
         for name, value in delta.items():
-            if name == "function" and isinstance(value, Mapping):
+            if name == "function":
+                value = object_of(value)
                 function = call.setdefault("function", {"arguments": ""})
-                function["arguments"] += value.get("arguments") or ""
+                function["arguments"] += str(value.get("arguments") or "")
                 function |= {key: inner for key, inner in value.items() if key != "arguments" and inner is not None}
             elif name != "index" and value is not None:
                 call[name] = value
     return list(calls.values())
+
+
+def objects(value: object) -> list[Mapping[str, Any]]:
+    """The objects of a list that somebody else's server or client sent; nothing where it is something else."""
+    return [each for each in value if isinstance(each, Mapping)] if isinstance(value, list) else []
+
+
+def object_of(value: object) -> Mapping[str, Any]:
+    """The object that was sent; an empty one where it is something else."""
+    return value if isinstance(value, Mapping) else {}
 
 
 def answer_text(content: object, calls: Iterable[Mapping[str, Any]]) -> str:

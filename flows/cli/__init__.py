@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sys
 import threading
 from types import FrameType
 
@@ -11,6 +10,7 @@ from types import FrameType
 def main(argv: list[str] | None = None) -> None:
     """Run the command line. Errors with a meaning are one line on stderr, never a stack trace."""
     from flows.cli.app import app
+    from flows.cli.output import note
     from infra.errors import RatchetError
     from infra.threads import wait_passively
 
@@ -24,7 +24,7 @@ def main(argv: list[str] | None = None) -> None:
     try:
         app(args=argv, prog_name="ratchet")
     except RatchetError as error:
-        sys.stderr.write(f"error: {error}\n")
+        note(f"error: {error}")
         raise SystemExit(error.exit_code) from None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -19,6 +20,9 @@ ConfigOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print facts as JSON, for programs.")]
 TenantOption = Annotated[str | None, typer.Option("--tenant", help="Tenant; may be left out when there is one only.")]
 DEFAULT_CONFIG = Path("ratchet.yaml")
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""What a terminal acts on instead of showing it: C0 without tab and line end, DEL, C1, the two separators that end a
+line, embeddings and overrides of direction; and halves of surrogate pairs, which cannot be printed."""
 
 
 def load(path: Path, *, only_look: bool = False) -> PipelineConfig:
@@ -38,14 +42,23 @@ def load(path: Path, *, only_look: bool = False) -> PipelineConfig:
     return config
 
 
+def visible(text: str) -> str:
+    r"""The text with control characters written out (`\x1b`), but for line ends and tabs.
+
+    What users wrote is printed, too, and a terminal obeys what it reads: an escape sequence could clear the screen,
+    write over the lines above, or set the title; a direction mark shows a line as another one than it is.
+    """
+    return _CONTROLS.sub(lambda found: found.group().encode("unicode_escape").decode(), text)
+
+
 def say(text: str = "") -> None:
     """A line for people, on stdout."""
-    typer.echo(text)
+    typer.echo(visible(text))
 
 
 def note(text: str) -> None:
     """A line about what is going on, on stderr, so that stdout holds facts only."""
-    sys.stderr.write(text + "\n")
+    sys.stderr.write(visible(text) + "\n")
     sys.stderr.flush()
 
 
@@ -53,12 +66,13 @@ def as_json(value: Any) -> None:
     """Facts for programs: one JSON document on stdout."""
     if hasattr(value, "model_dump"):
         value = value.model_dump(mode="json")
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+    text = json.dumps(value, indent=2, ensure_ascii=False, default=str)
+    typer.echo(_CONTROLS.sub(lambda found: f"\\u{ord(found.group()):04x}", text))  # the same values, escaped
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """A plain table that survives a pipe: columns padded with spaces, nothing cut."""
-    cells = [[str(cell) for cell in row] for row in rows]
+    cells = [[visible(str(cell)).replace("\n", "\\n") for cell in row] for row in rows]
     widths = [max(len(text) for text in column) for column in zip(headers, *cells, strict=True)]
     for row in (list(headers), *cells):
         typer.echo("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())

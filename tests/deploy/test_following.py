@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow.tracking import MlflowClient
 
 from deploy.canary_policy import CanaryPolicy
+from deploy.controller import ControllerJob, follow_once
 from deploy.following import OVERRIDE_BY, OVERRIDE_REASON, reconcile
 from deploy.ledger import current, history
-from deploy.registry import Registry
+from deploy.registry import EXPERIMENT, Registry
 from deploy.release import bar, open_release, promote, start, withdraw
 from deploy.versions import load_version
 from infra.alerts import list_alerts
@@ -140,6 +142,59 @@ def test_what_may_not_be_released_is_put_back_with_an_alert(hand: Hand, case: st
     assert hand.aliases == expected and len(history(hand.db, "t")) == before
     hand.reconcile()
     assert len(hand.put_back) == 1
+
+
+def test_an_mlflow_restored_from_a_backup_asks_for_no_release(hand: Hand) -> None:
+    for version in (hand.v1, hand.v2):
+        hand.open(version)
+        promote(hand.db, current(hand.db, "t"), policy=POLICY, reason="r", evidence={})
+        hand.reconcile()
+    assert hand.aliases["champion"] == hand.v2
+    before, number = len(history(hand.db, "t")), hand.number(hand.v1)
+    # What its database said when v1 was live: alias and tags together, where a hand moves the alias alone.
+    hand.registry.set_tags(number, {"ratchet.state": "champion"})
+    hand.registry.set_alias("champion", number)
+    hand.reconcile()
+    [text] = hand.put_back
+    assert "restored from a backup" in text
+    assert len(history(hand.db, "t")) == before and hand.aliases["champion"] == hand.v2
+    assert hand.registry.registered()[hand.v1][1]["ratchet.state"] == "superseded"
+
+
+@pytest.fixture
+def versions_deleted(hand: Hand) -> Iterator[MlflowClient]:
+    """The experiment that versions are registered by is deleted on MLflow's page; restored at the end, for others."""
+    client: MlflowClient = hand.registry.client
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    assert experiment is not None
+    client.delete_experiment(experiment.experiment_id)
+    yield client
+    if client.get_experiment(experiment.experiment_id).lifecycle_stage == "deleted":
+        client.restore_experiment(experiment.experiment_id)
+
+
+def test_a_deleted_experiment_is_told_once_and_aliases_follow_when_it_is_restored(
+    hand: Hand, versions_deleted: MlflowClient, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    hand.open(hand.v1)
+    job = ControllerJob(
+        database_url=f"sqlite:///{tmp_path / 'db.sqlite'}",
+        versions_dir=tmp_path / "versions",
+        base_version="base-1",
+        tenants=("t",),
+        mlflow_url=hand.registry.url,
+        mlflow_model=f"hand-{tmp_path.name}-model",
+    )
+    for _ in range(3):
+        seen = follow_once(hand.db, job, hand.prove)
+        assert f"the experiment {EXPERIMENT} is deleted in MLflow: restore it" in seen["t"]
+    told = [alert for alert in list_alerts(hand.db) if alert.kind == "mlflow_refuses"]
+    assert len(told) == 1 and "restore it" in told[0].text
+    assert len([r for r in caplog.records if "restore it" in r.getMessage()]) == 1, "said once, not at every look"
+    experiment = versions_deleted.get_experiment_by_name(EXPERIMENT)
+    assert experiment is not None
+    versions_deleted.restore_experiment(experiment.experiment_id)
+    assert "champion" in follow_once(hand.db, job, hand.prove)["t"]
 
 
 def test_while_mlflow_is_down_nothing_happens(hand: Hand) -> None:

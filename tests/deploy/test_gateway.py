@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import openai
+import pytest
 
 from deploy.lease import canary_lease, renew
 from deploy.ledger import current
@@ -173,6 +174,15 @@ def test_bad_requests_get_one_clear_error_each(serving: Stack) -> None:
         broken = http.post("/v1/chat/completions", content=b"{")
         assert "not JSON" in broken.json()["error"]["message"]
         assert http.post("/v1/chat/completions", json=ASK).is_success, "and it goes on serving"
+
+
+@pytest.mark.parametrize("name", ["v" * 256, "\u00fc" * 128, "v\x00", "../v", "v/..", ".", "..", ""])
+def test_a_model_name_that_no_file_can_have_is_unknown(serving: Stack, name: str) -> None:
+    with serving.client("chat", "admin") as http:
+        asked = {"model": name, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 1}
+        answer = http.post("/v1/chat/completions", json=asked)
+    assert answer.status_code in (400, 404), answer.text
+    assert answer.json()["error"]["type"] == "invalid_request_error"
 
 
 def test_client_that_leaves_a_stream_leaves_a_cancelled_interaction(serving: Stack) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from deploy.gateway.tool_calls import answer_text, assembled
+from deploy.gateway.tool_calls import answer_text, assembled, object_of, objects
 
 
 def test_the_pieces_of_a_stream_make_the_calls_that_one_piece_would_hold() -> None:
@@ -22,6 +22,15 @@ def test_the_pieces_of_a_stream_make_the_calls_that_one_piece_would_hold() -> No
     }
     assert time == {"id": "c2", "type": "function", "function": {"name": "time", "arguments": "{}"}}
     assert assembled([]) == []
+
+
+def test_what_is_no_call_stops_nothing() -> None:
+    assert objects(5) == objects({"a": 1}) == [] and objects([5, {"a": 1}]) == [{"a": 1}]
+    assert object_of([1]) == {}
+    [call] = assembled([{"index": [], "function": 5, "id": "c1"}])
+    assert call == {"id": "c1", "function": {"arguments": ""}}
+    [call] = assembled([{"index": 0, "function": {"arguments": 5}}, {"index": 0, "function": {"arguments": "6"}}])
+    assert call["function"]["arguments"] == "56"
 
 
 def test_what_is_said_beside_calls_is_kept_with_them() -> None:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import socket
 import sys
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from infra.stack import ProcessSpec, StackPlan, down, up
-from infra.tracking import Point, Tracker, send_leftovers
+from infra.tracking import Point, Tracker, refusals, send_leftovers
 
 NOWHERE = "http://127.0.0.1:9"
 
@@ -136,3 +138,112 @@ def test_a_refused_operation_is_left_out_and_said(
     refused = [record.getMessage() for record in caplog.records if "refused" in record.getMessage()]
     assert len(refused) == 2
     assert "params" in refused[0] and "artifact" in refused[1]
+
+
+def night(mlflow: str, experiment: str, folder: Path, number: int) -> Tracker:
+    tracker = Tracker(url=mlflow, experiment=experiment, journal=folder / str(number) / "tracking.jsonl")
+    tracker.run(f"night/{number}", name=f"night {number}")
+    tracker.metrics(f"night/{number}", {"m": float(number)})
+    return tracker
+
+
+def landed(mlflow: str, experiment: str) -> dict[str, tuple[float, str]]:
+    """Key of each run -> its metric and status."""
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(mlflow)
+    found = client.get_experiment_by_name(experiment)
+    assert found is not None
+    runs = client.search_runs([found.experiment_id])
+    return {run.data.tags["ratchet.key"]: (run.data.metrics["m"], run.info.status) for run in runs}
+
+
+def test_a_deleted_experiment_is_said_once_and_loses_nothing(
+    mlflow: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(mlflow)
+    first = night(mlflow, "five", tmp_path, 1)
+    found = client.get_experiment_by_name("five")
+    assert found is not None
+    client.delete_experiment(found.experiment_id)
+    first.finish("night/1")  # of a night that works while a person deletes
+    first.pause_seconds = 0.0
+    second = night(mlflow, "five", tmp_path, 2)  # of one that begins afterwards
+    second.finish("night/2")
+    assert [len(tracker.pending()[1]) for tracker in (first, second)] == [1, 3]
+    assert "the experiment five is deleted in MLflow: restore it" in str(first.refusal)
+    assert refusals(tmp_path) == {str(second.refusal): 4}
+    first.send(now=True)
+    said = [record.getMessage() for record in caplog.records if str(first.journal) in record.getMessage()]
+    assert len(said) == 1 and "restore it" in said[0]
+    assert send_leftovers(tmp_path, url=mlflow, experiment="five") == 1, "what keeps the first one keeps all"
+    client.restore_experiment(found.experiment_id)
+    assert send_leftovers(tmp_path, url=mlflow, experiment="five") == 0
+    assert landed(mlflow, "five") == {"night/1": (1.0, "FINISHED"), "night/2": (2.0, "FINISHED")}
+    assert refusals(tmp_path) == {}
+
+
+def test_a_deleted_run_keeps_its_own_night_and_no_other(mlflow: str, tmp_path: Path) -> None:
+    from mlflow.tracking import MlflowClient
+
+    client, first = MlflowClient(mlflow), night(mlflow, "six", tmp_path, 1)
+    run = first.run_id("night/1")
+    assert run is not None
+    client.delete_run(run)
+    first.finish("night/1")
+    first.journal.with_suffix(".runs").unlink()  # as on another machine: the deleted run is found all the same
+    down_now = Tracker(url=NOWHERE, experiment="six", journal=tmp_path / "2" / "tracking.jsonl")
+    down_now.run("night/2", name="night 2")
+    down_now.metrics("night/2", {"m": 2.0})
+    assert send_leftovers(tmp_path, url=mlflow, experiment="six") == 1
+    assert "run night 1 is deleted in MLflow" in next(iter(refusals(tmp_path)))
+    assert set(landed(mlflow, "six")) == {"night/2"}
+    client.restore_run(run)
+    assert send_leftovers(tmp_path, url=mlflow, experiment="six") == 0
+    assert landed(mlflow, "six") == {"night/1": (1.0, "FINISHED"), "night/2": (2.0, "RUNNING")}
+
+
+def test_another_server_under_the_same_address_is_told_everything(tmp_path: Path) -> None:
+    """As after a deleted experiment was removed for good: ids of the old one mean nothing."""
+    url = f"sqlite:///{tmp_path / 'm.db'}"
+    tracker = night(url, "seven", tmp_path, 1)
+    assert tracker.pending()[1] == []
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(url)
+    found = client.get_experiment_by_name("seven")
+    run = tracker.run_id("night/1")
+    assert found is not None and run is not None
+    client.delete_experiment(found.experiment_id)
+    store = SqlAlchemyStore(url, str(tmp_path / "artifacts"))
+    store._hard_delete_run(run)
+    store._hard_delete_experiment(found.experiment_id)
+    tracker.finish("night/1")
+    assert tracker.pending()[1] == [] and tracker.run_id("night/1") != run
+    assert landed(url, "seven") == {"night/1": (1.0, "FINISHED")}
+
+
+@pytest.mark.parametrize("status", [401, 403, 429, 503])
+def test_a_server_that_refuses_everybody_empties_no_journal(tmp_path: Path, status: int) -> None:
+    class Refusing(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(b"no")
+
+        do_POST = do_GET
+
+        def log_message(self, *_: Any) -> None: ...
+
+    with HTTPServer(("127.0.0.1", 0), Refusing) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        tracker = Tracker(url=address, experiment="x", journal=tmp_path / "1" / "tracking.jsonl")
+        tracker.run("night/1", name="one")
+        server.shutdown()
+    assert len(tracker.pending()[1]) == 1
+    assert (tracker.refusal is not None) == (status in (401, 403))
+    assert len(refusals(tmp_path)) == (status in (401, 403))
