@@ -11,9 +11,10 @@ import hmac
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, JsonValue, model_validator
+from pydantic.config import ExtraValues
 
 from infra.stored import Stored
 
@@ -63,7 +64,16 @@ JsonObject = Annotated[dict[str, JsonValue], BeforeValidator(_storable_json)]
 Moment = Annotated[AwareDatetime, AfterValidator(lambda value: value.astimezone(UTC))]
 
 
-class Message(Stored):
+class Event(Stored):
+    """What happened. JSON is what was stored and keeps what is unknown in it; a mapping comes from outside and may not
+    hold anything unknown, unless `extra` says otherwise."""
+
+    @classmethod
+    def model_validate(cls, obj: Any, *, extra: ExtraValues | None = None, **rest: Any) -> Self:
+        return super().model_validate(obj, extra=extra or "forbid", **rest)
+
+
+class Message(Event):
     """One turn of a conversation, as chat templates take it."""
 
     role: Literal["system", "user", "assistant", "tool"]
@@ -101,7 +111,7 @@ class Routing(Stored):
     """The chance that this unit got this arm."""
 
 
-class Interaction(Stored):
+class Interaction(Event):
     """One request and its answer."""
 
     interaction_id: Name
@@ -224,7 +234,7 @@ class Document(Stored):
 Value = Thumb | Rating | Edit | Preference | Reference | Document
 
 
-class Feedback(Stored):
+class Feedback(Event):
     """What somebody said of an interaction, or a document on its own."""
 
     event_id: Name

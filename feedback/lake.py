@@ -283,7 +283,7 @@ def example_of(row: Mapping[str, Any]) -> Example:
     """The example a row of the accepted table stands for."""
     # What was null was not said, or not asked yet: a lake keeps the columns of every release that wrote to it.
     fields = {name: value for name, value in row.items() if value is not None and name not in ("messages", "batch")}
-    messages = tuple(Message.model_validate(m) for m in json.loads(row["messages"]))
+    messages = tuple(Message.model_validate(m, extra="allow") for m in json.loads(row["messages"]))
     return Example.model_validate({**fields, "messages": messages})
 
 

@@ -170,9 +170,9 @@ def _checked(row: QuarantineRow, correction: Mapping[str, Any] | None) -> list[I
         if row.events:
             if len(row.events) != 1:
                 raise UserError(f"row {row.row_id[:12]} holds {len(row.events)} events; a correction fits one only")
-            held = Feedback.model_validate(_event(row))
+            held = Feedback.model_validate(_event(row), extra="allow")
             value = _VALUE.validate_python({"kind": held.kind, **correction}, extra="forbid")
-            return [Feedback.model_validate({**held.model_dump(), "value": value})]
+            return [Feedback.model_validate({**held.model_dump(), "value": value}, extra="allow")]
         parts: list[Interaction | Feedback] = []
         if "interaction" in correction:
             parts.append(Interaction.model_validate(correction["interaction"], extra="forbid"))

@@ -198,7 +198,8 @@ def _upgrade(connection: Connection, tell: Callable[[str, str], None] = lambda *
         return scripts._upgrade_revs(head(), revision)
 
     def applied(ctx: MigrationContext, step: MigrationInfo, heads: Any, run_args: Any) -> None:
-        tell(str(step.up_revision_id), str(step.up_revision and step.up_revision.doc))
+        name = str(step.up_revision_id)
+        tell(name, str(scripts.get_revision(name).doc))
 
     with _ALEMBIC, EnvironmentContext(Config(), scripts, fn=steps) as environment:
         environment.configure(connection=connection, version_table=VERSION_TABLE, on_version_apply=applied)

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import gzip
-import os
 import sqlite3
-import subprocess
 import tarfile
 from contextlib import closing
 from pathlib import Path
 
 import yaml
 
+from infra.database import connect
 from tests.flows.world import free_ports
-from tests.postgres import find_binaries
 
 FIXTURE = Path(__file__).parent / "fixtures" / "59abc90"
 SALT = "salt-of-a-test"
@@ -36,8 +34,9 @@ def lay_out(folder: Path) -> Path:
 
 def load_into_postgres(url: str) -> None:
     """Put the same rows into an empty Postgres database."""
-    binaries = find_binaries()
-    assert binaries is not None
-    dump = gzip.decompress((FIXTURE / "postgres.sql.gz").read_bytes())
-    command = [str(binaries / "psql"), "--quiet", "--no-psqlrc", "-v", "ON_ERROR_STOP=1", url.replace("+psycopg", "")]
-    subprocess.run(command, input=dump, check=True, capture_output=True, env={**os.environ, "PGOPTIONS": ""})
+    dump = gzip.decompress((FIXTURE / "postgres.sql.gz").read_bytes()).decode()
+    statements = "\n".join(line for line in dump.splitlines() if not line.startswith("\\"))  # for psql only
+    engine = connect(url)
+    with engine.begin() as connection:
+        connection.exec_driver_sql(statements.replace("%", "%%"))
+    engine.dispose()

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from deploy.release import start
 from flows.canary_sight import canary_sights, rated_per_day
 from flows.config import PipelineConfig
@@ -40,3 +42,9 @@ def test_what_was_rated_lately_says_what_a_canary_would_see(tmp_path: Path) -> N
     assert "80% is what to plan for" in said
     [planned] = canary_sights(pipeline(tmp_path, expected_rated_per_day=20_000))
     assert "as expected_rated_per_day says" in planned and "80% is" not in planned
+
+
+def test_the_database_s_address_may_be_in_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RATCHET_DATABASE_URL", f"sqlite:///{tmp_path / 'not-there.db'}")
+    assert rated_per_day(pipeline(tmp_path), "acme") is None
+    assert not (tmp_path / "not-there.db").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from flows.request import NightRequest
 from infra.artifact import atomic_write
 from infra.errors import NotFound, UserError
 from infra.settings import Config, Places
+from infra.stored import NewerForm
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -134,3 +136,43 @@ def test_tenants_run_beside_each_other(tmp_path: Path) -> None:
 def test_an_unknown_night_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="no night 'x'"):
         read_night(pipeline(tmp_path), "x")
+
+
+def test_a_night_of_another_release_keeps_what_is_not_known_here(tmp_path: Path) -> None:
+    config = pipeline(tmp_path)
+    with open_night(config, NightRequest()) as night:
+        night.once("one", Result, lambda: Result(value=1))
+        file = night.folder / "night.json"
+    said = json.loads(file.read_text())
+    said["steps"]["one"]["seen"] = said["weather"] = "rain"
+    file.write_text(json.dumps(said))
+    with open_night(config, NightRequest()) as night:
+        assert night.once("one", Result, lambda: Result(value=2)) == Result(value=1)
+        night.close("done", "all well")
+    closed = json.loads(file.read_text())
+    assert (closed["weather"], closed["steps"]["one"]["seen"], closed["state"]) == ("rain", "rain", "done")
+
+
+@pytest.mark.parametrize("part", ["config", "request"])
+def test_a_night_begun_with_settings_that_are_not_known_here_is_closed(tmp_path: Path, part: str) -> None:
+    """Half of what was asked for would be another night."""
+    config = pipeline(tmp_path)
+    with open_night(config, NightRequest()) as night:
+        file = night.folder / "night.json"
+    said = json.loads(file.read_text())
+    said[part]["new_setting"] = True
+    file.write_text(json.dumps(said))
+    with open_night(config, NightRequest()) as night:
+        assert night.night_id != said["night_id"]
+    closed = json.loads(file.read_text())
+    assert closed["state"] == "abandoned" and "new_setting" in closed["outcome"]
+    assert closed[part]["new_setting"] is True
+
+
+def test_a_night_in_a_form_of_a_later_release_is_refused(tmp_path: Path) -> None:
+    config = pipeline(tmp_path)
+    with open_night(config, NightRequest()) as night:
+        file = night.folder / "night.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"form": 2}))
+    with pytest.raises(NewerForm, match="form 2 of a night"):
+        nights_of(config, "default")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
@@ -9,6 +11,7 @@ from threading import Barrier
 import pytest
 from sqlalchemy import Engine, inspect, text
 
+from infra import schema
 from infra.database import connect, create_tables
 from infra.schema import VERSION_TABLE, SchemaMismatch, check, head, migrate, pending, state_of
 
@@ -140,4 +143,58 @@ def test_looking_at_another_s_empty_database_makes_nothing(url: str) -> None:
     engine = connect(url)
     with pytest.raises(SchemaMismatch, match="holds no tables of Ratchet"):
         check(engine)
+    assert inspect(engine).get_table_names() == []
+
+
+SECOND = """'''The second.'''
+import sqlalchemy as sa
+from alembic import op
+revision, down_revision = "0002", "0001"
+def upgrade():
+    op.add_column("interactions", sa.Column("mood", sa.Text()))
+    {then}
+"""
+
+
+@pytest.fixture
+def next_release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """As if this were a release with a second revision: its file."""
+    folder = tmp_path / "migrations"
+    shutil.copytree(Path(schema.__file__).with_name("migrations"), folder)
+    monkeypatch.setattr(schema, "_FOLDER", folder)
+    file = folder / "versions" / "r0002_second.py"
+    file.write_text(SECOND.format(then="pass"))
+    schema._revisions.cache_clear()
+    yield file
+    schema._revisions.cache_clear()
+
+
+def test_a_second_revision_waits_for_migrate_and_is_run_once(
+    url: str, next_release: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    second = next_release.read_text()
+    next_release.unlink()
+    schema._revisions.cache_clear()
+    engine = made(url)
+    next_release.write_text(second)
+    schema._revisions.cache_clear()
+    with pytest.raises(
+        SchemaMismatch, match=r"have version 0001, this release of Ratchet needs 0002: .*`ratchet migrate`"
+    ):
+        create_tables(engine)
+    assert pending(engine) == [("0002", "The second.")]
+    migrate(engine)
+    create_tables(engine)
+    assert "mood" in {column["name"] for column in inspect(engine).get_columns("interactions")}
+    monkeypatch.undo()
+    schema._revisions.cache_clear()
+    with pytest.raises(SchemaMismatch, match="version 0002, which this release"):  # going back
+        create_tables(engine)
+
+
+def test_a_revision_that_fails_leaves_everything_as_it_was(url: str, next_release: Path) -> None:
+    next_release.write_text(SECOND.format(then="raise RuntimeError('the disk is full')"))
+    engine = connect(url)
+    with pytest.raises(RuntimeError, match="the disk is full"):
+        create_tables(engine)
     assert inspect(engine).get_table_names() == []
