@@ -8,7 +8,6 @@ took such a refusal for one of the single thing at hand would throw away one thi
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
@@ -27,7 +26,6 @@ _PASSES = ("TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "DEADLINE_EXCEED
 _PASSES_OF_A_SERVER = ("INTERNAL_ERROR", *_PASSES)  # a client's own errors have the first code where they name none
 _NOBODY = ("PERMISSION_DENIED", "PERMISSION_NOT_PROPAGATED", "UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED")
 _NO_ROOM = ("RESOURCE_EXHAUSTED", "QUOTA_EXCEEDED", "RESOURCE_LIMIT_EXCEEDED")
-_TOLD_STATUS = re.compile(r"failed with error code (\d{3})")
 _NOT_HERE = ("ENDPOINT_NOT_FOUND", "FEATURE_DISABLED")
 
 
@@ -164,7 +162,4 @@ def _gone() -> Iterator[None]:
 
 
 def _status(error: Exception) -> int | None:
-    status: int | None = getattr(getattr(error, "response", None), "status_code", None)
-    if status is None and (told := _TOLD_STATUS.search(str(error))):
-        status = int(told[1])  # a sign-in that its server refuses without a body of MLflow's own
-    return status
+    return getattr(getattr(error, "response", None), "status_code", None)
