@@ -1,8 +1,8 @@
 """Put back what `firewall.db` has forgotten: restored from a backup alone, or lost, it is behind its own snapshots.
 
 Training and gate are kept apart for good by what it remembers, so a cut with one that is behind could examine a version
-on what an earlier one was trained on. The snapshots beside it say the same: their rows name their groups, their gate files
-the prompts that were examined. Only how often an item was used by verdicts cannot be read from them.
+on what an earlier one was trained on. The snapshots beside it say the same: their rows name their groups, their gate
+files the prompts that were examined. Only how often an item was used by verdicts cannot be read from them.
 """
 
 from __future__ import annotations
