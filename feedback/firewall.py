@@ -82,6 +82,16 @@ class Firewall:
         self._db.executemany("INSERT INTO part VALUES (?, ?, ?)", [(tenant, g, p) for g, p in fresh.items()])
         return {group: str(known.get(group) or fresh[group]) for group in wanted}
 
+    def knows(self, tenant: str, groups: Set[str]) -> bool:
+        """Whether every one of these groups was ever assigned."""
+        return groups <= {row[0] for row in self._db.execute("SELECT grp FROM part WHERE tenant = ?", (tenant,))}
+
+    def learn(self, tenant: str, groups: Iterable[str], part: str) -> int:
+        """Take over assignments from elsewhere; what is known already holds. Returns how many were not known."""
+        before = self._db.total_changes
+        self._db.executemany("INSERT OR IGNORE INTO part VALUES (?, ?, ?)", [(tenant, g, part) for g in groups])
+        return self._db.total_changes - before
+
     def freeze(self, tenant: str, items: Sequence[str], most: int, *, worn: Set[str] = frozenset()) -> set[str]:
         """Which of `items` (in order of preference) are in the frozen part: members stay, places left are given out.
 

@@ -25,6 +25,7 @@ from pydantic import Field, model_validator
 from feedback.dedupe import prompt_text
 from feedback.examples import SHAPES, Example
 from feedback.firewall import NEAR, NEAR_MIN_WORDS, Firewall, NearGate, prompt_hash
+from feedback.firewall_recall import recall
 from feedback.gate_items import GateItem, dated_items, items_of, newest
 from feedback.lake import Lake
 from feedback.snapshot_layout import GATE_FILES, MANIFEST, SHOWN, TRAIN, VALIDATION, Snapshot
@@ -152,6 +153,7 @@ def _split(examples: Sequence[Example], snapshots_dir: Path, config: SnapshotCon
         "frozen": config.frozen_share,
     }
     with Firewall(snapshots_dir) as firewall:
+        recall(firewall, snapshots_dir, tenant)
         parts = firewall.assign(tenant, (e.group for e in examples), config.salt, shares)
         uses = firewall.uses(tenant)
         gate = [e for e in examples if parts[e.group] in GATE_FILES]

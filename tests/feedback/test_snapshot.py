@@ -248,3 +248,20 @@ def test_explored_answers_weigh_more_in_training_and_nowhere_else(tmp_path: Path
         }
         assert any(e.explored for e in validation) and {e.weight for e in validation} == {1.0}
     assert SnapshotConfig().explored_weight == 2.0
+
+
+def test_a_firewall_that_was_restored_alone_or_lost_moves_nobody_across(world: Path, tmp_path: Path) -> None:
+    lake = make_lake(world)
+    first = cut_snapshot(lake, tmp_path / "a", HALF, tenant="acme")
+    for file in (tmp_path / "a").glob("firewall.db*"):
+        file.unlink()
+    second = cut_snapshot(lake, tmp_path / "a", HALF.model_copy(update={"salt": "another"}), tenant="acme")
+    assert second.id != first.id
+
+    def groups(path: Path, *names: str) -> set[str]:
+        return {json.loads(row)["group"] for name in names for row in (path / name).read_text().splitlines()}
+
+    gate = ("gate/rolling.jsonl", "gate/frozen.jsonl")
+    assert groups(second.path, *gate) == groups(first.path, *gate)
+    assert groups(second.path, "training/train.jsonl") == groups(first.path, "training/train.jsonl")
+    assert (second.path / gate[1]).read_text() == (first.path / gate[1]).read_text()
