@@ -155,7 +155,7 @@ def _storages() -> None:
     """A CPU build knows no storage of the device by itself."""
     import torch
 
-    make, resize = torch._C.StorageBase.__new__, torch._C.StorageBase.resize_
+    make, resize = torch._C.StorageBase.__new__, torch._C.StorageBase.resize_  # type: ignore[attr-defined]
 
     def storage(cls: Any, *args: Any, **kwargs: Any) -> Any:
         device = torch.device(kwargs.get("device") or "cpu")
@@ -170,4 +170,4 @@ def _storages() -> None:
         return self
 
     torch.UntypedStorage.resize_ = resized  # type: ignore[method-assign]
-    torch.UntypedStorage.__new__ = staticmethod(storage)  # type: ignore[assignment]
+    torch.UntypedStorage.__new__ = staticmethod(storage)  # type: ignore[method-assign]

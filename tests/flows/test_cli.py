@@ -121,11 +121,13 @@ def test_invented_people_get_the_same_pseudonyms_in_every_run_of_the_demo(tmp_pa
     for folder in ("first", "second"):
         given: dict[str, str] = {}
         load_secrets(Places(home=tmp_path / folder), given, first_salt="of seed 20")
-        load_secrets(Places(home=tmp_path / folder), again := {}, first_salt="of another seed")
+        again: dict[str, str] = {}
+        load_secrets(Places(home=tmp_path / folder), again, first_salt="of another seed")
         assert again == given, "a salt that a store was made with stays"
         salts.append(given["RATCHET_USER_SALT"])
     assert salts == ["of seed 20"] * 2
-    load_secrets(Places(home=tmp_path / "people"), people := {})
+    people: dict[str, str] = {}
+    load_secrets(Places(home=tmp_path / "people"), people)
     assert len(people["RATCHET_USER_SALT"]) >= 32, "that of real people is drawn"
 
 
