@@ -12,7 +12,7 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 
-from feedback.dedupe import asked
+from feedback.examples import asked
 from feedback.firewall import Firewall
 from feedback.gate_items import GateItem
 from feedback.snapshot_layout import GATE_FILES, MANIFEST, TRAIN, VALIDATION

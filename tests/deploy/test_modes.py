@@ -142,9 +142,9 @@ def test_pass_through_keeps_a_teams_own_champion_and_captures(serving: Stack, pa
     # What could not be kept is refused before the upstream is asked, which costs money.
     before = len(store.interactions_after(0, 10_000))
     for odd in ({"tool_calls": 5}, {"tool_calls": {"id": "c"}}, {"tool_calls": ["x"]}):
-        for stream in (False, True):
+        for streamed in (False, True):
             message = {"role": "assistant", "content": "x", **odd}
-            wrong = passing.post("/v1/chat/completions", json=ASK | {"messages": [message], "stream": stream})
+            wrong = passing.post("/v1/chat/completions", json=ASK | {"messages": [message], "stream": streamed})
             assert wrong.status_code == 400 and "tool_calls" in wrong.json()["error"]["message"], wrong.text
     assert len(store.interactions_after(0, 10_000)) == before, "nor did the upstream answer"
     # What our own engines would refuse goes through as it is, and the upstream's refusal comes back as it said it.
