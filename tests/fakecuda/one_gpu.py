@@ -18,8 +18,8 @@ from training.hardware import accelerators, best_dtype, memory_bytes
 from training.stage import run_stage
 
 PROMPT = [{"role": "user", "content": "please answer with a json object"}]
-BREAK = 8
-"""Of 24 steps: before the last ones, in which AdaLoRA's ranks stay as they are."""
+BREAK = 4
+"""Of 12 steps: before the last ones, in which AdaLoRA's ranks stay as they are."""
 
 
 class BrokenOff(Exception):
@@ -47,7 +47,7 @@ def stages(folder: Path, base: Path) -> dict[str, Any]:
         return real(self, *args, **kwargs)
 
     StageTrainer.training_step = step  # type: ignore[method-assign]
-    slow = spec("sft", "adalora", epochs=8, evaluations=3, patience=50)
+    slow = spec("sft", "adalora", epochs=4)
     job = job_for(slow, folder, base, checkpoint_seconds=0.0)
     try:
         run_stage(job)

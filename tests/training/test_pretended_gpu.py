@@ -20,7 +20,7 @@ pytestmark = [
 def child(module: str, devices: int, folder: Path, base: Path) -> Any:
     """What the script says at its end."""
     command = [sys.executable, "-m", f"tests.fakecuda.{module}", str(folder), str(base)]
-    done = subprocess.run(command, env=environment(devices), capture_output=True, text=True, timeout=500)
+    done = subprocess.run(command, env=environment(devices), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-4000:]
     return json.loads(done.stdout.strip().splitlines()[-1])
 
@@ -37,7 +37,7 @@ def test_on_one_gpu_everything_is_on_it_and_a_broken_off_stage_resumes(tmp_path:
     assert here["placed"] == ["cpu"] and [list(ids) for ids in here["tokens"]] == said["answers"]["tokens"]
     stages = said["stages"]
     assert stages["device"] == ["cuda:0"] and stages["peak"] > 0
-    assert (stages["resumed_at"], stages["same"]) == (8, True)
+    assert (stages["resumed_at"], stages["same"]) == (4, True)
 
 
 def test_a_process_takes_one_of_two_gpus_and_the_batch_it_was_given(tmp_path: Path, tiny_base: Path) -> None:
