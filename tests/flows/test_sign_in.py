@@ -12,8 +12,11 @@ from typing import Any
 import httpx
 import pytest
 from sqlalchemy import select
+from typer.testing import CliRunner
 
+from deploy.registry import Registry
 from deploy.registry_hook import knocks
+from flows.cli.app import app
 from flows.config import load_config
 from flows.local_secrets import SECRET_NAMES, SERVERS_SIDE, load_secrets
 from flows.prefect_settings import require_prefect
@@ -78,11 +81,11 @@ def test_mlflow_asks_too_and_its_webhook_still_arrives(running_stack: Stack) -> 
             return connection.scalar(count) or 0
 
     before = heard()
-    client.create_registered_model("another-model")
-    client.create_model_version("another-model", source="mlflow-artifacts:/nothing")
+    other = Registry(places.mlflow, "another-model")
+    number = other.register("somebody-elses", None, {})
 
     def knocked() -> bool:
-        client.set_registered_model_alias("another-model", "champion", "1")
+        other.set_alias("champion", number)
         return heard() > before
 
     wait("a delivery of MLflow at the gateway", knocked, pause=1)
@@ -126,22 +129,22 @@ def _is_open(path: Path) -> bool:
 def test_a_shell_that_knows_no_secret_reads_them_from_the_file(running_stack: Stack) -> None:
     names = {*SECRET_NAMES, *SERVERS_SIDE}
     bare = {name: value for name, value in os.environ.items() if name not in names}
-
-    def say(*words: str) -> str:
-        command = [sys.executable, "-m", "flows.cli", *words, "--config", str(running_stack.file)]
-        done = subprocess.run(command, cwd=ROOT, env=bare, capture_output=True, text=True, timeout=600)
-        assert done.returncode == 0, done.stderr[-2000:]
-        return done.stdout
-
-    assert say("sign-in", "prefect").strip() == os.environ["PREFECT_API_AUTH_STRING"]
-    both = json.loads(say("sign-in", "--json"))
-    assert (both["mlflow"]["user"], both["mlflow"]["secret"]) == mlflow_login()
-    assert json.loads(say("alerts", "sync", "--json"))
-    found = {one["what"]: one for one in json.loads(say("doctor", "--json"))}
-    assert [found[f"sign-in of {name}"]["found"] for name in ("Prefect", "MLflow")] == [
-        "asked for, and ours is taken"
-    ] * 2
+    command = [sys.executable, "-m", "flows.cli", "doctor", "--json", "--config", str(running_stack.file)]
+    done = subprocess.run(command, cwd=ROOT, env=bare, capture_output=True, text=True, timeout=600)
+    found = {one["what"]: one for one in json.loads(done.stdout)}
+    for name in ("Prefect", "MLflow"):
+        assert found[f"sign-in of {name}"]["found"] == "asked for, and ours is taken"
     assert found["home"]["state"] == "ok"
+
+
+def test_a_person_is_told_what_the_pages_ask_for(running_stack: Stack) -> None:
+    def say(*words: str) -> str:
+        return CliRunner().invoke(app, ["sign-in", *words, "--config", str(running_stack.file)]).stdout
+
+    assert say("prefect").strip() == os.environ["PREFECT_API_AUTH_STRING"]
+    both = json.loads(say("--json"))
+    assert (both["mlflow"]["user"], both["mlflow"]["secret"]) == mlflow_login()
+    assert both["prefect"]["secret"] in say()
 
 
 def test_no_sign_in_is_made_up_for_servers_of_somebody_else(tmp_path: Path) -> None:
@@ -167,7 +170,11 @@ def test_secrets_of_an_older_release_are_kept_and_the_missing_ones_made(tmp_path
     assert again == first and first["PREFECT_SERVER_API_AUTH_STRING"] == first["PREFECT_API_AUTH_STRING"]
 
 
-def test_a_home_that_others_can_read_is_said_and_closed(tiny_base: Path, tmp_path: Path) -> None:
+def test_a_home_that_others_can_read_is_said_and_closed(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in SECRET_NAMES:
+        monkeypatch.delenv(name, raising=False)
     config = load_config(write_pipeline(tmp_path, tiny_base))
     home = config.places.home_dir
     home.mkdir()
