@@ -380,9 +380,8 @@ def _prepared(engine: Engine, job: ControllerJob) -> bool:
     except SQLAlchemyError as error:
         if is_of_other_tables(error):
             raise UserError(f"{OTHER_TABLES} ({in_short(error)})") from error
-        if not is_away(error):
-            raise
-        log.error("the database does not answer, tried again: %s", in_short(error))
+        what = "does not answer" if is_away(error) else "refuses"
+        log.error("the database %s, tried again: %s", what, in_short(error))
         return False
     return True
 
@@ -436,7 +435,7 @@ def _every(
                 (wait or (lambda: stop.wait(seconds)))()
             except Exception as error:  # a thread that dies quietly would be worse than one that complains for ever
                 if is_away(error):
-                    log.error("%s waits for the database: %s", name, in_short(error))
+                    log.error("%s is tried again in %s s: %s", name, seconds, in_short(error))
                 else:
                     log.exception("%s failed; tried again in %s s", name, seconds)
                 stop.wait(seconds)
