@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from transformers import AutoTokenizer
@@ -135,7 +136,7 @@ def test_a_call_in_a_turn_that_the_template_rewrites_is_learned_as_a_call(tiny_b
         "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
     )
     call = {"id": "c1", "type": "function", "function": {"name": "refund_order", "arguments": "{}"}}
-    messages = [
+    messages: list[dict[str, Any]] = [
         {"role": "user", "content": "refund me"},
         {"role": "assistant", "content": "", "tool_calls": [call]},
         {"role": "tool", "content": "done"},

@@ -23,7 +23,6 @@ def test_weights_with_broken_gradients_are_named() -> None:
     assert not_finite(model) == []
     for number, parameter in enumerate(model.parameters()):
         parameter.grad = torch.full_like(parameter, [1.0, float("nan"), float("inf")][number])
-    model[0].weight.grad.view(-1)[0] = -3.0
     assert not_finite(model) == ["0.bias", "1.weight"]
 
 

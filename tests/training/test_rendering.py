@@ -45,7 +45,7 @@ def test_one_odd_row_is_left_out_of_every_objective_and_the_others_train(
     shapes = objective.learns_from(True)
     rows = []
     for index, shape in enumerate(shapes):
-        odd = ([*TWICE], [], [{"role": "system", "content": "Be kind."}, USER])
+        odd: tuple[list[dict[str, str]], ...] = ([*TWICE], [], [{"role": "system", "content": "Be kind."}, USER])
         rows += [example(10 * index, shape, **ANSWERS[shape])]
         rows += [example(10 * index + n, shape, messages=m, **ANSWERS[shape]) for n, m in enumerate(odd, 1)]
     file = tmp_path / "train.jsonl"

@@ -141,6 +141,6 @@ def test_tool_calls_that_a_template_drops_are_not_learned(tmp_path: Path, tiny_b
     template = Template(tokenizer)
     assert template.shows_calls(row.messages)
     sft = objective_named("sft")
-    [item] = sft.encode(row, template, sft.options(turns="all"))
+    [item] = sft.encode(row, template, sft.options.model_validate({"turns": "all"}))
     learned = tokenizer.decode([i for i, on in zip(item.sequences[0].ids, item.sequences[0].loss, strict=True) if on])
     assert "refund_order" in learned and GOOD in learned and "done" not in learned
