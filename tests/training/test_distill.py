@@ -181,11 +181,7 @@ def test_a_teacher_s_answer_that_was_cut_off_teaches_no_end(endpoint: Any, tmp_p
 
     endpoint.reason = "length"
     distill = objective_named("distill")
-<<<<<<< HEAD
     options: Any = distill.options.model_validate({"teacher": "big", "teacher_url": endpoint.url, "learn": "answers"})
-=======
-    options = DistillOptions(teacher="big", teacher_url=endpoint.url, learn="answers")
->>>>>>> help-a
     template = Template(AutoTokenizer.from_pretrained(tiny_base))
     items = distill.encode(Example.model_validate(example(1, "completion", completion=GOOD)), template, options)
     assert [_from_endpoint(tmp_path, items, options) for _ in range(2)] == [[(GOOD, False)]] * 2

@@ -23,12 +23,9 @@ def test_weights_with_broken_gradients_are_named() -> None:
     assert not_finite(model) == []
     for number, parameter in enumerate(model.parameters()):
         parameter.grad = torch.full_like(parameter, [1.0, float("nan"), float("inf")][number])
-<<<<<<< HEAD
     first = next(model.parameters()).grad
     assert first is not None
     first.view(-1)[0] = -3.0
-=======
->>>>>>> help-a
     assert not_finite(model) == ["0.bias", "1.weight"]
 
 
