@@ -155,7 +155,8 @@ def _storages() -> None:
     """A CPU build knows no storage of the device by itself."""
     import torch
 
-    make, resize = torch._C.StorageBase.__new__, torch._C.StorageBase.resize_
+    base: Any = torch._C.StorageBase
+    make, resize = base.__new__, base.resize_
 
     def storage(cls: Any, *args: Any, **kwargs: Any) -> Any:
         device = torch.device(kwargs.get("device") or "cpu")
@@ -170,4 +171,4 @@ def _storages() -> None:
         return self
 
     torch.UntypedStorage.resize_ = resized  # type: ignore[method-assign]
-    torch.UntypedStorage.__new__ = staticmethod(storage)  # type: ignore[assignment]
+    torch.UntypedStorage.__new__ = staticmethod(storage)  # type: ignore[method-assign]

@@ -38,7 +38,7 @@ def test_a_recipe_that_does_not_fit_is_left_out_with_the_sum_a_named_one_too(lar
     shape = shape_of_folder(large)
     assert 6.6e9 < shape.total < 6.8e9
     for methods in ("auto", ("sft-full", "sft-lora", "sft-qlora")):
-        config = TrainingConfig(methods=methods, threads=2, budget_minutes=1e9)  # type: ignore[arg-type]
+        config = TrainingConfig(methods=methods, threads=2, budget_minutes=1e9)
         plan = plan_night(COUNTS, config, parameters=shape.total, room=room(shape, 24))
         assert {"sft-lora", "sft-qlora"} <= {recipe.name for recipe in plan.recipes}
         [left] = [left for left in plan.left_out if left.because == "memory" and left.recipe == "sft-full"]
