@@ -155,7 +155,8 @@ def _storages() -> None:
     """A CPU build knows no storage of the device by itself."""
     import torch
 
-    make, resize = torch._C.StorageBase.__new__, torch._C.StorageBase.resize_  # type: ignore[attr-defined]
+    base: Any = torch._C.StorageBase
+    make, resize = base.__new__, base.resize_
 
     def storage(cls: Any, *args: Any, **kwargs: Any) -> Any:
         device = torch.device(kwargs.get("device") or "cpu")
