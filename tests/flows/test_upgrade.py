@@ -98,7 +98,7 @@ def test_the_database_is_recognised_migrated_and_read(dialect: str, file: Path, 
     assert policy_of(engine, standing, load_config(file).canary) == load_config(file).canary
     assert renew(engine, canary_lease("default"), "a-test", 60.0)
     table = routed(engine, standing.champion)
-    assert (table.canary, table.champion) == (standing.canary, standing.champion) and table.canary_share > 0
+    assert (table.challenger, table.champion) == (standing.canary, standing.champion) and table.share > 0
     assert len(list_keys(engine, "default")) == 3
     create_key(engine, tenant="default", name="new", scopes=["chat"])
     store.record_feedback(new_word("i5"))
@@ -182,7 +182,7 @@ def test_every_process_refuses_the_tables_until_they_are_migrated(
     with pytest.raises(SchemaMismatch):
         run(controller_job(config, base), threading.Event())
 
-    for words in (("migrate", "--check"), ("status",), ("up",), ("run", "nightly")):
+    for words in (("migrate", "--check"), ("status",), ("up",), ("ledger",)):
         refused = ratchet(*words, config=file, check=False)
         assert refused.returncode == 2, words
         assert refused.stderr.strip().splitlines()[-1].startswith("error: the tables of"), refused.stderr
