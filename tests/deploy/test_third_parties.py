@@ -22,7 +22,7 @@ def test_langchain_chats_streams_and_names_its_user(serving: Stack) -> None:
     from feedback.store import Store
     from tests.deploy.serving_stack import SALT
 
-    model = ChatOpenAI(  # type: ignore[call-arg]  # by its fields' other names, which the checker does not know
+    model = ChatOpenAI(  # type: ignore[call-arg]  # they name their fields by aliases
         model="desk",
         base_url=f"{serving.url}/v1",
         api_key=SecretStr(serving.key("chat")),
