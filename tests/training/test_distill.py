@@ -19,7 +19,7 @@ from tests.training.test_online import Accelerator, a_pass
 from tests.training.test_stage import spec
 from tests.training.world import GOOD, example, job_for
 from training.objectives import objective_named
-from training.objectives.distill import DistillOptions, generalised_divergence
+from training.objectives.distill import generalised_divergence
 from training.stage import run_stage
 
 
