@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from flows.config import PipelineConfig
+from infra.alerts import Alert
 from infra.mlflow_refusals import refusal_alert
 from infra.tracking import Tracker, refusals
 from tasks import notify
@@ -22,10 +23,16 @@ def send_rest(config: PipelineConfig, tracker: Tracker) -> int:
     return waiting
 
 
-def tell_of_refusals(config: PipelineConfig) -> dict[str, int]:
-    """Alert, once a day, for every reason for which MLflow takes nothing from the journals. Returns what was said."""
-    found = refusals(config.places.nights_dir)
-    for why, waiting in found.items():
-        waits = f"{waiting} operations of nights and ingests wait in {config.places.nights_dir}; none is lost."
-        notify.alert(config.places, config.alerts, refusal_alert(why, waits))
-    return found
+def tell_of_refusals(config: PipelineConfig) -> None:
+    """Alert, once a day, for every reason for which MLflow takes nothing from the journals."""
+    for what in refusal_alerts(config):
+        notify.alert(config.places, config.alerts, what)
+
+
+def refusal_alerts(config: PipelineConfig) -> list[Alert]:
+    """An alert for every such reason."""
+    where = config.places.nights_dir
+    return [
+        refusal_alert(why, f"{waiting} operations of nights and ingests wait in {where}; none is lost.")
+        for why, waiting in refusals(where).items()
+    ]

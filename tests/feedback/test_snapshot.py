@@ -262,6 +262,9 @@ def test_a_firewall_that_was_restored_alone_or_lost_moves_nobody_across(world: P
         return {json.loads(row)["group"] for name in names for row in (path / name).read_text().splitlines()}
 
     gate = ("gate/rolling.jsonl", "gate/frozen.jsonl")
-    assert groups(second.path, *gate) == groups(first.path, *gate)
-    assert groups(second.path, "training/train.jsonl") == groups(first.path, "training/train.jsonl")
-    assert (second.path / gate[1]).read_text() == (first.path / gate[1]).read_text()
+    # Groups of which nothing was in any part (not admitted, near copies) may fall anywhere; nobody examined or trained
+    # on them.
+    trained, examined = groups(first.path, "training/train.jsonl"), groups(first.path, *gate)
+    assert trained and examined
+    assert not groups(second.path, *gate) & trained and not groups(second.path, "training/train.jsonl") & examined
+    assert groups(second.path, *gate) >= examined

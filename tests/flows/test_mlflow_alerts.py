@@ -6,8 +6,9 @@ from pathlib import Path
 
 from flows.config import load_config
 from flows.doctor import examine
-from flows.mlflow_alerts import tell_of_refusals
-from infra.alerts import list_alerts
+from flows.mlflow_alerts import refusal_alerts
+from infra.alerts import enqueue, list_alerts
+from infra.database import begin_write
 from infra.tracking import Tracker, send_leftovers
 from tasks.opened import database
 
@@ -31,13 +32,14 @@ def test_a_deleted_experiment_is_said_by_doctor_and_an_alert(tmp_path: Path) -> 
     tracker.run("night/n1", name="n1")
     tracker.finish("night/n1")
     assert findings() == [(why, "mend it; then all of it lands (2 operations wait)")]
-    for _ in range(2):
-        assert tell_of_refusals(config) == {why: 2}
+    with begin_write(database(config.places)) as connection:
+        for fresh in (True, False):  # once a day, however often it is looked at
+            assert [enqueue(connection, alert) for alert in refusal_alerts(config)] == [fresh]
     [told] = [alert for alert in list_alerts(database(config.places)) if alert.kind == "mlflow_refuses"]
     assert "restore it" in told.text and "2 operations" in told.text
     experiment = client.get_experiment_by_name("desk")
     assert experiment is not None
     client.restore_experiment(experiment.experiment_id)
     assert send_leftovers(config.places.nights_dir, url=url, experiment="desk") == 0
-    assert findings() == [] and tell_of_refusals(config) == {}
+    assert findings() == [] and refusal_alerts(config) == []
     assert len(client.search_runs([experiment.experiment_id])) == 1
