@@ -136,7 +136,7 @@ def _home(home: Path) -> Finding:
 
 def _sign_in(places: Places) -> Iterator[Finding]:
     """Whether Prefect and MLflow, where they answer, ask who is there. Who reaches Prefect can start any command."""
-    servers = (
+    servers: tuple[tuple[str, str, bool, dict[str, str], tuple[str, str] | None], ...] = (
         ("Prefect", f"{places.prefect_api}/admin/version", places.prefect_api_url is None, prefect_headers(), None),
         ("MLflow", f"{places.mlflow}/ajax-api/2.0/mlflow/experiments/search?max_results=1",
          places.mlflow_url is None, {}, mlflow_login()),

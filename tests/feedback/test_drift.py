@@ -77,8 +77,8 @@ def test_the_page_holds_what_users_wrote_as_text_only(tmp_path: Path) -> None:
     assert "alert(1)" in page and "alert(3)" in page, "they are shown"
     assert not [text for text in (*texts[:3], "<b onclick") if text in page]
     plain = {"</script><script>alert(1)</script>": "a", "<img src=x onerror=alert(2)>": "b", "<!--": "c", "a & b": "d"}
-    same = [[e.model_copy(update={"task": plain[e.task or ""]}) for e in side] for side in (now, before)]
-    assert drift(*same, tmp_path / "b.html").columns == report.columns, "what is measured is the same"
+    now, before = ([e.model_copy(update={"task": plain[e.task or ""]}) for e in side] for side in (now, before))
+    assert drift(now, before, tmp_path / "b.html").columns == report.columns, "what is measured is the same"
 
 
 def test_too_few_rows_say_nothing(calm: list[Example], tmp_path: Path) -> None:
