@@ -28,7 +28,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from feedback.events import (
     EXPLORING,
@@ -107,6 +107,14 @@ class Example(Stored):
     """Feedback events it was made from."""
     created_at: Moment
     """Time of the latest of these events (UTC)."""
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Rows whose answers are whole are written as releases without `cut` wrote them, so snapshots keep their ids."""
+        said: dict[str, Any] = write(self)
+        if not self.cut:
+            said.pop("cut", None)
+        return said
 
 
 class ShapeRules(Config):

@@ -94,7 +94,7 @@ def test_a_refusal_of_the_database_puts_nothing_that_was_said_into_the_log(
 
     with caplog.at_level(logging.INFO):
         asyncio.run(keep())
-    assert "could not be stored" in caplog.text and "cannot be landed" in caplog.text and "refused" in caplog.text
+    assert "refused by the database" in caplog.text and "set aside" in caplog.text and "refused" in caplog.text
     assert "Tuesday" not in caplog.text and told.interaction_id not in caplog.text
 
 
