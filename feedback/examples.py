@@ -110,7 +110,7 @@ class Example(Stored):
 
     @model_serializer(mode="wrap")
     def _as_before(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Rows whose answers are whole are written as releases without `cut` wrote them, so snapshots keep their ids."""
+        """Rows whose answers are whole are written as before there was `cut`, so snapshots keep their ids."""
         said: dict[str, Any] = write(self)
         if not self.cut:
             said.pop("cut", None)
