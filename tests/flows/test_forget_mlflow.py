@@ -16,7 +16,7 @@ from tests.deploy.mlflow_server import mlflow_server
 from tests.flows.test_forget import ELSE, SECRET, Home
 
 
-@pytest.mark.parametrize("elsewhere", [False, True])
+@pytest.mark.parametrize("elsewhere", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_person_is_gone_from_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, elsewhere: bool) -> None:
     home = Home(tmp_path, monkeypatch)
     home.fill()

@@ -59,7 +59,7 @@ def test_an_ingest_between_nights_logs_counts_and_the_data_docs_of_every_batch(
     assert len(runs(config)) == 1  # nothing new, nothing to show
 
 
-@pytest.mark.parametrize("flow", ["ingest", "nightly"])
+@pytest.mark.parametrize("flow", ["ingest", pytest.param("nightly", marks=pytest.mark.slow)])
 def test_data_that_stop_a_run_leave_their_data_docs_where_people_look(
     running_stack: Stack, tmp_path: Path, flow: str
 ) -> None:

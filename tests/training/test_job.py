@@ -77,6 +77,7 @@ def test_mistakes_are_said_before_any_work(tmp_path: Path, tiny_base: Path) -> N
         job_for(SFT, tmp_path, tiny_base)
 
 
+@pytest.mark.slow
 def test_activations_are_recomputed_where_memory_asks_and_the_weights_are_the_same(
     tmp_path: Path, tiny_base: Path
 ) -> None:
