@@ -5,8 +5,11 @@ from __future__ import annotations
 from functools import cache
 
 from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
 
 from infra.database import connect, create_tables
+from infra.database_errors import in_short, is_away
+from infra.errors import Unavailable
 from infra.settings import Places
 
 
@@ -15,6 +18,7 @@ def database(places: Places) -> Engine:
 
     Raises:
         SchemaMismatch: the tables are of another release.
+        Unavailable: it does not answer.
     """
     return _open(places.database)
 
@@ -22,5 +26,11 @@ def database(places: Places) -> Engine:
 @cache
 def _open(url: str) -> Engine:
     engine = connect(url)
-    create_tables(engine)
+    try:
+        create_tables(engine)
+    except SQLAlchemyError as error:
+        if not is_away(error):
+            raise
+        where = engine.url.render_as_string(hide_password=True)
+        raise Unavailable(f"the database {where} does not answer: {in_short(error)}; start it and try again") from error
     return engine
