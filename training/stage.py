@@ -360,11 +360,9 @@ def _take_best(job: StageJob, trainer: StageTrainer) -> dict[str, Any] | None:
     if not (best / "best.json").is_file():
         return None
     chosen = kept(measurements(trainer.state.log_history))
-    if chosen.step == trainer.state.global_step:
-        return {"step": chosen.step, "loss": chosen.loss}
-    trainer.bring_back(best)
-    found: dict[str, Any] = json.loads((best / "best.json").read_text())
-    return found
+    if chosen.step != trainer.state.global_step:
+        trainer.bring_back(best)
+    return {"step": chosen.step, "loss": chosen.loss}
 
 
 def _last_loss(history: Sequence[dict[str, Any]]) -> float | None:

@@ -131,7 +131,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
 
 def evaluations(state: TrainerState) -> list[tuple[int, float]]:
     """(step, validation loss) so far."""
-    return [(entry["step"], entry["eval_loss"]) for entry in state.log_history if "eval_loss" in entry]
+    return [(one.step, one.loss) for one in measurements(state.log_history)]
 
 
 def held_out_metrics(state: TrainerState, step: int | None) -> dict[str, float]:
