@@ -31,7 +31,7 @@ from feedback.events import Edit, Feedback, Interaction, Message, Preference, Ra
 from feedback.ingest import IngestConfig, run_ingest
 from feedback.lake import Lake
 from feedback.store import Store, land_feedback, land_interactions
-from infra.database import begin_write, connect, create_tables
+from infra.database.connect import begin_write, connect, create_tables
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 WANTED = 2_000

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from infra.threads import PASSIVE_WAITING, physical_cores, thread_environment
+from infra.processes.threads import PASSIVE_WAITING, physical_cores, thread_environment
 
 ROOT = Path(__file__).parent.parent
 

@@ -245,7 +245,7 @@ def gradient_error(base: str | None) -> float:
 
 def ask(arguments: Sequence[str], threads: int) -> dict[str, Any]:
     """Run this module in a process of its own; what its last line says."""
-    from infra.threads import thread_environment
+    from infra.processes.threads import thread_environment
 
     environment = {**os.environ, **thread_environment(threads), "HF_HUB_OFFLINE": "1", "TRL_EXPERIMENTAL_SILENCE": "1"}
     done = subprocess.run(

@@ -14,7 +14,7 @@ from sqlalchemy import Column, Connection, Engine, String, Table, delete, insert
 
 from feedback.events import Feedback, Preference
 from feedback.store import Receipt, Store, land_feedback
-from infra.database import UtcDateTime, begin_write, metadata, now
+from infra.database.connect import UtcDateTime, begin_write, metadata, now
 from infra.errors import NotFound, Unavailable
 from infra.settings import Config
 

@@ -27,9 +27,9 @@ from deploy.transitions import standing
 from evaluation.job import JudgeConfig
 from feedback.events import Interaction
 from feedback.store import interactions
-from infra.database import UtcDateTime, begin_write, metadata, now
+from infra.database.connect import UtcDateTime, begin_write, metadata, now
 from infra.errors import RatchetError
-from infra.stored import Stored
+from infra.stored_model import Stored
 
 log = logging.getLogger(__name__)
 FEWEST = 10

@@ -15,7 +15,7 @@ from typing import Any, Literal, Protocol
 
 from deploy.canary_policy import CanaryPolicy
 from deploy.standing import Watch
-from infra.stored import Stored
+from infra.stored_model import Stored
 
 Decision = Literal["watch", "step", "forward", "back", "incident", "deadline", "settle"]
 

@@ -36,13 +36,13 @@ from deploy.shadow_watch import look_at_shadow
 from deploy.standing import DRILL_TENANT, RefusedTransition
 from deploy.watching import look, watch_quality
 from evaluation.job import JudgeConfig
-from infra.alerts import AlertsConfig, deliver, enqueue
-from infra.database import UtcDateTime, begin_write, connect, create_tables, metadata, now
-from infra.database_errors import OTHER_TABLES, in_short, is_away, is_of_other_tables
+from infra.alerts.outbox import AlertsConfig, deliver, enqueue
+from infra.database.connect import UtcDateTime, begin_write, connect, create_tables, metadata, now
+from infra.database.errors import OTHER_TABLES, in_short, is_away, is_of_other_tables
 from infra.errors import NotFound, RatchetError, Unavailable, UserError
-from infra.mlflow_refusals import Refused, refusal_alert
-from infra.owner_only import close_files
+from infra.file_permissions import close_files
 from infra.settings import Config, in_a_line
+from infra.telemetry.mlflow_refusals import Refused, refusal_alert
 
 log = logging.getLogger(__name__)
 _FALLBACK_SECONDS = 10.0

@@ -21,7 +21,7 @@ from deploy.lease import canary_lease, release, renew
 from deploy.ledger import Entry, current
 from deploy.release import Override, Prove, lift_bar, open_release, promote, resume, roll_back, start, withdraw
 from deploy.standing import DRILL_TENANT as TENANT
-from infra.alerts import outbox
+from infra.alerts.outbox import outbox
 from infra.errors import RatchetError, Unavailable
 from infra.settings import Config
 

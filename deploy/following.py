@@ -19,8 +19,8 @@ from deploy.ledger import RefusedTransition, current, history
 from deploy.registry import CHAMPION, STATE_TAG, HandMove, Registry, follow, hand_moves
 from deploy.release import Override, Prove, open_release
 from deploy.versions import VersionFile, load_version
-from infra.alerts import Alert, enqueue
-from infra.database import begin_write
+from infra.alerts.outbox import Alert, enqueue
+from infra.database.connect import begin_write
 from infra.errors import NotFound, RatchetError
 
 OVERRIDE_BY, OVERRIDE_REASON = "ratchet.override_by", "ratchet.override_reason"

@@ -6,7 +6,7 @@ from sqlalchemy import Engine
 
 from deploy.ledger import Entry, Standing, current
 from deploy.moves import line_alert, retry, write
-from infra.database import now
+from infra.database.connect import now
 
 
 def inherit(engine: Engine, tenant: str, shared: str, *, actor: str = "night") -> Entry | None:

@@ -13,7 +13,7 @@ from typing import Literal, get_args
 
 from sqlalchemy import Column, Engine, RowMapping, String, Table, insert, select, update
 
-from infra.database import UtcDateTime, begin_write, metadata, now
+from infra.database.connect import UtcDateTime, begin_write, metadata, now
 from infra.errors import NotFound, UserError
 from infra.settings import Config
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from sqlalchemy import BigInteger, Column, Connection, Engine, String, Table, delete, insert, or_, select, text, update
 from sqlalchemy.exc import IntegrityError
 
-from infra.database import begin_write, metadata
+from infra.database.connect import begin_write, metadata
 
 leases = Table(
     "leases",

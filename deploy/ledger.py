@@ -33,7 +33,7 @@ from sqlalchemy.exc import IntegrityError
 
 from deploy.standing import ACTIONS, UNREADABLE, Action, Entry, RefusedTransition, Standing, UnknownAction, Watch
 from deploy.transitions import apply, standing
-from infra.database import UtcDateTime, begin_write, metadata
+from infra.database.connect import UtcDateTime, begin_write, metadata
 from infra.errors import Conflict
 from infra.settings import in_a_line
 

@@ -9,8 +9,8 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import IntegrityError
 
 from deploy.ledger import Entry, Standing, append_in, current
-from infra.alerts import Alert, Severity, enqueue
-from infra.database import begin_write
+from infra.alerts.outbox import Alert, Severity, enqueue
+from infra.database.connect import begin_write
 from infra.errors import Conflict
 
 T = TypeVar("T")

@@ -15,11 +15,11 @@ from sqlalchemy import Column, Engine, Integer, String, Table, delete, insert, s
 from deploy.ledger import Entry, history
 from deploy.standing import Standing
 from deploy.versions import VersionFile
-from infra.database import UtcDateTime, begin_write, metadata, now
+from infra.database.connect import UtcDateTime, begin_write, metadata, now
 from infra.errors import Unavailable
-from infra.mlflow_refusals import Refused, deleted_experiment, did_not_answer, of_everything, one_line
 from infra.settings import Config
-from infra.tracking_calls import find_model
+from infra.telemetry.mlflow_calls import find_model
+from infra.telemetry.mlflow_refusals import Refused, deleted_experiment, did_not_answer, of_everything, one_line
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 # What `pending` holds while an alias is being taken away; NULL means that nothing is pending.

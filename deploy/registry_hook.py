@@ -22,7 +22,7 @@ from collections.abc import Mapping
 from sqlalchemy import Column, Engine, Integer, String, Table, insert, select, update
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
-from infra.database import begin_write, metadata
+from infra.database.connect import begin_write, metadata
 from infra.errors import RatchetError, Unavailable
 
 log = logging.getLogger(__name__)

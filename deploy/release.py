@@ -21,8 +21,8 @@ from deploy.rollback import Prove, bar, lift_bar, pause, resume, roll_back
 from deploy.standing import NotNow
 from deploy.versions import load_version
 from evaluation.likeness import Likeness, most_like
-from infra.alerts import Alert, Severity, enqueue
-from infra.database import begin_write, now
+from infra.alerts.outbox import Alert, Severity, enqueue
+from infra.database.connect import begin_write, now
 from infra.errors import RatchetError
 from infra.settings import Config
 

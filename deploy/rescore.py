@@ -7,7 +7,7 @@ from datetime import datetime
 from sqlalchemy import Column, Engine, Float, Integer, String, Table, UniqueConstraint, insert, select
 from sqlalchemy.exc import IntegrityError
 
-from infra.database import UtcDateTime, begin_write, metadata, now
+from infra.database.connect import UtcDateTime, begin_write, metadata, now
 from infra.errors import UserError
 
 rescores = Table(

@@ -11,7 +11,7 @@ from sqlalchemy import Engine
 from deploy.engines.client import EngineRefusal
 from deploy.ledger import Action, Entry, RefusedTransition, Standing
 from deploy.moves import line_alert, retry, write
-from infra.database import now
+from infra.database.connect import now
 from infra.errors import RatchetError, Unavailable
 
 # Loads the named version in every engine that will serve it and proves that it is the one that answers; returns what

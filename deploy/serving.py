@@ -9,8 +9,8 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from deploy.canary_policy import CanaryPolicy
+from infra.processes.threads import physical_cores, serving_threads
 from infra.settings import Config
-from infra.threads import physical_cores, serving_threads
 
 ENGINE_KEY = "RATCHET_ENGINE_KEY"
 UPSTREAM_KEY = "RATCHET_UPSTREAM_KEY"

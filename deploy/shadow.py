@@ -27,9 +27,9 @@ from sqlalchemy.exc import IntegrityError
 
 from feedback.events import Interaction
 from feedback.store import Store
-from infra.database import UtcDateTime, begin_write, metadata, now
+from infra.database.connect import UtcDateTime, begin_write, metadata, now
 from infra.settings import Config
-from infra.stored import Stored
+from infra.stored_model import Stored
 
 shadow_answers = Table(
     "shadow_answers",

@@ -14,8 +14,8 @@ from deploy.moves import line_alert, write
 from deploy.opening import compared_with_another
 from deploy.release import withdraw
 from deploy.shadow import Prefer, compare
-from infra.alerts import Alert, enqueue, outbox
-from infra.database import begin_write, now
+from infra.alerts.outbox import Alert, enqueue, outbox
+from infra.database.connect import begin_write, now
 from infra.errors import Conflict
 
 log = logging.getLogger(__name__)

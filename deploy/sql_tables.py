@@ -1,7 +1,7 @@
 """Every SQL table there is, by the module that owns it.
 
 A table is declared in its owner's file and named here; how it comes into a database, and how one of an earlier release
-becomes like it, is a revision's business (infra/migrations). Tests compare the three.
+becomes like it, is a revision's business (infra/database/migrations). Tests compare the three.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from deploy import (
 from evaluation import noise
 from feedback import forgotten, quarantine, salt, store_tables
 from feedback.sources import landing
-from infra import alerts
-from infra.database import metadata
+from infra.alerts import outbox
+from infra.database.connect import metadata
 
 TABLES: tuple[Table, ...] = (
-    alerts.deliveries,
-    alerts.outbox,
+    outbox.deliveries,
+    outbox.outbox,
     arena.arena_pairs,
     blind_judge.bar_judgements,
     controller.heartbeats,

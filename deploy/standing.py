@@ -26,10 +26,10 @@ from typing import Any, Literal, get_args
 
 from pydantic import Field
 
-from infra.database import now
+from infra.database.connect import now
 from infra.errors import UserError
 from infra.settings import Config
-from infra.stored import Stored
+from infra.stored_model import Stored
 
 Action = Literal[
     "baseline",

@@ -20,8 +20,8 @@ from deploy.rating_filter import leave_out, words_of
 from deploy.release import Prove, promote, roll_back, settle, step, withdraw
 from deploy.rescore import rescored
 from feedback.store import Store, interactions
-from infra.alerts import Alert, Severity, enqueue
-from infra.database import UtcDateTime, begin_write, metadata, now
+from infra.alerts.outbox import Alert, Severity, enqueue
+from infra.database.connect import UtcDateTime, begin_write, metadata, now
 from infra.errors import Conflict
 
 log = logging.getLogger(__name__)
@@ -266,7 +266,7 @@ def _tell(
         dedupe_key=f"{kind}/{standing.tenant}/{once_per}",
     )
     with engine.connect() as connection:
-        from infra.alerts import outbox
+        from infra.alerts.outbox import outbox
 
         if connection.execute(select(outbox.c.alert_id).where(outbox.c.dedupe_key == alert.dedupe_key)).first():
             return False  # without taking the write lock every second

@@ -13,7 +13,7 @@ from typing import Literal
 
 from evaluation.policy import ForgettingBudget, GatePolicy, Guard
 from evaluation.scorecard import MetricInfo, Scorecard, VersionCard
-from infra.stored import Stored
+from infra.stored_model import Stored
 
 __all__ = [
     "ChallengerVerdict",

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from infra.errors import RatchetError
-from infra.stored import Stored
+from infra.stored_model import Stored
 
 if TYPE_CHECKING:
     from training.probe import Probe

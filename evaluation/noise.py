@@ -13,7 +13,7 @@ from pathlib import Path
 from sqlalchemy import Column, Engine, Float, Integer, String, Table, UniqueConstraint, func, insert, select
 
 from evaluation.scorecard import Scorecard
-from infra.database import UtcDateTime, begin_write, metadata, now
+from infra.database.connect import UtcDateTime, begin_write, metadata, now
 
 noise_floors = Table(
     "noise_floors",

@@ -31,7 +31,7 @@ from evaluation.safety import classify_answers
 from evaluation.scorecard import Scorecard
 from evaluation.words_alone import measure_words_alone, prompts_of
 from infra.artifact import Record, atomic_write, digest_file, finished_record, read_record, write_record
-from infra.database import now
+from infra.database.connect import now
 from infra.errors import RatchetError, UserError
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from infra.stored import Stored
+from infra.stored_model import Stored
 
 Role = Literal["champion", "base", "challenger", "reference", "prompt"]
 Direction = Literal["higher", "lower", "neutral"]

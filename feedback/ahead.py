@@ -25,9 +25,9 @@ from feedback.redact import Redactor, finder_of
 from feedback.sources.landing import reject_id, rejects_after, source_rejects
 from feedback.store import Ready, Store, feedback_ready
 from feedback.watermark import fingerprint
-from infra.database import connect
+from infra.database.connect import connect
+from infra.database.schema import check
 from infra.errors import RatchetError
-from infra.schema import check
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from feedback.expectations import response_of
 from feedback.language import language_of
 from feedback.topics import topics
 from infra.settings import Config
-from infra.stored import Stored
+from infra.stored_model import Stored
 
 if TYPE_CHECKING:
     import pandas as pd

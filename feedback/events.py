@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, JsonValue, model_validator
 from pydantic.config import ExtraValues
 
-from infra.stored import Stored
+from infra.stored_model import Stored
 
 FeedbackKind = Literal["thumb", "rating", "edit", "preference", "reference", "document"]
 Arm = Literal["champion", "canary", "holdback", "pinned", "arena"]

@@ -48,7 +48,7 @@ from feedback.events import (
 from feedback.volume import voice_of
 from infra.artifact import canonical_json, key_of
 from infra.settings import Config
-from infra.stored import Stored
+from infra.stored_model import Stored
 
 Shape = Literal["completion", "preference", "rated", "problem", "document"]
 Answer = Literal["completion", "chosen", "rejected"]

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 
-from infra.stored import refuse_newer
+from infra.stored_model import refuse_newer
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS part (

@@ -28,7 +28,7 @@ from feedback.redact import Finder, Redactor
 from feedback.sources.landing import reject_id, source_rejects
 from feedback.store import Store, feedback, feedback_ready, interactions, requeue
 from infra.artifact import atomic_write, digest_file
-from infra.database import begin_write
+from infra.database.connect import begin_write
 
 _CHUNK = 400
 _SEGMENT = re.compile(r"""[^\s"'\\<>&](?:[^\n\r\t"'\\<>&]{18,78})[^\s"'\\<>&]""")

@@ -14,8 +14,8 @@ from typing import Any
 from sqlalchemy import JSON, Column, Connection, Engine, Integer, String, Table, Text, insert, select
 
 from feedback.events import Feedback, Interaction
-from infra.database import UtcDateTime, metadata
-from infra.stored import Stored
+from infra.database.connect import UtcDateTime, metadata
+from infra.stored_model import Stored
 
 forgotten = Table(
     "forgotten",

@@ -13,7 +13,7 @@ from feedback.firewall import Firewall
 from feedback.language import language_of
 from feedback.snapshot_layout import GATE_FILES, SHOWN, Snapshot
 from infra.artifact import key_of
-from infra.stored import Stored
+from infra.stored_model import Stored
 
 GatePart = Literal["rolling", "frozen", "validation"]
 

@@ -35,9 +35,9 @@ from feedback.refine import Refined, refine
 from feedback.sources.landing import SourceSpec, land
 from feedback.store import Store, requeue
 from feedback.watermark import expect_store
-from infra.database import begin_write, create_tables, now
+from infra.database.connect import begin_write, create_tables, now
 from infra.settings import Config
-from infra.stored import Stored
+from infra.stored_model import Stored
 
 Progress = Callable[[str, int, int], None]
 """(step, done, total): called as work goes on."""

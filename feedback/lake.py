@@ -27,7 +27,7 @@ from feedback.lake_place import LakePlace, place_of, settle
 from infra.artifact import atomic_write
 from infra.errors import CorruptArtifact
 from infra.settings import Config, Places
-from infra.stored import Stored, StoredFile
+from infra.stored_model import Stored, StoredFile
 
 if TYPE_CHECKING:
     import polars as pl

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from infra.artifact import atomic_write
 from infra.errors import CorruptArtifact, UserError
-from infra.stored import Stored
+from infra.stored_model import Stored
 
 _POINTER = "place.json"
 _WRITER = "writer.json"

@@ -20,7 +20,7 @@ from feedback import merged
 from feedback.lesson import Entry, Standing
 from feedback.window import ActivityWindow
 from infra.errors import CorruptArtifact
-from infra.stored import FORMS, refuse_newer
+from infra.stored_model import FORMS, refuse_newer
 
 BAND_ROWS = 12
 _CHUNK = 500

@@ -20,7 +20,7 @@ from feedback.past import Past
 from feedback.sources.landing import reject_id, rejects_after, source_rejects
 from feedback.store import Store, feedback, feedback_ready
 from feedback.watermark import fingerprint, marked, store_misfit
-from infra.database import create_tables
+from infra.database.connect import create_tables
 from infra.errors import UserError
 from infra.settings import Config
 

@@ -11,7 +11,7 @@ from sqlalchemy import Column, Engine, Integer, String, Table, insert, select
 from sqlalchemy.exc import IntegrityError
 
 from feedback.events import pseudonym
-from infra.database import begin_write, metadata
+from infra.database.connect import begin_write, metadata
 from infra.errors import UserError
 
 SALT = "RATCHET_USER_SALT"

@@ -30,10 +30,10 @@ from feedback.gate_items import GateItem, dated_items, items_of, newest
 from feedback.lake import Lake
 from feedback.snapshot_layout import GATE_FILES, MANIFEST, SHOWN, TRAIN, VALIDATION, Snapshot
 from infra.artifact import canonical_json, digest_dir, digest_file, finished_record, key_of, publish, read_record
-from infra.database import now
+from infra.database.connect import now
 from infra.errors import CorruptArtifact, NotFound
 from infra.settings import Config
-from infra.stored import refuse_newer
+from infra.stored_model import refuse_newer
 
 __all__ = ["Snapshot", "SnapshotConfig", "cut_snapshot", "example_ids", "load_snapshot", "training_parts"]
 _ALGORITHM = 1

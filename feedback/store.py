@@ -18,7 +18,7 @@ from feedback.events import Feedback, Interaction, score_of
 from feedback.forgotten import let_in
 from feedback.rated_units import RatedUnit, assigned_units, rated_units
 from feedback.store_tables import SEQUENCE, feedback, feedback_ready, interactions
-from infra.database import begin_write, now
+from infra.database.connect import begin_write, now
 
 __all__ = [
     "SEQUENCE",

@@ -16,7 +16,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-from infra.database import UtcDateTime, metadata
+from infra.database.connect import UtcDateTime, metadata
 
 SEQUENCE = BigInteger().with_variant(Integer, "sqlite")
 """Type of growing sequences: SQLite counts by itself only in its own INTEGER."""

@@ -12,8 +12,8 @@ from deploy.canary_policy import CanaryPolicy
 from deploy.ledger import RefusedTransition, current
 from feedback.rated_units import rated_units
 from flows.config import PipelineConfig
-from infra.database import connect, now
-from infra.schema import check, state_of
+from infra.database.connect import connect, now
+from infra.database.schema import check, state_of
 
 DAYS = 7.0
 """How far back ratings are counted."""

@@ -22,10 +22,10 @@ from feedback.snapshot import SnapshotConfig
 from flows.config_errors import Mistake, mistakes_of
 from flows.schedule import ScheduleConfig
 from flows.yaml_file import Positions, read_yaml
-from infra.alert_settings import AlertsConfig
+from infra.alerts.config import AlertsConfig
 from infra.errors import ConfigError, UserError
 from infra.settings import Config, Places
-from infra.trace_settings import TracesConfig
+from infra.telemetry.config import TracesConfig
 from training.plan import TrainingConfig
 
 DEFAULT_FILE = Path("ratchet.yaml")

@@ -20,7 +20,7 @@ from flows.deployment_plans import DeploymentPlan, deployment_plans
 from flows.taking_up import LOOK_SECONDS, TakingUp, close_left_runs
 from infra.artifact import atomic_write
 from infra.errors import ConfigError
-from infra.owner_only import close_files
+from infra.file_permissions import close_files
 from infra.settings import Config
 
 if TYPE_CHECKING:

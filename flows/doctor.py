@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from flows.config import PipelineConfig
-from infra import stack
 from infra.errors import RatchetError
-from infra.owner_only import open_to_others
-from infra.processes import port_taken
+from infra.file_permissions import open_to_others
+from infra.processes import stack
+from infra.processes.identity import port_taken
 from infra.settings import Config, Places
 from infra.sign_in import mlflow_login, prefect_headers
 
@@ -293,7 +293,7 @@ def _gate(config: PipelineConfig) -> Finding:
 
 def _mlflow(config: PipelineConfig) -> Iterator[Finding]:
     """Whether MLflow takes what it is told: asked where it runs, else by what waits for it."""
-    from infra.tracking import refusals
+    from infra.telemetry.mlflow_journal import refusals
 
     waiting = dict(refusals(config.places.nights_dir))
     running = {part.name for part in stack.status(config.places.run_dir).parts if part.pid is not None}
@@ -307,7 +307,7 @@ def _mlflow(config: PipelineConfig) -> Iterator[Finding]:
 
 def _refused_now(config: PipelineConfig) -> Iterator[str]:
     from deploy.registry import EXPERIMENT
-    from infra.mlflow_refusals import experiment_refused
+    from infra.telemetry.mlflow_refusals import experiment_refused
 
     for name in (config.pipeline, EXPERIMENT):
         try:

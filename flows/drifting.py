@@ -7,7 +7,7 @@ from feedback.drift import DriftReport, unknown
 from feedback.snapshot import Snapshot, load_snapshot
 from flows.night import Night
 from flows.worth import last_judged
-from infra.alerts import Alert
+from infra.alerts.outbox import Alert
 from infra.errors import NotFound
 from tasks import intake, notify
 from tasks.opened import database

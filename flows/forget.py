@@ -47,10 +47,10 @@ from flows.config import PipelineConfig
 from flows.forget_mlflow import forget_traces, scrub_copies
 from flows.night import abandon, no_night
 from flows.scrub import scrub, search
-from infra.alerts import Alert, enqueue
+from infra.alerts.outbox import Alert, enqueue
 from infra.artifact import Record, atomic_write, read_record
-from infra.database import begin_write, connect, create_tables, now
-from infra.database_errors import OTHER_TABLES, in_short, is_away, is_of_other_tables
+from infra.database.connect import begin_write, connect, create_tables, now
+from infra.database.errors import OTHER_TABLES, in_short, is_away, is_of_other_tables
 from infra.errors import NotFound, Unavailable, UserError
 from infra.settings import Places, secret
 

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 from feedback.forget import Belongings
 from flows.scrub import SCRUBBED, scrub, search
 from infra.errors import Unavailable
-from infra.interaction_traces import trace_id_of
 from infra.settings import Places
+from infra.telemetry.interaction_traces import trace_id_of
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient

@@ -6,8 +6,8 @@ from feedback.ingest import IngestReport
 from feedback.intake_watch import batches_before, spike, stale
 from feedback.lake import lake_of
 from flows.config import PipelineConfig
-from infra.alerts import Alert
-from infra.database import now
+from infra.alerts.outbox import Alert
+from infra.database.connect import now
 from tasks import notify
 from tasks.opened import database
 

@@ -16,8 +16,8 @@ from flows.confidence import confidence_of
 from flows.config import PipelineConfig
 from flows.intake_alerts import tell_of_spike
 from flows.mlflow_alerts import send_rest
-from infra.database import now
-from infra.tracking import Tracker
+from infra.database.connect import now
+from infra.telemetry.mlflow_journal import Tracker
 from tasks import intake, notify
 from training.base_model import Base
 

@@ -10,9 +10,9 @@ from flows.config import PipelineConfig
 from flows.prefect_settings import prefect_environment
 from flows.process_jobs import controller_job, engine_job, gateway_job
 from infra.artifact import atomic_write
+from infra.processes.stack import ProcessSpec, StackPlan
+from infra.processes.threads import thread_environment
 from infra.settings import Config, Places
-from infra.stack import ProcessSpec, StackPlan
-from infra.threads import thread_environment
 
 if TYPE_CHECKING:
     from training.base_model import Base

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 
 from flows.config import PipelineConfig
-from infra.alerts import Alert
-from infra.mlflow_refusals import refusal_alert
-from infra.tracking import Tracker, refusals
+from infra.alerts.outbox import Alert
+from infra.telemetry.mlflow_journal import Tracker, refusals
+from infra.telemetry.mlflow_refusals import refusal_alert
 from tasks import notify
 
 log = logging.getLogger(__name__)

@@ -26,11 +26,11 @@ from pydantic import BeforeValidator, TypeAdapter, ValidationError
 from flows.config import PipelineConfig, tenant_of
 from flows.request import NightRequest, StoredRequest
 from infra.artifact import atomic_write
-from infra.database import now
+from infra.database.connect import now
 from infra.errors import NotFound, UserError
 from infra.settings import in_a_line
-from infra.stored import StoredFile
-from infra.tracing import span
+from infra.stored_model import StoredFile
+from infra.telemetry.otel import span
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ import logging
 from typing import Any
 
 from flows.night import Night
-from infra.alerts import Alert
+from infra.alerts.outbox import Alert
 from infra.errors import UserError
 from tasks import notify, train
 

@@ -16,11 +16,11 @@ from evaluation.policy import GatePolicy
 from feedback.snapshot import Snapshot, load_snapshot
 from flows.gate_sight import sight
 from flows.night import Night
-from infra.alerts import Alert
-from infra.database import now
+from infra.alerts.outbox import Alert
+from infra.database.connect import now
 from infra.errors import UserError
-from infra.threads import physical_cores
-from infra.tracking import Tracker
+from infra.processes.threads import physical_cores
+from infra.telemetry.mlflow_journal import Tracker
 from tasks import approval, intake, judge, notify, train
 from tasks.candidates import evaluation_job
 from tasks.train import Challenger

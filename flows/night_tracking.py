@@ -18,8 +18,8 @@ from flows.intake_run import DOCS, log_report
 from flows.mlflow_alerts import send_rest, tell_of_refusals
 from flows.night import Night
 from flows.night_steps import gate_of, night_key, training_of
-from infra.machine_load import sampled
-from infra.tracking import Tracker, send_leftovers
+from infra.telemetry.mlflow_journal import Tracker, send_leftovers
+from infra.telemetry.system_metrics import sampled
 
 log = logging.getLogger(__name__)
 

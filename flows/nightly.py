@@ -47,7 +47,7 @@ from flows.quiet_night import end_quietly
 from flows.request import NightRequest
 from flows.waiting import release_waiting
 from flows.worth import asked_of, nothing_new
-from infra.leftovers import sweep
+from infra.cleanup import sweep
 from tasks import intake, notify, release, train
 from training.plan import Plan
 

@@ -9,8 +9,8 @@ from flows.config import PipelineConfig, load_config
 from flows.local_secrets import load_secrets
 from flows.prefect_settings import OUR_PACKAGES
 from flows.process_jobs import alerts_of
-from infra.owner_only import close_files, close_folder
-from infra.tracing import start_tracing
+from infra.file_permissions import close_files, close_folder
+from infra.telemetry.otel import start_tracing
 
 
 def opened_config(path: Path) -> PipelineConfig:

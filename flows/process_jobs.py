@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from deploy.serving import ConsoleJob, EngineJob, GatewayJob
 from flows.config import PipelineConfig
-from infra.alert_settings import AlertsConfig
+from infra.alerts.config import AlertsConfig
 
 if TYPE_CHECKING:
     from deploy.controller import ControllerJob

@@ -21,7 +21,7 @@ from flows.night import RESCORE, Night, nights_of
 from flows.night_steps import gate_of, job_of, night_key
 from flows.night_tracking import log_night, machine_watched, open_tracking
 from infra.errors import RatchetError
-from infra.stored import Stored
+from infra.stored_model import Stored
 from tasks import intake, judge, notify
 from training.base_model import Base
 

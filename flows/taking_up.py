@@ -19,7 +19,7 @@ from flows.deployment_plans import deployment_plans
 from flows.night import NightFile, dead_night, why_not_taken_up
 from flows.prefect_runs import close_dead_runs
 from flows.request import NightRequest
-from infra.alerts import Alert
+from infra.alerts.outbox import Alert
 from tasks import notify
 
 if TYPE_CHECKING:

@@ -20,9 +20,9 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from infra.database import now
+from infra.database.connect import now
 from infra.errors import CorruptArtifact
-from infra.stored import StoredFile
+from infra.stored_model import StoredFile
 
 RECORD = "record.json"
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)

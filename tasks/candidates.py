@@ -17,8 +17,8 @@ from evaluation.noise import hardware_name, known_floors
 from feedback.forget import digests_of
 from feedback.snapshot_layout import TRAIN
 from infra.artifact import read_record
+from infra.processes.threads import physical_cores
 from infra.settings import Places
-from infra.threads import physical_cores
 from tasks.opened import database
 from tasks.train import Challenger
 from training.base_model import Base

@@ -22,7 +22,7 @@ from feedback.snapshot import Snapshot, SnapshotConfig, cut_snapshot
 from feedback.store import Store
 from feedback.traffic import traffic_drift
 from infra.artifact import atomic_write, canonical_json
-from infra.database import now
+from infra.database.connect import now
 from infra.errors import CorruptArtifact, NotFound, UserError
 from infra.settings import Places
 from tasks.opened import database

@@ -25,10 +25,10 @@ from evaluation.report import publish_report
 from evaluation.rescore import Rescore, rescore
 from evaluation.scorecard import Scorecard, read_scorecard
 from feedback.gate_items import mark_used
-from infra.alerts import Alert, enqueue
-from infra.database import begin_write
+from infra.alerts.outbox import Alert, enqueue
+from infra.database.connect import begin_write
 from infra.settings import Places
-from infra.tracking import Tracker
+from infra.telemetry.mlflow_journal import Tracker
 from tasks.opened import database
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 
-from infra.alerts import Alert, AlertsConfig, deliver_to
+from infra.alerts.outbox import Alert, AlertsConfig, deliver_to
 from infra.settings import Places
 from infra.sign_in import prefect_headers
 from tasks.opened import database

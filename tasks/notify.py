@@ -18,8 +18,8 @@ from evaluation.gate import Verdict
 from evaluation.scorecard import Scorecard
 from feedback.drift import DriftReport
 from feedback.ingest import IngestReport
-from infra.alerts import Alert, AlertsConfig, deliver, enqueue
-from infra.database import begin_write, now
+from infra.alerts.outbox import Alert, AlertsConfig, deliver, enqueue
+from infra.database.connect import begin_write, now
 from infra.settings import Places
 from tasks.opened import database
 from training.plan import GUESS, Plan

@@ -7,8 +7,8 @@ from functools import cache
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from infra.database import connect, create_tables
-from infra.database_errors import in_short, is_away
+from infra.database.connect import connect, create_tables
+from infra.database.errors import in_short, is_away
 from infra.errors import Unavailable
 from infra.settings import Places
 

@@ -19,7 +19,7 @@ from deploy.release import hold, open_release, roll_back, start
 from deploy.standing import NotNow
 from deploy.versions import publish_version
 from evaluation.gate import Verdict
-from infra.database import now
+from infra.database.connect import now
 from infra.errors import RatchetError, Unavailable
 from infra.settings import Places
 from tasks.opened import database

@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from infra.alerts import Alert
-from infra.database import now
+from infra.alerts.outbox import Alert
+from infra.database.connect import now
 from infra.settings import Places
 from tasks.opened import database
 

@@ -17,9 +17,9 @@ from feedback.store import Store, feedback_ready, interactions
 from feedback.watermark import fingerprint, misfit
 from infra.artifact import atomic_write
 from infra.errors import Unavailable
-from infra.interaction_traces import Said, Shown, TraceSender, chosen
 from infra.settings import Config, Places
-from infra.trace_settings import TracesConfig
+from infra.telemetry.config import TracesConfig
+from infra.telemetry.interaction_traces import Said, Shown, TraceSender, chosen
 from tasks.opened import database
 
 log = logging.getLogger(__name__)

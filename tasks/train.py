@@ -14,8 +14,8 @@ from prefect.cache_policies import NO_CACHE
 from infra.artifact import Record
 from infra.errors import Diverged, RatchetError, UserError
 from infra.settings import Places
-from infra.stored import Stored
-from infra.tracking import Point, Tracker
+from infra.stored_model import Stored
+from infra.telemetry.mlflow_journal import Point, Tracker
 from training.base_model import Base, resolve_base
 from training.challenger import train_recipe
 from training.checkpoints import FOLDER, make_version

@@ -170,7 +170,7 @@ def make_job(
         NotFound: a file is missing, or the data hold nothing that the objective learns from.
         UserError: options are wrong, or objective and tuner do not go together.
     """
-    from infra.threads import physical_cores
+    from infra.processes.threads import physical_cores
     from training.hardware import best_dtype, memory_each
 
     for file in (train, validation):

@@ -253,7 +253,7 @@ def _minutes(
     recipe: Recipe, which: Iterable[int], counts: Mapping[str, int], config: TrainingConfig, parameters: int
 ) -> float:
     """Expected time: tokens through the model, by what each objective and tuner costs beside sft with lora."""
-    from infra.threads import physical_cores
+    from infra.processes.threads import physical_cores
     from training.hardware import has_gpu
 
     speed = config.tokens_per_second

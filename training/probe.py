@@ -13,7 +13,7 @@ from typing import Literal
 
 from infra.artifact import atomic_write
 from infra.errors import CorruptArtifact, UserError
-from infra.stored import Stored
+from infra.stored_model import Stored
 from training.as_trained import AsTrained, plain_scores
 from training.effects import NEGLIGIBLE, compare
 from training.rendering import render

@@ -22,9 +22,9 @@ from pydantic import ValidationError
 import infra.errors
 from infra.artifact import atomic_write
 from infra.errors import RatchetError
-from infra.owner_only import close_files
+from infra.file_permissions import close_files
+from infra.processes.threads import thread_environment
 from infra.settings import Config
-from infra.threads import thread_environment
 from training.parent import PARENT, die_with_parent
 
 Progress = Callable[[Mapping[str, Any]], None]

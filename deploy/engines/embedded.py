@@ -32,7 +32,7 @@ from deploy.engines.worker import Busy, Worker
 from deploy.serving import ENGINE_KEY, EngineJob
 from infra.artifact import digest_dir
 from infra.errors import ConfigError, Conflict, CorruptArtifact, NotFound, Unavailable, UserError
-from infra.owner_only import close_files
+from infra.file_permissions import close_files
 from infra.settings import secret
 from training.generation import Generator
 from training.generation import Request as Prompt

@@ -31,9 +31,9 @@ def serve(argv: list[str]) -> int:
     from deploy.registry_hook import HOOK_SECRET
     from deploy.serving import ENGINE_KEY, GatewayJob
     from feedback.salt import SALT
-    from infra.owner_only import close_files
+    from infra.file_permissions import close_files
     from infra.settings import secret
-    from infra.tracing import start_tracing, stop_tracing
+    from infra.telemetry.otel import start_tracing, stop_tracing
 
     close_files()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -56,9 +56,9 @@ def _look_at_tables(url: str, seconds: float) -> None:
 
     One that is away is the server's to deal with: it may have kept what it needs to go on without (`opening`).
     """
-    from infra.database import connect, create_tables
-    from infra.database_errors import is_away
-    from infra.database_timeouts import serving
+    from infra.database.connect import connect, create_tables
+    from infra.database.errors import is_away
+    from infra.database.timeouts import serving
 
     database = connect(url, serving(seconds))
     try:

@@ -50,8 +50,8 @@ from deploy.routing import Assignment
 from deploy.serving import UPSTREAM_KEY, GatewayJob
 from feedback.salt import mark_of
 from feedback.store import Store
-from infra.database import connect
-from infra.database_timeouts import serving as waits_of
+from infra.database.connect import connect
+from infra.database.timeouts import serving as waits_of
 from infra.errors import RatchetError
 
 __all__ = ["build_app"]

@@ -11,7 +11,7 @@ from deploy.engines.protocol import ApiError
 from deploy.gateway.key_book import KeyBook
 from deploy.gateway.reach import Reach
 from deploy.keys import ApiKey, Scope, verify
-from infra.database_errors import is_away
+from infra.database.errors import is_away
 
 REMEMBER_SECONDS = 2.0
 """How long a verified key is believed: a revoked one stops working within this time."""

@@ -11,7 +11,7 @@ from deploy.engines.protocol import ApiError, ChatRequest
 from deploy.keys import ApiKey
 from deploy.routing import Assignment, RoutingTable
 from feedback.events import pseudonym
-from infra.database import now
+from infra.database.connect import now
 
 
 @dataclass(frozen=True)

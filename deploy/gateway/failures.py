@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 
 from deploy.engines.protocol import ApiError
 from deploy.gateway.reach import AWAY
-from infra.database_errors import OTHER_TABLES, in_short, is_away, is_of_other_tables
+from infra.database.errors import OTHER_TABLES, in_short, is_away, is_of_other_tables
 from infra.errors import RatchetError, Unavailable
 
 log = logging.getLogger(__name__)

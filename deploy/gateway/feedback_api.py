@@ -13,7 +13,7 @@ from deploy.gateway.exchange import named
 from deploy.keys import ApiKey
 from feedback.events import Feedback, pseudonym
 from feedback.store import Store
-from infra.database import now
+from infra.database.connect import now
 
 KINDS = ("thumb", "rating", "edit", "preference", "reference")
 ENVELOPE = ("event_id", "interaction_id", "kind", "user", "comment")

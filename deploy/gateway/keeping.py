@@ -12,7 +12,7 @@ from deploy.gateway.exchange import Exchange
 from deploy.gateway.metrics import Metrics
 from deploy.serving import GatewayJob
 from feedback.events import Interaction, Message, Routing, pseudonym
-from infra.database_errors import OTHER_TABLES, is_of_other_tables
+from infra.database.errors import OTHER_TABLES, is_of_other_tables
 
 
 class Keeping:

@@ -13,7 +13,7 @@ from deploy.last_known import closed, last_known
 from deploy.lease import all_seconds_left, canary_lease
 from deploy.ledger import history, last_seqs
 from deploy.standing import Standing, has_release
-from infra.database_errors import in_short, is_away, is_of_other_tables
+from infra.database.errors import in_short, is_away, is_of_other_tables
 
 log = logging.getLogger(__name__)
 

@@ -12,8 +12,8 @@ from deploy.gateway.background import Background
 from deploy.gateway.last_view import LastView
 from deploy.gateway.reach import Reach
 from feedback.salt import hold_to
-from infra.database import create_tables
-from infra.database_errors import in_short, is_away
+from infra.database.connect import create_tables
+from infra.database.errors import in_short, is_away
 
 log = logging.getLogger(__name__)
 AGAIN_SECONDS = 1.0

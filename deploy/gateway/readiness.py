@@ -17,7 +17,7 @@ from deploy.keys import api_keys
 from deploy.lease import leases
 from deploy.ledger import releases
 from feedback.store_tables import feedback, feedback_ready, interactions
-from infra.database_errors import OTHER_TABLES, is_away, is_of_other_tables
+from infra.database.errors import OTHER_TABLES, is_away, is_of_other_tables
 from infra.errors import Unavailable
 
 PROBE_SECONDS = 2.0

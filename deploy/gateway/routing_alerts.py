@@ -12,8 +12,8 @@ from sqlalchemy import Engine
 from deploy.gateway.ledger_view import LedgerView
 from deploy.gateway.reach import Reach
 from deploy.routing import RoutingTable
-from infra.alerts import Alert, enqueue
-from infra.database import begin_write, now
+from infra.alerts.outbox import Alert, enqueue
+from infra.database.connect import begin_write, now
 
 log = logging.getLogger(__name__)
 _FIRST_LEASE_SECONDS = 10.0

@@ -16,7 +16,7 @@ from deploy.gateway.exchange import Exchange
 from deploy.gateway.reach import Reach
 from deploy.serving import GatewayJob
 from deploy.shadow import ShadowAnswer, chosen, record_shadow
-from infra.database_errors import in_short
+from infra.database.errors import in_short
 from infra.errors import RatchetError
 
 log = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from feedback.events import Interaction
 from infra.artifact import atomic_write
-from infra.database import now
+from infra.database.connect import now
 from infra.errors import Unavailable
 
 log = logging.getLogger(__name__)

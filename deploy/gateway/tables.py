@@ -22,7 +22,7 @@ from deploy.gateway.reach import Reach
 from deploy.gateway.routing_alerts import RoutingAlerts, unwatched_alert
 from deploy.routing import RoutingTable, table_of
 from deploy.standing import DRILL_TENANT
-from infra.database_errors import in_short, is_away
+from infra.database.errors import in_short, is_away
 from infra.errors import RatchetError
 
 __all__ = ["Tables", "unwatched_alert"]

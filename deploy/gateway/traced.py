@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from infra.tracing import span
+from infra.telemetry.otel import span
 
 
 class Traced:

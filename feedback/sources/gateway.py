@@ -13,8 +13,8 @@ from sqlalchemy import Engine
 from feedback.sources.landing import Lot
 from feedback.store import Store, feedback, feedback_ready, interactions
 from feedback.watermark import fingerprint, misfit
-from infra.database import connect
-from infra.schema import check
+from infra.database.connect import connect
+from infra.database.schema import check
 from infra.settings import Config
 
 log = logging.getLogger(__name__)

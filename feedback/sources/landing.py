@@ -20,7 +20,7 @@ from feedback.salt import SALT, hold_to
 from feedback.sources import SOURCES
 from feedback.store import SEQUENCE, Landed, Store, land_feedback, land_interactions
 from infra.artifact import canonical_json, key_of
-from infra.database import UtcDateTime, begin_write, metadata, now
+from infra.database.connect import UtcDateTime, begin_write, metadata, now
 from infra.settings import Config, in_a_line
 
 source_marks = Table(

@@ -20,7 +20,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from feedback.sources.files import add_row
 from feedback.sources.landing import Lot
 from feedback.sources.mapping import RowOptions
-from infra.database import now
+from infra.database.connect import now
 from infra.errors import UserError
 from infra.settings import secret
 

@@ -19,7 +19,7 @@ def list_(
     json: JsonOption = False,
 ) -> None:
     """The newest alerts, and where each of them has arrived."""
-    from infra.alerts import list_alerts
+    from infra.alerts.outbox import list_alerts
     from tasks.opened import database
 
     found = list_alerts(database(load(config).places), tenant=tenant, limit=last)
@@ -45,7 +45,7 @@ def list_(
 @app.command()
 def test(config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) -> None:
     """Send one alert to every receiver of the config now, and say which took it; exit code 1 when one did not."""
-    from infra.alerts import Alert, send_now
+    from infra.alerts.outbox import Alert, send_now
 
     settings = load(config)
     alert = Alert(

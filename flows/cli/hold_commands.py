@@ -36,7 +36,7 @@ def pause(
     from datetime import timedelta
 
     from deploy.release import pause as stop
-    from infra.database import now
+    from infra.database.connect import now
 
     engine, whose, who = _opened(config, tenant)
     until = None if hours is None else now() + timedelta(hours=hours)

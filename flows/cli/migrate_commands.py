@@ -22,9 +22,9 @@ def migrate(
     json: JsonOption = False,
 ) -> None:
     """Bring the database's tables to this release, all of it or nothing. Stop what runs, and make a backup first."""
-    from infra.database import connect
-    from infra.schema import SchemaMismatch, head, pending
-    from infra.schema import migrate as bring_up
+    from infra.database.connect import connect
+    from infra.database.schema import SchemaMismatch, head, pending
+    from infra.database.schema import migrate as bring_up
 
     settings = load(config)
     engine = connect(settings.places.database)
@@ -60,7 +60,7 @@ def migrate(
 
 def _differences(engine: Engine) -> list[str]:
     from deploy.sql_tables import declared
-    from infra.schema import differences
+    from infra.database.schema import differences
 
     with engine.connect() as connection:
         return [one.words for one in differences(connection, declared()) if one.kind != "remove_index"]

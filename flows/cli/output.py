@@ -32,7 +32,7 @@ def load(path: Path, *, only_look: bool = False) -> PipelineConfig:
     """
     from flows.config import load_config
     from flows.local_secrets import load_secrets
-    from infra.owner_only import close_folder
+    from infra.file_permissions import close_folder
 
     config = load_config(path)
     if not only_look and config.places.home_dir.exists():

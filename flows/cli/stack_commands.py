@@ -14,8 +14,8 @@ def up(config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) -> None:
     from flows.first_keys import first_keys
     from flows.local_secrets import load_secrets
     from flows.local_stack import stack_plan
-    from infra import stack
-    from infra.owner_only import close_folder
+    from infra.file_permissions import close_folder
+    from infra.processes import stack
     from tasks.opened import database
     from training.base_model import resolve_base
 
@@ -81,7 +81,7 @@ def sign_in(
 
 def down(config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) -> None:
     """Stop exactly the servers that `up` started."""
-    from infra import stack
+    from infra.processes import stack
 
     settings = load(config)
     stopped = stack.down(settings.places.run_dir, on_progress=note)
@@ -94,8 +94,8 @@ def down(config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) -> Non
 def status(config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) -> None:
     """What runs, which version is live, since when and why, the last nights, and alerts not delivered yet."""
     from flows.night import nights_of
-    from infra import stack
-    from infra.alerts import list_alerts
+    from infra.alerts.outbox import list_alerts
+    from infra.processes import stack
     from tasks.opened import database
     from tasks.standing import standing_facts
 

@@ -12,7 +12,7 @@ from flows.demo.home import CONFIG
 from flows.demo.sizes import DemoSizes
 from flows.demo.users import MAX_TOKENS, Desk
 from infra.artifact import atomic_write
-from infra.processes import port_taken
+from infra.processes.identity import port_taken
 
 PIPELINE = "support-desk"
 TENANT = "default"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from infra import stack
 from infra.artifact import atomic_write
 from infra.errors import UserError
+from infra.processes import stack
 
 MARKER = "made-by-ratchet-demo.txt"
 CONFIG = "ratchet.yaml"

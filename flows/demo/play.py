@@ -105,8 +105,8 @@ def open_play(console: Console, home: Path, config: PipelineConfig, sizes: DemoS
     """Start the stack (harmless when it runs) and the receiver of alerts, and open the desk."""
     from flows.local_secrets import load_secrets
     from flows.local_stack import stack_plan
-    from infra import stack
-    from infra.owner_only import close_folder
+    from infra.file_permissions import close_folder
+    from infra.processes import stack
     from tasks.opened import database
     from training.base_model import resolve_base
 

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from flows.demo.facts import ReceivedAlert
-from infra.alerts import signature_holds
-from infra.database import now
+from infra.alerts.outbox import signature_holds
+from infra.database.connect import now
 
 
 class Receiver(ThreadingHTTPServer):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from flows.demo.facts import ActFacts, Claim, Happening, LedgerLine, ReceivedAlert, Score, Thumbed
 from flows.demo.users import Answered
-from infra.database import now
+from infra.database.connect import now
 
 if TYPE_CHECKING:
     from rich.console import Console

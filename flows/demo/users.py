@@ -17,7 +17,7 @@ from datetime import datetime
 import httpx
 
 from flows.demo.world import SABOTAGE, TASK, Ticket, confuse, is_right
-from infra.database import now
+from infra.database.connect import now
 
 MAX_TOKENS = 36
 """Longest answer that the desk's application asks for; a right one takes about 25 tokens."""

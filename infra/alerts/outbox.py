@@ -42,9 +42,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql, sqlite
 
-from infra.alert_settings import AlertsConfig, Webhook
+from infra.alerts.config import AlertsConfig, Webhook
 from infra.artifact import canonical_json
-from infra.database import UtcDateTime, begin_write, metadata, now
+from infra.database.connect import UtcDateTime, begin_write, metadata, now
 from infra.settings import Config
 
 __all__ = [

@@ -1,6 +1,6 @@
 """One SQL database for what processes must agree on: SQLite (WAL) by default, Postgres by URL.
 
-Every owner declares its tables on `metadata` in its own file; how they are made and changed is in infra/schema.py.
+Every owner declares its tables on `metadata` in its own file; how they are made and changed is in infra/database/schema.py.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.types import BigInteger, TypeDecorator
 
-from infra.database_timeouts import WORK, Waits, driver_arguments, hold_to
+from infra.database.timeouts import WORK, Waits, driver_arguments, hold_to
 from infra.errors import UserError
 from infra.settings import secret
 
@@ -54,7 +54,7 @@ def connect(url: str, waits: Waits = WORK) -> Engine:
     ``env:NAME`` stands for the URL in that environment variable: job files then hold no password.
 
     Args:
-        waits: how long the database may keep its callers (see `infra.database_timeouts`).
+        waits: how long the database may keep its callers (see `infra.database.timeouts`).
 
     Raises:
         UserError: the URL cannot be understood, or the variable is not set.
@@ -117,8 +117,8 @@ def create_tables(engine: Engine) -> None:
     """Make the tables of an empty database, several processes at once if need be; refuse those of another release.
 
     Raises:
-        SchemaMismatch: see `infra.schema`.
+        SchemaMismatch: see `infra.database.schema`.
     """
-    from infra.schema import prepare
+    from infra.database.schema import prepare
 
     prepare(engine)

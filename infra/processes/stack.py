@@ -1,8 +1,8 @@
 """Run a handful of servers on one machine, and keep them running.
 
-``up`` starts a supervisor process (infra.supervisor) that starts the parts in order, waits until each is
+``up`` starts a supervisor process (infra.processes.supervisor) that starts the parts in order, waits until each is
 healthy, restarts one that dies, and writes what it knows into ``stack-state.json``. ``status`` reads that file;
-``down`` stops exactly the processes that were started, known by id and start time (see infra.processes), also when the
+``down`` stops exactly the processes that were started, known by id and start time (see infra.processes.identity), also when the
 supervisor itself was killed. Which parts there are is decided above this module.
 
 Secrets reach the parts through the environment of the caller of ``up``, never through ``stack.json``.
@@ -22,8 +22,8 @@ from typing import Literal
 
 from infra.artifact import atomic_write
 from infra.errors import UserError
-from infra.processes import ProcessIdentity, alive, identify, port_taken, stop_tree
-from infra.stored import Stored
+from infra.processes.identity import ProcessIdentity, alive, identify, port_taken, stop_tree
+from infra.stored_model import Stored
 
 Progress = Callable[[str], None]
 
@@ -221,7 +221,7 @@ def _start_supervisor(plan: StackPlan) -> ProcessIdentity:
     plan.log_file.parent.mkdir(parents=True, exist_ok=True)
     with plan.log_file.open("ab") as output:
         child = subprocess.Popen(
-            [sys.executable, "-m", "infra.supervisor", str(plan_file)],
+            [sys.executable, "-m", "infra.processes.supervisor", str(plan_file)],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,

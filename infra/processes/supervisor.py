@@ -1,8 +1,8 @@
 """The process that holds the parts of a stack: start, watch, restart after a pause, stop in reverse order.
 
-    python -m infra.supervisor stack.json
+    python -m infra.processes.supervisor stack.json
 
-Started by infra.stack.up. When it is killed its parts live on, and the next supervisor adopts those whose specification
+Started by infra.processes.stack.up. When it is killed its parts live on, and the next supervisor adopts those whose specification
 is unchanged: a gateway need not fall because its keeper did.
 """
 
@@ -23,9 +23,9 @@ import httpx
 
 from infra.artifact import atomic_write, key_of
 from infra.errors import ConfigError, RatchetError, UserError
-from infra.owner_only import close_files
-from infra.processes import ProcessIdentity, alive, identify, stop_tree
-from infra.stack import PartState, PartStatus, PidFile, ProcessSpec, StackPlan, StackStatus, read_pid_file
+from infra.file_permissions import close_files
+from infra.processes.identity import ProcessIdentity, alive, identify, stop_tree
+from infra.processes.stack import PartState, PartStatus, PidFile, ProcessSpec, StackPlan, StackStatus, read_pid_file
 
 # Nobody's software phones home from a Ratchet machine. Handed to every part.
 TELEMETRY_OFF = {
@@ -220,7 +220,7 @@ def _write_state(plan: StackPlan, parts: list[_Part], written: str) -> str:
 
 
 def main(argv: list[str]) -> int:
-    """``python -m infra.supervisor stack.json``"""
+    """``python -m infra.processes.supervisor stack.json``"""
     close_files()
     if len(argv) != 1:
         raise ConfigError(f"expected one argument, a stack.json; got {json.dumps(argv)}")

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from infra.errors import Unavailable, UserError
-from infra.mlflow_refusals import deleted_experiment
 from infra.sign_in import mlflow_login
+from infra.telemetry.mlflow_refusals import deleted_experiment
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from infra.stored import Stored
+from infra.stored_model import Stored
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient

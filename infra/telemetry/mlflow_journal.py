@@ -2,12 +2,12 @@
 
 Every call appends one operation to a journal file first and then tries to send what the journal holds, in order. While
 MLflow is down the journal grows and the night goes on; the next call, or the next night, sends the rest. So it does
-while MLflow takes nothing for a reason that a person must mend, a deleted experiment, say (infra/mlflow_refusals.py):
+while MLflow takes nothing for a reason that a person must mend, a deleted experiment, say (infra/telemetry/mlflow_refusals.py):
 only what is refused by itself is left out. Operations may be sent twice after a crash and change nothing then: runs are
 found by their key before they are made, equal parameters and metric points are one, artifacts replace themselves.
 
-What each operation means in MLflow's own calls stands in infra/tracking_calls.py. The only other files that know mlflow
-are infra/interaction_traces.py, deploy/registry.py, feedback/sources/mlflow_traces.py and flows/forget_mlflow.py.
+What each operation means in MLflow's own calls stands in infra/telemetry/mlflow_calls.py. The only other files that know mlflow
+are infra/telemetry/interaction_traces.py, deploy/registry.py, feedback/sources/mlflow_traces.py and flows/forget_mlflow.py.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from infra.artifact import atomic_write, canonical_json
 from infra.errors import Unavailable
-from infra.mlflow_refusals import (
+from infra.settings import Config
+from infra.telemetry.mlflow_calls import Calls, Operation
+from infra.telemetry.mlflow_refusals import (
     Gone,
     Refused,
     deleted_experiment,
@@ -34,8 +36,6 @@ from infra.mlflow_refusals import (
     of_everything,
     one_line,
 )
-from infra.settings import Config
-from infra.tracking_calls import Calls, Operation
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
 
-from infra.alerts import Alert
-from infra.database import now
+from infra.alerts.outbox import Alert
+from infra.database.connect import now
 from infra.errors import Unavailable
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from deploy.ledger import Entry, append, current
 from deploy.serving import ConsoleJob, EngineJob, GatewayJob, ServingConfig
 from deploy.versions import publish_version
 from infra.artifact import digest_dir, finished_record, write_record
-from infra.database import connect, create_tables
+from infra.database.connect import connect, create_tables
 from infra.settings import Config
 from tests.tiny_adapter import build_tiny_adapter
 from tests.waiting import wait

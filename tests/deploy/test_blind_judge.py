@@ -15,8 +15,8 @@ from deploy.ledger import current, history
 from deploy.release import open_release, start
 from deploy.watching import look
 from evaluation.job import JudgeConfig
-from infra.alerts import list_alerts
-from infra.database import connect, create_tables, now
+from infra.alerts.outbox import list_alerts
+from infra.database.connect import connect, create_tables, now
 from infra.errors import RatchetError
 from tests.deploy.stages import published
 from tests.deploy.traffic import serve

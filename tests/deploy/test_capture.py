@@ -15,9 +15,9 @@ from deploy.gateway.capture import Capture
 from deploy.gateway.spool import Spool
 from feedback.events import Interaction, Message
 from feedback.store import Store
-from infra.database import connect, create_tables, now
-from infra.database_errors import is_of_other_tables
-from infra.database_timeouts import serving
+from infra.database.connect import connect, create_tables, now
+from infra.database.errors import is_of_other_tables
+from infra.database.timeouts import serving
 from tests.postgres import Postgres
 
 SECONDS = 0.5

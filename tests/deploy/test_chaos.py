@@ -27,7 +27,7 @@ from deploy.registry import Registry
 from deploy.release import Override, open_release
 from feedback.store import Store
 from feedback.store import feedback as feedback_table
-from infra.database import connect, create_tables, now
+from infra.database.connect import connect, create_tables, now
 from infra.settings import Config
 from tests.deploy.serving_stack import BASE, ENGINE_KEY, SALT, Stack, free_port, prepare
 from tests.postgres import Postgres, find_binaries

@@ -21,7 +21,7 @@ from deploy.gateway.engines import Engines, Replica
 from deploy.gateway.loading import Loading
 from deploy.ledger import current, history
 from deploy.watching import judge, policy_of
-from infra.database import now
+from infra.database.connect import now
 from infra.errors import Unavailable
 from tests.deploy.serving_stack import BASE, Stack, wait_until_routed
 

@@ -31,8 +31,8 @@ from deploy.controller import (
 from deploy.lease import lease_valid
 from deploy.ledger import current, history
 from deploy.release import open_release, start
-from infra.alerts import AlertsConfig, Webhook, list_alerts, signature_holds
-from infra.database import connect, create_tables
+from infra.alerts.outbox import AlertsConfig, Webhook, list_alerts, signature_holds
+from infra.database.connect import connect, create_tables
 from infra.errors import Unavailable, UserError
 from tests.deploy.odd_lines import put_odd_line
 from tests.deploy.stages import published

@@ -76,7 +76,7 @@ def test_why_finds_the_shared_champions_release_behind_an_answer_to_a_tenant_wit
 def test_a_release_names_the_barred_version_it_behaves_like(serving: Stack, tmp_path: Path) -> None:
     from deploy.canary_policy import CanaryPolicy
     from deploy.release import Override, open_release
-    from infra.alerts import list_alerts
+    from infra.alerts.outbox import list_alerts
 
     tenant = "twins"
     bad, new = serving.versions[1:3]

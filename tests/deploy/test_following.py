@@ -16,8 +16,8 @@ from deploy.ledger import current, history
 from deploy.registry import EXPERIMENT, Registry
 from deploy.release import bar, open_release, promote, start, withdraw
 from deploy.versions import load_version
-from infra.alerts import list_alerts
-from infra.database import connect, create_tables
+from infra.alerts.outbox import list_alerts
+from infra.database.connect import connect, create_tables
 from infra.errors import RatchetError, Unavailable
 from tests.deploy.stages import published
 

@@ -232,7 +232,7 @@ def test_canary_is_dealt_by_user_and_needs_its_lease(serving: Stack) -> None:
 
 
 def _alerts(serving: Stack) -> list[Any]:
-    from infra.alerts import list_alerts
+    from infra.alerts.outbox import list_alerts
 
     return list(list_alerts(serving.database))
 

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Engine
 
 from deploy.lease import canary_lease, database_us, holder_of, lease_valid, release, renew, seconds_left
-from infra.database import connect, create_tables
+from infra.database.connect import connect, create_tables
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ from deploy.last_known import last_known
 from deploy.lease import canary_lease, renew
 from deploy.ledger import Entry, append, current, history
 from deploy.standing import RefusedTransition
-from infra.alerts import list_alerts
-from infra.database import connect, create_tables
+from infra.alerts.outbox import list_alerts
+from infra.database.connect import connect, create_tables
 from tests.deploy.odd_lines import put_odd_line
 
 POLL = 0.05

@@ -11,7 +11,7 @@ from deploy.ledger import Standing
 from deploy.registry import Registry, follow, hand_moves, written_aliases
 from deploy.standing import Watch
 from deploy.versions import VersionFile, load_version
-from infra.database import begin_write, connect, create_tables, now
+from infra.database.connect import begin_write, connect, create_tables, now
 from infra.errors import Unavailable
 from tests.deploy.stages import published
 

@@ -20,8 +20,8 @@ from deploy.ledger import current, history
 from deploy.registry import Registry
 from deploy.registry_hook import HOOK_SECRET, PATH, Door, HookRefused, knock, verify
 from deploy.serving import GatewayJob
-from infra.alerts import list_alerts
-from infra.database import connect, create_tables
+from infra.alerts.outbox import list_alerts
+from infra.database.connect import connect, create_tables
 from infra.errors import Unavailable
 from tests.deploy.mlflow_server import MlflowServer
 from tests.deploy.serving_stack import free_port, process

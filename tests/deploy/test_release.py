@@ -29,8 +29,8 @@ from deploy.release import (
     withdraw,
 )
 from deploy.standing import has_release
-from infra.alerts import list_alerts
-from infra.database import connect, create_tables, now
+from infra.alerts.outbox import list_alerts
+from infra.database.connect import connect, create_tables, now
 from infra.errors import Conflict, CorruptArtifact, NotFound, RatchetError
 from tests.deploy.stages import published
 

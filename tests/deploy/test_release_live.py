@@ -17,8 +17,8 @@ from deploy.parity import ParityError, prover
 from deploy.release import Override, open_release, start
 from deploy.serving import ENGINE_KEY as ENGINE_KEY_NAME
 from deploy.watching import look
-from infra.alerts import list_alerts
-from infra.database import now
+from infra.alerts.outbox import list_alerts
+from infra.database.connect import now
 from infra.errors import RatchetError, Unavailable
 from tests.deploy.serving_stack import BASE, ENGINE_KEY, Stack
 

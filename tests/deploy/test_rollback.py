@@ -10,7 +10,7 @@ import pytest
 
 from deploy.engines.client import EngineClient, EngineRefusal
 from deploy.release import lift_bar, resume, roll_back
-from infra.alerts import list_alerts
+from infra.alerts.outbox import list_alerts
 from tests.deploy.test_release import World
 
 

@@ -13,8 +13,8 @@ from deploy.ledger import Entry, current
 from deploy.release import Override, open_release, pause, promote, resume, roll_back, start
 from deploy.shadow import ShadowAnswer, record_shadow
 from deploy.shadow_watch import FEWEST_COPIES, look_at_shadow
-from infra.alerts import list_alerts
-from infra.database import connect, create_tables, now
+from infra.alerts.outbox import list_alerts
+from infra.database.connect import connect, create_tables, now
 from tests.deploy.stages import published
 
 PLAIN = CanaryPolicy(steps=(0.5,), holdback=0.0)

@@ -13,7 +13,7 @@ from deploy.gateway.capture import Capture
 from deploy.gateway.spool import Spool
 from feedback.events import Interaction, Message
 from feedback.store import Store, land_interactions
-from infra.database import begin_write, connect, create_tables, now
+from infra.database.connect import begin_write, connect, create_tables, now
 from infra.errors import Unavailable
 
 

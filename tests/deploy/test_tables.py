@@ -14,8 +14,8 @@ from deploy.gateway.tables import Tables, unwatched_alert
 from deploy.ledger import Entry, append, current
 from deploy.release import start
 from deploy.standing import DRILL_TENANT
-from infra.alerts import enqueue, list_alerts
-from infra.database import begin_write, connect, create_tables, now
+from infra.alerts.outbox import enqueue, list_alerts
+from infra.database.connect import begin_write, connect, create_tables, now
 
 
 @pytest.fixture

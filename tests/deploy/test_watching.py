@@ -16,8 +16,8 @@ from deploy.ledger import current, history
 from deploy.release import Prove, lift_bar, open_release, promote, resume, settle, start
 from deploy.rescore import record_rescore, rescored
 from deploy.watching import last_assessment, look, policy_of, watch_quality
-from infra.alerts import list_alerts
-from infra.database import connect, create_tables, now
+from infra.alerts.outbox import list_alerts
+from infra.database.connect import connect, create_tables, now
 from infra.errors import RatchetError, Unavailable, UserError
 from tests.deploy.stages import published
 from tests.deploy.traffic import serve

@@ -12,7 +12,7 @@ from deploy.ledger import current
 from deploy.routing import assign, table_of
 from feedback.events import Feedback, Interaction, Message, Routing, Thumb
 from feedback.store import land_feedback, land_interactions
-from infra.database import begin_write, now
+from infra.database.connect import begin_write, now
 
 
 def serve(

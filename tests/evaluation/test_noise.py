@@ -10,7 +10,7 @@ from sqlalchemy import Engine
 
 from evaluation.noise import hardware_name, known_floors, record_floors, seed_spread_due
 from evaluation.scorecard import NoiseFloor, Scorecard
-from infra.database import connect, create_tables
+from infra.database.connect import connect, create_tables
 from tests.evaluation.cards import scorecard, share
 
 

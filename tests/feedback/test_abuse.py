@@ -19,7 +19,7 @@ from feedback.sources.landing import SourceSpec, land, rejects_after
 from feedback.store import feedback
 from feedback.triggers import TriggerConfig, find_words
 from feedback.volume import bursts, names_somebody
-from infra.database import begin_write
+from infra.database.connect import begin_write
 from tests.feedback.world import (
     FAST,
     START,

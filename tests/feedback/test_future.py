@@ -22,7 +22,7 @@ from feedback.quarantine import accept, held_rows
 from feedback.redact import RedactConfig
 from feedback.store import Ready
 from feedback.words import Wordbook
-from infra.database import now
+from infra.database.connect import now
 from tests.feedback.world import FAST, START, interaction, make_lake, make_store, said
 
 OPEN = datetime(9999, 12, 31, tzinfo=UTC)

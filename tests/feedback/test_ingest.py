@@ -21,7 +21,7 @@ from feedback.lake import Lake
 from feedback.quarantine import accept, held_rows
 from feedback.redact import RedactConfig
 from feedback.store import Store
-from infra.database import connect, create_tables, now
+from infra.database.connect import connect, create_tables, now
 from infra.errors import CorruptArtifact, UserError
 from tests.feedback.ingest_child import SMALL, source
 from tests.feedback.world import FAST, fill, interaction, make_lake, make_store, put, said, ticket

@@ -11,7 +11,7 @@ from feedback.foreign import ForeignConfig, foreign_accounts, is_foreign
 from feedback.ingest import run_ingest
 from feedback.intake_watch import IntakeWatch, batches_before, spike, stale
 from feedback.lake import Manifest
-from infra.database import now
+from infra.database.connect import now
 from tests.feedback.world import FAST, interaction, make_lake, make_store, said
 
 

@@ -18,7 +18,7 @@ from feedback.lake import Lake
 from feedback.restored_store import accept_store
 from feedback.store import Store, feedback, feedback_ready
 from feedback.watermark import high_water
-from infra.database import connect, create_tables, now
+from infra.database.connect import connect, create_tables, now
 from infra.errors import CorruptArtifact, UserError
 from tests.feedback.ingest_child import SMALL, source
 from tests.feedback.world import FAST, interaction, make_lake, make_store, put, said

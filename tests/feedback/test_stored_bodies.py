@@ -18,7 +18,7 @@ from feedback.lake import Lake, Manifest
 from feedback.past import Past
 from feedback.quarantine import held_rows
 from feedback.snapshot import SnapshotConfig, cut_snapshot, load_snapshot
-from infra.stored import FORMS, NewerForm
+from infra.stored_model import FORMS, NewerForm
 from tests.feedback.world import FAST, interaction, make_lake, make_store, said
 
 

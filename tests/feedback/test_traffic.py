@@ -13,7 +13,7 @@ from feedback.events import Feedback, Interaction, Message, Thumb
 from feedback.redact import RedactConfig
 from feedback.store import land_feedback, land_interactions
 from feedback.traffic import traffic_drift
-from infra.database import begin_write, connect, create_tables
+from infra.database.connect import begin_write, connect, create_tables
 
 BORDER = datetime(2026, 3, 1, tzinfo=UTC)
 SHOP, GARDEN = ("delivery of a parcel", "refund of an invoice"), ("pruning of the roses", "frost on the tomatoes")

@@ -13,7 +13,7 @@ from feedback.expectations import ExpectationsConfig
 from feedback.ingest import IngestConfig
 from feedback.lake import Lake
 from feedback.store import Store, land_feedback, land_interactions
-from infra.database import begin_write, connect, create_tables
+from infra.database.connect import begin_write, connect, create_tables
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 QUIET = ExpectationsConfig(enabled=False)

@@ -17,7 +17,7 @@ from deploy.ledger import history
 from flows.config import PipelineConfig
 from flows.night import NightFile, nights_of
 from flows.prefect_settings import prefect_environment
-from infra.alerts import list_alerts
+from infra.alerts.outbox import list_alerts
 from tasks.opened import database
 from tests.flows.world import ONE_RECIPE, ROOT, Stack, ratchet
 from tests.prefect_api import ask_prefect

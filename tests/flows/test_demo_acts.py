@@ -13,8 +13,8 @@ from rich.console import Console
 from flows import demo
 from flows.demo import home as homes
 from flows.demo.facts import ActFacts, read_facts
-from infra import stack
 from infra.errors import UserError
+from infra.processes import stack
 from tests.flows.demo_sizes import tiny_sizes
 
 

@@ -35,7 +35,7 @@ from flows.night import open_night, read_night
 from flows.request import NightRequest
 from flows.scrub import scrub, search
 from infra.artifact import digest_dir, digest_file, finished_record, write_record
-from infra.database import connect, create_tables
+from infra.database.connect import connect, create_tables
 from infra.errors import NotFound, UserError
 from tests.feedback.world import FAST, interaction, said
 
@@ -62,9 +62,11 @@ class Home:
         import feedback.forgotten
         import feedback.quarantine
         import feedback.sources.landing
-        import infra.alerts
+        import infra.alerts.outbox
 
-        assert all((deploy.ledger, feedback.forgotten, feedback.quarantine, feedback.sources.landing, infra.alerts))
+        assert all(
+            (deploy.ledger, feedback.forgotten, feedback.quarantine, feedback.sources.landing, infra.alerts.outbox)
+        )
         engine = connect(self.places.database)
         create_tables(engine)
         self.store, self.lake = Store(engine), Lake(self.places.lake_dir)
@@ -271,7 +273,7 @@ def test_sources_do_not_bring_a_forgotten_person_back(home: Home) -> None:
     assert not home.store.record_interaction(interaction(1, SECRET, user=home.ann))
     home.store.record_feedback(said(2, Thumb(up=False), home.ann))
     assert home.store.interaction("acme", "i1") is None
-    from infra.database import now
+    from infra.database.connect import now
 
     later = now()
     assert home.store.record_interaction(interaction(9, "A new question", user=home.ann, created_at=later))
@@ -396,7 +398,7 @@ def test_another_tenant_s_user_of_the_same_id_keeps_what_is_theirs(home: Home) -
 
 def test_a_source_without_times_does_not_bring_back_what_was_said_of_others_answers(home: Home) -> None:
     forget(home.config, home.store, home.ann, tenant="acme", by="dpo")
-    from infra.database import now
+    from infra.database.connect import now
 
     word = said(2, Edit(text="Ask Bartholomew's friend, he knows all passwords"), home.ann, created_at=now())
     home.store.record_feedback(word)

@@ -9,8 +9,8 @@ from mlflow.tracking import MlflowClient
 
 from flows.forget import forget
 from infra.errors import Unavailable
-from infra.interaction_traces import trace_id_of
-from infra.trace_settings import TracesConfig
+from infra.telemetry.config import TracesConfig
+from infra.telemetry.interaction_traces import trace_id_of
 from tasks.traces import send_traces
 from tests.deploy.mlflow_server import mlflow_server
 from tests.flows.test_forget import ELSE, SECRET, Home

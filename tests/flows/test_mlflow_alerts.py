@@ -7,9 +7,9 @@ from pathlib import Path
 from flows.config import load_config
 from flows.doctor import examine
 from flows.mlflow_alerts import refusal_alerts
-from infra.alerts import enqueue, list_alerts
-from infra.database import begin_write
-from infra.tracking import Tracker, send_leftovers
+from infra.alerts.outbox import enqueue, list_alerts
+from infra.database.connect import begin_write
+from infra.telemetry.mlflow_journal import Tracker, send_leftovers
 from tasks.opened import database
 
 

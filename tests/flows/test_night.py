@@ -19,7 +19,7 @@ from flows.request import NightRequest
 from infra.artifact import atomic_write
 from infra.errors import NotFound, UserError
 from infra.settings import Config, Places
-from infra.stored import NewerForm
+from infra.stored_model import NewerForm
 
 ROOT = Path(__file__).parent.parent.parent
 

@@ -22,12 +22,12 @@ from deploy.ledger import current, history
 from flows.config import PipelineConfig, load_config
 from flows.first_keys import first_keys
 from flows.night import nights_of
-from infra.alerts import signature_holds
+from infra.alerts.outbox import signature_holds
 from infra.sign_in import mlflow_login, prefect_headers
 from tasks.opened import database
 from tests.chromium import chromium, shot
 from tests.flows.world import ONE_RECIPE, ratchet, start_stack, tell_feedback
-from tests.infra.test_alerts import Receiver
+from tests.infra.alerts.test_outbox import Receiver
 from tests.prefect_api import ask_prefect
 from tests.waiting import wait
 

@@ -19,7 +19,7 @@ import yaml
 from deploy.keys import create_key
 from deploy.ledger import current, history
 from flows.config import PipelineConfig, load_config
-from infra.database import connect
+from infra.database.connect import connect
 from infra.sign_in import prefect_headers
 from tasks.opened import database
 from tests.flows.world import ROOT, free_ports, tell_feedback, write_pipeline

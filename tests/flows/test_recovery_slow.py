@@ -17,9 +17,9 @@ import pytest
 import yaml
 
 from flows.night import NightFile, nights_of
-from infra.alerts import list_alerts
+from infra.alerts.outbox import list_alerts
+from infra.processes.stack import read_pid_file, status
 from infra.sign_in import prefect_headers
-from infra.stack import read_pid_file, status
 from tasks.opened import database
 from tests.flows.world import ONE_RECIPE, Stack, ratchet, start_stack, tell_feedback
 from tests.waiting import wait

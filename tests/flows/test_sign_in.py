@@ -20,12 +20,12 @@ from flows.cli.app import app
 from flows.config import load_config
 from flows.local_secrets import SECRET_NAMES, SERVERS_SIDE, load_secrets
 from flows.prefect_settings import require_prefect
-from infra import stack as stacks
 from infra.errors import UserError
-from infra.owner_only import open_to_others
+from infra.file_permissions import open_to_others
+from infra.processes import stack as stacks
 from infra.settings import Places
 from infra.sign_in import mlflow_login, prefect_headers
-from infra.tracking import Tracker
+from infra.telemetry.mlflow_journal import Tracker
 from tasks.opened import database
 from tests.flows.world import ROOT, Stack, ratchet, write_pipeline
 from tests.waiting import wait

@@ -35,8 +35,8 @@ from flows.config import PipelineConfig, load_config
 from flows.night import nights_of
 from flows.process_jobs import controller_job, gateway_job
 from infra.artifact import verify
-from infra.database import connect, create_tables, now
-from infra.schema import SchemaMismatch, check, differences, migrate, pending
+from infra.database.connect import connect, create_tables, now
+from infra.database.schema import SchemaMismatch, check, differences, migrate, pending
 from tasks.train import Challenger
 from tests.flows.world import ratchet
 from tests.old_pipeline import SALT, lay_out, load_into_postgres

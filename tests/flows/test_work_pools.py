@@ -12,8 +12,8 @@ import yaml
 from flows.config import load_config
 from flows.deployment_plans import deployment_plans
 from flows.work_pools import job_variables
-from infra.alerts import Alert, enqueue, list_alerts
-from infra.database import begin_write
+from infra.alerts.outbox import Alert, enqueue, list_alerts
+from infra.database.connect import begin_write
 from tasks.mirror import event_of, mirror_alerts
 from tasks.opened import database
 from tests.flows.world import ROOT, Stack, ratchet, write_pipeline

@@ -15,7 +15,7 @@ from feedback.events import Edit, Feedback, Interaction, Message, Thumb
 from feedback.store import Store
 from flows.config import PipelineConfig, load_config
 from flows.local_secrets import load_secrets
-from infra.stack import down
+from infra.processes.stack import down
 from tasks.opened import database
 
 TOPICS = ("billing", "router", "delivery", "parcel", "refund", "portal", "order", "login")

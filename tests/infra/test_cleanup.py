@@ -6,7 +6,7 @@ import os
 import time
 from pathlib import Path
 
-from infra.leftovers import sweep
+from infra.cleanup import sweep
 from infra.settings import Places
 
 

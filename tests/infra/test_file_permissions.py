@@ -7,11 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-from infra.owner_only import close_folder, open_to_others
+from infra.file_permissions import close_folder, open_to_others
 
 ROOT = Path(__file__).parent.parent.parent
 PROGRAMS = ("flows.cli", "flows.deployments", "deploy.gateway.__main__", "deploy.controller", "deploy.engines.embedded",
-            "infra.supervisor", "training.__main__", "evaluation.__main__")  # fmt: skip
+            "infra.processes.supervisor", "training.__main__", "evaluation.__main__")  # fmt: skip
 
 
 def test_every_program_closes_its_files_first() -> None:

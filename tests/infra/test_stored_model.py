@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from infra.artifact import finished_record, publish, read_record, write_record
-from infra.processes import ProcessIdentity
-from infra.stack import PidFile, StackPlan
-from infra.stored import NewerForm
+from infra.processes.identity import ProcessIdentity
+from infra.processes.stack import PidFile, StackPlan
+from infra.stored_model import NewerForm
 
 
 def test_a_record_of_a_later_release_is_read_and_published_whole(tmp_path: Path) -> None:

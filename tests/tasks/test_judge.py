@@ -13,7 +13,7 @@ from deploy.ledger import Entry, append, current
 from deploy.release import start
 from deploy.rescore import rescored
 from evaluation.scorecard import Scorecard
-from infra.alerts import list_alerts
+from infra.alerts.outbox import list_alerts
 from infra.settings import Places
 from tasks.judge import rescore_champion
 from tasks.opened import database

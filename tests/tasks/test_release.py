@@ -12,7 +12,7 @@ from deploy.canary_policy import CanaryPolicy
 from deploy.ledger import Entry, append, current
 from deploy.release import bar, hold, lift_bar, open_release, pause, promote, resume, settle, start, withdraw
 from evaluation.gate import Verdict
-from infra.database import now
+from infra.database.connect import now
 from infra.errors import RatchetError
 from infra.settings import Places
 from tasks.opened import database

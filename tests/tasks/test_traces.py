@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from infra.interaction_traces import chosen, trace_id_of
 from infra.settings import Places
-from infra.trace_settings import TracesConfig
+from infra.telemetry.config import TracesConfig
+from infra.telemetry.interaction_traces import chosen, trace_id_of
 from tasks.opened import database
 from tasks.traces import send_traces
 from tests.deploy.mlflow_server import mlflow_server

@@ -11,7 +11,7 @@ from deploy.canary import RatedUnit
 from deploy.canary_policy import CanaryPolicy
 from deploy.ledger import current
 from deploy.watching import judge, policy_of, rated_units
-from infra.database import now
+from infra.database.connect import now
 
 POINTS = 400
 """Most points of a curve; longer ones are thinned, their last point kept."""

@@ -12,7 +12,7 @@ from sqlalchemy import Engine, func, select
 from deploy.gateway.console.nights import night_files, scorecard_of
 from deploy.ledger import current
 from feedback.store import feedback, interactions
-from infra.database import now
+from infra.database.connect import now
 
 DAYS = 90
 """How far back thumbs are counted."""

@@ -12,8 +12,8 @@ from deploy.keys import ApiKey
 from deploy.ledger import current, history
 from deploy.release import resume, roll_back
 from deploy.watching import last_assessment
-from infra.alerts import list_alerts
-from infra.database import now
+from infra.alerts.outbox import list_alerts
+from infra.database.connect import now
 from infra.errors import Conflict
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from infra.alerts import Alert, AlertsConfig, Webhook, deliver, enqueue, send_now, with_links
-from infra.database import begin_write, connect, create_tables
-from tests.infra.test_alerts import SECRET, Receiver, environment
+from infra.alerts.outbox import Alert, AlertsConfig, Webhook, deliver, enqueue, send_now, with_links
+from infra.database.connect import begin_write, connect, create_tables
+from tests.infra.alerts.test_outbox import SECRET, Receiver, environment
 
 
 class Mailbox(socketserver.ThreadingTCPServer):

@@ -15,8 +15,18 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, update
 
-from infra.alerts import Alert, AlertsConfig, Webhook, deliver, deliveries, enqueue, list_alerts, sign, signature_holds
-from infra.database import begin_write, connect, create_tables, now
+from infra.alerts.outbox import (
+    Alert,
+    AlertsConfig,
+    Webhook,
+    deliver,
+    deliveries,
+    enqueue,
+    list_alerts,
+    sign,
+    signature_holds,
+)
+from infra.database.connect import begin_write, connect, create_tables, now
 
 SECRET = "a secret for tests"
 Received = list[tuple[dict[str, str], bytes]]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Column, Integer, MetaData, Table, insert, select, update
 
-from infra.database import UtcDateTime, begin_write, connect
+from infra.database.connect import UtcDateTime, begin_write, connect
 from infra.errors import UserError
 
 tables = MetaData()

@@ -9,9 +9,9 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from infra.database import connect
-from infra.database_errors import in_short, is_away, is_of_other_tables, is_rows_own
-from infra.database_timeouts import serving
+from infra.database.connect import connect
+from infra.database.errors import in_short, is_away, is_of_other_tables, is_rows_own
+from infra.database.timeouts import serving
 
 
 def raised(work: Callable[[], object]) -> Exception:

@@ -11,9 +11,9 @@ from threading import Barrier
 import pytest
 from sqlalchemy import Engine, inspect, text
 
-from infra import schema
-from infra.database import connect, create_tables
-from infra.schema import VERSION_TABLE, SchemaMismatch, check, head, migrate, pending, state_of
+from infra.database import schema
+from infra.database.connect import connect, create_tables
+from infra.database.schema import VERSION_TABLE, SchemaMismatch, check, head, migrate, pending, state_of
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from infra.errors import UserError
-from infra.processes import ProcessIdentity, alive, identify, stop_tree
-from infra.stack import ProcessSpec, StackPlan, down, read_pid_file, status, up
+from infra.processes.identity import ProcessIdentity, alive, identify, stop_tree
+from infra.processes.stack import ProcessSpec, StackPlan, down, read_pid_file, status, up
 
 
 def free_port() -> int:

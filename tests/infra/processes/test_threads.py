@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from deploy.serving import ServingConfig
-from infra.threads import PASSIVE_WAITING, physical_cores, serving_threads, thread_environment
+from infra.processes.threads import PASSIVE_WAITING, physical_cores, serving_threads, thread_environment
 
 ROOT = Path(__file__).parents[2]
 
@@ -55,12 +55,15 @@ def test_a_person_may_say_how_threads_wait(monkeypatch: pytest.MonkeyPatch) -> N
 def test_cores_of_others_are_not_counted() -> None:
     code = (
         "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
-        "from infra.threads import physical_cores; print(physical_cores())"
+        "from infra.processes.threads import physical_cores; print(physical_cores())"
     )
     assert _says(code, {}).strip() == "1"
     # What loky and joblib call a limit set from outside; a container's quota is read by the same function.
     assert (
-        _says("from infra.threads import physical_cores; print(physical_cores())", {"LOKY_MAX_CPU_COUNT": "1"}) == "1\n"
+        _says(
+            "from infra.processes.threads import physical_cores; print(physical_cores())", {"LOKY_MAX_CPU_COUNT": "1"}
+        )
+        == "1\n"
     )
 
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from infra.stack import ProcessSpec, StackPlan, down, up
-from infra.tracking import Point, Tracker, refusals, send_leftovers
+from infra.processes.stack import ProcessSpec, StackPlan, down, up
+from infra.telemetry.mlflow_journal import Point, Tracker, refusals, send_leftovers
 
 NOWHERE = "http://127.0.0.1:9"
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from infra.tracing import span, start_tracing, stop_tracing
+from infra.telemetry.otel import span, start_tracing, stop_tracing
 
 
 class Collector(ThreadingHTTPServer):
