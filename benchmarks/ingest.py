@@ -28,9 +28,9 @@ from typing import TypeVar
 import psutil
 
 from feedback.events import Edit, Feedback, Interaction, Message, Preference, Rating, Reference, Thumb, Value
-from feedback.ingest import IngestConfig, run_ingest
-from feedback.lake import Lake
-from feedback.store import Store, land_feedback, land_interactions
+from feedback.ingest.run import IngestConfig, run_ingest
+from feedback.lake.lake import Lake
+from feedback.store.store import Store, land_feedback, land_interactions
 from infra.database.connect import begin_write, connect, create_tables
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -143,10 +143,10 @@ def _land(store: Store, lot: Sequence[tuple[Interaction, Feedback]]) -> None:
 def opened(folder: Path) -> tuple[Store, Lake]:
     """Store and lake in a folder."""
     engine = connect(f"sqlite:///{folder / 'store.db'}")
-    import feedback.quarantine
+    import feedback.lake.quarantine
     import feedback.sources.landing
 
-    assert feedback.quarantine and feedback.sources.landing  # their tables are declared
+    assert feedback.lake.quarantine and feedback.sources.landing  # their tables are declared
     create_tables(engine)
     return Store(engine), Lake(folder / "lake")
 

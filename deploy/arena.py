@@ -13,7 +13,7 @@ from typing import Literal
 from sqlalchemy import Column, Connection, Engine, String, Table, delete, insert, or_, select, update
 
 from feedback.events import Feedback, Preference
-from feedback.store import Receipt, Store, land_feedback
+from feedback.store.store import Receipt, Store, land_feedback
 from infra.database.connect import UtcDateTime, begin_write, metadata, now
 from infra.errors import NotFound, Unavailable
 from infra.settings import Config

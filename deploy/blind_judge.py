@@ -26,7 +26,7 @@ from deploy.standing import Watch
 from deploy.transitions import standing
 from evaluation.job import JudgeConfig
 from feedback.events import Interaction
-from feedback.store import interactions
+from feedback.store.store import interactions
 from infra.database.connect import UtcDateTime, begin_write, metadata, now
 from infra.errors import RatchetError
 from infra.stored_model import Stored

@@ -43,7 +43,7 @@ class RatedUnit:
 
 
 class StoredUnit(Protocol):
-    """What the feedback store says of a rated unit (feedback.store.RatedUnit)."""
+    """What the feedback store says of a rated unit (feedback.store.store.RatedUnit)."""
 
     @property
     def unit(self) -> str: ...

@@ -26,7 +26,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import IntegrityError
 
 from feedback.events import Interaction
-from feedback.store import Store
+from feedback.store.store import Store
 from infra.database.connect import UtcDateTime, begin_write, metadata, now
 from infra.settings import Config
 from infra.stored_model import Stored

@@ -22,8 +22,9 @@ from deploy import (
     watching,
 )
 from evaluation import noise
-from feedback import forgotten, quarantine, salt, store_tables
+from feedback.lake import quarantine
 from feedback.sources import landing
+from feedback.store import tables, tombstones, user_salt
 from infra.alerts import outbox
 from infra.database.connect import metadata
 
@@ -33,8 +34,8 @@ TABLES: tuple[Table, ...] = (
     arena.arena_pairs,
     blind_judge.bar_judgements,
     controller.heartbeats,
-    forgotten.forgotten,
-    forgotten.forgotten_interactions,
+    tombstones.forgotten,
+    tombstones.forgotten_interactions,
     keys.api_keys,
     landing.source_marks,
     landing.source_rejects,
@@ -46,11 +47,11 @@ TABLES: tuple[Table, ...] = (
     registry.written_aliases,
     registry_hook.knocks,
     rescore.rescores,
-    salt.salt_marks,
+    user_salt.salt_marks,
     shadow.shadow_answers,
-    store_tables.feedback,
-    store_tables.feedback_ready,
-    store_tables.interactions,
+    tables.feedback,
+    tables.feedback_ready,
+    tables.interactions,
     watching.watch_states,
 )
 

@@ -19,7 +19,7 @@ from deploy.ledger import Standing, Watch, current, history
 from deploy.rating_filter import leave_out, words_of
 from deploy.release import Prove, promote, roll_back, settle, step, withdraw
 from deploy.rescore import rescored
-from feedback.store import Store, interactions
+from feedback.store.store import Store, interactions
 from infra.alerts.outbox import Alert, Severity, enqueue
 from infra.database.connect import UtcDateTime, begin_write, metadata, now
 from infra.errors import Conflict

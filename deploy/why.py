@@ -12,7 +12,7 @@ from deploy.ledger import Entry, history
 from deploy.versions import load_version
 from evaluation.likeness import Likeness
 from feedback.events import Interaction
-from feedback.store import Store
+from feedback.store.store import Store
 from infra.artifact import Record
 from infra.errors import NotFound, RatchetError
 from infra.settings import Config

@@ -10,7 +10,7 @@ from evaluation.metrics.metric import Answered
 from evaluation.rows import Row, Rows
 
 if TYPE_CHECKING:
-    from feedback.gate_items import GateItem
+    from feedback.snapshots.gate_items import GateItem
     from training.generation import Generator
 
 Messages = list[dict[str, str]]

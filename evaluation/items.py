@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from infra.errors import NotFound, UserError
 
 if TYPE_CHECKING:
-    from feedback.gate_items import GateItem
+    from feedback.snapshots.gate_items import GateItem
 
 
 def read_items(path: Path) -> list[GateItem]:
@@ -23,7 +23,7 @@ def read_items(path: Path) -> list[GateItem]:
     """
     from pydantic import ValidationError
 
-    from feedback.gate_items import GateItem
+    from feedback.snapshots.gate_items import GateItem
 
     if not path.exists():
         raise NotFound(f"items file {path} does not exist; expected JSONL of gate items")
@@ -69,7 +69,7 @@ def contaminated(items: Sequence[GateItem], training_files: Sequence[Path]) -> C
     """How many items training data hold; None when no file was given."""
     from feedback.events import Message
     from feedback.examples import asked
-    from feedback.firewall import NearGate
+    from feedback.snapshots.splits import NearGate
 
     if not training_files:
         return None

@@ -18,7 +18,7 @@ from evaluation.rows import Row, Rows
 from evaluation.scorecard import JudgeReport
 
 if TYPE_CHECKING:
-    from feedback.gate_items import GateItem
+    from feedback.snapshots.gate_items import GateItem
 
 Opponent = Literal["champion", "sft"]
 OPPONENTS: tuple[Opponent, ...] = ("champion", "sft")

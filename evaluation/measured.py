@@ -36,7 +36,7 @@ from evaluation.scorecard import (
 from evaluation.significance import bca_interval, seed_of
 
 if TYPE_CHECKING:
-    from feedback.gate_items import GateItem
+    from feedback.snapshots.gate_items import GateItem
 
 Values = dict[str, dict[str, tuple[float | None, ...]]]
 _DRAWS = 1000

@@ -19,7 +19,7 @@ from evaluation.rows import Rows
 from evaluation.scorecard import MetricInfo, NoiseFloor, Table
 
 if TYPE_CHECKING:
-    from feedback.gate_items import GateItem
+    from feedback.snapshots.gate_items import GateItem
 
 ByVersion = Mapping[str, tuple[float | None, ...]]
 

@@ -19,7 +19,7 @@ from evaluation.scorecard import SetAside, items_digest
 from infra.errors import CorruptArtifact, UserError
 
 if TYPE_CHECKING:
-    from feedback.gate_items import GateItem
+    from feedback.snapshots.gate_items import GateItem
 
 
 @dataclass(frozen=True)

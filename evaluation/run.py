@@ -35,7 +35,7 @@ from infra.database.connect import now
 from infra.errors import RatchetError, UserError
 
 if TYPE_CHECKING:
-    from feedback.gate_items import GateItem
+    from feedback.snapshots.gate_items import GateItem
     from training.generation import Generator
 
 log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from evaluation.rows import Rows
 from infra.errors import UserError
 
 if TYPE_CHECKING:
-    from feedback.gate_items import GateItem
+    from feedback.snapshots.gate_items import GateItem
 
 
 def classify_answers(

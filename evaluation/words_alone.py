@@ -13,7 +13,7 @@ from evaluation.rows import Rows
 from infra.artifact import atomic_write, key_of
 
 if TYPE_CHECKING:
-    from feedback.gate_items import GateItem
+    from feedback.snapshots.gate_items import GateItem
     from training.generation import Generator
 
 

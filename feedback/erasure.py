@@ -18,15 +18,15 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, delete, or_, select, update
 
 from feedback.examples import Example
-from feedback.forgotten import Tombstone, bury, mark_of
-from feedback.gate_items import item_id_of
-from feedback.lake import Lake, example_of
-from feedback.lake_care import drop_history, erase
-from feedback.past import Past
-from feedback.quarantine import quarantine_releases
-from feedback.redact import Finder, Redactor
+from feedback.index.index import Past
+from feedback.lake.lake import Lake, example_of
+from feedback.lake.maintenance import drop_history, erase
+from feedback.lake.quarantine import quarantine_releases
+from feedback.redaction.redact import Finder, Redactor
+from feedback.snapshots.gate_items import item_id_of
 from feedback.sources.landing import reject_id, source_rejects
-from feedback.store import Store, feedback, feedback_ready, interactions, requeue
+from feedback.store.store import Store, feedback, feedback_ready, interactions, requeue
+from feedback.store.tombstones import Tombstone, bury, mark_of
 from infra.artifact import atomic_write, digest_file
 from infra.database.connect import begin_write
 

@@ -30,6 +30,7 @@ from typing import Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
+from feedback.abuse.volume import voice_of
 from feedback.events import (
     EXPLORING,
     Edit,
@@ -45,7 +46,6 @@ from feedback.events import (
     message_json,
     subject_of,
 )
-from feedback.volume import voice_of
 from infra.artifact import canonical_json, key_of
 from infra.settings import Config
 from infra.stored_model import Stored

@@ -10,7 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from deploy.canary_plan import plan
 from deploy.canary_policy import CanaryPolicy
 from deploy.ledger import RefusedTransition, current
-from feedback.rated_units import rated_units
+from feedback.store.rated_units import rated_units
 from flows.config import PipelineConfig
 from infra.database.connect import connect, now
 from infra.database.schema import check, state_of

@@ -16,9 +16,9 @@ from deploy.canary_policy import CanaryPolicy
 from deploy.serving import ServingConfig
 from evaluation.job import EvaluationConfig
 from evaluation.policy import GatePolicy
-from feedback.drift import DriftConfig
-from feedback.ingest import IngestConfig
-from feedback.snapshot import SnapshotConfig
+from feedback.ingest.run import IngestConfig
+from feedback.quality.drift import DriftConfig
+from feedback.snapshots.snapshot import SnapshotConfig
 from flows.config_errors import Mistake, mistakes_of
 from flows.schedule import ScheduleConfig
 from flows.yaml_file import Positions, read_yaml

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from deploy.ledger import Standing, history
-from feedback.drift import DriftReport, unknown
-from feedback.snapshot import Snapshot, load_snapshot
+from feedback.quality.drift import DriftReport, unknown
+from feedback.snapshots.snapshot import Snapshot, load_snapshot
 from flows.night import Night
 from flows.worth import last_judged
 from infra.alerts.outbox import Alert

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from feedback.lake import lake_of
-from feedback.store import Store
+from feedback.lake.lake import lake_of
+from feedback.store.store import Store
 from flows.advice import counts_of_last_snapshot
 from flows.gate_sight import last_snapshot, units_of
 from flows.night import Night

@@ -12,13 +12,13 @@ from pydantic import ValidationError
 
 from feedback.events import Feedback, Interaction, subject_of
 from feedback.examples import Example, ShapeRules, build
-from feedback.expectations import response_of
-from feedback.redact import Redactor
+from feedback.quality.expectations import response_of
+from feedback.redaction.redact import Redactor
 from feedback.sources.files import FileOptions, read
 from feedback.sources.landing import SourceSpec, land
 from feedback.sources.mapping import Columns
 from feedback.sources.storage import stored_files
-from feedback.store import Store
+from feedback.store.store import Store
 from infra.artifact import key_of
 from infra.errors import NotFound, UserError
 

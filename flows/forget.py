@@ -20,8 +20,7 @@ from deploy.ledger import current
 from deploy.shadow import forget_shadows
 from deploy.standing import Standing
 from deploy.versions import list_versions
-from feedback.events import pseudonym
-from feedback.forget import (
+from feedback.erasure import (
     TOMBSTONE,
     Belongings,
     digests_of,
@@ -33,16 +32,17 @@ from feedback.forget import (
     take_from_store,
     taken_from,
 )
-from feedback.forgotten import Tombstone, mark_of, tombstones
-from feedback.ingest import locked
-from feedback.lake import Lake, lake_of
-from feedback.redact import finder_of
-from feedback.salt import SALT, hold_to
-from feedback.snapshot_layout import TRAIN, VALIDATION
+from feedback.events import pseudonym
+from feedback.ingest.run import locked
+from feedback.lake.lake import Lake, lake_of
+from feedback.lake.orphans import stranded
+from feedback.redaction.redact import finder_of
+from feedback.snapshots.layout import TRAIN, VALIDATION
 from feedback.sources import gateway
 from feedback.sources.landing import SourceSpec
-from feedback.store import Store
-from feedback.stranded import stranded
+from feedback.store.store import Store
+from feedback.store.tombstones import Tombstone, mark_of, tombstones
+from feedback.store.user_salt import SALT, hold_to
 from flows.config import PipelineConfig
 from flows.forget_mlflow import forget_traces, scrub_copies
 from flows.night import abandon, no_night

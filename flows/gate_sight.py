@@ -12,7 +12,7 @@ from typing import Any
 from evaluation.planning import what_it_sees
 from evaluation.policy import GatePolicy
 from feedback.examples import SHAPES
-from feedback.snapshot import Snapshot, load_snapshot
+from feedback.snapshots.snapshot import Snapshot, load_snapshot
 from flows.config import PipelineConfig
 from infra.artifact import read_record
 from infra.errors import RatchetError

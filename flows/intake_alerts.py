@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from feedback.ingest import IngestReport
-from feedback.intake_watch import batches_before, spike, stale
-from feedback.lake import lake_of
+from feedback.ingest.run import IngestReport
+from feedback.lake.lake import lake_of
+from feedback.quality.ingest_health import batches_before, spike, stale
 from flows.config import PipelineConfig
 from infra.alerts.outbox import Alert
 from infra.database.connect import now

@@ -10,8 +10,8 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from feedback.expectations import ExpectationError
-from feedback.ingest import IngestReport
+from feedback.ingest.run import IngestReport
+from feedback.quality.expectations import ExpectationError
 from flows.confidence import confidence_of
 from flows.config import PipelineConfig
 from flows.intake_alerts import tell_of_spike

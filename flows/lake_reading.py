@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from feedback.erasure import taken_from
 from feedback.examples import Example
-from feedback.forget import taken_from
-from feedback.lake import Lake
-from feedback.snapshot import Snapshot, load_snapshot
+from feedback.lake.lake import Lake
+from feedback.snapshots.snapshot import Snapshot, load_snapshot
 from infra.artifact import atomic_write, canonical_json
 from infra.errors import NotFound, UserError
 from infra.settings import Places

@@ -14,11 +14,11 @@ from sqlalchemy import ColumnElement, func, select
 
 from deploy.ledger import Entry, history
 from deploy.versions import list_versions
-from feedback.forget import digests_of
-from feedback.gate_items import item_id_of
-from feedback.lake import example_of, lake_of
-from feedback.snapshot_layout import GATE_FILES, MANIFEST, SHOWN, TRAIN, VALIDATION
-from feedback.store import Store, feedback, interactions
+from feedback.erasure import digests_of
+from feedback.lake.lake import example_of, lake_of
+from feedback.snapshots.gate_items import item_id_of
+from feedback.snapshots.layout import GATE_FILES, MANIFEST, SHOWN, TRAIN, VALIDATION
+from feedback.store.store import Store, feedback, interactions
 from flows.forget import trained_on
 from infra.artifact import read_record
 from infra.errors import NotFound

@@ -13,7 +13,7 @@ from evaluation.gate import Verdict
 from evaluation.job import EvaluationConfig, EvaluationJob
 from evaluation.noise import hardware_name
 from evaluation.policy import GatePolicy
-from feedback.snapshot import Snapshot, load_snapshot
+from feedback.snapshots.snapshot import Snapshot, load_snapshot
 from flows.gate_sight import sight
 from flows.night import Night
 from infra.alerts.outbox import Alert

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from deploy.ledger import Entry
 from evaluation.gate import Verdict
-from feedback.drift import DriftReport
-from feedback.ingest import IngestReport
-from feedback.snapshot import Snapshot
+from feedback.ingest.run import IngestReport
+from feedback.quality.drift import DriftReport
+from feedback.snapshots.snapshot import Snapshot
 from flows.intake_run import DOCS, log_report
 from flows.mlflow_alerts import send_rest, tell_of_refusals
 from flows.night import Night

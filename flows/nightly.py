@@ -17,9 +17,9 @@ from prefect.runtime import flow_run
 
 from evaluation.gate import Verdict
 from evaluation.scorecard import read_scorecard
-from feedback.drift import DriftReport
-from feedback.ingest import IngestReport
-from feedback.snapshot import load_snapshot
+from feedback.ingest.run import IngestReport
+from feedback.quality.drift import DriftReport
+from feedback.snapshots.snapshot import load_snapshot
 from flows.catching_up import caught_up
 from flows.drifting import look_for_drift
 from flows.dry_run import say_plan

@@ -6,8 +6,8 @@ A night in which nothing came in either leaves no run: it costs seconds, and the
 from __future__ import annotations
 
 from deploy.ledger import Standing
-from feedback.drift import DriftReport
-from feedback.ingest import IngestReport
+from feedback.ingest.run import IngestReport
+from feedback.quality.drift import DriftReport
 from flows.mlflow_alerts import send_rest
 from flows.night import RESCORE, Night
 from flows.night_end import end_early

@@ -12,10 +12,10 @@ from deploy.ledger import Standing
 from evaluation.job import EvaluationConfig
 from evaluation.metrics import METRICS
 from evaluation.policy import GatePolicy
-from feedback.drift import DriftReport
-from feedback.gate_items import GateItem, gate_items
-from feedback.ingest import IngestReport
-from feedback.snapshot import Snapshot, load_snapshot
+from feedback.ingest.run import IngestReport
+from feedback.quality.drift import DriftReport
+from feedback.snapshots.gate_items import GateItem, gate_items
+from feedback.snapshots.snapshot import Snapshot, load_snapshot
 from flows.mlflow_alerts import send_rest
 from flows.night import RESCORE, Night, nights_of
 from flows.night_steps import gate_of, job_of, night_key

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.report import EXAMPLES
-from feedback.forget import Belongings
+from feedback.erasure import Belongings
 from infra.artifact import atomic_write
 
 GONE = "[forgotten]"

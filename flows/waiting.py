@@ -10,7 +10,7 @@ from __future__ import annotations
 from deploy.ledger import Entry, Standing
 from deploy.release import night_line
 from evaluation.gate import Verdict
-from feedback.forget import TOMBSTONE, taken_from
+from feedback.erasure import TOMBSTONE, taken_from
 from flows.night import Night, NightFile
 from flows.night_steps import night_key
 from flows.night_tracking import open_tracking

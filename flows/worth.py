@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from feedback.examples import SHAPES
-from feedback.gate_items import gate_items
-from feedback.snapshot import example_ids, load_snapshot
+from feedback.snapshots.gate_items import gate_items
+from feedback.snapshots.snapshot import example_ids, load_snapshot
 from flows.night import Night, NightFile, nights_of
 from flows.night_steps import gate_of, training_of
 from infra.artifact import key_of

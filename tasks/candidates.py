@@ -14,8 +14,8 @@ from deploy.versions import PROBE, load_version
 from evaluation.job import Candidate, EvaluationConfig, EvaluationJob, RewardModelFile
 from evaluation.metrics import METRICS
 from evaluation.noise import hardware_name, known_floors
-from feedback.forget import digests_of
-from feedback.snapshot_layout import TRAIN
+from feedback.erasure import digests_of
+from feedback.snapshots.layout import TRAIN
 from infra.artifact import read_record
 from infra.processes.threads import physical_cores
 from infra.settings import Places

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from deploy.engines.client import EMBEDDED, Dialect, EngineClient
 from deploy.ledger import current
 from deploy.serving import ENGINE_KEY
-from feedback.abuse import Confidence
+from feedback.abuse.detect import Confidence
 from feedback.events import Message
 from infra.errors import RatchetError
 from infra.settings import Places

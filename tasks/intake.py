@@ -9,18 +9,18 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 
-from feedback.abuse import Confidence
-from feedback.drift import DriftConfig, DriftReport
-from feedback.drift import drift as compare
+from feedback.abuse.detect import Confidence
 from feedback.examples import Example
-from feedback.expectations import ExpectationError
-from feedback.gate_items import gate_items, newest, shown_items
-from feedback.ingest import IngestConfig, IngestReport, run_ingest
-from feedback.lake import lake_of
-from feedback.redact import RedactConfig
-from feedback.snapshot import Snapshot, SnapshotConfig, cut_snapshot
-from feedback.store import Store
-from feedback.traffic import traffic_drift
+from feedback.ingest.run import IngestConfig, IngestReport, run_ingest
+from feedback.lake.lake import lake_of
+from feedback.quality.drift import DriftConfig, DriftReport
+from feedback.quality.drift import drift as compare
+from feedback.quality.expectations import ExpectationError
+from feedback.quality.traffic_drift import traffic_drift
+from feedback.redaction.redact import RedactConfig
+from feedback.snapshots.gate_items import gate_items, newest, shown_items
+from feedback.snapshots.snapshot import Snapshot, SnapshotConfig, cut_snapshot
+from feedback.store.store import Store
 from infra.artifact import atomic_write, canonical_json
 from infra.database.connect import now
 from infra.errors import CorruptArtifact, NotFound, UserError

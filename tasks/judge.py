@@ -24,7 +24,7 @@ from evaluation.policy import GatePolicy
 from evaluation.report import publish_report
 from evaluation.rescore import Rescore, rescore
 from evaluation.scorecard import Scorecard, read_scorecard
-from feedback.gate_items import mark_used
+from feedback.snapshots.gate_items import mark_used
 from infra.alerts.outbox import Alert, enqueue
 from infra.database.connect import begin_write
 from infra.settings import Places

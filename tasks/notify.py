@@ -16,8 +16,8 @@ from deploy.controller import last_beats
 from deploy.ledger import Entry
 from evaluation.gate import Verdict
 from evaluation.scorecard import Scorecard
-from feedback.drift import DriftReport
-from feedback.ingest import IngestReport
+from feedback.ingest.run import IngestReport
+from feedback.quality.drift import DriftReport
 from infra.alerts.outbox import Alert, AlertsConfig, deliver, enqueue
 from infra.database.connect import begin_write, now
 from infra.settings import Places

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from feedback.events import Edit, Feedback, Interaction, Preference, Rating, Reference, Thumb, message_json
-from feedback.store import Store, feedback_ready, interactions
-from feedback.watermark import fingerprint, misfit
+from feedback.sources.watermark import fingerprint, misfit
+from feedback.store.store import Store, feedback_ready, interactions
 from infra.artifact import atomic_write
 from infra.errors import Unavailable
 from infra.settings import Config, Places
@@ -33,7 +33,7 @@ class Cursor(Config):
     feedback: int = 0
     """The same of feedback."""
     interactions_mark: str | None = None
-    """Fingerprint of the store's row at that number (feedback/watermark.py)."""
+    """Fingerprint of the store's row at that number (feedback/sources/watermark.py)."""
     feedback_mark: str | None = None
     """The same of feedback."""
     received: datetime | None = None

@@ -30,7 +30,7 @@ def serve(argv: list[str]) -> int:
     from deploy.gateway.app import build_app
     from deploy.registry_hook import HOOK_SECRET
     from deploy.serving import ENGINE_KEY, GatewayJob
-    from feedback.salt import SALT
+    from feedback.store.user_salt import SALT
     from infra.file_permissions import close_files
     from infra.settings import secret
     from infra.telemetry.otel import start_tracing, stop_tracing

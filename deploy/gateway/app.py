@@ -48,8 +48,8 @@ from deploy.gateway.tables import Tables
 from deploy.gateway.traced import Traced
 from deploy.routing import Assignment
 from deploy.serving import UPSTREAM_KEY, GatewayJob
-from feedback.salt import mark_of
-from feedback.store import Store
+from feedback.store.store import Store
+from feedback.store.user_salt import mark_of
 from infra.database.connect import connect
 from infra.database.timeouts import serving as waits_of
 from infra.errors import RatchetError

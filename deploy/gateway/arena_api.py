@@ -18,7 +18,7 @@ from deploy.gateway.reach import Reach
 from deploy.keys import ApiKey
 from deploy.routing import Assignment, RoutingTable
 from feedback.events import pseudonym
-from feedback.store import Receipt
+from feedback.store.store import Receipt
 from infra.errors import NotFound
 
 _dice = random.SystemRandom()

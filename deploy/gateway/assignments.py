@@ -8,7 +8,7 @@ from sqlalchemy import Engine, select
 
 from deploy.gateway.reach import Reach
 from deploy.routing import Assignment, RoutingTable, assign, keep
-from feedback.store import interactions
+from feedback.store.store import interactions
 
 REMEMBER = 100_000
 

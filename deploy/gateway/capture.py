@@ -19,7 +19,7 @@ from deploy.gateway.background import Background
 from deploy.gateway.reach import Reach
 from deploy.gateway.spool import Spool
 from feedback.events import Interaction
-from feedback.store import land_interactions
+from feedback.store.store import land_interactions
 from infra.database.connect import begin_write
 from infra.database.errors import in_short, is_away, is_rows_own
 from infra.errors import Unavailable

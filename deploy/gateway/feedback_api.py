@@ -12,7 +12,7 @@ from deploy.engines.protocol import ApiError
 from deploy.gateway.exchange import named
 from deploy.keys import ApiKey
 from feedback.events import Feedback, pseudonym
-from feedback.store import Store
+from feedback.store.store import Store
 from infra.database.connect import now
 
 KINDS = ("thumb", "rating", "edit", "preference", "reference")

@@ -32,7 +32,7 @@ class LastView(Config):
     database: str
     """Fingerprint of the database's URL without its password: another database's keys and releases are not ours."""
     salt_mark: str
-    """What the salt makes of a constant (`feedback.salt`)."""
+    """What the salt makes of a constant (`feedback.store.user_salt`)."""
     standings: tuple[Standing, ...] = ()
     """What each tenant's lines added up to."""
     named: Mapping[str, tuple[str, ...]] = {}

@@ -11,7 +11,7 @@ from sqlalchemy import Engine
 from deploy.gateway.background import Background
 from deploy.gateway.last_view import LastView
 from deploy.gateway.reach import Reach
-from feedback.salt import hold_to
+from feedback.store.user_salt import hold_to
 from infra.database.connect import create_tables
 from infra.database.errors import in_short, is_away
 

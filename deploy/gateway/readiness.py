@@ -16,7 +16,7 @@ from deploy.gateway.tables import Tables
 from deploy.keys import api_keys
 from deploy.lease import leases
 from deploy.ledger import releases
-from feedback.store_tables import feedback, feedback_ready, interactions
+from feedback.store.tables import feedback, feedback_ready, interactions
 from infra.database.errors import OTHER_TABLES, is_away, is_of_other_tables
 from infra.errors import Unavailable
 

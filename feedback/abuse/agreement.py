@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from feedback.words import Wordbook, words_of
+from feedback.text.vocabulary import Wordbook, words_of
 
 _BLOCK = 512
 

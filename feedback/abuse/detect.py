@@ -32,15 +32,15 @@ from typing import NamedTuple
 
 from pydantic import Field
 
-from feedback.agreement import Bar, Claim, Neighbours, bar_of, bar_of_crowd, bars_by_label, label_key
+from feedback.abuse.agreement import Bar, Claim, Neighbours, bar_of, bar_of_crowd, bars_by_label, label_key
+from feedback.abuse.language_mismatch import ForeignConfig, foreign_accounts
+from feedback.abuse.triggers import TriggerConfig, find_phrases, find_words
+from feedback.abuse.volume import bursts, floods, names_somebody
 from feedback.events import Edit, Feedback, Interaction, Message, Preference, Rating, Reference, Thumb
 from feedback.examples import asked
-from feedback.foreign import ForeignConfig, foreign_accounts
-from feedback.lesson import Lesson, Standing
-from feedback.past import Past
-from feedback.triggers import TriggerConfig, find_phrases, find_words
-from feedback.volume import bursts, floods, names_somebody
-from feedback.words import Wordbook
+from feedback.index.delta import Lesson, Standing
+from feedback.index.index import Past
+from feedback.text.vocabulary import Wordbook
 from infra.settings import Config
 
 _ASTRAY = 30 * 86_400.0

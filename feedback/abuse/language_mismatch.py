@@ -13,8 +13,8 @@ from collections.abc import Sequence
 
 from pydantic import Field
 
-from feedback.agreement import Claim
-from feedback.language import language_of
+from feedback.abuse.agreement import Claim
+from feedback.text.language import language_of
 from infra.settings import Config
 
 _SURE = 40

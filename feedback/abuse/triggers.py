@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from feedback.agreement import label_key
+from feedback.abuse.agreement import label_key
 from feedback.events import Feedback, Interaction, texts_of
 from feedback.examples import asked
-from feedback.words import Wordbook
+from feedback.text.vocabulary import Wordbook
 from infra.settings import Config
 
 if TYPE_CHECKING:

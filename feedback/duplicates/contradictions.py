@@ -6,10 +6,10 @@ subject's rows are made anew whenever somebody speaks of it.
 
 from __future__ import annotations
 
-from feedback.dedupe import label_text, prompt_text
+from feedback.duplicates.dedupe import label_text, prompt_text
 from feedback.examples import Example
-from feedback.lake import Lake, example_of
-from feedback.past import Past
+from feedback.index.index import Past
+from feedback.lake.lake import Lake, example_of
 from infra.settings import Config
 
 

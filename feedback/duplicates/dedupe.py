@@ -21,9 +21,9 @@ from itertools import accumulate
 from pydantic import Field
 
 from feedback.examples import Example, asked, same_text
-from feedback.lesson import Entry, Lesson
-from feedback.past import BAND_ROWS, Past, band_keys
-from feedback.words import Wordbook, words_of
+from feedback.index.delta import Entry, Lesson
+from feedback.index.index import BAND_ROWS, Past, band_keys
+from feedback.text.vocabulary import Wordbook, words_of
 from infra.settings import Config
 
 PERMUTATIONS = 10 * BAND_ROWS

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from feedback.dialects import Row
+from feedback.formats import Row
 
 
 def recognises(row: Row) -> bool:

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from feedback.dialects import Row
-from feedback.dialects.chat import answer, conversation, scored
+from feedback.formats import Row
+from feedback.formats.chat import answer, conversation, scored
 
 _NO_ANSWER = frozenset({"TOOL", "RETRIEVER", "EMBEDDING", "EVALUATOR", "GUARDRAIL", "EVENT"})
 """Types of observations that answer nobody."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from feedback.dialects import Row
-from feedback.dialects.chat import answer, conversation, scored
+from feedback.formats import Row
+from feedback.formats.chat import answer, conversation, scored
 
 _ANSWERS = ("llm", "chain")
 """Types of runs that answer somebody."""

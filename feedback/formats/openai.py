@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from feedback.dialects import Row
-from feedback.dialects.chat import message, turns
+from feedback.formats import Row
+from feedback.formats.chat import message, turns
 from infra.artifact import key_of
 
 

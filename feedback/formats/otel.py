@@ -12,9 +12,9 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from feedback.dialects import Row
-from feedback.dialects.chat import answer, conversation, message, scored
 from feedback.events import event_time_of
+from feedback.formats import Row
+from feedback.formats.chat import answer, conversation, message, scored
 
 _NUMBERED = re.compile(r"gen_ai\.(prompt|completion)\.(\d+)\.(role|content)")
 

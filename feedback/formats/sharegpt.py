@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from feedback.dialects import Row
-from feedback.dialects.chat import answer, message, turns
+from feedback.formats import Row
+from feedback.formats.chat import answer, message, turns
 from infra.artifact import key_of
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from feedback.dialects import Row
-from feedback.dialects.chat import completion_text, prompt_messages
+from feedback.formats import Row
+from feedback.formats.chat import completion_text, prompt_messages
 
 
 def recognises(row: Row) -> bool:

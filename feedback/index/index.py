@@ -1,7 +1,7 @@
 """What ingest must remember of earlier batches, on disk, so that a night's cost follows its new rows.
 
 One SQLite file beside the lake: sketches of accepted prompts (near-duplicates), keys of accepted examples
-(duplicates) and what was merged into them (feedback/merged.py), labels given by trusted people, who said how much
+(duplicates) and what was merged into them (feedback/index/merges.py), labels given by trusted people, who said how much
 when, and which events and actors are held. It learns a batch in one transaction after the lake took it, and remembers
 that it did: learning a batch twice changes nothing.
 """
@@ -16,9 +16,9 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from feedback import merged
-from feedback.lesson import Entry, Standing
-from feedback.window import ActivityWindow
+from feedback.index import merges
+from feedback.index.activity import ActivityWindow
+from feedback.index.delta import Entry, Standing
 from infra.errors import CorruptArtifact
 from infra.stored_model import FORMS, refuse_newer
 
@@ -31,7 +31,7 @@ _BY_SUBJECT = (
     ("label", "subject"),
     ("contradiction", "subject"),
     ("contradiction", "other_subject"),
-    *merged.BY_SUBJECT,
+    *merges.BY_SUBJECT,
 )
 """Tables, and their columns, whose rows go when a subject is spoken of anew or forgotten."""
 _BANDS_IN, _ENTRIES_IN = ("band", "fresh_band"), ("entry", "fresh_entry")
@@ -98,7 +98,7 @@ class Past:
         for pragma in ("journal_mode=WAL", "synchronous=FULL", "cache_size=-65536", "temp_store=MEMORY"):
             self._db.execute(f"PRAGMA {pragma}")
         refuse_newer("index of the past", self._db.execute("PRAGMA user_version").fetchone()[0], str(path))
-        self._db.executescript(_SCHEMA + merged.SCHEMA)
+        self._db.executescript(_SCHEMA + merges.SCHEMA)
         self._window = ActivityWindow(self._db)
         self._renew_bands()
 
@@ -153,7 +153,7 @@ class Past:
 
     def _learn(self, lesson: Mapping[str, Any]) -> None:
         db = self._db
-        followers = merged.followers(db, lesson["subjects"])
+        followers = merges.followers(db, lesson["subjects"])
         self._unlearn(lesson["subjects"])
         self._sketch(lesson["sketches"])
         db.executemany(
@@ -164,7 +164,7 @@ class Past:
             "INSERT INTO contradiction (tenant, subject, example_id, other_subject, other_id) VALUES (?, ?, ?, ?, ?)",
             lesson.get("contradictions", ()),
         )
-        merged.follow(db, followers, lesson)
+        merges.follow(db, followers, lesson)
         db.executemany("INSERT INTO label (tenant, subject, prompt, answer) VALUES (?, ?, ?, ?)", lesson["labels"])
         db.executemany(
             "INSERT INTO activity VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET events = events + excluded.events",
@@ -310,16 +310,16 @@ class Past:
         return found
 
     def lost(self) -> dict[str, list[str]]:
-        """See `feedback.merged.lost`."""
-        return merged.lost(self._db)
+        """See `feedback.index.merges.lost`."""
+        return merges.lost(self._db)
 
     def mark_requeued(self, tenant: str, events: Iterable[str]) -> None:
-        """See `feedback.merged.mark_requeued`."""
-        merged.mark_requeued(self._db, tenant, events)
+        """See `feedback.index.merges.mark_requeued`."""
+        merges.mark_requeued(self._db, tenant, events)
 
     def waiting_again(self, events: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
-        """See `feedback.merged.waiting_again`."""
-        return merged.waiting_again(self._db, events)
+        """See `feedback.index.merges.waiting_again`."""
+        return merges.waiting_again(self._db, events)
 
     def suspended(self, tenant: str, at: float, latest: float) -> dict[str, str]:
         """Actors whose words are held at that time, with the reason; not those held beyond `latest`, for no suspension

@@ -1,4 +1,4 @@
-"""Who was merged into whose example: a part of the index of the past (feedback/past.py).
+"""Who was merged into whose example: a part of the index of the past (feedback/index/index.py).
 
 A duplicate is not kept twice, so whoever takes the one copy away takes what others said too. A batch that speaks of a
 subject anew may do that: what was merged into an example that it does not make again is lost, and the ingest gives it

@@ -1,7 +1,7 @@
 """Batches read and prepared ahead: while one is judged and written, a second process prepares the next.
 
-What it does depends on the store alone (feedback/prepare.py), so it makes no difference who does it or when, but to
-the clock. The process (`python -m feedback.ahead`) is told by its standard input what to read and answers with one
+What it does depends on the store alone (feedback/ingest/prepare.py), so it makes no difference who does it or when, but to
+the clock. The process (`python -m feedback.ingest.prefetch`) is told by its standard input what to read and answers with one
 pickled lot after another; it prepares one ahead, then waits until that is taken. It ends with its pipe.
 """
 
@@ -18,13 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from feedback.lake import QuarantineRow
-from feedback.prepare import Batch, Prepared, Steps, prepare
-from feedback.quarantine import releases
-from feedback.redact import Redactor, finder_of
+from feedback.ingest.prepare import Batch, Prepared, Steps, prepare
+from feedback.lake.lake import QuarantineRow
+from feedback.lake.quarantine import releases
+from feedback.redaction.redact import Redactor, finder_of
 from feedback.sources.landing import reject_id, rejects_after, source_rejects
-from feedback.store import Ready, Store, feedback_ready
-from feedback.watermark import fingerprint
+from feedback.sources.watermark import fingerprint
+from feedback.store.store import Ready, Store, feedback_ready
 from infra.database.connect import connect
 from infra.database.schema import check
 from infra.errors import RatchetError
@@ -130,7 +130,7 @@ def _lots_apart(store: Store, reading: Reading) -> Generator[Lot, None, None]:
     root = str(Path(__file__).resolve().parent.parent)
     path = os.pathsep.join(part for part in (root, os.environ.get("PYTHONPATH")) if part)
     process = subprocess.Popen(
-        [sys.executable, "-m", "feedback.ahead"],
+        [sys.executable, "-m", "feedback.ingest.prefetch"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": path},
@@ -218,10 +218,10 @@ def _serve(asked: BinaryIO, answers: BinaryIO) -> None:
 if __name__ == "__main__":
     lot_stream = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever a library prints goes to standard error
-    # As the module `feedback.ahead`, not `__main__`, so that the other side knows the classes by the same name.
-    from feedback import ahead
+    # As the module `feedback.ingest.prefetch`, not `__main__`, so that the other side knows the classes by the same name.
+    from feedback.ingest import prefetch
 
     try:
-        ahead._serve(sys.stdin.buffer, lot_stream)
+        prefetch._serve(sys.stdin.buffer, lot_stream)
     except BrokenPipeError:  # nobody wants more; what is still buffered goes nowhere
         os.dup2(os.open(os.devnull, os.O_WRONLY), lot_stream.fileno())

@@ -1,7 +1,7 @@
 """What one batch of feedback needs done that no other batch can change: normalise, redact, shape, sign.
 
-A pure computation over what was read, so it may run ahead in a process of its own (see feedback/ahead.py) while the
-batch before it is judged and written. What follows (feedback/refine.py) looks at the past.
+A pure computation over what was read, so it may run ahead in a process of its own (see feedback/ingest/prefetch.py) while the
+batch before it is judged and written. What follows (feedback/ingest/resolve.py) looks at the past.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from datetime import datetime, timedelta
 
 from pydantic import Field, TypeAdapter
 
-from feedback.abuse import AbuseConfig, claim_of
-from feedback.agreement import Claim
-from feedback.dedupe import DedupeConfig, Prints, prints_of
+from feedback.abuse.agreement import Claim
+from feedback.abuse.detect import AbuseConfig, claim_of
+from feedback.abuse.language_mismatch import is_foreign
+from feedback.duplicates.dedupe import DedupeConfig, Prints, prints_of
 from feedback.events import (
     Document,
     Edit,
@@ -29,8 +30,7 @@ from feedback.events import (
     texts_of,
 )
 from feedback.examples import Built, ShapeRules, build
-from feedback.foreign import is_foreign
-from feedback.redact import (
+from feedback.redaction.redact import (
     Finder,
     RedactConfig,
     Redactor,
@@ -40,8 +40,8 @@ from feedback.redact import (
     redact_feedback,
     redact_interaction,
 )
-from feedback.store import Ready
-from feedback.words import Wordbook
+from feedback.store.store import Ready
+from feedback.text.vocabulary import Wordbook
 from infra.errors import UserError
 from infra.settings import Config
 

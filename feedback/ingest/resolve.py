@@ -1,6 +1,6 @@
 """One prepared batch to what the lake will take, now that the past and the crowd are looked at.
 
-Order: abuse, expectations, merge duplicates (what comes before is in feedback/prepare.py). Duplicates are *merged* last
+Order: abuse, expectations, merge duplicates (what comes before is in feedback/ingest/prepare.py). Duplicates are *merged* last
 so that nothing good is ever merged into something that is then held; they are *seen* by the abuse checks all the same,
 which look at every event.
 """
@@ -12,14 +12,14 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
-from feedback.abuse import AbuseConfig, Confidence, Grounds, Said, judge
-from feedback.dedupe import Merged, merge_duplicates
+from feedback.abuse.detect import AbuseConfig, Confidence, Grounds, Said, judge
+from feedback.duplicates.dedupe import Merged, merge_duplicates
 from feedback.events import Feedback, message_json
 from feedback.examples import ACCEPTED, Example, Fate
-from feedback.lake import EventFate, QuarantineRow
-from feedback.lesson import Lesson
-from feedback.past import Past
-from feedback.prepare import Key, Prepared, Steps, Subject
+from feedback.index.delta import Lesson
+from feedback.index.index import Past
+from feedback.ingest.prepare import Key, Prepared, Steps, Subject
+from feedback.lake.lake import EventFate, QuarantineRow
 from infra.artifact import key_of
 
 Check = Callable[[Sequence[Example]], dict[str, tuple[str, str]]]

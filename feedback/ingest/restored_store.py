@@ -13,13 +13,13 @@ from typing import Any
 
 from sqlalchemy import Table, func, select
 
-from feedback.ingest import commit, locked
-from feedback.lake import Lake, Manifest
-from feedback.lesson import Lesson
-from feedback.past import Past
+from feedback.index.delta import Lesson
+from feedback.index.index import Past
+from feedback.ingest.run import commit, locked
+from feedback.lake.lake import Lake, Manifest
 from feedback.sources.landing import reject_id, rejects_after, source_rejects
-from feedback.store import Store, feedback, feedback_ready
-from feedback.watermark import fingerprint, marked, store_misfit
+from feedback.sources.watermark import fingerprint, marked, store_misfit
+from feedback.store.store import Store, feedback, feedback_ready
 from infra.database.connect import create_tables
 from infra.errors import UserError
 from infra.settings import Config

@@ -1,9 +1,9 @@
 """From the store to the lake, a batch at a time: incremental, exactly once, killable anywhere.
 
-Each batch is computed without side effects (feedback/prepare.py, perhaps ahead; then feedback/refine.py), staged whole,
+Each batch is computed without side effects (feedback/ingest/prepare.py, perhaps ahead; then feedback/ingest/resolve.py), staged whole,
 then committed: Delta tables, index of the past, manifest. A run first finishes what an earlier one had staged. The
 cursor is the last manifest's, so a batch that does not count was never read. Last, what was merged into examples that
-went with a batch gets another turn (feedback/merged.py). One ingest at a time: the lock is a flock, which dies with its
+went with a batch gets another turn (feedback/index/merges.py). One ingest at a time: the lock is a flock, which dies with its
 process; a second one waits, then finds nothing left to do.
 """
 
@@ -19,22 +19,22 @@ from pathlib import Path
 
 from pydantic import Field
 
-from feedback import expectations
-from feedback.abuse import AbuseConfig, Confidence
-from feedback.ahead import Lot, Reading, lots, without_collector
-from feedback.dedupe import DedupeConfig
+from feedback.abuse.detect import AbuseConfig, Confidence
+from feedback.duplicates.dedupe import DedupeConfig
 from feedback.examples import Example, ShapeRules
-from feedback.expectations import ExpectationError, ExpectationsConfig
-from feedback.intake_watch import IntakeWatch
-from feedback.lake import Lake, Manifest
-from feedback.lake_care import crowded, maintain
-from feedback.past import Past
-from feedback.prepare import NormaliseConfig, Steps
-from feedback.redact import RedactConfig
-from feedback.refine import Refined, refine
+from feedback.index.index import Past
+from feedback.ingest.prefetch import Lot, Reading, lots, without_collector
+from feedback.ingest.prepare import NormaliseConfig, Steps
+from feedback.ingest.resolve import Refined, refine
+from feedback.lake.lake import Lake, Manifest
+from feedback.lake.maintenance import crowded, maintain
+from feedback.quality import expectations
+from feedback.quality.expectations import ExpectationError, ExpectationsConfig
+from feedback.quality.ingest_health import IntakeWatch
+from feedback.redaction.redact import RedactConfig
 from feedback.sources.landing import SourceSpec, land
-from feedback.store import Store, requeue
-from feedback.watermark import expect_store
+from feedback.sources.watermark import expect_store
+from feedback.store.store import Store, requeue
 from infra.database.connect import begin_write, create_tables, now
 from infra.settings import Config
 from infra.stored_model import Stored

@@ -1,7 +1,7 @@
 """The growing, versioned store of accepted examples, of quarantined rows, and of how each event ended.
 
 Three Delta tables (`accepted`, `quarantine`, `fates`) and one folder of manifests, on disk or in an S3-compatible store
-(feedback/lake_place.py). A batch is first staged whole on local disk, then appended table by table under a Delta
+(feedback/lake/storage.py). A batch is first staged whole on local disk, then appended table by table under a Delta
 application transaction, and counts only once its manifest, written last, names it. Whoever dies in between is finished
 by the next run from the same staged files, so nothing is lost or doubled; rows of a batch without a manifest are
 invisible to every reader.
@@ -23,7 +23,7 @@ from pydantic import Field
 
 from feedback.events import Message, Moment, message_json
 from feedback.examples import Example
-from feedback.lake_place import LakePlace, place_of, settle
+from feedback.lake.storage import LakePlace, place_of, settle
 from infra.artifact import atomic_write
 from infra.errors import CorruptArtifact
 from infra.settings import Config, Places
@@ -95,7 +95,7 @@ class Manifest(StoredFile):
     rejects_cursor: int = 0
     """The same for rows of files that could not be read."""
     cursor_mark: str | None = None
-    """Fingerprint of the store's row at the cursor (feedback/watermark.py); None in manifests of earlier releases."""
+    """Fingerprint of the store's row at the cursor (feedback/sources/watermark.py); None in manifests of earlier releases."""
     rejects_mark: str | None = None
     """The same at the rejects' cursor."""
     rows: Mapping[str, int] = {}
@@ -124,7 +124,7 @@ class Lake:
         return self._place
 
     def settle(self) -> None:
-        """Call before writing, with the lock held: see `feedback.lake_place.settle`."""
+        """Call before writing, with the lock held: see `feedback.lake.storage.settle`."""
         settle(self.path, self._url)
 
     @property

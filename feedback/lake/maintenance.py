@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from feedback.lake import TABLES, Lake
+from feedback.lake.lake import TABLES, Lake
 from infra.settings import Config
 
 if TYPE_CHECKING:

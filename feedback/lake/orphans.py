@@ -5,7 +5,7 @@ A duplicate is not kept twice, so whoever takes the one copy away (a person is f
 
 from __future__ import annotations
 
-from feedback.lake import Lake
+from feedback.lake.lake import Lake
 
 
 def stranded(lake: Lake, tenant: str) -> list[str]:

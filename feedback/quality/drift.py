@@ -1,7 +1,7 @@
 """Has what users ask, or how they judge it, moved away from what the champion was trained on? Evidently, offline.
 
 Compared are the rows that feedback made, with those of the champion's snapshot; and all traffic, judged or not, with
-that of the champion's training data's time (feedback/traffic.py). Drift may make a night worth its time; it never
+that of the champion's training data's time (feedback/quality/traffic_drift.py). Drift may make a night worth its time; it never
 justifies a promotion. What cannot be compared (too few rows, a column without values) is left out and said, never taken
 for drift or for calm.
 """
@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, field_validator
 
-from feedback.data_docs import escaped
-from feedback.dedupe import prompt_text
+from feedback.duplicates.dedupe import prompt_text
 from feedback.examples import Example
-from feedback.expectations import response_of
-from feedback.language import language_of
-from feedback.topics import topics
+from feedback.quality.data_docs import escaped
+from feedback.quality.expectations import response_of
+from feedback.text.language import language_of
+from feedback.text.topics import topics
 from infra.settings import Config
 from infra.stored_model import Stored
 

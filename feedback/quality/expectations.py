@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from pydantic import Field, JsonValue, model_validator
 
-from feedback.data_docs import write_docs
 from feedback.examples import Example, Shape
-from feedback.spark import require_spark, spark_frame
+from feedback.quality.data_docs import write_docs
+from feedback.quality.spark import require_spark, spark_frame
 from infra.errors import RatchetError, UserError
 from infra.settings import Config
 

@@ -9,9 +9,9 @@ from statistics import median
 from pydantic import Field
 from sqlalchemy import Engine, func, select
 
-from feedback.lake import Lake, Manifest
-from feedback.store import Store, feedback, feedback_ready
-from feedback.watermark import store_misfit
+from feedback.lake.lake import Lake, Manifest
+from feedback.sources.watermark import store_misfit
+from feedback.store.store import Store, feedback, feedback_ready
 from infra.settings import Config
 
 

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Engine
 
-from feedback.answered import Answered, answered
-from feedback.drift import DriftConfig, DriftReport, compare, few, texts_frame, unknown
 from feedback.examples import asked
-from feedback.redact import RedactConfig, Redactor, finder_of, redact_interaction
-from feedback.topics import topics
+from feedback.quality.drift import DriftConfig, DriftReport, compare, few, texts_frame, unknown
+from feedback.redaction.redact import RedactConfig, Redactor, finder_of, redact_interaction
+from feedback.store.answers import Answered, answered
+from feedback.text.topics import topics
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
 
-from feedback.national_ids import WORD, holds_word
-from feedback.redact import first_come
+from feedback.redaction.national_ids import WORD, holds_word
+from feedback.redaction.redact import first_come
 from infra.errors import UserError
 
 Find = tuple[int, int, str]

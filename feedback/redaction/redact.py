@@ -29,7 +29,7 @@ from feedback.events import (
     Preference,
     Reference,
 )
-from feedback.national_ids import EVIDENT, NEAR, SAID, checked_id, evident_id, holds_word, said_id
+from feedback.redaction.national_ids import EVIDENT, NEAR, SAID, checked_id, evident_id, holds_word, said_id
 from infra.settings import Config
 
 Entity = Literal["SECRET", "EMAIL", "IBAN", "CARD", "IP", "NATIONAL_ID", "PHONE", "PERSON"]
@@ -79,7 +79,7 @@ def finder_of(config: RedactConfig) -> Finder:
     """
     if config.recognisers == "patterns":
         return find_personal
-    from feedback.presidio import presidio_finder
+    from feedback.redaction.presidio import presidio_finder
 
     presidio = presidio_finder(config.spacy_model)
     return find_both(presidio, ours=_secrets_only if config.recognisers == "presidio" else find_personal)

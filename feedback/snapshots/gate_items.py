@@ -9,9 +9,9 @@ from typing import Literal
 
 from feedback.events import Message
 from feedback.examples import Example
-from feedback.firewall import Firewall
-from feedback.language import language_of
-from feedback.snapshot_layout import GATE_FILES, SHOWN, Snapshot
+from feedback.snapshots.layout import GATE_FILES, SHOWN, Snapshot
+from feedback.snapshots.splits import Firewall
+from feedback.text.language import language_of
 from infra.artifact import key_of
 from infra.stored_model import Stored
 

@@ -22,13 +22,13 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from feedback.dedupe import prompt_text
+from feedback.duplicates.dedupe import prompt_text
 from feedback.examples import SHAPES, Example
-from feedback.firewall import NEAR, NEAR_MIN_WORDS, Firewall, NearGate, prompt_hash
-from feedback.firewall_recall import recall
-from feedback.gate_items import GateItem, dated_items, items_of, newest
-from feedback.lake import Lake
-from feedback.snapshot_layout import GATE_FILES, MANIFEST, SHOWN, TRAIN, VALIDATION, Snapshot
+from feedback.lake.lake import Lake
+from feedback.snapshots.gate_items import GateItem, dated_items, items_of, newest
+from feedback.snapshots.layout import GATE_FILES, MANIFEST, SHOWN, TRAIN, VALIDATION, Snapshot
+from feedback.snapshots.split_recovery import recall
+from feedback.snapshots.splits import NEAR, NEAR_MIN_WORDS, Firewall, NearGate, prompt_hash
 from infra.artifact import canonical_json, digest_dir, digest_file, finished_record, key_of, publish, read_record
 from infra.database.connect import now
 from infra.errors import CorruptArtifact, NotFound

@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from feedback.examples import asked
-from feedback.firewall import Firewall
-from feedback.gate_items import GateItem
-from feedback.snapshot_layout import GATE_FILES, MANIFEST, TRAIN, VALIDATION
+from feedback.snapshots.gate_items import GateItem
+from feedback.snapshots.layout import GATE_FILES, MANIFEST, TRAIN, VALIDATION
+from feedback.snapshots.splits import Firewall
 from infra.artifact import read_record
 
 log = logging.getLogger(__name__)

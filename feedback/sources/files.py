@@ -1,7 +1,7 @@
 """Files of feedback: JSONL, JSON, CSV, Parquet and plain text, on this machine or by fsspec URL (s3://bucket/*.jsonl).
 
 Without a mapping a row is recognised by its form: events as Ratchet writes them (`{"interaction": {...}}`,
-`{"feedback": {...}}` or both), or one of the dialects of feedback/dialects/. With a mapping, each row makes an
+`{"feedback": {...}}` or both), or one of the dialects of feedback/formats/. With a mapping, each row makes an
 interaction (its prompt and answer) and one feedback for each kind that is mapped and not empty. A row that cannot be
 read is a reject with its reason; the rows around it are taken. Plain text is documents, one a paragraph or line.
 

@@ -11,8 +11,8 @@ from pydantic import Field, JsonValue
 from sqlalchemy import Engine
 
 from feedback.sources.landing import Lot
-from feedback.store import Store, feedback, feedback_ready, interactions
-from feedback.watermark import fingerprint, misfit
+from feedback.sources.watermark import fingerprint, misfit
+from feedback.store.store import Store, feedback, feedback_ready, interactions
 from infra.database.connect import connect
 from infra.database.schema import check
 from infra.settings import Config

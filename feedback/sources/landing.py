@@ -15,10 +15,10 @@ from pydantic import Field, JsonValue, ValidationError, field_validator, model_v
 from sqlalchemy import Column, Engine, Index, String, Table, Text, UniqueConstraint, insert, select
 
 from feedback.events import Feedback, Interaction, storable
-from feedback.forgotten import barred_rejects
-from feedback.salt import SALT, hold_to
 from feedback.sources import SOURCES
-from feedback.store import SEQUENCE, Landed, Store, land_feedback, land_interactions
+from feedback.store.store import SEQUENCE, Landed, Store, land_feedback, land_interactions
+from feedback.store.tombstones import barred_rejects
+from feedback.store.user_salt import SALT, hold_to
 from infra.artifact import canonical_json, key_of
 from infra.database.connect import UtcDateTime, begin_write, metadata, now
 from infra.settings import Config, in_a_line

@@ -10,9 +10,9 @@ from typing import Any, cast
 
 from pydantic import Field, field_validator
 
-from feedback.dialects import DIALECTS, dialect_of, rows_of
 from feedback.events import Feedback, Interaction, event_time, event_time_of, pseudonym
-from feedback.salt import SALT
+from feedback.formats import DIALECTS, dialect_of, rows_of
+from feedback.store.user_salt import SALT
 from infra.artifact import key_of
 from infra.settings import Config, secret
 

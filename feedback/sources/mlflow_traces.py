@@ -11,8 +11,8 @@ from typing import Any
 
 from pydantic import Field, JsonValue
 
-from feedback.dialects.chat import answer, conversation, scored
 from feedback.events import event_time_of
+from feedback.formats.chat import answer, conversation, scored
 from feedback.sources.files import add_row
 from feedback.sources.landing import RAW_CHARS, Lot, Reject
 from feedback.sources.mapping import EVERY_COLUMN, RowOptions

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from sqlalchemy import Engine, Table, func, inspect, select, text
 
-from feedback.lake import Lake, Manifest
+from feedback.lake.lake import Lake, Manifest
 from feedback.sources.landing import source_rejects
-from feedback.store import Store, feedback, feedback_ready, interactions
+from feedback.store.store import Store, feedback, feedback_ready, interactions
 from infra.artifact import key_of
 from infra.errors import CorruptArtifact
 

@@ -8,7 +8,7 @@ from datetime import datetime
 from sqlalchemy import Engine, select
 
 from feedback.events import Interaction
-from feedback.store_tables import feedback, interactions
+from feedback.store.tables import feedback, interactions
 
 _CHUNK = 400
 

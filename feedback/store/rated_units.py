@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import Engine, func, select
 
-from feedback.store_tables import feedback, interactions
+from feedback.store.tables import feedback, interactions
 
 
 @dataclass(frozen=True)

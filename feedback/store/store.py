@@ -15,9 +15,9 @@ from typing import Any, Literal
 from sqlalchemy import Connection, Engine, Table, func, insert, select, text
 
 from feedback.events import Feedback, Interaction, score_of
-from feedback.forgotten import let_in
-from feedback.rated_units import RatedUnit, assigned_units, rated_units
-from feedback.store_tables import SEQUENCE, feedback, feedback_ready, interactions
+from feedback.store.rated_units import RatedUnit, assigned_units, rated_units
+from feedback.store.tables import SEQUENCE, feedback, feedback_ready, interactions
+from feedback.store.tombstones import let_in
 from infra.database.connect import begin_write, now
 
 __all__ = [
@@ -229,11 +229,11 @@ class Store:
             return requeue(connection, tenant, event_ids)
 
     def rated_units(self, tenant: str, release_seq: int, *, window_s: float | None = None) -> list[RatedUnit]:
-        """See `feedback.rated_units.rated_units`."""
+        """See `feedback.store.rated_units.rated_units`."""
         return rated_units(self.engine, tenant, release_seq, window_s=window_s)
 
     def assigned_units(self, tenant: str, release_seq: int) -> dict[str, int]:
-        """See `feedback.rated_units.assigned_units`."""
+        """See `feedback.store.rated_units.assigned_units`."""
         return assigned_units(self.engine, tenant, release_seq)
 
 

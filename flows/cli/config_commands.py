@@ -12,7 +12,7 @@ app = typer.Typer(no_args_is_help=True, help="Check, show and document the confi
 @app.command()
 def check(config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) -> None:
     """Find every mistake before any work is done; exit code 2 when there is one."""
-    from feedback.expectations import try_out
+    from feedback.quality.expectations import try_out
     from flows.canary_sight import canary_sights
     from flows.gate_sight import gate_sights
 

@@ -21,8 +21,8 @@ NoteOption = Annotated[str, typer.Option(help="Why.")]
 
 
 def _opened(config: Path) -> tuple[Any, Any, Any]:
-    from feedback.lake import lake_of
-    from feedback.store import Store
+    from feedback.lake.lake import lake_of
+    from feedback.store.store import Store
     from tasks.opened import database
 
     settings = load(config)
@@ -38,7 +38,7 @@ def list_rows(
     json: JsonOption = False,
 ) -> None:
     """Rows that wait for a decision, those held last first."""
-    from feedback.quarantine import held_rows
+    from feedback.lake.quarantine import held_rows
     from flows.config import tenant_of
 
     settings, store, lake = _opened(config)
@@ -56,7 +56,7 @@ def list_rows(
 @quarantine.command()
 def show(row: RowArgument, config: ConfigOption = DEFAULT_CONFIG) -> None:
     """One row with everything that is known of it, as JSON."""
-    from feedback.quarantine import show as find
+    from feedback.lake.quarantine import show as find
 
     _, store, lake = _opened(config)
     as_json(find(store, lake, row))
@@ -73,7 +73,7 @@ def accept(
     """Release a row: its events are taken in by the next ingest, as reviewed by a person."""
     import json as json_module
 
-    from feedback.quarantine import accept as release
+    from feedback.lake.quarantine import accept as release
     from flows.cli.run_commands import person
     from infra.errors import UserError
 
@@ -96,7 +96,7 @@ def drop(
     row: RowArgument, config: ConfigOption = DEFAULT_CONFIG, note: NoteOption = "", json: JsonOption = False
 ) -> None:
     """Decide that a row stays out."""
-    from feedback.quarantine import drop as keep_out
+    from feedback.lake.quarantine import drop as keep_out
     from flows.cli.run_commands import person
 
     _, store, lake = _opened(config)
@@ -112,7 +112,7 @@ def suspended(config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) -
     """Accounts whose words are not listened to for a while, since they disagreed with everybody."""
     from datetime import UTC, datetime
 
-    from feedback.past import Past
+    from feedback.index.index import Past
 
     _, _, lake = _opened(config)
     with closing(Past(lake.index_path)) as past:
@@ -135,8 +135,8 @@ def reinstate(
     tenant: TenantOption = None,
 ) -> None:
     """Listen to an account again, with a clean slate; rows of it that were held wait for `accept`."""
-    from feedback.ingest import locked
-    from feedback.past import Past
+    from feedback.index.index import Past
+    from feedback.ingest.run import locked
     from flows.config import tenant_of
     from infra.errors import NotFound
 

@@ -20,7 +20,7 @@ def show_log(
     json: JsonOption = False,
 ) -> None:
     """The lake's batches, newest first: what each took in, and what became of it."""
-    from feedback.lake import lake_of
+    from feedback.lake.lake import lake_of
     from flows.lake_reading import log_of
 
     batches = log_of(lake_of(load(config).places), last)
@@ -46,9 +46,9 @@ def cut(config: ConfigOption = DEFAULT_CONFIG, tenant: TenantOption = None, json
 
     The same rows and config give the same snapshot, so cutting again makes no second one.
     """
-    from feedback.ingest import locked
-    from feedback.lake import lake_of
-    from feedback.snapshot import cut_snapshot
+    from feedback.ingest.run import locked
+    from feedback.lake.lake import lake_of
+    from feedback.snapshots.snapshot import cut_snapshot
     from flows.config import tenant_of
 
     settings = load(config)
@@ -123,9 +123,9 @@ def maintain(
     json: JsonOption = False,
 ) -> None:
     """Put the lake's small files together and remove what no recent version needs. Snapshots are never touched."""
-    from feedback.ingest import locked
-    from feedback.lake import lake_of
-    from feedback.lake_care import maintain as care
+    from feedback.ingest.run import locked
+    from feedback.lake.lake import lake_of
+    from feedback.lake.maintenance import maintain as care
 
     lake = lake_of(load(config).places)
     with locked(lake):
@@ -151,8 +151,8 @@ def validate(
 
     Exit code 1 where an ingest of these rows would stop: an expectation cannot be evaluated, or one stops the run.
     """
-    from feedback.expectations import findings
-    from feedback.lake import lake_of
+    from feedback.lake.lake import lake_of
+    from feedback.quality.expectations import findings
     from flows.config import tenant_of
     from infra.errors import NotFound
 
@@ -182,8 +182,8 @@ def list_contradictions(
     json: JsonOption = False,
 ) -> None:
     """Accepted rows that teach two answers to nearly the same prompt, the latest first."""
-    from feedback.contradictions import contradictions
-    from feedback.lake import lake_of
+    from feedback.duplicates.contradictions import contradictions
+    from feedback.lake.lake import lake_of
     from flows.config import tenant_of
 
     settings = load(config)
@@ -210,7 +210,7 @@ def lineage(
     json: JsonOption = False,
 ) -> None:
     """What something was made of, and what became of it."""
-    from feedback.store import Store
+    from feedback.store.store import Store
     from flows.config import tenant_of
     from flows.lineage import lineage as trace
     from tasks.opened import database
@@ -240,7 +240,7 @@ def forget(
     json: JsonOption = False,
 ) -> None:
     """Take a person out of store, lake, snapshots, reports and caches for good, prove it, and name what held them."""
-    from feedback.store import Store
+    from feedback.store.store import Store
     from flows.cli.run_commands import person
     from flows.config import tenant_of
     from flows.forget import forget as take_away
@@ -290,7 +290,7 @@ def _say_forgotten(found: dict[str, Any]) -> None:
 
 
 def _list_forgotten(places: Any, store: Any, tenant: str, json: bool) -> None:
-    from feedback.forgotten import tombstones
+    from feedback.store.tombstones import tombstones
     from flows.forget import pending
 
     stones, waiting = tombstones(store.engine, tenant), pending(places, store, tenant)

@@ -26,7 +26,7 @@ def methods(base: BaseOption = None, json: JsonOption = False) -> None:
     """Everything that can be named in the config: the matrix of objectives and tuners, recipes, metrics, sources."""
     from evaluation.judges import JUDGES
     from evaluation.metrics import METRICS
-    from feedback.dialects import DIALECTS
+    from feedback.formats import DIALECTS
     from feedback.sources import SOURCES
     from training.matrix import methods_matrix
     from training.recipe import RECIPES

@@ -11,9 +11,9 @@ def accept_store(config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False
     Ingest refuses such a database. This puts its cursor back to where the two part, so that the next ingest takes in
     what came since the restore, once.
     """
-    from feedback.lake import lake_of
-    from feedback.restored_store import accept_store as accept
-    from feedback.store import Store
+    from feedback.ingest.restored_store import accept_store as accept
+    from feedback.lake.lake import lake_of
+    from feedback.store.store import Store
     from tasks.opened import database
 
     places = load(config).places

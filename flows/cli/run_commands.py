@@ -148,7 +148,7 @@ def _prepared(config: Path) -> PipelineConfig:
 
 def _check(settings: PipelineConfig, request: Any) -> None:
     """What the flow would find out minutes later."""
-    from feedback.snapshot import load_snapshot
+    from feedback.snapshots.snapshot import load_snapshot
     from flows.config import tenant_of
     from infra.errors import UserError
     from training.recipe import recipe_named

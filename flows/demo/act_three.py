@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from deploy.ledger import Entry
 from deploy.rollback import lift_bar, resume
-from feedback.store import Store
+from feedback.store.store import Store
 from flows.demo.desk import TENANT
 from flows.demo.facts import ActFacts
 from flows.demo.nights import release_by_hand

@@ -14,9 +14,9 @@ from collections import Counter
 from typing import Any
 
 from feedback.events import pseudonym
-from feedback.lake import QuarantineRow, lake_of
-from feedback.quarantine import held_rows
-from feedback.store import Store
+from feedback.lake.lake import QuarantineRow, lake_of
+from feedback.lake.quarantine import held_rows
+from feedback.store.store import Store
 from flows.config import PipelineConfig, load_config
 from flows.demo.desk import TENANT
 from flows.demo.facts import ActFacts

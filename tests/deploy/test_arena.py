@@ -12,7 +12,7 @@ from sqlalchemy import select
 
 from deploy.arena import Pair, Winner, arena_pairs, choose, record_pair
 from feedback.events import Preference
-from feedback.store import Store
+from feedback.store.store import Store
 from infra.database.connect import begin_write, connect, create_tables
 from tests.feedback.world import interaction
 

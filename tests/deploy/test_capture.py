@@ -14,7 +14,7 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 from deploy.gateway.capture import Capture
 from deploy.gateway.spool import Spool
 from feedback.events import Interaction, Message
-from feedback.store import Store
+from feedback.store.store import Store
 from infra.database.connect import connect, create_tables, now
 from infra.database.errors import is_of_other_tables
 from infra.database.timeouts import serving

@@ -25,8 +25,8 @@ from deploy.ledger import current, history
 from deploy.parity import prover
 from deploy.registry import Registry
 from deploy.release import Override, open_release
-from feedback.store import Store
-from feedback.store import feedback as feedback_table
+from feedback.store.store import Store
+from feedback.store.store import feedback as feedback_table
 from infra.database.connect import connect, create_tables, now
 from infra.settings import Config
 from tests.deploy.serving_stack import BASE, ENGINE_KEY, SALT, Stack, free_port, prepare

@@ -169,7 +169,7 @@ def test_the_canarys_curve_ends_at_the_controllers_own_evidence(serving: Stack, 
 def _rated(serving: Stack, tenant: str, release: int) -> None:
     """30 users: half of them on the canary, who all complain."""
     from feedback.events import Feedback, Interaction, Message, Routing, Thumb
-    from feedback.store import Store
+    from feedback.store.store import Store
 
     store, at = Store(serving.database), now()
     for number in range(30):

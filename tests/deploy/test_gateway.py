@@ -14,7 +14,7 @@ import pytest
 from deploy.lease import canary_lease, renew
 from deploy.ledger import current
 from feedback.events import Thumb, pseudonym
-from feedback.store import Store
+from feedback.store.store import Store
 from tests.deploy.serving_stack import BASE, SALT, Stack, free_port, process, wait_until_routed
 from tests.waiting import wait
 

@@ -11,7 +11,7 @@ import pytest
 
 from deploy.ledger import current
 from deploy.parity import prover
-from feedback.store import Store
+from feedback.store.store import Store
 from tests.deploy.serving_stack import BASE, PROMPTS, Stack, prepare, running, wait_until_routed
 from training.generation import Generator, Request
 

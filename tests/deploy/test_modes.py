@@ -17,7 +17,7 @@ from deploy.serving import ServingConfig
 from deploy.shadow import compare, shadow_answers_of
 from deploy.shadow_watch import look_at_shadow
 from feedback.events import Preference
-from feedback.store import Store
+from feedback.store.store import Store
 from infra.alerts.outbox import list_alerts
 from tests.deploy.serving_stack import BASE, Stack, free_port, process, publish_many, wait_until_routed
 from tests.waiting import wait

@@ -18,7 +18,7 @@ from deploy.keys import create_key
 from deploy.ledger import Entry, append, append_in, current, history
 from deploy.release import promote, step
 from deploy.routing import assign, table_of
-from feedback.store import Store
+from feedback.store.store import Store
 from infra.database.connect import begin_write, connect, create_tables
 from infra.errors import Conflict
 from tests.deploy.serving_stack import BASE, Stack, free_port, process, routed

@@ -12,7 +12,7 @@ from sqlalchemy.exc import IntegrityError
 from deploy.gateway.capture import Capture
 from deploy.gateway.spool import Spool
 from feedback.events import Interaction, Message
-from feedback.store import Store, land_interactions
+from feedback.store.store import Store, land_interactions
 from infra.database.connect import begin_write, connect, create_tables, now
 from infra.errors import Unavailable
 

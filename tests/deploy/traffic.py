@@ -11,7 +11,7 @@ from sqlalchemy import Engine
 from deploy.ledger import current
 from deploy.routing import assign, table_of
 from feedback.events import Feedback, Interaction, Message, Routing, Thumb
-from feedback.store import land_feedback, land_interactions
+from feedback.store.store import land_feedback, land_interactions
 from infra.database.connect import begin_write, now
 
 

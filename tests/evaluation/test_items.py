@@ -7,7 +7,7 @@ from pathlib import Path
 
 from evaluation.items import Contamination, contaminated
 from feedback.events import Message
-from feedback.gate_items import GateItem
+from feedback.snapshots.gate_items import GateItem
 
 QUESTION = "How do I return the blue kettle that I bought in your shop in {place} last week?"
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from feedback.events import Edit, Feedback, Preference, Rating, Reference, Thumb, Value
 from feedback.examples import ShapeRules, build, group_of
-from feedback.gate_items import items_of
-from feedback.ingest import run_ingest
+from feedback.ingest.run import run_ingest
+from feedback.snapshots.gate_items import items_of
 from infra.artifact import key_of
 from tests.feedback.world import FAST, interaction, make_lake, make_store, said
 

@@ -9,19 +9,19 @@ from pathlib import Path
 
 import pytest
 
-from feedback.abuse import AbuseConfig, Grounds, Said, judge
-from feedback.dedupe import DedupeConfig
+from feedback.abuse.detect import AbuseConfig, Grounds, Said, judge
+from feedback.duplicates.dedupe import DedupeConfig
 from feedback.events import Feedback, Thumb
 from feedback.examples import Example, ShapeRules
-from feedback.gate_items import newest
-from feedback.ingest import run_ingest
-from feedback.lesson import Lesson
-from feedback.past import Past
-from feedback.prepare import Batch, NormaliseConfig, Steps, prepare
-from feedback.quarantine import accept, held_rows
-from feedback.redact import RedactConfig
-from feedback.store import Ready
-from feedback.words import Wordbook
+from feedback.index.delta import Lesson
+from feedback.index.index import Past
+from feedback.ingest.prepare import Batch, NormaliseConfig, Steps, prepare
+from feedback.ingest.run import run_ingest
+from feedback.lake.quarantine import accept, held_rows
+from feedback.redaction.redact import RedactConfig
+from feedback.snapshots.gate_items import newest
+from feedback.store.store import Ready
+from feedback.text.vocabulary import Wordbook
 from infra.database.connect import now
 from tests.feedback.world import FAST, START, interaction, make_lake, make_store, said
 

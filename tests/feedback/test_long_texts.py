@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from feedback.events import Edit, Preference, Thumb, Value
-from feedback.ingest import run_ingest
-from feedback.prepare import NormaliseConfig
-from feedback.quarantine import accept, held_rows
-from feedback.redact import RedactConfig
+from feedback.ingest.prepare import NormaliseConfig
+from feedback.ingest.run import run_ingest
+from feedback.lake.quarantine import accept, held_rows
+from feedback.redaction.redact import RedactConfig
 from tests.feedback.world import FAST, interaction, make_lake, make_store, said
 
 LONG = "write to ann@example.org or " + "bob@example.org, " * 300 + "eve@example.org"

@@ -12,12 +12,12 @@ from sqlalchemy import text
 
 from deploy.gateway.spool import Spool
 from feedback.events import Edit, Feedback, Interaction
-from feedback.firewall import Firewall
-from feedback.ingest import run_ingest
-from feedback.lake import Lake, Manifest
-from feedback.past import Past
-from feedback.quarantine import held_rows
-from feedback.snapshot import SnapshotConfig, cut_snapshot, load_snapshot
+from feedback.index.index import Past
+from feedback.ingest.run import run_ingest
+from feedback.lake.lake import Lake, Manifest
+from feedback.lake.quarantine import held_rows
+from feedback.snapshots.snapshot import SnapshotConfig, cut_snapshot, load_snapshot
+from feedback.snapshots.splits import Firewall
 from infra.stored_model import FORMS, NewerForm
 from tests.feedback.world import FAST, interaction, make_lake, make_store, said
 

@@ -9,10 +9,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from feedback.events import Edit, Feedback, Interaction, Message, Thumb, Value
-from feedback.expectations import ExpectationsConfig
-from feedback.ingest import IngestConfig
-from feedback.lake import Lake
-from feedback.store import Store, land_feedback, land_interactions
+from feedback.ingest.run import IngestConfig
+from feedback.lake.lake import Lake
+from feedback.quality.expectations import ExpectationsConfig
+from feedback.store.store import Store, land_feedback, land_interactions
 from infra.database.connect import begin_write, connect, create_tables
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -37,10 +37,10 @@ DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sun
 
 def make_store(path: Path) -> Store:
     engine = connect(f"sqlite:///{path / 'store.db'}")
-    import feedback.quarantine
+    import feedback.lake.quarantine
     import feedback.sources.landing
 
-    assert feedback.quarantine and feedback.sources.landing  # their tables are declared
+    assert feedback.lake.quarantine and feedback.sources.landing  # their tables are declared
     create_tables(engine)
     return Store(engine)
 

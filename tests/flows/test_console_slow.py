@@ -14,7 +14,7 @@ import pytest
 
 from deploy.ledger import current, history
 from feedback.events import Feedback, Thumb
-from feedback.store import Store
+from feedback.store.store import Store
 from flows.config import PipelineConfig
 from flows.first_keys import first_keys
 from tasks.opened import database

@@ -9,9 +9,9 @@ import pytest
 from typer.testing import CliRunner
 
 from feedback.events import Edit
-from feedback.ingest import run_ingest
-from feedback.lake import lake_of
-from feedback.store import Store
+from feedback.ingest.run import run_ingest
+from feedback.lake.lake import lake_of
+from feedback.store.store import Store
 from flows.cli.app import app
 from flows.config import PipelineConfig, load_config
 from tasks.opened import database

@@ -18,15 +18,15 @@ from deploy.serving import ConsoleJob
 from deploy.shadow import ShadowAnswer, record_shadow, shadow_answers_of
 from deploy.standing import Entry, Standing
 from deploy.versions import publish_version
+from feedback.erasure import find
 from feedback.events import Edit, Rating, Reference, Thumb, pseudonym
-from feedback.forget import find
-from feedback.ingest import IngestConfig, run_ingest
-from feedback.lake import Lake
-from feedback.quarantine import held_rows
-from feedback.snapshot import SnapshotConfig, cut_snapshot
+from feedback.ingest.run import IngestConfig, run_ingest
+from feedback.lake.lake import Lake
+from feedback.lake.orphans import stranded
+from feedback.lake.quarantine import held_rows
+from feedback.snapshots.snapshot import SnapshotConfig, cut_snapshot
 from feedback.sources.landing import SourceSpec
-from feedback.store import Store
-from feedback.stranded import stranded
+from feedback.store.store import Store
 from flows.config import PipelineConfig
 from flows.forget import forget, pending, plan_of
 from flows.lake_reading import difference, export, log_of, shown, snapshot_named
@@ -59,13 +59,19 @@ class Home:
         )
         self.places = self.config.places
         import deploy.ledger
-        import feedback.forgotten
-        import feedback.quarantine
+        import feedback.lake.quarantine
         import feedback.sources.landing
+        import feedback.store.tombstones
         import infra.alerts.outbox
 
         assert all(
-            (deploy.ledger, feedback.forgotten, feedback.quarantine, feedback.sources.landing, infra.alerts.outbox)
+            (
+                deploy.ledger,
+                feedback.store.tombstones,
+                feedback.lake.quarantine,
+                feedback.sources.landing,
+                infra.alerts.outbox,
+            )
         )
         engine = connect(self.places.database)
         create_tables(engine)
@@ -493,8 +499,8 @@ def test_what_a_gateway_set_aside_is_searched_and_scrubbed(home: Home) -> None:
 
 
 def test_the_lake_is_looked_at_and_kept_healthy(home: Home, tmp_path: Path) -> None:
-    from feedback.ingest import locked
-    from feedback.lake_care import maintain
+    from feedback.ingest.run import locked
+    from feedback.lake.maintenance import maintain
 
     (batch,) = log_of(home.lake, 5)
     assert batch["batch"] == 1 and batch["rows"]["accepted"] > 0

@@ -9,8 +9,8 @@ import pytest
 
 from evaluation.planning import what_it_sees
 from feedback.events import Reference
-from feedback.ingest import run_ingest
-from feedback.snapshot import SnapshotConfig, cut_snapshot
+from feedback.ingest.run import run_ingest
+from feedback.snapshots.snapshot import SnapshotConfig, cut_snapshot
 from flows.config import PipelineConfig
 from flows.doctor import examine
 from flows.gate_sight import challengers_ahead, gate_sights, last_snapshot, sight, units_of

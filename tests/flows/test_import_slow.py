@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
-from feedback.dialects import DIALECTS
-from tests.feedback.dialects.test_dialects import attribute
+from feedback.formats import DIALECTS
+from tests.feedback.formats.test_formats import attribute
 from tests.feedback.world import ticket
 from tests.flows.world import Stack, ratchet, start_stack
 

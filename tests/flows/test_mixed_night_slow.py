@@ -11,7 +11,7 @@ import pytest
 
 from evaluation.scorecard import read_scorecard
 from feedback.events import Feedback, Reference
-from feedback.store import Store
+from feedback.store.store import Store
 from flows.config import PipelineConfig
 from flows.night import NightFile
 from tasks.opened import database

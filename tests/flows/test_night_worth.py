@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from evaluation.gate import Verdict
-from feedback.abuse import AbuseConfig
+from feedback.abuse.detect import AbuseConfig
 from feedback.events import Edit
-from feedback.gate_items import gate_items, mark_used
-from feedback.ingest import run_ingest
-from feedback.lake import Lake
-from feedback.snapshot import SnapshotConfig, cut_snapshot, load_snapshot
-from feedback.store import Store
+from feedback.ingest.run import run_ingest
+from feedback.lake.lake import Lake
+from feedback.snapshots.gate_items import gate_items, mark_used
+from feedback.snapshots.snapshot import SnapshotConfig, cut_snapshot, load_snapshot
+from feedback.store.store import Store
 from flows.config import PipelineConfig
 from flows.night import open_night
 from flows.request import NightRequest

@@ -20,8 +20,8 @@ from deploy.release import pause, promote, resume, start
 from deploy.rescore import rescored
 from evaluation.noise import known_floors
 from evaluation.scorecard import read_scorecard
-from feedback.gate_items import gate_items
-from feedback.snapshot import load_snapshot
+from feedback.snapshots.gate_items import gate_items
+from feedback.snapshots.snapshot import load_snapshot
 from flows.config import PipelineConfig
 from flows.night import RESCORE, NightFile, nights_of
 from tasks.opened import database

@@ -6,9 +6,9 @@ import pytest
 
 from deploy.ledger import Standing
 from evaluation.job import EvaluationConfig, JudgeConfig
-from feedback.gate_items import GateItem
-from feedback.ingest import IngestReport
-from feedback.snapshot import SnapshotConfig
+from feedback.ingest.run import IngestReport
+from feedback.snapshots.gate_items import GateItem
+from feedback.snapshots.snapshot import SnapshotConfig
 from flows import rescoring
 from tests.evaluation.cards import policy
 

@@ -23,13 +23,13 @@ from deploy.watching import policy_of
 from evaluation.gate import Verdict
 from evaluation.scorecard import read_scorecard
 from feedback.events import Edit, Feedback
-from feedback.gate_items import gate_items, item_id_of
-from feedback.ingest import IngestConfig, run_ingest
-from feedback.lake import Lake, lake_of
-from feedback.quarantine import held_rows
-from feedback.salt import hold_to
-from feedback.snapshot import cut_snapshot, load_snapshot
-from feedback.store import Store, feedback, interactions
+from feedback.ingest.run import IngestConfig, run_ingest
+from feedback.lake.lake import Lake, lake_of
+from feedback.lake.quarantine import held_rows
+from feedback.snapshots.gate_items import gate_items, item_id_of
+from feedback.snapshots.snapshot import cut_snapshot, load_snapshot
+from feedback.store.store import Store, feedback, interactions
+from feedback.store.user_salt import hold_to
 from flows.cli.migrate_commands import migrate as migrate_command
 from flows.config import PipelineConfig, load_config
 from flows.night import nights_of

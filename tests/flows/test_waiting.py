@@ -12,7 +12,7 @@ import pytest
 
 from deploy.ledger import current
 from deploy.release import hold, pause, start
-from feedback.forget import TOMBSTONE
+from feedback.erasure import TOMBSTONE
 from flows.config import PipelineConfig
 from flows.night import open_night
 from flows.request import NightRequest

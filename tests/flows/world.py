@@ -12,7 +12,7 @@ from typing import TypeVar
 import yaml
 
 from feedback.events import Edit, Feedback, Interaction, Message, Thumb
-from feedback.store import Store
+from feedback.store.store import Store
 from flows.config import PipelineConfig, load_config
 from flows.local_secrets import load_secrets
 from infra.processes.stack import down

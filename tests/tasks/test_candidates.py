@@ -10,7 +10,7 @@ from deploy.ledger import Standing
 from evaluation.job import EvaluationConfig
 from evaluation.run import evaluate
 from evaluation.scorecard import read_scorecard
-from feedback.snapshot_layout import TRAIN
+from feedback.snapshots.layout import TRAIN
 from infra.artifact import finished_record, write_record
 from infra.settings import Places
 from tasks.candidates import evaluation_job

@@ -5,14 +5,14 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from feedback.drift import DriftConfig
 from feedback.examples import Example
-from feedback.redact import RedactConfig
-from feedback.snapshot_layout import Snapshot
+from feedback.quality.drift import DriftConfig
+from feedback.redaction.redact import RedactConfig
+from feedback.snapshots.layout import Snapshot
 from infra.settings import Places
 from tasks.intake import traffic
 from tasks.opened import database
-from tests.feedback.test_traffic import BORDER, GARDEN, put
+from tests.feedback.quality.test_traffic_drift import BORDER, GARDEN, put
 
 
 def test_a_row_dated_in_the_future_does_not_hide_that_traffic_moved(tmp_path: Path) -> None:

@@ -12,9 +12,9 @@ from deploy.gateway.console.nights import night_files
 from deploy.keys import ApiKey
 from deploy.ledger import history
 from deploy.serving import ConsoleJob
-from feedback.snapshot_layout import GATE_FILES, SHOWN, TRAIN, VALIDATION
-from feedback.store import Store
-from feedback.store import feedback as feedback_table
+from feedback.snapshots.layout import GATE_FILES, SHOWN, TRAIN, VALIDATION
+from feedback.store.store import Store
+from feedback.store.store import feedback as feedback_table
 from infra.artifact import read_record
 from infra.errors import NotFound
 from infra.settings import Places
@@ -28,8 +28,8 @@ Card = dict[str, Any]
 
 def held(engine: Engine, home: Path, tenant: str, code: str | None, limit: int) -> dict[str, Any]:
     """Rows that wait for a decision, newest first, with the number for every reason."""
-    from feedback.lake import lake_of
-    from feedback.quarantine import held_rows
+    from feedback.lake.lake import lake_of
+    from feedback.lake.quarantine import held_rows
 
     rows = held_rows(Store(engine), lake_of(Places(home=home)), tenant=tenant)
     shown = [row for row in rows if code is None or row.code == code]
@@ -47,8 +47,8 @@ def decide(engine: Engine, home: Path, key: ApiKey, row_id: str, decision: str, 
         NotFound: the tenant has no such row.
         UserError: it was decided before, or the correction does not fit.
     """
-    from feedback.lake import lake_of
-    from feedback.quarantine import accept, drop, show
+    from feedback.lake.lake import lake_of
+    from feedback.lake.quarantine import accept, drop, show
 
     store, lake = Store(engine), lake_of(Places(home=home))
     row = show(store, lake, row_id)
@@ -131,8 +131,8 @@ def _examples(places: Places, tenant: str, asked: str) -> list[Card]:
     """Examples of that id, made of that event or about that answer; with how the events ended."""
     import polars as pl
 
-    from feedback.gate_items import item_id_of
-    from feedback.lake import example_of, lake_of
+    from feedback.lake.lake import example_of, lake_of
+    from feedback.snapshots.gate_items import item_id_of
 
     lake = lake_of(places)
     accepted, fates = lake.scan("accepted"), lake.scan("fates")
@@ -208,7 +208,7 @@ def _version(engine: Engine, console: ConsoleJob, tenant: str, asked: str) -> li
 
 
 def _snapshot(places: Places, tenant: str, asked: str) -> list[Card]:
-    from feedback.snapshot import load_snapshot
+    from feedback.snapshots.snapshot import load_snapshot
 
     if not asked.startswith("s-") or "/" in asked:
         return []

@@ -11,7 +11,7 @@ from sqlalchemy import Engine, func, select
 
 from deploy.gateway.console.nights import night_files, scorecard_of
 from deploy.ledger import current
-from feedback.store import feedback, interactions
+from feedback.store.store import feedback, interactions
 from infra.database.connect import now
 
 DAYS = 90

@@ -9,16 +9,16 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from feedback.abuse import AbuseConfig
-from feedback.agreement import Claim, Neighbours, answer_similarity, label_key
+from feedback.abuse.agreement import Claim, Neighbours, answer_similarity, label_key
+from feedback.abuse.detect import AbuseConfig
+from feedback.abuse.triggers import TriggerConfig, find_words
+from feedback.abuse.volume import bursts, names_somebody
 from feedback.events import Document, Edit, Feedback, Preference, Reference, Thumb, Value
-from feedback.ingest import run_ingest
-from feedback.past import Past
-from feedback.quarantine import held_rows
+from feedback.index.index import Past
+from feedback.ingest.run import run_ingest
+from feedback.lake.quarantine import held_rows
 from feedback.sources.landing import SourceSpec, land, rejects_after
-from feedback.store import feedback
-from feedback.triggers import TriggerConfig, find_words
-from feedback.volume import bursts, names_somebody
+from feedback.store.store import feedback
 from infra.database.connect import begin_write
 from tests.feedback.world import (
     FAST,

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from datasketch import MinHash
 
-from feedback.dedupe import PERMUTATIONS, shingles, sign, similarity
-from feedback.lesson import Entry, Lesson
-from feedback.past import BAND_ROWS, Past, band_keys
+from feedback.duplicates.dedupe import PERMUTATIONS, shingles, sign, similarity
+from feedback.index.delta import Entry, Lesson
+from feedback.index.index import BAND_ROWS, Past, band_keys
 
 
 def texts(count: int, *, seed: int = 0) -> list[str]:
@@ -74,7 +74,7 @@ def test_what_is_kept_apart_and_what_is_put_with_the_rest_are_found_alike(
 ) -> None:
     import base64
 
-    monkeypatch.setattr("feedback.past._FRESH", fresh)
+    monkeypatch.setattr("feedback.index.index._FRESH", fresh)
     signatures = sign([f"prompt number {n} of some length that will be met again another day {n}" for n in range(8)])
     past = Past(tmp_path / "index.db")
     for n, signature in enumerate(signatures):

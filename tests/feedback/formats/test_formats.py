@@ -11,9 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from feedback.dialects import DIALECTS, dialect_module, dialect_of
-from feedback.dialects.chat import answer
 from feedback.examples import ShapeRules, build
+from feedback.formats import DIALECTS, dialect_module, dialect_of
+from feedback.formats.chat import answer
 from feedback.sources.mapping import RowOptions, events_of
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.feedback.dialects.test_dialects import CASES, events
+from tests.feedback.formats.test_formats import CASES, events
 
 
 def test_a_score_in_a_file_of_its_own_waits_for_its_trace() -> None:

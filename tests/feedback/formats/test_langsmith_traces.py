@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from feedback.dialects import dialect_of
 from feedback.examples import ShapeRules, build
+from feedback.formats import dialect_of
 from feedback.sources.mapping import RowOptions, events_of
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from feedback.dialects import dialect_of, rows_of
-from tests.feedback.dialects.test_dialects import GENAI, events, span
+from feedback.formats import dialect_of, rows_of
+from tests.feedback.formats.test_formats import GENAI, events, span
 
 RATED: dict[str, dict[str, Any]] = {
     "langfuse": {"id": "sc1", "traceId": "t1", "name": "quality", "dataType": "NUMERIC", "source": "API"},

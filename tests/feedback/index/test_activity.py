@@ -9,9 +9,9 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feedback.lesson import Lesson
-from feedback.past import Past
-from feedback.window import ActivityWindow
+from feedback.index.activity import ActivityWindow
+from feedback.index.delta import Lesson
+from feedback.index.index import Past
 
 HOURS = st.integers(0, 30)
 ROWS = st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from("xyz"), HOURS, st.integers(1, 5)), max_size=8)

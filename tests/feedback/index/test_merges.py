@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 from sqlalchemy import func, select
 
-from feedback import ingest
-from feedback.abuse import AbuseConfig
+from feedback.abuse.detect import AbuseConfig
 from feedback.events import Thumb
 from feedback.examples import Example
-from feedback.ingest import run_ingest
-from feedback.lake import Lake
-from feedback.past import Past
-from feedback.store import Store, feedback_ready
+from feedback.index.index import Past
+from feedback.ingest import run
+from feedback.ingest.run import run_ingest
+from feedback.lake.lake import Lake
+from feedback.store.store import Store, feedback_ready
 from tests.feedback.world import FAST, START, interaction, make_lake, make_store, put, said
 
 PROMPT, ANSWER = "What is the capital city of Peru in America?", "It is Lima, of course."
@@ -105,12 +105,12 @@ def test_a_kill_between_the_two_databases_gives_one_turn(tmp_path: Path, dies: s
     last = lake.last()
     assert last is not None
     with closing(Past(lake.index_path)) as past:
-        assert len(list(ingest._batches(store, lake, past, FAST, None, last, lambda *_: None))) == 1
+        assert len(list(run._batches(store, lake, past, FAST, None, last, lambda *_: None))) == 1
         assert past.lost() == {"acme": ["e1-thumb-p1", "e2-thumb-p2"]}
         if dies == "before the mark":
             assert store.make_ready_again("acme", past.lost()["acme"]) == 2
         elif dies == "after the mark":
-            assert ingest._requeue_lost(store, past) == 2
+            assert run._requeue_lost(store, past) == 2
     store.record_interaction(interaction(9, "And how high is it up there, by the way?", "154 m"))
     store.record_feedback(said(9, Thumb(up=True)))
     run_ingest(store, lake, (), FAST)

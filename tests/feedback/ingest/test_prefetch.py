@@ -9,10 +9,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from feedback.ahead import Lot, Reading, lots
 from feedback.events import Edit
-from feedback.ingest import _steps, run_ingest
-from feedback.redact import RedactConfig
+from feedback.ingest.prefetch import Lot, Reading, lots
+from feedback.ingest.run import _steps, run_ingest
+from feedback.redaction.redact import RedactConfig
 from infra.errors import RatchetError, UserError
 from tests.feedback.ingest_child import SMALL
 from tests.feedback.world import fill, interaction, make_lake, make_store, said
@@ -61,7 +61,7 @@ def test_a_refusal_comes_through_as_what_it_is(desk: Path, tmp_path: Path) -> No
 def test_one_that_is_killed_is_said_and_leaves_nothing_running(desk: Path) -> None:
     found = lots(make_store(desk), READING, apart=True)
     next(found)
-    (process,) = [p for p in psutil.Process(os.getpid()).children() if "feedback.ahead" in p.cmdline()]
+    (process,) = [p for p in psutil.Process(os.getpid()).children() if "feedback.ingest.prefetch" in p.cmdline()]
     process.kill()
     with pytest.raises(RatchetError, match=r"exit code -9.*run again"):
         list(found)
@@ -71,6 +71,6 @@ def test_one_that_is_killed_is_said_and_leaves_nothing_running(desk: Path) -> No
 def test_who_stops_early_ends_it(desk: Path) -> None:
     found = lots(make_store(desk), READING, apart=True)
     next(found)
-    (process,) = [p for p in psutil.Process(os.getpid()).children() if "feedback.ahead" in p.cmdline()]
+    (process,) = [p for p in psutil.Process(os.getpid()).children() if "feedback.ingest.prefetch" in p.cmdline()]
     found.close()
     assert not process.is_running()

@@ -12,12 +12,12 @@ import pytest
 from sqlalchemy import delete
 
 from feedback.events import Edit
-from feedback.ingest import run_ingest
-from feedback.intake_watch import IntakeWatch, stale
-from feedback.lake import Lake
-from feedback.restored_store import accept_store
-from feedback.store import Store, feedback, feedback_ready
-from feedback.watermark import high_water
+from feedback.ingest.restored_store import accept_store
+from feedback.ingest.run import run_ingest
+from feedback.lake.lake import Lake
+from feedback.quality.ingest_health import IntakeWatch, stale
+from feedback.sources.watermark import high_water
+from feedback.store.store import Store, feedback, feedback_ready
 from infra.database.connect import connect, create_tables, now
 from infra.errors import CorruptArtifact, UserError
 from tests.feedback.ingest_child import SMALL, source

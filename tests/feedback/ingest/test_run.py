@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 
-from feedback.contradictions import contradictions
+from feedback.duplicates.contradictions import contradictions
 from feedback.events import Document, Edit, Rating, Reference, Thumb
-from feedback.ingest import run_ingest
-from feedback.lake import Lake
-from feedback.quarantine import accept, held_rows
-from feedback.redact import RedactConfig
-from feedback.store import Store
+from feedback.ingest.run import run_ingest
+from feedback.lake.lake import Lake
+from feedback.lake.quarantine import accept, held_rows
+from feedback.redaction.redact import RedactConfig
+from feedback.store.store import Store
 from infra.database.connect import connect, create_tables, now
 from infra.errors import CorruptArtifact, UserError
 from tests.feedback.ingest_child import SMALL, source
@@ -119,10 +119,10 @@ def test_each_half_done_commit_is_finished_by_the_next_run(
     desk: Path, expected: dict[str, Any], tmp_path: Path, dies_after: str
 ) -> None:
     """The same as a kill between two steps of a commit, at each of them, for the first batch."""
-    from feedback import ingest
-    from feedback.ahead import Reading, lots
-    from feedback.lake import Manifest
-    from feedback.past import Past
+    from feedback.index.index import Past
+    from feedback.ingest import run
+    from feedback.ingest.prefetch import Reading, lots
+    from feedback.lake.lake import Manifest
     from feedback.sources.landing import land
 
     folder = tmp_path / "x"
@@ -131,9 +131,9 @@ def test_each_half_done_commit_is_finished_by_the_next_run(
     land(store, source(folder))
     past = Past(lake.index_path)
     first = Manifest(batch=1, cursor=0).model_copy(update={"batch": 0})
-    reading = Reading(0, 0, SMALL.batch_events, ingest._steps(SMALL))
+    reading = Reading(0, 0, SMALL.batch_events, run._steps(SMALL))
     with closing(lots(store, reading, apart=False)) as fresh:
-        staged = ingest._compute(next(fresh), lake, past, SMALL, None, first)
+        staged = run._compute(next(fresh), lake, past, SMALL, None, first)
     if dies_after in ("append", "both"):
         lake.append_staged(staged[0])
     if dies_after in ("learn", "both"):

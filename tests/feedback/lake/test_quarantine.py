@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from feedback.abuse import AbuseConfig
+from feedback.abuse.detect import AbuseConfig
 from feedback.events import Edit, Reference, Thumb
-from feedback.ingest import run_ingest
-from feedback.quarantine import accept, drop, held_rows, quarantine_decisions, releases, show
+from feedback.ingest.run import run_ingest
+from feedback.lake.quarantine import accept, drop, held_rows, quarantine_decisions, releases, show
 from feedback.sources.landing import SourceSpec
 from infra.errors import NotFound, UserError
 from tests.feedback.world import FAST, interaction, make_lake, make_store, said

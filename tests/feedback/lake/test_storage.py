@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from feedback.erasure import find, take_from_lake
 from feedback.events import Rating
-from feedback.forget import find, take_from_lake
-from feedback.ingest import locked, run_ingest
-from feedback.lake import Lake
-from feedback.lake_care import maintain
-from feedback.lake_place import RemotePlace
-from feedback.quarantine import accept, held_rows
-from feedback.snapshot import SnapshotConfig, cut_snapshot
+from feedback.ingest.run import locked, run_ingest
+from feedback.lake.lake import Lake
+from feedback.lake.maintenance import maintain
+from feedback.lake.quarantine import accept, held_rows
+from feedback.lake.storage import RemotePlace
+from feedback.snapshots.snapshot import SnapshotConfig, cut_snapshot
 from infra.errors import CorruptArtifact, UserError
 from tests.feedback.world import FAST, fill, interaction, make_lake, make_store, said
 from tests.s3 import objects, s3_server

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from feedback.drift import COLUMNS, DriftConfig, drift
 from feedback.examples import Example
-from tests.feedback.test_expectations import example
+from feedback.quality.drift import COLUMNS, DriftConfig, drift
+from tests.feedback.quality.test_expectations import example
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,9 @@ from pydantic import ValidationError
 
 from feedback.events import Edit
 from feedback.examples import Example
-from feedback.expectations import (
+from feedback.ingest.run import IngestConfig, run_ingest
+from feedback.lake.quarantine import accept, held_rows
+from feedback.quality.expectations import (
     _COLUMNS,
     ExpectationError,
     ExpectationsConfig,
@@ -18,8 +20,6 @@ from feedback.expectations import (
     findings,
     try_out,
 )
-from feedback.ingest import IngestConfig, run_ingest
-from feedback.quarantine import accept, held_rows
 from infra.errors import UserError
 from tests.feedback.world import START, interaction, make_lake, make_store, said
 

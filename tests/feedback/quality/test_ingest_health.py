@@ -5,12 +5,12 @@ from __future__ import annotations
 from datetime import timedelta
 from pathlib import Path
 
-from feedback.agreement import Claim
+from feedback.abuse.agreement import Claim
+from feedback.abuse.language_mismatch import ForeignConfig, foreign_accounts, is_foreign
 from feedback.events import Thumb
-from feedback.foreign import ForeignConfig, foreign_accounts, is_foreign
-from feedback.ingest import run_ingest
-from feedback.intake_watch import IntakeWatch, batches_before, spike, stale
-from feedback.lake import Manifest
+from feedback.ingest.run import run_ingest
+from feedback.lake.lake import Manifest
+from feedback.quality.ingest_health import IntakeWatch, batches_before, spike, stale
 from infra.database.connect import now
 from tests.feedback.world import FAST, interaction, make_lake, make_store, said
 

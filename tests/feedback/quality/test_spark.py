@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from feedback.expectations import ExpectationError, ExpectationsConfig, check
-from feedback.ingest import IngestConfig, run_ingest
+from feedback.ingest.run import IngestConfig, run_ingest
+from feedback.quality.expectations import ExpectationError, ExpectationsConfig, check
 from infra.errors import UserError
-from tests.feedback.test_expectations import example, one
+from tests.feedback.quality.test_expectations import example, one
 from tests.feedback.world import fill, make_lake, make_store
 
 ON_SPARK = {"engine": "spark", "spark_master": "local[1]"}

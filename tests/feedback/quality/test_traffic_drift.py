@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
-from feedback.drift import TRAFFIC, DriftConfig, DriftReport, unknown
 from feedback.events import Feedback, Interaction, Message, Thumb
-from feedback.redact import RedactConfig
-from feedback.store import land_feedback, land_interactions
-from feedback.traffic import traffic_drift
+from feedback.quality.drift import TRAFFIC, DriftConfig, DriftReport, unknown
+from feedback.quality.traffic_drift import traffic_drift
+from feedback.redaction.redact import RedactConfig
+from feedback.store.store import land_feedback, land_interactions
 from infra.database.connect import begin_write, connect, create_tables
 
 BORDER = datetime(2026, 3, 1, tzinfo=UTC)

@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from benchmarks.personal_corpus import CLEAN, MARKED, parsed
-from feedback.redact import RedactConfig, Redactor, find_personal, finder_of
+from feedback.redaction.redact import RedactConfig, Redactor, find_personal, finder_of
 from infra.errors import UserError
 
 
@@ -49,7 +49,7 @@ def test_presidio_runs_without_the_network_and_finds_nothing_more(monkeypatch: p
 
 @pytest.mark.slow
 def test_looking_first_whether_a_text_can_hold_anything_loses_nothing() -> None:
-    from feedback.presidio import LEAST_SCORE, _recognisers
+    from feedback.redaction.presidio import LEAST_SCORE, _recognisers
 
     texts = [parsed(line)[0] for line in MARKED] + [
         *CLEAN,

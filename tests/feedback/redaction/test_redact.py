@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feedback.events import Message
-from feedback.national_ids import NEAR, SAID, checked_id, evident_id, holds_word
-from feedback.redact import (
+from feedback.redaction.national_ids import NEAR, SAID, checked_id, evident_id, holds_word
+from feedback.redaction.redact import (
     Redactor,
     _matches,
     find_personal,

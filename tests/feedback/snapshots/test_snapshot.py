@@ -9,16 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feedback.dedupe import prompt_text
+from feedback.duplicates.dedupe import prompt_text
 from feedback.events import Edit, Preference, Reference, Thumb
 from feedback.examples import Example
-from feedback.firewall import NearGate, part_of
-from feedback.gate_items import gate_items, mark_used, shown_items
-from feedback.ingest import run_ingest
-from feedback.lake import Lake
-from feedback.prepare import NormaliseConfig
-from feedback.snapshot import SnapshotConfig, cut_snapshot, load_snapshot, training_parts
-from feedback.store import Store
+from feedback.ingest.prepare import NormaliseConfig
+from feedback.ingest.run import run_ingest
+from feedback.lake.lake import Lake
+from feedback.snapshots.gate_items import gate_items, mark_used, shown_items
+from feedback.snapshots.snapshot import SnapshotConfig, cut_snapshot, load_snapshot, training_parts
+from feedback.snapshots.splits import NearGate, part_of
+from feedback.store.store import Store
 from infra.artifact import verify
 from infra.errors import CorruptArtifact, NotFound
 from tests.feedback.world import FAST, START, fill, interaction, make_lake, make_store, said

@@ -201,7 +201,7 @@ def test_files_in_an_s3_compatible_store(s3: str, tmp_path: Path) -> None:
 
 
 def test_exports_are_sources_of_their_own(tmp_path: Path) -> None:
-    from tests.feedback.dialects.test_dialects import CASES
+    from tests.feedback.formats.test_formats import CASES
 
     store = make_store(tmp_path)
     for kind in ("langfuse", "langsmith", "otel"):

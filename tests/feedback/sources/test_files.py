@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from feedback.events import Edit, Preference, Reference, Thumb
-from feedback.ingest import run_ingest
-from feedback.quarantine import held_rows
+from feedback.ingest.run import run_ingest
+from feedback.lake.quarantine import held_rows
 from feedback.sources import SOURCES
 from feedback.sources.files import Options, add_row
 from feedback.sources.landing import Lot, SourceSpec, land, rejects_after, source_module
-from feedback.store import Store
+from feedback.store.store import Store
 from infra.errors import UserError
 from tests.feedback.world import FAST, START, interaction, make_lake, make_store, said
 

@@ -5,7 +5,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from feedback.events import Edit, Interaction, Rating, Routing, Thumb
-from feedback.store import Receipt
+from feedback.store.store import Receipt
 from tests.feedback.world import START, interaction, make_store, said
 
 

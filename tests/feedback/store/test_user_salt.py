@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from feedback.ingest import run_ingest
-from feedback.salt import SALT, hold_to
+from feedback.ingest.run import run_ingest
 from feedback.sources.landing import SourceSpec
+from feedback.store.user_salt import SALT, hold_to
 from infra.errors import UserError
 from tests.feedback.world import FAST, make_lake, make_store
 

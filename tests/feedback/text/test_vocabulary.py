@@ -5,7 +5,7 @@ import copy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feedback.words import Wordbook, words_of
+from feedback.text.vocabulary import Wordbook, words_of
 
 TEXTS = st.lists(st.text(alphabet="abcÄß 12\n.,", max_size=30), max_size=8)
 
@@ -28,7 +28,7 @@ def test_numbers_spell_the_words_of_each_text_wherever_they_are_asked_for(before
 
 def test_an_empty_book_is_the_one_that_was_given() -> None:
     """It is false as an empty list is: whoever writes `book or Wordbook()` splits everything twice."""
-    from feedback.dedupe import DedupeConfig, prints_of
+    from feedback.duplicates.dedupe import DedupeConfig, prints_of
     from feedback.events import Message
     from feedback.examples import Example
     from tests.feedback.world import START
