@@ -23,8 +23,8 @@ from evaluation.rows import Rows
 from evaluation.scorecard import read_scorecard
 from infra.artifact import digest_dir
 from training.base_model import DEFAULT_BASE, resolve_base
-from training.generation import Generator, Request
-from training.probe import take_probe
+from training.generation.generator import Generator, Request
+from training.stages.probe import take_probe
 
 LIMIT = 1.25
 ADAPTERS = 5

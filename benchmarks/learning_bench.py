@@ -79,9 +79,9 @@ class Bench:
 
     def stage(self, name: str, objective: str, *, previous: Any = None, reward: Any = None, **spec: Any) -> Any:
         """Train a stage on an experiment's files; its record and folder."""
-        from training.job import make_job
-        from training.recipe import StageSpec
-        from training.stage import run_stage
+        from training.recipes.recipe import StageSpec
+        from training.stages.job import make_job
+        from training.stages.run import run_stage
 
         replay = spec.pop("replay", None)
         asked = {
@@ -101,7 +101,7 @@ class Bench:
 
     def generator(self, *records: Any) -> Any:
         """A generator with these stages' weights attached under their versions."""
-        from training.generation import Generator
+        from training.generation.generator import Generator
 
         generator = Generator(self.base.path, dtype=self.dtype, threads=self.threads)
         for record in records:
@@ -113,7 +113,7 @@ class Bench:
 
     def answer_logps(self, generator: Any, name: str | None, pairs: Sequence[tuple[str, str]]) -> list[list[float]]:
         """Log-probabilities of each answer's tokens after its prompt."""
-        from training.batching import Template
+        from training.engines.native.packing.tokenization import Template
 
         template = Template(generator.tokenizer)
         tokens = [template.answer([{"role": "user", "content": p}], a) for p, a in pairs]

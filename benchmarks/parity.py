@@ -26,8 +26,8 @@ from tests.deploy.serving_stack import BASE
 from tests.deploy.test_engine_contract import VLLM_PYTHON, Running
 from tests.feedback.world import ticket
 from training.base_model import DEFAULT_BASE, resolve_base
-from training.effects import Effects, compare
-from training.probe import Probe, take_probe
+from training.stages.probe import Probe, take_probe
+from training.weights.logprob_effects import Effects, compare
 
 DTYPES: tuple[Literal["float32", "bfloat16"], ...] = ("float32", "bfloat16")
 

@@ -84,12 +84,12 @@ def held_out(bench: Bench, model: Any, template: Any, objective: str) -> float:
 
 def ours(bench: Bench, objective: str, steps: int, seed: int) -> tuple[float, Callable[[], Any], int]:
     """A stage's own pieces, timed from the loaded model on: seconds, the trained model, tokens of examples."""
-    from training.job import make_job
-    from training.loading import load_for_stage, packs
-    from training.recipe import StageSpec
-    from training.stage import _asked, _collator, _trainer, _with_reference
-    from training.supply import read_supply
+    from training.recipes.recipe import StageSpec
+    from training.stages.dataset import read_supply
+    from training.stages.job import make_job
+    from training.stages.run import _asked, _collator, _trainer, _with_reference
     from training.tuners import tuner_named
+    from training.weights.loading import load_for_stage, packs
 
     spec = StageSpec(
         objective=objective, epochs=1, batch_size=BATCH, learning_rate=RATE, evaluations=0, max_length=2048,
@@ -176,7 +176,7 @@ def one(contestant: str, objective: str, steps: int, threads: int, base: str | N
     import torch
     from transformers import AutoTokenizer, set_seed
 
-    from training.batching import Template
+    from training.engines.native.packing.tokenization import Template
 
     torch.set_num_threads(threads)
     data = data_folder()
@@ -202,11 +202,11 @@ def gradient_error(base: str | None) -> float:
     from torch.nn.functional import cross_entropy
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from training.batching import Item, Template
-    from training.fused_lora import fuse
+    from training.engines.native.kernels.fused_lora import fuse
+    from training.engines.native.kernels.packed_attention import PACKED, register
+    from training.engines.native.loop.step import Collator, step_losses
+    from training.engines.native.packing.tokenization import Item, Template
     from training.objectives import objective_named
-    from training.packed_attention import PACKED, register
-    from training.step import Collator, step_losses
 
     data = data_folder()
     assert data is not None

@@ -2,7 +2,7 @@
 
 Engines have been seen to answer with the wrong adapter, a stale one, or the bare base, without a word. So after a load
 the engine scores the probe's fixed tokens, through the adapter and through the base, and both are compared with what
-training recorded in serving numerics (effect, error and noise are those of training/effects.py):
+training recorded in serving numerics (effect, error and noise are those of training/weights/logprob_effects.py):
 
     refuse if noise > base tolerance              another base, or another revision of it
     refuse if there is no effect                  the adapter changes nothing
@@ -22,8 +22,8 @@ from deploy.versions import load_version
 from infra.errors import NotFound, RatchetError
 from infra.settings import Config
 from training.base_model import base_version as name_of_base
-from training.effects import compare, distance
-from training.probe import Probe, read_probe
+from training.stages.probe import Probe, read_probe
+from training.weights.logprob_effects import compare, distance
 
 
 class ParityError(RatchetError):

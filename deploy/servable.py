@@ -19,7 +19,7 @@ def why_not_servable(stage: Path, kind: Kind, dialect: Dialect) -> str | None:
         dialect: the engine's.
     """
     if (stage / PROBE).exists():
-        from training.probe import read_probe
+        from training.stages.probe import read_probe
 
         try:
             refused = read_probe(stage).refused

@@ -176,14 +176,14 @@ def _check(weights: Path, record: Record) -> None:
 
 def converts(weights: Path) -> bool:
     """Whether a folder holds an adapter that is written as the plain LoRA it equals when it is published."""
-    from training.conversion import CONVERTS
+    from training.weights.lora_conversion import CONVERTS
 
     config = weights / "adapter_config.json"
     return config.exists() and json.loads(config.read_text()).get("peft_type") in CONVERTS
 
 
 def _write_plain(weights: Path, base: Path, out: Path) -> None:
-    from training.conversion import to_plain_lora
+    from training.weights.lora_conversion import to_plain_lora
 
     if converts(weights):
         to_plain_lora(weights, base, out)

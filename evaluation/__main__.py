@@ -9,7 +9,7 @@ import os
 import sys
 
 from evaluation.job import EvaluationJob
-from training.process import child_main
+from infra.processes.child import child_main
 
 
 def main(arguments: list[str]) -> int:

@@ -11,7 +11,7 @@ from evaluation.rows import Row, Rows
 
 if TYPE_CHECKING:
     from feedback.snapshots.gate_items import GateItem
-    from training.generation import Generator
+    from training.generation.generator import Generator
 
 Messages = list[dict[str, str]]
 Frame = Callable[[Messages], Messages]
@@ -79,7 +79,7 @@ def _answer_piece(
     max_new_tokens: int,
     on_done: Callable[[int], None],
 ) -> list[tuple[str, Row]]:
-    from training.generation import Request
+    from training.generation.generator import Request
 
     # What does not fit the context gets no answer from anybody: the same for every version.
     fitting = [item for item in piece if len(prompts[item.item_id]) < generator.context_length]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from evaluation.job import EvaluationJob
 from infra.artifact import Record, read_record
-from training.process import Child, GrowingFile, Progress, failure_of, run_child
+from infra.processes.child import Child, GrowingFile, Progress, failure_of, run_child
 
 
 def launch_evaluation(job: EvaluationJob, on_progress: Progress = lambda line: None) -> Record:

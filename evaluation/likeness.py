@@ -20,7 +20,7 @@ from infra.errors import RatchetError
 from infra.stored_model import Stored
 
 if TYPE_CHECKING:
-    from training.probe import Probe
+    from training.stages.probe import Probe
 
 ALIKE = 0.9
 """Likeness from which people are told."""
@@ -47,7 +47,7 @@ def likeness(one: Probe, other: Probe) -> float | None:
     direction to compare: no prompt of the same tokens (another base), a value that is no number, or an effect on them
     that is rounding.
     """
-    from training.effects import NEGLIGIBLE
+    from training.weights.logprob_effects import NEGLIGIBLE
 
     theirs = {prompt.ids: prompt for prompt in other.prompts}
     a: list[float] = []
@@ -69,7 +69,7 @@ def barred_likeness(probe: Path, barred: Mapping[str, Path]) -> dict[str, float]
     Left out are those whose probe is gone or cannot be read: a barred version's files may have been removed, and
     likeness stops nothing.
     """
-    from training.probe import read_probe
+    from training.stages.probe import read_probe
 
     found: dict[str, float] = {}
     try:
@@ -88,7 +88,7 @@ def barred_likeness(probe: Path, barred: Mapping[str, Path]) -> dict[str, float]
 
 def most_like(versions_dir: Path, version: str, barred: Iterable[str]) -> Likeness | None:
     """The barred version that `version` is most like, both in `versions_dir`; None where none can be compared."""
-    from training.probe import PROBE
+    from training.stages.probe import PROBE
 
     probes = {name: versions_dir / name / PROBE for name in barred}
     found = barred_likeness(versions_dir / version / PROBE, probes)

@@ -12,7 +12,7 @@ from evaluation.regression import PACK, RegressionScore, choice_score, choice_to
 from infra.errors import UserError
 
 if TYPE_CHECKING:
-    from training.generation import Generator, Request
+    from training.generation.generator import Generator, Request
 
 
 def measure_tasks(
@@ -154,7 +154,7 @@ def _request(generator: Generator, adapter: str | None, context: str, settings: 
     """A generating task's request: lm-eval's settings by their names, a context too long cut on its left."""
     from lm_eval.models.utils import normalize_gen_kwargs
 
-    from training.generation import Request
+    from training.generation.generator import Request
 
     kwargs = normalize_gen_kwargs(settings, default_max_gen_toks=256)
     most = min(int(kwargs["max_gen_toks"]), generator.context_length // 2)

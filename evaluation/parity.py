@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from training.generation import Generator
+    from training.generation.generator import Generator
 
 
 def check_parity(
@@ -24,8 +24,8 @@ def check_parity(
     Returns:
         The state, and the relative error where it was measured.
     """
-    from training.effects import compare
-    from training.probe import read_probe
+    from training.stages.probe import read_probe
+    from training.weights.logprob_effects import compare
 
     if not probe.exists():
         return "missing", None

@@ -91,7 +91,7 @@ def _shown(file: Path | None) -> list[GateItem]:
 def _refusal(tokenizer: Any, item: GateItem, asked: Messages) -> str | None:
     """Why the template renders no prompt of an item, or no conversation that ends in its reference; None where it does
     both."""
-    from training.rendering import TemplateRefuses, render
+    from training.chat.rendering import TemplateRefuses, render
 
     try:
         render(tokenizer, asked, prompt=True)

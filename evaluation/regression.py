@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from training.generation import Generator
+    from training.generation.generator import Generator
 
 PACK = Path(__file__).parent / "regression_pack"
 """One JSONL file an ability: {"id", "question", "choices", "answer": index of the right one}, or {"id", "text"}."""

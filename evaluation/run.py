@@ -36,7 +36,7 @@ from infra.errors import RatchetError, UserError
 
 if TYPE_CHECKING:
     from feedback.snapshots.gate_items import GateItem
-    from training.generation import Generator
+    from training.generation.generator import Generator
 
 log = logging.getLogger(__name__)
 ANSWERS = "answers.parquet"
@@ -75,7 +75,7 @@ def evaluate(job: EvaluationJob) -> Record:
         UserError: items, metrics, judges or tasks are named wrongly.
         RatchetError: the base cannot be loaded. A version that cannot is reported on the scorecard instead.
     """
-    from training.locks import hold
+    from infra.processes.locks import hold
 
     _check_names(job)
     questions = read_questions(job.items_file, job.examples_file, job.base_path)
@@ -169,7 +169,7 @@ class _Model:
 
     def get(self) -> Generator:
         if self._generator is None:
-            from training.generation import Generator as TheGenerator
+            from training.generation.generator import Generator as TheGenerator
 
             self._progress.phase("loading the base model")
             self._generator = TheGenerator(self._job.base_path, dtype=self._job.dtype, threads=self._job.threads)

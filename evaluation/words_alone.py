@@ -14,7 +14,7 @@ from infra.artifact import atomic_write, key_of
 
 if TYPE_CHECKING:
     from feedback.snapshots.gate_items import GateItem
-    from training.generation import Generator
+    from training.generation.generator import Generator
 
 
 def prompts_of(job: EvaluationJob, shown: Sequence[GateItem]) -> tuple[Prompt, ...]:

@@ -26,7 +26,7 @@ from infra.alerts.config import AlertsConfig
 from infra.errors import ConfigError, UserError
 from infra.settings import Config, Places
 from infra.telemetry.config import TracesConfig
-from training.plan import TrainingConfig
+from training.recipes.plan import TrainingConfig
 
 DEFAULT_FILE = Path("ratchet.yaml")
 

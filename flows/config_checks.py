@@ -8,7 +8,7 @@ from flows.config import PipelineConfig
 from flows.config_errors import Mistake, nearest
 from flows.yaml_file import KeyPath
 from infra.errors import UserError
-from training.mixers import check_folder
+from training.sequence_mixers import check_folder
 
 
 def cross_check(config: PipelineConfig) -> list[Mistake]:
@@ -185,7 +185,7 @@ def _servable(config: PipelineConfig) -> list[Mistake]:
     """Recipes named in the config whose result the configured engine could not serve."""
     if config.serving.engine != "vllm" or config.training.methods == "auto":
         return []  # auto leaves them out by itself, and says why
-    from training.recipe import recipe_named
+    from training.recipes.recipe import recipe_named
 
     mistakes = []
     for index, name in enumerate(config.training.methods):

@@ -13,7 +13,7 @@ from flows.night import Night
 from flows.night_steps import plan_of, sight_of
 from tasks import notify, train
 from tasks.opened import database
-from training.plan import GUESS
+from training.recipes.plan import GUESS
 
 log = logging.getLogger(__name__)
 

@@ -16,9 +16,9 @@ from feedback.snapshots.snapshot import Snapshot, load_snapshot
 from flows.config import PipelineConfig
 from infra.artifact import read_record
 from infra.errors import RatchetError
-from training.base_offline import base_offline
-from training.fitting import room_here
-from training.plan import plan_night
+from training.recipes.base_offline import base_offline
+from training.recipes.memory_fit import room_here
+from training.recipes.plan import plan_night
 
 
 def gate_sights(config: PipelineConfig) -> list[str]:

@@ -25,8 +25,8 @@ from tasks import approval, intake, judge, notify, train
 from tasks.candidates import evaluation_job
 from tasks.train import Challenger
 from training.base_model import Base
-from training.plan import Plan, TrainingConfig
-from training.recipe import Recipe
+from training.recipes.plan import Plan, TrainingConfig
+from training.recipes.recipe import Recipe
 
 log = logging.getLogger(__name__)
 

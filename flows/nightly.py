@@ -49,7 +49,7 @@ from flows.waiting import release_waiting
 from flows.worth import asked_of, nothing_new
 from infra.cleanup import sweep
 from tasks import intake, notify, release, train
-from training.plan import Plan
+from training.recipes.plan import Plan
 
 
 @flow(name="nightly", validate_parameters=True)

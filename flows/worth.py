@@ -9,7 +9,7 @@ from flows.night import Night, NightFile, nights_of
 from flows.night_steps import gate_of, training_of
 from infra.artifact import key_of
 from training.base_model import Base
-from training.plan import usable_shapes
+from training.recipes.plan import usable_shapes
 
 
 def asked_of(night: Night, snapshot: str, base: Base) -> str:

@@ -39,7 +39,7 @@ def champion_confidence(places: Places, base: Base, url: str, dialect: Dialect =
     def ask(tenant: str, rows: Sequence[tuple[Sequence[Message], str]]) -> list[float | None]:
         from transformers import AutoTokenizer
 
-        from training.batching import Template, Unlearnable, plain
+        from training.engines.native.packing.tokenization import Template, Unlearnable, plain
 
         template = Template(AutoTokenizer.from_pretrained(base.path, local_files_only=True))
         model = current(database(places), tenant).champion or base.version

@@ -22,7 +22,7 @@ from infra.alerts.outbox import Alert, AlertsConfig, deliver, enqueue
 from infra.database.connect import begin_write, now
 from infra.settings import Places
 from tasks.opened import database
-from training.plan import GUESS, Plan
+from training.recipes.plan import GUESS, Plan
 
 log = logging.getLogger(__name__)
 

@@ -17,13 +17,13 @@ from infra.settings import Places
 from infra.stored_model import Stored
 from infra.telemetry.mlflow_journal import Point, Tracker
 from training.base_model import Base, resolve_base
-from training.challenger import train_recipe
-from training.checkpoints import FOLDER, make_version
-from training.fitting import room_here
-from training.job import StageJob
-from training.memory import shape_of_folder
-from training.plan import Plan, TrainingConfig, plan_night
-from training.recipe import Recipe
+from training.recipes.memory import shape_of_folder
+from training.recipes.memory_fit import room_here
+from training.recipes.plan import Plan, TrainingConfig, plan_night
+from training.recipes.recipe import Recipe
+from training.stages.checkpoints import FOLDER, make_version
+from training.stages.job import StageJob
+from training.stages.recipe_runner import train_recipe
 
 log = logging.getLogger(__name__)
 

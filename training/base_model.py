@@ -29,9 +29,9 @@ from infra.artifact import (
     verify,
 )
 from infra.errors import CorruptArtifact, NotFound, UserError
+from infra.processes.locks import hold
 from infra.settings import Config
-from training.locks import hold
-from training.mixers import check_folder
+from training.sequence_mixers import check_folder
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ def resolve_base(name: str, cache: Path) -> Base:
     Raises:
         NotFound: it is in none of these places; the message names each of them.
         UserError: a folder of that name holds no safetensors (pickled weights are refused), or the model is of a kind
-            that cannot be evaluated and served (training/mixers.py).
+            that cannot be evaluated and served (training/sequence_mixers.py).
         CorruptArtifact: the package's file is not the one that was pinned.
     """
     cache = cache.expanduser().absolute()

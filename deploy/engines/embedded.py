@@ -34,8 +34,8 @@ from infra.artifact import digest_dir
 from infra.errors import ConfigError, Conflict, CorruptArtifact, NotFound, Unavailable, UserError
 from infra.file_permissions import close_files
 from infra.settings import secret
-from training.generation import Generator
-from training.generation import Request as Prompt
+from training.generation.generator import Generator
+from training.generation.generator import Request as Prompt
 
 log = logging.getLogger(__name__)
 Unloaded = Literal["unloaded", "draining", "kept"]

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from infra.errors import Unavailable
-from training.generation import Batch, Completion, Generator, Request, Step
+from training.generation.generator import Batch, Completion, Generator, Request, Step
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

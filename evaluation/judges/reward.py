@@ -15,7 +15,7 @@ from evaluation.judges.judge import JudgeDown, Pair, Tally
 from infra.errors import RatchetError
 
 if TYPE_CHECKING:
-    from training.reward_model import RewardModel
+    from training.engines.native.online.reward_model import RewardModel
 
 _TIE = 1e-6
 """Scores closer than this are equal: only the same answer, or rounding, does that."""
@@ -66,7 +66,7 @@ class RewardJudge:
 
 
 def _rendered(template: Any, pair: Pair, text: str) -> tuple[int, ...]:
-    from training.batching import Unlearnable
+    from training.engines.native.packing.tokenization import Unlearnable
 
     try:
         return tuple(template.answer(list(pair.messages), text).ids)
@@ -77,9 +77,9 @@ def _rendered(template: Any, pair: Pair, text: str) -> tuple[int, ...]:
 def _load(job: EvaluationJob, file: RewardModelFile) -> tuple[RewardModel, Any]:
     from transformers import AutoTokenizer
 
-    from training.batching import Template
+    from training.engines.native.online.reward_model import RewardModel
+    from training.engines.native.packing.tokenization import Template
     from training.hardware import best_dtype
-    from training.reward_model import RewardModel
 
     dtype = best_dtype() if job.dtype == "auto" else job.dtype
     try:

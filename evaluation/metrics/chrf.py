@@ -6,7 +6,7 @@ from functools import cache
 from typing import Any
 
 from evaluation.metrics.metric import Answered, Metric
-from training.structured import is_structured
+from training.graders.json_answers import is_structured
 
 
 @cache

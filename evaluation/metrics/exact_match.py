@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from evaluation.metrics.metric import Answered, Metric
 from training.graders.exact_match import normalise
-from training.structured import is_structured, json_value, same
+from training.graders.json_answers import is_structured, json_value, same
 
 
 def score(item: Answered) -> float | None:

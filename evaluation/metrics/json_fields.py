@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from evaluation.metrics.metric import Answered, Metric
+from training.graders.json_answers import json_value
 from training.graders.json_fields import grade
-from training.structured import json_value
 
 
 def score(item: Answered) -> float | None:

@@ -10,7 +10,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from evaluation.metrics.metric import Answered, Metric
-from training.structured import json_value
+from training.graders.json_answers import json_value
 
 if TYPE_CHECKING:
     from training.graders.apart import GraderApart

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from evaluation.metrics.metric import Answered, Metric
-from training.structured import is_structured
+from training.graders.json_answers import is_structured
 
 
 def score(item: Answered) -> float | None:

@@ -10,7 +10,7 @@ import typer
 from flows.cli.output import DEFAULT_CONFIG, ConfigOption, JsonOption, TenantOption, as_json, load, note, say, table
 
 if TYPE_CHECKING:
-    from training.advisor import Advice
+    from training.recipes.advisor import Advice
     from training.tuners import Shape
 
 BaseOption = Annotated[
@@ -28,8 +28,8 @@ def methods(base: BaseOption = None, json: JsonOption = False) -> None:
     from evaluation.metrics import METRICS
     from feedback.formats import DIALECTS
     from feedback.sources import SOURCES
-    from training.matrix import methods_matrix
-    from training.recipe import RECIPES
+    from training.recipes.method_catalogue import methods_matrix
+    from training.recipes.recipe import RECIPES
 
     matrix = methods_matrix(_shape(base))
     recipes = {
@@ -109,10 +109,10 @@ def advise(
 
     from flows.advice import counts_of_file, counts_of_last_snapshot
     from infra.errors import UserError
-    from training.advisor import Goal
-    from training.advisor import advise as recommend
-    from training.base_offline import KnownBase, base_offline
     from training.hardware import accelerators, best_dtype, memory_each
+    from training.recipes.advisor import Goal
+    from training.recipes.advisor import advise as recommend
+    from training.recipes.base_offline import KnownBase, base_offline
 
     settings = load(config)
     try:
@@ -153,7 +153,7 @@ def checkpoints(
     json: JsonOption = False,
 ) -> None:
     """List what a stage kept while it trained; `ratchet run nightly --checkpoint STAGE_KEY:STEP` examines one."""
-    from training.checkpoints import checkpoints_of
+    from training.stages.checkpoints import checkpoints_of
 
     found = checkpoints_of(load(config).places.stages_dir, stage)
     if json:
@@ -189,7 +189,7 @@ def _say_advice(counts: dict[str, int], advice: Advice, base: str) -> None:
 
 def _shape(base: Path | None) -> Shape:
     from infra.errors import NotFound
-    from training.memory import SMOLLM2_135M, shape_of_folder
+    from training.recipes.memory import SMOLLM2_135M, shape_of_folder
 
     if base is None:
         return SMOLLM2_135M

@@ -23,9 +23,9 @@ import infra.errors
 from infra.artifact import atomic_write
 from infra.errors import RatchetError
 from infra.file_permissions import close_files
+from infra.processes.parent_death import PARENT, die_with_parent
 from infra.processes.threads import thread_environment
 from infra.settings import Config
-from training.parent import PARENT, die_with_parent
 
 Progress = Callable[[Mapping[str, Any]], None]
 Job = TypeVar("Job", bound=Config)

@@ -25,8 +25,8 @@ from infra.database.connect import connect, create_tables
 from infra.settings import Config
 from tests.tiny_adapter import build_tiny_adapter
 from tests.waiting import wait
-from training.generation import Generator, Request
-from training.probe import CONVERSATIONS, Probe, ProbePrompt, take_probe
+from training.generation.generator import Generator, Request
+from training.stages.probe import CONVERSATIONS, Probe, ProbePrompt, take_probe
 
 BASE = "base-0123456789ab"
 ENGINE_KEY = "engine-key-of-a-test"

@@ -24,7 +24,7 @@ from tests.deploy.serving_stack import BASE, ENGINE_KEY, free_port, process
 from tests.tiny_adapter import build_tiny_adapter
 from tests.tiny_model import CHATML
 from tests.waiting import wait
-from training.generation import Generator
+from training.generation.generator import Generator
 
 HELLO = {"messages": [{"role": "user", "content": "hello"}], "temperature": 0}
 

@@ -29,8 +29,8 @@ from deploy.serving import EngineJob, ServingConfig
 from infra.errors import RatchetError
 from tests.deploy.serving_stack import BASE, ENGINE_KEY, free_port, publish_tiny_version
 from tests.tiny_model import build_tiny_base
-from training.generation import DType
-from training.probe import read_probe
+from training.generation.generator import DType
+from training.stages.probe import read_probe
 
 ROOT = Path(__file__).resolve().parents[2]
 VLLM_PYTHON = Path(os.environ.get("RATCHET_VLLM_PYTHON", ROOT / ".venv-vllm" / "bin" / "python"))

@@ -13,7 +13,7 @@ from deploy.ledger import current
 from deploy.parity import prover
 from feedback.store.store import Store
 from tests.deploy.serving_stack import BASE, PROMPTS, Stack, prepare, running, wait_until_routed
-from training.generation import Generator, Request
+from training.generation.generator import Generator, Request
 
 
 def _expected(stack: Stack, base: Path) -> dict[tuple[str, str], str]:

@@ -13,7 +13,7 @@ from infra.artifact import read_record, write_record
 from infra.errors import CorruptArtifact, NotFound
 from tests.deploy.serving_stack import BASE, Stack
 from tests.tiny_model import build_tiny_base
-from training.probe import Probe, read_probe, take_probe
+from training.stages.probe import Probe, read_probe, take_probe
 
 
 def test_right_version_is_proved(serving: Stack) -> None:

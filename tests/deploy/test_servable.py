@@ -10,7 +10,7 @@ import pytest
 from deploy.engines.client import EMBEDDED
 from deploy.engines.vllm import VLLM
 from deploy.servable import why_not_servable
-from training.probe import Probe
+from training.stages.probe import Probe
 
 
 def stage(folder: Path, kind: str, config: dict[str, object], refused: str = "") -> Path:

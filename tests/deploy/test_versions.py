@@ -108,8 +108,8 @@ def test_what_equals_a_lora_is_published_as_one_too(tiny_base: Path, tmp_path: P
     from deploy.engines.vllm import VLLM
     from deploy.versions import publish_version
     from infra.artifact import digest_dir, finished_record, write_record
-    from training.generation import Generator
-    from training.probe import read_probe, take_probe
+    from training.generation.generator import Generator
+    from training.stages.probe import read_probe, take_probe
 
     torch.manual_seed(3)
     config = VeraConfig(r=4, target_modules=["q_proj", "o_proj"], task_type="CAUSAL_LM", projection_prng_key=1)

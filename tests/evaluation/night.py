@@ -44,7 +44,7 @@ def build_night(folder: Path, base_path: Path, items: int = 24) -> Night:
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
-    from training.probe import take_probe
+    from training.stages.probe import take_probe
 
     challengers = []
     for seed in (1, 2):

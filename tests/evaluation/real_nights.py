@@ -12,9 +12,9 @@ from pathlib import Path
 from evaluation.job import Candidate, EvaluationConfig, EvaluationJob
 from flows.demo.world import Ticket, tickets
 from training.base_model import DEFAULT_BASE, Base, resolve_base
-from training.job import make_job
-from training.launch import launch_stage
-from training.recipe import StageSpec
+from training.recipes.recipe import StageSpec
+from training.stages.job import make_job
+from training.stages.launch import launch_stage
 
 SEEDS = 5
 TRAIN, GATE = 40, 48

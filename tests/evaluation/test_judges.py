@@ -198,8 +198,8 @@ def test_the_reward_model_prefers_what_it_scores_higher(tiny_base: Path, tmp_pat
     from evaluation.job import Candidate, EvaluationJob, RewardModelFile
     from infra.artifact import digest_dir
     from tests.training.world import BAD, GOOD, job_for
-    from training.recipe import StageSpec
-    from training.stage import run_stage
+    from training.recipes.recipe import StageSpec
+    from training.stages.run import run_stage
 
     stage = job_for(StageSpec(objective="reward", learning_rate=1e-2, epochs=3), tmp_path, tiny_base)
     record = run_stage(stage)

@@ -9,7 +9,7 @@ import pytest
 from evaluation.gate import decide
 from evaluation.likeness import barred_likeness, likeness, most_like
 from tests.evaluation.cards import policy, scorecard, share, version
-from training.probe import Probe, ProbePrompt
+from training.stages.probe import Probe, ProbePrompt
 
 BASE = (-1.0, -2.0, -0.5)
 

@@ -13,7 +13,7 @@ import pytest
 from evaluation.lm_eval_names import unknown_tasks
 from evaluation.regression import PACK, PASSAGES, measure, measure_again, pack_tasks
 from infra.errors import UserError
-from training.generation import Generator, Request
+from training.generation.generator import Generator, Request
 
 
 def test_every_document_of_the_pack_is_whole() -> None:

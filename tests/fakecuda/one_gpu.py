@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 
-from tests.training.test_stage import spec
+from tests.training.stages.test_run import spec
 from tests.training.world import job_for
-from training.engine import StageTrainer
-from training.generation import Generator, Request
+from training.engines.native.loop.trainer import StageTrainer
+from training.generation.generator import Generator, Request
 from training.hardware import accelerators, best_dtype, memory_bytes
-from training.stage import run_stage
+from training.stages.run import run_stage
 
 PROMPT = [{"role": "user", "content": "please answer with a json object"}]
 BREAK = 4

@@ -19,7 +19,7 @@ from flows.night_steps import sight_of
 from flows.request import NightRequest
 from tasks.notify import plan_page
 from tests.feedback.world import FAST, interaction, make_lake, make_store, said
-from training.plan import plan_night
+from training.recipes.plan import plan_night
 
 
 def pipeline(home: Path, **sections: Any) -> PipelineConfig:

@@ -41,7 +41,7 @@ from tasks.train import Challenger
 from tests.flows.world import ratchet
 from tests.old_pipeline import SALT, lay_out, load_into_postgres
 from training.base_model import resolve_base
-from training.probe import read_probe
+from training.stages.probe import read_probe
 
 INTERACTIONS, FEEDBACK, CANARY_REQUESTS, HELD = 60, 97, 12, 17
 

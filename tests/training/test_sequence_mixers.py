@@ -11,10 +11,10 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from infra.errors import UserError
-from training import generation
 from training.base_model import resolve_base
-from training.generation import Generator, Request
-from training.mixers import why_not_generated
+from training.generation import generator
+from training.generation.generator import Generator, Request
+from training.sequence_mixers import why_not_generated
 
 HYBRID = {"layer_types": ["linear_attention", "full_attention"]}
 QWEN = {

@@ -8,8 +8,8 @@ from typing import Any
 
 from infra.artifact import Record
 from training.base_model import resolve_base
-from training.job import StageJob, make_job
-from training.recipe import StageSpec
+from training.recipes.recipe import StageSpec
+from training.stages.job import StageJob, make_job
 
 GOOD, BAD = '{"category": "billing"}', "I am sorry to hear that."
 

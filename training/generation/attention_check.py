@@ -38,8 +38,8 @@ class Watch:
 @torch.inference_mode()
 def why_not_attention(model: Any, device: torch.device) -> str | None:
     """Why the generator would be wrong for `model`, loaded with its attention; None where it is right."""
-    from training.decoding.batch import forward
-    from training.decoding.rows import Plan
+    from training.generation.batch import forward
+    from training.generation.rows import Plan
 
     watch = Watch()
     first = list(range(1, _TOKENS + 1))

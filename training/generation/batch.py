@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 from infra.errors import UserError
-from training.decoding.lora import Routes
-from training.decoding.prefixes import Prefixes, Virtual
-from training.decoding.requests import Completion, Request, Step
-from training.decoding.rows import KeyValueRows, Plan, Prefill
-from training.decoding.sampling import TextOfTokens, sample
+from training.generation.lora import Routes
+from training.generation.prefixes import Prefixes, Virtual
+from training.generation.requests import Completion, Request, Step
+from training.generation.rows import KeyValueRows, Plan, Prefill
+from training.generation.sampling import TextOfTokens, sample
 
 
 @dataclass

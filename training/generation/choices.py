@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from training.decoding.batch import Lane, chosen_logprobs, forward
-from training.decoding.rows import KeyValueRows, Plan, Prefill
+from training.generation.batch import Lane, chosen_logprobs, forward
+from training.generation.rows import KeyValueRows, Plan, Prefill
 
 Tokens = tuple[int, ...]
 Likely = tuple[float, bool]

@@ -1,7 +1,7 @@
 """The only generator: evaluation, the objectives that sample, and the embedded engine all use it.
 
-The base is loaded once; plain LoRA adapters share it, each request going through its own (training/decoding/lora.py),
-and so do learned prefixes and prompts, which stand in a request's cache (training/decoding/prefixes.py). Adapters of
+The base is loaded once; plain LoRA adapters share it, each request going through its own (training/generation/lora.py),
+and so do learned prefixes and prompts, which stand in a request's cache (training/generation/prefixes.py). Adapters of
 other kinds get a copy of the base of their own, merged in float32 where their kind allows; whole models stand beside
 it. Names are content hashes: a name is never attached to other bytes.
 
@@ -22,16 +22,16 @@ from typing import Any, Literal
 import torch
 
 from infra.errors import Conflict, CorruptArtifact, NotFound, UserError
-from training.decoding.batch import Batch, Lane, chosen_logprobs, forward, lanes_by_name
-from training.decoding.choices import continuation_logprobs
-from training.decoding.lora import Routes, place_rows, read_rows, remove_rows, why_not_rows
-from training.decoding.mixing import why_not_attention
-from training.decoding.prefixes import VIRTUAL_KINDS, read_virtual
-from training.decoding.requests import Completion, Request, Step
-from training.decoding.rows import ATTENTION, KeyValueRows, Plan, Prefill, register
+from training.chat.rendering import TemplateRefuses, render
+from training.generation.attention_check import why_not_attention
+from training.generation.batch import Batch, Lane, chosen_logprobs, forward, lanes_by_name
+from training.generation.choices import continuation_logprobs
+from training.generation.lora import Routes, place_rows, read_rows, remove_rows, why_not_rows
+from training.generation.prefixes import VIRTUAL_KINDS, read_virtual
+from training.generation.requests import Completion, Request, Step
+from training.generation.rows import ATTENTION, KeyValueRows, Plan, Prefill, register
 from training.hardware import best_dtype, device_name
-from training.mixers import check_folder, refusal, why_not_generated
-from training.rendering import TemplateRefuses, render
+from training.sequence_mixers import check_folder, refusal, why_not_generated
 
 __all__ = ["Batch", "Completion", "DType", "Generator", "Request", "Step", "pick_dtype"]
 
@@ -55,7 +55,7 @@ class Generator:
     Raises:
         NotFound: no such folder.
         CorruptArtifact: its weights cannot be read.
-        UserError: the generator would be wrong for a model of this kind (training/mixers.py).
+        UserError: the generator would be wrong for a model of this kind (training/sequence_mixers.py).
     """
 
     def __init__(self, base_path: Path | str, dtype: DType = "auto", threads: int | None = None) -> None:
@@ -322,9 +322,9 @@ class Generator:
         from peft import PeftConfig, PeftModel
         from safetensors import SafetensorError
 
-        import training.tuners.bottleneck_layers  # noqa: F401  # peft learns of that kind
-        from training.merging import merged_alike, why_not_merged
-        from training.probe import CONVERSATIONS
+        import training.weights.bottleneck_peft  # noqa: F401  # peft learns of that kind
+        from training.stages.probe import CONVERSATIONS
+        from training.weights.merging import merged_alike, why_not_merged
 
         try:
             config = PeftConfig.from_pretrained(str(path))

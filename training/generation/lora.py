@@ -2,7 +2,7 @@
 
 An adapter's matrices are kept beside the layer they change; the base's weights are shared by all and never touched.
 Only what equals ``W x + scaling * B A x`` on linear layers is served this way; `why_not_rows` says why something else
-is not (it then gets a copy of the base of its own, see training/generation.py).
+is not (it then gets a copy of the base of its own, see training/generation/generator.py).
 """
 
 from __future__ import annotations

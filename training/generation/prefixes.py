@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from infra.errors import CorruptArtifact
-from training.decoding.rows import KeyValueRows, Plan, Prefill
+from training.generation.rows import KeyValueRows, Plan, Prefill
 
 VIRTUAL_KINDS = ("PREFIX_TUNING", "PROMPT_TUNING")
 """Kinds of adapter, in peft's words, that are served this way."""

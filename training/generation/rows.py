@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 if TYPE_CHECKING:
-    from training.decoding.mixing import Watch
+    from training.generation.attention_check import Watch
 
 ATTENTION = "ratchet_rows"
 
@@ -92,7 +92,7 @@ class Plan:
     longest: int = 0
     """Largest position + 1 among the continued rows."""
     watch: Watch | None = None
-    """Where the pass is only to be looked at: what stands in for the attention (training/decoding/mixing.py)."""
+    """Where the pass is only to be looked at: what stands in for the attention (training/generation/attention_check.py)."""
     masks: dict[tuple[int, ...], Tensor] = field(default_factory=dict)
     """Attention masks, made once and used by every layer."""
 

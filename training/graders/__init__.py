@@ -57,8 +57,8 @@ def grader_named(name: str) -> Grader:
 
 def grader_for(named: str | None, reference: str) -> str | None:
     """The grader of a problem: the one it names, else by the look of its reference; None for an unknown name."""
+    from training.graders.json_answers import is_structured
     from training.graders.numeric_answer import is_number
-    from training.structured import is_structured
 
     if named:
         return named if named in GRADERS else None

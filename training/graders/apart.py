@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from infra.errors import UserError
-from training.parent import PARENT
+from infra.processes.parent_death import PARENT
 
 START_SECONDS = 60.0
 """Time for the process to import what it needs."""

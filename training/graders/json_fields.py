@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from training.graders import Grader
-from training.structured import NOTHING, json_value, same
+from training.graders.json_answers import NOTHING, json_value, same
 
 
 def grade(answer: str, reference: str) -> float:

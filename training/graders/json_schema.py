@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from training.graders import Grader
-from training.structured import NOTHING, json_value
+from training.graders.json_answers import NOTHING, json_value
 
 
 def grade(answer: str, reference: str) -> float:

@@ -37,7 +37,7 @@ def load(name: str) -> Grade:
 
 def main(name: str) -> int:
     """Answer until stdin ends."""
-    from training.parent import die_with_parent
+    from infra.processes.parent_death import die_with_parent
 
     die_with_parent()
     answers = os.fdopen(os.dup(1), "w", buffering=1)

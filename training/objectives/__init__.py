@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     import torch
 
     from feedback.examples import Example
-    from training.batching import Item, Template
-    from training.rollouts import Rollouts
-    from training.step import Pass
+    from training.engines.native.loop.step import Pass
+    from training.engines.native.online.rollouts import Rollouts
+    from training.engines.native.packing.tokenization import Item, Template
 
 OBJECTIVES: Mapping[str, str] = {
     "sft": "training.objectives.sft",

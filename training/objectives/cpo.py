@@ -14,7 +14,7 @@ from training.objectives.dpo import encode, epochs
 if TYPE_CHECKING:
     import torch
 
-    from training.step import Pass
+    from training.engines.native.loop.step import Pass
 
 
 class CpoOptions(Config):

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     import torch
 
     from feedback.examples import Example
-    from training.batching import Item, Template, Tokens
-    from training.rollouts import Rollouts
-    from training.step import Pass
+    from training.engines.native.loop.step import Pass
+    from training.engines.native.online.rollouts import Rollouts
+    from training.engines.native.packing.tokenization import Item, Template, Tokens
 
 
 class DistillOptions(Config):
@@ -72,7 +72,7 @@ def encode(example: Example, template: Template, options: DistillOptions) -> lis
     Raises:
         Unlearnable: the teacher would read just what the student reads.
     """
-    from training.batching import Item, Tokens, Unlearnable, plain
+    from training.engines.native.packing.tokenization import Item, Tokens, Unlearnable, plain
 
     messages = plain(example.messages)
     if not messages or (options.answers == "given" and not example.completion):
@@ -105,7 +105,7 @@ def arrange(items: list[Item], options: DistillOptions) -> list[Item]:
 
 def prepare(rollouts: Rollouts, items: Sequence[Item], options: DistillOptions) -> list[Item]:
     """The teacher's answer to every prompt."""
-    from training.teachers import answers_of
+    from training.engines.native.online.teachers import answers_of
 
     answers = answers_of(rollouts, items, options)
     read = 1 if options.learn == "answers" else 2  # the teacher reads along only where its distributions are learned
@@ -117,7 +117,7 @@ def prepare(rollouts: Rollouts, items: Sequence[Item], options: DistillOptions) 
 
 
 def _with(prompt: Tokens, answer: Sequence[int]) -> Tokens:
-    from training.batching import Tokens
+    from training.engines.native.packing.tokenization import Tokens
 
     return Tokens((*prompt.ids, *answer), (*([False] * len(prompt.ids)), *([True] * len(answer))))
 

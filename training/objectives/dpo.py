@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     import torch
 
     from feedback.examples import Example
-    from training.batching import Item, Template
-    from training.step import Pass
+    from training.engines.native.loop.step import Pass
+    from training.engines.native.packing.tokenization import Item, Template
 
 
 class DpoOptions(Config):
@@ -31,7 +31,7 @@ class DpoOptions(Config):
 
 def encode(example: Example, template: Template, options: object) -> list[Item]:
     """The chosen and the rejected answer to the same prompt; loss on the answers only."""
-    from training.batching import Item, plain
+    from training.engines.native.packing.tokenization import Item, plain
 
     if not example.chosen or not example.rejected or example.chosen == example.rejected:
         return []

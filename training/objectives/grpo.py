@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from training.engines.native.online.advantages import SamplingOptions, encode_prompt, group_advantages, one_per_prompt
 from training.objectives import Objective, Online
-from training.online import SamplingOptions, encode_prompt, group_advantages, one_per_prompt
 
 if TYPE_CHECKING:
     import torch
 
-    from training.batching import Item
-    from training.rollouts import Rollouts
-    from training.step import Pass
+    from training.engines.native.loop.step import Pass
+    from training.engines.native.online.rollouts import Rollouts
+    from training.engines.native.packing.tokenization import Item
 
 
 class GrpoOptions(SamplingOptions):

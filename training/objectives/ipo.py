@@ -17,7 +17,7 @@ from training.objectives.dpo import encode, epochs
 if TYPE_CHECKING:
     import torch
 
-    from training.step import Pass
+    from training.engines.native.loop.step import Pass
 
 
 class IpoOptions(Config):

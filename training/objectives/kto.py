@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     import torch
 
     from feedback.examples import Example
-    from training.batching import Item, Template
-    from training.step import Pass
+    from training.engines.native.loop.step import Pass
+    from training.engines.native.packing.tokenization import Item, Template
 
 
 class KtoOptions(Config):
@@ -35,7 +35,7 @@ class KtoOptions(Config):
 
 def encode(example: Example, template: Template, options: KtoOptions) -> list[Item]:
     """The answer that was rated."""
-    from training.batching import Item, plain
+    from training.engines.native.packing.tokenization import Item, plain
 
     if not example.completion or example.good is None:
         return []
@@ -46,7 +46,7 @@ def encode(example: Example, template: Template, options: KtoOptions) -> list[It
 
 def arrange(items: list[Item], options: KtoOptions) -> list[Item]:
     """Give every item the answer of the next one as its mismatched sequence, and balance good against bad."""
-    from training.batching import Tokens
+    from training.engines.native.packing.tokenization import Tokens
 
     good = sum(item.good for item in items)
     bad = len(items) - good

@@ -17,7 +17,7 @@ from training.objectives.dpo import encode
 if TYPE_CHECKING:
     import torch
 
-    from training.step import Pass
+    from training.engines.native.loop.step import Pass
 
 
 class OrpoOptions(Config):

@@ -14,16 +14,22 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from training.engines.native.online.advantages import (
+    SamplingOptions,
+    encode_prompt,
+    generalised_advantages,
+    one_per_prompt,
+    whitened,
+)
 from training.objectives import Objective, Online
 from training.objectives.grpo import epochs, held_out, token_mass
-from training.online import SamplingOptions, encode_prompt, generalised_advantages, one_per_prompt, whitened
 
 if TYPE_CHECKING:
     import torch
 
-    from training.batching import Item
-    from training.rollouts import Rollouts
-    from training.step import Pass
+    from training.engines.native.loop.step import Pass
+    from training.engines.native.online.rollouts import Rollouts
+    from training.engines.native.packing.tokenization import Item
 
 
 class PpoOptions(SamplingOptions):

@@ -12,7 +12,7 @@ from training.objectives.sft import epochs, loss, mass
 
 if TYPE_CHECKING:
     from feedback.examples import Example
-    from training.batching import Item, Template
+    from training.engines.native.packing.tokenization import Item, Template
 
 
 class PretrainingOptions(Config):
@@ -24,7 +24,7 @@ class PretrainingOptions(Config):
 
 def encode(example: Example, template: Template, options: PretrainingOptions) -> list[Item]:
     """One item for each stretch of the document."""
-    from training.batching import Item
+    from training.engines.native.packing.tokenization import Item
 
     if not example.text:
         return []

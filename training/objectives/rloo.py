@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from training.engines.native.online.advantages import SamplingOptions, encode_prompt, leave_one_out, one_per_prompt
 from training.objectives import Objective, Online
 from training.objectives.grpo import epochs, held_out, mass
-from training.online import SamplingOptions, encode_prompt, leave_one_out, one_per_prompt
 
 if TYPE_CHECKING:
     import torch
 
-    from training.batching import Item
-    from training.rollouts import Rollouts
-    from training.step import Pass
+    from training.engines.native.loop.step import Pass
+    from training.engines.native.online.rollouts import Rollouts
+    from training.engines.native.packing.tokenization import Item
 
 
 class RlooOptions(SamplingOptions):

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     import torch
 
     from feedback.examples import Example
-    from training.batching import Item, Template
-    from training.step import Pass
+    from training.engines.native.loop.step import Pass
+    from training.engines.native.packing.tokenization import Item, Template
 
 
 class SftOptions(Config):
@@ -32,7 +32,7 @@ class SftOptions(Config):
 def encode(example: Example, template: Template, options: SftOptions) -> list[Item]:
     """One item for each judged answer; of all turns: one for each conversation (one for each turn, where the template
     rewrites earlier ones)."""
-    from training.batching import Item, plain
+    from training.engines.native.packing.tokenization import Item, plain
 
     if not example.completion:
         return []

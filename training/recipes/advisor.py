@@ -12,10 +12,10 @@ from typing import Literal
 from pydantic import Field
 
 from infra.settings import Config
-from training.fitting import Room, peak_of
 from training.objectives import objective_named
-from training.plan import GUESS, TrainingConfig, minutes_are_guessed, plan_night
-from training.recipe import RECIPES, Recipe, StageSpec
+from training.recipes.memory_fit import Room, peak_of
+from training.recipes.plan import GUESS, TrainingConfig, minutes_are_guessed, plan_night
+from training.recipes.recipe import RECIPES, Recipe, StageSpec
 from training.tuners import Shape, tuner_named
 
 FEW = 50

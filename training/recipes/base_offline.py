@@ -11,7 +11,7 @@ from infra.artifact import read_record
 from infra.errors import UserError
 from infra.settings import Config
 from training.base_model import DEFAULT_BASE, hub_copy, looks_like_repo, packaged_folder
-from training.memory import SMOLLM2_135M, shape_of_folder
+from training.recipes.memory import SMOLLM2_135M, shape_of_folder
 from training.tuners import Shape
 
 

@@ -1,7 +1,7 @@
 """How much memory a stage will take, before it is started: from the model's shape, the tuner and the settings.
 
 The parts are counted, not guessed: weights as they are stored, gradients and AdamW's moments of what moves, what a
-backward pass keeps of every token, and a constant for the process. tests/training/test_memory.py compares the
+backward pass keeps of every token, and a constant for the process. tests/training/recipes/test_memory.py compares the
 activations with those that PyTorch really keeps, and the whole with the peak that a run measured.
 """
 
@@ -14,9 +14,9 @@ from typing import Any, Literal
 from infra.settings import Config
 from training.base_model import shape_config
 from training.objectives import objective_named
-from training.recipe import StageSpec
+from training.recipes.recipe import StageSpec
 from training.tuners import Shape, tuner_named
-from training.weight_files import tensor_sizes
+from training.weights.safetensors_headers import tensor_sizes
 
 PROCESS_BYTES = 600_000_000
 """Resident memory of a training process before a model is loaded: Python, torch, transformers, peft."""

@@ -9,9 +9,9 @@ from typing import Literal
 
 from infra.errors import UserError
 from infra.settings import Config
-from training.memory import PROCESS_BYTES, ROOM, Memory, estimate
 from training.objectives import objective_named
-from training.recipe import Recipe, StageSpec, resolve
+from training.recipes.memory import PROCESS_BYTES, ROOM, Memory, estimate
+from training.recipes.recipe import Recipe, StageSpec, resolve
 from training.tuners import Shape, tuner_named
 
 

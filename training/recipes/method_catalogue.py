@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from infra.settings import Config
-from training.memory import estimate
 from training.objectives import OBJECTIVES, objective_named
-from training.recipe import StageSpec
+from training.recipes.memory import estimate
+from training.recipes.recipe import StageSpec
 from training.tuners import TUNERS, Shape, Tuner, tuner_named
 
 EMBEDDED: Mapping[str, str] = {

@@ -21,11 +21,11 @@ from pydantic import Field
 from infra.artifact import key_of
 from infra.errors import UserError
 from infra.settings import Config
-from training.batching import answers_in
+from training.engines.native.packing.tokenization import answers_in
 
 if TYPE_CHECKING:
     from feedback.examples import Example
-    from training.batching import Item
+    from training.engines.native.packing.tokenization import Item
 
 
 class Mixture(Config):
@@ -171,7 +171,7 @@ def drawn(tasks: Sequence[str], mixture: Mixture | None, epochs: float, seed: in
     """
     import numpy as np
 
-    from training.batching import order
+    from training.engines.native.packing.tokenization import order
 
     if mixture is None:
         return order(len(tasks), epochs, seed)
@@ -199,7 +199,7 @@ def with_replay(own: list[int], count: int, pools: Sequence[tuple[int, float]], 
     """
     import numpy as np
 
-    from training.batching import order
+    from training.engines.native.packing.tokenization import order
 
     shares = sum(share for size, share in pools if size)
     if not shares:

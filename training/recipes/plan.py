@@ -10,10 +10,10 @@ from pydantic import Field, model_validator
 from feedback.examples import SHAPES
 from infra.errors import UserError
 from infra.settings import Config
-from training.fitting import Room, why_not_fit
-from training.mixture import Replay
 from training.objectives import objective_named
-from training.recipe import RECIPES, Recipe, recipe_named
+from training.recipes.memory_fit import Room, why_not_fit
+from training.recipes.mixture import Replay
+from training.recipes.recipe import RECIPES, Recipe, recipe_named
 from training.tuners import tuner_named
 
 Because = Literal["unsupported", "memory", "twin", "budget"]

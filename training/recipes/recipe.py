@@ -13,10 +13,10 @@ from pydantic import Field, field_validator, model_validator
 
 from infra.errors import NotFound, UserError
 from infra.settings import Config
-from training.choosing import Choice, learning_rate, rank
-from training.mixture import Mixture
 from training.objectives import OBJECTIVES, objective_named
-from training.search import Search, changed
+from training.recipes.default_hyperparameters import Choice, learning_rate, rank
+from training.recipes.mixture import Mixture
+from training.recipes.search import Search, changed
 from training.tuners import TUNERS, tuner_named
 
 Options = Mapping[str, bool | int | float | str]
@@ -259,7 +259,7 @@ def resolve(spec: StageSpec, *, examples: int, hidden_size: int) -> StageSpec:
         examples: training examples of the objective's shapes.
         hidden_size: width of the base model.
 
-    Rank and learning rate are picked by the rules of training/choosing.py.
+    Rank and learning rate are picked by the rules of training/recipes/default_hyperparameters.py.
 
     Raises:
         UserError: options that the objective or tuner does not know.

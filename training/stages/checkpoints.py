@@ -20,7 +20,7 @@ from infra.settings import Config
 
 if TYPE_CHECKING:
     from training.base_model import Base
-    from training.job import StageJob
+    from training.stages.job import StageJob
 
 FOLDER = "checkpoints"
 JOB = "job.json"
@@ -64,8 +64,8 @@ def make_version(stages_dir: Path, key: str, step: int, base: Base) -> Record:
         UserError: it is a reward stage's, which cannot answer, or another version of Ratchet trained it.
         CorruptArtifact: the base is another one, or the files do not fit.
     """
-    from training.job import StageJob, stage_key
     from training.objectives import objective_named
+    from training.stages.job import StageJob, stage_key
 
     found = {checkpoint.step: checkpoint for checkpoint in checkpoints_of(stages_dir, key)}
     if step not in found:
@@ -104,13 +104,13 @@ def _built(job: StageJob, stage: Path, checkpoint: Checkpoint, own: str, staging
     from safetensors.torch import load_file
     from transformers import set_seed
 
-    from training.as_trained import score_as_trained
-    from training.engine import DURING
-    from training.finished import save_version
-    from training.loading import load_for_stage
-    from training.probe import probe_ids, take_probe
+    from training.engines.native.loop.trainer import DURING
+    from training.stages.output import save_version
+    from training.stages.probe import probe_ids, take_probe
+    from training.stages.trained_scores import score_as_trained
     from training.tuners import tuner_named
-    from training.weights import load_trained
+    from training.weights.files import load_trained
+    from training.weights.loading import load_for_stage
 
     made = read_record(stage)
     assert made is not None, "_stage has looked"

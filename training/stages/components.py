@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from training.batching import Item, tokenizer_identity
+from training.engines.native.online.rollouts import Rollouts, StartingWeights
+from training.engines.native.packing.tokenization import Item, tokenizer_identity
 from training.graders import grader_for
-from training.grading import Grading
-from training.heads import Head
-from training.job import StageJob
+from training.graders.grading import Grading
 from training.objectives import Objective
-from training.rollouts import Rollouts, StartingWeights
+from training.stages.job import StageJob
 from training.tuners import tuner_named
-from training.weights import save_weights
+from training.weights.files import save_weights
+from training.weights.heads import Head
 
 if TYPE_CHECKING:
-    from training.reading import Reading
-    from training.step import Collator
+    from training.engines.native.loop.step import Collator
+    from training.engines.native.packing.forward import Reading
 
 
 def make_rollouts(
@@ -34,8 +34,8 @@ def make_rollouts(
     """
     if objective.online is None and objective.prepare is None and not objective.teacher:
         return None
-    from training.reading import read
-    from training.step import in_batches
+    from training.engines.native.loop.step import in_batches
+    from training.engines.native.packing.forward import read
 
     def readings(items: Sequence[Item]) -> Iterator[tuple[Sequence[Item], Reading]]:
         for group in in_batches(items, 8):
@@ -72,9 +72,9 @@ def make_teacher(
     """
     if not objective.teacher:
         return None
-    from training.loading import load_plain, placed
-    from training.packed_attention import PACKED, PACKING_MODELS, register
-    from training.teachers import reader, same_tokens
+    from training.engines.native.kernels.packed_attention import PACKED, PACKING_MODELS, register
+    from training.engines.native.online.teachers import reader, same_tokens
+    from training.weights.loading import load_plain, placed
 
     assert rollouts is not None
     other: Any = None
@@ -102,8 +102,8 @@ def _merged_below(job: StageJob) -> Path:
     """The base with the adapter of the stage before merged into it, written once."""
     import shutil
 
-    from training.loading import load_adapter, load_plain
-    from training.merging import merged
+    from training.weights.loading import load_adapter, load_plain
+    from training.weights.merging import merged
 
     assert job.previous is not None
     folder = job.work / "below"
@@ -119,7 +119,7 @@ def _merged_below(job: StageJob) -> Path:
 def _reward_model(job: StageJob) -> Any:
     if job.reward is None:
         return None
-    from training.reward_model import RewardModel
+    from training.engines.native.online.reward_model import RewardModel
 
     return RewardModel(job.base.path, job.reward.path / job.reward.kind, job.reward.kind, job.dtype)
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from infra.errors import NotFound
-from training.batching import (
+from training.engines.native.online.advantages import has_reference
+from training.engines.native.packing.tokenization import (
     Item,
     Template,
     Tokenised,
@@ -19,13 +20,12 @@ from training.batching import (
     tokenise,
     tokenizer_identity,
 )
-from training.job import StageJob
-from training.mixture import drawn, is_recent, read_general, why_not_replayed, with_replay
 from training.objectives import Objective
-from training.online import has_reference
+from training.recipes.mixture import drawn, is_recent, read_general, why_not_replayed, with_replay
+from training.stages.job import StageJob
 
 if TYPE_CHECKING:
-    from training.rollouts import Rollouts
+    from training.engines.native.online.rollouts import Rollouts
 
 log = logging.getLogger(__name__)
 

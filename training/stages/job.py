@@ -17,10 +17,10 @@ from infra.artifact import Record, digest_file, key_of
 from infra.errors import NotFound
 from infra.settings import Config
 from training.base_model import Base, resolve_base, shape_config
-from training.memory import recomputes, shape_of_folder
-from training.mixture import Replay, ReplaySource, source_of
 from training.objectives import objective_named
-from training.recipe import StageSpec, choices, resolve
+from training.recipes.memory import recomputes, shape_of_folder
+from training.recipes.mixture import Replay, ReplaySource, source_of
+from training.recipes.recipe import StageSpec, choices, resolve
 
 ENGINE = 4
 """Version of what the engine computes for a given job; raise it when it makes other weights."""

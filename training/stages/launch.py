@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 from infra.artifact import Record, read_record
-from training.job import StageJob
-from training.process import Child, Progress, failure_of, run_child
+from infra.processes.child import Child, Progress, failure_of, run_child
+from training.stages.job import StageJob
 
 
 def launch_stage(job: StageJob, on_progress: Progress = lambda line: None) -> Record:

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from infra.artifact import Record, finished_record
-from training.job import StageJob
+from training.stages.job import StageJob
 from training.tuners import tuner_named
 
 
 def save_version(model: Any, weights: Path, kind: str, job: StageJob) -> None:
     """The weights as engines load them. No path gets into their bytes."""
-    from training.merging import merged
-    from training.weights import is_peft, save_weights
+    from training.weights.files import is_peft, save_weights
+    from training.weights.merging import merged
 
     if kind == "model" and is_peft(model):
         model = merged(model)
@@ -38,7 +38,7 @@ def save_version(model: Any, weights: Path, kind: str, job: StageJob) -> None:
 
 def is_plain_lora(adapter: Path) -> bool:
     """Whether an engine's mixed batches take the adapter: plain LoRA, nothing beside it."""
-    from training.decoding.lora import why_not_rows
+    from training.generation.lora import why_not_rows
 
     return why_not_rows(json.loads((adapter / "adapter_config.json").read_text())) is None
 

@@ -14,9 +14,9 @@ from typing import Literal
 from infra.artifact import atomic_write
 from infra.errors import CorruptArtifact, UserError
 from infra.stored_model import Stored
-from training.as_trained import AsTrained, plain_scores
-from training.effects import NEGLIGIBLE, compare
-from training.rendering import render
+from training.chat.rendering import render
+from training.stages.trained_scores import AsTrained, plain_scores
+from training.weights.logprob_effects import NEGLIGIBLE, compare
 
 PROBE = "probe.json"
 
@@ -107,7 +107,7 @@ def take_probe(
     Raises:
         CorruptArtifact: what was saved does not load.
     """
-    from training.generation import Generator
+    from training.generation.generator import Generator
 
     generator = Generator(base, dtype=dtype)
     ids = [generator.encode_chat(turns, add_generation_prompt=False) for turns in probe_conversations()]
@@ -147,6 +147,6 @@ def _refusal(version: list[list[float]], base: list[list[float]], there: AsTrain
 
 
 def _through_peft(base: Path, weights: Path, dtype: str, ids: list[tuple[int, ...]]) -> list[list[float]]:
-    from training.loading import load_adapter, load_plain
+    from training.weights.loading import load_adapter, load_plain
 
     return plain_scores(load_adapter(load_plain(base, dtype), weights, False), ids)

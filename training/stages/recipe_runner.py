@@ -8,15 +8,15 @@ from typing import Any
 
 from infra.artifact import Record
 from training.base_model import Base
-from training.fitting import processes_for as processes_for
+from training.engines.native.loop.progress import read_progress
 from training.hardware import memory_each
-from training.job import StageJob, make_job
-from training.launch import launch_stage
 from training.objectives import objective_named
-from training.plan import TrainingConfig
-from training.progress import read_progress
-from training.recipe import Recipe, StageSpec
-from training.search import Search, search
+from training.recipes.memory_fit import processes_for as processes_for
+from training.recipes.plan import TrainingConfig
+from training.recipes.recipe import Recipe, StageSpec
+from training.recipes.search import Search, search
+from training.stages.job import StageJob, make_job
+from training.stages.launch import launch_stage
 
 
 def train_recipe(

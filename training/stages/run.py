@@ -17,17 +17,17 @@ from typing import TYPE_CHECKING, Any
 
 from infra.artifact import Record, atomic_write, digest_dir, publish, read_record
 from infra.errors import CorruptArtifact, NotFound, UserError
-from training.finished import is_plain_lora, record_of, save_version
-from training.job import StageJob
-from training.locks import hold
+from infra.processes.locks import hold
 from training.objectives import Objective, objective_named
+from training.stages.job import StageJob
+from training.stages.output import is_plain_lora, record_of, save_version
 from training.tuners import Tuner, tuner_named
 
 if TYPE_CHECKING:
-    from training.batching import Item
-    from training.engine import StageTrainer
-    from training.step import Collator
-    from training.watching import Watch
+    from training.engines.native.loop.callbacks import Watch
+    from training.engines.native.loop.step import Collator
+    from training.engines.native.loop.trainer import StageTrainer
+    from training.engines.native.packing.tokenization import Item
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ def run_stage(job: StageJob) -> Record:
         Diverged: the loss left the range of numbers, or spiked.
         CorruptArtifact: an input is not what the job says it is.
     """
-    from training.together import first, group, told, wait
+    from training.engines.native.kernels.distributed import first, group, told, wait
 
     with group(job.world_size), hold(job.stages_dir / f".{job.key}.lock") if first() else contextlib.nullcontext():
         existing = read_record(job.final)
@@ -59,16 +59,16 @@ def _train(job: StageJob) -> None:
     import torch
     from transformers import set_seed
 
-    from training.as_trained import score_as_trained
-    from training.assembly import make_rollouts, make_teacher, measured_by
+    from training.engines.native.kernels.distributed import first, split, world
+    from training.engines.native.online.reward_model import pairs_of, scores, standardise, virtual_tokens
     from training.hardware import peak_bytes
-    from training.heads import attach_head, detach_head
-    from training.loading import load_for_stage, packs
-    from training.probe import probe_ids, take_probe
-    from training.reward_model import pairs_of, scores, standardise, virtual_tokens
-    from training.supply import prepared, read_supply
-    from training.together import first, split, world
-    from training.weights import load_trained
+    from training.stages.components import make_rollouts, make_teacher, measured_by
+    from training.stages.dataset import prepared, read_supply
+    from training.stages.probe import probe_ids, take_probe
+    from training.stages.trained_scores import score_as_trained
+    from training.weights.files import load_trained
+    from training.weights.heads import attach_head, detach_head
+    from training.weights.loading import load_for_stage, packs
 
     torch.set_num_threads(job.threads)
     started = time.monotonic()
@@ -141,8 +141,8 @@ def _train(job: StageJob) -> None:
     if objective.product == "reward" and head is not None:
         head.save(weights)
     digest = digest_dir(weights)
-    from training.overfitting import parted
-    from training.watching import evaluations, held_out_metrics
+    from training.engines.native.loop.callbacks import evaluations, held_out_metrics
+    from training.engines.native.loop.overfitting import parted
 
     result: dict[str, Any] = {
         "kind": kind,
@@ -180,7 +180,7 @@ def _train(job: StageJob) -> None:
         log.warning("%s", probe.refused)
     shutil.copy(job.work / "progress.jsonl", staging / "progress.jsonl")
     if (job.work / "kept").is_dir():
-        from training.checkpoints import FOLDER, JOB
+        from training.stages.checkpoints import FOLDER, JOB
 
         shutil.copytree(job.work / "kept", staging / FOLDER)
         (staging / FOLDER / JOB).write_text(job.model_dump_json(indent=2) + "\n")
@@ -229,7 +229,7 @@ def _asked(job: StageJob) -> tuple[Objective, Any]:
 
 
 def _collator(job: StageJob, objective: Objective, pack: bool) -> Collator:
-    from training.step import Collator
+    from training.engines.native.loop.step import Collator
 
     return Collator(objective, tokens_per_pass=job.spec.tokens_per_pass, pack=pack, pad=0)
 
@@ -247,8 +247,8 @@ def _with_reference(
 
     Training items that the stage's passes never reach (epochs below one) are left without: nobody asks for theirs.
     """
-    from training.batching import with_reference
-    from training.step import reference_scores
+    from training.engines.native.loop.step import reference_scores
+    from training.engines.native.packing.tokenization import with_reference
 
     used = sorted(set(order))
     both = [*(train[i] for i in used), *validation]
@@ -277,9 +277,9 @@ def _trainer(
     from torch.utils.data import SequentialSampler
     from transformers import TrainingArguments
 
-    from training.engine import StageTrainer
+    from training.engines.native.loop.callbacks import Watch, last_checkpoint
+    from training.engines.native.loop.trainer import StageTrainer
     from training.hardware import has_gpu
-    from training.watching import Watch, last_checkpoint
 
     spec = job.spec
     assert spec.batch_size and spec.learning_rate, "the job's spec is resolved"
@@ -346,7 +346,7 @@ def _trainer(
 
 
 def _resume_point(job: StageJob) -> Path | None:
-    from training.watching import last_checkpoint
+    from training.engines.native.loop.callbacks import last_checkpoint
 
     return last_checkpoint(job.work / "checkpoints")
 
@@ -354,7 +354,7 @@ def _resume_point(job: StageJob) -> Path | None:
 def _take_best(job: StageJob, trainer: StageTrainer) -> dict[str, Any] | None:
     """Put the best weights back where the last ones are worse; the measurement of those that are kept, None where
     there was no validation."""
-    from training.best_weights import kept, measurements
+    from training.engines.native.loop.best_weights import kept, measurements
 
     best = job.work / "best"
     if not (best / "best.json").is_file():

@@ -2,7 +2,7 @@
 
 Two kinds of stage serve on other weights than they trained on: qlora trains on a base in 4 bits and is served on the
 base's own weights, and a stage on top of merged weights is merged into them when it is saved. Either may change what
-was learned, so the probe compares the effects (training/probe.py).
+was learned, so the probe compares the effects (training/stages/probe.py).
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from training.effects import Scores
-from training.job import StageJob
+from training.stages.job import StageJob
 from training.tuners import Tuner
+from training.weights.logprob_effects import Scores
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ def score_as_trained(
         model: as it was trained, with its adapter.
         texts: the probe's tokens; asked for only where there is something to score.
     """
-    from training.loading import load_plain, placed
-    from training.weights import is_peft
+    from training.weights.files import is_peft
+    from training.weights.loading import load_plain, placed
 
     if not is_peft(model):
         return None

@@ -87,7 +87,7 @@ class Tuner:
     the base in float32; copy: on top of a copy of the base; model: it is a whole model."""
     as_lora: Literal["is", "converts", "no"] = "no"
     """Whether engines that know only LoRA (vLLM) can serve it: it is plain LoRA as saved, converts to it exactly
-    (training/conversion.py), or not."""
+    (training/weights/lora_conversion.py), or not."""
     merges: bool = True
     """Whether its weights can be added into the base's."""
     packs: bool = True

@@ -27,7 +27,7 @@ class BottleneckOptions(Config):
 def attach(model: Any, options: BottleneckOptions, base_name: str) -> Any:
     """Wrap `model` with a fresh adapter called "default"."""
     from training.tuners.attach import attach_adapter, layers_called
-    from training.tuners.bottleneck_layers import BottleneckConfig
+    from training.weights.bottleneck_peft import BottleneckConfig
 
     names = layers_called(model, PLACES, "bottleneck")
     return attach_adapter(model, BottleneckConfig(size=options.size, target_modules=names, task_type="CAUSAL_LM"))

@@ -53,7 +53,7 @@ def attach(model: Any, options: LoraOptions, base_name: str) -> Any:
 
 def save(model: Any, folder: Path) -> None:
     """Peft's files; for an adapter that began from parts of the base, those of the plain LoRA that equals it."""
-    from training.weights import save_weights
+    from training.weights.files import save_weights
 
     start = getattr(model, START, None)
     if start is None:

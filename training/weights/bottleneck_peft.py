@@ -2,7 +2,7 @@
 
 Importing this file registers the kind `BOTTLENECK` with peft; it must be imported before such an adapter is loaded.
 Peft lets others register a kind only if its own enum knows the name, and has no public way to add one: the enum's
-insides are extended here, which is why peft is pinned and tests/training/test_bottleneck.py exists.
+insides are extended here, which is why peft is pinned and tests/training/weights/test_bottleneck_peft.py exists.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from infra.errors import RatchetError
-from training.heads import NAME, head_of
+from training.weights.heads import NAME, head_of
 
 TRAINED = "trained.safetensors"
 
@@ -31,7 +31,7 @@ def save_trained(model: Any, folder: Path) -> None:
     """Every weight that moves, by its name in this very model: what a checkpoint needs, whatever the tuner."""
     from safetensors.torch import save_file
 
-    from training.together import first, wait, whole
+    from training.engines.native.kernels.distributed import first, wait, whole
 
     moved = {name: whole(p.detach()).contiguous() for name, p in model.named_parameters() if p.requires_grad}
     if first():
@@ -51,7 +51,7 @@ def load_trained(model: Any, folder: Path) -> None:
     import torch
     from safetensors.torch import load_file
 
-    from training.together import put
+    from training.engines.native.kernels.distributed import put
 
     kept = load_file(folder / TRAINED)
     if head_of(model) is None:

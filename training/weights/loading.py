@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from infra.errors import UserError
-from training.job import StageJob
+from training.stages.job import StageJob
 from training.tuners import Shape, Tuner
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def load_for_stage(job: StageJob, tuner: Tuner) -> tuple[Any, bool]:
     Raises:
         UserError: the stage before made something that this one cannot start from.
     """
-    from training.merging import merged
+    from training.weights.merging import merged
 
     spec, previous = job.spec, job.previous
     options = tuner.options.model_validate(dict(spec.tuner_options))
@@ -68,8 +68,8 @@ def placed(model: Any, quantised: bool = False) -> Any:
 
     Quantised weights go there by themselves, and those of several processes where they are split.
     """
+    from training.engines.native.kernels.distributed import world
     from training.hardware import device_name
-    from training.together import world
 
     return model if quantised or world() > 1 else model.to(device_name())
 
@@ -78,7 +78,7 @@ def load_adapter(model: Any, folder: Path, trainable: bool) -> Any:
     """`model` with the adapter saved in `folder`, in the model's own dtype."""
     from peft import PeftModel
 
-    import training.tuners.bottleneck_layers  # noqa: F401  # peft learns of that kind
+    import training.weights.bottleneck_peft  # noqa: F401  # peft learns of that kind
 
     return PeftModel.from_pretrained(model, folder, is_trainable=trainable, autocast_adapter_dtype=False)
 
@@ -86,10 +86,10 @@ def load_adapter(model: Any, folder: Path, trainable: bool) -> Any:
 def _prepared(model: Any, job: StageJob, tuner: Tuner) -> Any:
     import torch
 
-    from training.dropout import without_dropout
-    from training.fused_lora import fuse
+    from training.engines.native.kernels.fused_lora import fuse
+    from training.engines.native.kernels.packed_attention import PACKED, register
     from training.objectives import objective_named
-    from training.packed_attention import PACKED, register
+    from training.weights.dropout import without_dropout
 
     for parameter in model.parameters():
         if parameter.requires_grad:
@@ -108,7 +108,7 @@ def _prepared(model: Any, job: StageJob, tuner: Tuner) -> Any:
 
 def packs(model: Any, tuner: Tuner) -> bool:
     """Whether sequences may lie end to end in one row for this model and tuner."""
-    from training.packed_attention import PACKING_MODELS
+    from training.engines.native.kernels.packed_attention import PACKING_MODELS
 
     return tuner.packs and model.config.model_type in PACKING_MODELS
 

@@ -32,7 +32,7 @@ def save_as_lora(model: Any, folder: Path) -> None:
 
     import torch
 
-    from training.weights import save_weights
+    from training.weights.files import save_weights
 
     inner = model.get_base_model()
     widths = {

@@ -2,7 +2,7 @@
 
 What is served merged is proved first: in bfloat16 a weight keeps 8 binary digits, so a small change added to a large
 weight may be rounded away without a word. The merged model's log-probabilities, in the numerics that serve, are held
-beside those of the adapter on top of the base in float32 (training/effects.py).
+beside those of the adapter on top of the base in float32 (training/weights/logprob_effects.py).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from infra.errors import UserError
-from training.effects import NEGLIGIBLE, Effects, Scores, compare
+from training.weights.logprob_effects import NEGLIGIBLE, Effects, Scores, compare
 
 if TYPE_CHECKING:
     import torch

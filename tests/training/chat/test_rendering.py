@@ -11,12 +11,12 @@ from transformers import AutoTokenizer
 
 from infra.errors import NotFound, UserError
 from tests.strict_template import ALTERNATE, NO_SYSTEM, STRICT, strict_base
-from tests.training.test_stage import spec
+from tests.training.stages.test_run import spec
 from tests.training.world import BAD, GOOD, example, job_for
-from training.batching import Template, tokenise
+from training.chat.rendering import TemplateRefuses, render
+from training.engines.native.packing.tokenization import Template, tokenise
 from training.objectives import OBJECTIVES, objective_named
-from training.rendering import TemplateRefuses, render
-from training.supply import read_supply
+from training.stages.dataset import read_supply
 
 USER = {"role": "user", "content": "hello"}
 TWICE = [USER, {"role": "user", "content": "are you there?"}]

@@ -11,7 +11,7 @@ import torch
 
 from infra.errors import Conflict, CorruptArtifact, NotFound, UserError
 from tests.tiny_adapter import build_tiny_adapter
-from training.generation import Completion, Generator, Request
+from training.generation.generator import Completion, Generator, Request
 
 PROMPTS = [
     "the customer cannot log in",
@@ -243,7 +243,7 @@ def test_bad_adapters_are_refused(tiny_base: Path, adapters: dict[str, Path], tm
 def test_the_smallest_temperature_and_top_p_take_the_most_probable_token() -> None:
     import torch
 
-    from training.decoding.sampling import sample
+    from training.generation.sampling import sample
 
     logits, dice = torch.tensor([1.0, 3.0, 2.0]), torch.Generator().manual_seed(1)
     for temperature, top_p in ((5e-324, 1.0), (1.0, 5e-324), (1e-300, 1e-300)):

@@ -10,9 +10,9 @@ from safetensors.torch import load_file, save_file
 
 from infra.errors import CorruptArtifact, UserError
 from tests.tiny_adapter import build_tiny_adapter
-from tests.training.test_generation import PROMPTS
-from tests.training.test_tuners import attached, moved
-from training.generation import Generator, Request
+from tests.training.generation.test_generator import PROMPTS
+from tests.training.tuners.test_tuners import attached, moved
+from training.generation.generator import Generator, Request
 
 
 @pytest.mark.parametrize("name", ["prefix", "prompt"])

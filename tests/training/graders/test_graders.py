@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from feedback.examples import Example
 from infra.errors import NotFound, UserError
 from tests.training.world import example
+from training.engines.native.online.advantages import encode_prompt
 from training.graders import GRADERS, grader_for, grader_named
-from training.grading import Grading
+from training.graders.grading import Grading
 from training.objectives import objective_named
-from training.online import encode_prompt
 
 words = st.text(st.characters(codec="utf-8", exclude_categories=("Cs", "Cc")), min_size=1, max_size=40)
 

@@ -15,12 +15,12 @@ import torch
 
 from infra.errors import UserError
 from tests.tiny_model import build_tiny_base
-from tests.training.test_online import Accelerator, a_pass
-from tests.training.test_stage import spec
+from tests.training.engines.native.online.test_advantages import Accelerator, a_pass
+from tests.training.stages.test_run import spec
 from tests.training.world import GOOD, example, job_for
 from training.objectives import objective_named
 from training.objectives.distill import generalised_divergence
-from training.stage import run_stage
+from training.stages.run import run_stage
 
 
 @pytest.mark.parametrize("between", [0.0, 0.3, 1.0])
@@ -144,7 +144,7 @@ def test_a_teacher_behind_an_endpoint_is_asked_once_for_each_prompt(
     tmp_path: Path, tiny_base: Path, endpoint: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RATCHET_TEACHER_KEY", "secret")
-    monkeypatch.setattr("training.teachers.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("training.engines.native.online.teachers.time.sleep", lambda seconds: None)
     endpoint.failing = 2
     options = {"teacher": "big", "teacher_url": endpoint.url, "learn": "answers", "max_new_tokens": 20}
     job = job_for(spec("distill", objective_options=options), tmp_path, tiny_base, examples=4)
@@ -162,7 +162,7 @@ def test_a_teacher_behind_an_endpoint_is_asked_once_for_each_prompt(
 def test_a_teacher_that_is_down_says_so(
     tmp_path: Path, tiny_base: Path, endpoint: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("training.teachers.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("training.engines.native.online.teachers.time.sleep", lambda seconds: None)
     endpoint.failing = 1000
     options = {"teacher": "big", "teacher_url": endpoint.url, "learn": "answers"}
     job = job_for(spec("distill", objective_options=options), tmp_path, tiny_base, examples=4)
@@ -176,8 +176,8 @@ def test_a_teacher_s_answer_that_was_cut_off_teaches_no_end(endpoint: Any, tmp_p
     from transformers import AutoTokenizer
 
     from feedback.examples import Example
-    from training.batching import Template
-    from training.teachers import _from_endpoint
+    from training.engines.native.online.teachers import _from_endpoint
+    from training.engines.native.packing.tokenization import Template
 
     endpoint.reason = "length"
     distill = objective_named("distill")

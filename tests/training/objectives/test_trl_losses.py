@@ -13,12 +13,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from feedback.examples import Example
 from tests.training.world import BAD, GOOD, example
-from training.batching import Item, Template, with_reference
-from training.loading import load_plain
+from training.engines.native.kernels.packed_attention import PACKED, register
+from training.engines.native.loop.step import Collator, step_losses
+from training.engines.native.packing.forward import lay_out, token_logps
+from training.engines.native.packing.tokenization import Item, Template, with_reference
 from training.objectives import objective_named
-from training.packed_attention import PACKED, register
-from training.reading import lay_out, token_logps
-from training.step import Collator, step_losses
+from training.weights.loading import load_plain
 
 PAIRS = [
     example(i, "preference", chosen=a, rejected=b)

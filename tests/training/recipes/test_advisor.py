@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from training.advisor import Advice, Goal, advise
-from training.choosing import learning_rate, rank
-from training.matrix import methods_matrix
-from training.memory import SMOLLM2_135M
 from training.objectives import OBJECTIVES, objective_named
-from training.plan import TrainingConfig
+from training.recipes.advisor import Advice, Goal, advise
+from training.recipes.default_hyperparameters import learning_rate, rank
+from training.recipes.memory import SMOLLM2_135M
+from training.recipes.method_catalogue import methods_matrix
+from training.recipes.plan import TrainingConfig
 from training.tuners import TUNERS, tuner_named
 
 BIG = 64 * 2**30

@@ -8,17 +8,17 @@ from typing import Any
 import pytest
 import torch
 
-from tests.training.test_stage import spec
+from tests.training.stages.test_run import spec
 from tests.training.world import job_for
 from training.base_model import DEFAULT_BASE, _packaged_gguf, resolve_base
-from training.batching import Tokens
-from training.launch import launch_stage
-from training.loading import load_plain, packs, shape_of
-from training.memory import SMOLLM2_135M, Memory, estimate, kept_per_token, shape_of_folder
-from training.packed_attention import PACKED, register
-from training.reading import lay_out, token_logps
-from training.recipe import StageSpec
+from training.engines.native.kernels.packed_attention import PACKED, register
+from training.engines.native.packing.forward import lay_out, token_logps
+from training.engines.native.packing.tokenization import Tokens
+from training.recipes.memory import SMOLLM2_135M, Memory, estimate, kept_per_token, shape_of_folder
+from training.recipes.recipe import StageSpec
+from training.stages.launch import launch_stage
 from training.tuners import TUNERS, tuner_named
+from training.weights.loading import load_plain, packs, shape_of
 
 
 def test_shape_is_read_from_the_files_as_from_the_model(tiny_base: Path) -> None:

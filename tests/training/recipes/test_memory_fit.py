@@ -14,11 +14,11 @@ from tasks.notify import plan_page
 from tasks.train import plan as planned
 from tests.large_base import write_large_base
 from training.base_model import DEFAULT_BASE, Base
-from training.base_offline import base_offline
-from training.fitting import Room, peak_of, why_not_fit
-from training.memory import SMOLLM2_135M, shape_of_folder
-from training.plan import TrainingConfig, plan_night
-from training.recipe import RECIPES
+from training.recipes.base_offline import base_offline
+from training.recipes.memory import SMOLLM2_135M, shape_of_folder
+from training.recipes.memory_fit import Room, peak_of, why_not_fit
+from training.recipes.plan import TrainingConfig, plan_night
+from training.recipes.recipe import RECIPES
 from training.tuners import Shape
 
 COUNTS = {"completion": 500, "preference": 300}

@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from infra.errors import UserError
-from tests.training.test_stage import spec
+from tests.training.stages.test_run import spec
 from tests.training.world import GOOD, example, job_for
-from training.mixture import Mixture, Replay, drawn, probabilities, read_general, with_replay
 from training.objectives import objective_named
-from training.stage import run_stage
-from training.supply import read_supply
+from training.recipes.mixture import Mixture, Replay, drawn, probabilities, read_general, with_replay
+from training.stages.dataset import read_supply
+from training.stages.run import run_stage
 
 
 def test_probabilities_follow_size_weight_and_temperature() -> None:

@@ -11,8 +11,8 @@ from pydantic import ValidationError
 
 from infra.errors import UserError
 from training.objectives import OBJECTIVES, objective_named
-from training.plan import TrainingConfig, plan_night, refuse_empty
-from training.recipe import RECIPES, Recipe, StageSpec, resolve
+from training.recipes.plan import TrainingConfig, plan_night, refuse_empty
+from training.recipes.recipe import RECIPES, Recipe, StageSpec, resolve
 from training.tuners import TUNERS, tuner_named
 
 
@@ -128,7 +128,7 @@ def test_registries_hold_what_they_name() -> None:
 
 def test_choosing_and_planning_import_no_torch() -> None:
     code = (
-        "import sys, training.plan, training.job, training.launch, training.tuners as t, training.objectives as o\n"
+        "import sys, training.recipes.plan, training.stages.job, training.stages.launch, training.tuners as t, training.objectives as o\n"
         "[o.objective_named(n) for n in o.OBJECTIVES]; [t.tuner_named(n) for n in t.TUNERS]\n"
         "bad = {'torch', 'transformers', 'peft', 'trl', 'pandas'} & set(sys.modules); assert not bad, bad"
     )

@@ -11,15 +11,15 @@ from pydantic import ValidationError
 
 from infra.artifact import Record, finished_record
 from infra.errors import RatchetError, UserError
-from tests.training.test_stage import spec
+from tests.training.stages.test_run import spec
 from tests.training.world import job_for
-from training.challenger import processes_for
-from training.launch import launch_stage
-from training.plan import TrainingConfig, plan_night
-from training.progress import read_progress
-from training.recipe import Recipe, StageSpec
-from training.search import Search, changed, search
-from training.stage import run_stage
+from training.engines.native.loop.progress import read_progress
+from training.recipes.plan import TrainingConfig, plan_night
+from training.recipes.recipe import Recipe, StageSpec
+from training.recipes.search import Search, changed, search
+from training.stages.launch import launch_stage
+from training.stages.recipe_runner import processes_for
+from training.stages.run import run_stage
 
 ASKED = Search.model_validate(
     {

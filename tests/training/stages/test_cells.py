@@ -13,10 +13,10 @@ import pytest
 
 from infra.artifact import digest_dir
 from infra.errors import UserError
-from tests.training.test_stage import check, spec
+from tests.training.stages.test_run import check, spec
 from tests.training.world import job_for
 from training.objectives import OBJECTIVES
-from training.stage import run_stage
+from training.stages.run import run_stage
 from training.tuners import TUNERS, tuner_named
 
 CELLS = [(objective, tuner) for objective in OBJECTIVES for tuner in TUNERS]

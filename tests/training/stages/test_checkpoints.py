@@ -12,13 +12,13 @@ from infra.artifact import digest_dir, verify
 from infra.errors import NotFound
 from infra.settings import Places
 from tasks.train import checkpoint
-from tests.training.test_stage import spec
+from tests.training.stages.test_run import spec
 from tests.training.world import job_for
-from training.checkpoints import checkpoints_of, make_version
-from training.generation import Generator
-from training.overfitting import parted
-from training.probe import read_probe
-from training.stage import run_stage
+from training.engines.native.loop.overfitting import parted
+from training.generation.generator import Generator
+from training.stages.checkpoints import checkpoints_of, make_version
+from training.stages.probe import read_probe
+from training.stages.run import run_stage
 
 
 @pytest.mark.parametrize("tuner", ["full", "adalora"])

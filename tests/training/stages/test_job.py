@@ -10,10 +10,10 @@ import pytest
 
 from infra.errors import NotFound, UserError
 from tests.training.world import job_for
-from training.job import StageJob, stage_key
-from training.launch import launch_stage
-from training.memory import shape_of_folder
-from training.recipe import StageSpec
+from training.recipes.memory import shape_of_folder
+from training.recipes.recipe import StageSpec
+from training.stages.job import StageJob, stage_key
+from training.stages.launch import launch_stage
 
 SFT = StageSpec(objective="sft", tuner="lora")
 

@@ -17,15 +17,15 @@ import pytest
 
 from infra.artifact import Record, read_record
 from tasks.train import _trained
-from tests.training.test_stage import check, spec
+from tests.training.stages.test_run import check, spec
 from tests.training.world import job_for
-from training.job import StageJob
-from training.launch import launch_stage
+from training.engines.native.loop.callbacks import last_checkpoint
 from training.objectives import OBJECTIVES
-from training.recipe import RECIPES
-from training.stage import run_stage
+from training.recipes.recipe import RECIPES
+from training.stages.job import StageJob
+from training.stages.launch import launch_stage
+from training.stages.run import run_stage
 from training.tuners import TUNERS
-from training.watching import last_checkpoint
 
 FAST = [("sft", "adalora"), ("sft", "qlora"), ("kto", "lora")]
 ALL = list(dict.fromkeys([*((o, "lora") for o in OBJECTIVES), *(("sft", t) for t in TUNERS)]))

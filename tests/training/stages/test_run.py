@@ -19,15 +19,15 @@ from infra.artifact import Record, digest_dir, read_record, verify
 from infra.errors import CorruptArtifact, Diverged
 from tests.training.options import QUICK
 from tests.training.world import job_for
-from training.generation import Generator
-from training.job import StageJob
-from training.launch import launch_stage
-from training.loading import load_adapter, load_plain
+from training.engines.native.loop.loss_spikes import SpikeGuard
+from training.generation.generator import Generator
 from training.objectives import OBJECTIVES
-from training.probe import read_probe
-from training.recipe import Recipe, StageSpec
-from training.spikes import SpikeGuard
-from training.stage import run_stage
+from training.recipes.recipe import Recipe, StageSpec
+from training.stages.job import StageJob
+from training.stages.launch import launch_stage
+from training.stages.probe import read_probe
+from training.stages.run import run_stage
+from training.weights.loading import load_adapter, load_plain
 
 
 def spec(objective: str, tuner: str = "lora", **fields: object) -> StageSpec:
@@ -112,7 +112,7 @@ def test_killed_with_its_parent_and_resumed_to_the_same_bits(objective: str, tmp
     job = job_for(slow, tmp_path, tiny_base, checkpoint_seconds=0.0, dtype="bfloat16")
     code = (
         "import sys; from pathlib import Path\n"
-        "from training.job import StageJob; from training.launch import launch_stage\n"
+        "from training.stages.job import StageJob; from training.stages.launch import launch_stage\n"
         "launch_stage(StageJob.model_validate_json(Path(sys.argv[1]).read_bytes()))"
     )
     file = tmp_path / "job.json"

@@ -11,14 +11,14 @@ from safetensors.torch import load_file
 
 from infra.artifact import digest_dir
 from infra.errors import UserError
-from tests.training.test_stage import check, spec
+from tests.training.stages.test_run import check, spec
 from tests.training.world import job_for
-from training.conversion import to_plain_lora
-from training.generation import Generator
-from training.loading import load_adapter, load_plain, shape_of
-from training.merging import merged, why_not_merged
-from training.stage import run_stage
+from training.generation.generator import Generator
+from training.stages.run import run_stage
 from training.tuners import TUNERS, tuner_named
+from training.weights.loading import load_adapter, load_plain, shape_of
+from training.weights.lora_conversion import to_plain_lora
+from training.weights.merging import merged, why_not_merged
 
 OTHERS = [name for name in TUNERS if name not in ("full", "lora")]  # those two are in test_stage.py
 ADAPTERS = [name for name in TUNERS if tuner_named(name).saves == "adapter"]

@@ -10,11 +10,11 @@ from peft import PeftModel, PeftType, get_peft_model
 from safetensors.torch import load_file
 
 from infra.errors import UserError
-from tests.training.test_tuners import attached, logits, moved
-from training.generation import Generator
-from training.loading import load_adapter, load_plain
-from training.merging import merged
-from training.tuners.bottleneck_layers import KIND, BottleneckConfig, register
+from tests.training.tuners.test_tuners import attached, logits, moved
+from training.generation.generator import Generator
+from training.weights.bottleneck_peft import KIND, BottleneckConfig, register
+from training.weights.loading import load_adapter, load_plain
+from training.weights.merging import merged
 
 
 def test_registering_twice_is_harmless_and_peft_lists_the_kind_once() -> None:

@@ -9,13 +9,13 @@ import torch
 
 from infra.errors import UserError
 from tests.tiny_adapter import build_tiny_adapter
-from tests.training.test_stage import spec
+from tests.training.stages.test_run import spec
 from tests.training.world import job_for
-from training.as_trained import AsTrained
-from training.effects import compare
-from training.generation import Generator
-from training.probe import probe_ids, read_probe, take_probe
-from training.stage import run_stage
+from training.generation.generator import Generator
+from training.stages.probe import probe_ids, read_probe, take_probe
+from training.stages.run import run_stage
+from training.stages.trained_scores import AsTrained
+from training.weights.logprob_effects import compare
 
 
 def test_effects_by_hand() -> None:

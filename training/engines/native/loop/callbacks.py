@@ -12,11 +12,11 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from training.best_weights import BATCHES, is_better, lowest, measurements
-from training.engine import StageTrainer
-from training.overfitting import parted
-from training.progress import read_progress
-from training.together import first, told, wait
+from training.engines.native.kernels.distributed import first, told, wait
+from training.engines.native.loop.best_weights import BATCHES, is_better, lowest, measurements
+from training.engines.native.loop.overfitting import parted
+from training.engines.native.loop.progress import read_progress
+from training.engines.native.loop.trainer import StageTrainer
 
 log = logging.getLogger(__name__)
 

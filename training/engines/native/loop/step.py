@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-from training.batching import Item, passes
-from training.heads import Head
+from training.engines.native.packing.forward import lay_out, per_sequence, read, token_logps
+from training.engines.native.packing.tokenization import Item, passes
 from training.objectives import Objective
-from training.reading import lay_out, per_sequence, read, token_logps
+from training.weights.heads import Head
 
 
 @dataclass

@@ -24,17 +24,17 @@ from torch.distributed.tensor import DTensor
 from transformers import Trainer
 
 from infra.errors import Diverged
-from training.batching import Item
-from training.best_weights import BATCHES
-from training.heads import Head
+from training.engines.native.kernels.distributed import first, load_optimizer, mean, most, save_optimizer, world
+from training.engines.native.kernels.optimizer import MasterAdamW
+from training.engines.native.loop.best_weights import BATCHES
+from training.engines.native.loop.loss_spikes import SpikeGuard
+from training.engines.native.loop.step import Collator, in_batches, step_losses
+from training.engines.native.online.rollouts import Rollouts
+from training.engines.native.packing.tokenization import Item
 from training.objectives import Objective
-from training.optimizer import MasterAdamW
-from training.rollouts import Rollouts
-from training.spikes import SpikeGuard
-from training.step import Collator, in_batches, step_losses
-from training.together import first, load_optimizer, mean, most, save_optimizer, world
 from training.tuners import During
-from training.weights import load_trained, save_trained
+from training.weights.files import load_trained, save_trained
+from training.weights.heads import Head
 
 log = logging.getLogger(__name__)
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field, field_validator
 
 from infra.settings import Config
-from training.grading import check_name
+from training.graders.grading import check_name
 
 if TYPE_CHECKING:
     from feedback.examples import Example
-    from training.batching import Item, Template
+    from training.engines.native.packing.tokenization import Item, Template
 
 
 class SamplingOptions(Config):
@@ -47,7 +47,7 @@ def encode_prompt(example: Example, template: Template, options: Any) -> list[It
     Raises:
         Unlearnable: the problem names a grader that does not exist.
     """
-    from training.batching import Item, Tokens, Unlearnable, plain
+    from training.engines.native.packing.tokenization import Item, Tokens, Unlearnable, plain
     from training.graders import GRADERS, grader_for
 
     if not example.messages:

@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 import torch
 
-from training.batching import Tokens
-from training.heads import Head, attach_head
+from training.engines.native.packing.tokenization import Tokens
+from training.weights.heads import Head, attach_head
 
 
 class RewardModel:
@@ -25,7 +25,7 @@ class RewardModel:
     def __init__(
         self, base: Path, weights: Path, kind: Literal["adapter", "model"], dtype: str, *, tokens_per_pass: int = 4096
     ) -> None:
-        from training.loading import load_adapter, load_plain, placed
+        from training.weights.loading import load_adapter, load_plain, placed
 
         plain = load_plain(base if kind == "adapter" else weights, dtype)
         self.model: Any = load_adapter(plain, weights, False) if kind == "adapter" else plain
@@ -45,8 +45,8 @@ def scores(
     model: Any, head: Head, sequences: Sequence[tuple[int, ...]], tokens_per_pass: int, pack: bool = False
 ) -> list[float]:
     """The head's scalar at the last token of each sequence."""
-    from training.batching import Item, passes
-    from training.reading import lay_out, read
+    from training.engines.native.packing.forward import lay_out, read
+    from training.engines.native.packing.tokenization import Item, passes
 
     items = [Item((Tokens(ids, (False,) * len(ids)),)) for ids in sequences]
     found: list[float] = []

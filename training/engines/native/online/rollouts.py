@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from training.batching import Item, Tokens
-from training.grading import Grading
-from training.heads import Head
-from training.weights import is_peft, save_weights
+from training.engines.native.packing.tokenization import Item, Tokens
+from training.graders.grading import Grading
+from training.weights.files import is_peft, save_weights
+from training.weights.heads import Head
 
 if TYPE_CHECKING:
-    from training.generation import Generator
-    from training.reading import Reading
-    from training.reward_model import RewardModel
+    from training.engines.native.online.reward_model import RewardModel
+    from training.engines.native.packing.forward import Reading
+    from training.generation.generator import Generator
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class Rollouts:
         Raises:
             UserError: the generator cannot serve this tuner's weights.
         """
-        from training.generation import Request
+        from training.generation.generator import Request
 
         greedy = self._step is None
         requests = [
@@ -135,7 +135,7 @@ class Rollouts:
 
     def teach(self, prompts: Sequence[tuple[int, ...]], max_new_tokens: int) -> list[tuple[int, ...]]:
         """Greedy answers of the teacher, or of the weights of the moment where there is no other teacher."""
-        from training.generation import Generator, Request
+        from training.generation.generator import Generator, Request
 
         if self.teacher is None:
             name, generator = self._name(), self._generator
@@ -216,7 +216,7 @@ class Rollouts:
     def _name(self) -> str:
         """Name under which the generator knows the weights of the moment."""
         if self._attached is None:
-            from training.generation import Generator
+            from training.generation.generator import Generator
 
             if self._generator is None:
                 self._generator = Generator(self.base, dtype=self.dtype)  # type: ignore[arg-type]

@@ -16,9 +16,9 @@ from infra.errors import UserError
 if TYPE_CHECKING:
     import torch
 
-    from training.batching import Item
+    from training.engines.native.online.rollouts import Rollouts
+    from training.engines.native.packing.tokenization import Item
     from training.objectives.distill import DistillOptions
-    from training.rollouts import Rollouts
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +106,7 @@ def reader(model: Any, own: Any, identity: str, offset: int) -> Callable[[dict[s
         own: (student, its starting weights).
         identity: what to say of it.
     """
-    from training.reading import read
+    from training.engines.native.packing.forward import read
 
     student, starting = own
 

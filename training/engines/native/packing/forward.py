@@ -14,8 +14,8 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from infra.errors import UserError
-from training.batching import Tokens
-from training.output_layer import is_plain, logps_of, tapped
+from training.engines.native.kernels.output_layer import is_plain, logps_of, tapped
+from training.engines.native.packing.tokenization import Tokens
 
 
 def lay_out(sequences: Sequence[Tokens], per_item: int, pack: bool, pad: int, at_ends: bool = False) -> dict[str, Any]:

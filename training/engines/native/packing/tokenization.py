@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from feedback.events import message_json
 from infra.artifact import digest_file, key_of
 from infra.errors import UserError
+from training.chat.rendering import TemplateRefuses, render
 from training.objectives import Objective
-from training.rendering import TemplateRefuses, render
 
 if TYPE_CHECKING:
     import numpy as np

@@ -15,11 +15,11 @@ from safetensors.torch import load_file
 
 from infra.artifact import read_record
 from infra.errors import UserError
-from tests.training.test_stage import check, spec
+from tests.training.stages.test_run import check, spec
 from tests.training.world import job_for
-from training.job import StageJob
-from training.launch import launch_stage
-from training.stage import run_stage
+from training.stages.job import StageJob
+from training.stages.launch import launch_stage
+from training.stages.run import run_stage
 
 
 def weights(job: StageJob) -> dict[str, torch.Tensor]:

@@ -6,7 +6,7 @@ import io
 
 import torch
 
-from training.optimizer import MasterAdamW
+from training.engines.native.kernels.optimizer import MasterAdamW
 
 
 def steps(

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from training.output_layer import TokenLogps
+from training.engines.native.kernels.output_layer import TokenLogps
 
 
 @pytest.mark.parametrize("share", [0.3, 0.9, 0.99, 0.999, 0.9999])

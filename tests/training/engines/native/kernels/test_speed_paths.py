@@ -12,10 +12,10 @@ from peft import LoraConfig, get_peft_model
 from torch.nn.functional import cross_entropy
 
 from tests.training.world import GOOD, example
-from training.fused_lora import LoraProduct, fuse
-from training.loading import load_plain
-from training.output_layer import ROWS, TokenLogps, tapped
-from training.packed_attention import SHORT, packed_attention
+from training.engines.native.kernels.fused_lora import LoraProduct, fuse
+from training.engines.native.kernels.output_layer import ROWS, TokenLogps, tapped
+from training.engines.native.kernels.packed_attention import SHORT, packed_attention
+from training.weights.loading import load_plain
 
 
 def test_log_probabilities_and_gradient_are_those_of_cross_entropy() -> None:
@@ -122,7 +122,7 @@ def test_tool_calls_that_a_template_drops_are_not_learned(tmp_path: Path, tiny_b
     from transformers import AutoTokenizer
 
     from feedback.examples import Example
-    from training.batching import Template
+    from training.engines.native.packing.tokenization import Template
     from training.objectives import objective_named
 
     call = {"id": "c1", "type": "function", "function": {"name": "refund_order", "arguments": "{}"}}

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from training.best_weights import BATCHES, Measured, is_better, kept, measurements
+from training.engines.native.loop.best_weights import BATCHES, Measured, is_better, kept, measurements
 
 
 def _measured(step: int, *losses: float) -> Measured:

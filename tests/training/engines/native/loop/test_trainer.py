@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from infra.errors import Diverged
-from tests.training.test_stage import spec
+from tests.training.stages.test_run import spec
 from tests.training.world import job_for
 from training import objectives
-from training.engine import not_finite
+from training.engines.native.loop.trainer import not_finite
 from training.objectives import sft
-from training.stage import run_stage
+from training.stages.run import run_stage
 
 
 def test_weights_with_broken_gradients_are_named() -> None:

@@ -13,14 +13,14 @@ import pytest
 import torch
 
 from tests.training.options import QUICK
-from tests.training.test_stage import spec
+from tests.training.stages.test_run import spec
 from tests.training.world import job_for
+from training.engines.native.loop.step import Pass
+from training.engines.native.online.advantages import generalised_advantages, group_advantages, leave_one_out, whitened
+from training.engines.native.online.reward_model import RewardModel
 from training.objectives import objective_named
-from training.online import generalised_advantages, group_advantages, leave_one_out, whitened
-from training.recipe import Recipe, StageSpec
-from training.reward_model import RewardModel
-from training.stage import run_stage
-from training.step import Pass
+from training.recipes.recipe import Recipe, StageSpec
+from training.stages.run import run_stage
 
 
 def test_group_advantages_by_hand() -> None:
@@ -217,7 +217,7 @@ def test_a_recipe_with_a_reward_stage_goes_on_from_the_policy(tmp_path: Path, ti
 
     from feedback.examples import Example
     from tests.training.world import BAD, GOOD, example
-    from training.batching import Template
+    from training.engines.native.packing.tokenization import Template
 
     template = Template(AutoTokenizer.from_pretrained(tiny_base))
     row = Example.model_validate(example(3, "preference", chosen=GOOD, rejected=BAD))
@@ -244,8 +244,8 @@ def test_a_reward_stage_is_a_judge_and_no_link_of_the_chain() -> None:
 
 def test_answers_are_drawn_again_the_same_after_a_stop(tmp_path: Path, tiny_base: Path) -> None:
     """Between the steps of one set of answers nothing is kept; a stop there goes back to where they were drawn."""
-    from training.stage import _train  # the same stage, cut off and taken up
-    from training.watching import Watch
+    from training.engines.native.loop.callbacks import Watch
+    from training.stages.run import _train  # the same stage, cut off and taken up
 
     job = job_for(spec("ppo", objective_options={**QUICK["ppo"], "grader": QUICK["grpo"]["grader"]}),
                   tmp_path, tiny_base, checkpoint_seconds=0.0)  # fmt: skip

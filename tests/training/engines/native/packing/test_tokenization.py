@@ -12,7 +12,7 @@ from transformers import AutoTokenizer
 from feedback.examples import Example
 from infra.errors import UserError
 from tests.training.world import GOOD, example
-from training.batching import Item, Template, Tokens, Unlearnable, order, passes, tokenise
+from training.engines.native.packing.tokenization import Item, Template, Tokens, Unlearnable, order, passes, tokenise
 from training.objectives import objective_named
 
 
