@@ -15,11 +15,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from evaluation.answering import answer_items
-from evaluation.items import read_items
-from evaluation.job import Candidate, EvaluationConfig, EvaluationJob
-from evaluation.launch import launch_evaluation
-from evaluation.rows import Rows
+from evaluation.answers.generate import answer_items
+from evaluation.job.config import Candidate, EvaluationConfig, EvaluationJob
+from evaluation.job.items import read_items
+from evaluation.job.journal import Rows
+from evaluation.run.launch import launch_evaluation
 from evaluation.scorecard import read_scorecard
 from infra.artifact import digest_dir
 from training.base_model import DEFAULT_BASE, resolve_base

@@ -35,7 +35,7 @@ from benchmarks.gate_nights import (
     settings,
     simulate,
 )
-from evaluation.policy import GatePolicy
+from evaluation.gate.policy import GatePolicy
 from evaluation.scorecard import ScoredItem, read_scorecard
 
 PIECE = 50

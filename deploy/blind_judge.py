@@ -24,7 +24,7 @@ from deploy.moves import line_alert, retry, write
 from deploy.shadow import Prefer, question
 from deploy.standing import Watch
 from deploy.transitions import standing
-from evaluation.job import JudgeConfig
+from evaluation.job.config import JudgeConfig
 from feedback.events import Interaction
 from feedback.store.store import interactions
 from infra.database.connect import UtcDateTime, begin_write, metadata, now

@@ -35,7 +35,7 @@ from deploy.shadow import Prefer
 from deploy.shadow_watch import look_at_shadow
 from deploy.standing import DRILL_TENANT, RefusedTransition
 from deploy.watching import look, watch_quality
-from evaluation.job import JudgeConfig
+from evaluation.job.config import JudgeConfig
 from infra.alerts.outbox import AlertsConfig, deliver, enqueue
 from infra.database.connect import UtcDateTime, begin_write, connect, create_tables, metadata, now
 from infra.database.errors import OTHER_TABLES, in_short, is_away, is_of_other_tables

@@ -20,7 +20,7 @@ from deploy.opening import WAITS, may_open
 from deploy.rollback import Prove, bar, lift_bar, pause, resume, roll_back
 from deploy.standing import NotNow
 from deploy.versions import load_version
-from evaluation.likeness import Likeness, most_like
+from evaluation.gate.likeness import Likeness, most_like
 from infra.alerts.outbox import Alert, Severity, enqueue
 from infra.database.connect import begin_write, now
 from infra.errors import RatchetError

@@ -21,7 +21,7 @@ from deploy import (
     shadow,
     watching,
 )
-from evaluation import noise
+from evaluation.run import noise_floors
 from feedback.lake import quarantine
 from feedback.sources import landing
 from feedback.store import tables, tombstones, user_salt
@@ -41,7 +41,7 @@ TABLES: tuple[Table, ...] = (
     landing.source_rejects,
     lease.leases,
     ledger.releases,
-    noise.noise_floors,
+    noise_floors.noise_floors,
     quarantine.quarantine_decisions,
     quarantine.quarantine_releases,
     registry.written_aliases,

@@ -10,7 +10,7 @@ from sqlalchemy import Engine
 
 from deploy.ledger import Entry, history
 from deploy.versions import load_version
-from evaluation.likeness import Likeness
+from evaluation.gate.likeness import Likeness
 from feedback.events import Interaction
 from feedback.store.store import Store
 from infra.artifact import Record

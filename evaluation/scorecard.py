@@ -166,7 +166,7 @@ class NoiseFloor(Stored):
     seed_to_seed: float | None = None
     """Spread between versions of one recipe that differ by seed alone."""
     earlier: float | None = None
-    """What earlier nights on this hardware measured, pooled (`evaluation/noise.py`)."""
+    """What earlier nights on this hardware measured, pooled (`evaluation/run/noise_floors.py`)."""
 
     @property
     def floor(self) -> float:
@@ -218,7 +218,7 @@ class SetAside(Stored):
 
 
 class Scorecard(Stored):
-    """All measurements of one night. `evaluation.gate.decide` needs nothing else but a policy."""
+    """All measurements of one night. `evaluation.gate.decide.decide` needs nothing else but a policy."""
 
     schema_version: Literal[1] = 1
     """Of this file's shape."""

@@ -1,6 +1,6 @@
 """The tests behind a verdict: plain functions over arrays, no randomness that is not seeded by the caller.
 
-Units (split groups), not items, are what is tested: average within a group first (`evaluation/evidence.py` does).
+Units (split groups), not items, are what is tested: average within a group first (`evaluation/gate/paired.py` does).
 All p-values are one-sided, small when the stated alternative holds.
 """
 

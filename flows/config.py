@@ -14,8 +14,8 @@ from pydantic import Field, ValidationError
 
 from deploy.canary_policy import CanaryPolicy
 from deploy.serving import ServingConfig
-from evaluation.job import EvaluationConfig
-from evaluation.policy import GatePolicy
+from evaluation.gate.policy import GatePolicy
+from evaluation.job.config import EvaluationConfig
 from feedback.ingest.run import IngestConfig
 from feedback.quality.drift import DriftConfig
 from feedback.snapshots.snapshot import SnapshotConfig

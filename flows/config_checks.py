@@ -82,8 +82,8 @@ def _base_model(config: PipelineConfig) -> list[Mistake]:
 
 
 def _metrics(config: PipelineConfig) -> list[Mistake]:
+    from evaluation.abilities.bundled_pack import ACCURACY, LOSS, PROBABILITY
     from evaluation.metrics import METRICS
-    from evaluation.regression import ACCURACY, LOSS, PROBABILITY
     from training.graders import OWN
 
     asked = [*config.evaluation.metrics, *_win_rates(config)]
@@ -116,7 +116,7 @@ def _metrics(config: PipelineConfig) -> list[Mistake]:
 
 def _win_rates(config: PipelineConfig) -> list[str]:
     """Every win-rate that the configured judges may give."""
-    from evaluation.judging import OPPONENTS, win_rate_name
+    from evaluation.judges.win_rates import OPPONENTS, win_rate_name
 
     names = [
         win_rate_name(index, judge.name, against)
@@ -127,8 +127,8 @@ def _win_rates(config: PipelineConfig) -> list[str]:
 
 
 def _judges_and_tasks(config: PipelineConfig) -> list[Mistake]:
+    from evaluation.abilities.lm_eval_names import task_names, unknown_tasks
     from evaluation.judges import JUDGES
-    from evaluation.lm_eval_names import task_names, unknown_tasks
 
     mistakes = [
         Mistake(

@@ -276,7 +276,7 @@ def _base(config: PipelineConfig) -> Finding:
 
 def _gate(config: PipelineConfig) -> Finding:
     """What the gate can see, so that nobody waits years for a promotion."""
-    from evaluation.planning import smallest_gain, what_it_sees
+    from evaluation.gate.power import smallest_gain, what_it_sees
     from flows.gate_sight import ahead_of
 
     units = config.gate.min_units

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from evaluation.planning import what_it_sees
-from evaluation.policy import GatePolicy
+from evaluation.gate.policy import GatePolicy
+from evaluation.gate.power import what_it_sees
 from feedback.examples import SHAPES
 from feedback.snapshots.snapshot import Snapshot, load_snapshot
 from flows.config import PipelineConfig

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from deploy.ledger import Standing
-from evaluation.gate import Verdict
-from evaluation.job import EvaluationConfig, EvaluationJob
-from evaluation.noise import hardware_name
-from evaluation.policy import GatePolicy
+from evaluation.gate.decide import Verdict
+from evaluation.gate.policy import GatePolicy
+from evaluation.job.config import EvaluationConfig, EvaluationJob
+from evaluation.run.noise_floors import hardware_name
 from feedback.snapshots.snapshot import Snapshot, load_snapshot
 from flows.gate_sight import sight
 from flows.night import Night

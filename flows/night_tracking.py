@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from deploy.ledger import Entry
-from evaluation.gate import Verdict
+from evaluation.gate.decide import Verdict
 from feedback.ingest.run import IngestReport
 from feedback.quality.drift import DriftReport
 from feedback.snapshots.snapshot import Snapshot

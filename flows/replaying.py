@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from evaluation.comparison import find_version, joined
-from evaluation.policy import GatePolicy
+from evaluation.gate.comparison import find_version, joined
+from evaluation.gate.policy import GatePolicy
 from evaluation.scorecard import Scorecard, read_scorecard
 from flows.config import PipelineConfig
 from flows.night import RESCORE, NightFile, nights_of, read_night

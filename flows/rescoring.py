@@ -9,9 +9,9 @@ import logging
 from collections.abc import Collection, Sequence
 
 from deploy.ledger import Standing
-from evaluation.job import EvaluationConfig
+from evaluation.gate.policy import GatePolicy
+from evaluation.job.config import EvaluationConfig
 from evaluation.metrics import METRICS
-from evaluation.policy import GatePolicy
 from feedback.ingest.run import IngestReport
 from feedback.quality.drift import DriftReport
 from feedback.snapshots.gate_items import GateItem, gate_items

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from deploy.ledger import Entry, Standing
 from deploy.release import night_line
-from evaluation.gate import Verdict
+from evaluation.gate.decide import Verdict
 from feedback.erasure import TOMBSTONE, taken_from
 from flows.night import Night, NightFile
 from flows.night_steps import night_key

@@ -11,9 +11,9 @@ from deploy.engines.client import Dialect, dialect_of
 from deploy.ledger import Standing
 from deploy.servable import why_not_servable
 from deploy.versions import PROBE, load_version
-from evaluation.job import Candidate, EvaluationConfig, EvaluationJob, RewardModelFile
+from evaluation.job.config import Candidate, EvaluationConfig, EvaluationJob, RewardModelFile
 from evaluation.metrics import METRICS
-from evaluation.noise import hardware_name, known_floors
+from evaluation.run.noise_floors import hardware_name, known_floors
 from feedback.erasure import digests_of
 from feedback.snapshots.layout import TRAIN
 from infra.artifact import read_record

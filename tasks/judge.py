@@ -16,13 +16,13 @@ from deploy.canary import rescore_verdict
 from deploy.canary_policy import CanaryPolicy
 from deploy.ledger import Standing, Watch, current
 from deploy.rescore import record_rescore, rescored
-from evaluation.gate import Verdict, decide
-from evaluation.job import EvaluationJob
-from evaluation.launch import launch_evaluation
-from evaluation.noise import record_floors, seed_spread_due
-from evaluation.policy import GatePolicy
-from evaluation.report import publish_report
-from evaluation.rescore import Rescore, rescore
+from evaluation.gate.decide import Verdict, decide
+from evaluation.gate.policy import GatePolicy
+from evaluation.gate.rescore import Rescore, rescore
+from evaluation.job.config import EvaluationJob
+from evaluation.report.report import publish_report
+from evaluation.run.launch import launch_evaluation
+from evaluation.run.noise_floors import record_floors, seed_spread_due
 from evaluation.scorecard import Scorecard, read_scorecard
 from feedback.snapshots.gate_items import mark_used
 from infra.alerts.outbox import Alert, enqueue

@@ -18,7 +18,7 @@ from deploy.opening import may_open, still_waits
 from deploy.release import hold, open_release, roll_back, start
 from deploy.standing import NotNow
 from deploy.versions import publish_version
-from evaluation.gate import Verdict
+from evaluation.gate.decide import Verdict
 from infra.database.connect import now
 from infra.errors import RatchetError, Unavailable
 from infra.settings import Places

@@ -71,7 +71,7 @@ def measure(
     for task in pack_tasks():
         scores += _ability(generator, adapter, task, pack_documents(task, limit))
     if tasks:
-        from evaluation.lm_eval_tasks import measure_tasks
+        from evaluation.abilities.lm_eval_tasks import measure_tasks
 
         scores += measure_tasks(generator, adapter, tasks=tasks, limit=limit, scratch=scratch)
     return sorted(scores, key=lambda score: score.item_id)

@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evaluation.regression import PACK, RegressionScore, choice_score, choice_tokens
+from evaluation.abilities.bundled_pack import PACK, RegressionScore, choice_score, choice_tokens
 from infra.errors import UserError
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from evaluation.job.journal import Row, Rows
 from evaluation.metrics.metric import Answered
-from evaluation.rows import Row, Rows
 
 if TYPE_CHECKING:
     from feedback.snapshots.gate_items import GateItem
@@ -54,7 +54,7 @@ def answer_items(
 
     Args:
         generator: with the version attached as `adapter` (None: the base).
-        items: of those that the base's template renders (`evaluation.questions`).
+        items: of those that the base's template renders (`evaluation.run.questions`).
         on_done: told how many items were finished since the last call.
         frame: what is made of each item's messages before they are asked, such as examples put before them.
     """

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from evaluation.answering import answer_items, answered
-from evaluation.job import Candidate, EvaluationJob
+from evaluation.answers.few_shot_prompts import Prompt, best_prompt, make_prompts
+from evaluation.answers.generate import answer_items, answered
+from evaluation.job.config import Candidate, EvaluationJob
+from evaluation.job.journal import Rows
 from evaluation.metrics import metric as find_metric
-from evaluation.prompting import Prompt, best_prompt, make_prompts
-from evaluation.rows import Rows
 from infra.artifact import atomic_write, key_of
 
 if TYPE_CHECKING:

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from evaluation.evidence import Paired, compare
-from evaluation.likeness import ALIKE
-from evaluation.policy import GatePolicy
+from evaluation.gate.likeness import ALIKE
+from evaluation.gate.paired import Paired, compare
+from evaluation.gate.policy import GatePolicy
 from evaluation.scorecard import MetricInfo, Scorecard, VersionCard
 from evaluation.significance import bca_interval, seed_of, sign_flip_p_values
 

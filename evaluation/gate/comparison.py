@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from evaluation.evidence import compare
+from evaluation.gate.paired import compare
 from evaluation.scorecard import Scorecard, Table, VersionCard
 from evaluation.significance import bca_interval, seed_of, sign_flip_p_values
 from infra.errors import NotFound

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from evaluation.policy import ForgettingBudget, GatePolicy, Guard
+from evaluation.gate.policy import ForgettingBudget, GatePolicy, Guard
 from evaluation.scorecard import MetricInfo, Scorecard, VersionCard
 from infra.stored_model import Stored
 
@@ -152,8 +152,8 @@ def decide(scorecard: Scorecard, policy: GatePolicy, *, intervals: bool = True) 
             for card in sorted(scorecard.challengers, key=lambda card: card.version)
         )
     else:
+        from evaluation.gate.judge_challenger import judge_challengers
         from evaluation.significance import flips_needed
-        from evaluation.trial import judge_challengers
 
         flips = flips_needed(launched, policy.alpha)
         challengers = judge_challengers(scorecard, policy, floor=floor, flips=flips, intervals=intervals)
@@ -174,7 +174,7 @@ def decide(scorecard: Scorecard, policy: GatePolicy, *, intervals: bool = True) 
         reasons = [*reasons, scorecard.aside]
     about = winner or max((c for c in challengers if c.gain is not None), key=_gain, default=None)
     if about is not None:
-        from evaluation.remarks import remarks
+        from evaluation.gate.advisory_notes import remarks
 
         reasons = [*reasons, *remarks(scorecard, policy, about.version, promoted=winner is not None)]
     return Verdict(

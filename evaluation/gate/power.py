@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from evaluation.policy import GatePolicy
+from evaluation.gate.policy import GatePolicy
 from evaluation.significance import margin_for_units, units_for_margin
 
 DISCORDANCE = 0.2

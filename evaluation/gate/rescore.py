@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from evaluation.evidence import compare
-from evaluation.gate import unproved
-from evaluation.policy import GatePolicy
+from evaluation.gate.decide import unproved
+from evaluation.gate.paired import compare
+from evaluation.gate.policy import GatePolicy
 from evaluation.scorecard import Scorecard
 from evaluation.significance import seed_of, sign_flip_p_values
 from infra.settings import Config

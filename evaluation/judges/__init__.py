@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from evaluation.job import EvaluationJob, JudgeConfig
+from evaluation.job.config import EvaluationJob, JudgeConfig
 from evaluation.judges.judge import Judge
 
 JUDGES: dict[str, str] = {

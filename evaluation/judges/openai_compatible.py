@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from evaluation.job import EvaluationJob, JudgeConfig
+from evaluation.job.config import EvaluationJob, JudgeConfig
 from evaluation.judges.judge import JudgeDown, JudgeOverBudget, Pair, Tally
 
 _PROMPT = """{rubric}

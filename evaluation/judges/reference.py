@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from evaluation.job import EvaluationJob, JudgeConfig
+from evaluation.job.config import EvaluationJob, JudgeConfig
 from evaluation.judges.judge import Pair, Tally
 from evaluation.metrics import exact_match, json_fields, json_schema, numeric_answer, regex
 from evaluation.metrics.metric import Answered

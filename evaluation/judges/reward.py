@@ -1,7 +1,7 @@
 """A reward model as judge: of two answers it prefers the one that it scores higher. By default that of the night.
 
 It looks at each answer alone, so the order cannot matter. It never judges a challenger that was optimised against it:
-the gate refuses that (`evaluation/trial.py`), since such a score says how well the challenger pleases the model.
+the gate refuses that (`evaluation/gate/judge_challenger.py`), since such a score says how well the challenger pleases the model.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evaluation.job import EvaluationJob, JudgeConfig, RewardModelFile
+from evaluation.job.config import EvaluationJob, JudgeConfig, RewardModelFile
 from evaluation.judges.judge import JudgeDown, Pair, Tally
 from infra.errors import RatchetError
 

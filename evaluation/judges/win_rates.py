@@ -10,11 +10,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from evaluation.items import conversation_text
-from evaluation.job import EvaluationJob, JudgeConfig
+from evaluation.job.config import EvaluationJob, JudgeConfig
+from evaluation.job.items import conversation_text
+from evaluation.job.journal import Row, Rows
 from evaluation.judges import build_judge
 from evaluation.judges.judge import Judge, JudgeDown, JudgeOverBudget, Pair, Tally
-from evaluation.rows import Row, Rows
 from evaluation.scorecard import JudgeReport
 
 if TYPE_CHECKING:

@@ -34,7 +34,7 @@ def metric(name: str) -> Metric:
     from infra.errors import UserError
 
     if name.startswith("python:"):
-        from evaluation.python_grader import python_metric
+        from evaluation.metrics.python_metric import python_metric
 
         return python_metric(name)
     if name not in METRICS:

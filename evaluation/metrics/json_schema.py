@@ -58,7 +58,7 @@ def _apart() -> GraderApart:
 
 
 def _by_schema(item: Answered) -> float | None:
-    from evaluation.python_grader import score_apart
+    from evaluation.metrics.python_metric import score_apart
 
     return score_apart(_apart(), item) if _is_schema(item.reference) else None
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from evaluation.job import SafetyConfig
-from evaluation.rows import Rows
+from evaluation.job.config import SafetyConfig
+from evaluation.job.journal import Rows
 from infra.errors import UserError
 
 if TYPE_CHECKING:

@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from evaluation.answering import answered
-from evaluation.evidence import compare
-from evaluation.items import Contamination
-from evaluation.job import Candidate, EvaluationJob
-from evaluation.judging import OPPONENTS, win_rate_name
-from evaluation.length_control import length_controlled
-from evaluation.likeness import barred_likeness
+from evaluation.abilities.bundled_pack import ACCURACY, FIELDS, LOSS, PROBABILITY
+from evaluation.answers.generate import answered
+from evaluation.gate.likeness import barred_likeness
+from evaluation.gate.paired import compare
+from evaluation.job.config import Candidate, EvaluationJob
+from evaluation.job.items import Contamination
+from evaluation.job.journal import Rows
+from evaluation.judges.length_control import length_controlled
+from evaluation.judges.win_rates import OPPONENTS, win_rate_name
 from evaluation.metrics import metric as find_metric
 from evaluation.metrics.metric import Metric
-from evaluation.night_noise import night_noise
-from evaluation.noise import hardware_name
-from evaluation.questions import Questions
-from evaluation.regression import ACCURACY, FIELDS, LOSS, PROBABILITY
-from evaluation.rows import Rows
+from evaluation.run.measure_noise import night_noise
+from evaluation.run.noise_floors import hardware_name
+from evaluation.run.questions import Questions
 from evaluation.scorecard import (
     Change,
     Estimate,

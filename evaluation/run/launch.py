@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from evaluation.job import EvaluationJob
+from evaluation.job.config import EvaluationJob
 from infra.artifact import Record, read_record
 from infra.processes.child import Child, GrowingFile, Progress, failure_of, run_child
 

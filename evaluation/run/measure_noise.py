@@ -1,7 +1,7 @@
 """What one night sees of its own noise: the champion measured twice, and a recipe trained with two seeds.
 
 Every metric has its floor, win-rates and base abilities too: the champion's second answers are judged against its
-first, and some of the pack's documents are scored once more. `evaluation/noise.py` keeps this from night to night.
+first, and some of the pack's documents are scored once more. `evaluation/run/noise_floors.py` keeps this from night to night.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from evaluation.answering import answered
-from evaluation.job import EvaluationJob
-from evaluation.judging import AGAIN, OPPONENTS, win_rate_name
+from evaluation.abilities.bundled_pack import FIELDS
+from evaluation.answers.generate import answered
+from evaluation.job.config import EvaluationJob
+from evaluation.job.journal import Rows
+from evaluation.judges.win_rates import AGAIN, OPPONENTS, win_rate_name
 from evaluation.metrics import metric as find_metric
-from evaluation.regression import FIELDS
-from evaluation.rows import Rows
 from evaluation.scorecard import MetricInfo, NoiseFloor, Table
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evaluation.answering import messages_of
-from evaluation.items import read_items
-from evaluation.prompting import Messages, Prompt
+from evaluation.answers.few_shot_prompts import Messages, Prompt
+from evaluation.answers.generate import messages_of
+from evaluation.job.items import read_items
 from evaluation.scorecard import SetAside, items_digest
 from infra.errors import CorruptArtifact, UserError
 

@@ -15,21 +15,21 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evaluation.answering import answer_items, answered
-from evaluation.items import contaminated
-from evaluation.job import Candidate, EvaluationJob, evaluation_key
+from evaluation.abilities.lm_eval_names import unknown_tasks
+from evaluation.answers.few_shot_prompts import Prompt
+from evaluation.answers.generate import answer_items, answered
+from evaluation.answers.parity import check_parity
+from evaluation.answers.prompt_baseline import measure_words_alone, prompts_of
+from evaluation.job.config import Candidate, EvaluationJob, evaluation_key
+from evaluation.job.items import contaminated
+from evaluation.job.journal import Row, Rows
 from evaluation.judges import JUDGES
-from evaluation.judging import judge_answers, matches
-from evaluation.lm_eval_names import unknown_tasks
-from evaluation.measured import build_scorecard
+from evaluation.judges.win_rates import judge_answers, matches
 from evaluation.metrics import metric as find_metric
-from evaluation.parity import check_parity
-from evaluation.prompting import Prompt
-from evaluation.questions import Questions, read_questions
-from evaluation.rows import Row, Rows
-from evaluation.safety import classify_answers
+from evaluation.metrics.safety import classify_answers
+from evaluation.run.build_scorecard import build_scorecard
+from evaluation.run.questions import Questions, read_questions
 from evaluation.scorecard import Scorecard
-from evaluation.words_alone import measure_words_alone, prompts_of
 from infra.artifact import Record, atomic_write, digest_file, finished_record, read_record, write_record
 from infra.database.connect import now
 from infra.errors import RatchetError, UserError
@@ -134,7 +134,7 @@ def _evaluate(job: EvaluationJob, questions: Questions, key: str, prompts: Seque
         }
     )
     atomic_write(out / "scorecard.json", scorecard.model_dump_json(indent=1) + "\n")
-    from evaluation.report import EXAMPLES, publish_report
+    from evaluation.report.report import EXAMPLES, publish_report
 
     progress.phase("report")
     atomic_write(out / EXAMPLES, json.dumps(_examples(job, questions, rows), ensure_ascii=False, indent=1) + "\n")
@@ -297,7 +297,7 @@ def _measure(
 def _regression(
     generator: Generator, adapter: str | None, version: str, job: EvaluationJob, rows: Rows, work: Path
 ) -> None:
-    from evaluation.regression import measure, measure_again
+    from evaluation.abilities.bundled_pack import measure, measure_again
 
     limit, noise = job.config.regression_limit, job.config.noise_items
     if not rows.starting("regression", version):
@@ -320,7 +320,7 @@ def _tried(job: EvaluationJob, questions: Questions) -> Sequence[GateItem]:
 
 
 def _examples(job: EvaluationJob, questions: Questions, rows: Rows) -> list[dict[str, Any]]:
-    from evaluation.items import conversation_text
+    from evaluation.job.items import conversation_text
 
     return [
         {

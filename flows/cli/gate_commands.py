@@ -28,7 +28,7 @@ def replay(
     json: JsonOption = False,
 ) -> None:
     """What another policy would have decided, from the night's stored items. No model runs; nothing is released."""
-    from evaluation.replay import replay as decide_again
+    from evaluation.gate.replay import replay as decide_again
     from flows.config import tenant_of
     from flows.replaying import evaluated_night, policy_of, read_policy
 
@@ -65,7 +65,7 @@ def compare(
 
     Versions that no night measured together are compared on the items that their two nights share.
     """
-    from evaluation.comparison import compare_versions
+    from evaluation.gate.comparison import compare_versions
     from flows.config import tenant_of
     from flows.replaying import scorecard_with
 
@@ -140,7 +140,7 @@ def _answer(name: str | None, approved: bool, comment: str, config: Path, tenant
 
 def _show_what_waits(settings: PipelineConfig, night: NightFile) -> None:
     """What the answer is about, before it is given: verdict, numbers, and where the whole scorecard is."""
-    from evaluation.gate import Verdict
+    from evaluation.gate.decide import Verdict
     from tasks.approval import what_to_read
 
     if "verdict" in night.steps:

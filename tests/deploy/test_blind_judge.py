@@ -14,7 +14,7 @@ from deploy.canary_policy import CanaryPolicy
 from deploy.ledger import current, history
 from deploy.release import open_release, start
 from deploy.watching import look
-from evaluation.job import JudgeConfig
+from evaluation.job.config import JudgeConfig
 from infra.alerts.outbox import list_alerts
 from infra.database.connect import connect, create_tables, now
 from infra.errors import RatchetError

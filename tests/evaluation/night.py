@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from evaluation.job import Candidate, EvaluationConfig, EvaluationJob
+from evaluation.job.config import Candidate, EvaluationConfig, EvaluationJob
 from infra.artifact import digest_dir
 
 

@@ -9,7 +9,7 @@ import random
 from dataclasses import dataclass
 from pathlib import Path
 
-from evaluation.job import Candidate, EvaluationConfig, EvaluationJob
+from evaluation.job.config import Candidate, EvaluationConfig, EvaluationJob
 from flows.demo.world import Ticket, tickets
 from training.base_model import DEFAULT_BASE, Base, resolve_base
 from training.recipes.recipe import StageSpec

@@ -28,7 +28,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from prefect import flow
 from prefect.runtime import flow_run
-from evaluation.gate import decide
+from evaluation.gate.decide import decide
 from flows.config import load_config
 from flows.night import NightFile
 from flows.request import NightRequest

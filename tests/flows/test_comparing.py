@@ -48,7 +48,7 @@ def test_versions_of_two_nights_are_compared_on_what_both_nights_asked(tmp_path:
 
 @pytest.mark.parametrize("names", [("new", "new"), ("old", "old")])
 def test_a_version_beside_itself_differs_in_nothing(names: tuple[str, str], tmp_path: Path) -> None:
-    from evaluation.comparison import compare_versions
+    from evaluation.gate.comparison import compare_versions
 
     card = scorecard({"champion": share(40, 20), names[0]: share(40, 10)})
     assert [row.difference for row in compare_versions(card, *names)] == [0.0]

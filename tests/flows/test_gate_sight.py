@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from evaluation.planning import what_it_sees
+from evaluation.gate.power import what_it_sees
 from feedback.events import Reference
 from feedback.ingest.run import run_ingest
 from feedback.snapshots.snapshot import SnapshotConfig, cut_snapshot

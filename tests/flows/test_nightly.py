@@ -18,7 +18,7 @@ import yaml
 from deploy.ledger import current, history
 from deploy.release import pause, promote, resume, start
 from deploy.rescore import rescored
-from evaluation.noise import known_floors
+from evaluation.run.noise_floors import known_floors
 from evaluation.scorecard import read_scorecard
 from feedback.snapshots.gate_items import gate_items
 from feedback.snapshots.snapshot import load_snapshot

@@ -20,7 +20,7 @@ from deploy.routing import RoutingTable
 from deploy.sql_tables import declared
 from deploy.versions import find_version, list_versions, load_version
 from deploy.watching import policy_of
-from evaluation.gate import Verdict
+from evaluation.gate.decide import Verdict
 from evaluation.scorecard import read_scorecard
 from feedback.events import Edit, Feedback
 from feedback.ingest.run import IngestConfig, run_ingest

@@ -7,8 +7,8 @@ import shutil
 from pathlib import Path
 
 from deploy.ledger import Standing
-from evaluation.job import EvaluationConfig
-from evaluation.run import evaluate
+from evaluation.job.config import EvaluationConfig
+from evaluation.run.run import evaluate
 from evaluation.scorecard import read_scorecard
 from feedback.snapshots.layout import TRAIN
 from infra.artifact import finished_record, write_record

@@ -11,7 +11,7 @@ from sqlalchemy import Engine
 from deploy.canary_policy import CanaryPolicy
 from deploy.ledger import Entry, append, current
 from deploy.release import bar, hold, lift_bar, open_release, pause, promote, resume, settle, start, withdraw
-from evaluation.gate import Verdict
+from evaluation.gate.decide import Verdict
 from infra.database.connect import now
 from infra.errors import RatchetError
 from infra.settings import Places

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.noise import hardware_name
+from evaluation.run.noise_floors import hardware_name
 from training import hardware
 
 

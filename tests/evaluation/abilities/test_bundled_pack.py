@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from evaluation.lm_eval_names import unknown_tasks
-from evaluation.regression import PACK, PASSAGES, measure, measure_again, pack_tasks
+from evaluation.abilities.bundled_pack import PACK, PASSAGES, measure, measure_again, pack_tasks
+from evaluation.abilities.lm_eval_names import unknown_tasks
 from infra.errors import UserError
 from training.generation.generator import Generator, Request
 
@@ -36,7 +36,7 @@ def test_every_document_of_the_pack_is_whole() -> None:
 
 
 def test_the_pack_is_scored_as_lm_eval_scores_it(tiny_base: Path, tmp_path: Path) -> None:
-    from evaluation.lm_eval_tasks import measure_tasks, pack_definition
+    from evaluation.abilities.lm_eval_tasks import measure_tasks, pack_definition
 
     generator = Generator(tiny_base, dtype="float32", threads=1)
     ours = {score.item_id: score for score in measure(generator, None, limit=6, scratch=tmp_path)}
@@ -55,8 +55,8 @@ def test_a_text_without_choices_is_right_where_greedy_decoding_would_say_it(tiny
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from evaluation.lm_eval_tasks import measure_tasks
-    from evaluation.regression import choice_tokens
+    from evaluation.abilities.bundled_pack import choice_tokens
+    from evaluation.abilities.lm_eval_tasks import measure_tasks
 
     model, tokenizer = AutoModelForCausalLM.from_pretrained(tiny_base), AutoTokenizer.from_pretrained(tiny_base)
     generator = Generator(tiny_base, dtype="float32", threads=1)
@@ -100,7 +100,7 @@ def definition_of(tmp_path: Path, documents: list[dict[str, Any]], **more: Any) 
 
 
 def test_a_generating_task_is_answered_and_scored_document_by_document(tiny_base: Path, tmp_path: Path) -> None:
-    from evaluation.lm_eval_tasks import measure_tasks
+    from evaluation.abilities.lm_eval_tasks import measure_tasks
 
     generator = Generator(tiny_base, dtype="float32", threads=1)
     asked = ["the capital of France is", "two plus two is", "where is my order"]
@@ -138,7 +138,7 @@ def test_a_passage_of_any_length_has_the_loss_of_its_tokens(tiny_base: Path, tmp
     import torch
     from transformers import AutoModelForCausalLM
 
-    from evaluation.lm_eval_tasks import measure_tasks
+    from evaluation.abilities.lm_eval_tasks import measure_tasks
 
     generator = Generator(tiny_base, dtype="float32", threads=1)
     text = "The harbour was quiet in the morning, and the boats came home one by one. "

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.gate import decide
-from evaluation.job import EvaluationConfig
-from evaluation.prompting import Prompt, Shot, best_prompt, make_prompts
-from evaluation.run import evaluate
+from evaluation.answers.few_shot_prompts import Prompt, Shot, best_prompt, make_prompts
+from evaluation.gate.decide import decide
+from evaluation.job.config import EvaluationConfig
+from evaluation.run.run import evaluate
 from evaluation.scorecard import read_scorecard
 from tests.evaluation.cards import policy, scorecard, share, version
 from tests.evaluation.night import build_night

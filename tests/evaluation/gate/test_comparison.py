@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from evaluation.comparison import compare_versions, find_version, joined
+from evaluation.gate.comparison import compare_versions, find_version, joined
 from tests.evaluation.cards import scorecard, share
 
 LAST = scorecard({"champion": share(40, 20), "old": share(40, 10)}, regression={"champion": [1, 0], "old": [1, 1]})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from evaluation.gate import Decision, GatePolicy, Guard, decide
+from evaluation.gate.decide import Decision, GatePolicy, Guard, decide
 from evaluation.scorecard import JudgeReport, NoiseFloor, Scorecard
 from evaluation.significance import flips_needed
 from tests.evaluation.cards import policy, scorecard, share, version

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from evaluation.gate import ChallengerVerdict, ForgettingBudget, Guard, decide
+from evaluation.gate.decide import ChallengerVerdict, ForgettingBudget, Guard, decide
 from evaluation.scorecard import NoiseFloor
 from tests.evaluation.cards import policy, scorecard, share
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.gate import decide
-from evaluation.likeness import barred_likeness, likeness, most_like
+from evaluation.gate.decide import decide
+from evaluation.gate.likeness import barred_likeness, likeness, most_like
 from tests.evaluation.cards import policy, scorecard, share, version
 from training.stages.probe import Probe, ProbePrompt
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.comparison import compare_versions, find_version
-from evaluation.gate import decide
-from evaluation.planning import smallest_gain, what_it_sees
-from evaluation.policy import GatePolicy
-from evaluation.replay import replay, stored_scorecard
-from evaluation.run import evaluate
+from evaluation.gate.comparison import compare_versions, find_version
+from evaluation.gate.decide import decide
+from evaluation.gate.policy import GatePolicy
+from evaluation.gate.power import smallest_gain, what_it_sees
+from evaluation.gate.replay import replay, stored_scorecard
+from evaluation.run.run import evaluate
 from evaluation.scorecard import read_scorecard
 from infra.errors import CorruptArtifact, NotFound
 from tests.evaluation.cards import policy, scorecard, share

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from evaluation.rescore import rescore
+from evaluation.gate.rescore import rescore
 from evaluation.scorecard import NoiseFloor, Scorecard
 from tests.evaluation.cards import policy, scorecard, share, version
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from evaluation.items import Contamination, contaminated
+from evaluation.job.items import Contamination, contaminated
 from feedback.events import Message
 from feedback.snapshots.gate_items import GateItem
 

@@ -13,12 +13,12 @@ import pytest
 from pydantic import ValidationError
 
 import evaluation.judges
-from evaluation.items import read_items
-from evaluation.job import Candidate, EvaluationConfig, EvaluationJob, JudgeConfig
+from evaluation.job.config import Candidate, EvaluationConfig, EvaluationJob, JudgeConfig
+from evaluation.job.items import read_items
+from evaluation.job.journal import Rows
 from evaluation.judges import JUDGES, build_judge
 from evaluation.judges.judge import JudgeDown, JudgeOverBudget, Pair
-from evaluation.judging import judge_answers
-from evaluation.rows import Rows
+from evaluation.judges.win_rates import judge_answers
 from evaluation.scorecard import JudgeReport
 from infra.errors import UserError
 from tests.evaluation.night import write_items
@@ -195,7 +195,7 @@ def test_what_a_judge_cost_is_kept_through_a_kill(tmp_path: Path) -> None:
 
 def test_the_reward_model_prefers_what_it_scores_higher(tiny_base: Path, tmp_path: Path) -> None:
     """A real reward stage, trained to prefer one kind of answer, judges; without one the judge is down."""
-    from evaluation.job import Candidate, EvaluationJob, RewardModelFile
+    from evaluation.job.config import Candidate, EvaluationJob, RewardModelFile
     from infra.artifact import digest_dir
     from tests.training.world import BAD, GOOD, job_for
     from training.recipes.recipe import StageSpec

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from evaluation.length_control import length_controlled
+from evaluation.judges.length_control import length_controlled
 
 
 def test_a_judge_that_likes_long_answers_is_even_at_equal_lengths() -> None:

@@ -10,7 +10,7 @@ import pytest
 import evaluation.metrics
 from evaluation.metrics import METRICS, metric
 from evaluation.metrics.metric import Answered
-from evaluation.python_grader import score_apart
+from evaluation.metrics.python_metric import score_apart
 from infra.errors import UserError
 from training.graders.apart import GraderApart
 

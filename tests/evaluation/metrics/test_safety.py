@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.items import read_items
-from evaluation.job import SafetyConfig
-from evaluation.rows import Rows
-from evaluation.safety import Classifier, classify_answers
+from evaluation.job.config import SafetyConfig
+from evaluation.job.items import read_items
+from evaluation.job.journal import Rows
+from evaluation.metrics.safety import Classifier, classify_answers
 from infra.errors import UserError
 from tests.evaluation.night import write_items
 

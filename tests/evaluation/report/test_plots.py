@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from evaluation.plots import difference_plot
+from evaluation.report.plots import difference_plot
 
 RED, GREEN, GREY = "#c0392b", "#1e8449", "#34495e"
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from evaluation.gate import decide
-from evaluation.report import SHOWN, write_report
+from evaluation.gate.decide import decide
+from evaluation.report.report import SHOWN, write_report
 from tests.evaluation.cards import policy, scorecard, share
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from evaluation.items import read_items
-from evaluation.job import Candidate, EvaluationConfig, EvaluationJob
-from evaluation.judging import win_rate_name
-from evaluation.measured import build_scorecard
-from evaluation.questions import Questions
-from evaluation.rows import Row, Rows
+from evaluation.job.config import Candidate, EvaluationConfig, EvaluationJob
+from evaluation.job.items import read_items
+from evaluation.job.journal import Row, Rows
+from evaluation.judges.win_rates import win_rate_name
+from evaluation.run.build_scorecard import build_scorecard
+from evaluation.run.questions import Questions
 from evaluation.scorecard import Scorecard
 from tests.evaluation.night import write_items
 

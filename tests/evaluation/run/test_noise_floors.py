@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
-from evaluation.noise import hardware_name, known_floors, record_floors, seed_spread_due
+from evaluation.run.noise_floors import hardware_name, known_floors, record_floors, seed_spread_due
 from evaluation.scorecard import NoiseFloor, Scorecard
 from infra.database.connect import connect, create_tables
 from tests.evaluation.cards import scorecard, share

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.gate import decide
-from evaluation.job import EvaluationConfig
-from evaluation.run import evaluate
+from evaluation.gate.decide import decide
+from evaluation.job.config import EvaluationConfig
+from evaluation.run.run import evaluate
 from evaluation.scorecard import Scorecard, Table, read_scorecard
 from infra.artifact import key_of
+from tests.evaluation.answers.test_prompt_baseline import row, write
 from tests.evaluation.cards import policy
 from tests.evaluation.night import Night, build_night
-from tests.evaluation.test_words_alone import row, write
 from tests.strict_template import ALTERNATE, NO_SYSTEM, strict_base
 
 QUICK = EvaluationConfig(

@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 
-from evaluation.gate import decide
-from evaluation.job import Candidate, EvaluationConfig, EvaluationJob, JudgeConfig, evaluation_key
-from evaluation.launch import launch_evaluation
-from evaluation.report import publish_report
-from evaluation.run import evaluate
+from evaluation.gate.decide import decide
+from evaluation.job.config import Candidate, EvaluationConfig, EvaluationJob, JudgeConfig, evaluation_key
+from evaluation.report.report import publish_report
+from evaluation.run.launch import launch_evaluation
+from evaluation.run.run import evaluate
 from evaluation.scorecard import Scorecard, read_scorecard
 from infra.artifact import digest_dir, read_record
 from infra.errors import UserError
@@ -210,8 +210,8 @@ def test_a_child_does_not_outlive_its_launcher(night: Night, tmp_path: Path) -> 
     file = tmp_path / "launcher.json"
     file.write_text(job.model_dump_json())
     code = (
-        "import sys; from pathlib import Path; from evaluation.job import EvaluationJob; "
-        "from evaluation.launch import launch_evaluation; "
+        "import sys; from pathlib import Path; from evaluation.job.config import EvaluationJob; "
+        "from evaluation.run.launch import launch_evaluation; "
         "launch_evaluation(EvaluationJob.model_validate_json(Path(sys.argv[1]).read_bytes()))"
     )
     launcher = subprocess.Popen([sys.executable, "-c", code, str(file)])
