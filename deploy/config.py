@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from deploy.canary_policy import CanaryPolicy
+from deploy.canary.policy import CanaryPolicy
 from infra.processes.threads import physical_cores, serving_threads
 from infra.settings import Config
 

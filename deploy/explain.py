@@ -8,8 +8,8 @@ from typing import Any
 
 from sqlalchemy import Engine
 
-from deploy.ledger import Entry, history
-from deploy.versions import load_version
+from deploy.ledger.ledger import Entry, history
+from deploy.versions.versions import load_version
 from evaluation.gate.likeness import Likeness
 from feedback.events import Interaction
 from feedback.store.store import Store

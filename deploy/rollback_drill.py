@@ -15,12 +15,22 @@ from typing import Any
 import httpx
 from sqlalchemy import Engine, select
 
-from deploy.canary_policy import CanaryPolicy
-from deploy.keys import create_key, revoke_key
-from deploy.lease import canary_lease, release, renew
-from deploy.ledger import Entry, current
-from deploy.release import Override, Prove, lift_bar, open_release, promote, resume, roll_back, start, withdraw
-from deploy.standing import DRILL_TENANT as TENANT
+from deploy.api_keys import create_key, revoke_key
+from deploy.canary.policy import CanaryPolicy
+from deploy.ledger.lease import canary_lease, release, renew
+from deploy.ledger.ledger import Entry, current
+from deploy.ledger.state import DRILL_TENANT as TENANT
+from deploy.release.lifecycle import (
+    Override,
+    Prove,
+    lift_bar,
+    open_release,
+    promote,
+    resume,
+    roll_back,
+    start,
+    withdraw,
+)
 from infra.alerts.outbox import outbox
 from infra.errors import RatchetError, Unavailable
 from infra.settings import Config

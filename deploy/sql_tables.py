@@ -8,19 +8,12 @@ from __future__ import annotations
 
 from sqlalchemy import MetaData, Table
 
-from deploy import (
-    arena,
-    blind_judge,
-    controller,
-    keys,
-    lease,
-    ledger,
-    registry,
-    registry_hook,
-    rescore,
-    shadow,
-    watching,
-)
+from deploy import api_keys
+from deploy.canary import rescore
+from deploy.controller import canary_watch, rollback_review, run
+from deploy.experiments import arena, shadow
+from deploy.ledger import lease, ledger
+from deploy.registry import aliases, webhook
 from evaluation.run import noise_floors
 from feedback.lake import quarantine
 from feedback.sources import landing
@@ -32,11 +25,11 @@ TABLES: tuple[Table, ...] = (
     outbox.deliveries,
     outbox.outbox,
     arena.arena_pairs,
-    blind_judge.bar_judgements,
-    controller.heartbeats,
+    rollback_review.bar_judgements,
+    run.heartbeats,
     tombstones.forgotten,
     tombstones.forgotten_interactions,
-    keys.api_keys,
+    api_keys.api_keys,
     landing.source_marks,
     landing.source_rejects,
     lease.leases,
@@ -44,15 +37,15 @@ TABLES: tuple[Table, ...] = (
     noise_floors.noise_floors,
     quarantine.quarantine_decisions,
     quarantine.quarantine_releases,
-    registry.written_aliases,
-    registry_hook.knocks,
+    aliases.written_aliases,
+    webhook.knocks,
     rescore.rescores,
     user_salt.salt_marks,
     shadow.shadow_answers,
     tables.feedback,
     tables.feedback_ready,
     tables.interactions,
-    watching.watch_states,
+    canary_watch.watch_states,
 )
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from deploy.canary_plan import plan
-from deploy.canary_policy import CanaryPolicy
-from deploy.ledger import RefusedTransition, current
+from deploy.canary.policy import CanaryPolicy
+from deploy.canary.power import plan
+from deploy.ledger.ledger import RefusedTransition, current
 from feedback.store.rated_units import rated_units
 from flows.config import PipelineConfig
 from infra.database.connect import connect, now

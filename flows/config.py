@@ -12,8 +12,8 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
-from deploy.canary_policy import CanaryPolicy
-from deploy.serving import ServingConfig
+from deploy.canary.policy import CanaryPolicy
+from deploy.config import ServingConfig
 from evaluation.gate.policy import GatePolicy
 from evaluation.job.config import EvaluationConfig
 from feedback.ingest.run import IngestConfig

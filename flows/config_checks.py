@@ -159,7 +159,7 @@ def _canary(config: PipelineConfig) -> list[Mistake]:
         mistakes.append(Mistake(("canary", "shadow_share"), text))
     if policy.expected_rated_per_day is None:
         return mistakes
-    from deploy.canary_plan import plan
+    from deploy.canary.power import plan
 
     found = plan(
         policy,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from deploy.ledger import Standing, history
+from deploy.ledger.ledger import Standing, history
 from feedback.quality.drift import DriftReport, unknown
 from feedback.snapshots.snapshot import Snapshot, load_snapshot
 from flows.night import Night

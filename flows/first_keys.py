@@ -37,7 +37,7 @@ class FirstKeys(Config):
 
 def first_keys(config: PipelineConfig) -> FirstKeys:
     """Make one key per purpose and tenant, once; later calls find the file."""
-    from deploy.keys import create_key
+    from deploy.api_keys import create_key
     from tasks.opened import database
 
     file = config.places.run_dir / "keys.json"

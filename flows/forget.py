@@ -15,11 +15,11 @@ from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from deploy.arena import forget_pairs
-from deploy.ledger import current
-from deploy.shadow import forget_shadows
-from deploy.standing import Standing
-from deploy.versions import list_versions
+from deploy.experiments.arena import forget_pairs
+from deploy.experiments.shadow import forget_shadows
+from deploy.ledger.ledger import current
+from deploy.ledger.state import Standing
+from deploy.versions.versions import list_versions
 from feedback.erasure import (
     TOMBSTONE,
     Belongings,

@@ -12,8 +12,8 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, func, select
 
-from deploy.ledger import Entry, history
-from deploy.versions import list_versions
+from deploy.ledger.ledger import Entry, history
+from deploy.versions.versions import list_versions
 from feedback.erasure import digests_of
 from feedback.lake.lake import example_of, lake_of
 from feedback.snapshots.gate_items import item_id_of

@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from deploy.ledger import Standing
+from deploy.ledger.ledger import Standing
 from evaluation.gate.decide import Verdict
 from evaluation.gate.policy import GatePolicy
 from evaluation.job.config import EvaluationConfig, EvaluationJob

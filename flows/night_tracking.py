@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from deploy.ledger import Entry
+from deploy.ledger.ledger import Entry
 from evaluation.gate.decide import Verdict
 from feedback.ingest.run import IngestReport
 from feedback.quality.drift import DriftReport

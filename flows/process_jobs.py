@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from deploy.serving import ConsoleJob, EngineJob, GatewayJob
+from deploy.config import ConsoleJob, EngineJob, GatewayJob
 from flows.config import PipelineConfig
 from infra.alerts.config import AlertsConfig
 
 if TYPE_CHECKING:
-    from deploy.controller import ControllerJob
+    from deploy.controller.run import ControllerJob
     from training.base_model import Base
 
 
@@ -47,8 +47,8 @@ def gateway_job(config: PipelineConfig, base: Base) -> GatewayJob:
 
 
 def controller_job(config: PipelineConfig, base: Base) -> ControllerJob:
-    """For `python -m deploy.controller`, and for whoever else must prove a version in the engine."""
-    from deploy.controller import ControllerJob
+    """For `python -m deploy.controller.run`, and for whoever else must prove a version in the engine."""
+    from deploy.controller.run import ControllerJob
 
     return ControllerJob(
         database_url=config.places.database,
@@ -74,7 +74,7 @@ def controller_job(config: PipelineConfig, base: Base) -> ControllerJob:
 
 def _hook_url(config: PipelineConfig) -> str | None:
     """Where MLflow calls: as the config says, else the local gateway if MLflow is local too, else nowhere."""
-    from deploy.registry_hook import PATH
+    from deploy.registry.webhook import PATH
 
     if config.serving.mlflow_hook_url is not None or config.places.mlflow_url is not None:
         return config.serving.mlflow_hook_url

@@ -5,7 +5,7 @@ A night in which nothing came in either leaves no run: it costs seconds, and the
 
 from __future__ import annotations
 
-from deploy.ledger import Standing
+from deploy.ledger.ledger import Standing
 from feedback.ingest.run import IngestReport
 from feedback.quality.drift import DriftReport
 from flows.mlflow_alerts import send_rest

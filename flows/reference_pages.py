@@ -11,8 +11,8 @@ HEAD = "<!-- Made from the code by `python -m flows.reference`; edits here are l
 
 def api_reference() -> str:
     """Every route of the gateway with what it is for, from the application itself."""
+    from deploy.config import ConsoleJob, GatewayJob
     from deploy.gateway.app import build_app
-    from deploy.serving import ConsoleJob, GatewayJob
 
     job = GatewayJob(
         database_url="sqlite://",
@@ -107,7 +107,7 @@ _FIELDS = {
 
 def metrics_reference() -> str:
     """Every metric of the gateway with its labels."""
-    from deploy.gateway.metrics import Metrics
+    from deploy.gateway.telemetry.metrics import Metrics
 
     metrics = Metrics()
     labels = {

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Sequence
 
-from deploy.ledger import Standing
+from deploy.ledger.ledger import Standing
 from evaluation.gate.policy import GatePolicy
 from evaluation.job.config import EvaluationConfig
 from evaluation.metrics import METRICS

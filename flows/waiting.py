@@ -7,8 +7,8 @@ that verdict used the items. While the cause stands this costs seconds a night.
 
 from __future__ import annotations
 
-from deploy.ledger import Entry, Standing
-from deploy.release import night_line
+from deploy.ledger.ledger import Entry, Standing
+from deploy.release.lifecycle import night_line
 from evaluation.gate.decide import Verdict
 from feedback.erasure import TOMBSTONE, taken_from
 from flows.night import Night, NightFile

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from deploy.engines.client import Dialect, dialect_of
-from deploy.ledger import Standing
-from deploy.servable import why_not_servable
-from deploy.versions import PROBE, load_version
+from deploy.ledger.ledger import Standing
+from deploy.versions.servable import why_not_servable
+from deploy.versions.versions import PROBE, load_version
 from evaluation.job.config import Candidate, EvaluationConfig, EvaluationJob, RewardModelFile
 from evaluation.metrics import METRICS
 from evaluation.run.noise_floors import hardware_name, known_floors

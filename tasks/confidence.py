@@ -6,9 +6,9 @@ import logging
 import os
 from collections.abc import Sequence
 
+from deploy.config import ENGINE_KEY
 from deploy.engines.client import EMBEDDED, Dialect, EngineClient
-from deploy.ledger import current
-from deploy.serving import ENGINE_KEY
+from deploy.ledger.ledger import current
 from feedback.abuse.detect import Confidence
 from feedback.events import Message
 from infra.errors import RatchetError

@@ -12,10 +12,10 @@ from typing import Any
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from deploy.canary import rescore_verdict
-from deploy.canary_policy import CanaryPolicy
-from deploy.ledger import Standing, Watch, current
-from deploy.rescore import record_rescore, rescored
+from deploy.canary.assess import rescore_verdict
+from deploy.canary.policy import CanaryPolicy
+from deploy.canary.rescore import record_rescore, rescored
+from deploy.ledger.ledger import Standing, Watch, current
 from evaluation.gate.decide import Verdict, decide
 from evaluation.gate.policy import GatePolicy
 from evaluation.gate.rescore import Rescore, rescore

@@ -12,8 +12,8 @@ from prefect import task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
-from deploy.controller import last_beats
-from deploy.ledger import Entry
+from deploy.controller.run import last_beats
+from deploy.ledger.ledger import Entry
 from evaluation.gate.decide import Verdict
 from evaluation.scorecard import Scorecard
 from feedback.ingest.run import IngestReport

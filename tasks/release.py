@@ -10,14 +10,14 @@ from typing import Any
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from deploy.canary_policy import CanaryPolicy
-from deploy.controller import ControllerJob, make_prover
-from deploy.inheriting import inherit
-from deploy.ledger import Entry, RefusedTransition, Standing, current, history
-from deploy.opening import may_open, still_waits
-from deploy.release import hold, open_release, roll_back, start
-from deploy.standing import NotNow
-from deploy.versions import publish_version
+from deploy.canary.policy import CanaryPolicy
+from deploy.controller.run import ControllerJob, make_prover
+from deploy.ledger.ledger import Entry, RefusedTransition, Standing, current, history
+from deploy.ledger.state import NotNow
+from deploy.release.lifecycle import hold, open_release, roll_back, start
+from deploy.release.preconditions import may_open, still_waits
+from deploy.release.shared_champion import inherit
+from deploy.versions.versions import publish_version
 from evaluation.gate.decide import Verdict
 from infra.database.connect import now
 from infra.errors import RatchetError, Unavailable

@@ -13,8 +13,8 @@ from tasks.opened import database
 
 def standing_facts(places: Places, tenant: str) -> dict[str, Any]:
     """What is live, since when and why; the open watch and what was last judged of it."""
-    from deploy.ledger import current, history
-    from deploy.watching import last_assessment
+    from deploy.controller.canary_watch import last_assessment
+    from deploy.ledger.ledger import current, history
 
     engine = database(places)
     standing = current(engine, tenant)
@@ -39,7 +39,7 @@ def standing_facts(places: Places, tenant: str) -> dict[str, Any]:
 
 def controller_silent(places: Places, *, seconds: float) -> Alert | None:
     """An alert when no controller said that it lives within ``seconds``; one per hour of silence."""
-    from deploy.controller import last_beats
+    from deploy.controller.run import last_beats
 
     beats = last_beats(database(places))
     if any(at > now() - timedelta(seconds=seconds) for at, _ in beats.values()):

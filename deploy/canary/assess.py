@@ -2,7 +2,7 @@
 
 Nothing is remembered between looks: the same rows give the same judgement on any machine, so it can be recomputed
 years later. The rows are one score per randomised user, frozen a fixed time after the user was first seen, in the
-order in which they froze. docs/guarantees.md states what is promised; deploy/betting.py holds the tests.
+order in which they froze. docs/guarantees.md states what is promised; deploy/canary/sequential_tests.py holds the tests.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal, Protocol
 
-from deploy.canary_policy import CanaryPolicy
-from deploy.standing import Watch
+from deploy.canary.policy import CanaryPolicy
+from deploy.ledger.state import Watch
 from infra.stored_model import Stored
 
 Decision = Literal["watch", "step", "forward", "back", "incident", "deadline", "settle"]
@@ -110,7 +110,7 @@ class Assessment(Stored):
     misassigned: bool = False
     """The arms' counts of users do not fit their shares: routing is broken, so nothing goes forward on this."""
     left_out: int = 0
-    """Rated users left out as a flood of ratings, blind to the arm (deploy/rating_filter.py)."""
+    """Rated users left out as a flood of ratings, blind to the arm (deploy/canary/rating_filter.py)."""
     rated_more: bool = False
     """Users of one arm are rated more often: a difference in thumbs may be one of who rates. Reported, no verdict."""
 
@@ -172,7 +172,7 @@ def assess(
     """
     import numpy as np
 
-    from deploy.betting import (
+    from deploy.canary.sequential_tests import (
         log_wealth_counts,
         log_wealth_not_worse,
         log_wealth_ratio,

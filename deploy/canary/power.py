@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from statistics import NormalDist
 
-from deploy.canary_policy import CanaryPolicy
+from deploy.canary.policy import CanaryPolicy
 from infra.settings import Config
 
 # The mixtures' price and overshoot, as a multiple of ln(1/alpha); measured by benchmarks/canary_simulation.py.

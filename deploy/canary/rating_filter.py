@@ -20,7 +20,7 @@ from typing import Literal
 
 from sqlalchemy import Engine, select
 
-from deploy.canary_policy import CanaryPolicy
+from deploy.canary.policy import CanaryPolicy
 from feedback.store.store import feedback, interactions
 
 Reason = Literal["another's", "flood"]

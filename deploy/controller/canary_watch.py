@@ -12,13 +12,13 @@ from typing import Any
 
 from sqlalchemy import JSON, Column, Engine, Integer, String, Table, delete, func, insert, select
 
-from deploy.canary import Assessment, RatedUnit, assess, frozen_before, units_of
-from deploy.canary_policy import CanaryPolicy
-from deploy.lease import canary_lease, renew
-from deploy.ledger import Standing, Watch, current, history
-from deploy.rating_filter import leave_out, words_of
-from deploy.release import Prove, promote, roll_back, settle, step, withdraw
-from deploy.rescore import rescored
+from deploy.canary.assess import Assessment, RatedUnit, assess, frozen_before, units_of
+from deploy.canary.policy import CanaryPolicy
+from deploy.canary.rating_filter import leave_out, words_of
+from deploy.canary.rescore import rescored
+from deploy.ledger.lease import canary_lease, renew
+from deploy.ledger.ledger import Standing, Watch, current, history
+from deploy.release.lifecycle import Prove, promote, roll_back, settle, step, withdraw
 from feedback.store.store import Store, interactions
 from infra.alerts.outbox import Alert, Severity, enqueue
 from infra.database.connect import UtcDateTime, begin_write, metadata, now

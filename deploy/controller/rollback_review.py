@@ -18,12 +18,12 @@ from typing import Any
 from sqlalchemy import JSON, Column, Engine, Integer, String, Table, insert, select
 from sqlalchemy.exc import IntegrityError
 
-from deploy.canary_policy import CanaryPolicy
-from deploy.ledger import Entry, history
-from deploy.moves import line_alert, retry, write
-from deploy.shadow import Prefer, question
-from deploy.standing import Watch
-from deploy.transitions import standing
+from deploy.canary.policy import CanaryPolicy
+from deploy.experiments.shadow import Prefer, question
+from deploy.ledger.ledger import Entry, history
+from deploy.ledger.state import Watch
+from deploy.ledger.transitions import standing
+from deploy.ledger.writes import line_alert, retry, write
 from evaluation.job.config import JudgeConfig
 from feedback.events import Interaction
 from feedback.store.store import interactions

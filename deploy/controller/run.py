@@ -1,6 +1,6 @@
 """The controller: watches canaries, takes bad versions back, keeps MLflow in step, and delivers alerts.
 
-    python -m deploy.controller controller.json
+    python -m deploy.controller.run controller.json
 
 It keeps nothing in memory that matters: leases, judgements, moves and alerts are rows, every move is a compare-and-set,
 so it may be killed anywhere and started again, and two of them do no harm. It needs neither Prefect nor MLflow to
@@ -24,17 +24,17 @@ from pydantic import Field, ValidationError
 from sqlalchemy import JSON, Column, Engine, Integer, String, Table, delete, insert, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from deploy.blind_judge import Answer, judge_bars, judge_of
-from deploy.canary_policy import CanaryPolicy
-from deploy.following import reconcile
-from deploy.lease import canary_lease, release
-from deploy.ledger import tenants
-from deploy.registry_hook import Door, Webhook
-from deploy.release import Prove, start
-from deploy.shadow import Prefer
-from deploy.shadow_watch import look_at_shadow
-from deploy.standing import DRILL_TENANT, RefusedTransition
-from deploy.watching import look, watch_quality
+from deploy.canary.policy import CanaryPolicy
+from deploy.controller.canary_watch import look, watch_quality
+from deploy.controller.rollback_review import Answer, judge_bars, judge_of
+from deploy.controller.shadow_watch import look_at_shadow
+from deploy.experiments.shadow import Prefer
+from deploy.ledger.lease import canary_lease, release
+from deploy.ledger.ledger import tenants
+from deploy.ledger.state import DRILL_TENANT, RefusedTransition
+from deploy.registry.reconcile import reconcile
+from deploy.registry.webhook import Door, Webhook
+from deploy.release.lifecycle import Prove, start
 from evaluation.job.config import JudgeConfig
 from infra.alerts.outbox import AlertsConfig, deliver, enqueue
 from infra.database.connect import UtcDateTime, begin_write, connect, create_tables, metadata, now
@@ -59,7 +59,7 @@ heartbeats = Table(
 
 
 class ControllerJob(Config):
-    """The one file of `python -m deploy.controller controller.json`."""
+    """The one file of `python -m deploy.controller.run controller.json`."""
 
     database_url: str
     """SQLAlchemy URL of store, ledger and outbox."""
@@ -130,7 +130,7 @@ def watch_once(engine: Engine, job: ControllerJob, prove: Prove | None = None) -
 
 def follow_once(engine: Engine, job: ControllerJob, prove: Prove) -> dict[str, str]:
     """Bring MLflow in step for every tenant; returns tenant -> what was moved, or why not."""
-    from deploy.registry import Registry
+    from deploy.registry.aliases import Registry
 
     assert job.mlflow_url is not None, "no MLflow to follow"
     seen: dict[str, str] = {}
@@ -189,9 +189,9 @@ def make_prover(job: ControllerJob, *, timeout: float = 120.0) -> Prove:
             raise Unavailable(f"no engine is configured to prove {version} in; set engine_url")
 
         return refuse
+    from deploy.config import ENGINE_KEY
     from deploy.engines.client import EngineClient, dialect_of
-    from deploy.parity import prover
-    from deploy.serving import ENGINE_KEY
+    from deploy.versions.parity import prover
 
     dialect, key = dialect_of(job.engine), os.environ.get(ENGINE_KEY, "")
     provers = [
@@ -233,8 +233,8 @@ def prove_everywhere(provers: Sequence[Prove]) -> Prove:
 
 def make_answer(job: ControllerJob, prove: Prove) -> Answer:
     """Asks the engine for a version's answer, loading and proving it first; for the blind judge."""
+    from deploy.config import ENGINE_KEY
     from deploy.engines.client import EngineClient, dialect_of
-    from deploy.serving import ENGINE_KEY
 
     assert job.engine_url is not None, "no engine to ask"
     client = EngineClient(job.engine_url, os.environ.get(ENGINE_KEY, ""), dialect=dialect_of(job.engine))

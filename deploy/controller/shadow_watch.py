@@ -8,12 +8,12 @@ from typing import Any
 
 from sqlalchemy import Engine, select
 
-from deploy.canary_policy import CanaryPolicy
-from deploy.ledger import Entry, Standing, current, history
-from deploy.moves import line_alert, write
-from deploy.opening import compared_with_another
-from deploy.release import withdraw
-from deploy.shadow import Prefer, compare
+from deploy.canary.policy import CanaryPolicy
+from deploy.experiments.shadow import Prefer, compare
+from deploy.ledger.ledger import Entry, Standing, current, history
+from deploy.ledger.writes import line_alert, write
+from deploy.release.lifecycle import withdraw
+from deploy.release.preconditions import compared_with_another
 from infra.alerts.outbox import Alert, enqueue, outbox
 from infra.database.connect import begin_write, now
 from infra.errors import Conflict

@@ -25,11 +25,11 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel, Field
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from deploy.config import ENGINE_KEY, EngineJob
 from deploy.engines import protocol
-from deploy.engines.leaving import first_unless_gone, unless_gone
+from deploy.engines.client_disconnect import first_unless_gone, unless_gone
 from deploy.engines.protocol import ApiError, ChatRequest, CompletionRequest, Sampling, event, parse
 from deploy.engines.worker import Busy, Worker
-from deploy.serving import ENGINE_KEY, EngineJob
 from infra.artifact import digest_dir
 from infra.errors import ConfigError, Conflict, CorruptArtifact, NotFound, Unavailable, UserError
 from infra.file_permissions import close_files

@@ -134,7 +134,7 @@ def compare(
 
     Args:
         limit: how many of the latest copies to look at.
-        prefer: a blind judge (deploy/blind_judge.py), asked about at most `judged` pairs.
+        prefer: a blind judge (deploy/controller/rollback_review.py), asked about at most `judged` pairs.
     """
     found = shadow_answers_of(engine, tenant, version, limit=limit)
     seen = Store(engine).interactions_of({(tenant, answer.interaction_id) for answer in found})

@@ -27,9 +27,9 @@ def serve(argv: list[str]) -> int:
     """
     import uvicorn
 
+    from deploy.config import ENGINE_KEY, GatewayJob
     from deploy.gateway.app import build_app
-    from deploy.registry_hook import HOOK_SECRET
-    from deploy.serving import ENGINE_KEY, GatewayJob
+    from deploy.registry.webhook import HOOK_SECRET
     from feedback.store.user_salt import SALT
     from infra.file_permissions import close_files
     from infra.settings import secret

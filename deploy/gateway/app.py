@@ -17,37 +17,37 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
-from deploy.arena import record_pair
+from deploy.config import UPSTREAM_KEY, GatewayJob
 from deploy.engines.client import AsyncEngineClient, dialect_of
-from deploy.engines.leaving import first_unless_gone, unless_gone
+from deploy.engines.client_disconnect import first_unless_gone, unless_gone
 from deploy.engines.protocol import ApiError, ChatRequest, parse, unknown_model
-from deploy.gateway.answering import Answering
-from deploy.gateway.arena_api import ArenaChoice, keep_choice, two_answers
-from deploy.gateway.assignments import Assignments
-from deploy.gateway.auth import Gatekeeper
-from deploy.gateway.capture import Capture
+from deploy.experiments.arena import record_pair
+from deploy.gateway.access.gatekeeper import Gatekeeper
+from deploy.gateway.access.key_cache import KeyBook
+from deploy.gateway.backends.adapter_loading import Loading
+from deploy.gateway.backends.replicas import Engines, Replica
+from deploy.gateway.capture.queue import Capture
+from deploy.gateway.capture.spool import Spool
+from deploy.gateway.chat.answer import Answering
+from deploy.gateway.chat.arena import ArenaChoice, keep_choice, two_answers
+from deploy.gateway.chat.exchange import Caller, Exchange, named, new_interaction_id
+from deploy.gateway.chat.feedback import read_feedback
+from deploy.gateway.chat.passthrough import Passthrough
+from deploy.gateway.chat.record import Keeping
+from deploy.gateway.chat.shadowing import Shadowing
 from deploy.gateway.console.mount import add_console
-from deploy.gateway.describing import describe
-from deploy.gateway.engines import Engines, Replica
-from deploy.gateway.exchange import Caller, Exchange, named, new_interaction_id
-from deploy.gateway.failures import add_failures
-from deploy.gateway.feedback_api import read_feedback
-from deploy.gateway.keeping import Keeping
-from deploy.gateway.key_book import KeyBook
-from deploy.gateway.last_view import LastViewFile
-from deploy.gateway.loading import Loading
-from deploy.gateway.metrics import Counting, Metrics
+from deploy.gateway.database.query_executor import Reach
+from deploy.gateway.http_errors import add_failures
 from deploy.gateway.mlflow_hook import add_mlflow_hook
-from deploy.gateway.opening import Opening, fingerprint
-from deploy.gateway.passthrough import Passthrough
-from deploy.gateway.reach import Reach
+from deploy.gateway.offline_cache import LastViewFile
+from deploy.gateway.open_database import Opening, fingerprint
+from deploy.gateway.openapi import describe
 from deploy.gateway.readiness import Readiness, add_health
-from deploy.gateway.shadowing import Shadowing
-from deploy.gateway.spool import Spool
-from deploy.gateway.tables import Tables
-from deploy.gateway.traced import Traced
-from deploy.routing import Assignment
-from deploy.serving import UPSTREAM_KEY, GatewayJob
+from deploy.gateway.routing.assign import Assignment
+from deploy.gateway.routing.follow_ledger import Tables
+from deploy.gateway.routing.sticky import Assignments
+from deploy.gateway.telemetry.metrics import Counting, Metrics
+from deploy.gateway.telemetry.tracing import Traced
 from feedback.store.store import Store
 from feedback.store.user_salt import mark_of
 from infra.database.connect import connect

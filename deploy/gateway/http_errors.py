@@ -10,7 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 
 from deploy.engines.protocol import ApiError
-from deploy.gateway.reach import AWAY
+from deploy.gateway.database.query_executor import AWAY
 from infra.database.errors import OTHER_TABLES, in_short, is_away, is_of_other_tables
 from infra.errors import RatchetError, Unavailable
 

@@ -9,8 +9,8 @@ from fastapi.responses import JSONResponse
 from sqlalchemy import Engine
 
 from deploy.engines.protocol import ApiError
-from deploy.gateway.reach import Reach
-from deploy.registry_hook import HOOK_SECRET, PATH, HookRefused, knock, verify
+from deploy.gateway.database.query_executor import Reach
+from deploy.registry.webhook import HOOK_SECRET, PATH, HookRefused, knock, verify
 
 LIMIT = 65_536
 

@@ -17,9 +17,9 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from deploy.gateway.ledger_view import LedgerView
-from deploy.keys import ApiKey
-from deploy.standing import Standing
+from deploy.api_keys import ApiKey
+from deploy.gateway.routing.ledger_view import LedgerView
+from deploy.ledger.state import Standing
 from infra.settings import Config
 
 log = logging.getLogger(__name__)

@@ -8,9 +8,9 @@ import logging
 
 from sqlalchemy import Engine
 
-from deploy.gateway.background import Background
-from deploy.gateway.last_view import LastView
-from deploy.gateway.reach import Reach
+from deploy.gateway.database.background import Background
+from deploy.gateway.database.query_executor import Reach
+from deploy.gateway.offline_cache import LastView
 from feedback.store.user_salt import hold_to
 from infra.database.connect import create_tables
 from infra.database.errors import in_short, is_away

@@ -10,12 +10,12 @@ from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 from sqlalchemy import Engine, select
 
-from deploy.gateway.capture import Capture
-from deploy.gateway.reach import Reach
-from deploy.gateway.tables import Tables
-from deploy.keys import api_keys
-from deploy.lease import leases
-from deploy.ledger import releases
+from deploy.api_keys import api_keys
+from deploy.gateway.capture.queue import Capture
+from deploy.gateway.database.query_executor import Reach
+from deploy.gateway.routing.follow_ledger import Tables
+from deploy.ledger.lease import leases
+from deploy.ledger.ledger import releases
 from feedback.store.tables import feedback, feedback_ready, interactions
 from infra.database.errors import OTHER_TABLES, is_away, is_of_other_tables
 from infra.errors import Unavailable

@@ -1,6 +1,6 @@
 """What a tenant's lines say as far as this release can read them: for those who route, and must go on.
 
-Who decides on a ledger reads it strictly (`deploy.transitions.standing`): a line that does not follow, or that a newer
+Who decides on a ledger reads it strictly (`deploy.ledger.transitions.standing`): a line that does not follow, or that a newer
 release wrote, refuses every decision. Who routes has users waiting: they get the last champion that is known, nobody is
 compared, and a version that any line takes back answers nobody.
 """
@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from deploy.standing import Entry, RefusedTransition, Standing, UnknownAction
-from deploy.transitions import apply
+from deploy.ledger.state import Entry, RefusedTransition, Standing, UnknownAction
+from deploy.ledger.transitions import apply
 
 
 def last_known(entries: Iterable[Entry], *, tenant: str) -> Standing:

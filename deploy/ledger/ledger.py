@@ -3,7 +3,7 @@
 A line is written only if the tenant's last line is the one its writer had read: two promoters cannot both win.
 Nothing here updates or deletes, and the database refuses it too (triggers, made by the first revision of the tables).
 
-    from deploy.ledger import Entry, append, current
+    from deploy.ledger.ledger import Entry, append, current
     before = current(engine, "default")
     append(engine, Entry(tenant="default", action="paused", ...), expected_seq=before.seq)
 """
@@ -31,8 +31,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import IntegrityError
 
-from deploy.standing import ACTIONS, UNREADABLE, Action, Entry, RefusedTransition, Standing, UnknownAction, Watch
-from deploy.transitions import apply, standing
+from deploy.ledger.state import ACTIONS, UNREADABLE, Action, Entry, RefusedTransition, Standing, UnknownAction, Watch
+from deploy.ledger.transitions import apply, standing
 from infra.database.connect import UtcDateTime, begin_write, metadata
 from infra.errors import Conflict
 from infra.settings import in_a_line
@@ -97,7 +97,7 @@ def append_in(connection: Connection, entry: Entry, expected_seq: int) -> Entry:
     """Like `append`, inside the caller's transaction: an alert or a second line is written with it or not at all.
 
     On Postgres a lost race shows as sqlalchemy's IntegrityError when two transactions overlap; `append` and
-    `deploy.release` turn it into Conflict.
+    `deploy.release.lifecycle` turn it into Conflict.
     """
     entry = Entry.model_validate(entry.model_dump(mode="json"))  # evidence must be JSON; fail before writing
     if entry.action not in ACTIONS:

@@ -1,4 +1,4 @@
-"""What the ledger's lines add up to: who is live, who is watched, who is barred (deploy/transitions.py adds them up).
+"""What the ledger's lines add up to: who is live, who is watched, who is barred (deploy/ledger/transitions.py adds them up).
 
 A release goes gated, canary (once per step of its share), champion, then superseded or barred:
 
@@ -49,12 +49,12 @@ Action = Literal[
 
 
 DRILL_TENANT = "ratchet-drill"
-"""The tenant without users that rollback drills are done with (deploy/drill.py)."""
+"""The tenant without users that rollback drills are done with (deploy/rollback_drill.py)."""
 
 
 ACTIONS: frozenset[str] = frozenset(get_args(Action))
 UNREADABLE = "unreadable"
-"""Action of a line whose columns do not fit (see `deploy.ledger.history`)."""
+"""Action of a line whose columns do not fit (see `deploy.ledger.ledger.history`)."""
 _RELEASES = ("gated", "canary", "champion", "superseded", "withdrawn", "rolled_back")
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
-from deploy.standing import Entry, NotNow, RefusedTransition, Standing, UnknownAction, Watch
+from deploy.ledger.state import Entry, NotNow, RefusedTransition, Standing, UnknownAction, Watch
 
 
 def standing(entries: Iterable[Entry], *, tenant: str = "default") -> Standing:

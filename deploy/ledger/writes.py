@@ -8,7 +8,7 @@ from typing import TypeVar
 from sqlalchemy import Engine
 from sqlalchemy.exc import IntegrityError
 
-from deploy.ledger import Entry, Standing, append_in, current
+from deploy.ledger.ledger import Entry, Standing, append_in, current
 from infra.alerts.outbox import Alert, Severity, enqueue
 from infra.database.connect import begin_write
 from infra.errors import Conflict

@@ -12,9 +12,9 @@ from typing import Any
 
 from sqlalchemy import Column, Engine, Integer, String, Table, delete, insert, select
 
-from deploy.ledger import Entry, history
-from deploy.standing import Standing
-from deploy.versions import VersionFile
+from deploy.ledger.ledger import Entry, history
+from deploy.ledger.state import Standing
+from deploy.versions.versions import VersionFile
 from infra.database.connect import UtcDateTime, begin_write, metadata, now
 from infra.errors import Unavailable
 from infra.settings import Config

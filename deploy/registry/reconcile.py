@@ -14,11 +14,11 @@ from typing import Any
 
 from sqlalchemy import Engine
 
-from deploy.canary_policy import CanaryPolicy
-from deploy.ledger import RefusedTransition, current, history
-from deploy.registry import CHAMPION, STATE_TAG, HandMove, Registry, follow, hand_moves
-from deploy.release import Override, Prove, open_release
-from deploy.versions import VersionFile, load_version
+from deploy.canary.policy import CanaryPolicy
+from deploy.ledger.ledger import RefusedTransition, current, history
+from deploy.registry.aliases import CHAMPION, STATE_TAG, HandMove, Registry, follow, hand_moves
+from deploy.release.lifecycle import Override, Prove, open_release
+from deploy.versions.versions import VersionFile, load_version
 from infra.alerts.outbox import Alert, enqueue
 from infra.database.connect import begin_write
 from infra.errors import NotFound, RatchetError

@@ -126,7 +126,7 @@ class Webhook:
         if self._hook_url is None or not secret:
             return "none"
         if time.monotonic() >= self._set_at + RENEW_SECONDS:
-            from deploy.registry import Registry
+            from deploy.registry.aliases import Registry
 
             try:
                 Registry(self._mlflow_url, self._model).subscribe(

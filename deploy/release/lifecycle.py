@@ -12,14 +12,14 @@ from typing import Any
 
 from sqlalchemy import Engine
 
-from deploy.canary_policy import CanaryPolicy
-from deploy.inheriting import inherit
-from deploy.ledger import Action, Entry, RefusedTransition, Standing, current, history
-from deploy.moves import line_alert, retry, write
-from deploy.opening import WAITS, may_open
-from deploy.rollback import Prove, bar, lift_bar, pause, resume, roll_back
-from deploy.standing import NotNow
-from deploy.versions import load_version
+from deploy.canary.policy import CanaryPolicy
+from deploy.ledger.ledger import Action, Entry, RefusedTransition, Standing, current, history
+from deploy.ledger.state import NotNow
+from deploy.ledger.writes import line_alert, retry, write
+from deploy.release.preconditions import WAITS, may_open
+from deploy.release.rollback import Prove, bar, lift_bar, pause, resume, roll_back
+from deploy.release.shared_champion import inherit
+from deploy.versions.versions import load_version
 from evaluation.gate.likeness import Likeness, most_like
 from infra.alerts.outbox import Alert, Severity, enqueue
 from infra.database.connect import begin_write, now

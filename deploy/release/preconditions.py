@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from deploy.standing import Entry, NotNow, RefusedTransition, Standing
-from deploy.transitions import apply
+from deploy.ledger.state import Entry, NotNow, RefusedTransition, Standing
+from deploy.ledger.transitions import apply
 
 WAITS = "waits"
 """In the evidence of a held line: its version was refused for a cause that passes."""

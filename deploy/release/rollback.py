@@ -9,13 +9,13 @@ from typing import Any
 from sqlalchemy import Engine
 
 from deploy.engines.client import EngineRefusal
-from deploy.ledger import Action, Entry, RefusedTransition, Standing
-from deploy.moves import line_alert, retry, write
+from deploy.ledger.ledger import Action, Entry, RefusedTransition, Standing
+from deploy.ledger.writes import line_alert, retry, write
 from infra.database.connect import now
 from infra.errors import RatchetError, Unavailable
 
 # Loads the named version in every engine that will serve it and proves that it is the one that answers; returns what
-# was measured, raises RatchetError when it cannot be proved (deploy/parity.py makes one).
+# was measured, raises RatchetError when it cannot be proved (deploy/versions/parity.py makes one).
 Prove = Callable[[str], Mapping[str, Any]]
 # Refusals with which an engine judges what it was given; all others (busy, away, a wrong key) say nothing of a version.
 _OF_THE_VERSION = (400, 409, 413, 422, 500)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from sqlalchemy import Engine
 
-from deploy.ledger import Entry, Standing, current
-from deploy.moves import line_alert, retry, write
+from deploy.ledger.ledger import Entry, Standing, current
+from deploy.ledger.writes import line_alert, retry, write
 from infra.database.connect import now
 
 

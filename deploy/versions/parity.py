@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from deploy.engines.client import Dialect
-from deploy.versions import load_version
+from deploy.versions.versions import load_version
 from infra.errors import NotFound, RatchetError
 from infra.settings import Config
 from training.base_model import base_version as name_of_base
@@ -157,7 +157,7 @@ def prover(
     base_name: str | None = None,
     tolerance: float | None = None,
 ) -> Callable[[str], Mapping[str, Any]]:
-    """What releases and rollbacks call: load a version into the engine and prove it (see deploy/rollback.py)."""
+    """What releases and rollbacks call: load a version into the engine and prove it (see deploy/release/rollback.py)."""
 
     def prove(version: str) -> Mapping[str, Any]:
         if version == base_version:

@@ -38,7 +38,7 @@ def rescore(scorecard: Scorecard, predecessor: str | None, policy: GatePolicy) -
     Only fresh items count: older ones helped to choose the champion, so on them it looks better than it is. The test is
     the sign-flip test of `evaluation.significance`, of "worse by more than the noise floor": no champion goes back for
     what the instrument does, nor for weights that may be others than those that serve. A series of nights is judged by
-    `deploy.canary.rescore_verdict`.
+    `deploy.canary.assess.rescore_verdict`.
     """
     if predecessor is None or predecessor == scorecard.champion:
         return None, "the champion has no predecessor"

@@ -11,15 +11,15 @@ from flows.cli.output import DEFAULT_CONFIG, ConfigOption, JsonOption, TenantOpt
 from flows.cli.release_commands import Reason
 
 if TYPE_CHECKING:
-    from deploy.ledger import Entry
+    from deploy.ledger.ledger import Entry
 
 
 def withdraw(
     reason: Reason, config: ConfigOption = DEFAULT_CONFIG, tenant: TenantOption = None, json: JsonOption = False
 ) -> None:
     """End the open canary, or take what answers in shadow away, without a verdict: it is not barred."""
-    from deploy.ledger import current
-    from deploy.release import withdraw as take_away
+    from deploy.ledger.ledger import current
+    from deploy.release.lifecycle import withdraw as take_away
 
     engine, whose, who = _opened(config, tenant)
     _said(take_away(engine, current(engine, whose), actor=who, reason=reason), json, "{version} is withdrawn")
@@ -35,7 +35,7 @@ def pause(
     """Stop nights from releasing. What is live, or under watch, stays so."""
     from datetime import timedelta
 
-    from deploy.release import pause as stop
+    from deploy.release.lifecycle import pause as stop
     from infra.database.connect import now
 
     engine, whose, who = _opened(config, tenant)
@@ -48,7 +48,7 @@ def resume(
     reason: Reason, config: ConfigOption = DEFAULT_CONFIG, tenant: TenantOption = None, json: JsonOption = False
 ) -> None:
     """Let nights release again after a rollback or a pause."""
-    from deploy.release import resume as go_on
+    from deploy.release.lifecycle import resume as go_on
 
     engine, whose, who = _opened(config, tenant)
     _said(go_on(engine, whose, actor=who, reason=reason), json, "promotions go on")
@@ -62,7 +62,7 @@ def bar(
     json: JsonOption = False,
 ) -> None:
     """Never release a version, whatever a gate says. What is live is taken back with `ratchet rollback`."""
-    from deploy.release import bar as keep_out
+    from deploy.release.lifecycle import bar as keep_out
 
     engine, whose, who = _opened(config, tenant)
     _said(keep_out(engine, whose, version, actor=who, reason=reason), json, "{version} is barred")
@@ -76,7 +76,7 @@ def unbar(
     json: JsonOption = False,
 ) -> None:
     """Allow a barred version to be released again."""
-    from deploy.release import lift_bar
+    from deploy.release.lifecycle import lift_bar
 
     engine, whose, who = _opened(config, tenant)
     _said(lift_bar(engine, whose, version, actor=who, reason=reason), json, "{version} may be released again")

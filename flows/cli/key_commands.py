@@ -20,7 +20,7 @@ def create(
     json: JsonOption = False,
 ) -> None:
     """Make a key. It is shown now and never again."""
-    from deploy.keys import create_key
+    from deploy.api_keys import create_key
     from flows.config import tenant_of
     from tasks.opened import database
 
@@ -38,7 +38,7 @@ def create(
 @app.command("list")
 def list_all(config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) -> None:
     """All keys that are not revoked; never the secrets."""
-    from deploy.keys import list_keys
+    from deploy.api_keys import list_keys
     from tasks.opened import database
 
     keys = list_keys(database(load(config).places))
@@ -54,7 +54,7 @@ def list_all(config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) ->
 @app.command()
 def revoke(key_id: str, config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) -> None:
     """Take a key away; gateways refuse it within a second."""
-    from deploy.keys import revoke_key
+    from deploy.api_keys import revoke_key
     from tasks.opened import database
 
     revoke_key(database(load(config).places), key_id)

@@ -10,8 +10,8 @@ import typer
 from flows.cli.output import DEFAULT_CONFIG, ConfigOption, JsonOption, TenantOption, as_json, load, note, say, table
 
 if TYPE_CHECKING:
-    from deploy.ledger import Entry
-    from deploy.standing import Standing
+    from deploy.ledger.ledger import Entry
+    from deploy.ledger.state import Standing
 
 
 def why(
@@ -21,7 +21,7 @@ def why(
     json: JsonOption = False,
 ) -> None:
     """Explain one answer: which version gave it, what that was trained on, why it was let in, how it was released."""
-    from deploy.why import explain
+    from deploy.explain import explain
     from flows.config import tenant_of
     from tasks.opened import database
 
@@ -59,9 +59,9 @@ def why(
 
 def drill(config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) -> None:
     """Prove on the running stack that a rollback works, with a tenant that has no users; exit code 1 if not."""
-    from deploy.controller import make_prover
-    from deploy.drill import drill as run
-    from deploy.ledger import current
+    from deploy.controller.run import make_prover
+    from deploy.ledger.ledger import current
+    from deploy.rollback_drill import drill as run
     from flows.process_jobs import controller_job
     from tasks.opened import database
     from training.base_model import resolve_base
@@ -99,7 +99,7 @@ def drill_version(standing: Standing, versions_dir: Path) -> str:
     Raises:
         UserError: there is none but the base.
     """
-    from deploy.versions import list_versions
+    from deploy.versions.versions import list_versions
     from infra.errors import UserError
 
     there = list_versions(versions_dir)
@@ -117,9 +117,9 @@ def shadow(
     json: JsonOption = False,
 ) -> None:
     """Compare what a version said in shadow with what users saw, on the same requests."""
-    from deploy.blind_judge import judge_of
-    from deploy.ledger import current
-    from deploy.shadow import compare
+    from deploy.controller.rollback_review import judge_of
+    from deploy.experiments.shadow import compare
+    from deploy.ledger.ledger import current
     from flows.config import tenant_of
     from infra.errors import UserError
     from tasks.opened import database
@@ -146,7 +146,7 @@ def shadow(
 
 def arena(config: ConfigOption = DEFAULT_CONFIG, tenant: TenantOption = None, json: JsonOption = False) -> None:
     """Show how versions did against one another in the arena's blind choices."""
-    from deploy.arena import tally
+    from deploy.experiments.arena import tally
     from flows.config import tenant_of
     from tasks.opened import database
 

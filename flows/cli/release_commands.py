@@ -22,10 +22,10 @@ def release(
     json: JsonOption = False,
 ) -> None:
     """Open a version's canary: with the gate verdict it has in the ledger, or by a named person's override."""
-    from deploy.controller import make_prover
-    from deploy.following import grounds_of
-    from deploy.release import Override, open_release
-    from deploy.versions import find_version
+    from deploy.controller.run import make_prover
+    from deploy.registry.reconcile import grounds_of
+    from deploy.release.lifecycle import Override, open_release
+    from deploy.versions.versions import find_version
     from flows.cli.run_commands import person
     from flows.config import tenant_of
     from flows.process_jobs import controller_job
@@ -67,8 +67,8 @@ def rollback(
     json: JsonOption = False,
 ) -> None:
     """Take back what is under watch, else the champion. It is barred, and nights release nothing meanwhile."""
-    from deploy.controller import make_prover
-    from deploy.release import roll_back
+    from deploy.controller.run import make_prover
+    from deploy.release.lifecycle import roll_back
     from flows.cli.run_commands import person
     from flows.config import tenant_of
     from flows.process_jobs import controller_job
@@ -107,7 +107,7 @@ def ledger(
     json: JsonOption = False,
 ) -> None:
     """The history of releases: what replaced what, when, why, by whom."""
-    from deploy.ledger import history
+    from deploy.ledger.ledger import history
     from flows.config import tenant_of
     from tasks.opened import database
 

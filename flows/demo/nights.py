@@ -9,10 +9,10 @@ import sys
 import time
 from pathlib import Path
 
-from deploy.controller import make_prover
-from deploy.ledger import Entry
-from deploy.release import Override, open_release
-from deploy.versions import publish_version, version_name
+from deploy.controller.run import make_prover
+from deploy.ledger.ledger import Entry
+from deploy.release.lifecycle import Override, open_release
+from deploy.versions.versions import publish_version, version_name
 from evaluation.scorecard import Scorecard, read_scorecard
 from flows.config import PipelineConfig
 from flows.demo.desk import TENANT

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Engine
 
-from deploy.ledger import Entry, Standing, current, history
+from deploy.ledger.ledger import Entry, Standing, current, history
 from flows.config import PipelineConfig
 from flows.demo.desk import TENANT, open_desk, receiver_port
 from flows.demo.facts import ActFacts, LedgerLine, write_facts

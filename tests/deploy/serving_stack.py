@@ -15,11 +15,11 @@ from pathlib import Path
 import httpx
 from sqlalchemy import Engine
 
+from deploy.api_keys import create_key
+from deploy.config import ConsoleJob, EngineJob, GatewayJob, ServingConfig
 from deploy.engines.client import EngineClient
-from deploy.keys import create_key
-from deploy.ledger import Entry, append, current
-from deploy.serving import ConsoleJob, EngineJob, GatewayJob, ServingConfig
-from deploy.versions import publish_version
+from deploy.ledger.ledger import Entry, append, current
+from deploy.versions.versions import publish_version
 from infra.artifact import digest_dir, finished_record, write_record
 from infra.database.connect import connect, create_tables
 from infra.settings import Config

@@ -19,12 +19,12 @@ import httpx
 import pytest
 from sqlalchemy import text
 
-from deploy.canary_policy import CanaryPolicy
-from deploy.controller import ControllerJob, last_beats
-from deploy.ledger import current, history
-from deploy.parity import prover
-from deploy.registry import Registry
-from deploy.release import Override, open_release
+from deploy.canary.policy import CanaryPolicy
+from deploy.controller.run import ControllerJob, last_beats
+from deploy.ledger.ledger import current, history
+from deploy.registry.aliases import Registry
+from deploy.release.lifecycle import Override, open_release
+from deploy.versions.parity import prover
 from feedback.store.store import Store
 from feedback.store.store import feedback as feedback_table
 from infra.database.connect import connect, create_tables, now
@@ -199,7 +199,7 @@ def _chaos(stack: Stack, server: Postgres, folder: Path, ends: ExitStack) -> Non
 
     engine = _own("deploy.engines.embedded", stack.engine_job, folder, _get(f"{stack.engine_url}/health"))
     gateway = _own("deploy.gateway", stack.gateway_job, folder, _get(f"{stack.url}/readyz"))
-    controller = _own("deploy.controller", controller_job, folder, beating)
+    controller = _own("deploy.controller.run", controller_job, folder, beating)
     for part in (mlflow, engine, gateway, controller):
         part.start()
         ends.callback(part.kill)

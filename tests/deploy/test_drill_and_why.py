@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from deploy.drill import drill
-from deploy.ledger import current, history
-from deploy.parity import prover
-from deploy.release import bar
-from deploy.standing import DRILL_TENANT
-from deploy.why import explain
+from deploy.explain import explain
+from deploy.ledger.ledger import current, history
+from deploy.ledger.state import DRILL_TENANT
+from deploy.release.lifecycle import bar
+from deploy.rollback_drill import drill
+from deploy.versions.parity import prover
 from infra.errors import NotFound
 from tests.deploy.serving_stack import BASE, Stack, wait_until_routed
 
@@ -74,8 +74,8 @@ def test_why_finds_the_shared_champions_release_behind_an_answer_to_a_tenant_wit
 
 
 def test_a_release_names_the_barred_version_it_behaves_like(serving: Stack, tmp_path: Path) -> None:
-    from deploy.canary_policy import CanaryPolicy
-    from deploy.release import Override, open_release
+    from deploy.canary.policy import CanaryPolicy
+    from deploy.release.lifecycle import Override, open_release
     from infra.alerts.outbox import list_alerts
 
     tenant = "twins"

@@ -8,14 +8,14 @@ from pathlib import Path
 import httpx
 import pytest
 
-from deploy.arena import tally
-from deploy.canary_policy import CanaryPolicy
-from deploy.ledger import current, history
-from deploy.parity import prover
-from deploy.release import Override, open_release, start
-from deploy.serving import ServingConfig
-from deploy.shadow import compare, shadow_answers_of
-from deploy.shadow_watch import look_at_shadow
+from deploy.canary.policy import CanaryPolicy
+from deploy.config import ServingConfig
+from deploy.controller.shadow_watch import look_at_shadow
+from deploy.experiments.arena import tally
+from deploy.experiments.shadow import compare, shadow_answers_of
+from deploy.ledger.ledger import current, history
+from deploy.release.lifecycle import Override, open_release, start
+from deploy.versions.parity import prover
 from feedback.events import Preference
 from feedback.store.store import Store
 from infra.alerts.outbox import list_alerts

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from deploy.canary_policy import CanaryPolicy
-from deploy.controller import ControllerJob, make_prover, prove_everywhere
+from deploy.canary.policy import CanaryPolicy
+from deploy.config import ENGINE_KEY as ENGINE_KEY_NAME
+from deploy.controller.canary_watch import look
+from deploy.controller.run import ControllerJob, make_prover, prove_everywhere
 from deploy.engines.client import EngineClient
-from deploy.lease import canary_lease, renew
-from deploy.ledger import current, history
-from deploy.parity import ParityError, prover
-from deploy.release import Override, open_release, start
-from deploy.serving import ENGINE_KEY as ENGINE_KEY_NAME
-from deploy.watching import look
+from deploy.ledger.lease import canary_lease, renew
+from deploy.ledger.ledger import current, history
+from deploy.release.lifecycle import Override, open_release, start
+from deploy.versions.parity import ParityError, prover
 from infra.alerts.outbox import list_alerts
 from infra.database.connect import now
 from infra.errors import RatchetError, Unavailable

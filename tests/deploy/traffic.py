@@ -8,8 +8,8 @@ from datetime import datetime
 
 from sqlalchemy import Engine
 
-from deploy.ledger import current
-from deploy.routing import assign, table_of
+from deploy.gateway.routing.assign import assign, table_of
+from deploy.ledger.ledger import current
 from feedback.events import Feedback, Interaction, Message, Routing, Thumb
 from feedback.store.store import land_feedback, land_interactions
 from infra.database.connect import begin_write, now

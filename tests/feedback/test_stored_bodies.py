@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 from sqlalchemy import text
 
-from deploy.gateway.spool import Spool
+from deploy.gateway.capture.spool import Spool
 from feedback.events import Edit, Feedback, Interaction
 from feedback.index.index import Past
 from feedback.ingest.run import run_ingest

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.ledger import history
+from deploy.ledger.ledger import history
 from flows.config import PipelineConfig
 from flows.night import NightFile, nights_of
 from flows.prefect_settings import prefect_environment

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from deploy.release import start
+from deploy.release.lifecycle import start
 from flows.canary_sight import canary_sights, rated_per_day
 from flows.config import PipelineConfig
 from flows.config_checks import cross_check

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from deploy.ledger import current, history
+from deploy.ledger.ledger import current, history
 from feedback.events import Feedback, Thumb
 from feedback.store.store import Store
 from flows.config import PipelineConfig

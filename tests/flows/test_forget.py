@@ -11,13 +11,13 @@ from typing import Any
 import polars as pl
 import pytest
 
-from deploy.arena import Pair, record_pair, tally
+from deploy.config import ConsoleJob
+from deploy.experiments.arena import Pair, record_pair, tally
+from deploy.experiments.shadow import ShadowAnswer, record_shadow, shadow_answers_of
 from deploy.gateway.console.lineage import trace
-from deploy.ledger import append
-from deploy.serving import ConsoleJob
-from deploy.shadow import ShadowAnswer, record_shadow, shadow_answers_of
-from deploy.standing import Entry, Standing
-from deploy.versions import publish_version
+from deploy.ledger.ledger import append
+from deploy.ledger.state import Entry, Standing
+from deploy.versions.versions import publish_version
 from feedback.erasure import find
 from feedback.events import Edit, Rating, Reference, Thumb, pseudonym
 from feedback.ingest.run import IngestConfig, run_ingest
@@ -58,7 +58,7 @@ class Home:
             }
         )
         self.places = self.config.places
-        import deploy.ledger
+        import deploy.ledger.ledger
         import feedback.lake.quarantine
         import feedback.sources.landing
         import feedback.store.tombstones
@@ -66,7 +66,7 @@ class Home:
 
         assert all(
             (
-                deploy.ledger,
+                deploy.ledger.ledger,
                 feedback.store.tombstones,
                 feedback.lake.quarantine,
                 feedback.sources.landing,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from deploy.canary_policy import CanaryPolicy
-from deploy.ledger import current, history
-from deploy.release import Override, open_release, start
+from deploy.canary.policy import CanaryPolicy
+from deploy.ledger.ledger import current, history
+from deploy.release.lifecycle import Override, open_release, start
 from flows.config import load_config
 from tasks.opened import database
 from tests.deploy.stages import published

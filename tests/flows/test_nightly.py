@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 import yaml
 
-from deploy.ledger import current, history
-from deploy.release import pause, promote, resume, start
-from deploy.rescore import rescored
+from deploy.canary.rescore import rescored
+from deploy.ledger.ledger import current, history
+from deploy.release.lifecycle import pause, promote, resume, start
 from evaluation.run.noise_floors import known_floors
 from evaluation.scorecard import read_scorecard
 from feedback.snapshots.gate_items import gate_items

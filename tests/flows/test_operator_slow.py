@@ -18,7 +18,7 @@ import httpx
 import pytest
 import yaml
 
-from deploy.ledger import current, history
+from deploy.ledger.ledger import current, history
 from flows.config import PipelineConfig, load_config
 from flows.first_keys import first_keys
 from flows.night import nights_of

@@ -16,8 +16,8 @@ import httpx
 import pytest
 import yaml
 
-from deploy.keys import create_key
-from deploy.ledger import current, history
+from deploy.api_keys import create_key
+from deploy.ledger.ledger import current, history
 from flows.config import PipelineConfig, load_config
 from infra.database.connect import connect
 from infra.sign_in import prefect_headers

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from deploy.ledger import Standing
+from deploy.ledger.ledger import Standing
 from evaluation.job.config import EvaluationConfig, JudgeConfig
 from feedback.ingest.run import IngestReport
 from feedback.snapshots.gate_items import GateItem

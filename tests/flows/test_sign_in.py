@@ -14,8 +14,8 @@ import pytest
 from sqlalchemy import select
 from typer.testing import CliRunner
 
-from deploy.registry import Registry
-from deploy.registry_hook import knocks
+from deploy.registry.aliases import Registry
+from deploy.registry.webhook import knocks
 from flows.cli.app import app
 from flows.config import load_config
 from flows.local_secrets import SECRET_NAMES, SERVERS_SIDE, load_secrets

@@ -9,17 +9,17 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, func, select
 
-from deploy.controller import run
+from deploy.api_keys import create_key, list_keys
+from deploy.controller.canary_watch import policy_of
+from deploy.controller.run import run
 from deploy.gateway.__main__ import main as gateway
-from deploy.gateway.engines import Engines
-from deploy.gateway.tables import Tables
-from deploy.keys import create_key, list_keys
-from deploy.lease import canary_lease, renew
-from deploy.ledger import current, history
-from deploy.routing import RoutingTable
+from deploy.gateway.backends.replicas import Engines
+from deploy.gateway.routing.assign import RoutingTable
+from deploy.gateway.routing.follow_ledger import Tables
+from deploy.ledger.lease import canary_lease, renew
+from deploy.ledger.ledger import current, history
 from deploy.sql_tables import declared
-from deploy.versions import find_version, list_versions, load_version
-from deploy.watching import policy_of
+from deploy.versions.versions import find_version, list_versions, load_version
 from evaluation.gate.decide import Verdict
 from evaluation.scorecard import read_scorecard
 from feedback.events import Edit, Feedback

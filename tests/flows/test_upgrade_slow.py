@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from deploy.ledger import current, history
+from deploy.ledger.ledger import current, history
 from flows.config import load_config
 from flows.local_secrets import SECRET_NAMES
 from flows.night import nights_of

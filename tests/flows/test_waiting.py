@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from deploy.ledger import current
-from deploy.release import hold, pause, start
+from deploy.ledger.ledger import current
+from deploy.release.lifecycle import hold, pause, start
 from feedback.erasure import TOMBSTONE
 from flows.config import PipelineConfig
 from flows.night import open_night

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from deploy.gateway.metrics import Metrics
+from deploy.gateway.telemetry.metrics import Metrics
 
 ROOT = Path(__file__).parent.parent.parent
 INFRA = ROOT / "infra"

@@ -6,7 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
-from deploy.ledger import Standing
+from deploy.ledger.ledger import Standing
 from evaluation.job.config import EvaluationConfig
 from evaluation.run.run import evaluate
 from evaluation.scorecard import read_scorecard

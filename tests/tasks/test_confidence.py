@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from deploy.serving import ENGINE_KEY as KEY_NAME
-from deploy.serving import EngineJob, ServingConfig
+from deploy.config import ENGINE_KEY as KEY_NAME
+from deploy.config import EngineJob, ServingConfig
 from feedback.events import Message
 from infra.settings import Places
 from tasks.confidence import champion_confidence

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
-from deploy.canary_policy import CanaryPolicy
-from deploy.ledger import Entry, append, current
-from deploy.release import start
-from deploy.rescore import rescored
+from deploy.canary.policy import CanaryPolicy
+from deploy.canary.rescore import rescored
+from deploy.ledger.ledger import Entry, append, current
+from deploy.release.lifecycle import start
 from evaluation.scorecard import Scorecard
 from infra.alerts.outbox import list_alerts
 from infra.settings import Places

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
-from deploy.canary_policy import CanaryPolicy
-from deploy.ledger import Entry, append, current
-from deploy.release import bar, hold, lift_bar, open_release, pause, promote, resume, settle, start, withdraw
+from deploy.canary.policy import CanaryPolicy
+from deploy.ledger.ledger import Entry, append, current
+from deploy.release.lifecycle import bar, hold, lift_bar, open_release, pause, promote, resume, settle, start, withdraw
 from evaluation.gate.decide import Verdict
 from infra.database.connect import now
 from infra.errors import RatchetError

@@ -7,10 +7,10 @@ from collections import OrderedDict
 
 from sqlalchemy import Engine
 
+from deploy.api_keys import ApiKey, Scope, verify
 from deploy.engines.protocol import ApiError
-from deploy.gateway.key_book import KeyBook
-from deploy.gateway.reach import Reach
-from deploy.keys import ApiKey, Scope, verify
+from deploy.gateway.access.key_cache import KeyBook
+from deploy.gateway.database.query_executor import Reach
 from infra.database.errors import is_away
 
 REMEMBER_SECONDS = 2.0

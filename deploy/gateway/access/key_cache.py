@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 
 from sqlalchemy import Engine
 
-from deploy.gateway.background import Background, again_and_again
-from deploy.gateway.reach import Reach
-from deploy.keys import ApiKey, hash_of, keys_by_hash
+from deploy.api_keys import ApiKey, hash_of, keys_by_hash
+from deploy.gateway.database.background import Background, again_and_again
+from deploy.gateway.database.query_executor import Reach
 
 EVERY_SECONDS = 10.0
 """How often the keys are read; one made or revoked within it before an outage is not known of in it."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy.engines.client import Dialect, EngineClient, EngineRefusal
-from deploy.parity import prover
+from deploy.versions.parity import prover
 from infra.errors import RatchetError, Unavailable
 
 log = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from contextlib import aclosing
 from typing import Any
 
 from deploy.engines.client import AsyncEngineClient, EngineRefusal
-from deploy.gateway.loading import Loading
+from deploy.gateway.backends.adapter_loading import Loading
 from infra.errors import RatchetError, Unavailable
 
 TRIES = 4

@@ -15,9 +15,9 @@ from contextlib import suppress
 
 from sqlalchemy import Engine
 
-from deploy.gateway.background import Background
-from deploy.gateway.reach import Reach
-from deploy.gateway.spool import Spool
+from deploy.gateway.capture.spool import Spool
+from deploy.gateway.database.background import Background
+from deploy.gateway.database.query_executor import Reach
 from feedback.events import Interaction
 from feedback.store.store import land_interactions
 from infra.database.connect import begin_write

@@ -11,19 +11,19 @@ from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from deploy.api_keys import ApiKey
+from deploy.config import GatewayJob
 from deploy.engines import protocol
 from deploy.engines.client import EngineRefusal
 from deploy.engines.protocol import ApiError, ChatRequest
-from deploy.gateway.assignments import Assignments
-from deploy.gateway.background import told
-from deploy.gateway.engines import Engines
-from deploy.gateway.exchange import Caller, Exchange, new_interaction_id
-from deploy.gateway.keeping import Keeping, unavailable
-from deploy.gateway.tables import Tables
-from deploy.keys import ApiKey
-from deploy.routing import Assignment, RoutingTable
-from deploy.serving import GatewayJob
-from deploy.versions import is_published
+from deploy.gateway.backends.replicas import Engines
+from deploy.gateway.chat.exchange import Caller, Exchange, new_interaction_id
+from deploy.gateway.chat.record import Keeping, unavailable
+from deploy.gateway.database.background import told
+from deploy.gateway.routing.assign import Assignment, RoutingTable
+from deploy.gateway.routing.follow_ledger import Tables
+from deploy.gateway.routing.sticky import Assignments
+from deploy.versions.versions import is_published
 from infra.errors import RatchetError, Unavailable
 
 

@@ -11,12 +11,12 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import Engine
 
-from deploy.arena import Pair, choose
+from deploy.api_keys import ApiKey
 from deploy.engines.protocol import ApiError, ChatRequest
-from deploy.gateway.exchange import Caller, Exchange, new_interaction_id
-from deploy.gateway.reach import Reach
-from deploy.keys import ApiKey
-from deploy.routing import Assignment, RoutingTable
+from deploy.experiments.arena import Pair, choose
+from deploy.gateway.chat.exchange import Caller, Exchange, new_interaction_id
+from deploy.gateway.database.query_executor import Reach
+from deploy.gateway.routing.assign import Assignment, RoutingTable
 from feedback.events import pseudonym
 from feedback.store.store import Receipt
 from infra.errors import NotFound

@@ -7,9 +7,9 @@ import uuid
 from dataclasses import dataclass, field
 from typing import Any
 
+from deploy.api_keys import ApiKey
 from deploy.engines.protocol import ApiError, ChatRequest
-from deploy.keys import ApiKey
-from deploy.routing import Assignment, RoutingTable
+from deploy.gateway.routing.assign import Assignment, RoutingTable
 from feedback.events import pseudonym
 from infra.database.connect import now
 

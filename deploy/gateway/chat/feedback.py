@@ -8,9 +8,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from deploy.api_keys import ApiKey
 from deploy.engines.protocol import ApiError
-from deploy.gateway.exchange import named
-from deploy.keys import ApiKey
+from deploy.gateway.chat.exchange import named
 from feedback.events import Feedback, pseudonym
 from feedback.store.store import Store
 from infra.database.connect import now

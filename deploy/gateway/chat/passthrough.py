@@ -16,10 +16,10 @@ from pydantic import ValidationError
 from deploy.engines import protocol
 from deploy.engines.client import AsyncEngineClient, EngineRefusal
 from deploy.engines.protocol import ApiError
-from deploy.gateway.answering import unfinished
-from deploy.gateway.exchange import Exchange
-from deploy.gateway.keeping import Keeping, unavailable
-from deploy.gateway.tool_calls import answer_text, assembled, object_of, objects
+from deploy.gateway.chat.answer import unfinished
+from deploy.gateway.chat.exchange import Exchange
+from deploy.gateway.chat.record import Keeping, unavailable
+from deploy.gateway.chat.tool_calls import answer_text, assembled, object_of, objects
 from feedback.events import Message
 from infra.errors import Unavailable
 

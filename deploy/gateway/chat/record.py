@@ -6,11 +6,11 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from deploy.config import GatewayJob
 from deploy.engines.protocol import ApiError
-from deploy.gateway.capture import Capture
-from deploy.gateway.exchange import Exchange
-from deploy.gateway.metrics import Metrics
-from deploy.serving import GatewayJob
+from deploy.gateway.capture.queue import Capture
+from deploy.gateway.chat.exchange import Exchange
+from deploy.gateway.telemetry.metrics import Metrics
 from feedback.events import Interaction, Message, Routing, pseudonym
 from infra.database.errors import OTHER_TABLES, is_of_other_tables
 

@@ -9,13 +9,13 @@ from typing import Any
 
 from sqlalchemy import Engine
 
-from deploy.gateway.answering import engine_name
-from deploy.gateway.background import told
-from deploy.gateway.engines import Engines
-from deploy.gateway.exchange import Exchange
-from deploy.gateway.reach import Reach
-from deploy.serving import GatewayJob
-from deploy.shadow import ShadowAnswer, chosen, record_shadow
+from deploy.config import GatewayJob
+from deploy.experiments.shadow import ShadowAnswer, chosen, record_shadow
+from deploy.gateway.backends.replicas import Engines
+from deploy.gateway.chat.answer import engine_name
+from deploy.gateway.chat.exchange import Exchange
+from deploy.gateway.database.background import told
+from deploy.gateway.database.query_executor import Reach
 from infra.database.errors import in_short
 from infra.errors import RatchetError
 

@@ -7,10 +7,10 @@ from typing import Any
 
 from sqlalchemy import Engine
 
-from deploy.canary import RatedUnit
-from deploy.canary_policy import CanaryPolicy
-from deploy.ledger import current
-from deploy.watching import judge, policy_of, rated_units
+from deploy.canary.assess import RatedUnit
+from deploy.canary.policy import CanaryPolicy
+from deploy.controller.canary_watch import judge, policy_of, rated_units
+from deploy.ledger.ledger import current
 from infra.database.connect import now
 
 POINTS = 400
@@ -48,7 +48,7 @@ def wealth(units: tuple[RatedUnit, ...], policy: CanaryPolicy) -> tuple[list[flo
         return [], []
     import numpy as np
 
-    from deploy.betting import log_wealth_not_worse, log_wealth_worse
+    from deploy.canary.sequential_tests import log_wealth_not_worse, log_wealth_worse
 
     complaint = np.array([unit.complaint for unit in units], dtype=bool)
     treated = np.array([unit.treated for unit in units], dtype=bool)

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Engine, select
 
+from deploy.api_keys import ApiKey
+from deploy.config import ConsoleJob
 from deploy.gateway.console.nights import night_files
-from deploy.keys import ApiKey
-from deploy.ledger import history
-from deploy.serving import ConsoleJob
+from deploy.ledger.ledger import history
 from feedback.snapshots.layout import GATE_FILES, SHOWN, TRAIN, VALIDATION
 from feedback.store.store import Store
 from feedback.store.store import feedback as feedback_table

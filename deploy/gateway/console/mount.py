@@ -16,12 +16,12 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import Field
 from sqlalchemy import Engine
 
+from deploy.api_keys import ApiKey
+from deploy.config import ConsoleJob, GatewayJob
 from deploy.engines.protocol import ApiError, parse
-from deploy.gateway.auth import Gatekeeper
+from deploy.gateway.access.gatekeeper import Gatekeeper
+from deploy.gateway.backends.replicas import Engines
 from deploy.gateway.console import canary, lineage, nights, quality, releases
-from deploy.gateway.engines import Engines
-from deploy.keys import ApiKey
-from deploy.serving import ConsoleJob, GatewayJob
 from infra.errors import Conflict, NotFound, RatchetError, Unavailable, UserError
 from infra.settings import Config
 

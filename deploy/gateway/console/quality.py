@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Engine, func, select
 
 from deploy.gateway.console.nights import night_files, scorecard_of
-from deploy.ledger import current
+from deploy.ledger.ledger import current
 from feedback.store.store import feedback, interactions
 from infra.database.connect import now
 

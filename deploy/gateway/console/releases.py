@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Engine
 
-from deploy.controller import last_beats
-from deploy.keys import ApiKey
-from deploy.ledger import current, history
-from deploy.release import resume, roll_back
-from deploy.watching import last_assessment
+from deploy.api_keys import ApiKey
+from deploy.controller.canary_watch import last_assessment
+from deploy.controller.run import last_beats
+from deploy.ledger.ledger import current, history
+from deploy.release.lifecycle import resume, roll_back
 from infra.alerts.outbox import list_alerts
 from infra.database.connect import now
 from infra.errors import Conflict

@@ -9,9 +9,9 @@ from datetime import datetime
 
 from sqlalchemy import Engine
 
-from deploy.gateway.ledger_view import LedgerView
-from deploy.gateway.reach import Reach
-from deploy.routing import RoutingTable
+from deploy.gateway.database.query_executor import Reach
+from deploy.gateway.routing.assign import RoutingTable
+from deploy.gateway.routing.ledger_view import LedgerView
 from infra.alerts.outbox import Alert, enqueue
 from infra.database.connect import begin_write, now
 

@@ -2,7 +2,7 @@
 
 Units are dealt to arms by a hash salted with the line that opened the watch, so the same unit gets the same arm on
 every gateway and in every phase. A higher share applies to units first seen after the step: who knows an earlier
-assignment of a unit passes it on (see deploy/gateway/assignments.py).
+assignment of a unit passes it on (see deploy/gateway/routing/sticky.py).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from typing import Literal
 
-from deploy.standing import Standing
+from deploy.ledger.state import Standing
 from infra.settings import Config
 
 Arm = Literal["champion", "canary", "holdback", "pinned", "arena"]
@@ -77,7 +77,7 @@ def table_of(standing: Standing, *, base: str, lease_valid: bool) -> RoutingTabl
 
     Args:
         base: version name of the untouched base, for a tenant whose ledger is empty.
-        lease_valid: whether the controller watches (deploy/lease.py); without it an open watch routes nobody.
+        lease_valid: whether the controller watches (deploy/ledger/lease.py); without it an open watch routes nobody.
     """
     plain = RoutingTable(
         tenant=standing.tenant,

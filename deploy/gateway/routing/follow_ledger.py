@@ -15,13 +15,13 @@ from contextlib import suppress
 
 from sqlalchemy import Engine
 
-from deploy.gateway.background import Background, again_and_again, told
-from deploy.gateway.engines import Engines
-from deploy.gateway.ledger_view import LedgerView, read_anew
-from deploy.gateway.reach import Reach
-from deploy.gateway.routing_alerts import RoutingAlerts, unwatched_alert
-from deploy.routing import RoutingTable, table_of
-from deploy.standing import DRILL_TENANT
+from deploy.gateway.backends.replicas import Engines
+from deploy.gateway.database.background import Background, again_and_again, told
+from deploy.gateway.database.query_executor import Reach
+from deploy.gateway.routing.alerts import RoutingAlerts, unwatched_alert
+from deploy.gateway.routing.assign import RoutingTable, table_of
+from deploy.gateway.routing.ledger_view import LedgerView, read_anew
+from deploy.ledger.state import DRILL_TENANT
 from infra.database.errors import in_short, is_away
 from infra.errors import RatchetError
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import Engine
 
-from deploy.last_known import closed, last_known
-from deploy.lease import all_seconds_left, canary_lease
-from deploy.ledger import history, last_seqs
-from deploy.standing import Standing, has_release
+from deploy.ledger.last_known import closed, last_known
+from deploy.ledger.lease import all_seconds_left, canary_lease
+from deploy.ledger.ledger import history, last_seqs
+from deploy.ledger.state import Standing, has_release
 from infra.database.errors import in_short, is_away, is_of_other_tables
 
 log = logging.getLogger(__name__)

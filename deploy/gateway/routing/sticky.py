@@ -6,8 +6,8 @@ from collections import OrderedDict
 
 from sqlalchemy import Engine, select
 
-from deploy.gateway.reach import Reach
-from deploy.routing import Assignment, RoutingTable, assign, keep
+from deploy.gateway.database.query_executor import Reach
+from deploy.gateway.routing.assign import Assignment, RoutingTable, assign, keep
 from feedback.store.store import interactions
 
 REMEMBER = 100_000

@@ -15,11 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from deploy.betting import log_wealth_counts, log_wealth_not_worse, log_wealth_ratio, log_wealth_worse
-from deploy.canary import Assessment, RatedUnit, assess, frozen_before, rescore_verdict, units_of
-from deploy.canary_plan import formula_units, plan
-from deploy.canary_policy import CanaryPolicy
-from deploy.standing import Watch
+from deploy.canary.assess import Assessment, RatedUnit, assess, frozen_before, rescore_verdict, units_of
+from deploy.canary.policy import CanaryPolicy
+from deploy.canary.power import formula_units, plan
+from deploy.canary.sequential_tests import log_wealth_counts, log_wealth_not_worse, log_wealth_ratio, log_wealth_worse
+from deploy.ledger.state import Watch
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
 POLICY = CanaryPolicy(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from deploy.canary_policy import CanaryPolicy
-from deploy.rating_filter import Word, counted, leave_out
+from deploy.canary.policy import CanaryPolicy
+from deploy.canary.rating_filter import Word, counted, leave_out
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
 POLICY = CanaryPolicy(flood_units=3, flood_seconds=10.0)

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from deploy.canary_policy import CanaryPolicy
-from deploy.lease import canary_lease, lease_valid, renew
-from deploy.ledger import current, history
-from deploy.release import Prove, lift_bar, open_release, promote, resume, settle, start
-from deploy.rescore import record_rescore, rescored
-from deploy.watching import last_assessment, look, policy_of, watch_quality
+from deploy.canary.policy import CanaryPolicy
+from deploy.canary.rescore import record_rescore, rescored
+from deploy.controller.canary_watch import last_assessment, look, policy_of, watch_quality
+from deploy.ledger.lease import canary_lease, lease_valid, renew
+from deploy.ledger.ledger import current, history
+from deploy.release.lifecycle import Prove, lift_bar, open_release, promote, resume, settle, start
 from infra.alerts.outbox import list_alerts
 from infra.database.connect import connect, create_tables, now
 from infra.errors import RatchetError, Unavailable, UserError

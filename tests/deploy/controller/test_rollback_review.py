@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from deploy.blind_judge import BlindVerdict, judge_bars, judge_of
-from deploy.canary_policy import CanaryPolicy
-from deploy.ledger import current, history
-from deploy.release import open_release, start
-from deploy.watching import look
+from deploy.canary.policy import CanaryPolicy
+from deploy.controller.canary_watch import look
+from deploy.controller.rollback_review import BlindVerdict, judge_bars, judge_of
+from deploy.ledger.ledger import current, history
+from deploy.release.lifecycle import open_release, start
 from evaluation.job.config import JudgeConfig
 from infra.alerts.outbox import list_alerts
 from infra.database.connect import connect, create_tables, now

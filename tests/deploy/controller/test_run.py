@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
-from deploy.canary_policy import CanaryPolicy
-from deploy.controller import (
+from deploy.canary.policy import CanaryPolicy
+from deploy.controller.run import (
     ControllerJob,
     _all_alive,
     _every,
@@ -28,9 +28,9 @@ from deploy.controller import (
     watch_once,
     watch_qualities,
 )
-from deploy.lease import lease_valid
-from deploy.ledger import current, history
-from deploy.release import open_release, start
+from deploy.ledger.lease import lease_valid
+from deploy.ledger.ledger import current, history
+from deploy.release.lifecycle import open_release, start
 from infra.alerts.outbox import AlertsConfig, Webhook, list_alerts, signature_holds
 from infra.database.connect import connect, create_tables
 from infra.errors import Unavailable, UserError
@@ -56,7 +56,7 @@ def until(condition: Callable[[], object], seconds: float = 60) -> None:
 @contextmanager
 def controller(job: Path) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
-        [sys.executable, "-m", "deploy.controller", str(job)],
+        [sys.executable, "-m", "deploy.controller.run", str(job)],
         env=os.environ | {"TEST_ALERT_SECRET": SECRET},
         stderr=subprocess.PIPE,
         text=True,

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
-from deploy.canary_policy import CanaryPolicy
-from deploy.ledger import Entry, current
-from deploy.release import Override, open_release, pause, promote, resume, roll_back, start
-from deploy.shadow import ShadowAnswer, record_shadow
-from deploy.shadow_watch import FEWEST_COPIES, look_at_shadow
+from deploy.canary.policy import CanaryPolicy
+from deploy.controller.shadow_watch import FEWEST_COPIES, look_at_shadow
+from deploy.experiments.shadow import ShadowAnswer, record_shadow
+from deploy.ledger.ledger import Entry, current
+from deploy.release.lifecycle import Override, open_release, pause, promote, resume, roll_back, start
 from infra.alerts.outbox import list_alerts
 from infra.database.connect import connect, create_tables, now
 from tests.deploy.stages import published

@@ -20,12 +20,12 @@ from pathlib import Path
 import httpx
 import pytest
 
+from deploy.config import EngineJob, ServingConfig
 from deploy.engines.client import EMBEDDED, AsyncEngineClient, Dialect, EngineClient, EngineRefusal
 from deploy.engines.vllm import VLLM
-from deploy.gateway.engines import Engines, Replica
-from deploy.gateway.loading import Loading
-from deploy.parity import ParityError, check_parity, prover
-from deploy.serving import EngineJob, ServingConfig
+from deploy.gateway.backends.adapter_loading import Loading
+from deploy.gateway.backends.replicas import Engines, Replica
+from deploy.versions.parity import ParityError, check_parity, prover
 from infra.errors import RatchetError
 from tests.deploy.serving_stack import BASE, ENGINE_KEY, free_port, publish_tiny_version
 from tests.tiny_model import build_tiny_base
@@ -219,7 +219,7 @@ def test_after_a_restart_versions_are_loaded_and_proved_again_before_they_answer
         await engines.close()
 
     async def shedding() -> None:
-        import deploy.gateway.loading as loading
+        import deploy.gateway.backends.adapter_loading as loading
 
         engines = Engines([replica(limit=1)])
         idle, loading.IDLE_SECONDS = loading.IDLE_SECONDS, 0.0

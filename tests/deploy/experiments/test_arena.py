@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from deploy.arena import Pair, Winner, arena_pairs, choose, record_pair
+from deploy.experiments.arena import Pair, Winner, arena_pairs, choose, record_pair
 from feedback.events import Preference
 from feedback.store.store import Store
 from infra.database.connect import begin_write, connect, create_tables

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from deploy.serving import ServingConfig
+from deploy.config import ServingConfig
 from tests.deploy.serving_stack import Stack, prepare, process
 from tests.waiting import wait
 

@@ -11,8 +11,8 @@ import httpx
 import openai
 import pytest
 
-from deploy.lease import canary_lease, renew
-from deploy.ledger import current
+from deploy.ledger.lease import canary_lease, renew
+from deploy.ledger.ledger import current
 from feedback.events import Thumb, pseudonym
 from feedback.store.store import Store
 from tests.deploy.serving_stack import BASE, SALT, Stack, free_port, process, wait_until_routed

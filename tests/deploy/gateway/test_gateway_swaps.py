@@ -9,8 +9,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from deploy.ledger import current
-from deploy.parity import prover
+from deploy.ledger.ledger import current
+from deploy.versions.parity import prover
 from feedback.store.store import Store
 from tests.deploy.serving_stack import BASE, PROMPTS, Stack, prepare, running, wait_until_routed
 from training.generation.generator import Generator, Request

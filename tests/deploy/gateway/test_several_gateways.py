@@ -13,11 +13,11 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
-from deploy.canary_policy import CanaryPolicy
-from deploy.keys import create_key
-from deploy.ledger import Entry, append, append_in, current, history
-from deploy.release import promote, step
-from deploy.routing import assign, table_of
+from deploy.api_keys import create_key
+from deploy.canary.policy import CanaryPolicy
+from deploy.gateway.routing.assign import assign, table_of
+from deploy.ledger.ledger import Entry, append, append_in, current, history
+from deploy.release.lifecycle import promote, step
 from feedback.store.store import Store
 from infra.database.connect import begin_write, connect, create_tables
 from infra.errors import Conflict
@@ -72,7 +72,7 @@ def pair(serving: Stack, postgres_server: Postgres, tmp_path_factory: pytest.Tem
 
 
 def test_two_gateways_deal_a_user_alike_and_two_promoters_race_to_one_winner(pair: Pair) -> None:
-    from deploy.lease import canary_lease, renew
+    from deploy.ledger.lease import canary_lease, renew
 
     version = pair.versions[0]
     pair.say("gated", version)

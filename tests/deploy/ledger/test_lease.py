@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
-from deploy.lease import canary_lease, database_us, holder_of, lease_valid, release, renew, seconds_left
+from deploy.ledger.lease import canary_lease, database_us, holder_of, lease_valid, release, renew, seconds_left
 from infra.database.connect import connect, create_tables
 
 

@@ -12,13 +12,23 @@ import pytest
 from sqlalchemy import Engine, delete, text, update
 from sqlalchemy.exc import DatabaseError
 
-from deploy.ledger import Entry, RefusedTransition, append, current, history, last_seq, releases, standing, tenants
+from deploy.ledger.ledger import (
+    Entry,
+    RefusedTransition,
+    append,
+    current,
+    history,
+    last_seq,
+    releases,
+    standing,
+    tenants,
+)
 from infra.database.connect import connect, create_tables
 from infra.errors import Conflict
 
 RACER = """
 import sys
-from deploy.ledger import Entry, append, current
+from deploy.ledger.ledger import Entry, append, current
 from infra.database.connect import connect
 from infra.errors import Conflict
 engine, me, wins = connect(sys.argv[1]), sys.argv[2], 0

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from deploy.standing import Action, Entry, RefusedTransition, Standing
-from deploy.transitions import apply, standing
+from deploy.ledger.state import Action, Entry, RefusedTransition, Standing
+from deploy.ledger.transitions import apply, standing
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
 

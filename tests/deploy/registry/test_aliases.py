@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, update
 
-from deploy.ledger import Standing
-from deploy.registry import Registry, follow, hand_moves, written_aliases
-from deploy.standing import Watch
-from deploy.versions import VersionFile, load_version
+from deploy.ledger.ledger import Standing
+from deploy.ledger.state import Watch
+from deploy.registry.aliases import Registry, follow, hand_moves, written_aliases
+from deploy.versions.versions import VersionFile, load_version
 from infra.database.connect import begin_write, connect, create_tables, now
 from infra.errors import Unavailable
 from tests.deploy.stages import published

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from mlflow.tracking import MlflowClient
 
-from deploy.canary_policy import CanaryPolicy
-from deploy.controller import ControllerJob, follow_once
-from deploy.following import OVERRIDE_BY, OVERRIDE_REASON, reconcile
-from deploy.ledger import current, history
-from deploy.registry import EXPERIMENT, Registry
-from deploy.release import bar, open_release, promote, start, withdraw
-from deploy.versions import load_version
+from deploy.canary.policy import CanaryPolicy
+from deploy.controller.run import ControllerJob, follow_once
+from deploy.ledger.ledger import current, history
+from deploy.registry.aliases import EXPERIMENT, Registry
+from deploy.registry.reconcile import OVERRIDE_BY, OVERRIDE_REASON, reconcile
+from deploy.release.lifecycle import bar, open_release, promote, start, withdraw
+from deploy.versions.versions import load_version
 from infra.alerts.outbox import list_alerts
 from infra.database.connect import connect, create_tables
 from infra.errors import RatchetError, Unavailable

@@ -15,11 +15,11 @@ import httpx
 import pytest
 from sqlalchemy import Engine
 
-from deploy.controller import ControllerJob, run
-from deploy.ledger import current, history
-from deploy.registry import Registry
-from deploy.registry_hook import HOOK_SECRET, PATH, Door, HookRefused, knock, verify
-from deploy.serving import GatewayJob
+from deploy.config import GatewayJob
+from deploy.controller.run import ControllerJob, run
+from deploy.ledger.ledger import current, history
+from deploy.registry.aliases import Registry
+from deploy.registry.webhook import HOOK_SECRET, PATH, Door, HookRefused, knock, verify
 from infra.alerts.outbox import list_alerts
 from infra.database.connect import connect, create_tables
 from infra.errors import Unavailable
@@ -180,7 +180,7 @@ def test_reconciling_survives_a_registry_that_is_killed_and_comes_back(server: M
         until(lambda: world.aliases() == {"champion": "base-1"})
         server.kill()
         # The ledger goes on meanwhile; several looks fail.
-        from deploy.ledger import Entry, append
+        from deploy.ledger.ledger import Entry, append
 
         for action, version, more in (
             ("gated", world.versions[0], {}),

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from deploy.canary_policy import CanaryPolicy
-from deploy.inheriting import inherit
-from deploy.ledger import Entry, RefusedTransition, append, current, history
-from deploy.release import (
+from deploy.canary.policy import CanaryPolicy
+from deploy.ledger.ledger import Entry, RefusedTransition, append, current, history
+from deploy.ledger.state import has_release
+from deploy.release.lifecycle import (
     Override,
     bar,
     hold,
@@ -28,7 +28,7 @@ from deploy.release import (
     step,
     withdraw,
 )
-from deploy.standing import has_release
+from deploy.release.shared_champion import inherit
 from infra.alerts.outbox import list_alerts
 from infra.database.connect import connect, create_tables, now
 from infra.errors import Conflict, CorruptArtifact, NotFound, RatchetError

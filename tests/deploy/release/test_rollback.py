@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from deploy.engines.client import EngineClient, EngineRefusal
-from deploy.release import lift_bar, resume, roll_back
+from deploy.release.lifecycle import lift_bar, resume, roll_back
 from infra.alerts.outbox import list_alerts
-from tests.deploy.test_release import World
+from tests.deploy.release.test_lifecycle import World
 
 
 @pytest.fixture

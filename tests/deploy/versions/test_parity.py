@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from deploy.parity import ParityError, check_parity, prover
-from deploy.versions import load_version
+from deploy.versions.parity import ParityError, check_parity, prover
+from deploy.versions.versions import load_version
 from infra.artifact import read_record, write_record
 from infra.errors import CorruptArtifact, NotFound
 from tests.deploy.serving_stack import BASE, Stack

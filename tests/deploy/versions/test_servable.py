@@ -9,7 +9,7 @@ import pytest
 
 from deploy.engines.client import EMBEDDED
 from deploy.engines.vllm import VLLM
-from deploy.servable import why_not_servable
+from deploy.versions.servable import why_not_servable
 from training.stages.probe import Probe
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.versions import find_version, list_versions, load_version, publish_version, version_name
+from deploy.versions.versions import find_version, list_versions, load_version, publish_version, version_name
 from infra.artifact import finished_record, read_record, write_record
 from infra.errors import CorruptArtifact, NotFound
 from tests.deploy.stages import finished_stage
@@ -106,7 +106,7 @@ def test_what_equals_a_lora_is_published_as_one_too(tiny_base: Path, tmp_path: P
     from transformers import AutoModelForCausalLM
 
     from deploy.engines.vllm import VLLM
-    from deploy.versions import publish_version
+    from deploy.versions.versions import publish_version
     from infra.artifact import digest_dir, finished_record, write_record
     from training.generation.generator import Generator
     from training.stages.probe import read_probe, take_probe

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.serving import ServingConfig
+from deploy.config import ServingConfig
 from infra.processes.threads import PASSIVE_WAITING, physical_cores, serving_threads, thread_environment
 
 ROOT = Path(__file__).parents[2]

@@ -54,7 +54,7 @@ def test_a_request_becomes_a_span_with_route_status_and_version(collector: Colle
     from fastapi import FastAPI, Response
     from fastapi.testclient import TestClient
 
-    from deploy.gateway.traced import Traced
+    from deploy.gateway.telemetry.tracing import Traced
 
     app = FastAPI()
     app.add_middleware(Traced)

@@ -11,8 +11,8 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import IntegrityError, OperationalError
 
-from deploy.gateway.capture import Capture
-from deploy.gateway.spool import Spool
+from deploy.gateway.capture.queue import Capture
+from deploy.gateway.capture.spool import Spool
 from feedback.events import Interaction, Message
 from feedback.store.store import Store
 from infra.database.connect import connect, create_tables, now

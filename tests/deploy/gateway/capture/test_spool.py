@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy.exc import IntegrityError
 
-from deploy.gateway.capture import Capture
-from deploy.gateway.spool import Spool
+from deploy.gateway.capture.queue import Capture
+from deploy.gateway.capture.spool import Spool
 from feedback.events import Interaction, Message
 from feedback.store.store import Store, land_interactions
 from infra.database.connect import begin_write, connect, create_tables, now

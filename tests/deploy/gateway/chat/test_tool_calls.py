@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from deploy.gateway.tool_calls import answer_text, assembled, object_of, objects
+from deploy.gateway.chat.tool_calls import answer_text, assembled, object_of, objects
 
 
 def test_the_pieces_of_a_stream_make_the_calls_that_one_piece_would_hold() -> None:

@@ -12,15 +12,15 @@ from pathlib import Path
 import httpx
 import pytest
 
-from deploy.canary_policy import CanaryPolicy
+from deploy.canary.policy import CanaryPolicy
+from deploy.controller.canary_watch import judge, policy_of
 from deploy.engines.client import EMBEDDED, AsyncEngineClient
+from deploy.gateway.backends.adapter_loading import Loading
+from deploy.gateway.backends.replicas import Engines, Replica
 from deploy.gateway.console.canary import curve, thinned
 from deploy.gateway.console.mount import STATIC, prove_in
 from deploy.gateway.console.quality import wilson
-from deploy.gateway.engines import Engines, Replica
-from deploy.gateway.loading import Loading
-from deploy.ledger import current, history
-from deploy.watching import judge, policy_of
+from deploy.ledger.ledger import current, history
 from infra.database.connect import now
 from infra.errors import Unavailable
 from tests.deploy.serving_stack import BASE, Stack, wait_until_routed

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from deploy.routing import RoutingTable, assign, keep, table_of
-from deploy.standing import Entry, Standing
-from deploy.transitions import standing
+from deploy.gateway.routing.assign import RoutingTable, assign, keep, table_of
+from deploy.ledger.state import Entry, Standing
+from deploy.ledger.transitions import standing
 
 
 def _standing(*lines: dict[str, Any]) -> Standing:

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
-from deploy.gateway.engines import Engines
-from deploy.gateway.tables import Tables, unwatched_alert
-from deploy.ledger import Entry, append, current
-from deploy.release import start
-from deploy.standing import DRILL_TENANT
+from deploy.gateway.backends.replicas import Engines
+from deploy.gateway.routing.follow_ledger import Tables, unwatched_alert
+from deploy.ledger.ledger import Entry, append, current
+from deploy.ledger.state import DRILL_TENANT
+from deploy.release.lifecycle import start
 from infra.alerts.outbox import enqueue, list_alerts
 from infra.database.connect import begin_write, connect, create_tables, now
 

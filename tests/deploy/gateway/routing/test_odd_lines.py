@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
-from deploy.gateway.engines import Engines
-from deploy.gateway.ledger_view import LedgerView, read_anew
-from deploy.gateway.tables import Tables
-from deploy.last_known import last_known
-from deploy.lease import canary_lease, renew
-from deploy.ledger import Entry, append, current, history
-from deploy.standing import RefusedTransition
+from deploy.gateway.backends.replicas import Engines
+from deploy.gateway.routing.follow_ledger import Tables
+from deploy.gateway.routing.ledger_view import LedgerView, read_anew
+from deploy.ledger.last_known import last_known
+from deploy.ledger.lease import canary_lease, renew
+from deploy.ledger.ledger import Entry, append, current, history
+from deploy.ledger.state import RefusedTransition
 from infra.alerts.outbox import list_alerts
 from infra.database.connect import connect, create_tables
 from tests.deploy.odd_lines import put_odd_line
