@@ -102,13 +102,13 @@ fmt: $(DEV) ## Format and fix what can be fixed
 	$(BIN)/ruff check --fix .
 
 docs: $(DEV) ## Write the generated reference pages
-	$(BIN)/python -m flows.reference
+	$(BIN)/python -m tools.reference.reference
 
 docs-site: $(DEV) ## Build the documentation as a site, into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 docs-check: $(DEV)
-	$(BIN)/python -m flows.reference --check
+	$(BIN)/python -m tools.reference.reference --check
 
 clean: ## Remove the virtual environment and caches
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -16,8 +16,8 @@ import sys
 import time
 from pathlib import Path
 
-from flows.config import load_config
-from flows.night import NightFile, nights_of
+from flows.config.pipeline import load_config
+from flows.night.record import NightFile, nights_of
 
 IDLE_SECONDS = 10.0
 OVERHEAD = 0.05

@@ -10,8 +10,8 @@ from typing import Any
 
 from prefect import flow
 
-from flows.intake_run import log_ingest, take_all_in
-from flows.opened import opened_config
+from flows.intake.run import log_ingest, take_all_in
+from flows.stack.open import opened_config
 from tasks import intake, notify, train
 
 

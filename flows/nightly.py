@@ -3,7 +3,7 @@
     ratchet run nightly                      on the running stack
     flows.nightly.nightly                    the module entrypoint of the deployment
 
-Killed at any moment, the next run takes the same night up again (see flows/night.py): every step is remembered once it
+Killed at any moment, the next run takes the same night up again (see flows/night/record.py): every step is remembered once it
 is finished, and safe to repeat when it was not.
 """
 
@@ -20,14 +20,18 @@ from evaluation.scorecard import read_scorecard
 from feedback.ingest.run import IngestReport
 from feedback.quality.drift import DriftReport
 from feedback.snapshots.snapshot import load_snapshot
-from flows.catching_up import caught_up
-from flows.drifting import look_for_drift
-from flows.dry_run import say_plan
-from flows.gate_sight import units_of
-from flows.intake_run import take_all_in
-from flows.night import Night, open_night
-from flows.night_end import end_unneeded, summary, tell_failure
-from flows.night_steps import (
+from flows.config.job_files import controller_job
+from flows.config.night_request import NightRequest
+from flows.intake.run import take_all_in
+from flows.night.deferred_release import release_waiting
+from flows.night.drift_check import look_for_drift
+from flows.night.dry_run import say_plan
+from flows.night.ending import end_unneeded, summary, tell_failure
+from flows.night.missed_runs import caught_up
+from flows.night.no_verdict import end_quietly
+from flows.night.record import Night, open_night
+from flows.night.should_train import asked_of, nothing_new
+from flows.night.steps import (
     approve,
     evidence,
     measure,
@@ -39,14 +43,10 @@ from flows.night_steps import (
     train_twin,
     why_not_trained,
 )
-from flows.night_tracking import log_night, log_verdict, machine_watched, open_tracking, pages
-from flows.opened import opened_config
-from flows.prefect_runs import close_dead_runs
-from flows.process_jobs import controller_job
-from flows.quiet_night import end_quietly
-from flows.request import NightRequest
-from flows.waiting import release_waiting
-from flows.worth import asked_of, nothing_new
+from flows.night.tracking import log_night, log_verdict, machine_watched, open_tracking, pages
+from flows.planning.gate_power import units_of
+from flows.serving.prefect_runs import close_dead_runs
+from flows.stack.open import opened_config
 from infra.cleanup import sweep
 from tasks import intake, notify, release, train
 from training.recipes.plan import Plan
@@ -79,7 +79,7 @@ def nightly(request: NightRequest = NightRequest(), config: str = "ratchet.yaml"
 
 
 def run_night(night: Night) -> None:
-    """All steps. Each is a line here; what it does stands in flows/night_steps.py and tasks/."""
+    """All steps. Each is a line here; what it does stands in flows/night/steps.py and tasks/."""
     config, places, tenant = night.config, night.config.places, night.tenant
     base = train.find_base(config.base_model, places)
     standing = release.find_champion(places, tenant, base.version, config.tenants[0])

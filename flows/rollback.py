@@ -10,10 +10,10 @@ from typing import Any
 
 from prefect import flow
 
-from flows.config import tenant_of
-from flows.opened import opened_config
-from flows.process_jobs import controller_job
-from flows.request import RollbackRequest
+from flows.config.job_files import controller_job
+from flows.config.night_request import RollbackRequest
+from flows.config.pipeline import tenant_of
+from flows.stack.open import opened_config
 from tasks import notify, release, train
 
 

@@ -12,9 +12,9 @@ from typing import Any
 
 from prefect import flow
 
-from flows.intake_alerts import tell_of_staleness
-from flows.mlflow_alerts import tell_of_refusals
-from flows.opened import opened_config
+from flows.intake.alerts import tell_of_staleness
+from flows.intake.mlflow_alerts import tell_of_refusals
+from flows.stack.open import opened_config
 from tasks import notify, watching
 from tasks.standing import controller_silent
 

@@ -157,7 +157,7 @@ def has_key(model: type[BaseModel], keys: list[str]) -> bool:
 
 
 def test_config_keys_exist() -> None:
-    from flows.config import PipelineConfig
+    from flows.config.pipeline import PipelineConfig
 
     sections = {name for name, field in PipelineConfig.model_fields.items() if any(models_in(field.annotation))}
     named = [
@@ -174,7 +174,7 @@ def test_config_keys_exist() -> None:
 def test_yaml_in_the_docs_is_a_valid_config() -> None:
     import yaml
 
-    from flows.config import PipelineConfig
+    from flows.config.pipeline import PipelineConfig
 
     blocks = [
         (page, block)

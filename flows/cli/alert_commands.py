@@ -73,7 +73,7 @@ def sync(config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) -> Non
     from flows.cli.run_commands import _prepared
 
     settings = _prepared(config)
-    from flows.automations import sync as bring_in_step
+    from flows.serving.automations import sync as bring_in_step
 
     found = bring_in_step(settings)
     if json:

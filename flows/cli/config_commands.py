@@ -13,8 +13,8 @@ app = typer.Typer(no_args_is_help=True, help="Check, show and document the confi
 def check(config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) -> None:
     """Find every mistake before any work is done; exit code 2 when there is one."""
     from feedback.quality.expectations import try_out
-    from flows.canary_sight import canary_sights
-    from flows.gate_sight import gate_sights
+    from flows.planning.canary_power import canary_sights
+    from flows.planning.gate_power import gate_sights
 
     settings = load(config)
     try_out(settings.ingest.expectations)
@@ -42,6 +42,6 @@ def show(config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) -> Non
 @app.command()
 def schema() -> None:
     """Print the JSON schema of the config file; editors can use it for help and completion."""
-    from flows.config import PipelineConfig
+    from flows.config.pipeline import PipelineConfig
 
     as_json(PipelineConfig.model_json_schema())

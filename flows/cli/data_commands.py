@@ -39,7 +39,7 @@ def list_rows(
 ) -> None:
     """Rows that wait for a decision, those held last first."""
     from feedback.lake.quarantine import held_rows
-    from flows.config import tenant_of
+    from flows.config.pipeline import tenant_of
 
     settings, store, lake = _opened(config)
     rows = held_rows(store, lake, tenant=None if tenant is None else tenant_of(settings, tenant), code=code)
@@ -137,7 +137,7 @@ def reinstate(
     """Listen to an account again, with a clean slate; rows of it that were held wait for `accept`."""
     from feedback.index.index import Past
     from feedback.ingest.run import locked
-    from flows.config import tenant_of
+    from flows.config.pipeline import tenant_of
     from infra.errors import NotFound
 
     settings, _, lake = _opened(config)
@@ -176,8 +176,8 @@ def import_file(
 
     Exit code 1 where not a row could be read.
     """
-    from flows.config import tenant_of
-    from flows.file_import import import_feedback, mapping_of
+    from flows.config.pipeline import tenant_of
+    from flows.intake.file_import import import_feedback, mapping_of
 
     settings, store, _ = _opened(config)
     options = {

@@ -20,13 +20,13 @@ def deploy(
     from typing import cast, get_args
 
     from flows.cli.run_commands import _prepared
-    from flows.work_pools import PoolType
+    from flows.serving.work_pools import PoolType
     from infra.errors import UserError
 
     if type_ not in get_args(PoolType):
         raise UserError(f"--type: got {type_!r}, expected one of {', '.join(get_args(PoolType))}")
     settings = _prepared(config)
-    from flows.work_pools import deploy as register
+    from flows.serving.work_pools import deploy as register
 
     found = register(settings, config, pool=pool, kind=cast(PoolType, type_), image=image)
     if json:

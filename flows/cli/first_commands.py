@@ -24,7 +24,7 @@ def init(
     json: JsonOption = False,
 ) -> None:
     """Write a first config for a file of corrections. Nothing else is written, and nothing is started."""
-    from flows.first_config import first_config
+    from flows.stack.first_config import first_config
     from infra.artifact import atomic_write
     from infra.errors import UserError
 
@@ -64,9 +64,9 @@ def ask(
     """Ask the running gateway one question, through the official `openai` client where it is installed."""
     import json as json_module
 
-    from flows.config import tenant_of
-    from flows.first_keys import first_keys
-    from flows.gateway_client import asked
+    from flows.config.pipeline import tenant_of
+    from flows.stack.first_keys import first_keys
+    from flows.stack.gateway_client import asked
     from infra.errors import UserError
 
     settings = load(config)

@@ -11,8 +11,8 @@ import typer
 from flows.cli.output import DEFAULT_CONFIG, ConfigOption, JsonOption, TenantOption, as_json, load, say, table
 
 if TYPE_CHECKING:
-    from flows.config import PipelineConfig
-    from flows.night import NightFile
+    from flows.config.pipeline import PipelineConfig
+    from flows.night.record import NightFile
 
 app = typer.Typer(no_args_is_help=True, help="Look at verdicts again.")
 NightArgument = Annotated[str | None, typer.Argument(help="Name of a night; may be left out for the last one.")]
@@ -29,8 +29,8 @@ def replay(
 ) -> None:
     """What another policy would have decided, from the night's stored items. No model runs; nothing is released."""
     from evaluation.gate.replay import replay as decide_again
-    from flows.config import tenant_of
-    from flows.replaying import evaluated_night, policy_of, read_policy
+    from flows.config.pipeline import tenant_of
+    from flows.history.stored_nights import evaluated_night, policy_of, read_policy
 
     settings = load(config)
     found = evaluated_night(settings, tenant_of(settings, tenant), night)
@@ -66,8 +66,8 @@ def compare(
     Versions that no night measured together are compared on the items that their two nights share.
     """
     from evaluation.gate.comparison import compare_versions
-    from flows.config import tenant_of
-    from flows.replaying import scorecard_with
+    from flows.config.pipeline import tenant_of
+    from flows.history.stored_nights import scorecard_with
 
     settings = load(config)
     scorecard, one, other = scorecard_with(settings, tenant_of(settings, tenant), a, b)
@@ -120,10 +120,10 @@ def decline(
 
 
 def _answer(name: str | None, approved: bool, comment: str, config: Path, tenant: str | None, json: bool) -> None:
-    from flows.approving import answer, waiting_night
     from flows.cli.run_commands import person
-    from flows.config import tenant_of
-    from flows.prefect_settings import prefect_environment, require_prefect
+    from flows.config.pipeline import tenant_of
+    from flows.config.prefect_environment import prefect_environment, require_prefect
+    from flows.night.approval import answer, waiting_night
 
     settings = load(config)
     night = waiting_night(settings, tenant_of(settings, tenant), name)

@@ -85,7 +85,7 @@ def unbar(
 def _opened(config: Path, tenant: str | None) -> tuple[Any, str, str]:
     """The database, the tenant that is meant, and who speaks."""
     from flows.cli.run_commands import person
-    from flows.config import tenant_of
+    from flows.config.pipeline import tenant_of
     from tasks.opened import database
 
     settings = load(config)

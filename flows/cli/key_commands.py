@@ -21,7 +21,7 @@ def create(
 ) -> None:
     """Make a key. It is shown now and never again."""
     from deploy.api_keys import create_key
-    from flows.config import tenant_of
+    from flows.config.pipeline import tenant_of
     from tasks.opened import database
 
     settings = load(config)

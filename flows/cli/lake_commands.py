@@ -21,7 +21,7 @@ def show_log(
 ) -> None:
     """The lake's batches, newest first: what each took in, and what became of it."""
     from feedback.lake.lake import lake_of
-    from flows.lake_reading import log_of
+    from flows.history.lake_view import log_of
 
     batches = log_of(lake_of(load(config).places), last)
     if json:
@@ -49,7 +49,7 @@ def cut(config: ConfigOption = DEFAULT_CONFIG, tenant: TenantOption = None, json
     from feedback.ingest.run import locked
     from feedback.lake.lake import lake_of
     from feedback.snapshots.snapshot import cut_snapshot
-    from flows.config import tenant_of
+    from flows.config.pipeline import tenant_of
 
     settings = load(config)
     places, lake = settings.places, lake_of(settings.places)
@@ -72,7 +72,7 @@ def diff(
     one: SnapshotArgument, other: SnapshotArgument, config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False
 ) -> None:
     """What two snapshots' training rows differ in."""
-    from flows.lake_reading import difference, snapshot_named
+    from flows.history.lake_view import difference, snapshot_named
 
     places = load(config).places
     found = difference(snapshot_named(places, one), snapshot_named(places, other))
@@ -93,7 +93,7 @@ def show(
     rows: Annotated[int, typer.Option(min=0, help="Only so many rows.")] = 5,
 ) -> None:
     """A snapshot's counts and first training rows, as JSON. Gate items are never shown."""
-    from flows.lake_reading import shown, snapshot_named
+    from flows.history.lake_view import shown, snapshot_named
 
     as_json(shown(snapshot_named(load(config).places, snapshot), rows))
 
@@ -106,8 +106,8 @@ def export(
     json: JsonOption = False,
 ) -> None:
     """Write a snapshot's training rows to a file."""
-    from flows.lake_reading import export as write
-    from flows.lake_reading import snapshot_named
+    from flows.history.lake_view import export as write
+    from flows.history.lake_view import snapshot_named
 
     counts = write(snapshot_named(load(config).places, snapshot), out)
     if json:
@@ -153,7 +153,7 @@ def validate(
     """
     from feedback.lake.lake import lake_of
     from feedback.quality.expectations import findings
-    from flows.config import tenant_of
+    from flows.config.pipeline import tenant_of
     from infra.errors import NotFound
 
     settings = load(config)
@@ -184,7 +184,7 @@ def list_contradictions(
     """Accepted rows that teach two answers to nearly the same prompt, the latest first."""
     from feedback.duplicates.contradictions import contradictions
     from feedback.lake.lake import lake_of
-    from flows.config import tenant_of
+    from flows.config.pipeline import tenant_of
 
     settings = load(config)
     found, total = contradictions(lake_of(settings.places), tenant_of(settings, tenant), last=last)
@@ -211,8 +211,8 @@ def lineage(
 ) -> None:
     """What something was made of, and what became of it."""
     from feedback.store.store import Store
-    from flows.config import tenant_of
-    from flows.lineage import lineage as trace
+    from flows.config.pipeline import tenant_of
+    from flows.history.lineage import lineage as trace
     from tasks.opened import database
 
     settings = load(config)
@@ -242,8 +242,8 @@ def forget(
     """Take a person out of store, lake, snapshots, reports and caches for good, prove it, and name what held them."""
     from feedback.store.store import Store
     from flows.cli.run_commands import person
-    from flows.config import tenant_of
-    from flows.forget import forget as take_away
+    from flows.config.pipeline import tenant_of
+    from flows.erasure.forget import forget as take_away
     from infra.errors import UserError
     from tasks.opened import database
 
@@ -291,7 +291,7 @@ def _say_forgotten(found: dict[str, Any]) -> None:
 
 def _list_forgotten(places: Any, store: Any, tenant: str, json: bool) -> None:
     from feedback.store.tombstones import tombstones
-    from flows.forget import pending
+    from flows.erasure.forget import pending
 
     stones, waiting = tombstones(store.engine, tenant), pending(places, store, tenant)
     if json:

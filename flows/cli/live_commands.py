@@ -22,7 +22,7 @@ def why(
 ) -> None:
     """Explain one answer: which version gave it, what that was trained on, why it was let in, how it was released."""
     from deploy.explain import explain
-    from flows.config import tenant_of
+    from flows.config.pipeline import tenant_of
     from tasks.opened import database
 
     settings = load(config)
@@ -62,7 +62,7 @@ def drill(config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) -> No
     from deploy.controller.run import make_prover
     from deploy.ledger.ledger import current
     from deploy.rollback_drill import drill as run
-    from flows.process_jobs import controller_job
+    from flows.config.job_files import controller_job
     from tasks.opened import database
     from training.base_model import resolve_base
 
@@ -120,7 +120,7 @@ def shadow(
     from deploy.controller.rollback_review import judge_of
     from deploy.experiments.shadow import compare
     from deploy.ledger.ledger import current
-    from flows.config import tenant_of
+    from flows.config.pipeline import tenant_of
     from infra.errors import UserError
     from tasks.opened import database
 
@@ -147,7 +147,7 @@ def shadow(
 def arena(config: ConfigOption = DEFAULT_CONFIG, tenant: TenantOption = None, json: JsonOption = False) -> None:
     """Show how versions did against one another in the arena's blind choices."""
     from deploy.experiments.arena import tally
-    from flows.config import tenant_of
+    from flows.config.pipeline import tenant_of
     from tasks.opened import database
 
     settings = load(config)

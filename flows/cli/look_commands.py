@@ -12,7 +12,7 @@ from flows.cli.output import DEFAULT_CONFIG, ConfigOption, JsonOption, as_json, 
 
 def doctor(config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) -> None:
     """Check versions, ports, disk, processor, base model and who may look in; exit code 1 when something is wrong."""
-    from flows.doctor import examine
+    from flows.stack.doctor import examine
 
     found = []
     for finding in examine(load(config, only_look=True)):

@@ -107,7 +107,7 @@ def advise(
     """Recommend a recipe for a goal and your data, or say why not to train, with what it would take."""
     from pydantic import ValidationError
 
-    from flows.advice import counts_of_file, counts_of_last_snapshot
+    from flows.planning.data_counts import counts_of_file, counts_of_last_snapshot
     from infra.errors import UserError
     from training.hardware import accelerators, best_dtype, memory_each
     from training.recipes.advisor import Goal

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from flows.config import PipelineConfig
+    from flows.config.pipeline import PipelineConfig
 
 ConfigOption = Annotated[
     Path, typer.Option("--config", "-c", help="The pipeline's config file.", envvar="RATCHET_CONFIG", show_default=True)
@@ -30,8 +30,8 @@ def load(path: Path, *, only_look: bool = False) -> PipelineConfig:
 
     A home that an older release left open to others is closed, unless the command must change nothing.
     """
-    from flows.config import load_config
-    from flows.local_secrets import load_secrets
+    from flows.config.pipeline import load_config
+    from flows.stack.secrets_file import load_secrets
     from infra.file_permissions import close_folder
 
     config = load_config(path)

@@ -27,8 +27,8 @@ def release(
     from deploy.release.lifecycle import Override, open_release
     from deploy.versions.versions import find_version
     from flows.cli.run_commands import person
-    from flows.config import tenant_of
-    from flows.process_jobs import controller_job
+    from flows.config.job_files import controller_job
+    from flows.config.pipeline import tenant_of
     from tasks.opened import database
     from training.base_model import resolve_base
 
@@ -70,8 +70,8 @@ def rollback(
     from deploy.controller.run import make_prover
     from deploy.release.lifecycle import roll_back
     from flows.cli.run_commands import person
-    from flows.config import tenant_of
-    from flows.process_jobs import controller_job
+    from flows.config.job_files import controller_job
+    from flows.config.pipeline import tenant_of
     from infra.errors import Unavailable
     from tasks.opened import database
     from training.base_model import resolve_base
@@ -108,7 +108,7 @@ def ledger(
 ) -> None:
     """The history of releases: what replaced what, when, why, by whom."""
     from deploy.ledger.ledger import history
-    from flows.config import tenant_of
+    from flows.config.pipeline import tenant_of
     from tasks.opened import database
 
     settings = load(config)

@@ -13,7 +13,7 @@ import typer
 from flows.cli.output import DEFAULT_CONFIG, ConfigOption, JsonOption, TenantOption, as_json, load, say
 
 if TYPE_CHECKING:
-    from flows.config import PipelineConfig
+    from flows.config.pipeline import PipelineConfig
 
 app = typer.Typer(no_args_is_help=True, help="Run a flow now.")
 
@@ -42,7 +42,7 @@ def nightly(
     settings = _prepared(config)
     from pydantic import ValidationError
 
-    from flows.request import NightRequest
+    from flows.config.night_request import NightRequest
     from infra.errors import UserError
 
     try:
@@ -118,7 +118,7 @@ def rollback(
 ) -> None:
     """Take the live version back, as a Prefect run. `ratchet rollback` does it without Prefect."""
     _prepared(config)
-    from flows.request import RollbackRequest
+    from flows.config.night_request import RollbackRequest
     from flows.rollback import rollback as flow
 
     request = RollbackRequest(tenant=tenant, to=to, reason=reason, actor=person())
@@ -138,7 +138,7 @@ def person() -> str:
 
 def _prepared(config: Path) -> PipelineConfig:
     """Config checked, Prefect's environment set before Prefect is imported, its server asked."""
-    from flows.prefect_settings import prefect_environment, require_prefect
+    from flows.config.prefect_environment import prefect_environment, require_prefect
 
     settings = load(config)
     os.environ.update(prefect_environment(settings))
@@ -149,7 +149,7 @@ def _prepared(config: Path) -> PipelineConfig:
 def _check(settings: PipelineConfig, request: Any) -> None:
     """What the flow would find out minutes later."""
     from feedback.snapshots.snapshot import load_snapshot
-    from flows.config import tenant_of
+    from flows.config.pipeline import tenant_of
     from infra.errors import UserError
     from training.recipes.recipe import recipe_named
 

@@ -15,7 +15,7 @@ def serve(
     config: ConfigOption = DEFAULT_CONFIG,
 ) -> None:
     """Run one of our servers in this process. Secrets must be in the environment; `ratchet up` runs all of them."""
-    from flows.local_stack import OWN_PARTS, part_spec
+    from flows.stack.local_stack import OWN_PARTS, part_spec
     from infra.errors import UserError
     from infra.settings import secret
     from training.base_model import resolve_base

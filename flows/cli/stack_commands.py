@@ -11,9 +11,9 @@ from flows.cli.output import DEFAULT_CONFIG, ConfigOption, JsonOption, as_json, 
 
 def up(config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) -> None:
     """Start all servers of the pipeline on this machine and wait until they answer. Harmless when they run already."""
-    from flows.first_keys import first_keys
-    from flows.local_secrets import load_secrets
-    from flows.local_stack import stack_plan
+    from flows.stack.first_keys import first_keys
+    from flows.stack.local_stack import stack_plan
+    from flows.stack.secrets_file import load_secrets
     from infra.file_permissions import close_folder
     from infra.processes import stack
     from tasks.opened import database
@@ -93,7 +93,7 @@ def down(config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) -> Non
 
 def status(config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) -> None:
     """What runs, which version is live, since when and why, the last nights, and alerts not delivered yet."""
-    from flows.night import nights_of
+    from flows.night.record import nights_of
     from infra.alerts.outbox import list_alerts
     from infra.processes import stack
     from tasks.opened import database

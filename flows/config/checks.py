@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from flows.config import PipelineConfig
-from flows.config_errors import Mistake, nearest
-from flows.yaml_file import KeyPath
+from flows.config.errors import Mistake, nearest
+from flows.config.pipeline import PipelineConfig
+from flows.config.yaml_file import KeyPath
 from infra.errors import UserError
 from training.sequence_mixers import check_folder
 

@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from flows.yaml_file import KeyPath
+from flows.config.yaml_file import KeyPath
 
 
 class Mistake:

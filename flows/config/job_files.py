@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from deploy.config import ConsoleJob, EngineJob, GatewayJob
-from flows.config import PipelineConfig
+from flows.config.pipeline import PipelineConfig
 from infra.alerts.config import AlertsConfig
 
 if TYPE_CHECKING:

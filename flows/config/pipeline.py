@@ -19,9 +19,9 @@ from evaluation.job.config import EvaluationConfig
 from feedback.ingest.run import IngestConfig
 from feedback.quality.drift import DriftConfig
 from feedback.snapshots.snapshot import SnapshotConfig
-from flows.config_errors import Mistake, mistakes_of
-from flows.schedule import ScheduleConfig
-from flows.yaml_file import Positions, read_yaml
+from flows.config.errors import Mistake, mistakes_of
+from flows.config.schedule import ScheduleConfig
+from flows.config.yaml_file import Positions, read_yaml
 from infra.alerts.config import AlertsConfig
 from infra.errors import ConfigError, UserError
 from infra.settings import Config, Places
@@ -113,7 +113,7 @@ def load_config(path: Path = DEFAULT_FILE, *, overrides: Mapping[str, Any] | Non
     except ValidationError as error:
         raise _config_error(path, found, [*duplicates, *mistakes_of(error, PipelineConfig, values)]) from None
     config = _anchored(config, path.absolute().parent)
-    from flows.config_checks import cross_check
+    from flows.config.checks import cross_check
 
     mistakes = [*duplicates, *cross_check(config)]
     if mistakes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import httpx
 
-from flows.config import PipelineConfig
+from flows.config.pipeline import PipelineConfig
 from infra.errors import UserError
 from infra.sign_in import PREFECT_SIGN_IN, prefect_headers
 

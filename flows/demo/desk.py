@@ -7,7 +7,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from flows.config import PipelineConfig, load_config
+from flows.config.pipeline import PipelineConfig, load_config
 from flows.demo.home import CONFIG
 from flows.demo.sizes import DemoSizes
 from flows.demo.users import MAX_TOKENS, Desk
@@ -52,7 +52,7 @@ def receiver_port(config: PipelineConfig) -> int:
 
 def open_desk(config: PipelineConfig) -> Desk:
     """The desk with the pipeline's first keys, the same that `ratchet up` makes."""
-    from flows.first_keys import first_keys
+    from flows.stack.first_keys import first_keys
 
     keys = json.loads(first_keys(config).file.read_text())[TENANT]
     return Desk(

@@ -14,13 +14,13 @@ from deploy.ledger.ledger import Entry
 from deploy.release.lifecycle import Override, open_release
 from deploy.versions.versions import publish_version, version_name
 from evaluation.scorecard import Scorecard, read_scorecard
-from flows.config import PipelineConfig
+from flows.config.job_files import controller_job
+from flows.config.pipeline import PipelineConfig
 from flows.demo.desk import TENANT
 from flows.demo.home import CONFIG
 from flows.demo.play import Play
 from flows.demo.scribe import Bar, Scribe
-from flows.night import NightFile, nights_of
-from flows.process_jobs import controller_job
+from flows.night.record import NightFile, nights_of
 from infra.artifact import read_record
 from infra.errors import RatchetError
 from infra.settings import Config

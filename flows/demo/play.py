@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Engine
 
 from deploy.ledger.ledger import Entry, Standing, current, history
-from flows.config import PipelineConfig
+from flows.config.pipeline import PipelineConfig
 from flows.demo.desk import TENANT, open_desk, receiver_port
 from flows.demo.facts import ActFacts, LedgerLine, write_facts
 from flows.demo.home import CONFIG
@@ -103,8 +103,8 @@ class Watched(Config):
 @contextmanager
 def open_play(console: Console, home: Path, config: PipelineConfig, sizes: DemoSizes) -> Iterator[Play]:
     """Start the stack (harmless when it runs) and the receiver of alerts, and open the desk."""
-    from flows.local_secrets import load_secrets
-    from flows.local_stack import stack_plan
+    from flows.stack.local_stack import stack_plan
+    from flows.stack.secrets_file import load_secrets
     from infra.file_permissions import close_folder
     from infra.processes import stack
     from tasks.opened import database

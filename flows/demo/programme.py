@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flows.config import PipelineConfig
+from flows.config.pipeline import PipelineConfig
 from flows.demo import home as homes
 from flows.demo.act_one import play_act_one
 from flows.demo.act_three import play_act_three

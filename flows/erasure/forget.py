@@ -43,10 +43,10 @@ from feedback.sources.landing import SourceSpec
 from feedback.store.store import Store
 from feedback.store.tombstones import Tombstone, mark_of, tombstones
 from feedback.store.user_salt import SALT, hold_to
-from flows.config import PipelineConfig
-from flows.forget_mlflow import forget_traces, scrub_copies
-from flows.night import abandon, no_night
-from flows.scrub import scrub, search
+from flows.config.pipeline import PipelineConfig
+from flows.erasure.mlflow_copies import forget_traces, scrub_copies
+from flows.erasure.redact_files import scrub, search
+from flows.night.record import abandon, no_night
 from infra.alerts.outbox import Alert, enqueue
 from infra.artifact import Record, atomic_write, read_record
 from infra.database.connect import begin_write, connect, create_tables, now

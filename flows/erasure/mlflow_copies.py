@@ -1,6 +1,6 @@
 """What MLflow was given of a person who is forgotten: traces of what they asked, and copies of reports.
 
-Copies below `places.home` are files like all others (flows/scrub.py); those of an MLflow server elsewhere are fetched,
+Copies below `places.home` are files like all others (flows/erasure/redact_files.py); those of an MLflow server elsewhere are fetched,
 searched, and put back without the person's words.
 """
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from feedback.erasure import Belongings
-from flows.scrub import SCRUBBED, scrub, search
+from flows.erasure.redact_files import SCRUBBED, scrub, search
 from infra.errors import Unavailable
 from infra.settings import Places
 from infra.telemetry.interaction_traces import trace_id_of

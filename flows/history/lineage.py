@@ -19,7 +19,7 @@ from feedback.lake.lake import example_of, lake_of
 from feedback.snapshots.gate_items import item_id_of
 from feedback.snapshots.layout import GATE_FILES, MANIFEST, SHOWN, TRAIN, VALIDATION
 from feedback.store.store import Store, feedback, interactions
-from flows.forget import trained_on
+from flows.erasure.forget import trained_on
 from infra.artifact import read_record
 from infra.errors import NotFound
 from infra.settings import Config, Places

@@ -9,8 +9,8 @@ from typing import Any
 from evaluation.gate.comparison import find_version, joined
 from evaluation.gate.policy import GatePolicy
 from evaluation.scorecard import Scorecard, read_scorecard
-from flows.config import PipelineConfig
-from flows.night import RESCORE, NightFile, nights_of, read_night
+from flows.config.pipeline import PipelineConfig
+from flows.night.record import RESCORE, NightFile, nights_of, read_night
 from infra.errors import NotFound, UserError
 
 

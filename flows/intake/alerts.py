@@ -5,7 +5,7 @@ from __future__ import annotations
 from feedback.ingest.run import IngestReport
 from feedback.lake.lake import lake_of
 from feedback.quality.ingest_health import batches_before, spike, stale
-from flows.config import PipelineConfig
+from flows.config.pipeline import PipelineConfig
 from infra.alerts.outbox import Alert
 from infra.database.connect import now
 from tasks import notify

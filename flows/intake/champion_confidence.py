@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from deploy.engines.client import dialect_of
 from feedback.abuse.detect import Confidence
-from flows.config import PipelineConfig
+from flows.config.pipeline import PipelineConfig
 from tasks.confidence import champion_confidence
 from training.base_model import Base
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from flows.config import PipelineConfig
+from flows.config.pipeline import PipelineConfig
 from infra.alerts.outbox import Alert
 from infra.telemetry.mlflow_journal import Tracker, refusals
 from infra.telemetry.mlflow_refusals import refusal_alert

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from feedback.ingest.run import IngestReport
 from feedback.quality.expectations import ExpectationError
-from flows.confidence import confidence_of
-from flows.config import PipelineConfig
-from flows.intake_alerts import tell_of_spike
-from flows.mlflow_alerts import send_rest
+from flows.config.pipeline import PipelineConfig
+from flows.intake.alerts import tell_of_spike
+from flows.intake.champion_confidence import confidence_of
+from flows.intake.mlflow_alerts import send_rest
 from infra.database.connect import now
 from infra.telemetry.mlflow_journal import Tracker
 from tasks import intake, notify

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
-from flows.config import PipelineConfig
-from flows.night import NightFile, dead_night, nights_of, read_night
+from flows.config.pipeline import PipelineConfig
+from flows.night.record import NightFile, dead_night, nights_of, read_night
 from infra.errors import UserError
 
 

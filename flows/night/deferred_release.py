@@ -11,11 +11,11 @@ from deploy.ledger.ledger import Entry, Standing
 from deploy.release.lifecycle import night_line
 from evaluation.gate.decide import Verdict
 from feedback.erasure import TOMBSTONE, taken_from
-from flows.night import Night, NightFile
-from flows.night_steps import night_key
-from flows.night_tracking import open_tracking
-from flows.process_jobs import controller_job
-from flows.worth import asked_of, last_judged
+from flows.config.job_files import controller_job
+from flows.night.record import Night, NightFile
+from flows.night.should_train import asked_of, last_judged
+from flows.night.steps import night_key
+from flows.night.tracking import open_tracking
 from tasks import notify, release
 from tasks.opened import database
 from tasks.train import Challenger

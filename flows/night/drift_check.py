@@ -5,8 +5,8 @@ from __future__ import annotations
 from deploy.ledger.ledger import Standing, history
 from feedback.quality.drift import DriftReport, unknown
 from feedback.snapshots.snapshot import Snapshot, load_snapshot
-from flows.night import Night
-from flows.worth import last_judged
+from flows.night.record import Night
+from flows.night.should_train import last_judged
 from infra.alerts.outbox import Alert
 from infra.errors import NotFound
 from tasks import intake, notify

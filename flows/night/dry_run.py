@@ -7,10 +7,10 @@ from typing import Any
 
 from feedback.lake.lake import lake_of
 from feedback.store.store import Store
-from flows.advice import counts_of_last_snapshot
-from flows.gate_sight import last_snapshot, units_of
-from flows.night import Night
-from flows.night_steps import plan_of, sight_of
+from flows.night.record import Night
+from flows.night.steps import plan_of, sight_of
+from flows.planning.data_counts import counts_of_last_snapshot
+from flows.planning.gate_power import last_snapshot, units_of
 from tasks import notify, train
 from tasks.opened import database
 from training.recipes.plan import GUESS

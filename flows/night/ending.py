@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from flows.night import Night
+from flows.night.record import Night
 from infra.alerts.outbox import Alert
 from infra.errors import UserError
 from tasks import notify, train

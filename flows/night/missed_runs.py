@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime
 
-from flows.config import PipelineConfig, tenant_of
-from flows.night import NightFile, nights_of
-from flows.request import NightRequest
+from flows.config.night_request import NightRequest
+from flows.config.pipeline import PipelineConfig, tenant_of
+from flows.night.record import NightFile, nights_of
 
 
 def caught_up(config: PipelineConfig, request: NightRequest) -> str | None:

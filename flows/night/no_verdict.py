@@ -8,12 +8,12 @@ from __future__ import annotations
 from deploy.ledger.ledger import Standing
 from feedback.ingest.run import IngestReport
 from feedback.quality.drift import DriftReport
-from flows.mlflow_alerts import send_rest
-from flows.night import RESCORE, Night
-from flows.night_end import end_early
-from flows.night_steps import night_key
-from flows.night_tracking import log_intake, open_run, open_tracking, pages
-from flows.rescoring import rescore_anyway
+from flows.intake.mlflow_alerts import send_rest
+from flows.night.ending import end_early
+from flows.night.record import RESCORE, Night
+from flows.night.rescoring import rescore_anyway
+from flows.night.steps import night_key
+from flows.night.tracking import log_intake, open_run, open_tracking, pages
 from tasks import notify
 from training.base_model import Base
 

@@ -23,8 +23,8 @@ from typing import IO, Annotated, Any, Literal, TypeVar
 
 from pydantic import BeforeValidator, TypeAdapter, ValidationError
 
-from flows.config import PipelineConfig, tenant_of
-from flows.request import NightRequest, StoredRequest
+from flows.config.night_request import NightRequest, StoredRequest
+from flows.config.pipeline import PipelineConfig, tenant_of
 from infra.artifact import atomic_write
 from infra.database.connect import now
 from infra.errors import NotFound, UserError
@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 NightState = Literal["running", "done", "failed", "abandoned"]
 RESCORE = "re-score"
-"""Step of a night that judges nothing and scores the live champion again (`flows.rescoring`)."""
+"""Step of a night that judges nothing and scores the live champion again (`flows.night.rescoring`)."""
 
 
 class NightFile(StoredFile):

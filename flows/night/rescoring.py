@@ -16,10 +16,10 @@ from feedback.ingest.run import IngestReport
 from feedback.quality.drift import DriftReport
 from feedback.snapshots.gate_items import GateItem, gate_items
 from feedback.snapshots.snapshot import Snapshot, load_snapshot
-from flows.mlflow_alerts import send_rest
-from flows.night import RESCORE, Night, nights_of
-from flows.night_steps import gate_of, job_of, night_key
-from flows.night_tracking import log_night, machine_watched, open_tracking
+from flows.intake.mlflow_alerts import send_rest
+from flows.night.record import RESCORE, Night, nights_of
+from flows.night.steps import gate_of, job_of, night_key
+from flows.night.tracking import log_night, machine_watched, open_tracking
 from infra.errors import RatchetError
 from infra.stored_model import Stored
 from tasks import intake, judge, notify

@@ -5,8 +5,8 @@ from __future__ import annotations
 from feedback.examples import SHAPES
 from feedback.snapshots.gate_items import gate_items
 from feedback.snapshots.snapshot import example_ids, load_snapshot
-from flows.night import Night, NightFile, nights_of
-from flows.night_steps import gate_of, training_of
+from flows.night.record import Night, NightFile, nights_of
+from flows.night.steps import gate_of, training_of
 from infra.artifact import key_of
 from training.base_model import Base
 from training.recipes.plan import usable_shapes

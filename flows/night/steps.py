@@ -14,8 +14,8 @@ from evaluation.gate.policy import GatePolicy
 from evaluation.job.config import EvaluationConfig, EvaluationJob
 from evaluation.run.noise_floors import hardware_name
 from feedback.snapshots.snapshot import Snapshot, load_snapshot
-from flows.gate_sight import sight
-from flows.night import Night
+from flows.night.record import Night
+from flows.planning.gate_power import sight
 from infra.alerts.outbox import Alert
 from infra.database.connect import now
 from infra.errors import UserError

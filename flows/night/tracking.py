@@ -14,10 +14,10 @@ from evaluation.gate.decide import Verdict
 from feedback.ingest.run import IngestReport
 from feedback.quality.drift import DriftReport
 from feedback.snapshots.snapshot import Snapshot
-from flows.intake_run import DOCS, log_report
-from flows.mlflow_alerts import send_rest, tell_of_refusals
-from flows.night import Night
-from flows.night_steps import gate_of, night_key, training_of
+from flows.intake.mlflow_alerts import send_rest, tell_of_refusals
+from flows.intake.run import DOCS, log_report
+from flows.night.record import Night
+from flows.night.steps import gate_of, night_key, training_of
 from infra.telemetry.mlflow_journal import Tracker, send_leftovers
 from infra.telemetry.system_metrics import sampled
 

@@ -11,7 +11,7 @@ from deploy.canary.policy import CanaryPolicy
 from deploy.canary.power import plan
 from deploy.ledger.ledger import RefusedTransition, current
 from feedback.store.rated_units import rated_units
-from flows.config import PipelineConfig
+from flows.config.pipeline import PipelineConfig
 from infra.database.connect import connect, now
 from infra.database.schema import check, state_of
 

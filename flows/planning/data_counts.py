@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 from feedback.examples import SHAPES
-from flows.config import PipelineConfig, tenant_of
-from flows.gate_sight import last_snapshot
+from flows.config.pipeline import PipelineConfig, tenant_of
+from flows.planning.gate_power import last_snapshot
 from infra.errors import NotFound, UserError
 
 

@@ -13,7 +13,7 @@ from evaluation.gate.policy import GatePolicy
 from evaluation.gate.power import what_it_sees
 from feedback.examples import SHAPES
 from feedback.snapshots.snapshot import Snapshot, load_snapshot
-from flows.config import PipelineConfig
+from flows.config.pipeline import PipelineConfig
 from infra.artifact import read_record
 from infra.errors import RatchetError
 from training.recipes.base_offline import base_offline

@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from flows.config import PipelineConfig
+from flows.config.pipeline import PipelineConfig
 
 if TYPE_CHECKING:
     from prefect.automations import Automation

@@ -14,11 +14,11 @@ import logging
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from flows.config import PipelineConfig
-from flows.deployment_plans import deployment_plans
-from flows.night import NightFile, dead_night, why_not_taken_up
-from flows.prefect_runs import close_dead_runs
-from flows.request import NightRequest
+from flows.config.night_request import NightRequest
+from flows.config.pipeline import PipelineConfig
+from flows.night.record import NightFile, dead_night, why_not_taken_up
+from flows.serving.plans import deployment_plans
+from flows.serving.prefect_runs import close_dead_runs
 from infra.alerts.outbox import Alert
 from tasks import notify
 

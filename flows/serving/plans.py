@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from flows.config import PipelineConfig
+from flows.config.pipeline import PipelineConfig
 from infra.settings import Config
 
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import yaml
 
-from flows.config import load_config
-from flows.deployment_plans import deployment_plans
+from flows.config.pipeline import load_config
+from flows.serving.plans import deployment_plans
 
 _HEAD = """\
-# Made by `python -m flows.reference` from ratchet.yaml; edits here are lost. `ratchet deploy` does the same, and makes
+# Made by `python -m tools.reference.reference` from ratchet.yaml; edits here are lost. `ratchet deploy` does the same, and makes
 # the work pool too.
 #
 #   export PREFECT_API_AUTH_STRING="$(ratchet sign-in prefect)"

@@ -1,9 +1,9 @@
 """Serve the flows to Prefect: on a schedule and on demand, without a worker or pool.
 
-    python -m flows.deployments serve.json
+    python -m flows.serving.server serve.json
 
-`ratchet deploy` registers the same list on a work pool instead (flows/work_pools.py). What is deployed stands in
-flows/deployment_plans.py.
+`ratchet deploy` registers the same list on a work pool instead (flows/serving/work_pools.py). What is deployed stands in
+flows/serving/plans.py.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.config import PipelineConfig, load_config
-from flows.deployment_plans import DeploymentPlan, deployment_plans
-from flows.taking_up import LOOK_SECONDS, TakingUp, close_left_runs
+from flows.config.pipeline import PipelineConfig, load_config
+from flows.serving.crash_recovery import LOOK_SECONDS, TakingUp, close_left_runs
+from flows.serving.plans import DeploymentPlan, deployment_plans
 from infra.artifact import atomic_write
 from infra.errors import ConfigError
 from infra.file_permissions import close_files
@@ -37,7 +37,7 @@ TRACE_SECONDS = 15.0
 
 
 class ServeJob(Config):
-    """The one file of `python -m flows.deployments`."""
+    """The one file of `python -m flows.serving.server`."""
 
     config: Path
     """The pipeline's config file."""
@@ -96,7 +96,7 @@ async def serve(job: ServeJob, config: PipelineConfig, made: list[RunnerDeployme
 
 
 async def _mirror(config: PipelineConfig) -> None:
-    from flows.process_jobs import alerts_of
+    from flows.config.job_files import alerts_of
     from tasks.mirror import mirror_alerts
 
     while True:
@@ -131,7 +131,7 @@ async def _take_up(config: PipelineConfig) -> None:
 
 
 def main(argv: list[str]) -> int:
-    """``python -m flows.deployments serve.json``"""
+    """``python -m flows.serving.server serve.json``"""
     close_files()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)

@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from flows.config import PipelineConfig
-from flows.deployment_plans import deployment_plans
-from flows.prefect_settings import prefect_environment
+from flows.config.pipeline import PipelineConfig
+from flows.config.prefect_environment import prefect_environment
+from flows.serving.plans import deployment_plans
 from infra.errors import UserError
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def deploy(
     """
     from prefect.client.orchestration import get_client
 
-    from flows.deployments import prefect_deployment
+    from flows.serving.server import prefect_deployment
 
     if kind != "process" and image is None:
         raise UserError(f"a {kind} pool runs containers; name their image with --image")

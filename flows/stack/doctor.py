@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from flows.config import PipelineConfig
+from flows.config.pipeline import PipelineConfig
 from infra.errors import RatchetError
 from infra.file_permissions import open_to_others
 from infra.processes import stack
@@ -277,7 +277,7 @@ def _base(config: PipelineConfig) -> Finding:
 def _gate(config: PipelineConfig) -> Finding:
     """What the gate can see, so that nobody waits years for a promotion."""
     from evaluation.gate.power import smallest_gain, what_it_sees
-    from flows.gate_sight import ahead_of
+    from flows.planning.gate_power import ahead_of
 
     units = config.gate.min_units
     ahead = max((ahead_of(config, tenant) for tenant in config.tenants), key=lambda one: one.challengers)

@@ -11,8 +11,8 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from flows.config import PipelineConfig
-from flows.config_errors import mistakes_of
+from flows.config.errors import mistakes_of
+from flows.config.pipeline import PipelineConfig
 from infra.errors import NotFound, UserError
 from infra.settings import Config
 

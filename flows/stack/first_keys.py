@@ -6,7 +6,7 @@ import json
 import os
 from pathlib import Path
 
-from flows.config import PipelineConfig
+from flows.config.pipeline import PipelineConfig
 from infra.settings import Config
 
 _SCOPES = {"app": ("chat", "feedback"), "reviewer": ("chat", "feedback", "trusted"), "admin": ("admin",)}

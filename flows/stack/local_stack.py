@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flows.config import PipelineConfig
-from flows.prefect_settings import prefect_environment
-from flows.process_jobs import controller_job, engine_job, gateway_job
+from flows.config.job_files import controller_job, engine_job, gateway_job
+from flows.config.pipeline import PipelineConfig
+from flows.config.prefect_environment import prefect_environment
 from infra.artifact import atomic_write
 from infra.processes.stack import ProcessSpec, StackPlan
 from infra.processes.threads import thread_environment
@@ -170,14 +170,14 @@ def _controller(config: PipelineConfig, base: Base) -> ProcessSpec:
 
 
 def _deployments(config: PipelineConfig, config_file: Path) -> ProcessSpec:
-    from flows.deployments import ServeJob
+    from flows.serving.server import ServeJob
 
     places = config.places
     ready = places.run_dir / "deployments.ready"
     return ProcessSpec(
         name="deployments",
         argv=_own(
-            "flows.deployments",
+            "flows.serving.server",
             places.run_dir / "deployments.job.json",
             ServeJob(config=config_file.absolute(), ready_file=ready),
         ),

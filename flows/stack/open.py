@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from flows.config import PipelineConfig, load_config
-from flows.local_secrets import load_secrets
-from flows.prefect_settings import OUR_PACKAGES
-from flows.process_jobs import alerts_of
+from flows.config.job_files import alerts_of
+from flows.config.pipeline import PipelineConfig, load_config
+from flows.config.prefect_environment import OUR_PACKAGES
+from flows.stack.secrets_file import load_secrets
 from infra.file_permissions import close_files, close_folder
 from infra.telemetry.otel import start_tracing
 

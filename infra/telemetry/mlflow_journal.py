@@ -7,7 +7,7 @@ only what is refused by itself is left out. Operations may be sent twice after a
 found by their key before they are made, equal parameters and metric points are one, artifacts replace themselves.
 
 What each operation means in MLflow's own calls stands in infra/telemetry/mlflow_calls.py. The only other files that know mlflow
-are infra/telemetry/interaction_traces.py, deploy/registry/aliases.py, feedback/sources/mlflow_traces.py and flows/forget_mlflow.py.
+are infra/telemetry/interaction_traces.py, deploy/registry/aliases.py, feedback/sources/mlflow_traces.py and flows/erasure/mlflow_copies.py.
 """
 
 from __future__ import annotations

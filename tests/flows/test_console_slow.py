@@ -15,8 +15,8 @@ import pytest
 from deploy.ledger.ledger import current, history
 from feedback.events import Feedback, Thumb
 from feedback.store.store import Store
-from flows.config import PipelineConfig
-from flows.first_keys import first_keys
+from flows.config.pipeline import PipelineConfig
+from flows.stack.first_keys import first_keys
 from tasks.opened import database
 from tests.chromium import SHOTS, chromium, shot
 from tests.flows.world import ONE_RECIPE, START, ratchet, start_stack, tell_feedback

@@ -12,8 +12,8 @@ import pytest
 from evaluation.scorecard import read_scorecard
 from feedback.events import Feedback, Reference
 from feedback.store.store import Store
-from flows.config import PipelineConfig
-from flows.night import NightFile
+from flows.config.pipeline import PipelineConfig
+from flows.night.record import NightFile
 from tasks.opened import database
 from tests.flows.test_nightly import config_file, last_night
 from tests.flows.world import START, TOPICS, Stack, ratchet, tell_feedback

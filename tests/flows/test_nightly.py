@@ -22,8 +22,8 @@ from evaluation.run.noise_floors import known_floors
 from evaluation.scorecard import read_scorecard
 from feedback.snapshots.gate_items import gate_items
 from feedback.snapshots.snapshot import load_snapshot
-from flows.config import PipelineConfig
-from flows.night import RESCORE, NightFile, nights_of
+from flows.config.pipeline import PipelineConfig
+from flows.night.record import RESCORE, NightFile, nights_of
 from tasks.opened import database
 from tests.flows.world import ONE_RECIPE, ROOT, Stack, ratchet, tell_feedback
 from tests.prefect_api import ask_prefect

@@ -19,9 +19,9 @@ import pytest
 import yaml
 
 from deploy.ledger.ledger import current, history
-from flows.config import PipelineConfig, load_config
-from flows.first_keys import first_keys
-from flows.night import nights_of
+from flows.config.pipeline import PipelineConfig, load_config
+from flows.night.record import nights_of
+from flows.stack.first_keys import first_keys
 from infra.alerts.outbox import signature_holds
 from infra.sign_in import mlflow_login, prefect_headers
 from tasks.opened import database

@@ -16,7 +16,7 @@ import httpx
 import pytest
 import yaml
 
-from flows.night import NightFile, nights_of
+from flows.night.record import NightFile, nights_of
 from infra.alerts.outbox import list_alerts
 from infra.processes.stack import read_pid_file, status
 from infra.sign_in import prefect_headers

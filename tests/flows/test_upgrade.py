@@ -31,9 +31,9 @@ from feedback.snapshots.snapshot import cut_snapshot, load_snapshot
 from feedback.store.store import Store, feedback, interactions
 from feedback.store.user_salt import hold_to
 from flows.cli.migrate_commands import migrate as migrate_command
-from flows.config import PipelineConfig, load_config
-from flows.night import nights_of
-from flows.process_jobs import controller_job, gateway_job
+from flows.config.job_files import controller_job, gateway_job
+from flows.config.pipeline import PipelineConfig, load_config
+from flows.night.record import nights_of
 from infra.artifact import verify
 from infra.database.connect import connect, create_tables, now
 from infra.database.schema import SchemaMismatch, check, differences, migrate, pending

@@ -11,9 +11,9 @@ import httpx
 import pytest
 
 from deploy.ledger.ledger import current, history
-from flows.config import load_config
-from flows.local_secrets import SECRET_NAMES
-from flows.night import nights_of
+from flows.config.pipeline import load_config
+from flows.night.record import nights_of
+from flows.stack.secrets_file import SECRET_NAMES
 from tasks.opened import database
 from tests.flows.world import ratchet, tell_feedback
 from tests.old_pipeline import SALT, lay_out

@@ -1,7 +1,7 @@
 """Write docs/reference and the README's file tree from the code, or check that they are up to date.
 
-python -m flows.reference            # write
-python -m flows.reference --check    # exit 1 when a file differs from what the code says
+python -m tools.reference.reference            # write
+python -m tools.reference.reference --check    # exit 1 when a file differs from what the code says
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "docs" / "reference"
-_HEAD = "<!-- Made from the code by `python -m flows.reference`; edits here are lost. -->\n\n"
+_HEAD = "<!-- Made from the code by `python -m tools.reference.reference`; edits here are lost. -->\n\n"
 
 
 def cli_reference() -> str:
@@ -35,7 +35,7 @@ def cli_reference() -> str:
 
 def config_reference() -> str:
     """Every key of the config with its type, default and help, as Markdown tables."""
-    from flows.config import PipelineConfig
+    from flows.config.pipeline import PipelineConfig
 
     schema = PipelineConfig.model_json_schema()
     models = schema["$defs"]
@@ -95,10 +95,10 @@ def _cell(text: str) -> str:
 
 def main(argv: list[str]) -> int:
     """Write the files, or with --check say which are out of date."""
-    from flows.file_tree import with_file_tree
-    from flows.prefect_file import prefect_yaml
-    from flows.reference_pages import api_reference, events_reference, metrics_reference
-    from flows.site_pages import with_all_pages
+    from flows.serving.prefect_file import prefect_yaml
+    from tools.reference.file_tree import with_file_tree
+    from tools.reference.reference_pages import api_reference, events_reference, metrics_reference
+    from tools.reference.site_pages import with_all_pages
 
     readme = ROOT / "README.md"
     wanted = {
@@ -114,7 +114,7 @@ def main(argv: list[str]) -> int:
     stale = [path for path, text in wanted.items() if not path.exists() or path.read_text() != text]
     if "--check" in argv:
         for path in stale:
-            sys.stderr.write(f"{path} is out of date; run `python -m flows.reference`\n")
+            sys.stderr.write(f"{path} is out of date; run `python -m tools.reference.reference`\n")
         return 1 if stale else 0
     for path in stale:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-HEAD = "<!-- Made from the code by `python -m flows.reference`; edits here are lost. -->\n\n"
+HEAD = "<!-- Made from the code by `python -m tools.reference.reference`; edits here are lost. -->\n\n"
 
 
 def api_reference() -> str:

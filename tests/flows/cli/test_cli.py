@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from flows.local_secrets import SECRET_NAMES, SERVERS_SIDE, load_secrets
+from flows.stack.secrets_file import SECRET_NAMES, SERVERS_SIDE, load_secrets
 from infra.settings import Places
 from tests.flows.world import ROOT, ratchet, write_pipeline
 
@@ -133,7 +133,7 @@ def test_invented_people_get_the_same_pseudonyms_in_every_run_of_the_demo(tmp_pa
 
 def test_the_references_say_what_the_code_says() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "flows.reference", "--check"], cwd=ROOT, capture_output=True, text=True
+        [sys.executable, "-m", "tools.reference.reference", "--check"], cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.config import PipelineConfig, load_config
+from flows.config.pipeline import PipelineConfig, load_config
 from infra.errors import ConfigError, NotFound
 
 ROOT = Path(__file__).parent.parent.parent

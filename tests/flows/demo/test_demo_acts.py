@@ -15,7 +15,7 @@ from flows.demo import home as homes
 from flows.demo.facts import ActFacts, read_facts
 from infra.errors import UserError
 from infra.processes import stack
-from tests.flows.demo_sizes import tiny_sizes
+from tests.flows.demo.demo_sizes import tiny_sizes
 
 
 def claims(facts: ActFacts) -> dict[str, bool]:

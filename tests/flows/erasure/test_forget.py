@@ -27,13 +27,13 @@ from feedback.lake.quarantine import held_rows
 from feedback.snapshots.snapshot import SnapshotConfig, cut_snapshot
 from feedback.sources.landing import SourceSpec
 from feedback.store.store import Store
-from flows.config import PipelineConfig
-from flows.forget import forget, pending, plan_of
-from flows.lake_reading import difference, export, log_of, shown, snapshot_named
-from flows.lineage import World, lineage
-from flows.night import open_night, read_night
-from flows.request import NightRequest
-from flows.scrub import scrub, search
+from flows.config.night_request import NightRequest
+from flows.config.pipeline import PipelineConfig
+from flows.erasure.forget import forget, pending, plan_of
+from flows.erasure.redact_files import scrub, search
+from flows.history.lake_view import difference, export, log_of, shown, snapshot_named
+from flows.history.lineage import World, lineage
+from flows.night.record import open_night, read_night
 from infra.artifact import digest_dir, digest_file, finished_record, write_record
 from infra.database.connect import connect, create_tables
 from infra.errors import NotFound, UserError
@@ -286,7 +286,7 @@ def test_sources_do_not_bring_a_forgotten_person_back(home: Home) -> None:
 
 
 def test_killed_half_way_it_is_finished_by_the_next_call(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    import flows.forget as module
+    import flows.erasure.forget as module
 
     def dies(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
@@ -303,7 +303,7 @@ def test_killed_after_any_step_the_next_call_finds_what_has_no_name_on_it(
     home: Home, monkeypatch: pytest.MonkeyPatch, after: str
 ) -> None:
     """Gate items bear neither a subject nor a user, and short texts cannot be searched for."""
-    import flows.forget as module
+    import flows.erasure.forget as module
 
     home.store.record_interaction(interaction(21, "Is it 5?", "No.", user=home.ann))
     home.store.record_feedback(said(21, Reference(text="Yes, 5."), "agent", trusted=True))

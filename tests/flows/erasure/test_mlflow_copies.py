@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from mlflow.tracking import MlflowClient
 
-from flows.forget import forget
+from flows.erasure.forget import forget
 from infra.errors import Unavailable
 from infra.telemetry.config import TracesConfig
 from infra.telemetry.interaction_traces import trace_id_of
 from tasks.traces import send_traces
 from tests.deploy.mlflow_server import mlflow_server
-from tests.flows.test_forget import ELSE, SECRET, Home
+from tests.flows.erasure.test_forget import ELSE, SECRET, Home
 
 
 @pytest.mark.parametrize("elsewhere", [pytest.param(False, marks=pytest.mark.slow), True])

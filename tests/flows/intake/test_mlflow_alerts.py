@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from flows.config import load_config
-from flows.doctor import examine
-from flows.mlflow_alerts import refusal_alerts
+from flows.config.pipeline import load_config
+from flows.intake.mlflow_alerts import refusal_alerts
+from flows.stack.doctor import examine
 from infra.alerts.outbox import enqueue, list_alerts
 from infra.database.connect import begin_write
 from infra.telemetry.mlflow_journal import Tracker, send_leftovers

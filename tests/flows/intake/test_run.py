@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from flows.config import PipelineConfig
+from flows.config.pipeline import PipelineConfig
 from tests.flows.world import Stack, ratchet
 from tests.prefect_api import ask_prefect
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from deploy.ledger.ledger import history
-from flows.config import PipelineConfig
-from flows.night import NightFile, nights_of
-from flows.prefect_settings import prefect_environment
+from flows.config.pipeline import PipelineConfig
+from flows.config.prefect_environment import prefect_environment
+from flows.night.record import NightFile, nights_of
 from infra.alerts.outbox import list_alerts
 from tasks.opened import database
 from tests.flows.world import ONE_RECIPE, ROOT, Stack, ratchet
@@ -29,9 +29,9 @@ from pathlib import Path
 from prefect import flow
 from prefect.runtime import flow_run
 from evaluation.gate.decide import decide
-from flows.config import load_config
-from flows.night import NightFile
-from flows.request import NightRequest
+from flows.config.pipeline import load_config
+from flows.night.record import NightFile
+from flows.config.night_request import NightRequest
 from infra.artifact import atomic_write
 from tasks.approval import ask_approval
 from tests.evaluation.cards import policy, scorecard, share

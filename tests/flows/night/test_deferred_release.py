@@ -13,14 +13,14 @@ import pytest
 from deploy.ledger.ledger import current
 from deploy.release.lifecycle import hold, pause, start
 from feedback.erasure import TOMBSTONE
-from flows.config import PipelineConfig
-from flows.night import open_night
-from flows.request import NightRequest
-from flows.waiting import release_waiting
-from flows.worth import asked_of
+from flows.config.night_request import NightRequest
+from flows.config.pipeline import PipelineConfig
+from flows.night.deferred_release import release_waiting
+from flows.night.record import open_night
+from flows.night.should_train import asked_of
 from infra.artifact import atomic_write
 from tasks.opened import database
-from tests.flows.test_night_worth import verdict
+from tests.flows.night.test_should_train import verdict
 from training.base_model import Base
 
 

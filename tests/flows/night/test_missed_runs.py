@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from flows.catching_up import made_up_for
-from flows.night import NightFile, NightState
-from flows.request import NightRequest
+from flows.config.night_request import NightRequest
+from flows.night.missed_runs import made_up_for
+from flows.night.record import NightFile, NightState
 
 MORNING = datetime(2026, 1, 10, 8, tzinfo=UTC)
 
@@ -43,6 +43,6 @@ def test_a_night_that_did_not_end_makes_up_for_nothing() -> None:
 
 
 def test_a_run_that_a_person_starts_is_never_too_late() -> None:
-    from flows.catching_up import _scheduled_for
+    from flows.night.missed_runs import _scheduled_for
 
     assert _scheduled_for() is None

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from flows.config import PipelineConfig
-from flows.night import nights_of, open_night, read_night
-from flows.request import NightRequest
+from flows.config.night_request import NightRequest
+from flows.config.pipeline import PipelineConfig
+from flows.night.record import nights_of, open_night, read_night
 from infra.artifact import atomic_write
 from infra.errors import NotFound, UserError
 from infra.settings import Config, Places
@@ -102,9 +102,9 @@ def test_a_dry_run_leaves_nothing_and_takes_up_nothing(tmp_path: Path) -> None:
 HOLD = """
 import sys, time
 from pathlib import Path
-from flows.night import open_night
-from flows.request import NightRequest
-from tests.flows.test_night import pipeline
+from flows.night.record import open_night
+from flows.config.night_request import NightRequest
+from tests.flows.night.test_record import pipeline
 with open_night(pipeline(Path(sys.argv[1])), NightRequest()) as night:
     print(night.night_id, flush=True)
     time.sleep(600)

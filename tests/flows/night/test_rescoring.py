@@ -9,7 +9,7 @@ from evaluation.job.config import EvaluationConfig, JudgeConfig
 from feedback.ingest.run import IngestReport
 from feedback.snapshots.gate_items import GateItem
 from feedback.snapshots.snapshot import SnapshotConfig
-from flows import rescoring
+from flows.night import rescoring
 from tests.evaluation.cards import policy
 
 GATE_ONLY = SnapshotConfig(validation_share=0.0, rolling_share=0.9, frozen_share=0.0)

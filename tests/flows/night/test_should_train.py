@@ -16,10 +16,10 @@ from feedback.lake.lake import Lake
 from feedback.snapshots.gate_items import gate_items, mark_used
 from feedback.snapshots.snapshot import SnapshotConfig, cut_snapshot, load_snapshot
 from feedback.store.store import Store
-from flows.config import PipelineConfig
-from flows.night import open_night
-from flows.request import NightRequest
-from flows.worth import _too_little_new, last_judged, nothing_new
+from flows.config.night_request import NightRequest
+from flows.config.pipeline import PipelineConfig
+from flows.night.record import open_night
+from flows.night.should_train import _too_little_new, last_judged, nothing_new
 from tasks.intake import drift
 from tests.feedback.world import FAST, interaction, make_lake, make_store, put, said, ticket
 

@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 
 import training.hardware
 from flows.cli.app import app
-from flows.config import PipelineConfig
-from flows.doctor import Finding, examine
-from flows.gate_sight import challengers_ahead, gate_sights
+from flows.config.pipeline import PipelineConfig
+from flows.planning.gate_power import challengers_ahead, gate_sights
+from flows.stack.doctor import Finding, examine
 from tests.large_base import write_large_base
 from training.hardware import Accelerators, Gpu
 

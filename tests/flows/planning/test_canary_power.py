@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from deploy.release.lifecycle import start
-from flows.canary_sight import canary_sights, rated_per_day
-from flows.config import PipelineConfig
-from flows.config_checks import cross_check
+from flows.config.checks import cross_check
+from flows.config.pipeline import PipelineConfig
+from flows.planning.canary_power import canary_sights, rated_per_day
 from tasks.opened import database
 from tests.deploy.traffic import serve
 

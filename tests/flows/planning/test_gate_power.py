@@ -11,12 +11,12 @@ from evaluation.gate.power import what_it_sees
 from feedback.events import Reference
 from feedback.ingest.run import run_ingest
 from feedback.snapshots.snapshot import SnapshotConfig, cut_snapshot
-from flows.config import PipelineConfig
-from flows.doctor import examine
-from flows.gate_sight import challengers_ahead, gate_sights, last_snapshot, sight, units_of
-from flows.night import open_night
-from flows.night_steps import sight_of
-from flows.request import NightRequest
+from flows.config.night_request import NightRequest
+from flows.config.pipeline import PipelineConfig
+from flows.night.record import open_night
+from flows.night.steps import sight_of
+from flows.planning.gate_power import challengers_ahead, gate_sights, last_snapshot, sight, units_of
+from flows.stack.doctor import examine
 from tasks.notify import plan_page
 from tests.feedback.world import FAST, interaction, make_lake, make_store, said
 from training.recipes.plan import plan_night

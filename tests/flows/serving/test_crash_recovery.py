@@ -5,10 +5,10 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
-from flows.config import PipelineConfig
-from flows.night import dead_night, open_night, read_night
-from flows.request import NightRequest
-from tests.flows.test_night import pipeline
+from flows.config.night_request import NightRequest
+from flows.config.pipeline import PipelineConfig
+from flows.night.record import dead_night, open_night, read_night
+from tests.flows.night.test_record import pipeline
 
 
 def left_behind(config: PipelineConfig) -> str:

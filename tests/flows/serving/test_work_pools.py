@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
-from flows.config import load_config
-from flows.deployment_plans import deployment_plans
-from flows.work_pools import job_variables
+from flows.config.pipeline import load_config
+from flows.serving.plans import deployment_plans
+from flows.serving.work_pools import job_variables
 from infra.alerts.outbox import Alert, enqueue, list_alerts
 from infra.database.connect import begin_write
 from tasks.mirror import event_of, mirror_alerts

@@ -17,9 +17,9 @@ from typer.testing import CliRunner
 from deploy.registry.aliases import Registry
 from deploy.registry.webhook import knocks
 from flows.cli.app import app
-from flows.config import load_config
-from flows.local_secrets import SECRET_NAMES, SERVERS_SIDE, load_secrets
-from flows.prefect_settings import require_prefect
+from flows.config.pipeline import load_config
+from flows.config.prefect_environment import require_prefect
+from flows.stack.secrets_file import SECRET_NAMES, SERVERS_SIDE, load_secrets
 from infra.errors import UserError
 from infra.file_permissions import open_to_others
 from infra.processes import stack as stacks

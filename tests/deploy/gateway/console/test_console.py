@@ -255,6 +255,6 @@ def test_a_gateway_without_a_console_serves_none(serving: Stack, tmp_path: Path)
 
 
 def test_the_api_reference_says_something_of_every_route() -> None:
-    from flows.reference_pages import undocumented_routes
+    from tools.reference.reference_pages import undocumented_routes
 
     assert undocumented_routes() == []
