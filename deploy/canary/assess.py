@@ -2,7 +2,8 @@
 
 Nothing is remembered between looks: the same rows give the same judgement on any machine, so it can be recomputed
 years later. The rows are one score per randomised user, frozen a fixed time after the user was first seen, in the
-order in which they froze. docs/guarantees.md states what is promised; deploy/canary/sequential_tests.py holds the tests.
+order in which they froze. docs/guarantees.md states what is promised; deploy/canary/sequential_tests.py holds the
+tests.
 """
 
 from __future__ import annotations

@@ -443,7 +443,3 @@ def _every(
     thread = threading.Thread(target=loop, name=name, daemon=True)
     thread.start()
     return thread
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

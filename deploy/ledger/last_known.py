@@ -1,8 +1,8 @@
 """What a tenant's lines say as far as this release can read them: for those who route, and must go on.
 
-Who decides on a ledger reads it strictly (`deploy.ledger.transitions.standing`): a line that does not follow, or that a newer
-release wrote, refuses every decision. Who routes has users waiting: they get the last champion that is known, nobody is
-compared, and a version that any line takes back answers nobody.
+Who decides on a ledger reads it strictly (`deploy.ledger.transitions.standing`): a line that does not follow, or that a
+newer release wrote, refuses every decision. Who routes has users waiting: they get the last champion that is known,
+nobody is compared, and a version that any line takes back answers nobody.
 """
 
 from __future__ import annotations

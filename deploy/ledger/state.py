@@ -1,4 +1,5 @@
-"""What the ledger's lines add up to: who is live, who is watched, who is barred (deploy/ledger/transitions.py adds them up).
+"""What the ledger's lines add up to: who is live, who is watched, who is barred (deploy/ledger/transitions.py adds them
+up).
 
 A release goes gated, canary (once per step of its share), champion, then superseded or barred:
 

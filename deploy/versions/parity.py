@@ -157,7 +157,7 @@ def prover(
     base_name: str | None = None,
     tolerance: float | None = None,
 ) -> Callable[[str], Mapping[str, Any]]:
-    """What releases and rollbacks call: load a version into the engine and prove it (see deploy/release/rollback.py)."""
+    """Make the check that releases and rollbacks call: load a version into the engine and prove its parity."""
 
     def prove(version: str) -> Mapping[str, Any]:
         if version == base_version:

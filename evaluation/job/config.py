@@ -32,8 +32,8 @@ class JudgeConfig(Config):
     retries: int = Field(default=2, ge=0)
     """Further attempts per request before the judge counts as down."""
     length_control: bool = True
-    """Whether a liking for long answers is taken out of the win-rate (`evaluation/judges/length_control.py`); the plain one is
-    reported beside it. Not needed for the reference judge, whose scores fall with padding."""
+    """Whether a liking for long answers is taken out of the win-rate (`evaluation/judges/length_control.py`); the plain
+    one is reported beside it. Not needed for the reference judge, whose scores fall with padding."""
     price_per_million_tokens: float | None = Field(default=None, ge=0)
     """Price of the judge's tokens, so that its cost is reported in money too."""
 

@@ -1,7 +1,8 @@
 """A reward model as judge: of two answers it prefers the one that it scores higher. By default that of the night.
 
 It looks at each answer alone, so the order cannot matter. It never judges a challenger that was optimised against it:
-the gate refuses that (`evaluation/gate/judge_challenger.py`), since such a score says how well the challenger pleases the model.
+the gate refuses that (`evaluation/gate/judge_challenger.py`), since such a score says how well the challenger pleases
+the model.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """What one night sees of its own noise: the champion measured twice, and a recipe trained with two seeds.
 
 Every metric has its floor, win-rates and base abilities too: the champion's second answers are judged against its
-first, and some of the pack's documents are scored once more. `evaluation/run/noise_floors.py` keeps this from night to night.
+first, and some of the pack's documents are scored once more. `evaluation/run/noise_floors.py` keeps this from night to
+night.
 """
 
 from __future__ import annotations

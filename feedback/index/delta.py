@@ -1,4 +1,4 @@
-"""What one batch teaches the index of the past (feedback/index/index.py), as values that can be staged with the batch."""
+"""What one batch adds to the ingest index (feedback/index/index.py), as values staged with the batch."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Batches read and prepared ahead: while one is judged and written, a second process prepares the next.
 
-What it does depends on the store alone (feedback/ingest/prepare.py), so it makes no difference who does it or when, but to
-the clock. The process (`python -m feedback.ingest.prefetch`) is told by its standard input what to read and answers with one
-pickled lot after another; it prepares one ahead, then waits until that is taken. It ends with its pipe.
+What it does depends on the store alone (feedback/ingest/prepare.py), so it makes no difference who does it or when, but
+to the clock. The process (`python -m feedback.ingest.prefetch`) is told by its standard input what to read and answers
+with one pickled lot after another; it prepares one ahead, then waits until that is taken. It ends with its pipe.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import sys
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, BinaryIO
 
 from feedback.ingest.prepare import Batch, Prepared, Steps, prepare
@@ -28,6 +27,7 @@ from feedback.store.store import Ready, Store, feedback_ready
 from infra.database.connect import connect
 from infra.database.schema import check
 from infra.errors import RatchetError
+from infra.source_tree import python_path
 
 
 @dataclass(frozen=True)
@@ -127,13 +127,11 @@ def _rejected(rows: Sequence[Any], steps: Steps) -> list[QuarantineRow]:
 
 
 def _lots_apart(store: Store, reading: Reading) -> Generator[Lot, None, None]:
-    root = str(Path(__file__).resolve().parent.parent)
-    path = os.pathsep.join(part for part in (root, os.environ.get("PYTHONPATH")) if part)
     process = subprocess.Popen(
         [sys.executable, "-m", "feedback.ingest.prefetch"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": path},
+        env={**os.environ, "PYTHONPATH": python_path()},
     )
     assert process.stdin is not None and process.stdout is not None
     sweep = Sweep()
@@ -218,7 +216,8 @@ def _serve(asked: BinaryIO, answers: BinaryIO) -> None:
 if __name__ == "__main__":
     lot_stream = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever a library prints goes to standard error
-    # As the module `feedback.ingest.prefetch`, not `__main__`, so that the other side knows the classes by the same name.
+    # As the module `feedback.ingest.prefetch`, not `__main__`, so that the other side knows the classes by the same
+    # name.
     from feedback.ingest import prefetch
 
     try:

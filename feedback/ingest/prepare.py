@@ -1,7 +1,7 @@
 """What one batch of feedback needs done that no other batch can change: normalise, redact, shape, sign.
 
-A pure computation over what was read, so it may run ahead in a process of its own (see feedback/ingest/prefetch.py) while the
-batch before it is judged and written. What follows (feedback/ingest/resolve.py) looks at the past.
+A pure computation over what was read, so it may run ahead in a process of its own (see feedback/ingest/prefetch.py)
+while the batch before it is judged and written. What follows (feedback/ingest/resolve.py) looks at the past.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """One prepared batch to what the lake will take, now that the past and the crowd are looked at.
 
-Order: abuse, expectations, merge duplicates (what comes before is in feedback/ingest/prepare.py). Duplicates are *merged* last
-so that nothing good is ever merged into something that is then held; they are *seen* by the abuse checks all the same,
-which look at every event.
+Order: abuse, expectations, merge duplicates (what comes before is in feedback/ingest/prepare.py). Duplicates are
+*merged* last so that nothing good is ever merged into something that is then held; they are *seen* by the abuse checks
+all the same, which look at every event.
 """
 
 from __future__ import annotations

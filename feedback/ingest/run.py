@@ -1,10 +1,10 @@
 """From the store to the lake, a batch at a time: incremental, exactly once, killable anywhere.
 
-Each batch is computed without side effects (feedback/ingest/prepare.py, perhaps ahead; then feedback/ingest/resolve.py), staged whole,
-then committed: Delta tables, index of the past, manifest. A run first finishes what an earlier one had staged. The
-cursor is the last manifest's, so a batch that does not count was never read. Last, what was merged into examples that
-went with a batch gets another turn (feedback/index/merges.py). One ingest at a time: the lock is a flock, which dies with its
-process; a second one waits, then finds nothing left to do.
+Each batch is computed without side effects (feedback/ingest/prepare.py, perhaps ahead; then
+feedback/ingest/resolve.py), staged whole, then committed: Delta tables, index of the past, manifest. A run first
+finishes what an earlier one had staged. The cursor is the last manifest's, so a batch that does not count was never
+read. Last, what was merged into examples that went with a batch gets another turn (feedback/index/merges.py). One
+ingest at a time: the lock is a flock, which dies with its process; a second one waits, then finds nothing left to do.
 """
 
 from __future__ import annotations

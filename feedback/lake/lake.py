@@ -95,7 +95,7 @@ class Manifest(StoredFile):
     rejects_cursor: int = 0
     """The same for rows of files that could not be read."""
     cursor_mark: str | None = None
-    """Fingerprint of the store's row at the cursor (feedback/sources/watermark.py); None in manifests of earlier releases."""
+    """Fingerprint of the store's row at the cursor (feedback/sources/watermark.py); None: an earlier release's."""
     rejects_mark: str | None = None
     """The same at the rejects' cursor."""
     rows: Mapping[str, int] = {}

@@ -1,9 +1,9 @@
 """Has what users ask, or how they judge it, moved away from what the champion was trained on? Evidently, offline.
 
 Compared are the rows that feedback made, with those of the champion's snapshot; and all traffic, judged or not, with
-that of the champion's training data's time (feedback/quality/traffic_drift.py). Drift may make a night worth its time; it never
-justifies a promotion. What cannot be compared (too few rows, a column without values) is left out and said, never taken
-for drift or for calm.
+that of the champion's training data's time (feedback/quality/traffic_drift.py). Drift may make a night worth its time;
+it never justifies a promotion. What cannot be compared (too few rows, a column without values) is left out and said,
+never taken for drift or for calm.
 """
 
 from __future__ import annotations

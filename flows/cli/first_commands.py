@@ -49,8 +49,11 @@ def init(
 
 def _is_the_example(config: Path) -> bool:
     """The config that the repository comes with is nobody's work."""
-    example = Path(__file__).resolve().parent.parent.parent / "ratchet.yaml"
-    return config.resolve() == example and config.read_text().startswith("# One pipeline. `ratchet config check`")
+    from infra.source_tree import SOURCE_ROOT
+
+    return config.resolve() == SOURCE_ROOT / "ratchet.yaml" and config.read_text().startswith(
+        "# One pipeline. `ratchet config check`"
+    )
 
 
 def ask(

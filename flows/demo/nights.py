@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 from deploy.controller.run import make_prover
 from deploy.ledger.ledger import Entry
@@ -24,6 +23,7 @@ from flows.night.record import NightFile, nights_of
 from infra.artifact import read_record
 from infra.errors import RatchetError
 from infra.settings import Config
+from infra.source_tree import python_path
 
 SCRATCH = "undefended"
 """Folder of the night that is played with the defence switched off."""
@@ -128,12 +128,10 @@ def _run(play: Play, config: PipelineConfig, bar: Bar, *words: str) -> None:
     log = play.config.places.logs_dir / f"demo-{'-'.join(words)}-{int(time.time())}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "flows.cli", *words, "--config", str(config.places.home_dir / CONFIG)]
-    root = str(Path(__file__).resolve().parents[2])
-    path = os.pathsep.join(part for part in (root, os.environ.get("PYTHONPATH")) if part)
     began = time.time()
     with log.open("wb") as out:
         running = subprocess.Popen(
-            command, stdout=out, stderr=subprocess.STDOUT, env={**os.environ, "PYTHONPATH": path}
+            command, stdout=out, stderr=subprocess.STDOUT, env={**os.environ, "PYTHONPATH": python_path()}
         )
         try:
             while running.poll() is None:

@@ -1,7 +1,7 @@
 """What MLflow was given of a person who is forgotten: traces of what they asked, and copies of reports.
 
-Copies below `places.home` are files like all others (flows/erasure/redact_files.py); those of an MLflow server elsewhere are fetched,
-searched, and put back without the person's words.
+Copies below `places.home` are files like all others (flows/erasure/redact_files.py); those of an MLflow server
+elsewhere are fetched, searched, and put back without the person's words.
 """
 
 from __future__ import annotations

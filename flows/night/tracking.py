@@ -7,7 +7,6 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 
 from deploy.ledger.ledger import Entry
 from evaluation.gate.decide import Verdict
@@ -18,6 +17,7 @@ from flows.intake.mlflow_alerts import send_rest, tell_of_refusals
 from flows.intake.run import DOCS, log_report
 from flows.night.record import Night
 from flows.night.steps import gate_of, night_key, training_of
+from infra.source_tree import SOURCE_ROOT
 from infra.telemetry.mlflow_journal import Tracker, send_leftovers
 from infra.telemetry.system_metrics import sampled
 
@@ -82,9 +82,8 @@ def log_intake(tracker: Tracker, night: Night, report: IngestReport, drift: Drif
 def code_version() -> dict[str, str]:
     """Which code ran, as MLflow's own tags: entry point, and the commit where this is a checkout."""
     tags = {"mlflow.source.name": "flows.nightly", "mlflow.source.type": "JOB"}
-    root = Path(__file__).resolve().parent.parent
     with suppress(OSError, subprocess.SubprocessError):
-        asked = ["git", "-C", str(root), "rev-parse", "HEAD"]
+        asked = ["git", "-C", str(SOURCE_ROOT), "rev-parse", "HEAD"]
         done = subprocess.run(asked, capture_output=True, text=True, timeout=10, check=True)
         tags["mlflow.source.git.commit"] = done.stdout.strip()
     return tags

@@ -14,8 +14,8 @@ from flows.config.pipeline import load_config
 from flows.serving.plans import deployment_plans
 
 _HEAD = """\
-# Made by `python -m tools.reference.reference` from ratchet.yaml; edits here are lost. `ratchet deploy` does the same, and makes
-# the work pool too.
+# Made by `python -m tools.reference.reference` from ratchet.yaml; edits here are lost. `ratchet deploy` does the same,
+# and makes the work pool too.
 #
 #   export PREFECT_API_AUTH_STRING="$(ratchet sign-in prefect)"
 #   export RATCHET_ROOT=$PWD RATCHET_CONFIG=$PWD/ratchet.yaml RATCHET_POOL=local

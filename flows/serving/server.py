@@ -2,8 +2,8 @@
 
     python -m flows.serving.server serve.json
 
-`ratchet deploy` registers the same list on a work pool instead (flows/serving/work_pools.py). What is deployed stands in
-flows/serving/plans.py.
+`ratchet deploy` registers the same list on a work pool instead (flows/serving/work_pools.py). What is deployed stands
+in flows/serving/plans.py.
 """
 
 from __future__ import annotations

@@ -16,12 +16,12 @@ from flows.config.pipeline import PipelineConfig
 from flows.config.prefect_environment import prefect_environment
 from flows.serving.plans import deployment_plans
 from infra.errors import UserError
+from infra.source_tree import SOURCE_ROOT
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
 
 PoolType = Literal["process", "docker", "kubernetes"]
-ROOT = Path(__file__).resolve().parent.parent
 _EXTRA = {"docker": "prefect-docker", "kubernetes": "prefect-kubernetes"}
 
 
@@ -56,7 +56,7 @@ def job_variables(config: PipelineConfig, kind: PoolType, image: str | None) -> 
     """What the worker gives every run's process or container: how to reach Prefect; never a secret."""
     environment: Mapping[str, str] = prefect_environment(config)
     if kind == "process":
-        return {"env": {**environment, "PYTHONPATH": str(ROOT)}, "working_dir": str(ROOT)}
+        return {"env": {**environment, "PYTHONPATH": str(SOURCE_ROOT)}, "working_dir": str(SOURCE_ROOT)}
     inside = {name: value for name, value in environment.items() if name != "PREFECT_HOME"}
     return {"env": inside, "image": image}
 

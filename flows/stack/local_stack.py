@@ -13,11 +13,10 @@ from infra.artifact import atomic_write
 from infra.processes.stack import ProcessSpec, StackPlan
 from infra.processes.threads import thread_environment
 from infra.settings import Config, Places
+from infra.source_tree import SOURCE_ROOT
 
 if TYPE_CHECKING:
     from training.base_model import Base
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def stack_plan(config: PipelineConfig, config_file: Path, base: Base) -> StackPlan:
@@ -193,7 +192,7 @@ def _deployments(config: PipelineConfig, config_file: Path) -> ProcessSpec:
 _PATIENCE = 600.0
 
 # Our own modules are found wherever the command was started.
-_OURS = {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false"}
+_OURS = {"PYTHONPATH": str(SOURCE_ROOT), "PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 
 def _own(module: str, file: Path, job: Config) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Where alerts go. Apart from infra/alerts/outbox.py so that the pipeline's config can be read without a database driver."""
+"""Where alerts go. Apart from the outbox, so that a pipeline's config can be read without a database driver."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """One SQL database for what processes must agree on: SQLite (WAL) by default, Postgres by URL.
 
-Every owner declares its tables on `metadata` in its own file; how they are made and changed is in infra/database/schema.py.
+Every owner declares its tables on `metadata` in its own file; how they are made and changed is in
+infra/database/schema.py.
 """
 
 from __future__ import annotations

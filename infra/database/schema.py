@@ -1,9 +1,9 @@
 """Which version the SQL tables have, and whether this release is made for it.
 
-Tables are made and changed by the revisions in `infra/database/migrations` and by nothing else: an empty database is made by
-running them all, one of an earlier release is brought up by `ratchet migrate`, and every process that opens a database
-looks first. One row in a table of our own says where a database stands; a name of our own, since MLflow and Prefect
-keep theirs with Alembic too, perhaps in the same database.
+Tables are made and changed by the revisions in `infra/database/migrations` and by nothing else: an empty database is
+made by running them all, one of an earlier release is brought up by `ratchet migrate`, and every process that opens a
+database looks first. One row in a table of our own says where a database stands; a name of our own, since MLflow and
+Prefect keep theirs with Alembic too, perhaps in the same database.
 """
 
 from __future__ import annotations

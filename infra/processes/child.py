@@ -26,6 +26,7 @@ from infra.file_permissions import close_files
 from infra.processes.parent_death import PARENT, die_with_parent
 from infra.processes.threads import thread_environment
 from infra.settings import Config
+from infra.source_tree import python_path
 
 Progress = Callable[[Mapping[str, Any]], None]
 Job = TypeVar("Job", bound=Config)
@@ -60,13 +61,12 @@ def run_child(child: Child, job: Config, look: Callable[[], None]) -> int:
     (child.folder / ERROR).unlink(missing_ok=True)
     file = child.folder / "job.json"
     atomic_write(file, job.model_dump_json(indent=2) + "\n")
-    root = str(Path(__file__).resolve().parent.parent)
     environment = {
         **os.environ,
         PARENT: str(os.getpid()),
         **thread_environment(child.threads),
         "TOKENIZERS_PARALLELISM": "false",
-        "PYTHONPATH": os.pathsep.join(part for part in (root, os.environ.get("PYTHONPATH")) if part),
+        "PYTHONPATH": python_path(),
     }
     command = [sys.executable, "-m"]
     if child.processes > 1:

@@ -2,8 +2,8 @@
 
 ``up`` starts a supervisor process (infra.processes.supervisor) that starts the parts in order, waits until each is
 healthy, restarts one that dies, and writes what it knows into ``stack-state.json``. ``status`` reads that file;
-``down`` stops exactly the processes that were started, known by id and start time (see infra.processes.identity), also when the
-supervisor itself was killed. Which parts there are is decided above this module.
+``down`` stops exactly the processes that were started, known by id and start time (see infra.processes.identity), also
+when the supervisor itself was killed. Which parts there are is decided above this module.
 
 Secrets reach the parts through the environment of the caller of ``up``, never through ``stack.json``.
 """

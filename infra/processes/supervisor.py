@@ -2,8 +2,8 @@
 
     python -m infra.processes.supervisor stack.json
 
-Started by infra.processes.stack.up. When it is killed its parts live on, and the next supervisor adopts those whose specification
-is unchanged: a gateway need not fall because its keeper did.
+Started by infra.processes.stack.up. When it is killed its parts live on, and the next supervisor adopts those whose
+specification is unchanged: a gateway need not fall because its keeper did.
 """
 
 from __future__ import annotations

@@ -2,12 +2,14 @@
 
 Every call appends one operation to a journal file first and then tries to send what the journal holds, in order. While
 MLflow is down the journal grows and the night goes on; the next call, or the next night, sends the rest. So it does
-while MLflow takes nothing for a reason that a person must mend, a deleted experiment, say (infra/telemetry/mlflow_refusals.py):
-only what is refused by itself is left out. Operations may be sent twice after a crash and change nothing then: runs are
-found by their key before they are made, equal parameters and metric points are one, artifacts replace themselves.
+while MLflow takes nothing for a reason that a person must mend, a deleted experiment, say
+(infra/telemetry/mlflow_refusals.py): only what is refused by itself is left out. Operations may be sent twice after a
+crash and change nothing then: runs are found by their key before they are made, equal parameters and metric points are
+one, artifacts replace themselves.
 
-What each operation means in MLflow's own calls stands in infra/telemetry/mlflow_calls.py. The only other files that know mlflow
-are infra/telemetry/interaction_traces.py, deploy/registry/aliases.py, feedback/sources/mlflow_traces.py and flows/erasure/mlflow_copies.py.
+What each operation means in MLflow's own calls stands in infra/telemetry/mlflow_calls.py. The only other files that
+know mlflow are infra/telemetry/interaction_traces.py, deploy/registry/aliases.py, feedback/sources/mlflow_traces.py and
+flows/erasure/mlflow_copies.py.
 """
 
 from __future__ import annotations

@@ -10,7 +10,8 @@ from pathlib import Path
 from infra.file_permissions import close_folder, open_to_others
 
 ROOT = Path(__file__).parent.parent.parent
-PROGRAMS = ("flows.cli", "flows.serving.server", "deploy.gateway.__main__", "deploy.controller.run", "deploy.engines.embedded",
+PROGRAMS = ("flows.cli", "flows.serving.server", "deploy.gateway.__main__", "deploy.controller.run",
+"deploy.engines.embedded",
             "infra.processes.supervisor", "training.__main__", "evaluation.__main__")  # fmt: skip
 
 

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "docs" / "reference"
 _HEAD = "<!-- Made from the code by `python -m tools.reference.reference`; edits here are lost. -->\n\n"
 

@@ -92,7 +92,7 @@ class Plan:
     longest: int = 0
     """Largest position + 1 among the continued rows."""
     watch: Watch | None = None
-    """Where the pass is only to be looked at: what stands in for the attention (training/generation/attention_check.py)."""
+    """Stands in for the attention where a pass is only looked at (training/generation/attention_check.py)."""
     masks: dict[tuple[int, ...], Tensor] = field(default_factory=dict)
     """Attention masks, made once and used by every layer."""
 

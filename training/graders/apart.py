@@ -13,6 +13,7 @@ from typing import Any
 
 from infra.errors import UserError
 from infra.processes.parent_death import PARENT
+from infra.source_tree import python_path
 
 START_SECONDS = 60.0
 """Time for the process to import what it needs."""
@@ -67,13 +68,11 @@ class GraderApart:
                     stream.close()
 
     def _start(self) -> subprocess.Popen[bytes]:
-        root = str(Path(__file__).resolve().parent.parent.parent)
-        path = os.pathsep.join(part for part in (root, str(Path.cwd()), os.environ.get("PYTHONPATH")) if part)
         process = self._process = subprocess.Popen(
             [sys.executable, "-m", "training.graders.worker", self.name],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={**os.environ, PARENT: str(os.getpid()), "PYTHONPATH": path},
+            env={**os.environ, PARENT: str(os.getpid()), "PYTHONPATH": python_path(str(Path.cwd()))},
         )
         try:
             said = self._line(process, START_SECONDS)

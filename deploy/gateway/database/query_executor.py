@@ -1,8 +1,8 @@
 """The way from a gateway to its database: every question on a thread of its own pool and with an end.
 
 A database that is frozen answers nothing and refuses nothing. Whoever asked would wait, and whoever asks next too,
-until no thread is left. So there is one who asks all the time (`deploy.gateway.routing.follow_ledger` follows the ledger); when that
-one gets no answer, nobody else waits for one.
+until no thread is left. So there is one who asks all the time (`deploy.gateway.routing.follow_ledger` follows the
+ledger); when that one gets no answer, nobody else waits for one.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ from tests.tiny_model import build_tiny_base
 from training.generation.generator import DType
 from training.stages.probe import read_probe
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 VLLM_PYTHON = Path(os.environ.get("RATCHET_VLLM_PYTHON", ROOT / ".venv-vllm" / "bin" / "python"))
 ASKED = os.environ.get("RATCHET_TEST_VLLM") == "1"
 HELLO = {"messages": [{"role": "user", "content": "refund"}], "temperature": 0, "max_tokens": 8}

@@ -26,7 +26,7 @@ from infra.errors import CorruptArtifact, UserError
 from tests.feedback.ingest_child import SMALL, source
 from tests.feedback.world import FAST, fill, interaction, make_lake, make_store, put, said, ticket
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")

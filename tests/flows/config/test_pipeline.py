@@ -12,7 +12,7 @@ import pytest
 from flows.config.pipeline import PipelineConfig, load_config
 from infra.errors import ConfigError, NotFound
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[3]
 
 
 def write(folder: Path, text: str) -> Path:

@@ -21,7 +21,7 @@ from infra.errors import NotFound, UserError
 from infra.settings import Config, Places
 from infra.stored_model import NewerForm
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[3]
 
 
 class Result(Config):

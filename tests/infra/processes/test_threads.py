@@ -12,7 +12,7 @@ import pytest
 from deploy.config import ServingConfig
 from infra.processes.threads import PASSIVE_WAITING, physical_cores, serving_threads, thread_environment
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def _says(code: str, environment: dict[str, str]) -> str:

@@ -128,7 +128,8 @@ def test_registries_hold_what_they_name() -> None:
 
 def test_choosing_and_planning_import_no_torch() -> None:
     code = (
-        "import sys, training.recipes.plan, training.stages.job, training.stages.launch, training.tuners as t, training.objectives as o\n"
+        "import sys, training.recipes.plan, training.stages.job, training.stages.launch\n"
+        "import training.tuners as t, training.objectives as o\n"
         "[o.objective_named(n) for n in o.OBJECTIVES]; [t.tuner_named(n) for n in t.TUNERS]\n"
         "bad = {'torch', 'transformers', 'peft', 'trl', 'pandas'} & set(sys.modules); assert not bad, bad"
     )
