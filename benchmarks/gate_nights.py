@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.gate.decide import ChallengerVerdict
 from evaluation.gate.judge_challenger import judge_challengers
 from evaluation.gate.policy import GatePolicy, Guard
+from evaluation.gate.verdict import ChallengerVerdict
 from evaluation.scorecard import MetricInfo, Scorecard, ScoredItem, Table, VersionCard
 from evaluation.significance import flips_needed, normal_quantile
 

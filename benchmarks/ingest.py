@@ -31,7 +31,8 @@ from feedback.events import Edit, Feedback, Interaction, Message, Preference, Ra
 from feedback.ingest.run import IngestConfig, run_ingest
 from feedback.lake.lake import Lake
 from feedback.store.store import Store, land_feedback, land_interactions
-from infra.database.connect import begin_write, connect, create_tables
+from infra.database.connect import begin_write, connect
+from infra.database.schema import create_tables
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 WANTED = 2_000

@@ -16,7 +16,7 @@ import sys
 import time
 from pathlib import Path
 
-from flows.config.pipeline import load_config
+from flows.config.load import load_config
 from flows.night.record import NightFile, nights_of
 
 IDLE_SECONDS = 10.0

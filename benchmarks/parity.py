@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Literal
 
 from benchmarks.learning_bench import Bench
-from deploy.engines.client import EMBEDDED, EngineClient
+from deploy.engines.client import EngineClient
+from deploy.engines.dialect import EMBEDDED
 from deploy.engines.vllm import VLLM
 from deploy.versions.parity import tolerances
 from deploy.versions.versions import version_name

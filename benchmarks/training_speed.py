@@ -87,9 +87,9 @@ def ours(bench: Bench, objective: str, steps: int, seed: int) -> tuple[float, Ca
     from training.recipes.recipe import StageSpec
     from training.stages.dataset import read_supply
     from training.stages.job import make_job
+    from training.stages.loading import load_for_stage, packs
     from training.stages.run import _asked, _collator, _trainer, _with_reference
     from training.tuners import tuner_named
-    from training.weights.loading import load_for_stage, packs
 
     spec = StageSpec(
         objective=objective, epochs=1, batch_size=BATCH, learning_rate=RATE, evaluations=0, max_length=2048,

@@ -327,3 +327,20 @@ def event_time_of(seconds: float) -> datetime:
         return datetime.fromtimestamp(seconds, UTC)
     except (ValueError, OverflowError, OSError) as error:  # which of them depends on how far off the number is
         raise ValueError(f"{seconds!r} s since 1970 is no time ({error})") from None
+
+
+def names_somebody(event: Feedback) -> bool:
+    """Whether the actor is an account, not just the source of rows that do not say whose they are.
+
+    Nobody can take the name of a source from outside: the gateway gives the names itself, and a row that is mapped
+    from a file is refused if it tries.
+    """
+    return event.source == "gateway" or event.actor != event.source
+
+
+def voice_of(event: Feedback) -> str:
+    """Whose word it is, as far as that can be told: the account's, or that of the one row that names nobody.
+
+    What one row of a file says in several columns has one id with the kind behind it, and is one person's.
+    """
+    return event.actor if names_somebody(event) else f"{event.source}/{event.event_id.removesuffix(f'/{event.kind}')}"

@@ -30,7 +30,6 @@ from typing import Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
-from feedback.abuse.volume import voice_of
 from feedback.events import (
     EXPLORING,
     Edit,
@@ -45,6 +44,7 @@ from feedback.events import (
     is_answer,
     message_json,
     subject_of,
+    voice_of,
 )
 from infra.artifact import canonical_json, key_of
 from infra.settings import Config

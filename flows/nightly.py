@@ -15,7 +15,7 @@ from typing import Any
 from prefect import flow
 from prefect.runtime import flow_run
 
-from evaluation.gate.decide import Verdict
+from evaluation.gate.verdict import Verdict
 from evaluation.scorecard import read_scorecard
 from feedback.ingest.run import IngestReport
 from feedback.quality.drift import DriftReport

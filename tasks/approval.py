@@ -9,7 +9,7 @@ from prefect.exceptions import FlowPauseTimeout
 from prefect.flow_runs import pause_flow_run
 from prefect.input import RunInput
 
-from evaluation.gate.decide import Verdict
+from evaluation.gate.verdict import Verdict
 from tasks.notify import text_only
 
 log = logging.getLogger(__name__)

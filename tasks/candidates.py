@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from deploy.engines.client import Dialect, dialect_of
+from deploy.engines.client import dialect_of
+from deploy.engines.dialect import Dialect
 from deploy.ledger.ledger import Standing
 from deploy.versions.servable import why_not_servable
 from deploy.versions.versions import PROBE, load_version

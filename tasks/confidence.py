@@ -7,7 +7,8 @@ import os
 from collections.abc import Sequence
 
 from deploy.config import ENGINE_KEY
-from deploy.engines.client import EMBEDDED, Dialect, EngineClient
+from deploy.engines.client import EngineClient
+from deploy.engines.dialect import EMBEDDED, Dialect
 from deploy.ledger.ledger import current
 from feedback.abuse.detect import Confidence
 from feedback.events import Message

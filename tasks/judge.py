@@ -16,9 +16,10 @@ from deploy.canary.assess import rescore_verdict
 from deploy.canary.policy import CanaryPolicy
 from deploy.canary.rescore import record_rescore, rescored
 from deploy.ledger.ledger import Standing, Watch, current
-from evaluation.gate.decide import Verdict, decide
+from evaluation.gate.decide import decide
 from evaluation.gate.policy import GatePolicy
 from evaluation.gate.rescore import Rescore, rescore
+from evaluation.gate.verdict import Verdict
 from evaluation.job.config import EvaluationJob
 from evaluation.report.report import publish_report
 from evaluation.run.launch import launch_evaluation

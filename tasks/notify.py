@@ -14,7 +14,7 @@ from prefect.cache_policies import NO_CACHE
 
 from deploy.controller.run import last_beats
 from deploy.ledger.ledger import Entry
-from evaluation.gate.decide import Verdict
+from evaluation.gate.verdict import Verdict
 from evaluation.scorecard import Scorecard
 from feedback.ingest.run import IngestReport
 from feedback.quality.drift import DriftReport

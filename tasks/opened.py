@@ -7,8 +7,9 @@ from functools import cache
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from infra.database.connect import connect, create_tables
+from infra.database.connect import connect
 from infra.database.errors import in_short, is_away
+from infra.database.schema import create_tables
 from infra.errors import Unavailable
 from infra.settings import Places
 

@@ -18,7 +18,7 @@ from deploy.release.lifecycle import hold, open_release, roll_back, start
 from deploy.release.preconditions import may_open, still_waits
 from deploy.release.shared_champion import inherit
 from deploy.versions.versions import publish_version
-from evaluation.gate.decide import Verdict
+from evaluation.gate.verdict import Verdict
 from infra.database.connect import now
 from infra.errors import RatchetError, Unavailable
 from infra.settings import Places

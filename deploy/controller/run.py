@@ -1,6 +1,6 @@
 """The controller: watches canaries, takes bad versions back, keeps MLflow in step, and delivers alerts.
 
-    python -m deploy.controller.run controller.json
+    python -m deploy.controller controller.json
 
 It keeps nothing in memory that matters: leases, judgements, moves and alerts are rows, every move is a compare-and-set,
 so it may be killed anywhere and started again, and two of them do no harm. It needs neither Prefect nor MLflow to
@@ -37,8 +37,9 @@ from deploy.registry.webhook import Door, Webhook
 from deploy.release.lifecycle import Prove, start
 from evaluation.job.config import JudgeConfig
 from infra.alerts.outbox import AlertsConfig, deliver, enqueue
-from infra.database.connect import UtcDateTime, begin_write, connect, create_tables, metadata, now
+from infra.database.connect import UtcDateTime, begin_write, connect, metadata, now
 from infra.database.errors import OTHER_TABLES, in_short, is_away, is_of_other_tables
+from infra.database.schema import create_tables
 from infra.errors import NotFound, RatchetError, Unavailable, UserError
 from infra.file_permissions import close_files
 from infra.settings import Config, in_a_line
@@ -59,7 +60,7 @@ heartbeats = Table(
 
 
 class ControllerJob(Config):
-    """The one file of `python -m deploy.controller.run controller.json`."""
+    """The one file of `python -m deploy.controller controller.json`."""
 
     database_url: str
     """SQLAlchemy URL of store, ledger and outbox."""

@@ -5,13 +5,13 @@ What differs between the two engines is said by a `Dialect`; nothing else knows 
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import httpx
 
+from deploy.engines.dialect import EMBEDDED, Dialect
 from infra.errors import CorruptArtifact, NotFound, RatchetError, Unavailable, UserError
 
 
@@ -28,24 +28,6 @@ class EngineRefusal(RatchetError):
     def model_unknown(self) -> bool:
         """Whether it does not have the model that was asked for."""
         return self.status == 404
-
-
-@dataclass(frozen=True)
-class Dialect:
-    """What differs between engines."""
-
-    name: str
-    refuses: Callable[[Path], str | None]
-    """Why a weights folder cannot be loaded by this engine; None when it can."""
-    probe_tokens: int
-    """`max_tokens` of a request that only wants prompt log-probabilities."""
-    already_loaded: Callable[[int, str], bool]
-    """Whether an error (status, message) only says that the name is loaded already."""
-
-
-EMBEDDED = Dialect(
-    name="embedded", refuses=lambda path: None, probe_tokens=0, already_loaded=lambda status, message: False
-)
 
 
 def dialect_of(engine: str) -> Dialect:

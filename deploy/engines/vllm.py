@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from deploy.engines.client import Dialect
+from deploy.engines.dialect import Dialect
 
 
 def why_not(path: Path) -> str | None:

@@ -56,8 +56,9 @@ def _look_at_tables(url: str, seconds: float) -> None:
 
     One that is away is the server's to deal with: it may have kept what it needs to go on without (`opening`).
     """
-    from infra.database.connect import connect, create_tables
+    from infra.database.connect import connect
     from infra.database.errors import is_away
+    from infra.database.schema import create_tables
     from infra.database.timeouts import serving
 
     database = connect(url, serving(seconds))

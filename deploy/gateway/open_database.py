@@ -12,8 +12,8 @@ from deploy.gateway.database.background import Background
 from deploy.gateway.database.query_executor import Reach
 from deploy.gateway.offline_cache import LastView
 from feedback.store.user_salt import hold_to
-from infra.database.connect import create_tables
 from infra.database.errors import in_short, is_away
+from infra.database.schema import create_tables
 
 log = logging.getLogger(__name__)
 AGAIN_SECONDS = 1.0

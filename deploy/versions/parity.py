@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from deploy.engines.client import Dialect
+from deploy.engines.dialect import Dialect
 from deploy.versions.versions import load_version
 from infra.errors import NotFound, RatchetError
 from infra.settings import Config

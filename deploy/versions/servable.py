@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from deploy.engines.client import Dialect
+from deploy.engines.dialect import Dialect
 from deploy.versions.versions import PROBE, Kind, converts
 from infra.errors import CorruptArtifact
 

@@ -52,31 +52,6 @@ def pack_documents(task: str, limit: int | None = None) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines[:limit]]
 
 
-def measure(
-    generator: Generator, adapter: str | None, *, tasks: Sequence[str] = (), limit: int | None = None, scratch: Path
-) -> list[RegressionScore]:
-    """Scores of every document of the pack and of further lm-eval `tasks`, sorted by item id.
-
-    Args:
-        generator: with the version attached.
-        adapter: name it is attached under; None for the base.
-        tasks: further lm-eval tasks by name.
-        limit: at most so many documents a task.
-        scratch: folder for caches of lm-eval's data.
-
-    Raises:
-        UserError: a task is not known to lm-eval, or scores no document in a way that can be compared in pairs.
-    """
-    scores = []
-    for task in pack_tasks():
-        scores += _ability(generator, adapter, task, pack_documents(task, limit))
-    if tasks:
-        from evaluation.abilities.lm_eval_tasks import measure_tasks
-
-        scores += measure_tasks(generator, adapter, tasks=tasks, limit=limit, scratch=scratch)
-    return sorted(scores, key=lambda score: score.item_id)
-
-
 def measure_again(
     generator: Generator, adapter: str | None, count: int, limit: int | None = None
 ) -> list[RegressionScore]:
@@ -88,7 +63,7 @@ def measure_again(
     for task in pack_tasks():
         documents = pack_documents(task, limit)
         step = max(1, len(documents) * len(pack_tasks()) // max(1, count))
-        scores += _ability(generator, adapter, task, documents[::step][::-1])
+        scores += score_ability(generator, adapter, task, documents[::step][::-1])
     return sorted(scores, key=lambda score: score.item_id)
 
 
@@ -111,9 +86,10 @@ def choice_score(task: str, name: str, likelihoods: Sequence[float], right: int)
     )
 
 
-def _ability(
+def score_ability(
     generator: Generator, adapter: str | None, task: str, documents: Sequence[dict[str, Any]]
 ) -> list[RegressionScore]:
+    """Scores of some documents of one ability."""
     return (_passages if task == PASSAGES else _choices)(generator, adapter, task, documents)
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from evaluation.gate.decide import ChallengerVerdict, Decision, GuardResult, SliceResult
 from evaluation.gate.paired import Battery, Paired, compare, slice_values
 from evaluation.gate.policy import ForgettingBudget, GatePolicy, Guard
+from evaluation.gate.verdict import ChallengerVerdict, Decision, GuardResult, SliceResult
 from evaluation.scorecard import MetricInfo, Scorecard, VersionCard
 from evaluation.significance import (
     bca_interval,

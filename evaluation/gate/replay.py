@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from evaluation.gate.decide import Verdict, decide
+from evaluation.gate.decide import decide
 from evaluation.gate.policy import GatePolicy
+from evaluation.gate.verdict import Verdict
 from evaluation.scorecard import Scorecard, Table, read_scorecard
 from infra.artifact import digest_file
 from infra.errors import CorruptArtifact, NotFound

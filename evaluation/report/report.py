@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from evaluation.gate.decide import Verdict
+from evaluation.gate.verdict import Verdict
 from evaluation.report.plots import bars_plot, difference_plot, means_plot
 from evaluation.scorecard import Change, Estimate, MetricInfo, Scorecard, read_scorecard, scorecard_schema
 from infra.artifact import atomic_write

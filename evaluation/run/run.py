@@ -297,7 +297,8 @@ def _measure(
 def _regression(
     generator: Generator, adapter: str | None, version: str, job: EvaluationJob, rows: Rows, work: Path
 ) -> None:
-    from evaluation.abilities.bundled_pack import measure, measure_again
+    from evaluation.abilities.bundled_pack import measure_again
+    from evaluation.abilities.measure import measure
 
     limit, noise = job.config.regression_limit, job.config.noise_items
     if not rows.starting("regression", version):

@@ -35,8 +35,8 @@ from pydantic import Field
 from feedback.abuse.agreement import Bar, Claim, Neighbours, bar_of, bar_of_crowd, bars_by_label, label_key
 from feedback.abuse.language_mismatch import ForeignConfig, foreign_accounts
 from feedback.abuse.triggers import TriggerConfig, find_phrases, find_words
-from feedback.abuse.volume import bursts, floods, names_somebody
-from feedback.events import Edit, Feedback, Interaction, Message, Preference, Rating, Reference, Thumb
+from feedback.abuse.volume import bursts, floods
+from feedback.events import Edit, Feedback, Interaction, Message, Preference, Rating, Reference, Thumb, names_somebody
 from feedback.examples import asked
 from feedback.index.delta import Lesson, Standing
 from feedback.index.index import Past

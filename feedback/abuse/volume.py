@@ -18,23 +18,6 @@ Found = dict[str, tuple[list[Feedback], str]]
 """Account -> (what of its events is too much, the reason in a sentence)."""
 
 
-def names_somebody(event: Feedback) -> bool:
-    """Whether the actor is an account, not just the source of rows that do not say whose they are.
-
-    Nobody can take the name of a source from outside: the gateway gives the names itself, and a row that is mapped
-    from a file is refused if it tries.
-    """
-    return event.source == _GATEWAY or event.actor != event.source
-
-
-def voice_of(event: Feedback) -> str:
-    """Whose word it is, as far as that can be told: the account's, or that of the one row that names nobody.
-
-    What one row of a file says in several columns has one id with the kind behind it, and is one person's.
-    """
-    return event.actor if names_somebody(event) else f"{event.source}/{event.event_id.removesuffix(f'/{event.kind}')}"
-
-
 def bursts(by_actor: Mapping[str, Sequence[Feedback]], *, most: int, seconds: float) -> Found:
     """Events that are among more than `most` of one account within so many seconds.
 

@@ -20,7 +20,7 @@ from feedback.lake.lake import Lake, Manifest
 from feedback.sources.landing import reject_id, rejects_after, source_rejects
 from feedback.sources.watermark import fingerprint, marked, store_misfit
 from feedback.store.store import Store, feedback, feedback_ready
-from infra.database.connect import create_tables
+from infra.database.schema import create_tables
 from infra.errors import UserError
 from infra.settings import Config
 

@@ -35,7 +35,8 @@ from feedback.redaction.redact import RedactConfig
 from feedback.sources.landing import SourceSpec, land
 from feedback.sources.watermark import expect_store
 from feedback.store.store import Store, requeue
-from infra.database.connect import begin_write, create_tables, now
+from infra.database.connect import begin_write, now
+from infra.database.schema import create_tables
 from infra.settings import Config
 from infra.stored_model import Stored
 

@@ -16,7 +16,7 @@ from functools import cache
 from typing import Any
 
 from feedback.redaction.national_ids import WORD, holds_word
-from feedback.redaction.redact import first_come
+from feedback.redaction.spans import first_come
 from infra.errors import UserError
 
 Find = tuple[int, int, str]

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from bisect import bisect
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -30,6 +29,7 @@ from feedback.events import (
     Reference,
 )
 from feedback.redaction.national_ids import EVIDENT, NEAR, SAID, checked_id, evident_id, holds_word, said_id
+from feedback.redaction.spans import first_come
 from infra.settings import Config
 
 Entity = Literal["SECRET", "EMAIL", "IBAN", "CARD", "IP", "NATIONAL_ID", "PHONE", "PERSON"]
@@ -92,16 +92,6 @@ def find_both(other: Finder, *, ours: Finder | None = None) -> Finder:
         return iter(first_come([*(ours or find_personal)(text), *other(text)]))
 
     return find
-
-
-def first_come(finds: Iterable[tuple[int, int, str]]) -> list[tuple[int, int, str]]:
-    """Those finds that overlap none of those before them, in order of their place."""
-    taken: list[tuple[int, int, str]] = []
-    for find in finds:
-        at = bisect(taken, find)
-        if (at == 0 or taken[at - 1][1] <= find[0]) and (at == len(taken) or find[1] <= taken[at][0]):
-            taken.insert(at, find)
-    return taken
 
 
 def _secrets_only(text: str) -> Iterator[tuple[int, int, str]]:

@@ -63,7 +63,7 @@ def read(options: Options, mark: JsonValue | None) -> Iterator[Lot]:
         }
         rows = {name: fingerprint(store.engine, table, cursors[name]) for name, table in _TABLES.items()}
         yield Lot(
-            mark=cast(JsonValue, {**cursors, _ROWS: rows}),
+            mark=cast("JsonValue", {**cursors, _ROWS: rows}),
             interactions=[interaction for _, interaction in answers],
             feedback=[*(ready.feedback for ready in said), *(event for _, event in waiting)],
         )
@@ -71,8 +71,8 @@ def read(options: Options, mark: JsonValue | None) -> Iterator[Lot]:
 
 def _cursors(engine: Engine, mark: Mapping[str, JsonValue]) -> dict[str, int]:
     """Where to go on: after the mark, or from the beginning where the database is not the one that it was taken of."""
-    cursors = {name: cast(int, mark.get(name, 0)) for name in _TABLES}
-    rows = cast(Mapping[str, str | None], mark.get(_ROWS) or {})
+    cursors = {name: cast("int", mark.get(name, 0)) for name in _TABLES}
+    rows = cast("Mapping[str, str | None]", mark.get(_ROWS) or {})
     found = (misfit(engine, table, cursors[name], rows.get(name)) for name, table in _TABLES.items())
     why = next((text for text in found if text is not None), None)
     if why is None:

@@ -121,7 +121,7 @@ class SourceSpec(Config):
 
 def source_module(kind: str) -> SourceModule:
     """The module of a registered kind."""
-    return cast(SourceModule, importlib.import_module(SOURCES[kind]))
+    return cast("SourceModule", importlib.import_module(SOURCES[kind]))
 
 
 def land(store: Store, spec: SourceSpec) -> dict[str, int]:
@@ -154,7 +154,7 @@ def mark_of(engine: Engine, source: str) -> JsonValue | None:
 
     with engine.connect() as connection:
         row = connection.execute(select(source_marks.c.mark).where(source_marks.c.source == source)).first()
-    return None if row is None else cast(JsonValue, json.loads(row[0]))
+    return None if row is None else cast("JsonValue", json.loads(row[0]))
 
 
 def rejects_after(engine: Engine, cursor: int, limit: int) -> list[Any]:

@@ -280,5 +280,5 @@ def _time(value: Any, default: datetime) -> datetime:
     try:
         number = float(value)
     except ValueError:
-        return event_time(datetime.fromisoformat(cast(str, value)))
+        return event_time(datetime.fromisoformat(cast("str", value)))
     return event_time_of(number / next((unit for most, unit in _UNITS if abs(number) < most), 1e9))

@@ -135,7 +135,7 @@ def _packed(value: Any) -> JsonValue:
         return {"date": value.isoformat()}
     if isinstance(value, Decimal):
         return {"decimal": str(value)}
-    return cast(JsonValue, str(value) if isinstance(value, UUID) else value)
+    return cast("JsonValue", str(value) if isinstance(value, UUID) else value)
 
 
 def _unpacked(value: JsonValue) -> Any:

@@ -39,7 +39,7 @@ class StoredFile:
         """The file's bytes; can seek."""
         if self.system is None:
             return Path(self.path).open("rb")
-        return cast(IO[bytes], io.BufferedReader(self.system.open(self.path, "rb")))
+        return cast("IO[bytes]", io.BufferedReader(self.system.open(self.path, "rb")))
 
 
 def stored_files(patterns: Sequence[str], *, endpoint_url: str | None = None) -> list[StoredFile]:

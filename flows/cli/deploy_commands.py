@@ -28,7 +28,7 @@ def deploy(
     settings = _prepared(config)
     from flows.serving.work_pools import deploy as register
 
-    found = register(settings, config, pool=pool, kind=cast(PoolType, type_), image=image)
+    found = register(settings, config, pool=pool, kind=cast("PoolType", type_), image=image)
     if json:
         as_json(found)
         return

@@ -140,7 +140,7 @@ def _answer(name: str | None, approved: bool, comment: str, config: Path, tenant
 
 def _show_what_waits(settings: PipelineConfig, night: NightFile) -> None:
     """What the answer is about, before it is given: verdict, numbers, and where the whole scorecard is."""
-    from evaluation.gate.decide import Verdict
+    from evaluation.gate.verdict import Verdict
     from tasks.approval import what_to_read
 
     if "verdict" in night.steps:

@@ -30,7 +30,7 @@ def load(path: Path, *, only_look: bool = False) -> PipelineConfig:
 
     A home that an older release left open to others is closed, unless the command must change nothing.
     """
-    from flows.config.pipeline import load_config
+    from flows.config.load import load_config
     from flows.stack.secrets_file import load_secrets
     from infra.file_permissions import close_folder
 

@@ -47,7 +47,7 @@ def gateway_job(config: PipelineConfig, base: Base) -> GatewayJob:
 
 
 def controller_job(config: PipelineConfig, base: Base) -> ControllerJob:
-    """For `python -m deploy.controller.run`, and for whoever else must prove a version in the engine."""
+    """For `python -m deploy.controller`, and for whoever else must prove a version in the engine."""
     from deploy.controller.run import ControllerJob
 
     return ControllerJob(

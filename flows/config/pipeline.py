@@ -6,11 +6,9 @@ the repository for a commented example, or run `ratchet config schema`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from deploy.canary.policy import CanaryPolicy
 from deploy.config import ServingConfig
@@ -19,11 +17,9 @@ from evaluation.job.config import EvaluationConfig
 from feedback.ingest.run import IngestConfig
 from feedback.quality.drift import DriftConfig
 from feedback.snapshots.snapshot import SnapshotConfig
-from flows.config.errors import Mistake, mistakes_of
 from flows.config.schedule import ScheduleConfig
-from flows.config.yaml_file import Positions, read_yaml
 from infra.alerts.config import AlertsConfig
-from infra.errors import ConfigError, UserError
+from infra.errors import UserError
 from infra.settings import Config, Places
 from infra.telemetry.config import TracesConfig
 from training.recipes.plan import TrainingConfig
@@ -92,58 +88,3 @@ def tenant_of(config: PipelineConfig, tenant: str | None) -> str:
     if tenant is None or tenant not in config.tenants:
         raise UserError(f"got tenant {tenant!r}, expected one of {', '.join(config.tenants)}; name it with --tenant")
     return tenant
-
-
-def load_config(path: Path = DEFAULT_FILE, *, overrides: Mapping[str, Any] | None = None) -> PipelineConfig:
-    """Read and check a config file. ``overrides`` maps dotted keys (``places.home``) to values that replace the file's.
-
-    Raises:
-        NotFound: no such file.
-        ConfigError: every mistake found, one line each: ``file:line: key: got ..., expected ...``.
-    """
-    found = read_yaml(path)
-    duplicates = [
-        Mistake(key, f"given twice, on lines {first} and {second}; keep one") for key, first, second in found.duplicates
-    ]
-    if not isinstance(found.values, dict):
-        raise ConfigError(f"{path}:1: got a {type(found.values).__name__}, expected keys and values (see ratchet.yaml)")
-    values = _with_overrides(found.values, overrides or {})
-    try:
-        config = PipelineConfig.model_validate(values)
-    except ValidationError as error:
-        raise _config_error(path, found, [*duplicates, *mistakes_of(error, PipelineConfig, values)]) from None
-    config = _anchored(config, path.absolute().parent)
-    from flows.config.checks import cross_check
-
-    mistakes = [*duplicates, *cross_check(config)]
-    if mistakes:
-        raise _config_error(path, found, mistakes)
-    return config
-
-
-def _config_error(path: Path, found: Positions, mistakes: list[Mistake]) -> ConfigError:
-    lines = sorted({(found.line(mistake.path), str(mistake)) for mistake in mistakes})
-    return ConfigError("\n".join(f"{path}:{line}: {text}" for line, text in lines))
-
-
-def _anchored(config: PipelineConfig, folder: Path) -> PipelineConfig:
-    """Relative places count from the folder of the config file, wherever the command was started."""
-    home = config.places.home.expanduser()
-    places = config.places.model_copy(update={"home": home if home.is_absolute() else folder / home})
-    base = config.base_model
-    local = folder / Path(base).expanduser()
-    if base.startswith((".", "/", "~")) or local.is_dir():
-        base = str(local)
-    return config.model_copy(update={"places": places, "base_model": base})
-
-
-def _with_overrides(values: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    for dotted_key, value in overrides.items():
-        *parents, last = dotted_key.split(".")
-        here = values = dict(values)
-        for parent in parents:
-            inner = here.get(parent)
-            here[parent] = dict(inner) if isinstance(inner, dict) else {}
-            here = here[parent]
-        here[last] = value
-    return values

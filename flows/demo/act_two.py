@@ -17,7 +17,8 @@ from feedback.events import pseudonym
 from feedback.lake.lake import QuarantineRow, lake_of
 from feedback.lake.quarantine import held_rows
 from feedback.store.store import Store
-from flows.config.pipeline import PipelineConfig, load_config
+from flows.config.load import load_config
+from flows.config.pipeline import PipelineConfig
 from flows.demo.desk import TENANT
 from flows.demo.facts import ActFacts
 from flows.demo.home import CONFIG

@@ -7,7 +7,8 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from flows.config.pipeline import PipelineConfig, load_config
+from flows.config.load import load_config
+from flows.config.pipeline import PipelineConfig
 from flows.demo.home import CONFIG
 from flows.demo.sizes import DemoSizes
 from flows.demo.users import MAX_TOKENS, Desk

@@ -49,8 +49,9 @@ from flows.erasure.redact_files import scrub, search
 from flows.night.record import abandon, no_night
 from infra.alerts.outbox import Alert, enqueue
 from infra.artifact import Record, atomic_write, read_record
-from infra.database.connect import begin_write, connect, create_tables, now
+from infra.database.connect import begin_write, connect, now
 from infra.database.errors import OTHER_TABLES, in_short, is_away, is_of_other_tables
+from infra.database.schema import create_tables
 from infra.errors import NotFound, Unavailable, UserError
 from infra.settings import Places, secret
 

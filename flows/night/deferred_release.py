@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from deploy.ledger.ledger import Entry, Standing
 from deploy.release.lifecycle import night_line
-from evaluation.gate.decide import Verdict
+from evaluation.gate.verdict import Verdict
 from feedback.erasure import TOMBSTONE, taken_from
 from flows.config.job_files import controller_job
 from flows.night.record import Night, NightFile

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from deploy.ledger.ledger import Standing
-from evaluation.gate.decide import Verdict
 from evaluation.gate.policy import GatePolicy
+from evaluation.gate.verdict import Verdict
 from evaluation.job.config import EvaluationConfig, EvaluationJob
 from evaluation.run.noise_floors import hardware_name
 from feedback.snapshots.snapshot import Snapshot, load_snapshot

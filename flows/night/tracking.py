@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from deploy.ledger.ledger import Entry
-from evaluation.gate.decide import Verdict
+from evaluation.gate.verdict import Verdict
 from feedback.ingest.run import IngestReport
 from feedback.quality.drift import DriftReport
 from feedback.snapshots.snapshot import Snapshot

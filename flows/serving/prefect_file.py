@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from flows.config.pipeline import load_config
+from flows.config.load import load_config
 from flows.serving.plans import deployment_plans
 
 _HEAD = """\

@@ -15,7 +15,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.config.pipeline import PipelineConfig, load_config
+from flows.config.load import load_config
+from flows.config.pipeline import PipelineConfig
 from flows.serving.crash_recovery import LOOK_SECONDS, TakingUp, close_left_runs
 from flows.serving.plans import DeploymentPlan, deployment_plans
 from infra.artifact import atomic_write

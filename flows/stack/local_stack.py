@@ -162,7 +162,7 @@ def _controller(config: PipelineConfig, base: Base) -> ProcessSpec:
     places = config.places
     return ProcessSpec(
         name="controller",
-        argv=_own("deploy.controller.run", places.run_dir / "controller.job.json", controller_job(config, base)),
+        argv=_own("deploy.controller", places.run_dir / "controller.job.json", controller_job(config, base)),
         env=_OURS,
         log_file=places.logs_dir / "controller.log",
     )

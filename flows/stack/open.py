@@ -6,7 +6,8 @@ import logging
 from pathlib import Path
 
 from flows.config.job_files import alerts_of
-from flows.config.pipeline import PipelineConfig, load_config
+from flows.config.load import load_config
+from flows.config.pipeline import PipelineConfig
 from flows.config.prefect_environment import OUR_PACKAGES
 from flows.stack.secrets_file import load_secrets
 from infra.file_permissions import close_files, close_folder

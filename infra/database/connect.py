@@ -112,14 +112,3 @@ def begin_write(engine: Engine) -> Iterator[Connection]:
     """A transaction that takes the write lock at its start (SQLite) and commits at the end of the block."""
     with engine.connect().execution_options(ratchet_write=True) as connection, connection.begin():
         yield connection
-
-
-def create_tables(engine: Engine) -> None:
-    """Make the tables of an empty database, several processes at once if need be; refuse those of another release.
-
-    Raises:
-        SchemaMismatch: see `infra.database.schema`.
-    """
-    from infra.database.schema import prepare
-
-    prepare(engine)

@@ -242,3 +242,14 @@ def _mismatch(engine: Engine, state: SchemaState) -> str:
 
 def _name(engine: Engine) -> str:
     return f"database {engine.url.render_as_string(hide_password=True)}"
+
+
+def create_tables(engine: Engine) -> None:
+    """Make the tables of an empty database, several processes at once if need be; refuse those of another release.
+
+    Raises:
+        SchemaMismatch: see `infra.database.schema`.
+    """
+    from infra.database.schema import prepare
+
+    prepare(engine)

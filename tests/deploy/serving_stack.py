@@ -21,12 +21,14 @@ from deploy.engines.client import EngineClient
 from deploy.ledger.ledger import Entry, append, current
 from deploy.versions.versions import publish_version
 from infra.artifact import digest_dir, finished_record, write_record
-from infra.database.connect import connect, create_tables
+from infra.database.connect import connect
+from infra.database.schema import create_tables
 from infra.settings import Config
 from tests.tiny_adapter import build_tiny_adapter
 from tests.waiting import wait
 from training.generation.generator import Generator, Request
-from training.stages.probe import CONVERSATIONS, Probe, ProbePrompt, take_probe
+from training.stages.probe import Probe, ProbePrompt, take_probe
+from training.weights.probe_prompts import CONVERSATIONS
 
 BASE = "base-0123456789ab"
 ENGINE_KEY = "engine-key-of-a-test"

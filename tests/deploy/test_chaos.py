@@ -27,7 +27,8 @@ from deploy.release.lifecycle import Override, open_release
 from deploy.versions.parity import prover
 from feedback.store.store import Store
 from feedback.store.store import feedback as feedback_table
-from infra.database.connect import connect, create_tables, now
+from infra.database.connect import connect, now
+from infra.database.schema import create_tables
 from infra.settings import Config
 from tests.deploy.serving_stack import BASE, ENGINE_KEY, SALT, Stack, free_port, prepare
 from tests.postgres import Postgres, find_binaries
@@ -199,7 +200,7 @@ def _chaos(stack: Stack, server: Postgres, folder: Path, ends: ExitStack) -> Non
 
     engine = _own("deploy.engines.embedded", stack.engine_job, folder, _get(f"{stack.engine_url}/health"))
     gateway = _own("deploy.gateway", stack.gateway_job, folder, _get(f"{stack.url}/readyz"))
-    controller = _own("deploy.controller.run", controller_job, folder, beating)
+    controller = _own("deploy.controller", controller_job, folder, beating)
     for part in (mlflow, engine, gateway, controller):
         part.start()
         ends.callback(part.kill)

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from deploy.sql_tables import TABLES, declared
-from infra.database.connect import connect, create_tables
-from infra.database.schema import differences
+from infra.database.connect import connect
+from infra.database.schema import create_tables, differences
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("flows", "tasks", "deploy", "evaluation", "training", "feedback", "infra")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from evaluation.gate.decide import GatePolicy
+from evaluation.gate.policy import GatePolicy
 from evaluation.scorecard import JudgeReport, MetricInfo, NoiseFloor, Scorecard, ScoredItem, Table, VersionCard
 
 Values = Sequence[float | None]

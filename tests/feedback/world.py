@@ -13,7 +13,8 @@ from feedback.ingest.run import IngestConfig
 from feedback.lake.lake import Lake
 from feedback.quality.expectations import ExpectationsConfig
 from feedback.store.store import Store, land_feedback, land_interactions
-from infra.database.connect import begin_write, connect, create_tables
+from infra.database.connect import begin_write, connect
+from infra.database.schema import create_tables
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 QUIET = ExpectationsConfig(enabled=False)

@@ -19,7 +19,8 @@ import pytest
 import yaml
 
 from deploy.ledger.ledger import current, history
-from flows.config.pipeline import PipelineConfig, load_config
+from flows.config.load import load_config
+from flows.config.pipeline import PipelineConfig
 from flows.night.record import nights_of
 from flows.stack.first_keys import first_keys
 from infra.alerts.outbox import signature_holds

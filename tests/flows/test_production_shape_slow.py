@@ -18,7 +18,8 @@ import yaml
 
 from deploy.api_keys import create_key
 from deploy.ledger.ledger import current, history
-from flows.config.pipeline import PipelineConfig, load_config
+from flows.config.load import load_config
+from flows.config.pipeline import PipelineConfig
 from infra.database.connect import connect
 from infra.sign_in import prefect_headers
 from tasks.opened import database

@@ -20,7 +20,7 @@ from deploy.ledger.lease import canary_lease, renew
 from deploy.ledger.ledger import current, history
 from deploy.sql_tables import declared
 from deploy.versions.versions import find_version, list_versions, load_version
-from evaluation.gate.decide import Verdict
+from evaluation.gate.verdict import Verdict
 from evaluation.scorecard import read_scorecard
 from feedback.events import Edit, Feedback
 from feedback.ingest.run import IngestConfig, run_ingest
@@ -32,11 +32,12 @@ from feedback.store.store import Store, feedback, interactions
 from feedback.store.user_salt import hold_to
 from flows.cli.migrate_commands import migrate as migrate_command
 from flows.config.job_files import controller_job, gateway_job
-from flows.config.pipeline import PipelineConfig, load_config
+from flows.config.load import load_config
+from flows.config.pipeline import PipelineConfig
 from flows.night.record import nights_of
 from infra.artifact import verify
-from infra.database.connect import connect, create_tables, now
-from infra.database.schema import SchemaMismatch, check, differences, migrate, pending
+from infra.database.connect import connect, now
+from infra.database.schema import SchemaMismatch, check, create_tables, differences, migrate, pending
 from tasks.train import Challenger
 from tests.flows.world import ratchet
 from tests.old_pipeline import SALT, lay_out, load_into_postgres

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from deploy.ledger.ledger import current, history
-from flows.config.pipeline import load_config
+from flows.config.load import load_config
 from flows.night.record import nights_of
 from flows.stack.secrets_file import SECRET_NAMES
 from tasks.opened import database

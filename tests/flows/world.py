@@ -13,7 +13,8 @@ import yaml
 
 from feedback.events import Edit, Feedback, Interaction, Message, Thumb
 from feedback.store.store import Store
-from flows.config.pipeline import PipelineConfig, load_config
+from flows.config.load import load_config
+from flows.config.pipeline import PipelineConfig
 from flows.stack.secrets_file import load_secrets
 from infra.processes.stack import down
 from tasks.opened import database

@@ -10,9 +10,16 @@ from pathlib import Path
 from infra.file_permissions import close_folder, open_to_others
 
 ROOT = Path(__file__).parent.parent.parent
-PROGRAMS = ("flows.cli", "flows.serving.server", "deploy.gateway.__main__", "deploy.controller.run",
-"deploy.engines.embedded",
-            "infra.processes.supervisor", "training.__main__", "evaluation.__main__")  # fmt: skip
+PROGRAMS = (
+    "flows.cli",
+    "flows.serving.server",
+    "deploy.gateway.__main__",
+    "deploy.controller.run",
+    "deploy.engines.embedded",
+    "infra.processes.supervisor",
+    "training.__main__",
+    "evaluation.__main__",
+)
 
 
 def test_every_program_closes_its_files_first() -> None:

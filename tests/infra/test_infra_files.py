@@ -125,7 +125,7 @@ def test_dockerfiles_copy_what_exists_and_run_as_nobody_special(path: Path) -> N
 @pytest.mark.parametrize("name", ["infra/docker/ratchet.yaml", "infra/k8s/base/ratchet.yaml",
                                   "infra/k8s/overlays/gpu/ratchet.yaml"])  # fmt: skip
 def test_pipelines_of_the_manifests_are_valid_and_name_services_that_exist(name: str) -> None:
-    from flows.config.pipeline import load_config
+    from flows.config.load import load_config
 
     config = load_config(ROOT / name)
     addresses = [config.places.mlflow, config.places.prefect_api, config.serving.engine_url or ""]

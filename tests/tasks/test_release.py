@@ -11,7 +11,7 @@ from sqlalchemy import Engine
 from deploy.canary.policy import CanaryPolicy
 from deploy.ledger.ledger import Entry, append, current
 from deploy.release.lifecycle import bar, hold, lift_bar, open_release, pause, promote, resume, settle, start, withdraw
-from evaluation.gate.decide import Verdict
+from evaluation.gate.verdict import Verdict
 from infra.database.connect import now
 from infra.errors import RatchetError
 from infra.settings import Places

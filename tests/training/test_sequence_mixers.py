@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from infra.errors import UserError
 from training.base_model import resolve_base
+from training.generation import generator
 from training.generation.generator import Generator, Request
 from training.sequence_mixers import why_not_generated
 

@@ -323,8 +323,8 @@ class Generator:
         from safetensors import SafetensorError
 
         import training.weights.bottleneck_peft  # noqa: F401  # peft learns of that kind
-        from training.stages.probe import CONVERSATIONS
         from training.weights.merging import merged_alike, why_not_merged
+        from training.weights.probe_prompts import CONVERSATIONS
 
         try:
             config = PeftConfig.from_pretrained(str(path))

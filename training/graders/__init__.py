@@ -7,11 +7,11 @@ import path in the recipe, never by the data: feedback comes from strangers, and
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from importlib import import_module
 
 from infra.errors import NotFound
+from training.graders.grader import Grader
 
 GRADERS: Mapping[str, str] = {
     "exact_match": "training.graders.exact_match",
@@ -24,19 +24,6 @@ GRADERS: Mapping[str, str] = {
 
 OWN = re.compile(r"^python:[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
 """How a function of one's own is named: python:package.module:function."""
-
-
-@dataclass(frozen=True)
-class Grader:
-    """One way to score an answer."""
-
-    name: str
-    summary: str
-    """One sentence."""
-    grade: Callable[[str, str], float]
-    """(answer, reference) -> 0 (wrong) to 1 (right)."""
-    apart: bool = False
-    """Whether it runs in a process of its own with a time limit, since what it is given decides how long it takes."""
 
 
 def grader_named(name: str) -> Grader:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from training.graders import Grader
+from training.graders.grader import Grader
 from training.graders.json_answers import NOTHING, json_value, same
 
 

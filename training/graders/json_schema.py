@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from training.graders import Grader
+from training.graders.grader import Grader
 from training.graders.json_answers import NOTHING, json_value
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 
-from training.graders import Grader
+from training.graders.grader import Grader
 
 _NUMBER = re.compile(r"(?<![\w.])-?\$?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?")
 _FINAL = re.compile(r"####\s*(.+)")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from training.graders import Grader
+from training.graders.grader import Grader
 
 
 def grade(answer: str, reference: str) -> float:

@@ -105,12 +105,12 @@ def _built(job: StageJob, stage: Path, checkpoint: Checkpoint, own: str, staging
     from transformers import set_seed
 
     from training.engines.native.loop.trainer import DURING
+    from training.stages.loading import load_for_stage
     from training.stages.output import save_version
     from training.stages.probe import probe_ids, take_probe
     from training.stages.trained_scores import score_as_trained
     from training.tuners import tuner_named
     from training.weights.files import load_trained
-    from training.weights.loading import load_for_stage
 
     made = read_record(stage)
     assert made is not None, "_stage has looked"

@@ -17,17 +17,9 @@ from infra.stored_model import Stored
 from training.chat.rendering import render
 from training.stages.trained_scores import AsTrained, plain_scores
 from training.weights.logprob_effects import NEGLIGIBLE, compare
+from training.weights.probe_prompts import CONVERSATIONS
 
 PROBE = "probe.json"
-
-CONVERSATIONS: tuple[tuple[str, str], ...] = (
-    ("Hello! Who are you?", "I am an assistant. How can I help you today?"),
-    ("My parcel has not arrived and I want my money back.", "I am sorry to hear that. Let me look into your order."),
-    ("Answer with a JSON object with the fields name and age: Ada is 36.", '{"name": "Ada", "age": 36}'),
-    ("Translate to French: good morning", "Bonjour"),
-    ("What is 17 + 25?", "17 + 25 = 42"),
-    ("Summarise in one sentence: the meeting was moved to Friday.", "The meeting is now on Friday."),
-)
 
 
 class ProbePrompt(Stored):

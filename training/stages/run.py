@@ -64,11 +64,11 @@ def _train(job: StageJob) -> None:
     from training.hardware import peak_bytes
     from training.stages.components import make_rollouts, make_teacher, measured_by
     from training.stages.dataset import prepared, read_supply
+    from training.stages.loading import load_for_stage, packs
     from training.stages.probe import probe_ids, take_probe
     from training.stages.trained_scores import score_as_trained
     from training.weights.files import load_trained
     from training.weights.heads import attach_head, detach_head
-    from training.weights.loading import load_for_stage, packs
 
     torch.set_num_threads(job.threads)
     started = time.monotonic()

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from deploy.engines.client import Dialect, EngineClient, EngineRefusal
+from deploy.engines.client import EngineClient, EngineRefusal
+from deploy.engines.dialect import Dialect
 from deploy.versions.parity import prover
 from infra.errors import RatchetError, Unavailable
 

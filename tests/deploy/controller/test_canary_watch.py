@@ -17,7 +17,8 @@ from deploy.ledger.lease import canary_lease, lease_valid, renew
 from deploy.ledger.ledger import current, history
 from deploy.release.lifecycle import Prove, lift_bar, open_release, promote, resume, settle, start
 from infra.alerts.outbox import list_alerts
-from infra.database.connect import connect, create_tables, now
+from infra.database.connect import connect, now
+from infra.database.schema import create_tables
 from infra.errors import RatchetError, Unavailable, UserError
 from tests.deploy.stages import published
 from tests.deploy.traffic import serve

@@ -16,7 +16,8 @@ from deploy.ledger.ledger import current, history
 from deploy.release.lifecycle import open_release, start
 from evaluation.job.config import JudgeConfig
 from infra.alerts.outbox import list_alerts
-from infra.database.connect import connect, create_tables, now
+from infra.database.connect import connect, now
+from infra.database.schema import create_tables
 from infra.errors import RatchetError
 from tests.deploy.stages import published
 from tests.deploy.traffic import serve

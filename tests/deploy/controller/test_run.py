@@ -32,7 +32,8 @@ from deploy.ledger.lease import lease_valid
 from deploy.ledger.ledger import current, history
 from deploy.release.lifecycle import open_release, start
 from infra.alerts.outbox import AlertsConfig, Webhook, list_alerts, signature_holds
-from infra.database.connect import connect, create_tables
+from infra.database.connect import connect
+from infra.database.schema import create_tables
 from infra.errors import Unavailable, UserError
 from tests.deploy.odd_lines import put_odd_line
 from tests.deploy.stages import published
@@ -56,7 +57,7 @@ def until(condition: Callable[[], object], seconds: float = 60) -> None:
 @contextmanager
 def controller(job: Path) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
-        [sys.executable, "-m", "deploy.controller.run", str(job)],
+        [sys.executable, "-m", "deploy.controller", str(job)],
         env=os.environ | {"TEST_ALERT_SECRET": SECRET},
         stderr=subprocess.PIPE,
         text=True,

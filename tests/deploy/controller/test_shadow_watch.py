@@ -14,7 +14,8 @@ from deploy.experiments.shadow import ShadowAnswer, record_shadow
 from deploy.ledger.ledger import Entry, current
 from deploy.release.lifecycle import Override, open_release, pause, promote, resume, roll_back, start
 from infra.alerts.outbox import list_alerts
-from infra.database.connect import connect, create_tables, now
+from infra.database.connect import connect, now
+from infra.database.schema import create_tables
 from tests.deploy.stages import published
 
 PLAIN = CanaryPolicy(steps=(0.5,), holdback=0.0)

@@ -21,7 +21,8 @@ import httpx
 import pytest
 
 from deploy.config import EngineJob, ServingConfig
-from deploy.engines.client import EMBEDDED, AsyncEngineClient, Dialect, EngineClient, EngineRefusal
+from deploy.engines.client import AsyncEngineClient, EngineClient, EngineRefusal
+from deploy.engines.dialect import EMBEDDED, Dialect
 from deploy.engines.vllm import VLLM
 from deploy.gateway.backends.adapter_loading import Loading
 from deploy.gateway.backends.replicas import Engines, Replica

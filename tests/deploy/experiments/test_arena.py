@@ -13,7 +13,8 @@ from sqlalchemy import select
 from deploy.experiments.arena import Pair, Winner, arena_pairs, choose, record_pair
 from feedback.events import Preference
 from feedback.store.store import Store
-from infra.database.connect import begin_write, connect, create_tables
+from infra.database.connect import begin_write, connect
+from infra.database.schema import create_tables
 from tests.feedback.world import interaction
 
 

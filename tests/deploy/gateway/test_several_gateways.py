@@ -19,7 +19,8 @@ from deploy.gateway.routing.assign import assign, table_of
 from deploy.ledger.ledger import Entry, append, append_in, current, history
 from deploy.release.lifecycle import promote, step
 from feedback.store.store import Store
-from infra.database.connect import begin_write, connect, create_tables
+from infra.database.connect import begin_write, connect
+from infra.database.schema import create_tables
 from infra.errors import Conflict
 from tests.deploy.serving_stack import BASE, Stack, free_port, process, routed
 from tests.postgres import Postgres

@@ -10,7 +10,8 @@ import pytest
 from sqlalchemy import Engine
 
 from deploy.ledger.lease import canary_lease, database_us, holder_of, lease_valid, release, renew, seconds_left
-from infra.database.connect import connect, create_tables
+from infra.database.connect import connect
+from infra.database.schema import create_tables
 
 
 @pytest.fixture

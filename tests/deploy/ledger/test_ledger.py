@@ -23,7 +23,8 @@ from deploy.ledger.ledger import (
     standing,
     tenants,
 )
-from infra.database.connect import connect, create_tables
+from infra.database.connect import connect
+from infra.database.schema import create_tables
 from infra.errors import Conflict
 
 RACER = """

@@ -11,7 +11,8 @@ from deploy.ledger.ledger import Standing
 from deploy.ledger.state import Watch
 from deploy.registry.aliases import Registry, follow, hand_moves, written_aliases
 from deploy.versions.versions import VersionFile, load_version
-from infra.database.connect import begin_write, connect, create_tables, now
+from infra.database.connect import begin_write, connect, now
+from infra.database.schema import create_tables
 from infra.errors import Unavailable
 from tests.deploy.stages import published
 

@@ -17,7 +17,8 @@ from deploy.registry.reconcile import OVERRIDE_BY, OVERRIDE_REASON, reconcile
 from deploy.release.lifecycle import bar, open_release, promote, start, withdraw
 from deploy.versions.versions import load_version
 from infra.alerts.outbox import list_alerts
-from infra.database.connect import connect, create_tables
+from infra.database.connect import connect
+from infra.database.schema import create_tables
 from infra.errors import RatchetError, Unavailable
 from tests.deploy.stages import published
 

@@ -21,7 +21,8 @@ from deploy.ledger.ledger import current, history
 from deploy.registry.aliases import Registry
 from deploy.registry.webhook import HOOK_SECRET, PATH, Door, HookRefused, knock, verify
 from infra.alerts.outbox import list_alerts
-from infra.database.connect import connect, create_tables
+from infra.database.connect import connect
+from infra.database.schema import create_tables
 from infra.errors import Unavailable
 from tests.deploy.mlflow_server import MlflowServer
 from tests.deploy.serving_stack import free_port, process

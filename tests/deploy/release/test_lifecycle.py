@@ -30,7 +30,8 @@ from deploy.release.lifecycle import (
 )
 from deploy.release.shared_champion import inherit
 from infra.alerts.outbox import list_alerts
-from infra.database.connect import connect, create_tables, now
+from infra.database.connect import connect, now
+from infra.database.schema import create_tables
 from infra.errors import Conflict, CorruptArtifact, NotFound, RatchetError
 from tests.deploy.stages import published
 

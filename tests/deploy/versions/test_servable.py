@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.engines.client import EMBEDDED
+from deploy.engines.dialect import EMBEDDED
 from deploy.engines.vllm import VLLM
 from deploy.versions.servable import why_not_servable
 from training.stages.probe import Probe

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from evaluation.abilities.bundled_pack import PACK, PASSAGES, measure, measure_again, pack_tasks
+from evaluation.abilities.bundled_pack import PACK, PASSAGES, measure_again, pack_tasks
 from evaluation.abilities.lm_eval_names import unknown_tasks
+from evaluation.abilities.measure import measure
 from infra.errors import UserError
 from training.generation.generator import Generator, Request
 

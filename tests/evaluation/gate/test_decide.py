@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from evaluation.gate.decide import Decision, GatePolicy, Guard, decide
+from evaluation.gate.decide import decide
+from evaluation.gate.policy import GatePolicy, Guard
+from evaluation.gate.verdict import Decision
 from evaluation.scorecard import JudgeReport, NoiseFloor, Scorecard
 from evaluation.significance import flips_needed
 from tests.evaluation.cards import policy, scorecard, share, version

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluation.gate.decide import Guard, decide
+from evaluation.gate.decide import decide
+from evaluation.gate.policy import Guard
 from evaluation.scorecard import Scorecard, Table
 from tests.evaluation.cards import policy, scorecard, version
 

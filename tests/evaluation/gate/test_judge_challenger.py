@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from evaluation.gate.decide import ChallengerVerdict, ForgettingBudget, Guard, decide
+from evaluation.gate.decide import decide
+from evaluation.gate.policy import ForgettingBudget, Guard
+from evaluation.gate.verdict import ChallengerVerdict
 from evaluation.scorecard import NoiseFloor
 from tests.evaluation.cards import policy, scorecard, share
 

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.gate.decide import Verdict, decide
+from evaluation.gate.decide import decide
 from evaluation.gate.policy import ForgettingBudget, GatePolicy
+from evaluation.gate.verdict import Verdict
 from evaluation.run.launch import launch_evaluation
 from evaluation.scorecard import NoiseFloor, Scorecard, Table, read_scorecard
 from tests.evaluation.real_nights import SEEDS, make_versions, open_workshop

@@ -10,7 +10,8 @@ from sqlalchemy import Engine
 
 from evaluation.run.noise_floors import hardware_name, known_floors, record_floors, seed_spread_due
 from evaluation.scorecard import NoiseFloor, Scorecard
-from infra.database.connect import connect, create_tables
+from infra.database.connect import connect
+from infra.database.schema import create_tables
 from tests.evaluation.cards import scorecard, share
 
 

@@ -12,8 +12,8 @@ from sqlalchemy import select
 from feedback.abuse.agreement import Claim, Neighbours, answer_similarity, label_key
 from feedback.abuse.detect import AbuseConfig
 from feedback.abuse.triggers import TriggerConfig, find_words
-from feedback.abuse.volume import bursts, names_somebody
-from feedback.events import Document, Edit, Feedback, Preference, Reference, Thumb, Value
+from feedback.abuse.volume import bursts
+from feedback.events import Document, Edit, Feedback, Preference, Reference, Thumb, Value, names_somebody
 from feedback.index.index import Past
 from feedback.ingest.run import run_ingest
 from feedback.lake.quarantine import held_rows

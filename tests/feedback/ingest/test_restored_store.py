@@ -18,7 +18,8 @@ from feedback.lake.lake import Lake
 from feedback.quality.ingest_health import IntakeWatch, stale
 from feedback.sources.watermark import high_water
 from feedback.store.store import Store, feedback, feedback_ready
-from infra.database.connect import connect, create_tables, now
+from infra.database.connect import connect, now
+from infra.database.schema import create_tables
 from infra.errors import CorruptArtifact, UserError
 from tests.feedback.ingest_child import SMALL, source
 from tests.feedback.world import FAST, interaction, make_lake, make_store, put, said

@@ -21,7 +21,8 @@ from feedback.lake.lake import Lake
 from feedback.lake.quarantine import accept, held_rows
 from feedback.redaction.redact import RedactConfig
 from feedback.store.store import Store
-from infra.database.connect import connect, create_tables, now
+from infra.database.connect import connect, now
+from infra.database.schema import create_tables
 from infra.errors import CorruptArtifact, UserError
 from tests.feedback.ingest_child import SMALL, source
 from tests.feedback.world import FAST, fill, interaction, make_lake, make_store, put, said, ticket

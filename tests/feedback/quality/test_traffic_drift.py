@@ -13,7 +13,8 @@ from feedback.quality.drift import TRAFFIC, DriftConfig, DriftReport, unknown
 from feedback.quality.traffic_drift import traffic_drift
 from feedback.redaction.redact import RedactConfig
 from feedback.store.store import land_feedback, land_interactions
-from infra.database.connect import begin_write, connect, create_tables
+from infra.database.connect import begin_write, connect
+from infra.database.schema import create_tables
 
 BORDER = datetime(2026, 3, 1, tzinfo=UTC)
 SHOP, GARDEN = ("delivery of a parcel", "refund of an invoice"), ("pruning of the roses", "frost on the tomatoes")

@@ -13,12 +13,12 @@ from feedback.redaction.redact import (
     Redactor,
     _matches,
     find_personal,
-    first_come,
     iban_length,
     luhn,
     may_hold_personal,
     redact_interaction,
 )
+from feedback.redaction.spans import first_come
 from tests.feedback.world import interaction
 
 FOUND: dict[str, list[str]] = {

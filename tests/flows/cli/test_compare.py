@@ -10,8 +10,9 @@ import pytest
 import yaml
 
 from evaluation.scorecard import Scorecard
+from flows.config.load import load_config
 from flows.config.night_request import NightRequest
-from flows.config.pipeline import PipelineConfig, load_config
+from flows.config.pipeline import PipelineConfig
 from flows.night.record import open_night
 from infra.artifact import atomic_write
 from tests.evaluation.cards import scorecard, share

@@ -12,7 +12,7 @@ from feedback.ingest.run import run_ingest
 from feedback.lake.lake import lake_of
 from feedback.store.store import Store
 from flows.cli.app import app
-from flows.config.pipeline import load_config
+from flows.config.load import load_config
 from tasks.opened import database
 from tests.feedback.world import FAST, interaction, said
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from deploy.canary.policy import CanaryPolicy
 from deploy.ledger.ledger import current, history
 from deploy.release.lifecycle import Override, open_release, start
-from flows.config.pipeline import load_config
+from flows.config.load import load_config
 from tasks.opened import database
 from tests.deploy.stages import published
 from tests.flows.world import ratchet, write_pipeline

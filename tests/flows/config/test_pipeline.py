@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.config.pipeline import PipelineConfig, load_config
+from flows.config.load import load_config
+from flows.config.pipeline import PipelineConfig
 from infra.errors import ConfigError, NotFound
 
 ROOT = Path(__file__).parents[3]

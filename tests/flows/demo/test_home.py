@@ -9,7 +9,8 @@ import pytest
 from flows.demo import home
 from flows.demo.receiver import open_receiver
 from infra.alerts.outbox import Alert, AlertsConfig, Webhook, deliver, enqueue
-from infra.database.connect import begin_write, connect, create_tables
+from infra.database.connect import begin_write, connect
+from infra.database.schema import create_tables
 from infra.errors import UserError
 
 

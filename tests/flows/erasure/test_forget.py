@@ -35,7 +35,8 @@ from flows.history.lake_view import difference, export, log_of, shown, snapshot_
 from flows.history.lineage import World, lineage
 from flows.night.record import open_night, read_night
 from infra.artifact import digest_dir, digest_file, finished_record, write_record
-from infra.database.connect import connect, create_tables
+from infra.database.connect import connect
+from infra.database.schema import create_tables
 from infra.errors import NotFound, UserError
 from tests.feedback.world import FAST, interaction, said
 

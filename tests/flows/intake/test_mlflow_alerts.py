@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from flows.config.pipeline import load_config
+from flows.config.load import load_config
 from flows.intake.mlflow_alerts import refusal_alerts
 from flows.stack.doctor import examine
 from infra.alerts.outbox import enqueue, list_alerts

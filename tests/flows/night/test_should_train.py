@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from evaluation.gate.decide import Verdict
+from evaluation.gate.verdict import Verdict
 from feedback.abuse.detect import AbuseConfig
 from feedback.events import Edit
 from feedback.ingest.run import run_ingest

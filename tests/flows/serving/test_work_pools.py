@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from flows.config.pipeline import load_config
+from flows.config.load import load_config
 from flows.serving.plans import deployment_plans
 from flows.serving.work_pools import job_variables
 from infra.alerts.outbox import Alert, enqueue, list_alerts

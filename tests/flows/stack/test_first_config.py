@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from flows.config.pipeline import load_config
+from flows.config.load import load_config
 from flows.stack.first_config import columns_of, first_config
 from infra.errors import NotFound, UserError
 from tests.flows.world import ratchet

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from deploy.registry.aliases import Registry
 from deploy.registry.webhook import knocks
 from flows.cli.app import app
-from flows.config.pipeline import load_config
+from flows.config.load import load_config
 from flows.config.prefect_environment import require_prefect
 from flows.stack.secrets_file import SECRET_NAMES, SERVERS_SIDE, load_secrets
 from infra.errors import UserError

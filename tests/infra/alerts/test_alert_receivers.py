@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from infra.alerts.outbox import Alert, AlertsConfig, Webhook, deliver, enqueue, send_now, with_links
-from infra.database.connect import begin_write, connect, create_tables
+from infra.database.connect import begin_write, connect
+from infra.database.schema import create_tables
 from tests.infra.alerts.test_outbox import SECRET, Receiver, environment
 
 

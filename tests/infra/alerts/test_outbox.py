@@ -26,7 +26,8 @@ from infra.alerts.outbox import (
     sign,
     signature_holds,
 )
-from infra.database.connect import begin_write, connect, create_tables, now
+from infra.database.connect import begin_write, connect, now
+from infra.database.schema import create_tables
 
 SECRET = "a secret for tests"
 Received = list[tuple[dict[str, str], bytes]]

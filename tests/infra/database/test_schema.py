@@ -12,8 +12,8 @@ import pytest
 from sqlalchemy import Engine, inspect, text
 
 from infra.database import schema
-from infra.database.connect import connect, create_tables
-from infra.database.schema import VERSION_TABLE, SchemaMismatch, check, head, migrate, pending, state_of
+from infra.database.connect import connect
+from infra.database.schema import VERSION_TABLE, SchemaMismatch, check, create_tables, head, migrate, pending, state_of
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

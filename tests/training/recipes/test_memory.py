@@ -17,8 +17,9 @@ from training.engines.native.packing.tokenization import Tokens
 from training.recipes.memory import SMOLLM2_135M, Memory, estimate, kept_per_token, shape_of_folder
 from training.recipes.recipe import StageSpec
 from training.stages.launch import launch_stage
+from training.stages.loading import packs, shape_of
 from training.tuners import TUNERS, tuner_named
-from training.weights.loading import load_plain, packs, shape_of
+from training.weights.loading import load_plain
 
 
 def test_shape_is_read_from_the_files_as_from_the_model(tiny_base: Path) -> None:

@@ -14,9 +14,10 @@ from infra.errors import UserError
 from tests.training.stages.test_run import check, spec
 from tests.training.world import job_for
 from training.generation.generator import Generator
+from training.stages.loading import shape_of
 from training.stages.run import run_stage
 from training.tuners import TUNERS, tuner_named
-from training.weights.loading import load_adapter, load_plain, shape_of
+from training.weights.loading import load_adapter, load_plain
 from training.weights.lora_conversion import to_plain_lora
 from training.weights.merging import merged, why_not_merged
 

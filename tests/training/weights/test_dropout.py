@@ -14,10 +14,10 @@ from torch import nn
 from tests.training.stages.test_run import spec
 from tests.training.world import job_for
 from training.objectives import OBJECTIVES, objective_named
+from training.stages.loading import load_for_stage
 from training.stages.run import run_stage
 from training.tuners import tuner_named
 from training.weights.dropout import without_dropout
-from training.weights.loading import load_for_stage
 
 COMPARING = ("dpo", "kto", "ipo", "rloo", "grpo", "ppo", "cpo", "simpo", "orpo", "reward")
 IDS = torch.arange(5, 45)[None]

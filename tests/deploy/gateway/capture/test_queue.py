@@ -15,8 +15,9 @@ from deploy.gateway.capture.queue import Capture
 from deploy.gateway.capture.spool import Spool
 from feedback.events import Interaction, Message
 from feedback.store.store import Store
-from infra.database.connect import connect, create_tables, now
+from infra.database.connect import connect, now
 from infra.database.errors import is_of_other_tables
+from infra.database.schema import create_tables
 from infra.database.timeouts import serving
 from tests.postgres import Postgres
 

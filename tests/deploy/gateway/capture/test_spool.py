@@ -13,7 +13,8 @@ from deploy.gateway.capture.queue import Capture
 from deploy.gateway.capture.spool import Spool
 from feedback.events import Interaction, Message
 from feedback.store.store import Store, land_interactions
-from infra.database.connect import begin_write, connect, create_tables, now
+from infra.database.connect import begin_write, connect, now
+from infra.database.schema import create_tables
 from infra.errors import Unavailable
 
 

@@ -14,7 +14,8 @@ import pytest
 
 from deploy.canary.policy import CanaryPolicy
 from deploy.controller.canary_watch import judge, policy_of
-from deploy.engines.client import EMBEDDED, AsyncEngineClient
+from deploy.engines.client import AsyncEngineClient
+from deploy.engines.dialect import EMBEDDED
 from deploy.gateway.backends.adapter_loading import Loading
 from deploy.gateway.backends.replicas import Engines, Replica
 from deploy.gateway.console.canary import curve, thinned

@@ -15,7 +15,8 @@ from deploy.ledger.ledger import Entry, append, current
 from deploy.ledger.state import DRILL_TENANT
 from deploy.release.lifecycle import start
 from infra.alerts.outbox import enqueue, list_alerts
-from infra.database.connect import begin_write, connect, create_tables, now
+from infra.database.connect import begin_write, connect, now
+from infra.database.schema import create_tables
 
 
 @pytest.fixture

@@ -18,7 +18,8 @@ from deploy.ledger.lease import canary_lease, renew
 from deploy.ledger.ledger import Entry, append, current, history
 from deploy.ledger.state import RefusedTransition
 from infra.alerts.outbox import list_alerts
-from infra.database.connect import connect, create_tables
+from infra.database.connect import connect
+from infra.database.schema import create_tables
 from tests.deploy.odd_lines import put_odd_line
 
 POLL = 0.05

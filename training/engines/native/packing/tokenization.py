@@ -13,13 +13,13 @@ from feedback.events import message_json
 from infra.artifact import digest_file, key_of
 from infra.errors import UserError
 from training.chat.rendering import TemplateRefuses, render
-from training.objectives import Objective
 
 if TYPE_CHECKING:
     import numpy as np
 
     from feedback.events import Message
     from feedback.examples import Example
+    from training.objectives import Objective
 
 log = logging.getLogger(__name__)
 
