@@ -1,1 +1,1 @@
-"""ROOM."""
+"""Build what the repository holds beside the code."""

@@ -1,1 +1,1 @@
-"""ROOM."""
+"""Report an evaluation as HTML with plots."""

@@ -1,1 +1,1 @@
-"""ROOM."""
+"""Find near-duplicates (MinHash) and contradictions between examples."""

@@ -1,1 +1,1 @@
-"""ROOM."""
+"""Index what earlier batches contained (SQLite): signatures for duplicates, labels, votes, activity of accounts."""

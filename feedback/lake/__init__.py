@@ -1,1 +1,1 @@
-"""ROOM."""
+"""Keep examples in Delta tables: commits, storage, maintenance, quarantine, and orphaned events."""

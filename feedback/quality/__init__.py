@@ -1,1 +1,1 @@
-"""ROOM."""
+"""Check data quality: great-expectations suites, drift by evidently, health of ingestion."""

@@ -1,1 +1,1 @@
-"""ROOM."""
+"""Redact personal data and secrets: patterns, national ids, presidio."""

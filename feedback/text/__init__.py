@@ -1,1 +1,1 @@
-"""ROOM."""
+"""Analyse text: language, topics, vocabulary."""

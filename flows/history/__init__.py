@@ -1,1 +1,1 @@
-"""ROOM."""
+"""Trace lineage, read the lake, and list stored nights."""

@@ -1,1 +1,1 @@
-"""ROOM."""
+"""Run an ingest and import files, with their alerts."""

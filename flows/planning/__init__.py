@@ -1,1 +1,1 @@
-"""ROOM."""
+"""Compute power before a night: what gate and canary can detect, and whether there is data enough."""

@@ -1,1 +1,1 @@
-"""ROOM."""
+"""Serve the deployments to Prefect: schedules, work pools, automations, and recovery of crashed runs."""

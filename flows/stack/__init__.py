@@ -1,1 +1,1 @@
-"""ROOM."""
+"""Run the local stack: servers, secrets, first keys and config, `ratchet doctor`."""

@@ -1,1 +1,1 @@
-"""ROOM."""
+"""Deliver alerts: the outbox in SQL, and its receivers."""

@@ -1,1 +1,1 @@
-"""ROOM."""
+"""Send telemetry: MLflow runs by a journal, OpenTelemetry traces, system metrics."""

@@ -1,1 +1,1 @@
-"""ROOM."""
+"""Generate the reference pages of the docs from the code."""

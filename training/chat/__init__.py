@@ -1,1 +1,1 @@
-"""ROOM."""
+"""Render conversations by a model's chat template."""

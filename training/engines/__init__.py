@@ -1,1 +1,1 @@
-"""ROOM."""
+"""Train: one room per training engine."""

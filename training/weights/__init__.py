@@ -1,1 +1,1 @@
-"""ROOM."""
+"""Load, merge, convert and save weights."""

@@ -1,1 +1,1 @@
-"""ROOM."""
+"""Answer one chat request: from its body to the stored interaction, with shadow copies, arena and feedback."""

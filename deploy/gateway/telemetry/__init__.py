@@ -1,1 +1,1 @@
-"""ROOM."""
+"""Export metrics to Prometheus and spans to OpenTelemetry."""

@@ -1,1 +1,1 @@
-"""ROOM."""
+"""Sample for online objectives: rollouts, reward model, teacher, advantages."""
