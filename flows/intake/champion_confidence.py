@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from deploy.engines.client import dialect_of
-from feedback.abuse.detect import Confidence
+from feedback.abuse.confidence import Confidence
 from flows.config.pipeline import PipelineConfig
 from tasks.confidence import champion_confidence
 from training.base_model import Base
