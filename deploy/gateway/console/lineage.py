@@ -237,7 +237,8 @@ def _night(home: Path, tenant: str, asked: str) -> list[Card]:
     night = next((one for one in night_files(home, tenant) if one["night_id"] == asked), None)
     if night is None:
         # A version that was trained and never released is known by its night only.
-        made = [one for one in night_files(home, tenant) if any(version_name(s["digest"]) == asked for s in _stages(one))]
+        nights = night_files(home, tenant)
+        made = [one for one in nights if asked in [version_name(stage["digest"]) for stage in _stages(one)]]
         return [
             _card("trained", asked, {"in night": one["night_id"], "outcome": one["outcome"]},
                   [one["night_id"], one["steps"].get("snapshot")])
