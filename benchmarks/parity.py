@@ -21,8 +21,7 @@ from deploy.engines.client import EngineClient
 from deploy.engines.dialect import EMBEDDED
 from deploy.engines.vllm import VLLM
 from deploy.versions.parity import tolerances
-from deploy.versions.versions import version_name
-from infra.artifact import digest_dir
+from infra.artifact import digest_dir, version_name
 from tests.deploy.engines.test_engine_contract import VLLM_PYTHON, Running
 from tests.deploy.serving_stack import BASE
 from tests.feedback.world import ticket

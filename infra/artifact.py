@@ -47,6 +47,11 @@ def key_of(value: Any) -> str:
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
 
 
+def version_name(digest: str) -> str:
+    """Name the version whose weights have this digest (hex), as served: "v" and the digest's first 16 digits."""
+    return f"v{digest[:16]}"
+
+
 def digest_file(path: Path) -> str:
     """SHA-256 (hex) of a file's bytes."""
     with path.open("rb") as file:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from infra.artifact import Record
+from infra.artifact import Record, version_name
 from infra.errors import Diverged, RatchetError, UserError
 from infra.settings import Places
 from infra.stored_model import Stored
@@ -43,7 +43,7 @@ class TrainedStage(Stored):
     @property
     def version(self) -> str:
         """Name of its weights as a version."""
-        return f"v{self.digest[:16]}"
+        return version_name(self.digest)
 
 
 class Challenger(Stored):

@@ -11,7 +11,7 @@ import time
 from deploy.controller.run import make_prover
 from deploy.ledger.ledger import Entry
 from deploy.release.lifecycle import Override, open_release
-from deploy.versions.versions import publish_version, version_name
+from deploy.versions.versions import publish_version
 from evaluation.scorecard import Scorecard, read_scorecard
 from flows.config.job_files import controller_job
 from flows.config.pipeline import PipelineConfig
@@ -20,7 +20,7 @@ from flows.demo.home import CONFIG
 from flows.demo.play import Play
 from flows.demo.scribe import Bar, Scribe
 from flows.night.record import NightFile, nights_of
-from infra.artifact import read_record
+from infra.artifact import read_record, version_name
 from infra.errors import RatchetError
 from infra.settings import Config
 from infra.source_tree import python_path

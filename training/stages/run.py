@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from infra.artifact import Record, atomic_write, digest_dir, publish, read_record
+from infra.artifact import Record, atomic_write, digest_dir, publish, read_record, version_name
 from infra.errors import CorruptArtifact, NotFound, UserError
 from infra.processes.locks import hold
 from training.objectives import Objective, objective_named
@@ -146,7 +146,7 @@ def _train(job: StageJob) -> None:
 
     result: dict[str, Any] = {
         "kind": kind,
-        "version": "v" + digest[:16],
+        "version": version_name(digest),
         "label": job.label,
         "product": objective.product,
         "examples": len(supply.own),

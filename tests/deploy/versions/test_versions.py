@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from deploy.versions.versions import find_version, list_versions, load_version, publish_version, version_name
-from infra.artifact import finished_record, read_record, write_record
+from deploy.versions.versions import find_version, list_versions, load_version, publish_version
+from infra.artifact import finished_record, read_record, version_name, write_record
 from infra.errors import CorruptArtifact, NotFound
 from tests.deploy.stages import finished_stage
 
