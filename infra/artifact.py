@@ -29,7 +29,7 @@ _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_asci
 _quoted = json.encoder.encode_basestring
 
 
-def canonical_json(value: Any) -> str:
+def canonical_json(value: object) -> str:
     """JSON with sorted keys and no spaces, so that equal values give equal text. Pydantic models are dumped first.
 
     Raises:
@@ -42,7 +42,7 @@ def canonical_json(value: Any) -> str:
     return _CANONICAL.encode(value)
 
 
-def key_of(value: Any) -> str:
+def key_of(value: object) -> str:
     """Fingerprint of what was asked for: SHA-256 (hex) of its canonical JSON."""
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
 

@@ -29,7 +29,7 @@ from feedback.snapshots.gate_items import mark_used
 from infra.alerts.outbox import Alert, enqueue
 from infra.database.connect import begin_write
 from infra.settings import Places
-from infra.telemetry.mlflow_journal import Tracker
+from infra.telemetry.mlflow_tracker import Tracker
 from tasks.opened import database
 
 log = logging.getLogger(__name__)

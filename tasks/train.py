@@ -15,7 +15,8 @@ from infra.artifact import Record, version_name
 from infra.errors import Diverged, RatchetError, UserError
 from infra.settings import Places
 from infra.stored_model import Stored
-from infra.telemetry.mlflow_journal import Point, Tracker
+from infra.telemetry.mlflow_operations import Point
+from infra.telemetry.mlflow_tracker import Tracker
 from training.base_model import Base, resolve_base
 from training.recipes.memory import shape_of_folder
 from training.recipes.memory_fit import room_here

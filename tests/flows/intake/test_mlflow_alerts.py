@@ -9,7 +9,8 @@ from flows.intake.mlflow_alerts import refusal_alerts
 from flows.stack.doctor import examine
 from infra.alerts.outbox import enqueue, list_alerts
 from infra.database.connect import begin_write
-from infra.telemetry.mlflow_journal import Tracker, send_leftovers
+from infra.telemetry.mlflow_sender import send_leftovers
+from infra.telemetry.mlflow_tracker import Tracker
 from tasks.opened import database
 
 
