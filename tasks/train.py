@@ -11,6 +11,7 @@ from typing import Any, Literal
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from deploy.engines import SERVING_ENGINES
 from infra.artifact import Record, version_name
 from infra.errors import Diverged, RatchetError, UserError
 from infra.settings import Places
@@ -73,14 +74,15 @@ def plan(
     cache: Path | None = None,
 ) -> Plan:
     """Which recipes tonight's data, budget and memory support, and the engine that serves could load."""
+    lora_only = SERVING_ENGINES.named(engine).lora_only
     try:
         shape = shape_of_folder(base.path)
     except UserError as error:  # each recipe would fail with it, and say so; nothing can be reckoned without it
         log.warning("memory and minutes are planned without the base model's size: %s", error)
-        chosen = plan_night(counts, config, lora_only=engine == "vllm")
+        chosen = plan_night(counts, config, lora_only=lora_only)
     else:
         room = room_here(shape, dtype=config.dtype, processes=config.processes, memory_gb=config.memory_gb, cache=cache)
-        chosen = plan_night(counts, config, parameters=shape.total, lora_only=engine == "vllm", room=room)
+        chosen = plan_night(counts, config, parameters=shape.total, lora_only=lora_only, room=room)
     for left in chosen.left_out:
         log.info("not tonight: %s: %s", left.recipe, left.reason)
     return chosen

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from pathlib import Path
 
@@ -29,7 +28,6 @@ def serve(argv: list[str]) -> int:
 
     from deploy.config import ENGINE_KEY, GatewayJob
     from deploy.gateway.app import build_app
-    from deploy.registry.webhook import HOOK_SECRET
     from feedback.store.user_salt import SALT
     from infra.file_permissions import close_files
     from infra.settings import secret
@@ -43,7 +41,7 @@ def serve(argv: list[str]) -> int:
     job = GatewayJob.model_validate_json(Path(argv[0]).read_text())
     _look_at_tables(job.database_url, max(10.0, job.serving.database_seconds))
     start_tracing("ratchet-gateway")
-    app = build_app(job, engine_key=secret(ENGINE_KEY), user_salt=secret(SALT), hook_secret=os.environ.get(HOOK_SECRET))
+    app = build_app(job, engine_key=secret(ENGINE_KEY), user_salt=secret(SALT))
     uvicorn.run(
         app, host=job.host, port=job.port, log_level="warning", timeout_keep_alive=75, timeout_graceful_shutdown=30
     )
