@@ -13,14 +13,13 @@ import logging
 import os
 import signal
 import socket
-import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 from sqlalchemy import JSON, Column, Engine, Integer, String, Table, delete, insert, select
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -39,9 +38,9 @@ from infra.alerts.outbox import AlertsConfig, deliver, enqueue
 from infra.database.connect import UtcDateTime, begin_write, connect, metadata, now
 from infra.database.errors import OTHER_TABLES, in_short, is_away, is_of_other_tables
 from infra.database.schema import create_tables
-from infra.errors import NotFound, RatchetError, Unavailable, UserError
-from infra.file_permissions import close_files
-from infra.settings import Config, in_a_line
+from infra.errors import RatchetError, Unavailable, UserError
+from infra.processes.job_file import job_main
+from infra.settings import Config
 from infra.telemetry.mlflow_refusals import Refused, refusal_alert
 
 log = logging.getLogger(__name__)
@@ -328,37 +327,15 @@ def run(job: ControllerJob, stop: threading.Event) -> None:
 
 def main(argv: list[str]) -> int:
     """Run as a process until SIGTERM or SIGINT."""
-    close_files()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
-    try:
-        job = read_job(argv)
-        stop = threading.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: stop.set())
-        log.info("controller %s watches %s", job.holder, job.database_url.rpartition("@")[2])
-        run(job, stop)
-    except RatchetError as error:
-        print(f"controller: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    return job_main("controller", argv, ControllerJob, _run_until_stopped)
 
 
-def read_job(argv: list[str]) -> ControllerJob:
-    """The job named on the command line.
-
-    Raises:
-        UserError: not one file, or not a valid one.
-    """
-    if len(argv) != 1:
-        raise UserError(f"expected one argument, the job's JSON file, got {len(argv)}")
-    path = Path(argv[0])
-    try:
-        return ControllerJob.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
-        raise NotFound(f"there is no job file {path}; `ratchet up` writes one") from None
-    except ValidationError as error:
-        raise UserError(f"{path} is not a controller's job: {in_a_line(error)}") from error
+def _run_until_stopped(job: ControllerJob) -> None:
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    log.info("controller %s watches %s", job.holder, job.database_url.rpartition("@")[2])
+    run(job, stop)
 
 
 def _prepared(engine: Engine, job: ControllerJob) -> bool:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import base64
-import fcntl
 import os
-from collections.abc import Iterator, MutableMapping
-from contextlib import contextmanager
+from collections.abc import MutableMapping
 from pathlib import Path
 
+from infra.processes.locks import hold
 from infra.settings import Places
 from infra.sign_in import MLFLOW_PASSWORD, MLFLOW_USER, PREFECT_SIGN_IN
 
@@ -53,7 +52,8 @@ def load_secrets(
     known = _read(file)
     ours = _names(places)
     if any(not target.get(name) and name not in known for name in ours):
-        with _alone(places.run_dir):
+        # One process at a time: two that made one each would not understand each other.
+        with hold(places.run_dir / "secrets.lock"):
             known = _read(file)
             missing = [name for name in ours if not target.get(name) and name not in known]
             known.update({name: _new(name) for name in missing})
@@ -66,15 +66,6 @@ def load_secrets(
     for name, client in SERVERS_SIDE.items():
         if client in ours:
             target[name] = target[client]
-
-
-@contextmanager
-def _alone(run_dir: Path) -> Iterator[None]:
-    """Nobody else makes secrets meanwhile: two who made one each would not understand each other."""
-    run_dir.mkdir(parents=True, exist_ok=True)
-    with (run_dir / "secrets.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _names(places: Places) -> tuple[str, ...]:

@@ -14,7 +14,6 @@ flows/erasure/mlflow_copies.py.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
@@ -26,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from infra.artifact import atomic_write, canonical_json
 from infra.errors import Unavailable
+from infra.processes.locks import hold
 from infra.settings import Config
 from infra.telemetry.mlflow_calls import Calls, Operation
 from infra.telemetry.mlflow_refusals import (
@@ -221,9 +221,7 @@ class Tracker:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        self.journal.parent.mkdir(parents=True, exist_ok=True)
-        with self.journal.with_suffix(".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with hold(self.journal.with_suffix(".lock")):
             yield
 
     def _known_runs(self) -> dict[str, str]:

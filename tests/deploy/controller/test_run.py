@@ -24,7 +24,6 @@ from deploy.controller.run import (
     _every,
     judge_once,
     last_beats,
-    read_job,
     watch_once,
     watch_qualities,
 )
@@ -35,6 +34,7 @@ from infra.alerts.outbox import AlertsConfig, Webhook, list_alerts, signature_ho
 from infra.database.connect import connect
 from infra.database.schema import create_tables
 from infra.errors import Unavailable, UserError
+from infra.processes.job_file import read_job
 from tests.deploy.odd_lines import put_odd_line
 from tests.deploy.stages import published
 from tests.deploy.traffic import serve
@@ -267,4 +267,4 @@ def test_a_wrong_job_is_one_line(tmp_path: Path) -> None:
     wrong.write_text('{"database_url": "sqlite://", "unknown": 1}')
     for arguments in ([], [str(tmp_path / "missing.json")], [str(wrong)]):
         with pytest.raises(UserError):
-            read_job(arguments)
+            read_job(arguments, ControllerJob)
