@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from deploy.engines.client import dialect_of
+from deploy.engines import SERVING_ENGINES
 from deploy.engines.dialect import Dialect
 from deploy.ledger.ledger import Standing
 from deploy.versions.servable import why_not_servable
@@ -58,7 +58,7 @@ def evaluation_job(
         if name is not None and name not in versions:
             versions[name] = _released(name, places, reference=name != standing.champion)
     for challenger in challengers:
-        _add_challenger(versions, challenger, places, standing, seed, dialect_of(engine))
+        _add_challenger(versions, challenger, places, standing, seed, SERVING_ENGINES.named(engine))
     if twin is not None and twin.error is None:
         _add_twin(versions, twin, places, seed + 1)
     threads = threads or physical_cores()

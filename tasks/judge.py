@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
@@ -31,6 +29,7 @@ from infra.database.connect import begin_write
 from infra.settings import Places
 from infra.telemetry.mlflow_tracker import Tracker
 from tasks.opened import database
+from tasks.progress_bar import ProgressBar
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +39,7 @@ def evaluate(
     job: EvaluationJob, *, tracker: Tracker, night_key: str, recipes: Mapping[str, str], places: Places
 ) -> Scorecard:
     """Champion, challengers and base answer the same items; what was finished before a kill is not asked again."""
-    launch_evaluation(job, ProgressBar("evaluation").note)
+    launch_evaluation(job, ProgressBar("evaluation").show)
     scorecard = read_scorecard(job.output_dir)
     record_floors(database(places), scorecard)
     log_scorecard(tracker, night_key, scorecard, job.output_dir, recipes)
@@ -155,27 +154,3 @@ def _log_tables(tracker: Tracker, night_key: str, scorecard: Scorecard, folder: 
     versions = [card.version for card in scorecard.versions]
     answers = [[e["question"], e["reference"], *(e["answers"].get(v, "") for v in versions)] for e in examples]
     tracker.table(night_key, "examples", ["question", "reference", *(labels[v] for v in versions)], answers)
-
-
-class ProgressBar:
-    """A Prefect progress bar, moved at most every few seconds."""
-
-    def __init__(self, what: str, *, every_seconds: float = 2.0) -> None:
-        self.what = what
-        self.every_seconds = every_seconds
-        self.moved = 0.0
-        self.artifact: Any = None
-
-    def note(self, line: Mapping[str, Any]) -> None:
-        """``done`` of ``total``, and the phase."""
-        done, total = int(line["done"]), max(1, int(line["total"]))
-        if time.monotonic() - self.moved < self.every_seconds and done < total:
-            return
-        from prefect.artifacts import create_progress_artifact, update_progress_artifact
-
-        self.moved = time.monotonic()
-        if self.artifact is None:
-            self.artifact = create_progress_artifact(100.0 * done / total, description=self.what)
-        else:
-            update_progress_artifact(self.artifact, 100.0 * done / total)
-        log.info("%s: %s of %s (%s)", self.what, done, total, line.get("phase", ""))

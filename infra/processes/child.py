@@ -11,10 +11,9 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import infra.errors
 from infra.artifact import atomic_write
@@ -25,7 +24,6 @@ from infra.processes.threads import thread_environment
 from infra.settings import Config
 from infra.source_tree import python_path
 
-Progress = Callable[[Mapping[str, Any]], None]
 ERROR = "error.json"
 
 
@@ -96,26 +94,6 @@ def failure_of(child: Child, code: int) -> RatchetError:
     kind = getattr(infra.errors, said["type"], RatchetError)
     error: RatchetError = kind(f"{child.what} failed: {said['message']} (log: {child.log})")
     return error
-
-
-class GrowingFile:
-    """Passes on each whole new line of a file of JSON lines."""
-
-    def __init__(self, path: Path, on_progress: Progress) -> None:
-        self.path = path
-        self.on_progress = on_progress
-        self.read = 0
-
-    def look(self) -> None:
-        """Pass on what has been written since the last look."""
-        try:
-            data = self.path.read_bytes()[self.read :]
-        except FileNotFoundError:
-            return
-        whole = data[: data.rfind(b"\n") + 1]
-        self.read += len(whole)
-        for line in whole.splitlines():
-            self.on_progress(json.loads(line))
 
 
 def child_main(

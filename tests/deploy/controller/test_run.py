@@ -217,13 +217,14 @@ def test_a_line_of_a_newer_release_stops_its_own_tenants_watch_only(tmp_path: Pa
     assert (lease_valid(engine, "a"), lease_valid(engine, "b")) == (False, True)
 
 
-def test_a_thread_whose_wait_fails_goes_on_and_one_that_ends_is_told() -> None:
+def test_a_thread_whose_work_fails_goes_on_and_one_that_ends_is_told() -> None:
     stop, worked = threading.Event(), []
 
     def fail() -> None:
-        raise ValueError("a wait that fails, as of a database's odd row")
+        worked.append(1)
+        raise ValueError("work that fails, as of a database's odd row")
 
-    thread = _every(0.01, stop, "odd", lambda: worked.append(1), fail)
+    thread = _every(0.01, stop, "odd", fail)
     until(lambda: len(worked) > 2)
     stop.set()
     thread.join(10)
