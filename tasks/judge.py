@@ -26,9 +26,9 @@ from evaluation.scorecard import Scorecard, read_scorecard
 from feedback.snapshots.gate_items import mark_used
 from infra.alerts.outbox import Alert, enqueue
 from infra.database.connect import begin_write
+from infra.database.open import open_database
 from infra.settings import Places
 from infra.telemetry.mlflow_tracker import Tracker
-from tasks.opened import database
 from tasks.progress_bar import ProgressBar
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ def evaluate(
     """Champion, challengers and base answer the same items; what was finished before a kill is not asked again."""
     launch_evaluation(job, ProgressBar("evaluation").show)
     scorecard = read_scorecard(job.output_dir)
-    record_floors(database(places), scorecard)
+    record_floors(open_database(places), scorecard)
     log_scorecard(tracker, night_key, scorecard, job.output_dir, recipes)
     return scorecard
 
@@ -82,7 +82,7 @@ def rescore_champion(
     if found is None:
         log.info("the champion is not re-scored tonight: %s", why_not)
         return
-    engine = database(places)
+    engine = open_database(places)
     stands = current(engine, standing.tenant)
     if stands.champion_seq != standing.champion_seq:
         log.info("%s is no longer the champion that the night began with: no p-value of it is kept", found.champion)
@@ -109,13 +109,13 @@ def _tell_worse(places: Places, tenant: str, found: Rescore, worse: str, night_i
         payload=found.model_dump(mode="json") | {"night_id": night_id},
         dedupe_key=f"champion_worse/{tenant}/{night_id}",
     )
-    with begin_write(database(places)) as connection:
+    with begin_write(open_database(places)) as connection:
         enqueue(connection, what)
 
 
 def twin_is_due(places: Places, hardware: str, *, every: int, night_id: str) -> bool:
     """Whether tonight should measure the spread between seeds."""
-    return seed_spread_due(database(places), hardware, every=every, night_id=night_id)
+    return seed_spread_due(open_database(places), hardware, every=every, night_id=night_id)
 
 
 def log_scorecard(
