@@ -23,10 +23,10 @@ NoteOption = Annotated[str, typer.Option(help="Why.")]
 def _opened(config: Path) -> tuple[Any, Any, Any]:
     from feedback.lake.lake import lake_of
     from feedback.store.store import Store
-    from tasks.opened import database
+    from infra.database.open import open_database
 
     settings = load(config)
-    return settings, Store(database(settings.places)), lake_of(settings.places)
+    return settings, Store(open_database(settings.places)), lake_of(settings.places)
 
 
 @quarantine.command("list")

@@ -213,10 +213,10 @@ def lineage(
     from feedback.store.store import Store
     from flows.config.pipeline import tenant_of
     from flows.history.lineage import lineage as trace
-    from tasks.opened import database
+    from infra.database.open import open_database
 
     settings = load(config)
-    found = trace(settings.places, Store(database(settings.places)), name, tenant=tenant_of(settings, tenant))
+    found = trace(settings.places, Store(open_database(settings.places)), name, tenant=tenant_of(settings, tenant))
     if json:
         as_json(found)
         return
@@ -244,11 +244,11 @@ def forget(
     from flows.cli.run_commands import person
     from flows.config.pipeline import tenant_of
     from flows.erasure.forget import forget as take_away
+    from infra.database.open import open_database
     from infra.errors import UserError
-    from tasks.opened import database
 
     settings = load(config)
-    store, whose = Store(database(settings.places)), tenant_of(settings, tenant)
+    store, whose = Store(open_database(settings.places)), tenant_of(settings, tenant)
     if list_:
         _list_forgotten(settings.places, store, whose, json)
         return

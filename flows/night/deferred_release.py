@@ -16,8 +16,8 @@ from flows.night.record import Night, NightFile
 from flows.night.should_train import asked_of, last_judged
 from flows.night.steps import night_key
 from flows.night.tracking import open_tracking
+from infra.database.open import open_database
 from tasks import notify, release
-from tasks.opened import database
 from tasks.train import Challenger
 from training.base_model import Base
 
@@ -25,7 +25,7 @@ from training.base_model import Base
 def release_waiting(night: Night, base: Base, standing: Standing) -> str | None:
     """What became tonight of the last verdict's winner, where that was not released yet; None where none waits."""
     places, prover = night.config.places, controller_job(night.config, base)
-    written = night_line(database(places), night.tenant, night.night_id)
+    written = night_line(open_database(places), night.tenant, night.night_id)
     if written is not None:  # killed after this night's line was written
         return _said(written)
     earlier = last_judged(night)

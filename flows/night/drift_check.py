@@ -8,9 +8,9 @@ from feedback.snapshots.snapshot import Snapshot, load_snapshot
 from flows.night.record import Night
 from flows.night.should_train import last_judged
 from infra.alerts.outbox import Alert
+from infra.database.open import open_database
 from infra.errors import NotFound
 from tasks import intake, notify
-from tasks.opened import database
 
 
 def look_for_drift(night: Night, snapshot: str, standing: Standing) -> DriftReport:
@@ -33,7 +33,7 @@ def look_for_drift(night: Night, snapshot: str, standing: Standing) -> DriftRepo
 
 
 def _snapshot_of(night: Night, standing: Standing) -> Snapshot | None:
-    for line in reversed(history(database(night.config.places), night.tenant)):
+    for line in reversed(history(open_database(night.config.places), night.tenant)):
         name = (line.evidence.get("gate") or {}).get("snapshot")
         if line.version == standing.champion and name:
             try:

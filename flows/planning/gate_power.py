@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from deploy.engines import SERVING_ENGINES
 from evaluation.gate.policy import GatePolicy
 from evaluation.gate.power import what_it_sees
 from feedback.examples import SHAPES
@@ -54,7 +55,7 @@ def ahead_of(config: PipelineConfig, tenant: str) -> Ahead:
     counts: Mapping[str, Any] = (
         dict.fromkeys(SHAPES, training.minimum_examples) if snapshot is None else snapshot.counts["train"]
     )
-    lora_only, cache = config.serving.engine == "vllm", config.places.cache_dir
+    lora_only, cache = SERVING_ENGINES.named(config.serving.engine).lora_only, config.places.cache_dir
     base = base_offline(config.base_model, cache)
     if base.shape is None:
         boundless = training.model_copy(update={"budget_minutes": math.inf, "budget_money": None})

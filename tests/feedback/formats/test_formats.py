@@ -11,9 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from feedback.examples import ShapeRules, build
+from feedback.examples import ShapeRules
 from feedback.formats import FORMATS, format_module, format_of
 from feedback.formats.chat import answer
+from feedback.ingest.build_examples import build
 from feedback.sources.mapping import RowOptions, events_of
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)

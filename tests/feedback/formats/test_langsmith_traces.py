@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from feedback.examples import ShapeRules, build
+from feedback.examples import ShapeRules
 from feedback.formats import format_of
+from feedback.ingest.build_examples import build
 from feedback.sources.mapping import RowOptions, events_of
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
