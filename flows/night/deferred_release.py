@@ -7,6 +7,7 @@ that verdict used the items. While the cause stands this costs seconds a night.
 
 from __future__ import annotations
 
+from deploy.controller.liveness import deliver_if_silent
 from deploy.ledger.ledger import Entry, Standing
 from deploy.release.lifecycle import night_line
 from evaluation.gate.verdict import Verdict
@@ -17,7 +18,8 @@ from flows.night.should_train import asked_of, last_judged
 from flows.night.steps import night_key
 from flows.night.tracking import open_tracking
 from infra.database.open import open_database
-from tasks import notify, release
+from tasks import release
+from tasks.reporting import prefect_artifacts
 from tasks.train import Challenger
 from training.base_model import Base
 
@@ -68,8 +70,8 @@ def release_waiting(night: Night, base: Base, standing: Standing) -> str | None:
             "judged_in": earlier.night_id,
         },
     )
-    notify.show_verdict(verdict, entry)
-    notify.send_if_nobody_does(places, night.config.alerts)
+    prefect_artifacts.show_verdict(verdict, entry)
+    deliver_if_silent(open_database(places), night.config.alerts)
     return _said(entry)
 
 

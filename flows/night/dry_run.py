@@ -12,7 +12,8 @@ from flows.night.steps import plan_of, sight_of
 from flows.planning.data_counts import counts_of_last_snapshot
 from flows.planning.gate_power import last_snapshot, units_of
 from infra.database.open import open_database
-from tasks import notify, train
+from tasks import train
+from tasks.reporting import prefect_artifacts
 from training.recipes.plan import GUESS
 
 log = logging.getLogger(__name__)
@@ -28,7 +29,7 @@ def say_plan(night: Night) -> dict[str, Any]:
     plan = plan_of(night, counts, base)
     snapshot = last_snapshot(config, night.tenant)
     sees = sight_of(night, plan, 0 if snapshot is None else units_of(snapshot))
-    notify.show_plan(plan, sees)
+    prefect_artifacts.show_plan(plan, sees)
     log.info("dry run: %s new feedback events, %s recipes, %.0f min", waiting, len(plan.recipes), plan.minutes)
     return {
         "dry_run": True,

@@ -33,7 +33,7 @@ from flows.config.pipeline import load_config
 from flows.night.record import NightFile
 from flows.config.night_request import NightRequest
 from infra.artifact import atomic_write
-from tasks.approval import ask_approval
+from flows.night.approval_form import ask_approval
 from tests.evaluation.cards import policy, scorecard, share
 
 @flow(name="waits")
