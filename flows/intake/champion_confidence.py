@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from deploy.engines import SERVING_ENGINES
 from deploy.engines.confidence import champion_confidence
-from feedback.abuse.detect import Confidence
+from feedback.abuse.confidence import Confidence
 from flows.config.pipeline import PipelineConfig
 from training.base_model import Base
 

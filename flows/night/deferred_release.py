@@ -11,7 +11,7 @@ from deploy.controller.liveness import deliver_if_silent
 from deploy.ledger.ledger import Entry, Standing
 from deploy.release.lifecycle import night_line
 from evaluation.gate.verdict import Verdict
-from feedback.erasure import TOMBSTONE, taken_from
+from feedback.erasure import TOMBSTONE, erased_rows
 from flows.config.job_files import controller_job
 from flows.night.record import Night, NightFile
 from flows.night.should_train import asked_of, last_judged
@@ -78,7 +78,7 @@ def release_waiting(night: Night, base: Base, standing: Standing) -> str | None:
 def _forgotten_since(night: Night, earlier: NightFile, winner: str) -> bool:
     """Whether somebody was forgotten whose rows the winner may have learned from."""
     places = night.config.places
-    of_snapshot = taken_from(places.snapshots_dir / str(earlier.steps["snapshot"]))
+    of_snapshot = erased_rows(places.snapshots_dir / str(earlier.steps["snapshot"]))
     return bool(of_snapshot) or (places.versions_dir / winner / TOMBSTONE).exists()
 
 
