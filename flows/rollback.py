@@ -11,9 +11,9 @@ from typing import Any
 from prefect import flow
 
 from flows.config.job_files import controller_job
-from flows.config.night_request import RollbackRequest
 from flows.config.pipeline import tenant_of
-from flows.stack.open import opened_config
+from flows.config.rollback_request import RollbackRequest
+from flows.stack.open import open_config
 from tasks import notify, release, train
 
 
@@ -25,7 +25,7 @@ def rollback(request: RollbackRequest, config: str = "ratchet.yaml") -> dict[str
         request: what to take back, and why.
         config: path of the pipeline's config file, on the machine that runs this.
     """
-    settings = opened_config(Path(config))
+    settings = open_config(Path(config))
     base = train.find_base(settings.base_model, settings.places)
     entry = release.take_back(
         settings.places,

@@ -12,9 +12,9 @@ from typing import Any
 
 from prefect import flow
 
-from flows.intake.alerts import tell_of_staleness
-from flows.intake.mlflow_alerts import tell_of_refusals
-from flows.stack.open import opened_config
+from flows.intake.alerts import alert_staleness
+from flows.intake.mlflow_alerts import alert_refusals
+from flows.stack.open import open_config
 from tasks import notify, watching
 from tasks.standing import controller_silent
 
@@ -26,12 +26,12 @@ def watch(config: str = "ratchet.yaml") -> dict[str, Any]:
     Args:
         config: path of the pipeline's config file, on the machine that runs this.
     """
-    settings = opened_config(Path(config))
-    seen = {tenant: watching.look_at(settings.places, tenant) for tenant in settings.tenants}
-    notify.show_standing(seen)
+    settings = open_config(Path(config))
+    standings = {tenant: watching.look_at(settings.places, tenant) for tenant in settings.tenants}
+    notify.show_standing(standings)
     silent = controller_silent(settings.places, seconds=120)
     if silent is not None:
         notify.alert(settings.places, settings.alerts, silent)
-    stale = tell_of_staleness(settings)
-    tell_of_refusals(settings)
-    return {"tenants": seen, "controller": "silent" if silent else "alive", "ingestion": stale or "up to date"}
+    stale = alert_staleness(settings)
+    alert_refusals(settings)
+    return {"tenants": standings, "controller": "silent" if silent else "alive", "ingestion": stale or "up to date"}

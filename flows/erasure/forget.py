@@ -46,7 +46,8 @@ from feedback.store.user_salt import SALT, hold_to
 from flows.config.pipeline import PipelineConfig
 from flows.erasure.mlflow_copies import forget_traces, scrub_copies
 from flows.erasure.redact_files import scrub, search
-from flows.night.record import abandon, no_night
+from flows.night.lock import nights_held_off
+from flows.night.record import abandon_nights
 from infra.alerts.outbox import Alert, enqueue
 from infra.artifact import Record, atomic_write, read_record
 from infra.database.connect import begin_write, connect, now
@@ -91,7 +92,7 @@ def forget(
         hold_to(store.engine, secret(SALT))
     person = user if known else pseudonym(user, secret(SALT))
     apart = _gateways(config)
-    with nullcontext() if dry_run else no_night(config, tenant), locked(lake):
+    with nullcontext() if dry_run else nights_held_off(places, tenant), locked(lake):
         if lake.staged() is not None:
             raise UserError("an ingest was interrupted half-way; finish it with `ratchet run ingest`, then forget")
         stores, finder = [store, *apart.values()], finder_of(config.ingest.redact)
@@ -116,7 +117,7 @@ def forget(
         take_from_snapshots(places.snapshots_dir, found)
         held = _held_by(places, found)
         removed = {f"snapshot {name}": rows for name, rows in held["rows"].items()}
-        abandon(config, tenant, held["snapshots"], "somebody was forgotten whose rows its snapshot held")
+        abandon_nights(config, tenant, held["snapshots"], "somebody was forgotten whose rows its snapshot held")
         progress("reports, answers, logs, copies on MLflow")
         removed["data docs"] = take_data_docs(lake, found)
         leave = [lake.path / table for table in ("accepted", "quarantine", "fates")]

@@ -17,6 +17,7 @@ from deploy.experiments.shadow import ShadowAnswer, record_shadow, shadow_answer
 from deploy.gateway.console.lineage import trace
 from deploy.ledger.ledger import append
 from deploy.ledger.state import Entry, Standing
+from deploy.nights.request import NightRequest
 from deploy.versions.versions import publish_version
 from feedback.erasure import find
 from feedback.events import Edit, Rating, Reference, Thumb, pseudonym
@@ -27,7 +28,6 @@ from feedback.lake.quarantine import held_rows
 from feedback.snapshots.snapshot import SnapshotConfig, cut_snapshot
 from feedback.sources.landing import SourceSpec
 from feedback.store.store import Store
-from flows.config.night_request import NightRequest
 from flows.config.pipeline import PipelineConfig
 from flows.erasure.forget import forget, pending, plan_of
 from flows.erasure.redact_files import scrub, search

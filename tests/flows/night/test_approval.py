@@ -31,7 +31,7 @@ from prefect.runtime import flow_run
 from evaluation.gate.decide import decide
 from flows.config.pipeline import load_config
 from flows.night.record import NightFile
-from flows.config.night_request import NightRequest
+from deploy.nights.request import NightRequest
 from infra.artifact import atomic_write
 from tasks.approval import ask_approval
 from tests.evaluation.cards import policy, scorecard, share

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from deploy.ledger.ledger import current
+from deploy.nights.request import NightRequest
 from deploy.release.lifecycle import hold, pause, start
 from feedback.erasure import TOMBSTONE
-from flows.config.night_request import NightRequest
 from flows.config.pipeline import PipelineConfig
 from flows.night.deferred_release import release_waiting
 from flows.night.record import open_night

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from flows.config.night_request import NightRequest
+from deploy.nights.request import NightRequest
 from flows.night.missed_runs import made_up_for
 from flows.night.record import NightFile, NightState
 

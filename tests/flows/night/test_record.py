@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from flows.config.night_request import NightRequest
+from deploy.nights.request import NightRequest
 from flows.config.pipeline import PipelineConfig
 from flows.night.record import nights_of, open_night, read_night
 from infra.artifact import atomic_write
@@ -103,7 +103,7 @@ HOLD = """
 import sys, time
 from pathlib import Path
 from flows.night.record import open_night
-from flows.config.night_request import NightRequest
+from deploy.nights.request import NightRequest
 from tests.flows.night.test_record import pipeline
 with open_night(pipeline(Path(sys.argv[1])), NightRequest()) as night:
     print(night.night_id, flush=True)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from deploy.nights.request import NightRequest
 from evaluation.gate.verdict import Verdict
 from feedback.abuse.detect import AbuseConfig
 from feedback.events import Edit
@@ -16,7 +17,6 @@ from feedback.lake.lake import Lake
 from feedback.snapshots.gate_items import gate_items, mark_used
 from feedback.snapshots.snapshot import SnapshotConfig, cut_snapshot, load_snapshot
 from feedback.store.store import Store
-from flows.config.night_request import NightRequest
 from flows.config.pipeline import PipelineConfig
 from flows.night.record import open_night
 from flows.night.should_train import _too_little_new, last_judged, nothing_new

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
+from deploy.nights.request import NightRequest
 from evaluation.gate.power import what_it_sees
 from feedback.events import Reference
 from feedback.ingest.run import run_ingest
 from feedback.snapshots.snapshot import SnapshotConfig, cut_snapshot
-from flows.config.night_request import NightRequest
 from flows.config.pipeline import PipelineConfig
 from flows.night.record import open_night
 from flows.night.steps import sight_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
-from flows.config.night_request import NightRequest
+from deploy.nights.request import NightRequest
 from flows.config.pipeline import PipelineConfig
 from flows.night.record import dead_night, open_night, read_night
 from tests.flows.night.test_record import pipeline
