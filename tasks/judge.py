@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
@@ -28,9 +26,10 @@ from evaluation.scorecard import Scorecard, read_scorecard
 from feedback.snapshots.gate_items import mark_used
 from infra.alerts.outbox import Alert, enqueue
 from infra.database.connect import begin_write
+from infra.database.open import open_database
 from infra.settings import Places
-from infra.telemetry.mlflow_journal import Tracker
-from tasks.opened import database
+from infra.telemetry.mlflow_tracker import Tracker
+from tasks.progress_bar import ProgressBar
 
 log = logging.getLogger(__name__)
 
@@ -40,9 +39,9 @@ def evaluate(
     job: EvaluationJob, *, tracker: Tracker, night_key: str, recipes: Mapping[str, str], places: Places
 ) -> Scorecard:
     """Champion, challengers and base answer the same items; what was finished before a kill is not asked again."""
-    launch_evaluation(job, ProgressBar("evaluation").note)
+    launch_evaluation(job, ProgressBar("evaluation").show)
     scorecard = read_scorecard(job.output_dir)
-    record_floors(database(places), scorecard)
+    record_floors(open_database(places), scorecard)
     log_scorecard(tracker, night_key, scorecard, job.output_dir, recipes)
     return scorecard
 
@@ -83,7 +82,7 @@ def rescore_champion(
     if found is None:
         log.info("the champion is not re-scored tonight: %s", why_not)
         return
-    engine = database(places)
+    engine = open_database(places)
     stands = current(engine, standing.tenant)
     if stands.champion_seq != standing.champion_seq:
         log.info("%s is no longer the champion that the night began with: no p-value of it is kept", found.champion)
@@ -110,13 +109,13 @@ def _tell_worse(places: Places, tenant: str, found: Rescore, worse: str, night_i
         payload=found.model_dump(mode="json") | {"night_id": night_id},
         dedupe_key=f"champion_worse/{tenant}/{night_id}",
     )
-    with begin_write(database(places)) as connection:
+    with begin_write(open_database(places)) as connection:
         enqueue(connection, what)
 
 
 def twin_is_due(places: Places, hardware: str, *, every: int, night_id: str) -> bool:
     """Whether tonight should measure the spread between seeds."""
-    return seed_spread_due(database(places), hardware, every=every, night_id=night_id)
+    return seed_spread_due(open_database(places), hardware, every=every, night_id=night_id)
 
 
 def log_scorecard(
@@ -155,27 +154,3 @@ def _log_tables(tracker: Tracker, night_key: str, scorecard: Scorecard, folder: 
     versions = [card.version for card in scorecard.versions]
     answers = [[e["question"], e["reference"], *(e["answers"].get(v, "") for v in versions)] for e in examples]
     tracker.table(night_key, "examples", ["question", "reference", *(labels[v] for v in versions)], answers)
-
-
-class ProgressBar:
-    """A Prefect progress bar, moved at most every few seconds."""
-
-    def __init__(self, what: str, *, every_seconds: float = 2.0) -> None:
-        self.what = what
-        self.every_seconds = every_seconds
-        self.moved = 0.0
-        self.artifact: Any = None
-
-    def note(self, line: Mapping[str, Any]) -> None:
-        """``done`` of ``total``, and the phase."""
-        done, total = int(line["done"]), max(1, int(line["total"]))
-        if time.monotonic() - self.moved < self.every_seconds and done < total:
-            return
-        from prefect.artifacts import create_progress_artifact, update_progress_artifact
-
-        self.moved = time.monotonic()
-        if self.artifact is None:
-            self.artifact = create_progress_artifact(100.0 * done / total, description=self.what)
-        else:
-            update_progress_artifact(self.artifact, 100.0 * done / total)
-        log.info("%s: %s of %s (%s)", self.what, done, total, line.get("phase", ""))

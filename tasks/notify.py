@@ -20,8 +20,8 @@ from feedback.ingest.run import IngestReport
 from feedback.quality.drift import DriftReport
 from infra.alerts.outbox import Alert, AlertsConfig, deliver, enqueue
 from infra.database.connect import begin_write, now
+from infra.database.open import open_database
 from infra.settings import Places
-from tasks.opened import database
 from training.recipes.plan import GUESS, Plan
 
 log = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 @task(name="alert", cache_policy=NO_CACHE)
 def alert(places: Places, config: AlertsConfig, what: Alert) -> None:
     """Write an alert, and send it ourselves when no controller is alive to do it."""
-    engine = database(places)
+    engine = open_database(places)
     with begin_write(engine) as connection:
         enqueue(connection, what)
     send_if_nobody_does(places, config)
@@ -38,7 +38,7 @@ def alert(places: Places, config: AlertsConfig, what: Alert) -> None:
 
 def send_if_nobody_does(places: Places, config: AlertsConfig) -> None:
     """Deliver what is due unless a controller beat within the last half minute: it delivers all the time."""
-    engine = database(places)
+    engine = open_database(places)
     if not any(at > now() - timedelta(seconds=30) for at, _ in last_beats(engine).values()):
         deliver(engine, config)
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from infra.alerts.outbox import Alert
 from infra.database.connect import now
+from infra.database.open import open_database
 from infra.settings import Places
-from tasks.opened import database
 
 
 def standing_facts(places: Places, tenant: str) -> dict[str, Any]:
@@ -16,7 +16,7 @@ def standing_facts(places: Places, tenant: str) -> dict[str, Any]:
     from deploy.controller.canary_watch import last_assessment
     from deploy.ledger.ledger import current, history
 
-    engine = database(places)
+    engine = open_database(places)
     standing = current(engine, tenant)
     lines = history(engine, tenant)
     why = next((line for line in reversed(lines) if line.seq == standing.champion_seq), None)
@@ -41,7 +41,7 @@ def controller_silent(places: Places, *, seconds: float) -> Alert | None:
     """An alert when no controller said that it lives within ``seconds``; one per hour of silence."""
     from deploy.controller.run import last_beats
 
-    beats = last_beats(database(places))
+    beats = last_beats(open_database(places))
     if any(at > now() - timedelta(seconds=seconds) for at, _ in beats.values()):
         return None
     last = max((at for at, _ in beats.values()), default=None)

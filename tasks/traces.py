@@ -16,11 +16,11 @@ from feedback.events import Edit, Feedback, Interaction, Preference, Rating, Ref
 from feedback.sources.watermark import fingerprint, misfit
 from feedback.store.store import Store, feedback_ready, interactions
 from infra.artifact import atomic_write
+from infra.database.open import open_database
 from infra.errors import Unavailable
 from infra.settings import Config, Places
 from infra.telemetry.config import TracesConfig
 from infra.telemetry.interaction_traces import Said, Shown, TraceSender, chosen
-from tasks.opened import database
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ def send_traces(places: Places, pipeline: str, config: TracesConfig) -> dict[str
     sent = {"interactions": 0, "feedback": 0}
     if config.share <= 0:
         return sent
-    store, sender = Store(database(places)), TraceSender(places.mlflow, pipeline)
+    store, sender = Store(open_database(places)), TraceSender(places.mlflow, pipeline)
     file = places.home_dir / "traces.json"
     cursor = _cursor(file, store)
     try:

@@ -6,16 +6,19 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from deploy.engines import SERVING_ENGINES
 from deploy.nights.challenger import Challenger, TrainedStage
 from infra.artifact import Record
 from infra.errors import Diverged, RatchetError, UserError
+from infra.processes.progress import ProgressLine
 from infra.settings import Places
-from infra.telemetry.mlflow_journal import Point, Tracker
+from infra.telemetry.mlflow_operations import Point
+from infra.telemetry.mlflow_tracker import Tracker
+from tasks.progress_bar import ProgressBar
 from training.base_model import Base, resolve_base
 from training.recipes.memory import shape_of_folder
 from training.recipes.memory_fit import room_here
@@ -44,14 +47,15 @@ def plan(
     cache: Path | None = None,
 ) -> Plan:
     """Which recipes tonight's data, budget and memory support, and the engine that serves could load."""
+    lora_only = SERVING_ENGINES.named(engine).lora_only
     try:
         shape = shape_of_folder(base.path)
     except UserError as error:  # each recipe would fail with it, and say so; nothing can be reckoned without it
         log.warning("memory and minutes are planned without the base model's size: %s", error)
-        chosen = plan_night(counts, config, lora_only=engine == "vllm")
+        chosen = plan_night(counts, config, lora_only=lora_only)
     else:
         room = room_here(shape, dtype=config.dtype, processes=config.processes, memory_gb=config.memory_gb, cache=cache)
-        chosen = plan_night(counts, config, parameters=shape.total, lora_only=engine == "vllm", room=room)
+        chosen = plan_night(counts, config, parameters=shape.total, lora_only=lora_only, room=room)
     for left in chosen.left_out:
         log.info("not tonight: %s: %s", left.recipe, left.reason)
     return chosen
@@ -82,7 +86,7 @@ def _stages(
     data: tuple[Path, Path],
     config: TrainingConfig,
     places: Places,
-    note: Callable[[StageJob, Mapping[str, Any]], None],
+    note: Callable[[StageJob, ProgressLine], None],
 ) -> list[Record]:
     return train_recipe(
         recipe,
@@ -148,24 +152,25 @@ class TrainingDiary:
         self.job: StageJob | None = None
         self.points: list[Point] = []
         self.written = time.monotonic()
-        self.progress: Any = None
+        self.bar = ProgressBar(recipe.name)
 
     def open(self) -> None:
         """Open the challenger's run, nested in the night's."""
         tags = {"ratchet.recipe": self.recipe.name, "ratchet.kind": "challenger"}
         self.tracker.run(self.key, name=self.recipe.name, parent=self.night_key, tags=tags)
 
-    def note(self, job: StageJob, line: Mapping[str, Any]) -> None:
-        """One line of a stage's progress."""
+    def note(self, job: StageJob, line: ProgressLine) -> None:
+        """Keep one line of a stage's progress."""
         if self.job is None or self.job.key != job.key:
             self._next_stage(job)
-        at, step = int(time.time() * 1000), int(line["step"])
+        at = int(time.time() * 1000)
         for name in ("loss", "eval_loss", "lr", "tokens", "seconds"):
-            if isinstance(line.get(name), int | float):
-                self.points.append(Point(name=name, value=float(line[name]), step=step, at_ms=at))
-        if time.monotonic() - self.written > self.every_seconds or step >= int(line["total"]):
+            value = getattr(line, name)
+            if value is not None:
+                self.points.append(Point(name=name, value=float(value), step=line.done, at_ms=at))
+        if time.monotonic() - self.written > self.every_seconds or line.done >= line.total:
             self._write()
-            self._show(100.0 * step / max(1, int(line["total"])), line)
+            self.bar.show(line)
 
     def close(self, challenger: Challenger, stages_dir: Path) -> None:
         """Attach what every stage made, and end the runs."""
@@ -199,23 +204,12 @@ class TrainingDiary:
             key, name="train", digest=job.train_digest, source=str(job.train), context="training", rows=rows
         )
         log.info("training %s", job.label)
-        self.progress = None
+        self.bar = ProgressBar(job.label)
 
     def _write(self) -> None:
         if self.job is not None and self.points:
             self.tracker.points(self._key_of(self.job), self.points)
         self.points, self.written = [], time.monotonic()
-
-    def _show(self, percent: float, line: Mapping[str, Any]) -> None:
-        from prefect.artifacts import create_progress_artifact, update_progress_artifact
-
-        if self.job is None:
-            return
-        if self.progress is None:
-            label = f"{self.job.label}: step {line['step']} of {line['total']}"
-            self.progress = create_progress_artifact(percent, description=label)
-        else:
-            update_progress_artifact(self.progress, percent)
 
     def _key_of(self, job: StageJob) -> str:
         index = int(job.label.rsplit("/", 1)[1].split("-", 1)[0]) - 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from infra.artifact import version_name
 from infra.stored_model import Stored
 
 
@@ -22,7 +23,7 @@ class TrainedStage(Stored):
     @property
     def version(self) -> str:
         """Name of its weights as a version."""
-        return f"v{self.digest[:16]}"
+        return version_name(self.digest)
 
 
 class Challenger(Stored):

@@ -33,6 +33,7 @@ from evaluation.scorecard import Scorecard
 from infra.artifact import Record, atomic_write, digest_file, finished_record, read_record, write_record
 from infra.database.connect import now
 from infra.errors import RatchetError, UserError
+from infra.processes.progress import FILE, ProgressWriter
 
 if TYPE_CHECKING:
     from feedback.snapshots.gate_items import GateItem
@@ -41,31 +42,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 ANSWERS = "answers.parquet"
 """Every version's answers to the gate's items; it stays on this machine."""
-
-
-class _Progress:
-    """Counts finished work and appends a line to progress.jsonl at most every half second."""
-
-    def __init__(self, path: Path, total: int) -> None:
-        self._path, self.total, self.done = path, max(1, total), 0
-        self._phase, self._last = "", 0.0
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("")
-
-    def phase(self, name: str) -> None:
-        self._phase = name
-        self._write()
-
-    def add(self, count: int) -> None:
-        self.done += count
-        if time.monotonic() - self._last > 0.5:
-            self._write()
-
-    def _write(self) -> None:
-        self._last = time.monotonic()
-        with self._path.open("a") as file:
-            line = {"done": min(self.done, self.total), "total": self.total, "phase": self._phase}
-            file.write(json.dumps(line) + "\n")
 
 
 def evaluate(job: EvaluationJob) -> Record:
@@ -109,7 +85,7 @@ def _evaluate(job: EvaluationJob, questions: Questions, key: str, prompts: Seque
     (out / "record.json").unlink(missing_ok=True)  # of another job: from here on the folder is not whole
     work = out / "work" / key[:16]
     rows = Rows(work / "rows.jsonl")
-    progress = _Progress(out / "progress.jsonl", _amount(job, len(items), len(prompts)))
+    progress = ProgressWriter(out / FILE, _amount(job, len(items), len(prompts)))
     model = _Model(job, progress)
     errors = _answers(job, questions, rows, work, progress, model) if items else {}
     if items and prompts and job.base.version not in errors:
@@ -163,7 +139,7 @@ def _evaluate(job: EvaluationJob, questions: Questions, key: str, prompts: Seque
 class _Model:
     """The base with its tokenizer, loaded once and only when something is left to measure."""
 
-    def __init__(self, job: EvaluationJob, progress: _Progress) -> None:
+    def __init__(self, job: EvaluationJob, progress: ProgressWriter) -> None:
         self._job, self._progress = job, progress
         self._generator: Generator | None = None
 
@@ -193,7 +169,7 @@ def _amount(job: EvaluationJob, items: int, prompts: int) -> int:
 
 
 def _answers(
-    job: EvaluationJob, questions: Questions, rows: Rows, work: Path, progress: _Progress, model: _Model
+    job: EvaluationJob, questions: Questions, rows: Rows, work: Path, progress: ProgressWriter, model: _Model
 ) -> dict[str, str]:
     """Let every version answer what it has not yet; version -> error for those that could not."""
     errors: dict[str, str] = {}
@@ -261,7 +237,7 @@ def _measure(
     shown: Sequence[GateItem],
     rows: Rows,
     work: Path,
-    progress: _Progress,
+    progress: ProgressWriter,
 ) -> None:
     version, config = candidate.version, job.config
     if adapter is not None and rows.get("parity", version) is None:

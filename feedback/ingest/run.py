@@ -9,11 +9,10 @@ ingest at a time: the lock is a flock, which dies with its process; a second one
 
 from __future__ import annotations
 
-import fcntl
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -37,6 +36,7 @@ from feedback.sources.watermark import expect_store
 from feedback.store.store import Store, requeue
 from infra.database.connect import begin_write, now
 from infra.database.schema import create_tables
+from infra.processes.locks import hold
 from infra.settings import Config
 from infra.stored_model import Stored
 
@@ -190,14 +190,9 @@ def _requeue_lost(store: Store, past: Past) -> int:
     return number
 
 
-@contextmanager
-def locked(lake: Lake) -> Iterator[None]:
+def locked(lake: Lake) -> AbstractContextManager[None]:
     """Hold the lake's lock: nobody ingests or maintains meanwhile. Waits for whoever holds it."""
-    path = lake.lock_path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    return hold(lake.lock_path)
 
 
 def _compute(

@@ -59,4 +59,4 @@ def serve(
     base = resolve_base(settings.base_model, settings.places.cache_dir)
     spec = part_spec(part, settings, config, base)
     note(f"{part}: {' '.join(spec.argv)}")
-    os.execve(spec.argv[0], list(spec.argv), {**os.environ, **spec.env})
+    os.execve(spec.argv[0], list(spec.argv), {**os.environ, **spec.env})  # noqa: S606  our own command line

@@ -21,11 +21,11 @@ def shadow(
     from deploy.experiments.shadow import compare
     from deploy.ledger.ledger import current
     from flows.config.pipeline import tenant_of
+    from infra.database.open import open_database
     from infra.errors import UserError
-    from tasks.opened import database
 
     settings = load(config)
-    engine, whose = database(settings.places), tenant_of(settings, tenant)
+    engine, whose = open_database(settings.places), tenant_of(settings, tenant)
     named = version or current(engine, whose).shadow
     if named is None:
         raise UserError("no version answers in shadow now; name one, or set canary.shadow_share for the next release")
@@ -48,10 +48,10 @@ def arena(config: ConfigOption = DEFAULT_CONFIG, tenant: TenantOption = None, js
     """Show how versions did against one another in the arena's blind choices."""
     from deploy.experiments.arena import tally
     from flows.config.pipeline import tenant_of
-    from tasks.opened import database
+    from infra.database.open import open_database
 
     settings = load(config)
-    rows = tally(database(settings.places), tenant_of(settings, tenant))
+    rows = tally(open_database(settings.places), tenant_of(settings, tenant))
     if json:
         as_json([row.model_dump(mode="json") for row in rows])
     elif not rows:

@@ -47,10 +47,10 @@ def import_file(
     from feedback.store.store import Store
     from flows.config.pipeline import tenant_of
     from flows.intake.file_import import import_feedback, import_options, mapping_of, preview
-    from tasks.opened import database
+    from infra.database.open import open_database
 
     settings = load(config)
-    store = Store(database(settings.places))
+    store = Store(open_database(settings.places))
     options = import_options(
         file,
         tenant=tenant_of(settings, tenant),

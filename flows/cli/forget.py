@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from flows.cli.output import DEFAULT_CONFIG, ConfigOption, JsonOption, TenantOption, as_json, load, note, say, table
+
+if TYPE_CHECKING:
+    from feedback.store.store import Store
+    from flows.erasure.report import ErasurePreview, ErasureReport
+    from infra.settings import Places
 
 
 def forget(
@@ -25,55 +30,64 @@ def forget(
     from feedback.store.store import Store
     from flows.cli.run import person
     from flows.config.pipeline import tenant_of
-    from flows.erasure.forget import forget as take_away
+    from flows.erasure.forget import forget as erase
+    from flows.erasure.forget import preview_erasure
+    from infra.database.open import open_database
     from infra.errors import UserError
-    from tasks.opened import database
 
     settings = load(config)
-    store, whose = Store(database(settings.places)), tenant_of(settings, tenant)
+    store, whose = Store(open_database(settings.places)), tenant_of(settings, tenant)
     if list_:
         _list_forgotten(settings.places, store, whose, json)
         return
     if user is None:
         raise UserError("no user was named; give --user ID, or --list")
-    found = take_away(
-        settings, store, user, tenant=whose, by=person(), reason=reason, hashed=hashed, dry_run=dry_run, progress=note
-    )
-    if json:
-        as_json(found)
-    else:
-        _say_forgotten(found)
-    if found.get("left"):
+    if dry_run:
+        preview = preview_erasure(settings, store, user, tenant=whose, hashed=hashed)
+        as_json(preview) if json else _say_preview(preview)
+        return
+    report = erase(settings, store, user, tenant=whose, by=person(), reason=reason, hashed=hashed, progress=note)
+    as_json(report) if json else _say_report(report)
+    if report.left:
         raise typer.Exit(1)
 
 
-def _say_forgotten(found: dict[str, Any]) -> None:
-    verb = "would forget" if found["dry_run"] else "forgot"
-    what = [f"{found[name]} {name}" for name in ("interactions", "feedback", "rejected rows")]
-    say(f"{verb} {found['person']}: {', '.join(what)}")
-    say("snapshots that held rows: " + (", ".join(found["snapshots"]) or "none"))
-    say("versions trained on them: " + (", ".join(found["versions"]) or "none"))
-    if not found["dry_run"]:
-        table(("removed from", "rows"), found["removed"].items())
-    say("what replaces them:")
-    for number, line in enumerate(found["plan"], 1):
-        say(f"  {number}. {line}")
-    if found["dry_run"]:
-        return
-    if found["left"]:
-        say(f"STILL FOUND in {len(found['left'])} of {found['searched']} files: {', '.join(found['left'])}")
+def _say_preview(preview: ErasurePreview) -> None:
+    _say_held("would forget", preview)
+    _say_plan(preview)
+
+
+def _say_report(report: ErasureReport) -> None:
+    _say_held("forgot", report)
+    table(("removed from", "rows"), report.removed.items())
+    _say_plan(report)
+    if report.left:
+        say(f"STILL FOUND in {len(report.left)} of {report.searched} files: {', '.join(report.left)}")
     else:
-        say(f"searched {found['searched']} files: nothing of it is left")
-    if found["too short"]:
+        say(f"searched {report.searched} files: nothing of it is left")
+    if report.too_short:
         say(
-            f"{found['too short']} of their texts are too short to be told from others' wherever they stand: rows, "
+            f"{report.too_short} of their texts are too short to be told from others' wherever they stand: rows, "
             "reports and Data Docs were cleared of them, logs were not searched"
         )
 
 
-def _list_forgotten(places: Any, store: Any, tenant: str, json: bool) -> None:
+def _say_held(verb: str, report: ErasurePreview | ErasureReport) -> None:
+    counts = f"{report.interactions} interactions, {report.feedback} feedback, {report.rejected_rows} rejected rows"
+    say(f"{verb} {report.person}: {counts}")
+    say("snapshots that held rows: " + (", ".join(report.snapshots) or "none"))
+    say("versions trained on them: " + (", ".join(report.versions) or "none"))
+
+
+def _say_plan(report: ErasurePreview | ErasureReport) -> None:
+    say("what replaces them:")
+    for number, line in enumerate(report.plan, 1):
+        say(f"  {number}. {line}")
+
+
+def _list_forgotten(places: Places, store: Store, tenant: str, json: bool) -> None:
     from feedback.store.tombstones import tombstones
-    from flows.erasure.forget import pending
+    from flows.erasure.replacement import pending
 
     stones, waiting = tombstones(store.engine, tenant), pending(places, store, tenant)
     if json:

@@ -24,10 +24,10 @@ def lineage(
     from feedback.store.store import Store
     from flows.config.pipeline import tenant_of
     from flows.history.lineage import lineage as trace
-    from tasks.opened import database
+    from infra.database.open import open_database
 
     settings = load(config)
-    traced = trace(settings.places, Store(database(settings.places)), name, tenant=tenant_of(settings, tenant))
+    traced = trace(settings.places, Store(open_database(settings.places)), name, tenant=tenant_of(settings, tenant))
     if json:
         as_json(traced)
         return
@@ -47,11 +47,11 @@ def why(
     """Explain one answer: which version gave it, what that was trained on, why it was let in, how it was released."""
     from deploy.explain import explain
     from flows.config.pipeline import tenant_of
-    from tasks.opened import database
+    from infra.database.open import open_database
 
     settings = load(config)
     answer = explain(
-        database(settings.places),
+        open_database(settings.places),
         settings.places.versions_dir,
         tenant_of(settings, tenant),
         interaction,

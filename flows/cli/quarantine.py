@@ -27,10 +27,10 @@ NoteOption = Annotated[str, typer.Option(help="Why.")]
 def _load(config: Path) -> tuple[PipelineConfig, Store, Lake]:
     from feedback.lake.lake import lake_of
     from feedback.store.store import Store
-    from tasks.opened import database
+    from infra.database.open import open_database
 
     settings = load(config)
-    return settings, Store(database(settings.places)), lake_of(settings.places)
+    return settings, Store(open_database(settings.places)), lake_of(settings.places)
 
 
 @app.command("list")

@@ -39,11 +39,11 @@ def release(
     from flows.cli.run import person
     from flows.config.job_files import controller_job
     from flows.config.pipeline import tenant_of
-    from tasks.opened import database
+    from infra.database.open import open_database
     from training.base_model import resolve_base
 
     settings = load(config)
-    whose, engine = tenant_of(settings, tenant), database(settings.places)
+    whose, engine = tenant_of(settings, tenant), open_database(settings.places)
     base = resolve_base(settings.base_model, settings.places.cache_dir)
     # Looked for first: a slip of the pen is no refusal of the engine, and alerts nobody.
     find_version(settings.places.versions_dir, settings.places.stages_dir, version, base=base.path)
@@ -82,8 +82,8 @@ def rollback(
     from flows.cli.run import person
     from flows.config.job_files import controller_job
     from flows.config.pipeline import tenant_of
+    from infra.database.open import open_database
     from infra.errors import Unavailable
-    from tasks.opened import database
     from training.base_model import resolve_base
 
     settings = load(config)
@@ -96,7 +96,7 @@ def rollback(
         note(f"warning: {error}; the target is not proved")
         prove = lambda version: {"version": version, "proved": False}  # noqa: E731
     entry = roll_back(
-        database(settings.places),
+        open_database(settings.places),
         tenant_of(settings, tenant),
         actor=person(),
         reason=reason,
@@ -119,10 +119,10 @@ def ledger(
     """The history of releases: what replaced what, when, why, by whom."""
     from deploy.ledger.ledger import history
     from flows.config.pipeline import tenant_of
-    from tasks.opened import database
+    from infra.database.open import open_database
 
     settings = load(config)
-    lines = history(database(settings.places), tenant_of(settings, tenant))[-last:]
+    lines = history(open_database(settings.places), tenant_of(settings, tenant))[-last:]
     if json:
         as_json([line.model_dump(mode="json") for line in lines])
     elif not lines:
@@ -211,11 +211,11 @@ def drill(config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) -> No
     from deploy.ledger.ledger import current
     from deploy.rollback_drill import drill as run
     from flows.config.job_files import controller_job
-    from tasks.opened import database
+    from infra.database.open import open_database
     from training.base_model import resolve_base
 
     settings = load(config)
-    engine = database(settings.places)
+    engine = open_database(settings.places)
     base = resolve_base(settings.base_model, settings.places.cache_dir)
     version = drill_version(current(engine, settings.tenants[0]), settings.places.versions_dir)
     report = run(
@@ -261,10 +261,10 @@ def _open(config: Path, tenant: str | None) -> tuple[Engine, str, str]:
     """The database, the tenant that is meant, and who speaks."""
     from flows.cli.run import person
     from flows.config.pipeline import tenant_of
-    from tasks.opened import database
+    from infra.database.open import open_database
 
     settings = load(config)
-    return database(settings.places), tenant_of(settings, tenant), person()
+    return open_database(settings.places), tenant_of(settings, tenant), person()
 
 
 def _say_entry(entry: Entry, json: bool, text: str) -> None:

@@ -14,16 +14,16 @@ def up(config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) -> None:
     from flows.stack.first_keys import first_keys
     from flows.stack.local_stack import stack_plan
     from flows.stack.secrets_file import load_secrets
+    from infra.database.open import open_database
     from infra.file_permissions import close_folder
     from infra.processes import stack
-    from tasks.opened import database
     from training.base_model import resolve_base
 
     settings = load(config)
     places = settings.places
     close_folder(places.home_dir)
     load_secrets(places)
-    database(places)  # of another release: say so here, not in the log of each part
+    open_database(places)  # of another release: say so here, not in the log of each part
     note(f"base model {settings.base_model} ...")
     base = resolve_base(settings.base_model, places.cache_dir)
     note(f"base model {base.version}, found in: {base.source} ({base.path})")
@@ -95,15 +95,15 @@ def status(config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) -> N
     """What runs, which version is live, since when and why, the last nights, and alerts not delivered yet."""
     from flows.night.record import nights_of
     from infra.alerts.outbox import list_alerts
+    from infra.database.open import open_database
     from infra.processes import stack
-    from tasks.opened import database
     from tasks.standing import standing_facts
 
     settings = load(config)
     state = stack.status(settings.places.run_dir)
     releases = {tenant: standing_facts(settings.places, tenant) for tenant in settings.tenants}
     nights = [night for tenant in settings.tenants for night in nights_of(settings, tenant)[-3:]]
-    failing = [alert for alert in list_alerts(database(settings.places)) if alert.failing]
+    failing = [alert for alert in list_alerts(open_database(settings.places)) if alert.failing]
     if json:
         summary = [n.model_dump(mode="json", include={"night_id", "tenant", "state", "outcome"}) for n in nights]
         as_json(

@@ -8,8 +8,8 @@ from feedback.quality.ingest_health import batches_before, spike, stale
 from flows.config.pipeline import PipelineConfig
 from infra.alerts.outbox import Alert
 from infra.database.connect import now
+from infra.database.open import open_database
 from tasks import notify
-from tasks.opened import database
 
 
 def alert_spike(config: PipelineConfig, report: IngestReport) -> None:
@@ -37,7 +37,7 @@ def alert_spike(config: PipelineConfig, report: IngestReport) -> None:
 
 def alert_staleness(config: PipelineConfig) -> str | None:
     """Alert, once a day, when feedback waits and nobody takes it in. Returns what was said."""
-    why = stale(database(config.places), lake_of(config.places), now(), config.ingest.watch)
+    why = stale(open_database(config.places), lake_of(config.places), now(), config.ingest.watch)
     if why is None:
         return None
     alert = Alert(

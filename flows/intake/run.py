@@ -17,7 +17,7 @@ from flows.intake.alerts import alert_spike
 from flows.intake.champion_confidence import confidence_of
 from flows.intake.mlflow_alerts import send_rest
 from infra.database.connect import now
-from infra.telemetry.mlflow_journal import Tracker
+from infra.telemetry.mlflow_tracker import Tracker
 from tasks import intake, notify
 from training.base_model import Base
 

@@ -15,16 +15,16 @@ from flows.config.job_files import controller_job
 from flows.night.record import Night
 from flows.night.should_train import fingerprint_of, last_night_with_verdict
 from flows.night.tracking import open_tracker
+from infra.database.open import open_database
 from infra.settings import Places
 from tasks import notify, release
-from tasks.opened import database
 from training.base_model import Base
 
 
 def release_deferred_winner(night: Night, base: Base, standing: Standing) -> str | None:
     """Say what became tonight of the last verdict's winner, where that was not released yet; None where none waits."""
     places, prover = night.places, controller_job(night.config, base)
-    written = night_line(database(places), night.tenant, night.night_id)
+    written = night_line(open_database(places), night.tenant, night.night_id)
     if written is not None:  # killed after this night's entry was written
         return _outcome(written)
     earlier = last_night_with_verdict(night)

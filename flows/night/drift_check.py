@@ -9,9 +9,9 @@ from feedback.snapshots.snapshot import Snapshot, load_snapshot
 from flows.night.record import Night
 from flows.night.should_train import last_night_with_verdict
 from infra.alerts.outbox import Alert
+from infra.database.open import open_database
 from infra.errors import NotFound
 from tasks import intake, notify
-from tasks.opened import database
 
 
 def check_drift(night: Night, snapshot: str | None, standing: Standing) -> DriftReport:
@@ -34,7 +34,7 @@ def check_drift(night: Night, snapshot: str | None, standing: Standing) -> Drift
 
 
 def _snapshot_of(night: Night, standing: Standing) -> Snapshot | None:
-    for line in reversed(history(database(night.places), night.tenant)):
+    for line in reversed(history(open_database(night.places), night.tenant)):
         name = (line.evidence.get("gate") or {}).get("snapshot")
         if line.version == standing.champion and name:
             try:

@@ -13,9 +13,9 @@ from flows.night.record import Night
 from flows.night.steps import gate_power_of, plan_training
 from flows.planning.data_counts import counts_of_last_snapshot
 from flows.planning.gate_power import last_snapshot, units_of
+from infra.database.open import open_database
 from infra.settings import Config
 from tasks import notify, train
-from tasks.opened import database
 from training.recipes.plan import GUESS
 
 log = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ def plan_dry_run(night: Night) -> DryRun:
     """Plan on the data of the last night's snapshot, with the gate's power, and count what came in since."""
     config, places = night.config, night.places
     last = lake_of(places).last()
-    waiting = Store(database(places)).ready_count(last.cursor if last else 0)
+    waiting = Store(open_database(places)).ready_count(last.cursor if last else 0)
     counts = counts_of_last_snapshot(config, night.tenant)
     base = train.find_base(config.base_model, places)
     plan = plan_training(night, counts, base)

@@ -26,10 +26,11 @@ from deploy.nights.request import NightRequest, StoredRequest
 from deploy.nights.steps import SNAPSHOT, Step
 from evaluation.gate.policy import GatePolicy
 from flows.config.pipeline import PipelineConfig, tenant_of
-from flows.night.lock import lock_file, locked, looked_at
+from flows.night.lock import lock_file, lock_nights
 from infra.artifact import atomic_write
 from infra.database.connect import now
 from infra.errors import NotFound
+from infra.processes.locks import LockHeld, try_hold
 from infra.settings import Places, in_a_line
 from infra.telemetry.otel import span
 from training.recipes.plan import TrainingConfig
@@ -127,14 +128,14 @@ def open_night(config: PipelineConfig, request: NightRequest) -> Iterator[Night]
     if request.dry_run:  # writes nothing, so it may look while a night works
         yield _begin(config, request, tenant)
         return
-    with locked(lock_file(config.places, tenant), tenant):
+    with lock_nights(config.places, tenant):
         yield _resume(config, request, tenant) or _begin(config, request, tenant)
 
 
 def abandon_nights(config: PipelineConfig, tenant: str, snapshots: Collection[str], why: str) -> None:
     """Close the tenant's interrupted nights that work on one of these snapshots: nobody resumes them.
 
-    Call while `flows.night.lock.nights_held_off` holds.
+    Call while `flows.night.lock.lock_nights` holds.
     """
     for record in nights_of(config, tenant):
         if record.state == "running" and record.result(SNAPSHOT) in snapshots:
@@ -231,7 +232,10 @@ def crashed_night(config: PipelineConfig, tenant: str) -> NightRecord | None:
     nights = nights_of(config, tenant)
     if not nights or nights[-1].state != "running" or not lock.exists():
         return None
-    with looked_at(lock) as free:
-        # Read again under the lock: it may have ended since.
-        night = read_night(config, nights[-1].night_id) if free else None
-    return night if night is not None and night.state == "running" else None
+    try:
+        with try_hold(lock, shared=True):
+            # Read again under the lock: it may have ended since.
+            night = read_night(config, nights[-1].night_id)
+    except LockHeld:
+        return None
+    return night if night.state == "running" else None

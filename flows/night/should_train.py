@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from deploy.engines import SERVING_ENGINES
 from deploy.nights.record import NightRecord
 from deploy.nights.steps import APPROVAL, FINGERPRINT, SNAPSHOT, VERDICT
 from feedback.examples import SHAPES
@@ -91,7 +92,7 @@ def _too_little_new(night: Night, earlier: str | None, snapshot: str) -> str | N
     least, folder = night.config.schedule.min_new_examples, night.places.snapshots_dir
     if least <= 1 or (earlier and not (folder / earlier / "manifest.json").exists()):
         return None
-    usable = usable_shapes(night.training, lora_only=night.config.serving.engine == "vllm")
+    usable = usable_shapes(night.training, lora_only=SERVING_ENGINES.named(night.config.serving.engine).lora_only)
     new = len(_ids(folder, snapshot, usable) - _ids(folder, earlier, usable))
     if new >= least:
         return None

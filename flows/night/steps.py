@@ -21,7 +21,7 @@ from infra.alerts.outbox import Alert
 from infra.database.connect import now
 from infra.errors import UserError
 from infra.processes.threads import physical_cores
-from infra.telemetry.mlflow_journal import Tracker
+from infra.telemetry.mlflow_tracker import Tracker
 from tasks import approval, intake, judge, notify, train
 from tasks.candidates import evaluation_job
 from training.base_model import Base

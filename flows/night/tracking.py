@@ -17,7 +17,8 @@ from flows.intake.mlflow_alerts import alert_refusals, send_rest
 from flows.intake.run import DOCS, log_report
 from flows.night.record import Night
 from infra.source_tree import SOURCE_ROOT
-from infra.telemetry.mlflow_journal import Tracker, send_leftovers
+from infra.telemetry.mlflow_sender import send_leftovers
+from infra.telemetry.mlflow_tracker import Tracker
 from infra.telemetry.system_metrics import sampled
 
 log = logging.getLogger(__name__)

@@ -37,7 +37,7 @@ def canary_power(policy: CanaryPolicy, rated_per_day: float, whence: str) -> str
 
 
 def rated_per_day(config: PipelineConfig, tenant: str) -> float | None:
-    """Count the users a day who rated the tenant's live version in the last days; None where nobody did or nothing ran."""
+    """Count the users a day who rated the tenant's live version in the last days; None where nobody did."""
     engine = connect(config.places.database)
     if engine.dialect.name == "sqlite" and not Path(engine.url.database or "").exists():
         return None  # to look must not make a database

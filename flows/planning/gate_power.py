@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 
+from deploy.engines import SERVING_ENGINES
 from evaluation.gate.policy import GatePolicy
 from evaluation.gate.power import what_it_sees
 from feedback.examples import SHAPES
@@ -53,7 +54,7 @@ def next_night(config: PipelineConfig, tenant: str) -> NextNight:
     counts: Mapping[str, int] = (
         dict.fromkeys(SHAPES, training.minimum_examples) if snapshot is None else snapshot.counts["train"]
     )
-    lora_only, cache = config.serving.engine == "vllm", config.places.cache_dir
+    lora_only, cache = SERVING_ENGINES.named(config.serving.engine).lora_only, config.places.cache_dir
     base = base_offline(config.base_model, cache)
     if base.shape is None:
         boundless = training.model_copy(update={"budget_minutes": math.inf, "budget_money": None})

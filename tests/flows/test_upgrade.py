@@ -7,7 +7,6 @@ import threading
 from pathlib import Path
 
 import pytest
-from flows.cli.migrate_commands import migrate as migrate_command
 from sqlalchemy import Engine, func, select
 
 from deploy.api_keys import create_key, list_keys
@@ -32,6 +31,7 @@ from feedback.snapshots.gate_items import gate_items, item_id_of
 from feedback.snapshots.snapshot import cut_snapshot, load_snapshot
 from feedback.store.store import Store, feedback, interactions
 from feedback.store.user_salt import hold_to
+from flows.cli.migrate import migrate as migrate_command
 from flows.config.job_files import controller_job, gateway_job
 from flows.config.load import load_config
 from flows.config.pipeline import PipelineConfig

@@ -39,7 +39,7 @@ def test_every_registered_source_offers_what_landing_needs() -> None:
         module = source_module(kind)
         assert callable(module.read) and module.Options.model_json_schema()["properties"]
     here = {path.stem for path in Path(source_module("files").__file__).parent.glob("*.py")}  # type: ignore[attr-defined]
-    assert here - {"__init__", "landing", "mapping", "storage"} == SOURCES.keys()
+    assert here - {"__init__", "landing", "mapping", "storage", "watermark"} == SOURCES.keys()
 
 
 def test_rows_become_events_by_the_declared_columns(tmp_path: Path) -> None:
