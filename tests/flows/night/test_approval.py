@@ -40,8 +40,8 @@ from tests.evaluation.cards import policy, scorecard, share
 @flow(name="waits")
 def waits(name, hours):
     config = load_config(Path(sys.argv[1]))
-    file = NightRecord(night_id=name, tenant="default", request=NightRequest(), config={}, flow_runs=(str(flow_run.id),),
-                     started_at=datetime.now(timezone.utc))
+    file = NightRecord(night_id=name, tenant="default", request=NightRequest(), config={},
+                       flow_runs=(str(flow_run.id),), started_at=datetime.now(timezone.utc))
     folder = config.places.nights_dir / name
     folder.mkdir(parents=True)
     atomic_write(folder / "night.json", file.model_dump_json())
