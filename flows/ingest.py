@@ -12,7 +12,8 @@ from prefect import flow
 
 from flows.intake.run import ingest_all, log_ingest
 from flows.stack.open import open_config
-from tasks import intake, notify, train
+from tasks import intake, train
+from tasks.reporting import prefect_artifacts
 
 
 @flow(name="ingest")
@@ -25,6 +26,6 @@ def ingest(config: str = "ratchet.yaml") -> dict[str, Any]:
     settings = open_config(Path(config))
     base = train.find_base(settings.base_model, settings.places)
     report = ingest_all(settings, base)
-    notify.show_intake(report)
+    prefect_artifacts.show_intake(report)
     log_ingest(settings, report)
     return {**report.model_dump(mode="json"), "said": intake.said_of(report)}

@@ -14,6 +14,7 @@ from pathlib import Path
 from prefect import flow
 from prefect.runtime import flow_run
 
+from deploy.controller.liveness import deliver_if_silent
 from deploy.nights.request import NightRequest
 from deploy.nights.steps import APPROVAL, DRIFT, FINGERPRINT, INGEST, PLAN, SNAPSHOT, VERDICT
 from evaluation.scorecard import read_scorecard
@@ -45,7 +46,9 @@ from flows.planning.gate_power import units_of
 from flows.serving.prefect_runs import close_dead_runs
 from flows.stack.open import open_config
 from infra.cleanup import sweep
-from tasks import intake, notify, release, train
+from infra.database.open import open_database
+from tasks import intake, release, train
+from tasks.reporting import prefect_artifacts
 
 
 @flow(name="nightly", validate_parameters=True)
@@ -84,11 +87,11 @@ def run_night(night: Night) -> None:
     standing = release.find_champion(places, tenant, base.version, config.tenants[0])
 
     report = night.once(INGEST, lambda: ingest_all(config, base))
-    notify.show_intake(report)
+    prefect_artifacts.show_intake(report)
     name = night.once(SNAPSHOT, lambda: choose_snapshot(night))
     fingerprint = night.once(FINGERPRINT, lambda: fingerprint_of(night, name, base))
     drift = night.once(DRIFT, lambda: check_drift(night, name, standing))
-    notify.show_drift(drift)
+    prefect_artifacts.show_drift(drift)
     reason = why_not_train(night, name, fingerprint, standing.champion, drifted=drift.drifted)
     if name is None or reason is not None:
         deferred = release_deferred_winner(night, base, standing)
@@ -97,7 +100,7 @@ def run_night(night: Night) -> None:
     snapshot = load_snapshot(places.snapshots_dir / name)
     questions = intake.write_questions(snapshot, night.folder)
     plan = night.once(PLAN, lambda: plan_training(night, snapshot.counts["train"], base))
-    notify.show_plan(plan, gate_power_of(night, plan, units_of(snapshot)))
+    prefect_artifacts.show_plan(plan, gate_power_of(night, plan, units_of(snapshot)))
     if not (plan.recipes or night.request.checkpoints) or not questions:
         end_without_verdict(night, base, standing, report, drift, name, why_not_trained(plan, questions))
         return
@@ -110,7 +113,7 @@ def run_night(night: Night) -> None:
         twin = train_twin(night, plan, base, snapshot, tracker)
         verdict = night.once(VERDICT, lambda: judge_night(night, base, standing, challengers, twin, snapshot, tracker))
     scorecard = read_scorecard(places.evaluations_dir / night.night_id)
-    notify.show_scorecard(scorecard)
+    prefect_artifacts.show_scorecard(scorecard)
 
     refusal = night.once(APPROVAL, lambda: why_not_approved(night, verdict, tracker))
     entry = release.release(
@@ -124,8 +127,8 @@ def run_night(night: Night) -> None:
         prover=controller_job(config, base),
         evidence=evidence(night, snapshot, tracker),
     )
-    notify.show_verdict(verdict, entry)
-    notify.show_links(links_of(tracker, night, report, judged=True))
+    prefect_artifacts.show_verdict(verdict, entry)
+    prefect_artifacts.show_links(links_of(tracker, night, report, judged=True))
     log_verdict(tracker, night, verdict, entry)
-    notify.send_if_nobody_does(places, config.alerts)
+    deliver_if_silent(open_database(places), config.alerts)
     night.close("done", f"{verdict.decision}: {entry.action} {entry.version}. {entry.reason}")

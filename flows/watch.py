@@ -12,11 +12,13 @@ from typing import Any
 
 from prefect import flow
 
+from deploy.controller.liveness import silence_alert
 from flows.intake.alerts import alert_staleness
 from flows.intake.mlflow_alerts import alert_refusals
 from flows.stack.open import open_config
+from infra.database.open import open_database
 from tasks import notify, watching
-from tasks.standing import controller_silent
+from tasks.reporting import prefect_artifacts
 
 
 @flow(name="watch")
@@ -27,11 +29,15 @@ def watch(config: str = "ratchet.yaml") -> dict[str, Any]:
         config: path of the pipeline's config file, on the machine that runs this.
     """
     settings = open_config(Path(config))
-    standings = {tenant: watching.look_at(settings.places, tenant) for tenant in settings.tenants}
-    notify.show_standing(standings)
-    silent = controller_silent(settings.places, seconds=120)
+    summaries = {tenant: watching.look_at(settings.places, tenant) for tenant in settings.tenants}
+    prefect_artifacts.show_releases(summaries)
+    silent = silence_alert(open_database(settings.places), seconds=120)
     if silent is not None:
         notify.alert(settings.places, settings.alerts, silent)
     stale = alert_staleness(settings)
     alert_refusals(settings)
-    return {"tenants": standings, "controller": "silent" if silent else "alive", "ingestion": stale or "up to date"}
+    return {
+        "tenants": {tenant: summary.model_dump(mode="json") for tenant, summary in summaries.items()},
+        "controller": "silent" if silent else "alive",
+        "ingestion": stale or "up to date",
+    }

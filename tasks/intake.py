@@ -9,12 +9,12 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 
-from feedback.abuse.detect import Confidence
+from feedback.abuse.confidence import Confidence
 from feedback.examples import Example
 from feedback.ingest.run import IngestConfig, IngestReport, run_ingest
 from feedback.lake.lake import lake_of
 from feedback.quality.drift import DriftConfig, DriftReport
-from feedback.quality.drift import drift as compare
+from feedback.quality.drift import feedback_drift as compare
 from feedback.quality.expectations import ExpectationError
 from feedback.quality.traffic_drift import traffic_drift
 from feedback.redaction.redact import RedactConfig

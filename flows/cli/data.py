@@ -152,7 +152,7 @@ def validate(
     Exit code 1 where an ingest of these rows would stop: an expectation cannot be evaluated, or one stops the run.
     """
     from feedback.lake.lake import lake_of
-    from feedback.quality.expectations import findings
+    from feedback.quality.expectations import evaluate_suite
     from flows.config.pipeline import tenant_of
     from infra.errors import NotFound
 
@@ -162,7 +162,7 @@ def validate(
     examples = sorted(held, key=lambda example: example.created_at)[-last:]
     if not examples:
         raise NotFound("the lake holds no accepted example yet; take feedback in with `ratchet run ingest`")
-    found = findings(examples, expectations, docs) if expectations.every else []
+    found = evaluate_suite(examples, expectations, docs) if expectations.every else []
     rows = [(one.spec.name, one.spec.severity, len(one.rows), one.trouble) for one in found]
     if json:
         names = ("expectation", "severity", "rows", "trouble")

@@ -143,7 +143,7 @@ def _answer(name: str | None, approved: bool, comment: str, config: Path, tenant
 def _show_verdict(settings: PipelineConfig, night: NightRecord) -> None:
     """What the answer is about, before it is given: verdict, numbers, and where the whole scorecard is."""
     from deploy.nights.steps import VERDICT
-    from tasks.approval import what_to_read
+    from flows.night.approval_form import what_to_read
 
     verdict = night.result(VERDICT)
     if verdict is not None:

@@ -18,21 +18,21 @@ from deploy.ledger.ledger import current
 from feedback.erasure import (
     TOMBSTONE,
     Belongings,
-    find,
-    join,
-    take_data_docs,
-    take_from_lake,
-    take_from_snapshots,
-    take_from_store,
+    erase_data_docs,
+    erase_from_lake,
+    erase_from_snapshots,
+    erase_from_store,
+    find_belongings,
+    join_belongings,
 )
 from feedback.events import pseudonym
 from feedback.ingest.run import locked
 from feedback.lake.lake import Lake, lake_of
-from feedback.lake.orphans import stranded
+from feedback.lake.orphans import orphaned_events
 from feedback.redaction.redact import finder_of
 from feedback.store.store import Store
-from feedback.store.tombstones import Tombstone, mark_of, tombstones
-from feedback.store.user_salt import SALT, hold_to
+from feedback.store.tombstones import Tombstone, name_hash, tombstones
+from feedback.store.user_salt import SALT, verify_salt
 from flows.config.pipeline import PipelineConfig
 from flows.erasure.holders import Holders, find_holders
 from flows.erasure.mlflow_copies import forget_traces, scrub_copies
@@ -77,12 +77,12 @@ class Erasure:
     @property
     def mark(self) -> str:
         """Hash of the person's pseudonym: all that is kept of them."""
-        return mark_of(self.tenant, self.belongings.person)
+        return name_hash(self.tenant, self.belongings.person)
 
     def take_from_files(self) -> None:
         """Remove the person from reports, answers, logs, caches, traces, and copies on MLflow."""
         places, belongings = self.config.places, self.belongings
-        self.removed["data docs"] = take_data_docs(self.lake, belongings)
+        self.removed["data docs"] = erase_data_docs(self.lake, belongings)
         leave = [self.lake.path / table for table in ("accepted", "quarantine", "fates")]
         leave += [places.snapshots_dir, places.versions_dir, places.run_dir]
         self.removed |= scrub(places.home_dir, belongings, leave=leave)
@@ -117,17 +117,17 @@ class Erasure:
             at=now(),
         )
         for name, other in self.gateways.items():  # before ours, by which an interrupted call is begun again
-            rows = take_from_store(other, belongings, stone, self.user)
+            rows = erase_from_store(other, belongings, stone, self.user)
             self.removed[f"gateway's store {name}"] = sum(rows.values())
-        again = stranded(self.lake, self.tenant)
-        self.removed |= take_from_store(store, belongings, stone, self.user, again=again)
+        again = orphaned_events(self.lake, self.tenant)
+        self.removed |= erase_from_store(store, belongings, stone, self.user, again=again)
 
     def search(self) -> tuple[int, list[str]]:
         """Search this machine's folder, and the lake where it is elsewhere: (files searched, where something is)."""
         places = self.config.places
         here, left = search(places.home_dir, self.belongings)
         with tempfile.TemporaryDirectory(prefix="ratchet-forget-") as folder:
-            self.lake.place.fetch(Path(folder))
+            self.lake.storage.fetch(Path(folder))
             there, left_there = search(Path(folder), self.belongings)
         left += [f"{places.lake_url}: {name}" for name in left_there]
         return here + there + self.searched, [*left, *self.left, *out_of_reach(self.config, self.user)]
@@ -163,7 +163,7 @@ def forget(
         erasure = Erasure(config, store, lake, gateways, raw, belongings)
         # The lake comes late, and the store last: by their rows an interrupted call is begun again, and finds the rest.
         progress("snapshots")
-        take_from_snapshots(places.snapshots_dir, belongings)
+        erase_from_snapshots(places.snapshots_dir, belongings)
         holders = find_holders(places, belongings)
         erasure.removed = {f"snapshot {name}": rows for name, rows in holders.rows.items()}
         abandon_nights(config, tenant, holders.snapshots, "somebody was forgotten whose rows its snapshot held")
@@ -171,7 +171,7 @@ def forget(
         erasure.take_from_files()
         erasure.mark_trained(holders)
         progress("lake, all versions, and index")
-        erasure.removed |= take_from_lake(lake, belongings)
+        erasure.removed |= erase_from_lake(lake, belongings)
         progress("store")
         erasure.take_from_stores(holders, by=by, reason=reason)
         progress("searching what is left")
@@ -230,7 +230,7 @@ def _person(store: Store, user: str, hashed: bool) -> tuple[str, str | None]:
     """The person's pseudonym, and the id that applications send, where that was given."""
     if hashed or _PSEUDONYM.fullmatch(user) is not None:
         return user, None
-    hold_to(store.engine, secret(SALT))
+    verify_salt(store.engine, secret(SALT))
     return pseudonym(user, secret(SALT)), user
 
 
@@ -241,7 +241,9 @@ def _find(
     if lake.staged() is not None:
         raise UserError("an ingest was interrupted half-way; finish it with `ratchet run ingest`, then forget")
     finder = finder_of(config.ingest.redact)
-    belongings = join(stores, [find(store, lake, tenant, person, finder=finder, raw=raw) for store in stores])
+    belongings = join_belongings(
+        stores, [find_belongings(store, lake, tenant, person, finder=finder, raw=raw) for store in stores]
+    )
     if not (belongings.interactions or belongings.events or belongings.rejects):
         raise NotFound(_why_nothing(stores[0], tenant, person, raw or person))
     return belongings
@@ -262,7 +264,7 @@ def _clear_caches(places: Places) -> dict[str, int]:
 
 
 def _why_nothing(store: Store, tenant: str, person: str, user: str) -> str:
-    mark = mark_of(tenant, person)
+    mark = name_hash(tenant, person)
     erased = [stone for stone in tombstones(store.engine, tenant) if stone.person == mark]
     if erased:
         return f"nothing of that user is here: forgotten on {erased[-1].at:%Y-%m-%d} by {erased[-1].by}"

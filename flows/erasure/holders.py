@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from deploy.versions.provenance import stages_on, versions_of, with_later_stages
-from feedback.erasure import Belongings, digests_of, taken_from
+from feedback.erasure import Belongings, digests_of, erased_rows
 from feedback.snapshots.layout import TRAIN, VALIDATION
-from feedback.store.tombstones import mark_of
+from feedback.store.tombstones import name_hash
 from infra.settings import Places
 
 
@@ -31,14 +31,14 @@ class Holders:
 
 def find_holders(places: Places, belongings: Belongings) -> Holders:
     """Find the snapshots with a tombstone or rows of the person, and the stages and versions that trained on them."""
-    mark = mark_of(belongings.tenant, belongings.person)
+    mark = name_hash(belongings.tenant, belongings.person)
     rows: dict[str, int] = {}
     digests: set[str] = set()
     for folder in sorted(places.snapshots_dir.glob("s-*")):
         manifest = json.loads((folder / "manifest.json").read_text())
         if manifest["identity"]["tenant"] != belongings.tenant:
             continue
-        parts = taken_from(folder, mark)
+        parts = erased_rows(folder, mark)
         for file in folder.rglob("*.jsonl"):
             here = sum(belongings.owns(json.loads(line)) for line in file.read_text().splitlines() if line.strip())
             part = file.relative_to(folder).as_posix()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from feedback.ingest.run import IngestReport
 from feedback.lake.lake import lake_of
-from feedback.quality.ingest_health import batches_before, spike, stale
+from feedback.quality.ingest_health import batches_before, ingest_stale, quarantine_spike
 from flows.config.pipeline import PipelineConfig
 from infra.alerts.outbox import Alert
 from infra.database.connect import now
@@ -17,7 +17,7 @@ def alert_spike(config: PipelineConfig, report: IngestReport) -> None:
     if not report.batches:
         return
     watch, lake = config.ingest.watch, lake_of(config.places)
-    spiked = spike(report.counts, batches_before(lake, report.batches[0], watch), watch)
+    spiked = quarantine_spike(report.counts, batches_before(lake, report.batches[0], watch), watch)
     if spiked is None:
         return
     reasons = ", ".join(
@@ -37,7 +37,7 @@ def alert_spike(config: PipelineConfig, report: IngestReport) -> None:
 
 def alert_staleness(config: PipelineConfig) -> str | None:
     """Alert, once a day, when feedback waits and nobody takes it in. Returns what was said."""
-    why = stale(open_database(config.places), lake_of(config.places), now(), config.ingest.watch)
+    why = ingest_stale(open_database(config.places), lake_of(config.places), now(), config.ingest.watch)
     if why is None:
         return None
     alert = Alert(

@@ -7,17 +7,19 @@ costs seconds a night.
 
 from __future__ import annotations
 
+from deploy.controller.liveness import deliver_if_silent
 from deploy.ledger.ledger import Entry, Standing
 from deploy.nights.steps import FINGERPRINT, SNAPSHOT, VERDICT
 from deploy.release.lifecycle import night_line
-from feedback.erasure import TOMBSTONE, taken_from
+from feedback.erasure import TOMBSTONE, erased_rows
 from flows.config.job_files import controller_job
 from flows.night.record import Night
 from flows.night.should_train import fingerprint_of, last_night_with_verdict
 from flows.night.tracking import open_tracker
 from infra.database.open import open_database
 from infra.settings import Places
-from tasks import notify, release
+from tasks import release
+from tasks.reporting import prefect_artifacts
 from training.base_model import Base
 
 
@@ -67,14 +69,14 @@ def release_deferred_winner(night: Night, base: Base, standing: Standing) -> str
             "judged_in": earlier.night_id,
         },
     )
-    notify.show_verdict(verdict, entry)
-    notify.send_if_nobody_does(places, night.config.alerts)
+    prefect_artifacts.show_verdict(verdict, entry)
+    deliver_if_silent(open_database(places), night.config.alerts)
     return _outcome(entry)
 
 
 def _erased_since(places: Places, snapshot: str | None, winner: str) -> bool:
     """Whether somebody was erased whose rows the winner may have learned from."""
-    rows = taken_from(places.snapshots_dir / str(snapshot))
+    rows = erased_rows(places.snapshots_dir / str(snapshot))
     return bool(rows) or (places.versions_dir / winner / TOMBSTONE).exists()
 
 

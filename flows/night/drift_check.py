@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from deploy.ledger.ledger import Standing, history
 from deploy.nights.steps import SNAPSHOT
-from feedback.quality.drift import DriftReport, unknown
+from feedback.quality.drift import DriftReport, undetermined
 from feedback.snapshots.snapshot import Snapshot, load_snapshot
 from flows.night.record import Night
 from flows.night.should_train import last_night_with_verdict
@@ -19,10 +19,10 @@ def check_drift(night: Night, snapshot: str | None, standing: Standing) -> Drift
     config = night.config
     reference = _snapshot_of(night, standing) if snapshot else None
     if snapshot is None or reference is None:
-        return unknown("the champion was trained on no snapshot of this pipeline")
+        return undetermined("the champion was trained on no snapshot of this pipeline")
     last = last_night_with_verdict(night)
     if snapshot in (reference.id, last.result(SNAPSHOT) if last is not None else None):
-        rows = unknown("nothing is new since this was looked at", "rows")
+        rows = undetermined("nothing is new since this was looked at", "rows")
     else:
         cut = load_snapshot(config.places.snapshots_dir / snapshot)
         rows = intake.drift(cut, reference, night.folder / "drift.html", config.drift)

@@ -15,7 +15,8 @@ from flows.planning.data_counts import counts_of_last_snapshot
 from flows.planning.gate_power import last_snapshot, units_of
 from infra.database.open import open_database
 from infra.settings import Config
-from tasks import notify, train
+from tasks import train
+from tasks.reporting import prefect_artifacts
 from training.recipes.plan import GUESS
 
 log = logging.getLogger(__name__)
@@ -56,7 +57,7 @@ def plan_dry_run(night: Night) -> DryRun:
     plan = plan_training(night, counts, base)
     snapshot = last_snapshot(config, night.tenant)
     power = gate_power_of(night, plan, 0 if snapshot is None else units_of(snapshot))
-    notify.show_plan(plan, power)
+    prefect_artifacts.show_plan(plan, power)
     log.info("dry run: %s new feedback events, %s recipes, %.0f min", waiting, len(plan.recipes), plan.minutes)
     return DryRun(
         tenant=night.tenant,

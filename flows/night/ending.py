@@ -13,6 +13,7 @@ from infra.alerts.outbox import Alert
 from infra.errors import UserError
 from infra.settings import Config
 from tasks import notify
+from tasks.reporting import prefect_artifacts
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +90,7 @@ def alert_failure(night: Night, error: Exception) -> None:
 def summary(night: Night) -> NightSummary:
     """Sum up a night; how long its steps took goes to the run's page."""
     record = night.record
-    notify.show_durations(record.seconds)
+    prefect_artifacts.show_durations(record.seconds)
     verdict = record.result(VERDICT)
     return NightSummary(
         night_id=record.night_id,

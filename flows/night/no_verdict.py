@@ -14,7 +14,6 @@ from flows.night.ending import end_early
 from flows.night.record import Night
 from flows.night.rescoring import rescore_if_due
 from flows.night.tracking import links_of, log_ingest, open_run, open_tracker
-from tasks import notify
 from training.base_model import Base
 
 
@@ -41,4 +40,4 @@ def _log(night: Night, report: IngestReport, drift: DriftReport, snapshot: str |
     tracker.tags(key, {"ratchet.decision": "none", "mlflow.note.content": reason[:4000]})
     tracker.finish(key)
     send_rest(night.config, tracker)
-    notify.show_links(links_of(tracker, night, report, judged=False))
+    prefect_artifacts.show_links(links_of(tracker, night, report, judged=False))

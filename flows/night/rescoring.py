@@ -22,7 +22,7 @@ from flows.night.record import Night, nights_of
 from flows.night.steps import evaluation_of
 from flows.night.tracking import log_night, open_tracker, system_metrics_logged
 from infra.errors import RatchetError
-from tasks import intake, judge, notify
+from tasks import intake, judge
 from training.base_model import Base
 
 log = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ def _rescore(
     with system_metrics_logged(tracker, night):
         scorecard = judge.evaluate(job, tracker=tracker, night_key=key, recipes={}, places=places)
     judge.rescore_champion(scorecard, standing, policy, canary=night.config.canary, places=places)
-    notify.show_scorecard(scorecard)
+    prefect_artifacts.show_scorecard(scorecard)
     tracker.tags(key, {"ratchet.decision": "none"})
     tracker.finish(key)
     send_rest(night.config, tracker)

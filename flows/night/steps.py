@@ -15,6 +15,8 @@ from evaluation.gate.verdict import Verdict
 from evaluation.job.config import EvaluationConfig, EvaluationJob
 from evaluation.run.noise_floors import hardware_name
 from feedback.snapshots.snapshot import Snapshot, load_snapshot
+from flows.night.approval_form import ask_approval
+from flows.night.candidates import evaluation_job
 from flows.night.record import Night
 from flows.planning.gate_power import gate_power
 from infra.alerts.outbox import Alert
@@ -22,8 +24,7 @@ from infra.database.connect import now
 from infra.errors import UserError
 from infra.processes.threads import physical_cores
 from infra.telemetry.mlflow_tracker import Tracker
-from tasks import approval, intake, judge, notify, train
-from tasks.candidates import evaluation_job
+from tasks import intake, judge, notify, train
 from training.base_model import Base
 from training.recipes.plan import Plan
 from training.recipes.recipe import Recipe
@@ -182,7 +183,7 @@ def why_not_approved(night: Night, verdict: Verdict, tracker: Tracker) -> str | 
     # Recorded, so that a night that is killed and resumed does not wait the whole time once more.
     since = datetime.fromisoformat(night.once(APPROVAL_ASKED, lambda: alert_reviewers(night, verdict)))
     hours = night.config.schedule.approval_hours - (now() - since).total_seconds() / 3600
-    return approval.ask_approval(verdict, hours=max(hours, 0.0), links=links)
+    return ask_approval(verdict, hours=max(hours, 0.0), links=links)
 
 
 def alert_reviewers(night: Night, verdict: Verdict) -> str:

@@ -34,7 +34,7 @@ from flows.config.pipeline import load_config
 from deploy.nights.record import NightRecord
 from deploy.nights.request import NightRequest
 from infra.artifact import atomic_write
-from tasks.approval import ask_approval
+from flows.night.approval_form import ask_approval
 from tests.evaluation.cards import policy, scorecard, share
 
 @flow(name="waits")

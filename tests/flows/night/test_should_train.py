@@ -11,7 +11,7 @@ import pytest
 from deploy.nights.request import NightRequest
 from deploy.nights.steps import APPROVAL, FINGERPRINT, SNAPSHOT, VERDICT
 from evaluation.gate.verdict import Verdict
-from feedback.abuse.detect import AbuseConfig
+from feedback.abuse.config import AbuseConfig
 from feedback.events import Edit
 from feedback.ingest.run import run_ingest
 from feedback.lake.lake import Lake

@@ -17,7 +17,7 @@ from flows.night.record import open_night
 from flows.night.steps import gate_power_of
 from flows.planning.gate_power import describe_gate_power, expected_challengers, gate_power, last_snapshot, units_of
 from flows.stack.doctor import examine
-from tasks.notify import plan_page
+from tasks.reporting.prefect_artifacts import plan_page
 from tests.feedback.world import FAST, interaction, make_lake, make_store, said
 from training.recipes.plan import plan_night
 

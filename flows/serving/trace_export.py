@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from feedback.events import Edit, Feedback, Interaction, Preference, Rating, Reference, Thumb, message_json
-from feedback.sources.watermark import fingerprint, misfit
+from feedback.sources.watermark import fingerprint, watermark_mismatch
 from feedback.store.store import Store, feedback_ready, interactions
 from infra.artifact import atomic_write
 from infra.database.open import open_database
@@ -122,9 +122,9 @@ def _cursor(file: Path, store: Store) -> Cursor:
     if not file.exists():
         return Cursor()
     found = Cursor.model_validate_json(file.read_bytes())
-    why = misfit(store.engine, interactions, found.interactions, found.interactions_mark) or misfit(
-        store.engine, feedback_ready, found.feedback, found.feedback_mark
-    )
+    why = watermark_mismatch(
+        store.engine, interactions, found.interactions, found.interactions_mark
+    ) or watermark_mismatch(store.engine, feedback_ready, found.feedback, found.feedback_mark)
     if why is None:
         return found
     log.warning("the store was restored from a backup, or is another one: %s; traces are sent from its beginning", why)

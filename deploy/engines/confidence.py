@@ -10,7 +10,7 @@ from deploy.config import ENGINE_KEY
 from deploy.engines.client import EngineClient
 from deploy.engines.dialect import EMBEDDED, Dialect
 from deploy.ledger.ledger import current
-from feedback.abuse.detect import Confidence
+from feedback.abuse.confidence import Confidence
 from feedback.events import Message
 from infra.database.open import open_database
 from infra.errors import RatchetError

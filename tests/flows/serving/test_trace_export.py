@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from flows.serving.trace_export import send_traces
 from infra.database.open import open_database
 from infra.settings import Places
 from infra.telemetry.config import TracesConfig
 from infra.telemetry.interaction_traces import chosen, trace_id_of
-from tasks.traces import send_traces
 from tests.deploy.mlflow_server import mlflow_server
 from tests.flows.world import tell_feedback
 
