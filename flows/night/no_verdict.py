@@ -14,6 +14,7 @@ from flows.night.ending import end_early
 from flows.night.record import Night
 from flows.night.rescoring import rescore_if_due
 from flows.night.tracking import links_of, log_ingest, open_run, open_tracker
+from tasks.reporting import prefect_artifacts
 from training.base_model import Base
 
 

@@ -23,6 +23,7 @@ from flows.night.steps import evaluation_of
 from flows.night.tracking import log_night, open_tracker, system_metrics_logged
 from infra.errors import RatchetError
 from tasks import intake, judge
+from tasks.reporting import prefect_artifacts
 from training.base_model import Base
 
 log = logging.getLogger(__name__)
