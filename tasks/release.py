@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -14,6 +15,7 @@ from deploy.canary.policy import CanaryPolicy
 from deploy.controller.run import ControllerJob, make_prover
 from deploy.ledger.ledger import Entry, RefusedTransition, Standing, current, history
 from deploy.ledger.state import NotNow
+from deploy.nights.challenger import Challenger
 from deploy.release.lifecycle import hold, open_release, roll_back, start
 from deploy.release.preconditions import may_open, still_waits
 from deploy.release.shared_champion import inherit
@@ -23,7 +25,6 @@ from infra.database.connect import now
 from infra.database.open import open_database
 from infra.errors import RatchetError, Unavailable
 from infra.settings import Places
-from tasks.train import Challenger
 
 log = logging.getLogger(__name__)
 
@@ -44,14 +45,14 @@ def release(
     night_id: str,
     tenant: str,
     challengers: tuple[Challenger, ...],
-    refusal: str,
+    refusal: str | None,
     places: Places,
     policy: CanaryPolicy,
     prover: ControllerJob,
     evidence: dict[str, Any],
 ) -> Entry:
     """Open the winner's canary, or write why the night is held. ``refusal`` is a person's (or a time-out's) no."""
-    if verdict.winner is None or refusal:
+    if verdict.winner is None or refusal is not None:
         return _held(verdict, refusal, night_id, tenant, places, evidence)
     _publish(verdict.winner, challengers, places, prover)
     _wait_for_engine(prover)
@@ -70,10 +71,18 @@ def release(
     )
 
 
-def why_waits(
+@dataclass(frozen=True)
+class Deferred:
+    """A winner that its own night did not release, and that still waits."""
+
+    cause: str | None
+    """Why it may still not be released; None: it may by now."""
+
+
+def deferred_release(
     verdict: Verdict, tenant: str, places: Places, *, since: datetime, shadow_only: bool, held: bool
-) -> str | None:
-    """Why an earlier night's winner may still not be released; "" when it may by now, None when it waits no longer.
+) -> Deferred | None:
+    """Say whether an earlier night's winner may be released by now; None when it waits no longer.
 
     Args:
         since: when that night began: what the ledger says of the same weights from before says nothing of its verdict.
@@ -89,14 +98,14 @@ def why_waits(
     try:
         may_open(current(engine, tenant), line, at=now(), shadow_only=shadow_only)
     except NotNow as cause:
-        return str(cause)
+        return Deferred(cause=str(cause))
     except RefusedTransition:
         return None
-    return ""
+    return Deferred(cause=None)
 
 
 def _held(
-    verdict: Verdict, refusal: str, night_id: str, tenant: str, places: Places, evidence: dict[str, Any]
+    verdict: Verdict, refusal: str | None, night_id: str, tenant: str, places: Places, evidence: dict[str, Any]
 ) -> Entry:
     about = verdict.winner or best_challenger(verdict) or verdict.champion
     reason = refusal or f"{verdict.decision}: {' '.join(verdict.reasons)}"

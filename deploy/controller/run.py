@@ -34,7 +34,9 @@ from deploy.ledger.state import DRILL_TENANT, RefusedTransition
 from deploy.registry.reconcile import reconcile
 from deploy.release.lifecycle import Prove, start
 from evaluation.job.config import JudgeConfig
-from infra.alerts.outbox import AlertsConfig, deliver, enqueue
+from infra.alerts.config import AlertsConfig
+from infra.alerts.delivery import deliver
+from infra.alerts.outbox import enqueue
 from infra.database.connect import UtcDateTime, begin_write, connect, metadata, now
 from infra.database.errors import OTHER_TABLES, in_short, is_away, is_of_other_tables
 from infra.database.schema import create_tables

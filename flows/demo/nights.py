@@ -9,6 +9,7 @@ import time
 
 from deploy.controller.run import make_prover
 from deploy.ledger.ledger import Entry
+from deploy.nights.record import NightRecord
 from deploy.release.lifecycle import Override, open_release
 from deploy.versions.versions import publish_version
 from evaluation.scorecard import Scorecard, read_scorecard
@@ -18,7 +19,7 @@ from flows.demo.desk import TENANT
 from flows.demo.home import CONFIG
 from flows.demo.play import Play
 from flows.demo.scribe import Bar, Scribe
-from flows.night.record import NightFile, nights_of
+from flows.night.record import nights_of
 from infra.artifact import read_record, version_name
 from infra.errors import RatchetError
 from infra.processes.progress import FILE, last_progress
@@ -99,7 +100,7 @@ def brief(text: str, limit: int = 300) -> str:
     return text if len(text) <= limit else text[:limit].rsplit(" ", 1)[0] + " ..."
 
 
-def _told(scribe: Scribe, night: NightFile, scorecard: Scorecard) -> Nightfall:
+def _told(scribe: Scribe, night: NightRecord, scorecard: Scorecard) -> Nightfall:
     values = scorecard.gate.scores.get(_PRIMARY, {})
     challengers = {card.version for card in scorecard.challengers}
     shares: dict[str, float] = {}
@@ -118,7 +119,7 @@ def _told(scribe: Scribe, night: NightFile, scorecard: Scorecard) -> Nightfall:
     )
 
 
-def _decision(night: NightFile) -> str:
+def _decision(night: NightRecord) -> str:
     verdict = night.steps.get("verdict")
     return str(verdict["decision"]) if isinstance(verdict, dict) else "none"
 

@@ -16,7 +16,7 @@ from infra.database.connect import now
 from infra.database.open import open_database
 from infra.errors import RatchetError
 from infra.settings import Places
-from tasks.release import why_waits
+from tasks.release import deferred_release
 from tests.deploy.stages import published
 
 POLICY = CanaryPolicy(steps=(0.5,), holdback=0.1)
@@ -67,7 +67,8 @@ class World:
             scorecard_digest="s",
             policy_digest="p",
         )
-        return why_waits(found, "t", self.places, since=since or self.began, shadow_only=False, held=held)
+        waiting = deferred_release(found, "t", self.places, since=since or self.began, shadow_only=False, held=held)
+        return None if waiting is None else waiting.cause or ""
 
 
 @pytest.fixture

@@ -30,7 +30,9 @@ from deploy.controller.run import (
 from deploy.ledger.lease import lease_valid
 from deploy.ledger.ledger import current, history
 from deploy.release.lifecycle import open_release, start
-from infra.alerts.outbox import AlertsConfig, Webhook, list_alerts, signature_holds
+from infra.alerts.config import AlertsConfig, Webhook
+from infra.alerts.outbox import list_alerts
+from infra.alerts.signature import signature_holds
 from infra.database.connect import connect
 from infra.database.schema import create_tables
 from infra.errors import Unavailable, UserError

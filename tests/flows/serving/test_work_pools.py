@@ -13,9 +13,9 @@ from flows.config.load import load_config
 from flows.serving.plans import deployment_plans
 from flows.serving.work_pools import job_variables
 from infra.alerts.outbox import Alert, enqueue, list_alerts
+from infra.alerts.prefect_events import event_of, mirror_alerts
 from infra.database.connect import begin_write
 from infra.database.open import open_database
-from tasks.mirror import event_of, mirror_alerts
 from tests.flows.world import ROOT, Stack, ratchet, write_pipeline
 from tests.prefect_api import ask_prefect
 from tests.waiting import wait
