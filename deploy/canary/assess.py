@@ -29,7 +29,7 @@ _REMARKABLE = math.log(1000.0)
 
 @dataclass(frozen=True)
 class FrozenUnit:
-    """One randomised user with a frozen score, as the watch compares it (feedback/store/rated_units.py has the rating)."""
+    """One randomised user with a frozen score, on the side of the watch that it is compared on."""
 
     unit: str
     treated: bool

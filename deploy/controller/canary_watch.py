@@ -92,7 +92,9 @@ def judge(engine: Engine, standing: Standing, watch: Watch, policy: CanaryPolicy
     )
 
 
-def rated_units(engine: Engine, tenant: str, watch: Watch, policy: CanaryPolicy, at: datetime) -> tuple[FrozenUnit, ...]:
+def rated_units(
+    engine: Engine, tenant: str, watch: Watch, policy: CanaryPolicy, at: datetime
+) -> tuple[FrozenUnit, ...]:
     """The frozen rows that a watch is judged by, in the order in which they froze."""
     store = Store(engine)
     abuse = leave_out(words_of(engine, tenant, _seqs(watch)), policy)

@@ -2,43 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Protocol, cast
 
 from feedback.sources import SOURCES
 from feedback.sources.landing import SourceSpec
 from feedback.store.store import Store
+from infra.settings import Config
+
+
+class _HasStore(Protocol):
+    """A source with a store of events of its own."""
+
+    def own_store(self, options: Config, name: str) -> Store | None: ...
+
+
+class _Erases(Protocol):
+    """A source that deletes what it keeps of a user."""
+
+    ERASED: str
+
+    def erase(self, options: Config, user: str) -> int: ...
 
 
 def own_stores(specs: Iterable[SourceSpec]) -> dict[str, Store]:
-    """Open the stores of events that sources have for themselves, by the source's name.
+    """Open the stores of events that sources have for themselves, by kind and name of the source.
 
     Raises:
         UserError: the tables of one are of another release.
         Unavailable: one does not answer.
     """
-    opened = {spec.name: _offer(spec, "own_store", lambda *_: None)(spec.parsed(), spec.name) for spec in specs}
-    return {name: store for name, store in opened.items() if store is not None}
+    stores = {}
+    for spec in specs:
+        module = SOURCES[spec.kind]
+        store = cast(_HasStore, module).own_store(spec.parsed(), spec.name) if hasattr(module, "own_store") else None
+        if store is not None:
+            stores[f"{spec.kind}'s store {spec.name}"] = store
+    return stores
 
 
-def erase_at_sources(specs: Iterable[SourceSpec], user: str) -> dict[str, int]:
-    """Delete what sources keep of a user, by the id that applications send. Returns how many, by what and source."""
-    return {
-        f"{_offer(spec, 'ERASED')} of source {spec.name}": _offer(spec, "erase")(spec.parsed(), user)
-        for spec in specs
-        if _offer(spec, "erase") is not None
-    }
+def erase_at_sources(specs: Iterable[SourceSpec], user: str | None) -> dict[str, int]:
+    """Delete what sources keep of a user. Returns how many, by what and source.
+
+    Args:
+        user: the id that applications send, which is all that these sources know; None: it is not known.
+    """
+    if user is None:
+        return {}
+    return {label: module.erase(spec.parsed(), user) for label, module, spec in _erasing(specs)}
 
 
-def out_of_reach(specs: Iterable[SourceSpec]) -> list[str]:
-    """Name what sources keep that cannot be looked for by a pseudonym, since they know people by their own ids."""
-    return [
-        f"{_offer(spec, 'ERASED')} of source {spec.name} (not looked for: give the id that applications send)"
-        for spec in specs
-        if _offer(spec, "erase") is not None
-    ]
+def out_of_reach(specs: Iterable[SourceSpec], user: str | None) -> list[str]:
+    """Name what sources keep that could not be looked for, since they know people by their own ids only."""
+    labels = [label for label, _, _ in _erasing(specs)] if user is None else []
+    return [f"{label} (not looked for: give the id that applications send)" for label in labels]
 
 
-def _offer(spec: SourceSpec, name: str, otherwise: Any = None) -> Any:
-    """Return what the source's module offers of that name."""
-    return getattr(SOURCES[spec.kind], name, otherwise)
+def _erasing(specs: Iterable[SourceSpec]) -> Iterator[tuple[str, _Erases, SourceSpec]]:
+    for spec in specs:
+        module = SOURCES[spec.kind]
+        if hasattr(module, "erase"):
+            erasing = cast(_Erases, module)
+            yield f"{erasing.ERASED} of source {spec.name}", erasing, spec

@@ -14,6 +14,7 @@ from deploy.ledger.state import Standing
 from feedback.events import Arm
 from infra.settings import Config
 
+
 class Assignment(Config):
     """Who answers one unit, and how that was decided."""
 
