@@ -11,7 +11,7 @@ from deploy.controller.liveness import deliver_if_silent
 from deploy.ledger.ledger import Entry, Standing
 from deploy.nights.steps import FINGERPRINT, SNAPSHOT, VERDICT
 from deploy.release.lifecycle import night_line
-from feedback.erasure import TOMBSTONE, erased_rows
+from feedback.erasure.snapshots import TOMBSTONE, erased_rows
 from flows.config.job_files import controller_job
 from flows.night.record import Night
 from flows.night.should_train import fingerprint_of, last_night_with_verdict
