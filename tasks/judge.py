@@ -13,7 +13,7 @@ from prefect.cache_policies import NO_CACHE
 from deploy.canary.assess import rescore_verdict
 from deploy.canary.policy import CanaryPolicy
 from deploy.canary.rescore import record_rescore, rescored
-from deploy.ledger.ledger import Standing, Watch, current
+from deploy.ledger.ledger import ReleaseState, Watch, current
 from evaluation.gate.decide import decide
 from evaluation.gate.policy import GatePolicy
 from evaluation.gate.rescore import Rescore, rescore
@@ -75,7 +75,7 @@ def publish(folder: Path, verdict: Verdict, *, tracker: Tracker, night_key: str)
 
 @task(name="re-score the champion", cache_policy=NO_CACHE)
 def rescore_champion(
-    scorecard: Scorecard, standing: Standing, policy: GatePolicy, *, canary: CanaryPolicy, places: Places
+    scorecard: Scorecard, standing: ReleaseState, policy: GatePolicy, *, canary: CanaryPolicy, places: Places
 ) -> None:
     """The live champion beside its predecessor on fresh items: a p-value that the watch of its holdback reads."""
     found, why_not = rescore(scorecard, standing.predecessor, policy)

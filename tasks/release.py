@@ -12,10 +12,10 @@ from prefect.cache_policies import NO_CACHE
 
 from deploy.canary.policy import CanaryPolicy
 from deploy.controller.run import ControllerJob, make_prover
-from deploy.ledger.ledger import Entry, RefusedTransition, Standing, current, history
-from deploy.ledger.state import NotNow
+from deploy.ledger.ledger import Entry, RefusedTransition, ReleaseState, current, history
+from deploy.ledger.state import TemporarilyBlocked
 from deploy.release.lifecycle import hold, open_release, roll_back, start
-from deploy.release.preconditions import may_open, still_waits
+from deploy.release.preconditions import check_preconditions, still_waits
 from deploy.release.shared_champion import inherit
 from deploy.versions.versions import publish_version
 from evaluation.gate.verdict import Verdict
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 
 @task(name="champion", cache_policy=NO_CACHE)
-def find_champion(places: Places, tenant: str, base_version: str, shared: str) -> Standing:
+def find_champion(places: Places, tenant: str, base_version: str, shared: str) -> ReleaseState:
     """What is live. Where nothing ever was that is the champion of tenant ``shared``, or else the untouched base."""
     engine = database(places)
     start(engine, tenant, base_version, actor="night")
@@ -87,8 +87,8 @@ def why_waits(
     gate = {"gate": _gist(verdict)}
     line = Entry(tenant=tenant, action="gated", version=version, actor="night", reason="it waited", evidence=gate)
     try:
-        may_open(current(engine, tenant), line, at=now(), shadow_only=shadow_only)
-    except NotNow as cause:
+        check_preconditions(current(engine, tenant), line, at=now(), shadow_only=shadow_only)
+    except TemporarilyBlocked as cause:
         return str(cause)
     except RefusedTransition:
         return None

@@ -31,8 +31,17 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import IntegrityError
 
-from deploy.ledger.state import ACTIONS, UNREADABLE, Action, Entry, RefusedTransition, Standing, UnknownAction, Watch
-from deploy.ledger.transitions import apply, standing
+from deploy.ledger.state import (
+    ACTIONS,
+    UNREADABLE,
+    Action,
+    Entry,
+    RefusedTransition,
+    ReleaseState,
+    UnknownAction,
+    Watch,
+)
+from deploy.ledger.transitions import apply, release_state
 from infra.database.connect import UtcDateTime, begin_write, metadata
 from infra.errors import Conflict
 from infra.settings import in_a_line
@@ -50,8 +59,8 @@ __all__ = [
     "history",
     "last_seq",
     "last_seqs",
+    "release_state",
     "releases",
-    "standing",
     "tenants",
 ]
 
@@ -77,8 +86,8 @@ releases = Table(
 )
 
 
-def append(engine: Engine, entry: Entry, expected_seq: int) -> Entry:
-    """Write one line if the tenant's last line is still `expected_seq` (`Standing.seq`; 0 before the first).
+def append(database: Engine, entry: Entry, expected_seq: int) -> Entry:
+    """Write one line if the tenant's last line is still `expected_seq` (`ReleaseState.seq`; 0 before the first).
 
     A line of the same tenant, action and night that stands already is returned as it is, whatever is expected.
 
@@ -87,7 +96,7 @@ def append(engine: Engine, entry: Entry, expected_seq: int) -> Entry:
         RefusedTransition: the line does not follow from what stands.
     """
     try:
-        with begin_write(engine) as connection:
+        with begin_write(database) as connection:
             return append_in(connection, entry, expected_seq)
     except IntegrityError as error:
         raise _lost(entry, expected_seq) from error
@@ -114,46 +123,46 @@ def append_in(connection: Connection, entry: Entry, expected_seq: int) -> Entry:
         ).first()
         if written is not None:
             return _entry(written)
-    before = current_in(connection, entry.tenant)
-    if before.seq != expected_seq:
-        raise _lost(entry, expected_seq, before.seq)
-    apply(before, entry)
+    state = current_in(connection, entry.tenant)
+    if state.seq != expected_seq:
+        raise _lost(entry, expected_seq, state.seq)
+    apply(state, entry)
     values = entry.model_dump(mode="json", exclude={"seq", "tenant_seq", "at"})
     result = connection.execute(
-        insert(releases).values(**values, tenant_seq=before.tenant_seq + 1, night_id=entry.night_id, at=entry.at)
+        insert(releases).values(**values, tenant_seq=state.tenant_seq + 1, night_id=entry.night_id, at=entry.at)
     )
     assert result.inserted_primary_key is not None
-    return entry.model_copy(update={"seq": result.inserted_primary_key[0], "tenant_seq": before.tenant_seq + 1})
+    return entry.model_copy(update={"seq": result.inserted_primary_key[0], "tenant_seq": state.tenant_seq + 1})
 
 
-def history(engine: Engine, tenant: str, *, after_seq: int = 0) -> list[Entry]:
+def history(database: Engine, tenant: str, *, after_seq: int = 0) -> list[Entry]:
     """A tenant's lines in ledger order, those after `after_seq`.
 
     A line that another release wrote is there as it stands; one whose columns do not even fit has the action
     "unreadable". Neither can be decided on (`current` refuses), and both can be looked at.
     """
-    with engine.connect() as connection:
+    with database.connect() as connection:
         return _history_in(connection, tenant, after_seq)
 
 
-def current(engine: Engine, tenant: str) -> Standing:
+def current(database: Engine, tenant: str) -> ReleaseState:
     """What the tenant's lines add up to now."""
-    with engine.connect() as connection:
+    with database.connect() as connection:
         return current_in(connection, tenant)
 
 
-def current_in(connection: Connection, tenant: str) -> Standing:
+def current_in(connection: Connection, tenant: str) -> ReleaseState:
     """Like `current`, as the caller's transaction sees it."""
-    return standing(_history_in(connection, tenant, 0), tenant=tenant)
+    return release_state(_history_in(connection, tenant, 0), tenant=tenant)
 
 
-def tenants(engine: Engine) -> list[str]:
+def tenants(database: Engine) -> list[str]:
     """Every tenant with a line in the ledger."""
-    with engine.connect() as connection:
+    with database.connect() as connection:
         return list(connection.scalars(select(releases.c.tenant).distinct().order_by(releases.c.tenant)))
 
 
-def last_seq(engine: Engine, tenant: str | None = None) -> int:
+def last_seq(database: Engine, tenant: str | None = None) -> int:
     """Place of the last line (of a tenant, or of all): a cheap question for pollers. 0 when there is none.
 
     Over all tenants it may rise before a line with a lower number is visible (Postgres hands out numbers before
@@ -162,13 +171,13 @@ def last_seq(engine: Engine, tenant: str | None = None) -> int:
     query = select(func.max(releases.c.seq))
     if tenant is not None:
         query = query.where(releases.c.tenant == tenant)
-    with engine.connect() as connection:
+    with database.connect() as connection:
         return connection.scalar(query) or 0
 
 
-def last_seqs(engine: Engine) -> dict[str, int]:
+def last_seqs(database: Engine) -> dict[str, int]:
     """Tenant -> place of its last line, in one question: what gateways with many tenants ask several times a second."""
-    with engine.connect() as connection:
+    with database.connect() as connection:
         rows = connection.execute(select(releases.c.tenant, func.max(releases.c.seq)).group_by(releases.c.tenant))
         return {row[0]: row[1] for row in rows}
 
@@ -191,16 +200,16 @@ def _one_by_one(connection: Connection, tenant: str, after_seq: int) -> list[Ent
         .where(releases.c.tenant == tenant, releases.c.seq > after_seq)
         .order_by(releases.c.tenant_seq)
     ).all()
-    lines = []
+    entries = []
     for seq in places:
         try:
             row = connection.execute(select(releases).where(releases.c.seq == seq)).one()
-            lines.append(_entry(row))
+            entries.append(_entry(row))
         except (ValueError, TypeError, ArithmeticError) as error:
             plain = select(releases.c.tenant_seq, releases.c.action, releases.c.version)
             found = connection.execute(plain.where(releases.c.seq == seq)).one()
-            lines.append(_unreadable(seq, tenant, found.tenant_seq, found.version, f"{found.action}: {error}"))
-    return lines
+            entries.append(_unreadable(seq, tenant, found.tenant_seq, found.version, f"{found.action}: {error}"))
+    return entries
 
 
 def _entry(row: Row[tuple[object, ...]]) -> Entry:

@@ -11,7 +11,7 @@ from flows.cli.output import DEFAULT_CONFIG, ConfigOption, JsonOption, TenantOpt
 
 if TYPE_CHECKING:
     from deploy.ledger.ledger import Entry
-    from deploy.ledger.state import Standing
+    from deploy.ledger.state import ReleaseState
 
 
 def why(
@@ -93,7 +93,7 @@ def drill(config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) -> No
         raise typer.Exit(1)
 
 
-def drill_version(standing: Standing, versions_dir: Path) -> str:
+def drill_version(standing: ReleaseState, versions_dir: Path) -> str:
     """The version to drill with: the live one, else any that is there.
 
     Raises:

@@ -18,7 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from deploy.experiments.arena import forget_pairs
 from deploy.experiments.shadow import forget_shadows
 from deploy.ledger.ledger import current
-from deploy.ledger.state import Standing
+from deploy.ledger.state import ReleaseState
 from deploy.versions.versions import list_versions
 from feedback.erasure import (
     TOMBSTONE,
@@ -339,7 +339,7 @@ def _delete_traces(spec: SourceSpec, user: str) -> int:
     return mlflow_traces.delete_of_user(options, user)
 
 
-def plan_of(standing: Standing, live: dict[str, str], versions: list[str]) -> list[str]:
+def plan_of(standing: ReleaseState, live: dict[str, str], versions: list[str]) -> list[str]:
     """What to do about versions that learned from rows that are gone, step by step, with the commands."""
     if not live:
         idle = f"{len(versions)} version(s) that nobody gets" if versions else "no version"

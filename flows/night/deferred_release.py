@@ -7,8 +7,8 @@ that verdict used the items. While the cause stands this costs seconds a night.
 
 from __future__ import annotations
 
-from deploy.ledger.ledger import Entry, Standing
-from deploy.release.lifecycle import night_line
+from deploy.ledger.ledger import Entry, ReleaseState
+from deploy.release.lifecycle import night_entry
 from evaluation.gate.verdict import Verdict
 from feedback.erasure import TOMBSTONE, taken_from
 from flows.config.job_files import controller_job
@@ -22,10 +22,10 @@ from tasks.train import Challenger
 from training.base_model import Base
 
 
-def release_waiting(night: Night, base: Base, standing: Standing) -> str | None:
+def release_waiting(night: Night, base: Base, standing: ReleaseState) -> str | None:
     """What became tonight of the last verdict's winner, where that was not released yet; None where none waits."""
     places, prover = night.config.places, controller_job(night.config, base)
-    written = night_line(database(places), night.tenant, night.night_id)
+    written = night_entry(database(places), night.tenant, night.night_id)
     if written is not None:  # killed after this night's line was written
         return _said(written)
     earlier = last_judged(night)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from deploy.ledger.ledger import Standing, history
+from deploy.ledger.ledger import ReleaseState, history
 from feedback.quality.drift import DriftReport, unknown
 from feedback.snapshots.snapshot import Snapshot, load_snapshot
 from flows.night.record import Night
@@ -13,7 +13,7 @@ from tasks import intake, notify
 from tasks.opened import database
 
 
-def look_for_drift(night: Night, snapshot: str, standing: Standing) -> DriftReport:
+def look_for_drift(night: Night, snapshot: str, standing: ReleaseState) -> DriftReport:
     """Compare what is new with the champion's snapshot; without one (the base model serves) there is nothing to do."""
     config = night.config
     before = _snapshot_of(night, standing) if snapshot else None
@@ -32,7 +32,7 @@ def look_for_drift(night: Night, snapshot: str, standing: Standing) -> DriftRepo
     return report
 
 
-def _snapshot_of(night: Night, standing: Standing) -> Snapshot | None:
+def _snapshot_of(night: Night, standing: ReleaseState) -> Snapshot | None:
     for line in reversed(history(database(night.config.places), night.tenant)):
         name = (line.evidence.get("gate") or {}).get("snapshot")
         if line.version == standing.champion and name:

@@ -5,7 +5,7 @@ A night in which nothing came in either leaves no run: it costs seconds, and the
 
 from __future__ import annotations
 
-from deploy.ledger.ledger import Standing
+from deploy.ledger.ledger import ReleaseState
 from feedback.ingest.run import IngestReport
 from feedback.quality.drift import DriftReport
 from flows.intake.mlflow_alerts import send_rest
@@ -19,7 +19,7 @@ from training.base_model import Base
 
 
 def end_quietly(
-    night: Night, base: Base, standing: Standing, report: IngestReport, drift: DriftReport, name: str, reason: str
+    night: Night, base: Base, standing: ReleaseState, report: IngestReport, drift: DriftReport, name: str, reason: str
 ) -> None:
     """End a night without a verdict. `name`: its snapshot, or nothing."""
     rescore_anyway(night, base, standing, report, drift, name)

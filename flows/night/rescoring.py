@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Sequence
 
-from deploy.ledger.ledger import Standing
+from deploy.ledger.ledger import ReleaseState
 from evaluation.gate.policy import GatePolicy
 from evaluation.job.config import EvaluationConfig
 from evaluation.metrics import METRICS
@@ -39,7 +39,9 @@ class Rescored(Stored):
     """Whose gate items."""
 
 
-def worth_rescoring(standing: Standing, items: Sequence[GateItem], seen: Collection[str], policy: GatePolicy) -> bool:
+def worth_rescoring(
+    standing: ReleaseState, items: Sequence[GateItem], seen: Collection[str], policy: GatePolicy
+) -> bool:
     """Whether enough units are new for the champion to be scored again.
 
     Args:
@@ -54,7 +56,7 @@ def worth_rescoring(standing: Standing, items: Sequence[GateItem], seen: Collect
 
 
 def rescore_anyway(
-    night: Night, base: Base, standing: Standing, report: IngestReport, drift: DriftReport, name: str
+    night: Night, base: Base, standing: ReleaseState, report: IngestReport, drift: DriftReport, name: str
 ) -> None:
     """Before a night ends early: champion, predecessor and base on the gate's items, if enough of them are new.
 
@@ -68,7 +70,7 @@ def rescore_anyway(
 
 
 def _rescore(
-    night: Night, base: Base, standing: Standing, report: IngestReport, drift: DriftReport, snapshot: Snapshot
+    night: Night, base: Base, standing: ReleaseState, report: IngestReport, drift: DriftReport, snapshot: Snapshot
 ) -> Rescored:
     champion, predecessor = standing.champion, standing.predecessor
     assert champion is not None and predecessor is not None  # worth_rescoring asks for both
@@ -98,7 +100,7 @@ def only_what_tells(config: EvaluationConfig, primary: str) -> EvaluationConfig:
     return EvaluationConfig.model_validate(config.model_dump() | changes)
 
 
-def _seen(night: Night, standing: Standing) -> set[str]:
+def _seen(night: Night, standing: ReleaseState) -> set[str]:
     """The gate items of the last night without a verdict that scored the same two versions."""
     same = (standing.champion, standing.predecessor)
     for earlier in reversed(nights_of(night.config, night.tenant)):

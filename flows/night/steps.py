@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from deploy.ledger.ledger import Standing
+from deploy.ledger.ledger import ReleaseState
 from evaluation.gate.policy import GatePolicy
 from evaluation.gate.verdict import Verdict
 from evaluation.job.config import EvaluationConfig, EvaluationJob
@@ -153,7 +153,7 @@ def take_checkpoint(night: Night, named: str, base: Base) -> Challenger:
 def measure(
     night: Night,
     base: Base,
-    standing: Standing,
+    standing: ReleaseState,
     challengers: tuple[Challenger, ...],
     twin: Challenger | None,
     snapshot: Snapshot,
@@ -175,7 +175,7 @@ def measure(
 def job_of(
     night: Night,
     base: Base,
-    standing: Standing,
+    standing: ReleaseState,
     challengers: tuple[Challenger, ...],
     twin: Challenger | None,
     snapshot: Snapshot,

@@ -17,15 +17,15 @@ POINTS = 400
 """Most points of a curve; longer ones are thinned, their last point kept."""
 
 
-def curve(engine: Engine, tenant: str, default: CanaryPolicy, *, at: datetime | None = None) -> dict[str, Any]:
+def curve(database: Engine, tenant: str, default: CanaryPolicy, *, at: datetime | None = None) -> dict[str, Any]:
     """Watch, judgement, and log wealth (natural) of both tests after each frozen unit; {"watch": None} without one."""
-    standing = current(engine, tenant)
-    watch = standing.watch
+    state = current(database, tenant)
+    watch = state.watch
     if watch is None:
         return {"watch": None}
-    at, policy = at or now(), policy_of(engine, standing, default)
-    judged = judge(engine, standing, watch, policy, at)
-    back, forward = wealth(rated_units(engine, tenant, watch, policy, at), policy)
+    at, policy = at or now(), policy_of(database, state, default)
+    judged = judge(database, state, watch, policy, at)
+    back, forward = wealth(rated_units(database, tenant, watch, policy, at), policy)
     kept = thinned(len(back), POINTS)
     return {
         "now": at.isoformat(),

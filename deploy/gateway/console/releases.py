@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from deploy.gateway.console.mount import TakeBack
 
 
-def live(engine: Engine, tenant: str) -> dict[str, Any]:
+def live(database: Engine, tenant: str) -> dict[str, Any]:
     """The standing with its reason, the last judgement of the watch, alerts, and when the controller last spoke."""
-    standing, lines = current(engine, tenant), history(engine, tenant)
+    standing, lines = current(database, tenant), history(database, tenant)
     why = next((line for line in reversed(lines) if line.seq == standing.champion_seq), None)
-    judged = last_assessment(engine, tenant) if standing.watch else None
-    beats = [at for at, _ in last_beats(engine).values()]
+    judged = last_assessment(database, tenant) if standing.watch else None
+    beats = [at for at, _ in last_beats(database).values()]
     return {
         "now": now().isoformat(),
         "seq": standing.seq,
@@ -45,14 +45,14 @@ def live(engine: Engine, tenant: str) -> dict[str, Any]:
         "alerts": [
             alert.model_dump(mode="json", include={"alert_id", "kind", "severity", "title", "text", "next_step"})
             | {"at": alert.created_at.isoformat(), "delivered": list(alert.delivered), "failing": dict(alert.failing)}
-            for alert in list_alerts(engine, tenant=tenant, limit=20)
+            for alert in list_alerts(database, tenant=tenant, limit=20)
         ],
     }
 
 
-def lines(engine: Engine, tenant: str) -> dict[str, Any]:
+def lines(database: Engine, tenant: str) -> dict[str, Any]:
     """The ledger, newest line first, and where a rollback would go."""
-    standing = current(engine, tenant)
+    standing = current(database, tenant)
     return {
         "seq": standing.seq,
         "champion": standing.champion,
@@ -61,12 +61,12 @@ def lines(engine: Engine, tenant: str) -> dict[str, Any]:
         "base": standing.base,
         "paused": standing.paused_at(now()),
         "can_roll_back": standing.champion is not None and bool(standing.canary or standing.champion != standing.base),
-        "lines": [line.model_dump(mode="json") for line in reversed(history(engine, tenant))],
+        "lines": [line.model_dump(mode="json") for line in reversed(history(database, tenant))],
     }
 
 
 def take_back(
-    engine: Engine,
+    database: Engine,
     key: ApiKey,
     asked: TakeBack,
     pause_seconds: float | None,
@@ -78,14 +78,14 @@ def take_back(
         Conflict: the ledger moved since the person looked.
         RefusedTransition: there is nothing to take back, or the target is refused.
     """
-    before = current(engine, key.tenant)
+    before = current(database, key.tenant)
     if before.seq != asked.expected_seq:
         raise Conflict(
             f"the ledger moved on to line {before.seq} while you looked at line {asked.expected_seq}; "
             "look again and decide anew"
         )
     entry = roll_back(
-        engine,
+        database,
         key.tenant,
         to=asked.to,
         actor=f"console:{key.name}",
@@ -97,6 +97,6 @@ def take_back(
     return entry.model_dump(mode="json")
 
 
-def go_on(engine: Engine, key: ApiKey, reason: str) -> dict[str, Any]:
+def go_on(database: Engine, key: ApiKey, reason: str) -> dict[str, Any]:
     """Let nights release again."""
-    return resume(engine, key.tenant, actor=f"console:{key.name}", reason=reason).model_dump(mode="json")
+    return resume(database, key.tenant, actor=f"console:{key.name}", reason=reason).model_dump(mode="json")

@@ -19,8 +19,8 @@ from deploy.ledger.ledger import (
     current,
     history,
     last_seq,
+    release_state,
     releases,
-    standing,
     tenants,
 )
 from infra.database.connect import connect
@@ -67,7 +67,7 @@ def test_lines_come_back_as_written_and_add_up(engine: Engine) -> None:
     line = append(engine, held(note="x"), current(engine, "t").seq)
     assert history(engine, "t")[-1] == line
     assert (line.tenant_seq, line.seq) == (2, 2)
-    assert current(engine, "t") == standing(history(engine, "t"))
+    assert current(engine, "t") == release_state(history(engine, "t"))
     assert tenants(engine) == ["t"] and last_seq(engine) == last_seq(engine, "t") == 2
     assert history(engine, "t", after_seq=1) == [line]
     assert current(engine, "nobody").champion is None

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, update
 
-from deploy.ledger.ledger import Standing
+from deploy.ledger.ledger import ReleaseState
 from deploy.ledger.state import Watch
-from deploy.registry.aliases import Registry, follow, hand_moves, written_aliases
+from deploy.registry.aliases import Registry, follow, manual_moves, written_aliases
 from deploy.versions.versions import VersionFile, load_version
 from infra.database.connect import begin_write, connect, now
 from infra.database.schema import create_tables
@@ -34,7 +34,7 @@ def files(tmp_path: Path, *contents: str) -> dict[str, VersionFile]:
     return {name: load_version(tmp_path / "versions", name) for name in names}
 
 
-def canary(version: str) -> Standing:
+def canary(version: str) -> ReleaseState:
     watch = Watch(
         version=version,
         previous="base-1",
@@ -47,13 +47,13 @@ def canary(version: str) -> Standing:
         share=0.1,
         shares=((3, 0.1),),
     )
-    return Standing(
+    return ReleaseState(
         tenant="t", seq=3, tenant_seq=3, champion="base-1", base="base-1", champions=("base-1",), watch=watch
     )
 
 
-def live(version: str) -> Standing:
-    return Standing(
+def live(version: str) -> ReleaseState:
+    return ReleaseState(
         tenant="t",
         seq=4,
         tenant_seq=4,
@@ -76,7 +76,7 @@ def test_aliases_and_tags_follow_and_adapters_are_kept_there(
         "challenger": v1,
     }
     assert follow(engine, registry, live(v1), known) == ["champion", "challenger", "previous"]
-    assert hand_moves(engine, registry, "t") == []
+    assert manual_moves(engine, registry, "t") == []
     aliases = registry.aliases()
     assert {a: registry.version_of(n)[0] for a, n in aliases.items()} == {"champion": v1, "previous": "base-1"}
     assert registry.version_of(aliases["champion"])[1]["ratchet.state"] == "champion"
@@ -144,21 +144,21 @@ def test_an_alias_moved_by_hand_is_noticed_and_our_own_late_write_is_not(
     follow(engine, registry, live(v1), known)
     two = registry.register(v2, known[v2], {"ratchet.override_by": "ada"})
     registry.set_alias("champion", two)
-    [move] = hand_moves(engine, registry, "t")
+    [move] = manual_moves(engine, registry, "t")
     assert (move.alias, move.found, move.version) == ("champion", two, v2)
     assert move.tags["ratchet.override_by"] == "ada" and move.last_written == registry.number_of(v1)
 
     # A crash between our write to MLflow and our note of it leaves the value as pending: nobody's hand.
     with begin_write(engine) as connection:
         connection.execute(update(written_aliases).where(written_aliases.c.alias == "champion").values(pending=two))
-    assert hand_moves(engine, registry, "t") == []
+    assert manual_moves(engine, registry, "t") == []
 
     follow(engine, registry, live(v1), known)
     registry.set_alias("champion", None)
-    [gone] = hand_moves(engine, registry, "t")
+    [gone] = manual_moves(engine, registry, "t")
     assert (gone.found, gone.version) == (None, None)
     assert follow(engine, registry, live(v1), known) == ["champion"]
-    assert hand_moves(engine, registry, "t") == []
+    assert manual_moves(engine, registry, "t") == []
 
 
 def test_a_model_version_made_by_others_is_not_ours(registry: Registry, engine: Engine, tmp_path: Path) -> None:
@@ -171,7 +171,7 @@ def test_a_model_version_made_by_others_is_not_ours(registry: Registry, engine: 
         registry.model, source=f"models:/{logged.model_id}", model_id=logged.model_id
     )
     registry.set_alias("champion", foreign.version)
-    [move] = hand_moves(engine, registry, "t")
+    [move] = manual_moves(engine, registry, "t")
     assert move.version is None and move.found == str(foreign.version)
 
 

@@ -16,7 +16,7 @@ from deploy.canary.policy import CanaryPolicy
 from deploy.controller.canary_watch import judge, policy_of
 from deploy.engines.client import AsyncEngineClient
 from deploy.engines.dialect import EMBEDDED
-from deploy.gateway.backends.adapter_loading import Loading
+from deploy.gateway.backends.adapter_loading import AdapterLoader
 from deploy.gateway.backends.replicas import Engines, Replica
 from deploy.gateway.console.canary import curve, thinned
 from deploy.gateway.console.mount import STATIC, prove_in
@@ -119,7 +119,7 @@ def test_rollback_takes_back_what_the_person_saw_and_nothing_newer(serving: Stac
 def test_an_engine_that_says_nothing_is_a_clear_refusal_not_a_crash(serving: Stack) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections and never answers
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        loading = Loading(
+        loading = AdapterLoader(
             url=url,
             key="k",
             dialect=EMBEDDED,
