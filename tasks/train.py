@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal
@@ -17,14 +16,14 @@ from infra.errors import Diverged, RatchetError, UserError
 from infra.processes.progress import ProgressLine
 from infra.settings import Places
 from infra.stored_model import Stored
-from infra.telemetry.mlflow_journal import Point, Tracker
-from tasks.progress_bar import ProgressBar
+from infra.telemetry.mlflow_tracker import Tracker
+from tasks.reporting.training_log import TrainingLog
 from training.base_model import Base, resolve_base
 from training.recipes.memory import shape_of_folder
 from training.recipes.memory_fit import room_here
 from training.recipes.plan import Plan, TrainingConfig, plan_night
 from training.recipes.recipe import Recipe
-from training.stages.checkpoints import FOLDER, make_version
+from training.stages.checkpoints import make_version
 from training.stages.job import StageJob
 from training.stages.recipe_runner import train_recipe
 
@@ -102,10 +101,10 @@ def train(
     night_key: str,
 ) -> Challenger:
     """All stages of one recipe. A recipe that fails is a challenger without weights; the night goes on."""
-    diary = TrainingDiary(tracker, night_key, recipe)
-    diary.open()
-    challenger = _trained(recipe, lambda: _stages(recipe, base, data, config, places, diary.note))
-    diary.close(challenger, places.stages_dir)
+    training_log = TrainingLog(tracker, night_key, recipe)
+    training_log.open()
+    challenger = _trained(recipe, lambda: _stages(recipe, base, data, config, places, training_log.note))
+    training_log.close(challenger, places.stages_dir)
     return challenger
 
 
@@ -167,82 +166,3 @@ def checkpoint(named: str, base: Base, places: Places) -> Challenger:
     spec, kind = record.config["spec"], record.result["kind"]
     stage = TrainedStage(key=record.key, digest=record.digest, kind=kind, objective=spec["objective"])
     return Challenger(recipe=f"{record.name.partition('/')[0]}@{step}", stages=(stage,))
-
-
-class TrainingDiary:
-    """Writes a challenger's training to MLflow (curves, parameters, records) and a progress bar to Prefect."""
-
-    def __init__(self, tracker: Tracker, night_key: str, recipe: Recipe, *, every_seconds: float = 3.0) -> None:
-        self.tracker = tracker
-        self.night_key = night_key
-        self.recipe = recipe
-        self.key = f"{night_key}/{recipe.name}"
-        self.every_seconds = every_seconds
-        self.job: StageJob | None = None
-        self.points: list[Point] = []
-        self.written = time.monotonic()
-        self.bar = ProgressBar(recipe.name)
-
-    def open(self) -> None:
-        """Open the challenger's run, nested in the night's."""
-        tags = {"ratchet.recipe": self.recipe.name, "ratchet.kind": "challenger"}
-        self.tracker.run(self.key, name=self.recipe.name, parent=self.night_key, tags=tags)
-
-    def note(self, job: StageJob, line: ProgressLine) -> None:
-        """Keep one line of a stage's progress."""
-        if self.job is None or self.job.key != job.key:
-            self._next_stage(job)
-        at = int(time.time() * 1000)
-        for name in ("loss", "eval_loss", "lr", "tokens", "seconds"):
-            value = getattr(line, name)
-            if value is not None:
-                self.points.append(Point(name=name, value=float(value), step=line.done, at_ms=at))
-        if time.monotonic() - self.written > self.every_seconds or line.done >= line.total:
-            self._write()
-            self.bar.show(line)
-
-    def close(self, challenger: Challenger, stages_dir: Path) -> None:
-        """Attach what every stage made, and end the runs."""
-        self._write()
-        for index, stage in enumerate(challenger.stages):
-            key = self._stage_key(index, stage.objective)
-            self.tracker.run(key, name=f"{self.recipe.name}: {stage.objective}", parent=self.key)
-            self.tracker.tags(key, {"ratchet.stage_key": stage.key, "ratchet.version": stage.version})
-            self.tracker.artifact(key, stages_dir / stage.key / "record.json")
-            if (stages_dir / stage.key / FOLDER).is_dir():
-                self.tracker.artifact(key, stages_dir / stage.key / FOLDER, FOLDER)
-            self.tracker.finish(key)
-        if challenger.stages:
-            last = challenger.stages[-1]
-            self.tracker.tags(self.key, {"ratchet.version": last.version})
-            if last.kind == "adapter":
-                told = {"recipe": self.recipe.name, "digest": last.digest, "objective": last.objective}
-                self.tracker.model(self.key, version=last.version, path=stages_dir / last.key / "adapter", params=told)
-        if challenger.error is not None:
-            self.tracker.tags(self.key, {"ratchet.error": challenger.error[:4000]})
-        self.tracker.finish(self.key, "FAILED" if challenger.error else "FINISHED")
-
-    def _next_stage(self, job: StageJob) -> None:
-        self._write()
-        self.job = job
-        key = self._key_of(job)
-        self.tracker.run(key, name=f"{self.recipe.name}: {job.spec.objective}", parent=self.key)
-        self.tracker.params(key, {**job.spec.model_dump(mode="json"), "seed": job.seed, "dtype": job.dtype})
-        rows = {"train": 0}
-        self.tracker.dataset(
-            key, name="train", digest=job.train_digest, source=str(job.train), context="training", rows=rows
-        )
-        log.info("training %s", job.label)
-        self.bar = ProgressBar(job.label)
-
-    def _write(self) -> None:
-        if self.job is not None and self.points:
-            self.tracker.points(self._key_of(self.job), self.points)
-        self.points, self.written = [], time.monotonic()
-
-    def _key_of(self, job: StageJob) -> str:
-        index = int(job.label.rsplit("/", 1)[1].split("-", 1)[0]) - 1
-        return self._stage_key(index, job.spec.objective)
-
-    def _stage_key(self, index: int, objective: str) -> str:
-        return f"{self.key}/{index + 1}-{objective}"

@@ -1,4 +1,4 @@
-"""State what a team decides about canaries, before any is run. No import here that the pipeline's config would pay for."""
+"""State what a team decides about canaries, before any is run. Light: the pipeline's config imports it."""
 
 from __future__ import annotations
 

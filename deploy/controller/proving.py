@@ -72,7 +72,7 @@ def prove_everywhere(provers: Sequence[Prove]) -> Prove:
 
 
 def make_answer(job: ControllerJob, prove: Prove) -> Answer:
-    """Make the function that asks the engine for a version's answer, for the blind judge; each version is proved once."""
+    """Make the function that asks the engine for a version's answer, for the blind judge; it proves each once."""
     assert job.engine_url is not None, "no engine to ask"
     client = EngineClient(job.engine_url, os.environ.get(ENGINE_KEY, ""), dialect=SERVING_ENGINES.named(job.engine))
 

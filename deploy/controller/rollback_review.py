@@ -92,7 +92,9 @@ def judge_of(configs: Sequence[JudgeConfig], cache_dir: Path) -> Prefer | None:
     return prefer
 
 
-def review_rollbacks(database: Engine, tenant: str, *, policy: CanaryPolicy, answer: Answer, prefer: Prefer) -> list[Entry]:
+def review_rollbacks(
+    database: Engine, tenant: str, *, policy: CanaryPolicy, answer: Answer, prefer: Prefer
+) -> list[Entry]:
     """Judge each rollback by ratings that was not judged yet; returns the entries that lifted a bar.
 
     Raises:

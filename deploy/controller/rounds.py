@@ -115,7 +115,7 @@ def judge_once(database: Engine, job: ControllerJob, prefer: Prefer | None, answ
 
 
 def watch_qualities(database: Engine, job: ControllerJob) -> None:
-    """Watch once the quality of every tenant's champion that nobody is compared with; one tenant's failure keeps no other."""
+    """Watch once the quality of every tenant's champion that nobody is compared with."""
     for tenant in tenants(database):
         try:
             watch_quality(database, tenant, job.canary)

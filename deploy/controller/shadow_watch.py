@@ -60,7 +60,9 @@ def watch_shadow(
             return withdraw(database, state, actor="controller", reason=reason)
         if report.copies >= FEWEST_COPIES and report.failed > policy.shadow_failures * report.copies:
             reason = f"in shadow it failed to answer {report.failed} of {report.copies} requests"
-            return withdraw(database, state, actor="controller", reason=reason, evidence=_with_report(Evidence(), report))
+            return withdraw(
+                database, state, actor="controller", reason=reason, evidence=_with_report(Evidence(), report)
+            )
         if ((at or now()) - state.gated_at).total_seconds() < policy.shadow_seconds:
             return None
         if shadow_only and is_told(database, _once(state)):

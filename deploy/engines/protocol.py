@@ -11,7 +11,6 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from infra.errors import UserError
 
-
 Model = TypeVar("Model", bound=BaseModel)
 
 

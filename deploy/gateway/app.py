@@ -49,7 +49,7 @@ from deploy.gateway.routing.sticky import StickyAssignments
 from deploy.gateway.telemetry.metrics import Metrics, MetricsMiddleware
 from deploy.gateway.telemetry.tracing import TracingMiddleware
 from feedback.store.store import Store
-from feedback.store.user_salt import mark_of
+from feedback.store.user_salt import salt_fingerprint
 from infra.database.connect import connect
 from infra.database.timeouts import serving as waits_of
 from infra.errors import RatchetError
@@ -66,7 +66,7 @@ def build_app(job: GatewayJob, *, engine_key: str, user_salt: str) -> FastAPI:
     pages = connect(job.database_url, waits_of(max(30.0, serving.database_seconds)))
     reach = QueryExecutor(serving.database_seconds)
     opening = DatabaseOpener(database, reach, user_salt)
-    last = OfflineCache(job.spool, database=fingerprint(database), salt_mark=mark_of(user_salt))
+    last = OfflineCache(job.spool, database=fingerprint(database), salt_mark=salt_fingerprint(user_salt))
     store = Store(database)
     engines = Engines([_replica(job, url, engine_key) for url in job.engine_urls])
     tables = Tables(

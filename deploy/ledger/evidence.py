@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import JsonValue, PlainSerializer, SerializerFunctionWrapHandler, model_serializer
 
 from evaluation.gate.likeness import Likeness
 from infra.stored_model import Stored
+
+if TYPE_CHECKING:
+    from evaluation.gate.verdict import Verdict
 
 IsoTime = Annotated[datetime, PlainSerializer(lambda value: value.isoformat(), return_type=str, when_used="json")]
 """A time that is written as `datetime.isoformat` writes it."""
@@ -64,6 +67,22 @@ class VerdictSummary(NightReference):
     """Digest of the gate's policy."""
     gain: float | None = None
     """Estimated gain over the champion."""
+
+    @classmethod
+    def of(cls, verdict: Verdict, reference: NightReference | None = None) -> VerdictSummary:
+        """Summarise a verdict, with where what led to it is kept."""
+        winner = next((c for c in verdict.challengers if c.version == verdict.winner), None)
+        summary = cls(
+            decision=verdict.decision,
+            reason=verdict.reasons[0] if verdict.reasons else verdict.decision,
+            champion=verdict.champion,
+            primary=verdict.primary,
+            alpha=verdict.alpha,
+            scorecard=verdict.scorecard_digest,
+            policy=verdict.policy_digest,
+            gain=winner.gain if winner else None,
+        )
+        return summary.model_copy(update=reference.model_dump() if reference else {})
 
 
 class Override(Part):

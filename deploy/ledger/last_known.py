@@ -1,8 +1,8 @@
-"""What a tenant's lines say as far as this release can read them: for those who route, and must go on.
+"""Fold a tenant's entries as far as this release can read them: for those who route, and must go on.
 
-Who decides on a ledger reads it strictly (`deploy.ledger.transitions.release_state`): a line that does not follow, or that a
-newer release wrote, refuses every decision. Who routes has users waiting: they get the last champion that is known,
-nobody is compared, and a version that any line takes back answers nobody.
+Who decides on a ledger reads it strictly (`deploy.ledger.transitions.release_state`): an entry that does not follow, or
+that a newer release wrote, refuses every decision. Who routes has users waiting: they get the last champion that is
+known, nobody is compared, and a version that any entry takes back answers nobody.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from deploy.ledger.transitions import apply
 
 
 def last_known(entries: Iterable[Entry], *, tenant: str) -> ReleaseState:
-    """What one tenant's lines, in ledger order, add up to without those that cannot be followed.
+    """Fold one tenant's entries, in ledger order, without those that cannot be followed.
 
-    With such a line the watch is closed and nothing is in shadow, whatever other lines say; `unread` says which.
+    With such an entry the watch is closed and nothing is in shadow, whatever other entries say; `unread` says which.
     """
     result, unread = ReleaseState(tenant=tenant), None
     for entry in entries:
@@ -29,7 +29,7 @@ def last_known(entries: Iterable[Entry], *, tenant: str) -> ReleaseState:
 
 
 def closed(state: ReleaseState, why: str) -> ReleaseState:
-    """The same champion with nobody compared with it, because of what could not be read."""
+    """Return the same champion with nobody compared with it, because of what could not be read."""
     return state.model_copy(update={"watch": None, "gated": None, "gated_at": None, "shadow_share": 0.0, "unread": why})
 
 

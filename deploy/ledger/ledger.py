@@ -1,11 +1,11 @@
 """The ledger of releases: append-only, compare-and-set, the truth that registry and gateways follow.
 
-A line is written only if the tenant's last line is the one its writer had read: two promoters cannot both win.
+An entry is written only if the tenant's last one is the one its writer had read: two promoters cannot both win.
 Nothing here updates or deletes, and the database refuses it too (triggers, made by the first revision of the tables).
 
     from deploy.ledger.ledger import Entry, append, current
-    before = current(engine, "default")
-    append(engine, Entry(tenant="default", action="paused", ...), expected_seq=before.seq)
+    state = current(database, "default")
+    append(database, Entry(tenant="default", action="paused", ...), expected_seq=state.seq)
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ __all__ = [
     "Action",
     "Entry",
     "RefusedTransition",
-    "Standing",
+    "ReleaseState",
     "Watch",
     "append",
     "append_in",
@@ -59,7 +59,6 @@ __all__ = [
     "history",
     "last_seq",
     "last_seqs",
-    "release_state",
     "releases",
     "tenants",
 ]
@@ -87,13 +86,13 @@ releases = Table(
 
 
 def append(database: Engine, entry: Entry, expected_seq: int) -> Entry:
-    """Write one line if the tenant's last line is still `expected_seq` (`ReleaseState.seq`; 0 before the first).
+    """Append one entry if the tenant's last one is still `expected_seq` (`ReleaseState.seq`; 0 before the first).
 
-    A line of the same tenant, action and night that stands already is returned as it is, whatever is expected.
+    An entry of the same tenant, action and night that stands already is returned as it is, whatever is expected.
 
     Raises:
-        Conflict: somebody else wrote first; read the standing again and decide anew.
-        RefusedTransition: the line does not follow from what stands.
+        Conflict: somebody else wrote first; read the state again and decide anew.
+        RefusedTransition: the entry does not follow from the state.
     """
     try:
         with begin_write(database) as connection:
@@ -103,7 +102,7 @@ def append(database: Engine, entry: Entry, expected_seq: int) -> Entry:
 
 
 def append_in(connection: Connection, entry: Entry, expected_seq: int) -> Entry:
-    """Like `append`, inside the caller's transaction: an alert or a second line is written with it or not at all.
+    """Like `append`, inside the caller's transaction: an alert or a second entry is written with it or not at all.
 
     On Postgres a lost race shows as sqlalchemy's IntegrityError when two transactions overlap; `append` and
     `deploy.release.lifecycle` turn it into Conflict.
@@ -136,9 +135,9 @@ def append_in(connection: Connection, entry: Entry, expected_seq: int) -> Entry:
 
 
 def history(database: Engine, tenant: str, *, after_seq: int = 0) -> list[Entry]:
-    """A tenant's lines in ledger order, those after `after_seq`.
+    """Read a tenant's entries in ledger order, those after `after_seq`.
 
-    A line that another release wrote is there as it stands; one whose columns do not even fit has the action
+    An entry that another release wrote is there as it stands; one whose columns do not even fit has the action
     "unreadable". Neither can be decided on (`current` refuses), and both can be looked at.
     """
     with database.connect() as connection:
@@ -146,7 +145,7 @@ def history(database: Engine, tenant: str, *, after_seq: int = 0) -> list[Entry]
 
 
 def current(database: Engine, tenant: str) -> ReleaseState:
-    """What the tenant's lines add up to now."""
+    """Return the tenant's release state now."""
     with database.connect() as connection:
         return current_in(connection, tenant)
 
@@ -157,16 +156,16 @@ def current_in(connection: Connection, tenant: str) -> ReleaseState:
 
 
 def tenants(database: Engine) -> list[str]:
-    """Every tenant with a line in the ledger."""
+    """List every tenant with an entry in the ledger."""
     with database.connect() as connection:
         return list(connection.scalars(select(releases.c.tenant).distinct().order_by(releases.c.tenant)))
 
 
 def last_seq(database: Engine, tenant: str | None = None) -> int:
-    """Place of the last line (of a tenant, or of all): a cheap question for pollers. 0 when there is none.
+    """Return the place of the last entry (of a tenant, or of all): a cheap question for pollers. 0 when there is none.
 
-    Over all tenants it may rise before a line with a lower number is visible (Postgres hands out numbers before
-    commit), so what must not miss a line asks per tenant, where numbers and commits have one order.
+    Over all tenants it may rise before an entry with a lower number is visible (Postgres hands out numbers before
+    commit), so what must not miss an entry asks per tenant, where numbers and commits have one order.
     """
     query = select(func.max(releases.c.seq))
     if tenant is not None:
@@ -176,7 +175,7 @@ def last_seq(database: Engine, tenant: str | None = None) -> int:
 
 
 def last_seqs(database: Engine) -> dict[str, int]:
-    """Tenant -> place of its last line, in one question: what gateways with many tenants ask several times a second."""
+    """Return each tenant's last place, in one query: what gateways with many tenants ask several times a second."""
     with database.connect() as connection:
         rows = connection.execute(select(releases.c.tenant, func.max(releases.c.seq)).group_by(releases.c.tenant))
         return {row[0]: row[1] for row in rows}
@@ -194,7 +193,7 @@ def _history_in(connection: Connection, tenant: str, after_seq: int) -> list[Ent
 
 
 def _one_by_one(connection: Connection, tenant: str, after_seq: int) -> list[Entry]:
-    """The same lines where one of them spoils the reading of all."""
+    """The same entries where one of them spoils the reading of all."""
     places = connection.scalars(
         select(releases.c.seq)
         .where(releases.c.tenant == tenant, releases.c.seq > after_seq)

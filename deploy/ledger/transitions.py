@@ -237,7 +237,9 @@ def _barred(state: ReleaseState, entry: Entry) -> ReleaseState:
 def _unbarred(state: ReleaseState, entry: Entry) -> ReleaseState:
     if entry.version not in state.barred:
         raise _refuse(entry, f"it is not barred (barred: {', '.join(state.barred) or 'none'})")
-    return state.model_copy(update={"barred": {name: why for name, why in state.barred.items() if name != entry.version}})
+    return state.model_copy(
+        update={"barred": {name: why for name, why in state.barred.items() if name != entry.version}}
+    )
 
 
 def _paused(state: ReleaseState, entry: Entry) -> ReleaseState:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from deploy.versions.versions import VersionFile
 from infra.errors import Unavailable
-from infra.telemetry.mlflow_calls import find_model
+from infra.telemetry.mlflow_operations import find_model
 from infra.telemetry.mlflow_refusals import Refused, deleted_experiment, did_not_answer, of_everything, one_line
 
 T = TypeVar("T")

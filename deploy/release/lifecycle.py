@@ -71,7 +71,9 @@ def night_entry(database: Engine, tenant: str, night_id: str) -> Entry | None:
     return None
 
 
-def step(database: Engine, state: ReleaseState, share: float, *, reason: str, evidence: Evidence | None = None) -> Entry:
+def step(
+    database: Engine, state: ReleaseState, share: float, *, reason: str, evidence: Evidence | None = None
+) -> Entry:
     """Raise the share of new users that the open canary answers.
 
     Raises:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
-from deploy.ledger.evidence import Evidence
+from sqlalchemy import Engine
+
+from deploy.ledger.evidence import Evidence, VerdictSummary
+from deploy.ledger.ledger import current, history
 from deploy.ledger.state import Entry, RefusedTransition, ReleaseState, TemporarilyBlocked
 from deploy.ledger.transitions import apply
+from infra.database.connect import now
 
 
 def check_preconditions(state: ReleaseState, gated: Entry, *, at: datetime, shadow_only: bool = False) -> None:
@@ -18,7 +23,8 @@ def check_preconditions(state: ReleaseState, gated: Entry, *, at: datetime, shad
         shadow_only: an endpoint outside of Ratchet is champion, so no canary may open.
 
     Raises:
-        NotNow: the cause passes by itself: another watch, a pause, another champion than the one it was compared with.
+        TemporarilyBlocked: the cause passes by itself: another watch, a pause, another champion than the one it was
+            compared with.
         RefusedTransition: it does not.
     """
     version = gated.version
@@ -58,3 +64,49 @@ def still_waits(entries: Sequence[Entry], version: str, *, held: bool) -> bool:
     if not about:
         return not held
     return about[-1].action == "held" and bool(about[-1].evidence.waits)
+
+
+@dataclass(frozen=True)
+class WaitingWinner:
+    """A winner whose own night could not release it."""
+
+    blocked_by: str | None
+    """Why it still may not be released; None: it may by now."""
+
+
+def waiting_winner(
+    database: Engine,
+    tenant: str,
+    version: str,
+    gate: VerdictSummary,
+    *,
+    since: datetime,
+    held: bool,
+    shadow_only: bool,
+) -> WaitingWinner | None:
+    """Look whether an earlier night's winner waits, and for what; None where it waits no longer.
+
+    Args:
+        gate: the verdict that it won.
+        since: when that night began: what the ledger says of the same weights from before says nothing of its verdict.
+        held: whether that night ended, and so wrote an entry.
+        shadow_only: an endpoint outside of Ratchet is champion, so no canary may open.
+    """
+    entries = [entry for entry in history(database, tenant) if entry.at >= since]
+    if not still_waits(entries, version, held=held):
+        return None
+    gated = Entry(
+        tenant=tenant,
+        action="gated",
+        version=version,
+        actor="night",
+        reason="it waited",
+        evidence=Evidence(gate=gate),
+    )
+    try:
+        check_preconditions(current(database, tenant), gated, at=now(), shadow_only=shadow_only)
+    except TemporarilyBlocked as cause:
+        return WaitingWinner(str(cause))
+    except RefusedTransition:
+        return None
+    return WaitingWinner(None)

@@ -35,7 +35,7 @@ def pause(
     """Stop nights from releasing. What is live, or under watch, stays so."""
     from datetime import timedelta
 
-    from deploy.release.lifecycle import pause as stop
+    from deploy.release.manual_controls import pause as stop
     from infra.database.connect import now
 
     engine, whose, who = _opened(config, tenant)
@@ -48,7 +48,7 @@ def resume(
     reason: Reason, config: ConfigOption = DEFAULT_CONFIG, tenant: TenantOption = None, json: JsonOption = False
 ) -> None:
     """Let nights release again after a rollback or a pause."""
-    from deploy.release.lifecycle import resume as go_on
+    from deploy.release.manual_controls import resume as go_on
 
     engine, whose, who = _opened(config, tenant)
     _said(go_on(engine, whose, actor=who, reason=reason), json, "promotions go on")
@@ -62,7 +62,7 @@ def bar(
     json: JsonOption = False,
 ) -> None:
     """Never release a version, whatever a gate says. What is live is taken back with `ratchet rollback`."""
-    from deploy.release.lifecycle import bar as keep_out
+    from deploy.release.manual_controls import bar as keep_out
 
     engine, whose, who = _opened(config, tenant)
     _said(keep_out(engine, whose, version, actor=who, reason=reason), json, "{version} is barred")
@@ -76,7 +76,7 @@ def unbar(
     json: JsonOption = False,
 ) -> None:
     """Allow a barred version to be released again."""
-    from deploy.release.lifecycle import lift_bar
+    from deploy.release.manual_controls import lift_bar
 
     engine, whose, who = _opened(config, tenant)
     _said(lift_bar(engine, whose, version, actor=who, reason=reason), json, "{version} may be released again")
@@ -86,10 +86,10 @@ def _opened(config: Path, tenant: str | None) -> tuple[Any, str, str]:
     """The database, the tenant that is meant, and who speaks."""
     from flows.cli.run_commands import person
     from flows.config.pipeline import tenant_of
-    from tasks.opened import database
+    from infra.database.open import open_database
 
     settings = load(config)
-    return database(settings.places), tenant_of(settings, tenant), person()
+    return open_database(settings.places), tenant_of(settings, tenant), person()
 
 
 def _said(entry: Entry, json: bool, text: str) -> None:

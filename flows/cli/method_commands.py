@@ -26,7 +26,7 @@ def methods(base: BaseOption = None, json: JsonOption = False) -> None:
     """Everything that can be named in the config: the matrix of objectives and tuners, recipes, metrics, sources."""
     from evaluation.judges import JUDGES
     from evaluation.metrics import METRICS
-    from feedback.formats import DIALECTS
+    from feedback.formats import FORMATS
     from feedback.sources import SOURCES
     from training.recipes.method_catalogue import methods_matrix
     from training.recipes.recipe import RECIPES
@@ -40,7 +40,7 @@ def methods(base: BaseOption = None, json: JsonOption = False) -> None:
         "metrics": sorted(METRICS),
         "judges": sorted(JUDGES),
         "sources": sorted(SOURCES),
-        "dialects": sorted(DIALECTS),
+        "dialects": sorted(FORMATS),
     }
     if json:
         names = {

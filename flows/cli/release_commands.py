@@ -22,35 +22,27 @@ def release(
     json: JsonOption = False,
 ) -> None:
     """Open a version's canary: with the gate verdict it has in the ledger, or by a named person's override."""
-    from deploy.controller.run import make_prover
+    from deploy.controller.proving import make_prover
+    from deploy.controller.rounds import releases_of
+    from deploy.ledger.evidence import Override
     from deploy.registry.reconcile import grounds_of
-    from deploy.release.lifecycle import Override, open_release
     from deploy.versions.versions import find_version
     from flows.cli.run_commands import person
     from flows.config.job_files import controller_job
     from flows.config.pipeline import tenant_of
-    from tasks.opened import database
+    from infra.database.open import open_database
     from training.base_model import resolve_base
 
     settings = load(config)
-    whose, engine = tenant_of(settings, tenant), database(settings.places)
+    whose, database = tenant_of(settings, tenant), open_database(settings.places)
     base = resolve_base(settings.base_model, settings.places.cache_dir)
     # Looked for first: a slip of the pen is no refusal of the engine, and alerts nobody.
     find_version(settings.places.versions_dir, settings.places.stages_dir, version, base=base.path)
     override = Override(actor=override_by, reason=reason) if override_by is not None else None
-    entry = open_release(
-        engine,
-        whose,
-        version,
-        versions_dir=settings.places.versions_dir,
-        policy=settings.canary,
-        prove=make_prover(controller_job(settings, base)),
-        shadow_only=settings.serving.upstream_url is not None,
-        shared=settings.tenants[0],
-        actor=person(),
-        gate=None if override else grounds_of(engine, whose, version),
-        override=override,
-    )
+    job = controller_job(settings, base)
+    releases = releases_of(database, whose, job, make_prover(job))
+    gate = None if override else grounds_of(database, whose, version)
+    entry = releases.open(version, actor=person(), gate=gate, override=override)
     if json:
         as_json(entry)
     elif entry.action == "canary":
@@ -67,13 +59,14 @@ def rollback(
     json: JsonOption = False,
 ) -> None:
     """Take back what is under watch, else the champion. It is barred, and nights release nothing meanwhile."""
-    from deploy.controller.run import make_prover
-    from deploy.release.lifecycle import roll_back
+    from deploy.controller.proving import make_prover
+    from deploy.ledger.evidence import Proof
+    from deploy.release.rollback import roll_back
     from flows.cli.run_commands import person
     from flows.config.job_files import controller_job
     from flows.config.pipeline import tenant_of
+    from infra.database.open import open_database
     from infra.errors import Unavailable
-    from tasks.opened import database
     from training.base_model import resolve_base
 
     settings = load(config)
@@ -84,9 +77,9 @@ def rollback(
     except Unavailable as error:
         # Going back must work when half the house is on fire; the gateway proves what it loads anyway.
         note(f"warning: {error}; the target is not proved")
-        prove = lambda version: {"version": version, "proved": False}  # noqa: E731
+        prove = lambda version: Proof(version=version, proved=False)  # noqa: E731
     entry = roll_back(
-        database(settings.places),
+        open_database(settings.places),
         tenant_of(settings, tenant),
         actor=person(),
         reason=reason,
@@ -109,10 +102,10 @@ def ledger(
     """The history of releases: what replaced what, when, why, by whom."""
     from deploy.ledger.ledger import history
     from flows.config.pipeline import tenant_of
-    from tasks.opened import database
+    from infra.database.open import open_database
 
     settings = load(config)
-    lines = history(database(settings.places), tenant_of(settings, tenant))[-last:]
+    lines = history(open_database(settings.places), tenant_of(settings, tenant))[-last:]
     if json:
         as_json([line.model_dump(mode="json") for line in lines])
     elif not lines:

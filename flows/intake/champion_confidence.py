@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from deploy.engines import SERVING_ENGINES
-from feedback.abuse.detect import Confidence
+from deploy.engines.confidence import champion_confidence
+from feedback.abuse.confidence import Confidence
 from flows.config.pipeline import PipelineConfig
-from tasks.confidence import champion_confidence
 from training.base_model import Base
 
 

@@ -97,7 +97,7 @@ async def serve(job: ServeJob, config: PipelineConfig, made: list[RunnerDeployme
 
 async def _mirror(config: PipelineConfig) -> None:
     from flows.config.job_files import alerts_of
-    from tasks.mirror import mirror_alerts
+    from infra.alerts.prefect_events import mirror_alerts
 
     while True:
         try:
@@ -108,7 +108,7 @@ async def _mirror(config: PipelineConfig) -> None:
 
 
 async def _trace(config: PipelineConfig) -> None:
-    from tasks.traces import send_traces
+    from flows.serving.trace_export import send_traces
 
     while config.traces.share > 0:
         try:

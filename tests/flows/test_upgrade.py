@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Engine, func, select
 
 from deploy.api_keys import create_key, list_keys
-from deploy.controller.canary_watch import policy_of
+from deploy.controller.canary_watch import policy_in_force
 from deploy.controller.run import run
 from deploy.gateway.__main__ import main as gateway
 from deploy.gateway.backends.replicas import Engines
@@ -29,7 +29,7 @@ from feedback.lake.quarantine import held_rows
 from feedback.snapshots.gate_items import gate_items, item_id_of
 from feedback.snapshots.snapshot import cut_snapshot, load_snapshot
 from feedback.store.store import Store, feedback, interactions
-from feedback.store.user_salt import hold_to
+from feedback.store.user_salt import verify_salt
 from flows.cli.migrate_commands import migrate as migrate_command
 from flows.config.job_files import controller_job, gateway_job
 from flows.config.load import load_config
@@ -92,12 +92,12 @@ def test_the_database_is_recognised_migrated_and_read(dialect: str, file: Path, 
     assert len(asked) == INTERACTIONS and all(one.model_extra == {} for _, one in asked)
     assert sum(one.routing is not None for _, one in asked) == CANARY_REQUESTS
     assert len(store.feedback_after(0, 1000)) == FEEDBACK
-    hold_to(engine, SALT)
+    verify_salt(engine, SALT)
 
     standing = current(engine, "default")
     assert [line.action for line in history(engine, "default")] == ["baseline", "gated", "canary"]
     assert standing.canary is not None and standing.champion is not None
-    assert policy_of(engine, standing, load_config(file).canary) == load_config(file).canary
+    assert policy_in_force(engine, standing, load_config(file).canary) == load_config(file).canary
     assert renew(engine, canary_lease("default"), "a-test", 60.0)
     table = routed(engine, standing.champion)
     assert (table.challenger, table.champion) == (standing.canary, standing.champion) and table.share > 0

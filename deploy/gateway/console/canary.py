@@ -7,9 +7,9 @@ from typing import Any
 
 from sqlalchemy import Engine
 
-from deploy.canary.assess import RatedUnit
 from deploy.canary.policy import CanaryPolicy
-from deploy.controller.canary_watch import judge, policy_of, rated_units
+from deploy.canary.units import ComparedUnit
+from deploy.controller.canary_watch import assess_watch, policy_in_force, rated_units
 from deploy.ledger.ledger import current
 from infra.database.connect import now
 
@@ -23,8 +23,8 @@ def curve(database: Engine, tenant: str, default: CanaryPolicy, *, at: datetime 
     watch = state.watch
     if watch is None:
         return {"watch": None}
-    at, policy = at or now(), policy_of(database, state, default)
-    judged = judge(database, state, watch, policy, at)
+    at, policy = at or now(), policy_in_force(database, state, default)
+    judged = assess_watch(database, state, watch, policy, at)
     back, forward = wealth(rated_units(database, tenant, watch, policy, at), policy)
     kept = thinned(len(back), POINTS)
     return {
@@ -42,7 +42,7 @@ def curve(database: Engine, tenant: str, default: CanaryPolicy, *, at: datetime 
     }
 
 
-def wealth(units: tuple[RatedUnit, ...], policy: CanaryPolicy) -> tuple[list[float], list[float]]:
+def wealth(units: tuple[ComparedUnit, ...], policy: CanaryPolicy) -> tuple[list[float], list[float]]:
     """(evidence that it is worse, evidence that it is not worse) after each unit, as log wealth; the former's best."""
     if not units:
         return [], []

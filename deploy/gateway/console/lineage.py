@@ -181,9 +181,8 @@ def _version(database: Engine, console: ConsoleJob, tenant: str, asked: str) -> 
         return []
     places = Places(home=console.home)
     record = read_record(places.versions_dir / asked) if "/" not in asked and not asked.startswith(".") else None
-    gates = [dict(line.evidence.get("gate") or {}) for line in about]
-    evidence = next((gate for gate in gates if gate), {})
-    run = evidence.get("mlflow_run")
+    gate = next((line.evidence.gate for line in about if line.evidence.gate is not None), None)
+    run, snapshot = (gate.mlflow_run, gate.snapshot) if gate is not None else (None, None)
     facts = {
         "releases": [
             f"{line.seq}: {line.action} by {line.actor} at {line.at:%Y-%m-%d %H:%M} ({line.reason})" for line in about
@@ -198,13 +197,13 @@ def _version(database: Engine, console: ConsoleJob, tenant: str, asked: str) -> 
         if record
         else None,
         "digest": record.digest if record else None,
-        "snapshot": evidence.get("snapshot"),
-        "gain": evidence.get("gain"),
+        "snapshot": snapshot,
+        "gain": gate.gain if gate is not None else None,
         "MLflow run": run,
     }
     nights = [line.night_id for line in about]
     others = [name for line in lines for name in (line.version, line.previous) if name != asked]
-    return [_card("version", asked, facts, [evidence.get("snapshot"), *nights, *others])]
+    return [_card("version", asked, facts, [snapshot, *nights, *others])]
 
 
 def _snapshot(places: Places, tenant: str, asked: str) -> list[Card]:

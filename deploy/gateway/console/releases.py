@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Engine
 
 from deploy.api_keys import ApiKey
-from deploy.controller.canary_watch import last_assessment
-from deploy.controller.run import last_beats
+from deploy.canary.last_assessment import last_assessment
+from deploy.controller.heartbeat import last_beats
+from deploy.ledger.evidence import Prove
 from deploy.ledger.ledger import current, history
-from deploy.release.lifecycle import resume, roll_back
+from deploy.release.manual_controls import resume
+from deploy.release.rollback import roll_back_from
 from infra.alerts.outbox import list_alerts
 from infra.database.connect import now
 from infra.errors import Conflict
@@ -25,7 +26,7 @@ def live(database: Engine, tenant: str) -> dict[str, Any]:
     standing, lines = current(database, tenant), history(database, tenant)
     why = next((line for line in reversed(lines) if line.seq == standing.champion_seq), None)
     judged = last_assessment(database, tenant) if standing.watch else None
-    beats = [at for at, _ in last_beats(database).values()]
+    beats = [beat.at for beat in last_beats(database).values()]
     return {
         "now": now().isoformat(),
         "seq": standing.seq,
@@ -70,7 +71,7 @@ def take_back(
     key: ApiKey,
     asked: TakeBack,
     pause_seconds: float | None,
-    prove: Callable[[str], Mapping[str, Any]],
+    prove: Prove,
 ) -> dict[str, Any]:
     """Roll back what stood when the person decided.
 
@@ -78,21 +79,20 @@ def take_back(
         Conflict: the ledger moved since the person looked.
         RefusedTransition: there is nothing to take back, or the target is refused.
     """
-    before = current(database, key.tenant)
-    if before.seq != asked.expected_seq:
+    state = current(database, key.tenant)
+    if state.seq != asked.expected_seq:
         raise Conflict(
-            f"the ledger moved on to line {before.seq} while you looked at line {asked.expected_seq}; "
+            f"the ledger moved on to line {state.seq} while you looked at line {asked.expected_seq}; "
             "look again and decide anew"
         )
-    entry = roll_back(
+    entry = roll_back_from(
         database,
-        key.tenant,
+        state,
         to=asked.to,
         actor=f"console:{key.name}",
         reason=asked.reason,
         pause_seconds=pause_seconds,
         prove=prove,
-        decided_on=before,
     )
     return entry.model_dump(mode="json")
 

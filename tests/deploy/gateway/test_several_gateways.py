@@ -121,9 +121,9 @@ def test_two_promoters_race_two_hundred_times(postgres_url: str) -> None:
             barrier.wait(60)
             try:
                 if name == "step":
-                    step(own, before[number], 0.5, reason="race", evidence={})
+                    step(own, before[number], 0.5, reason="race")
                 else:
-                    promote(own, before[number], policy=policy, reason="race", evidence={}, actor="other")
+                    promote(own, before[number], policy=policy, reason="race", actor="other")
                 winners[number].append(name)
             except Conflict:
                 pass

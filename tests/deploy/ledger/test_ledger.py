@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy import Engine, delete, text, update
 from sqlalchemy.exc import DatabaseError
 
+from deploy.ledger.evidence import Evidence
 from deploy.ledger.ledger import (
     Entry,
     RefusedTransition,
@@ -47,7 +48,9 @@ print(wins)
 
 
 def held(actor: str = "a", **evidence: str) -> Entry:
-    return Entry(tenant="t", action="held", version="v", actor=actor, reason="r", evidence=evidence)
+    return Entry(
+        tenant="t", action="held", version="v", actor=actor, reason="r", evidence=Evidence.model_validate(evidence)
+    )
 
 
 @pytest.fixture
@@ -127,7 +130,7 @@ def test_what_does_not_follow_is_never_written(engine: Engine) -> None:
     with pytest.raises(RefusedTransition):
         append(engine, Entry(tenant="t", action="champion", version="v1", actor="a", reason="r"), 1)
     with pytest.raises(ValueError, match="serialize"):
-        append(engine, held().model_copy(update={"evidence": {"x": object()}}), 1)
+        append(engine, held().model_copy(update={"evidence": Evidence.model_validate({"x": object()})}), 1)
     assert len(history(engine, "t")) == 1
 
 

@@ -17,7 +17,7 @@ from flows.night.record import open_night
 from flows.night.steps import sight_of
 from flows.planning.gate_power import challengers_ahead, gate_sights, last_snapshot, sight, units_of
 from flows.stack.doctor import examine
-from tasks.notify import plan_page
+from tasks.reporting.prefect_artifacts import plan_page
 from tests.feedback.world import FAST, interaction, make_lake, make_store, said
 from training.recipes.plan import plan_night
 

@@ -22,7 +22,7 @@ from infra.file_permissions import open_to_others
 from infra.processes import stack as stacks
 from infra.settings import Places
 from infra.sign_in import mlflow_login, prefect_headers
-from infra.telemetry.mlflow_journal import Tracker
+from infra.telemetry.mlflow_tracker import Tracker
 from tests.flows.world import ROOT, Stack, ratchet, write_pipeline
 
 
@@ -75,9 +75,9 @@ def test_what_a_wrong_sign_in_keeps_out_of_mlflow_is_sent_later(
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "exported-for-another-server")
     tracker.run("k", name="k")
     tracker.metrics("k", {"m": 1.0})
-    assert tracker.send() == 2
+    assert tracker.sender.send() == 2
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", right)
-    assert tracker.send(now=True) == 0
+    assert tracker.sender.send(now=True) == 0
 
 
 def test_secrets_stand_in_one_closed_file_and_the_rest_is_closed_too(running_stack: Stack) -> None:

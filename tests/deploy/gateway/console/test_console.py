@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from deploy.canary.policy import CanaryPolicy
-from deploy.controller.canary_watch import judge, policy_of
+from deploy.controller.canary_watch import assess_watch, policy_in_force
 from deploy.engines.client import AsyncEngineClient
 from deploy.engines.dialect import EMBEDDED
 from deploy.gateway.backends.adapter_loading import AdapterLoader
@@ -153,8 +153,8 @@ def test_the_canarys_curve_ends_at_the_controllers_own_evidence(serving: Stack, 
     found = curve(serving.database, tenant, CanaryPolicy(), at=later)
     standing = current(serving.database, tenant)
     assert standing.watch is not None
-    judged = judge(
-        serving.database, standing, standing.watch, policy_of(serving.database, standing, CanaryPolicy()), later
+    judged = assess_watch(
+        serving.database, standing, standing.watch, policy_in_force(serving.database, standing, CanaryPolicy()), later
     )
     assert judged.rated == found["after"][-1] == 30
     assert found["back"][-1] == pytest.approx(judged.evidence_back, abs=1e-4)
