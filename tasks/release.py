@@ -13,6 +13,7 @@ from deploy.controller.proving import make_prover
 from deploy.controller.rounds import releases_of
 from deploy.ledger.evidence import Evidence, NightReference, VerdictSummary
 from deploy.ledger.ledger import Entry, ReleaseState, current
+from deploy.nights.challenger import Challenger
 from deploy.release.lifecycle import hold, start
 from deploy.release.rollback import roll_back
 from deploy.release.shared_champion import inherit
@@ -22,7 +23,6 @@ from infra.alerts.outbox import Severity
 from infra.database.open import open_database
 from infra.errors import RatchetError, Unavailable
 from infra.settings import Places
-from tasks.train import Challenger
 
 log = logging.getLogger(__name__)
 
@@ -43,13 +43,13 @@ def release(
     night_id: str,
     tenant: str,
     challengers: tuple[Challenger, ...],
-    refusal: str,
+    refusal: str | None,
     places: Places,
     prover: ControllerJob,
     reference: NightReference,
 ) -> Entry:
     """Open the winner's canary, or write why the night is held. ``refusal`` is a person's (or a time-out's) no."""
-    if verdict.winner is None or refusal:
+    if verdict.winner is None or refusal is not None:
         return _held(verdict, refusal, night_id, tenant, places, reference)
     _publish(verdict.winner, challengers, places, prover)
     _wait_for_engine(prover)
@@ -58,7 +58,7 @@ def release(
 
 
 def _held(
-    verdict: Verdict, refusal: str, night_id: str, tenant: str, places: Places, reference: NightReference
+    verdict: Verdict, refusal: str | None, night_id: str, tenant: str, places: Places, reference: NightReference
 ) -> Entry:
     about = verdict.winner or best_challenger(verdict) or verdict.champion
     reason = refusal or f"{verdict.decision}: {' '.join(verdict.reasons)}"

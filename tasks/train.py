@@ -5,17 +5,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Literal
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from deploy.engines import SERVING_ENGINES
-from infra.artifact import Record, version_name
+from deploy.nights.challenger import Challenger, TrainedStage
+from infra.artifact import Record
 from infra.errors import Diverged, RatchetError, UserError
 from infra.processes.progress import ProgressLine
 from infra.settings import Places
-from infra.stored_model import Stored
 from infra.telemetry.mlflow_tracker import Tracker
 from tasks.reporting.training_log import TrainingLog
 from training.base_model import Base, resolve_base
@@ -28,35 +27,6 @@ from training.stages.job import StageJob
 from training.stages.recipe_runner import train_recipe
 
 log = logging.getLogger(__name__)
-
-
-class TrainedStage(Stored):
-    """One finished stage of a challenger."""
-
-    key: str
-    """Key of the stage; names its folder."""
-    digest: str
-    """Digest of its weights."""
-    kind: Literal["adapter", "model"]
-    """What it made."""
-    objective: str
-    """Its objective."""
-
-    @property
-    def version(self) -> str:
-        """Name of its weights as a version."""
-        return version_name(self.digest)
-
-
-class Challenger(Stored):
-    """A recipe that was launched, and what came of it."""
-
-    recipe: str
-    """Name of the recipe."""
-    stages: tuple[TrainedStage, ...] = ()
-    """Its finished stages; the last one asks to go live."""
-    error: str | None = None
-    """Why it failed. It still counts in the gate's correction."""
 
 
 @task(name="find base model", cache_policy=NO_CACHE)

@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import Literal
 
 from deploy.canary.policy import CanaryPolicy
-from deploy.canary.units import ComparedUnit, Observations
+from deploy.canary.units import FrozenUnit, Observations
 from deploy.ledger.evidence import Evidence
 from deploy.ledger.state import Watch
 from infra.stored_model import Stored
@@ -146,7 +146,7 @@ def assess(watch: Watch, observed: Observations, policy: CanaryPolicy, *, at: da
     )
 
 
-def _statistics(units: Sequence[ComparedUnit], policy: CanaryPolicy) -> _Statistics:
+def _statistics(units: Sequence[FrozenUnit], policy: CanaryPolicy) -> _Statistics:
     import numpy as np
 
     from deploy.canary.sequential_tests import (
@@ -267,7 +267,7 @@ def _needed(alpha: float) -> float:
     return math.log(1.0 / alpha) if alpha > 0 else math.inf
 
 
-def _both_failing(units: Sequence[ComparedUnit], policy: CanaryPolicy, usual: float | None) -> str | None:
+def _both_failing(units: Sequence[FrozenUnit], policy: CanaryPolicy, usual: float | None) -> str | None:
     """Whether the latest users of both arms complain far more than usual: the fault then lies elsewhere."""
     size = policy.incident_units
     arms = [[unit for unit in units if unit.treated is side] for side in (True, False)]

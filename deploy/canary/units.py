@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class ComparedUnit:
+class FrozenUnit:
     """One randomised user with a frozen score, on one side of a comparison."""
 
     unit: str
@@ -50,8 +50,8 @@ class AssignedCount:
 class Observations:
     """What was observed of an open watch up to a time."""
 
-    units: tuple[ComparedUnit, ...]
-    """Frozen units, in the order in which they froze (`compared_units`)."""
+    units: tuple[FrozenUnit, ...]
+    """Frozen units, in the order in which they froze (`frozen_units`)."""
     assigned: tuple[int, int] = (0, 0)
     """Units answered by the version and by control, for the report."""
     assigned_by_share: tuple[AssignedCount, ...] = ()
@@ -64,9 +64,9 @@ class Observations:
     """The champion's complaint rate before the watch; without it, the watch's own beginning counts."""
 
 
-def compared_units(
+def frozen_units(
     watch: Watch, rows: Mapping[int, Iterable[RatedUnit]], *, frozen_before: datetime
-) -> tuple[ComparedUnit, ...]:
+) -> tuple[FrozenUnit, ...]:
     """Return the frozen rows of a watch, in the order in which they froze, one per unit.
 
     Args:
@@ -76,7 +76,7 @@ def compared_units(
     arms: dict[int, tuple[str, tuple[str, ...]]] = {watch.opened_seq: ("canary", ("champion", "holdback"))}
     if watch.champion_seq is not None:
         arms[watch.champion_seq] = ("champion", ("holdback",))
-    units: dict[str, ComparedUnit] = {}
+    units: dict[str, FrozenUnit] = {}
     for release_seq in sorted(arms):
         version_arm, control_arms = arms[release_seq]
         for row in rows.get(release_seq, ()):
@@ -89,7 +89,7 @@ def compared_units(
             else:
                 continue
             if 0.0 < share < 1.0:
-                units[row.unit] = ComparedUnit(row.unit, row.arm == version_arm, share, row.score, row.first_seen)
+                units[row.unit] = FrozenUnit(row.unit, row.arm == version_arm, share, row.score, row.first_seen)
     return tuple(sorted(units.values(), key=lambda unit: (unit.first_seen, unit.unit)))
 
 

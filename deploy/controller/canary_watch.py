@@ -15,7 +15,7 @@ from deploy.canary.last_assessment import store_assessment
 from deploy.canary.policy import CanaryPolicy, stated_policy
 from deploy.canary.rating_filter import Reason, exclude_abuse, ratings_of
 from deploy.canary.rescore import rescored
-from deploy.canary.units import AssignedCount, ComparedUnit, Observations, compared_units, frozen_before
+from deploy.canary.units import AssignedCount, FrozenUnit, Observations, frozen_before, frozen_units
 from deploy.controller.alert_once import alert_once
 from deploy.controller.quality_watch import complaint_rate
 from deploy.ledger.evidence import Prove
@@ -88,7 +88,7 @@ def assess_watch(database: Engine, state: ReleaseState, watch: Watch, policy: Ca
 
 def rated_units(
     database: Engine, tenant: str, watch: Watch, policy: CanaryPolicy, at: datetime
-) -> tuple[ComparedUnit, ...]:
+) -> tuple[FrozenUnit, ...]:
     """Load the frozen rows that a watch is judged by, in the order in which they froze."""
     store = Store(database)
     abuse = _abuse(database, tenant, watch, policy)
@@ -96,7 +96,7 @@ def rated_units(
         seq: [row for row in store.rated_units(tenant, seq, window_s=policy.window_seconds) if row.unit not in abuse]
         for seq in _seqs(watch)
     }
-    return compared_units(watch, rows, frozen_before=frozen_before(policy, at))
+    return frozen_units(watch, rows, frozen_before=frozen_before(policy, at))
 
 
 def policy_in_force(database: Engine, state: ReleaseState, default: CanaryPolicy) -> CanaryPolicy:

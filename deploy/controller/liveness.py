@@ -7,7 +7,9 @@ from datetime import timedelta
 from sqlalchemy import Engine
 
 from deploy.controller.heartbeat import last_beats
-from infra.alerts.outbox import Alert, AlertsConfig, deliver
+from infra.alerts.config import AlertsConfig
+from infra.alerts.delivery import deliver
+from infra.alerts.outbox import Alert
 from infra.database.connect import now
 
 

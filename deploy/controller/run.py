@@ -26,7 +26,7 @@ from deploy.ledger.lease import canary_lease, release
 from deploy.ledger.ledger import tenants
 from deploy.ledger.state import RefusedTransition
 from deploy.release.lifecycle import start
-from infra.alerts.outbox import deliver
+from infra.alerts.delivery import deliver
 from infra.database.connect import connect
 from infra.database.errors import OTHER_TABLES, in_short, is_away, is_of_other_tables
 from infra.database.schema import create_tables

@@ -67,14 +67,14 @@ def still_waits(entries: Sequence[Entry], version: str, *, held: bool) -> bool:
 
 
 @dataclass(frozen=True)
-class WaitingWinner:
-    """A winner whose own night could not release it."""
+class DeferredRelease:
+    """A winner that its own night did not release, and that still waits."""
 
-    blocked_by: str | None
+    cause: str | None
     """Why it still may not be released; None: it may by now."""
 
 
-def waiting_winner(
+def deferred_release(
     database: Engine,
     tenant: str,
     version: str,
@@ -83,8 +83,8 @@ def waiting_winner(
     since: datetime,
     held: bool,
     shadow_only: bool,
-) -> WaitingWinner | None:
-    """Look whether an earlier night's winner waits, and for what; None where it waits no longer.
+) -> DeferredRelease | None:
+    """Decide whether an earlier night's winner may be released by now; None where it waits no longer.
 
     Args:
         gate: the verdict that it won.
@@ -106,7 +106,7 @@ def waiting_winner(
     try:
         check_preconditions(current(database, tenant), gated, at=now(), shadow_only=shadow_only)
     except TemporarilyBlocked as cause:
-        return WaitingWinner(str(cause))
+        return DeferredRelease(str(cause))
     except RefusedTransition:
         return None
-    return WaitingWinner(None)
+    return DeferredRelease(None)

@@ -11,6 +11,7 @@ from deploy.controller.proving import make_prover
 from deploy.controller.rounds import releases_of
 from deploy.ledger.evidence import Override
 from deploy.ledger.ledger import Entry
+from deploy.nights.record import NightRecord
 from deploy.versions.versions import publish_version
 from evaluation.scorecard import Scorecard, read_scorecard
 from flows.config.job_files import controller_job
@@ -19,7 +20,7 @@ from flows.demo.desk import TENANT
 from flows.demo.home import CONFIG
 from flows.demo.play import Play
 from flows.demo.scribe import Bar, Scribe
-from flows.night.record import NightFile, nights_of
+from flows.night.record import nights_of
 from infra.artifact import read_record, version_name
 from infra.errors import RatchetError
 from infra.processes.progress import FILE, last_progress
@@ -93,7 +94,7 @@ def brief(text: str, limit: int = 300) -> str:
     return text if len(text) <= limit else text[:limit].rsplit(" ", 1)[0] + " ..."
 
 
-def _told(scribe: Scribe, night: NightFile, scorecard: Scorecard) -> Nightfall:
+def _told(scribe: Scribe, night: NightRecord, scorecard: Scorecard) -> Nightfall:
     values = scorecard.gate.scores.get(_PRIMARY, {})
     challengers = {card.version for card in scorecard.challengers}
     shares: dict[str, float] = {}
@@ -112,7 +113,7 @@ def _told(scribe: Scribe, night: NightFile, scorecard: Scorecard) -> Nightfall:
     )
 
 
-def _decision(night: NightFile) -> str:
+def _decision(night: NightRecord) -> str:
     verdict = night.steps.get("verdict")
     return str(verdict["decision"]) if isinstance(verdict, dict) else "none"
 

@@ -10,6 +10,7 @@ from typing import Any
 from deploy.engines import SERVING_ENGINES
 from deploy.engines.dialect import Dialect
 from deploy.ledger.ledger import ReleaseState
+from deploy.nights.challenger import Challenger
 from deploy.versions.servable import why_not_servable
 from deploy.versions.versions import PROBE, load_version
 from evaluation.job.config import Candidate, EvaluationConfig, EvaluationJob, RewardModelFile
@@ -21,7 +22,6 @@ from infra.artifact import read_record
 from infra.database.open import open_database
 from infra.processes.threads import physical_cores
 from infra.settings import Places
-from tasks.train import Challenger
 from training.base_model import Base
 
 log = logging.getLogger(__name__)

@@ -17,6 +17,8 @@ import yaml
 
 from deploy.canary.rescore import rescored
 from deploy.ledger.ledger import current, history
+from deploy.nights.record import NightRecord
+from deploy.nights.steps import RESCORE
 from deploy.release.lifecycle import promote, start
 from deploy.release.manual_controls import pause, resume
 from evaluation.run.noise_floors import known_floors
@@ -24,7 +26,7 @@ from evaluation.scorecard import read_scorecard
 from feedback.snapshots.gate_items import gate_items
 from feedback.snapshots.snapshot import load_snapshot
 from flows.config.pipeline import PipelineConfig
-from flows.night.record import RESCORE, NightFile, nights_of
+from flows.night.record import nights_of
 from infra.database.open import open_database
 from tests.flows.world import ONE_RECIPE, ROOT, Stack, ratchet, tell_feedback
 from tests.prefect_api import ask_prefect
@@ -36,7 +38,7 @@ def config_file(config: PipelineConfig) -> Path:
     return config.places.home_dir.parent / "ratchet.yaml"
 
 
-def last_night(config: PipelineConfig) -> NightFile | None:
+def last_night(config: PipelineConfig) -> NightRecord | None:
     nights = nights_of(config, "default")
     return nights[-1] if nights else None
 
@@ -306,7 +308,7 @@ def test_a_winner_held_for_what_passes_is_released_by_a_later_night_with_nothing
     start(engine, "default", str(current(open_database(reference.places), "default").base))
     pause(engine, "default", actor="ada", reason="holidays")
 
-    def nights() -> tuple[NightFile, str]:
+    def nights() -> tuple[NightRecord, str]:
         done = json.loads(ratchet("run", "nightly", "--json", config=config_file(config)).stdout)
         night = last_night(config)
         assert night is not None and night.state == "done"
@@ -341,21 +343,21 @@ def test_a_quiet_night_scores_the_live_champion_again_on_what_is_new(running_sta
     values = yaml.safe_load(config_file(config).read_text()) | {"schedule": {"min_new_examples": 10_000}}
     config_file(config).write_text(yaml.safe_dump(values, sort_keys=False))
 
-    def quiet_night() -> NightFile:
+    def quiet_night() -> NightRecord:
         found = json.loads(ratchet("run", "nightly", "--json", config=config_file(config)).stdout)
         assert found["decision"] is None and found["outcome"].startswith(("only ", "nothing new"))
         night = last_night(config)
         assert night is not None
         return night
 
-    assert RESCORE not in quiet_night().steps  # the gate's items have all been used
+    assert RESCORE.name not in quiet_night().steps  # the gate's items have all been used
     assert not rescored(engine, "default", standing.champion, since=standing.since)
     tell_feedback(config, first=60, conversations=60)
     night = quiet_night()
     looked = night.steps["drift"]
     assert "traffic.task" in looked["columns"] or "traffic.task" in looked["left_out"]  # answers nobody judged, too
     card = read_scorecard(config.places.evaluations_dir / night.night_id)
-    assert night.steps[RESCORE] == {
+    assert night.steps[RESCORE.name] == {
         "champion": standing.champion,
         "predecessor": standing.base,
         "snapshot": night.steps["snapshot"],
@@ -376,7 +378,7 @@ def test_a_quiet_night_scores_the_live_champion_again_on_what_is_new(running_sta
     wanted = f"tags.`ratchet.key` = 'night/{night.night_id}'"
     [run] = client.search_runs([experiment.experiment_id], wanted)
     assert (run.info.status, run.data.tags["ratchet.decision"]) == ("FINISHED", "none")
-    assert RESCORE not in quiet_night().steps  # the same questions again would say nothing more
+    assert RESCORE.name not in quiet_night().steps  # the same questions again would say nothing more
     assert len(rescored(engine, "default", standing.champion, since=standing.since)) == 1
 
 

@@ -18,6 +18,7 @@ from deploy.gateway.routing.assign import RoutingTable
 from deploy.gateway.routing.follow_ledger import Tables
 from deploy.ledger.lease import canary_lease, renew
 from deploy.ledger.ledger import current, history
+from deploy.nights.challenger import Challenger
 from deploy.sql_tables import declared
 from deploy.versions.versions import find_version, list_versions, load_version
 from evaluation.gate.verdict import Verdict
@@ -30,7 +31,7 @@ from feedback.snapshots.gate_items import gate_items, item_id_of
 from feedback.snapshots.snapshot import cut_snapshot, load_snapshot
 from feedback.store.store import Store, feedback, interactions
 from feedback.store.user_salt import verify_salt
-from flows.cli.migrate_commands import migrate as migrate_command
+from flows.cli.migrate import migrate as migrate_command
 from flows.config.job_files import controller_job, gateway_job
 from flows.config.load import load_config
 from flows.config.pipeline import PipelineConfig
@@ -38,7 +39,6 @@ from flows.night.record import nights_of
 from infra.artifact import verify
 from infra.database.connect import connect, now
 from infra.database.schema import SchemaMismatch, check, create_tables, differences, migrate, pending
-from tasks.train import Challenger
 from tests.flows.world import ratchet
 from tests.old_pipeline import SALT, lay_out, load_into_postgres
 from training.base_model import resolve_base

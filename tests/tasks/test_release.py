@@ -14,7 +14,7 @@ from deploy.ledger.ledger import Entry, append, current
 from deploy.release.lifecycle import complete_holdback, hold, promote, start, withdraw
 from deploy.release.manual_controls import bar, lift_bar, pause, resume
 from deploy.release.opening import Releases
-from deploy.release.preconditions import waiting_winner
+from deploy.release.preconditions import deferred_release
 from evaluation.gate.verdict import Verdict
 from infra.database.connect import now
 from infra.database.open import open_database
@@ -62,7 +62,7 @@ class World:
             scorecard_digest="s",
             policy_digest="p",
         )
-        waiting = waiting_winner(
+        waiting = deferred_release(
             self.db,
             "t",
             version,
@@ -71,7 +71,7 @@ class World:
             held=held,
             shadow_only=False,
         )
-        return None if waiting is None else waiting.blocked_by or ""
+        return None if waiting is None else waiting.cause or ""
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Engine
 
 from deploy.canary.policy import CanaryPolicy
-from deploy.canary.units import ComparedUnit
+from deploy.canary.units import FrozenUnit
 from deploy.controller.canary_watch import assess_watch, policy_in_force, rated_units
 from deploy.ledger.ledger import current
 from infra.database.connect import now
@@ -42,7 +42,7 @@ def curve(database: Engine, tenant: str, default: CanaryPolicy, *, at: datetime 
     }
 
 
-def wealth(units: tuple[ComparedUnit, ...], policy: CanaryPolicy) -> tuple[list[float], list[float]]:
+def wealth(units: tuple[FrozenUnit, ...], policy: CanaryPolicy) -> tuple[list[float], list[float]]:
     """(evidence that it is worse, evidence that it is not worse) after each unit, as log wealth; the former's best."""
     if not units:
         return [], []

@@ -19,7 +19,7 @@ from deploy.canary.assess import Assessment, assess, rescore_verdict
 from deploy.canary.policy import CanaryPolicy
 from deploy.canary.power import formula_units, plan
 from deploy.canary.sequential_tests import log_wealth_counts, log_wealth_not_worse, log_wealth_ratio, log_wealth_worse
-from deploy.canary.units import AssignedCount, ComparedUnit, Observations, compared_units, frozen_before
+from deploy.canary.units import AssignedCount, FrozenUnit, Observations, frozen_before, frozen_units
 from deploy.ledger.state import Watch
 from feedback.store.rated_units import RatedUnit
 
@@ -55,18 +55,18 @@ HOLDBACK = WATCH.model_copy(
 
 def people(
     number: int, *, new: float, old: float, share: float = 0.5, seed: int = 1, start: int = 0
-) -> list[ComparedUnit]:
+) -> list[FrozenUnit]:
     """Users one second apart; `new` and `old` are the shares that each arm satisfies."""
     dice = random.Random(seed)
     found = []
     for i in range(start, start + number):
         treated = dice.random() < share
         score = float(dice.random() < (new if treated else old))
-        found.append(ComparedUnit(f"user {i}", treated, share, score, T0 + timedelta(seconds=i)))
+        found.append(FrozenUnit(f"user {i}", treated, share, score, T0 + timedelta(seconds=i)))
     return found
 
 
-def judged(units: list[ComparedUnit], *, seconds: float = 5000, watch: Watch = WATCH, **more: Any) -> Assessment:
+def judged(units: list[FrozenUnit], *, seconds: float = 5000, watch: Watch = WATCH, **more: Any) -> Assessment:
     policy = POLICY.model_copy(update=more.pop("policy", {}))
     return assess(watch, Observations(tuple(units), **more), policy, at=T0 + timedelta(seconds=seconds))
 
@@ -150,8 +150,8 @@ def test_the_report_counts_per_rated_and_per_assigned() -> None:
     assert judged([]).version.complaints_per_rated is None
 
 
-def rated(unit: str, arm: str, probability: float, score: float, at: datetime) -> RatedUnit:
-    return RatedUnit(unit, arm, probability, score, first_seen=at, rated_at=at, trusted=False, ratings=1)
+def rated(unit: str, arm: str, probability: float, score: float, first_seen: datetime) -> RatedUnit:
+    return RatedUnit(unit, arm, probability, score, first_seen, first_seen, trusted=False, ratings=1)
 
 
 def test_rows_become_units_by_release_and_arm_each_unit_once() -> None:
@@ -167,14 +167,14 @@ def test_rows_become_units_by_release_and_arm_each_unit_once() -> None:
         7: [rated("a", "champion", 0.9, 0, at), rated("c", "holdback", 0.1, 1, at), rated("d", "champion", 0.9, 1, at)],
         9: [rated("e", "champion", 0.9, 0, at)],
     }
-    found = compared_units(HOLDBACK, rows, frozen_before=at)
+    found = frozen_units(HOLDBACK, rows, frozen_before=at)
     assert [(u.unit, u.treated, round(u.share, 9), u.score) for u in found] == [
         ("b", False, 0.3, 0),
         ("a", True, 0.3, 1),
         ("c", False, 0.9, 1),
         ("d", True, 0.9, 1),
     ]
-    assert [u.unit for u in compared_units(WATCH, rows, frozen_before=at)] == ["b", "a"]
+    assert [u.unit for u in frozen_units(WATCH, rows, frozen_before=at)] == ["b", "a"]
     assert frozen_before(POLICY, at) == at - timedelta(seconds=10)
 
 
@@ -183,7 +183,7 @@ def test_rows_become_units_by_release_and_arm_each_unit_once() -> None:
 def test_the_state_is_recomputed_from_rows_alone(rows: list[tuple[bool, bool, float]]) -> None:
     """What was known after n users does not depend on those after them, nor on the order the rows are read in."""
     units = [
-        ComparedUnit(f"u{i}", treated, share, float(satisfied), T0 + timedelta(seconds=i))
+        FrozenUnit(f"u{i}", treated, share, float(satisfied), T0 + timedelta(seconds=i))
         for i, (treated, satisfied, share) in enumerate(rows)
     ]
     complaint = np.array([u.complaint for u in units], dtype=bool)
@@ -306,14 +306,13 @@ def test_policies_that_contradict_themselves_are_refused() -> None:
 
 
 def test_users_not_dealt_by_their_shares_stop_the_way_forward_but_not_back() -> None:
+    lopsided = AssignedCount(treated=700, both=1000, share=0.5)
+    fair = (AssignedCount(treated=510, both=1000, share=0.5), AssignedCount(treated=12, both=200, share=0.05))
     better = people(300, new=0.95, old=0.5)
-    found = judged(better, assigned_by_share=(AssignedCount(700, 1000, 0.5),))
+    found = judged(better, assigned_by_share=(lopsided,))
     assert found.misassigned and found.decision == "watch" and "routing is broken" in found.reason
-    assert (
-        judged(better, assigned_by_share=(AssignedCount(510, 1000, 0.5), AssignedCount(12, 200, 0.05))).decision
-        == "forward"
-    )
-    assert judged(people(300, new=0.3, old=0.9), assigned_by_share=(AssignedCount(700, 1000, 0.5),)).decision == "back"
+    assert judged(better, assigned_by_share=fair).decision == "forward"
+    assert judged(people(300, new=0.3, old=0.9), assigned_by_share=(lopsided,)).decision == "back"
 
 
 def test_the_sample_ratio_check_keeps_its_error_rate() -> None:

@@ -27,7 +27,9 @@ from deploy.ledger.lease import lease_valid
 from deploy.ledger.ledger import current, history
 from deploy.release.lifecycle import start
 from deploy.release.opening import Releases
-from infra.alerts.outbox import AlertsConfig, Webhook, list_alerts, signature_holds
+from infra.alerts.config import AlertsConfig, Webhook
+from infra.alerts.outbox import list_alerts
+from infra.alerts.signature import signature_holds
 from infra.database.connect import connect
 from infra.database.schema import create_tables
 from infra.errors import Unavailable, UserError

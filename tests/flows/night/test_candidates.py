@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 from deploy.ledger.ledger import ReleaseState
+from deploy.nights.challenger import Challenger, TrainedStage
 from evaluation.job.config import EvaluationConfig
 from evaluation.run.run import evaluate
 from evaluation.scorecard import read_scorecard
@@ -14,7 +15,6 @@ from feedback.snapshots.layout import TRAIN
 from flows.night.candidates import evaluation_job
 from infra.artifact import finished_record, write_record
 from infra.settings import Places
-from tasks.train import Challenger, TrainedStage
 from tests.evaluation.night import build_night, write_items
 from training.base_model import Base
 

@@ -42,11 +42,11 @@ def test_a_quiet_night_scores_the_champion_again_where_enough_is_new(
     standing: ReleaseState, found: list[GateItem], seen: int, worth: bool
 ) -> None:
     looked_at = {item.item_id for item in found[:seen]}
-    assert rescoring.worth_rescoring(standing, found, looked_at, policy(min_fresh_units=10)) == worth
+    assert rescoring.should_rescore(standing, found, looked_at, policy(min_fresh_units=10)) == worth
 
 
 def test_only_what_tells_is_measured() -> None:
     whole = EvaluationConfig(judges=(JudgeConfig(),))
-    lean = rescoring.only_what_tells(whole, "loss")
+    lean = rescoring.champion_evaluation(whole, "loss")
     assert (lean.metrics, lean.judges, lean.regression, lean.prompt_candidates) == (("loss",), (), False, 0)
-    assert rescoring.only_what_tells(whole, "win_rate").judges == whole.judges
+    assert rescoring.champion_evaluation(whole, "win_rate").judges == whole.judges
