@@ -12,11 +12,14 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 from deploy.canary.policy import CanaryPolicy
 from deploy.ledger.state import Watch
 from infra.stored_model import Stored
+
+if TYPE_CHECKING:
+    from feedback.store.rated_units import RatedUnit
 
 Decision = Literal["watch", "step", "forward", "back", "incident", "deadline", "settle"]
 
@@ -25,8 +28,8 @@ _REMARKABLE = math.log(1000.0)
 
 
 @dataclass(frozen=True)
-class RatedUnit:
-    """One randomised user with a frozen score."""
+class FrozenUnit:
+    """One randomised user with a frozen score, on the side of the watch that it is compared on."""
 
     unit: str
     treated: bool
@@ -41,21 +44,6 @@ class RatedUnit:
     @property
     def complaint(self) -> bool:
         return self.score < 0.5
-
-
-class StoredUnit(Protocol):
-    """What the feedback store says of a rated unit (feedback.store.store.RatedUnit)."""
-
-    @property
-    def unit(self) -> str: ...
-    @property
-    def arm(self) -> str: ...
-    @property
-    def probability(self) -> float: ...
-    @property
-    def score(self) -> float: ...
-    @property
-    def first_seen(self) -> datetime: ...
 
 
 class ArmReport(Stored):
@@ -121,8 +109,8 @@ class Assessment(Stored):
 
 
 def units_of(
-    watch: Watch, rows: Mapping[int, Iterable[StoredUnit]], *, frozen_before: datetime
-) -> tuple[RatedUnit, ...]:
+    watch: Watch, rows: Mapping[int, Iterable[RatedUnit]], *, frozen_before: datetime
+) -> tuple[FrozenUnit, ...]:
     """The frozen rows of a watch, in the order in which they froze, one per unit.
 
     Args:
@@ -132,7 +120,7 @@ def units_of(
     arms: dict[int, tuple[str, tuple[str, ...]]] = {watch.opened_seq: ("canary", ("champion", "holdback"))}
     if watch.champion_seq is not None:
         arms[watch.champion_seq] = ("champion", ("holdback",))
-    units: dict[str, RatedUnit] = {}
+    units: dict[str, FrozenUnit] = {}
     for release_seq in sorted(arms):
         version_arm, control_arms = arms[release_seq]
         for row in rows.get(release_seq, ()):
@@ -145,13 +133,13 @@ def units_of(
             else:
                 continue
             if 0.0 < share < 1.0:
-                units[row.unit] = RatedUnit(row.unit, row.arm == version_arm, share, row.score, row.first_seen)
+                units[row.unit] = FrozenUnit(row.unit, row.arm == version_arm, share, row.score, row.first_seen)
     return tuple(sorted(units.values(), key=lambda unit: (unit.first_seen, unit.unit)))
 
 
 def assess(
     watch: Watch,
-    units: Sequence[RatedUnit],
+    units: Sequence[FrozenUnit],
     policy: CanaryPolicy,
     *,
     at: datetime,
@@ -290,7 +278,7 @@ def _needed(alpha: float) -> float:
     return math.log(1.0 / alpha) if alpha > 0 else math.inf
 
 
-def _both_failing(units: Sequence[RatedUnit], policy: CanaryPolicy, usual: float | None) -> str | None:
+def _both_failing(units: Sequence[FrozenUnit], policy: CanaryPolicy, usual: float | None) -> str | None:
     """Whether the latest users of both arms complain far more than usual: the fault then lies elsewhere."""
     size = policy.incident_units
     arms = [[unit for unit in units if unit.treated is side] for side in (True, False)]

@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import JSON, Column, Engine, Integer, String, Table, delete, func, insert, select
 
-from deploy.canary.assess import Assessment, RatedUnit, assess, frozen_before, units_of
+from deploy.canary.assess import Assessment, FrozenUnit, assess, frozen_before, units_of
 from deploy.canary.policy import CanaryPolicy
 from deploy.canary.rating_filter import leave_out, words_of
 from deploy.canary.rescore import rescored
@@ -92,7 +92,9 @@ def judge(engine: Engine, standing: Standing, watch: Watch, policy: CanaryPolicy
     )
 
 
-def rated_units(engine: Engine, tenant: str, watch: Watch, policy: CanaryPolicy, at: datetime) -> tuple[RatedUnit, ...]:
+def rated_units(
+    engine: Engine, tenant: str, watch: Watch, policy: CanaryPolicy, at: datetime
+) -> tuple[FrozenUnit, ...]:
     """The frozen rows that a watch is judged by, in the order in which they froze."""
     store = Store(engine)
     abuse = leave_out(words_of(engine, tenant, _seqs(watch)), policy)

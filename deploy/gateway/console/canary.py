@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Engine
 
-from deploy.canary.assess import RatedUnit
+from deploy.canary.assess import FrozenUnit
 from deploy.canary.policy import CanaryPolicy
 from deploy.controller.canary_watch import judge, policy_of, rated_units
 from deploy.ledger.ledger import current
@@ -42,7 +42,7 @@ def curve(engine: Engine, tenant: str, default: CanaryPolicy, *, at: datetime | 
     }
 
 
-def wealth(units: tuple[RatedUnit, ...], policy: CanaryPolicy) -> tuple[list[float], list[float]]:
+def wealth(units: tuple[FrozenUnit, ...], policy: CanaryPolicy) -> tuple[list[float], list[float]]:
     """(evidence that it is worse, evidence that it is not worse) after each unit, as log wealth; the former's best."""
     if not units:
         return [], []

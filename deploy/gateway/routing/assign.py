@@ -11,9 +11,8 @@ import hashlib
 from typing import Literal
 
 from deploy.ledger.state import Standing
+from feedback.events import Arm
 from infra.settings import Config
-
-Arm = Literal["champion", "canary", "holdback", "pinned", "arena"]
 
 
 class Assignment(Config):

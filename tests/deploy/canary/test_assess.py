@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import random
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,11 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from deploy.canary.assess import Assessment, RatedUnit, assess, frozen_before, rescore_verdict, units_of
+from deploy.canary.assess import Assessment, FrozenUnit, assess, frozen_before, rescore_verdict, units_of
 from deploy.canary.policy import CanaryPolicy
 from deploy.canary.power import formula_units, plan
 from deploy.canary.sequential_tests import log_wealth_counts, log_wealth_not_worse, log_wealth_ratio, log_wealth_worse
 from deploy.ledger.state import Watch
+from feedback.store.rated_units import RatedUnit
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
 POLICY = CanaryPolicy(
@@ -53,18 +54,18 @@ HOLDBACK = WATCH.model_copy(
 
 def people(
     number: int, *, new: float, old: float, share: float = 0.5, seed: int = 1, start: int = 0
-) -> list[RatedUnit]:
+) -> list[FrozenUnit]:
     """Users one second apart; `new` and `old` are the shares that each arm satisfies."""
     dice = random.Random(seed)
     found = []
     for i in range(start, start + number):
         treated = dice.random() < share
         score = float(dice.random() < (new if treated else old))
-        found.append(RatedUnit(f"user {i}", treated, share, score, T0 + timedelta(seconds=i)))
+        found.append(FrozenUnit(f"user {i}", treated, share, score, T0 + timedelta(seconds=i)))
     return found
 
 
-def judged(units: list[RatedUnit], *, seconds: float = 5000, watch: Watch = WATCH, **more: Any) -> Assessment:
+def judged(units: list[FrozenUnit], *, seconds: float = 5000, watch: Watch = WATCH, **more: Any) -> Assessment:
     policy = POLICY.model_copy(update=more.pop("policy", {}))
     return assess(watch, units, policy, at=T0 + timedelta(seconds=seconds), **more)
 
@@ -148,27 +149,22 @@ def test_the_report_counts_per_rated_and_per_assigned() -> None:
     assert judged([]).version.complaints_per_rated is None
 
 
-@dataclass(frozen=True)
-class Row:
-    unit: str
-    arm: str
-    probability: float
-    score: float
-    first_seen: datetime
+def rated(unit: str, arm: str, probability: float, score: float, first_seen: datetime) -> RatedUnit:
+    return RatedUnit(unit, arm, probability, score, first_seen, first_seen, trusted=False, ratings=1)
 
 
 def test_rows_become_units_by_release_and_arm_each_unit_once() -> None:
     at = T0
     rows = {
         3: [
-            Row("a", "canary", 0.3, 1, at),
-            Row("b", "champion", 0.7, 0, at - timedelta(seconds=1)),
-            Row("late", "canary", 0.3, 0, at + timedelta(seconds=1)),
-            Row("pin", "pinned", 1.0, 0, at),
-            Row("all", "champion", 1.0, 0, at),
+            rated("a", "canary", 0.3, 1, at),
+            rated("b", "champion", 0.7, 0, at - timedelta(seconds=1)),
+            rated("late", "canary", 0.3, 0, at + timedelta(seconds=1)),
+            rated("pin", "pinned", 1.0, 0, at),
+            rated("all", "champion", 1.0, 0, at),
         ],
-        7: [Row("a", "champion", 0.9, 0, at), Row("c", "holdback", 0.1, 1, at), Row("d", "champion", 0.9, 1, at)],
-        9: [Row("e", "champion", 0.9, 0, at)],
+        7: [rated("a", "champion", 0.9, 0, at), rated("c", "holdback", 0.1, 1, at), rated("d", "champion", 0.9, 1, at)],
+        9: [rated("e", "champion", 0.9, 0, at)],
     }
     found = units_of(HOLDBACK, rows, frozen_before=at)
     assert [(u.unit, u.treated, round(u.share, 9), u.score) for u in found] == [
@@ -186,7 +182,7 @@ def test_rows_become_units_by_release_and_arm_each_unit_once() -> None:
 def test_the_state_is_recomputed_from_rows_alone(rows: list[tuple[bool, bool, float]]) -> None:
     """What was known after n users does not depend on those after them, nor on the order the rows are read in."""
     units = [
-        RatedUnit(f"u{i}", treated, share, float(satisfied), T0 + timedelta(seconds=i))
+        FrozenUnit(f"u{i}", treated, share, float(satisfied), T0 + timedelta(seconds=i))
         for i, (treated, satisfied, share) in enumerate(rows)
     ]
     complaint = np.array([u.complaint for u in units], dtype=bool)
