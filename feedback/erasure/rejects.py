@@ -15,7 +15,8 @@ _ROLES = frozenset({"system", "user", "assistant", "tool"})
 def names_person(tenant: str, person: str, raw: str | None) -> ColumnElement[bool]:
     """Select rows of files that could not be read and name the person, or did.
 
-    What was scrubbed may lie in the lake still. A short id is looked for as a whole value only, for it stands in too many words; the name of a role not at all.
+    What was scrubbed may lie in the lake still. A short id is looked for as a whole value only, for it stands in too
+    many words; the name of a role not at all.
     """
     long = raw is not None and (len(raw) >= 8 or "@" in raw)
     names = [person, *([raw if long else f'"{raw}"'] if raw and raw not in _ROLES else [])]

@@ -9,7 +9,7 @@ from typing import Any
 
 from deploy.engines import SERVING_ENGINES
 from deploy.engines.dialect import Dialect
-from deploy.ledger.ledger import Standing
+from deploy.ledger.ledger import ReleaseState
 from deploy.nights.challenger import Challenger
 from deploy.versions.servable import why_not_servable
 from deploy.versions.versions import PROBE, load_version
@@ -31,7 +31,7 @@ def evaluation_job(
     *,
     night_id: str,
     base: Base,
-    standing: Standing,
+    standing: ReleaseState,
     challengers: Sequence[Challenger],
     twin: Challenger | None,
     items: Path,
@@ -121,7 +121,7 @@ def _add_challenger(
     versions: dict[str, Candidate],
     challenger: Challenger,
     places: Places,
-    standing: Standing,
+    standing: ReleaseState,
     seed: int,
     engine: Dialect,
 ) -> None:

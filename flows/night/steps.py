@@ -6,9 +6,9 @@ import logging
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
-from deploy.ledger.ledger import Standing
+from deploy.ledger.evidence import NightReference
+from deploy.ledger.ledger import ReleaseState
 from deploy.nights.challenger import Challenger
 from deploy.nights.steps import APPROVAL_ASKED, TWIN_DUE, checkpoint_step, train_step, twin_step
 from evaluation.gate.verdict import Verdict
@@ -126,7 +126,7 @@ def take_checkpoint(night: Night, name: str, base: Base) -> Challenger:
 def judge_night(
     night: Night,
     base: Base,
-    standing: Standing,
+    standing: ReleaseState,
     challengers: tuple[Challenger, ...],
     twin: Challenger | None,
     snapshot: Snapshot,
@@ -148,7 +148,7 @@ def judge_night(
 def evaluation_of(
     night: Night,
     base: Base,
-    standing: Standing,
+    standing: ReleaseState,
     challengers: tuple[Challenger, ...],
     twin: Challenger | None,
     snapshot: Snapshot,
@@ -203,6 +203,6 @@ def alert_reviewers(night: Night, verdict: Verdict) -> str:
     return now().isoformat()
 
 
-def evidence(night: Night, snapshot: Snapshot, tracker: Tracker) -> dict[str, Any]:
+def night_reference(night: Night, snapshot: Snapshot, tracker: Tracker) -> NightReference:
     """Name what the night's ledger entry points to."""
-    return {"snapshot": snapshot.id, "mlflow_run": tracker.run_id(night.run_key), "note": night.request.note}
+    return NightReference(snapshot=snapshot.id, mlflow_run=tracker.run_id(night.run_key), note=night.request.note)

@@ -306,7 +306,7 @@ def _mlflow(config: PipelineConfig) -> Iterator[Finding]:
 
 
 def _refused_now(config: PipelineConfig) -> Iterator[str]:
-    from deploy.registry.aliases import EXPERIMENT
+    from deploy.registry.model_registry import EXPERIMENT
     from infra.telemetry.mlflow_refusals import experiment_refused
 
     for name in (config.pipeline, EXPERIMENT):

@@ -6,7 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
-from deploy.ledger.ledger import Standing
+from deploy.ledger.ledger import ReleaseState
 from deploy.nights.challenger import Challenger, TrainedStage
 from evaluation.job.config import EvaluationConfig
 from evaluation.run.run import evaluate
@@ -47,7 +47,7 @@ def test_a_night_s_job_names_everything_and_is_measured(tiny_base: Path, tmp_pat
     job = evaluation_job(
         night_id="n1",
         base=base,
-        standing=Standing(tenant="default", champion=base.version, base=base.version, barred={"vbad": "worse"}),
+        standing=ReleaseState(tenant="default", champion=base.version, base=base.version, barred={"vbad": "worse"}),
         challengers=(
             Challenger(recipe="one", stages=(first,)),
             Challenger(recipe="two", stages=(first, second)),
@@ -97,7 +97,7 @@ def test_the_data_of_an_older_checkpoint_are_looked_at_too(tiny_base: Path, tmp_
     job = evaluation_job(
         night_id="n1",
         base=base,
-        standing=Standing(tenant="default", champion=base.version, base=base.version),
+        standing=ReleaseState(tenant="default", champion=base.version, base=base.version),
         challengers=(Challenger(recipe="checkpoint", stages=(trained,)),),
         twin=None,
         items=tmp_path / "items.jsonl",
