@@ -1,4 +1,4 @@
-"""lm-eval tasks by name, scored by our generator, with every document's score. Importing lm-eval takes ten seconds."""
+"""Score lm-eval tasks with our generator, document by document. Importing lm-eval takes ten seconds."""
 
 from __future__ import annotations
 

@@ -1,25 +1,27 @@
-"""Judges by name. A new one is one file here and one line in `JUDGES`."""
+"""Look up judges by name. A new one is one file here and one line in `JUDGES`."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from evaluation.job.config import EvaluationJob, JudgeConfig
-from evaluation.judges.judge import Judge
+if TYPE_CHECKING:
+    from evaluation.judges.config import JudgeConfig
+    from evaluation.judges.judge import Judge, NightRewardModel
 
 JUDGES: dict[str, str] = {
     "openai": "evaluation.judges.openai_compatible",
     "reference": "evaluation.judges.reference",
     "reward": "evaluation.judges.reward",
 }
-"""Name -> module that defines build(config, cache_dir, job)."""
+"""Name -> module that defines build(config, cache_dir, reward_model), and CONFIG where it has options of its own."""
 
 
-def build_judge(config: JudgeConfig, cache_dir: Path, job: EvaluationJob | None = None) -> Judge:
+def build_judge(config: JudgeConfig, cache_dir: Path, reward_model: NightRewardModel | None = None) -> Judge:
     """The judge that `config` names; its answers are cached by content in `cache_dir`.
 
     Args:
-        job: the evaluation it judges for, which knows the night's reward model.
+        reward_model: the night's, for the judge that is one.
 
     Raises:
         UserError: there is none of that name.
@@ -30,5 +32,5 @@ def build_judge(config: JudgeConfig, cache_dir: Path, job: EvaluationJob | None 
 
     if config.name not in JUDGES:
         raise UserError(f"judge {config.name!r} is not known; use one of {', '.join(sorted(JUDGES))}")
-    judge: Judge = import_module(JUDGES[config.name]).build(config, cache_dir, job)
+    judge: Judge = import_module(JUDGES[config.name]).build(config, cache_dir, reward_model)
     return judge

@@ -1,4 +1,4 @@
-"""Metrics by name. A new one is one file here and one line in `METRICS`."""
+"""Look up metrics by name. A new one is one file here and one line in `METRICS`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ METRICS: dict[str, str] = {
 """Name -> module that defines METRIC."""
 
 
-def metric(name: str) -> Metric:
+def find_metric(name: str) -> Metric:
     """The metric called `name`: one of the registry, or a function of your own, python:package.module:function.
 
     Raises:
@@ -41,6 +41,6 @@ def metric(name: str) -> Metric:
         raise UserError(
             f"metric {name!r} is not known; use one of {', '.join(sorted(METRICS))}, or python:package.module:function"
         )
-    found = import_module(METRICS[name]).METRIC
-    assert isinstance(found, Metric)
-    return found
+    metric = import_module(METRICS[name]).METRIC
+    assert isinstance(metric, Metric)
+    return metric

@@ -13,7 +13,7 @@ from typing import Any
 
 from evaluation.gate.verdict import Verdict
 from evaluation.report.plots import bars_plot, difference_plot, means_plot
-from evaluation.scorecard import Change, Estimate, MetricInfo, Scorecard, read_scorecard, scorecard_schema
+from evaluation.scorecard import Change, Estimate, MetricInfo, Scorecard, read_scorecard
 from infra.artifact import atomic_write
 
 EXAMPLES = "examples.json"
@@ -80,7 +80,7 @@ def write_report(
             [(c.label, c.size_bytes / 1e6) for c in scorecard.versions if c.error is None], "MB on top of the base"
         ),
         uses=_uses(scorecard),
-        firewall=" ".join(filter(None, (scorecard.aside, _firewall(scorecard)))),
+        firewall=" ".join(filter(None, (scorecard.set_aside_note, _firewall(scorecard)))),
         perplexity={e.version: math.exp(e.mean) for e in scorecard.estimates if (e.metric, e.part) == ("loss", "all")},
         forgetting=[
             c
@@ -95,7 +95,7 @@ def write_report(
 
 def write_schema(path: Path) -> None:
     """Write the JSON schema of `scorecard.json`."""
-    atomic_write(path, json.dumps(scorecard_schema(), indent=2) + "\n")
+    atomic_write(path, json.dumps(Scorecard.model_json_schema(), indent=2) + "\n")
 
 
 def number(value: float | None, metric: MetricInfo | None = None, *, signed: bool = False) -> str:

@@ -1,38 +1,97 @@
-"""Win-rates: every challenger against the champion, and against its recipe's own sft stage, on given answers.
+"""Judge win-rates: every challenger against the champion, and against its recipe's own sft stage, on given answers.
 
-What a comparison cost stands in its row, so a run that was killed goes on with the judge's budget as it was.
+What a comparison cost stands in its journal entry, so a run that was killed resumes with the judge's budget as it was.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from evaluation.job.config import EvaluationJob, JudgeConfig
+from pydantic import Field
+
+from evaluation.answers.entries import ANSWERS, SECOND_ANSWERS, AnswerKind
+from evaluation.answers.generate import messages_of
+from evaluation.job.config import EvaluationJob
 from evaluation.job.items import conversation_text
-from evaluation.job.journal import Row, Rows
+from evaluation.job.journal import EntryKind, Journal
 from evaluation.judges import build_judge
 from evaluation.judges.judge import Judge, JudgeDown, JudgeOverBudget, Pair, Tally
 from evaluation.scorecard import JudgeReport
+from infra.stored_model import Stored
 
 if TYPE_CHECKING:
     from feedback.snapshots.gate_items import GateItem
 
 Opponent = Literal["champion", "sft"]
 OPPONENTS: tuple[Opponent, ...] = ("champion", "sft")
-"""Whom a challenger's answers are held against: the live version's, and those of its recipe's own sft stage."""
-AGAIN = "again"
+"""Whom a challenger's answers are compared with: the live version's, and those of its recipe's own sft stage."""
+SECOND = "again"
 """Kind of the comparisons of the champion's second answers with its first."""
 _PIECE = 16
-"""Comparisons between two writes to the log; a judge behind a server costs money, so each of its is written at once."""
+"""Comparisons between two writes to the journal; a judge that costs money has each of its written at once."""
+
+
+class Judgement(Stored):
+    """One comparison of two answers."""
+
+    value: float
+    """1 where the version's answer is better, 0 where the opponent's is, 0.5 for a tie."""
+    tally: Mapping[str, int] = Field(default={}, exclude_if=lambda tally: not tally)
+    """What a piece of comparisons added to the judge's tally; it stands at the first of them."""
+
+
+class Agreement(Stored):
+    """How far a judge shares people's preferences."""
+
+    value: float | None
+    """Share of them that it shares, ties counting half; None where there are none."""
+    pairs: int
+    """Preferences it was asked about."""
+    tally: Mapping[str, int]
+    """What that added to the judge's tally."""
+
+
+JUDGEMENTS = EntryKind("judged", Judgement, ("judge", "against", "version", "item_id"))
+AGREEMENT = EntryKind("agreement", Agreement, ("judge",))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A version whose answers are compared with an opponent's."""
+
+    against: str
+    """Kind of opponent, or `SECOND`."""
+    version: str
+    opponent: str
+
+
+def win_rate_name(judge_index: int, judge: str, against: Opponent) -> str:
+    """The first judge's win-rate against the champion is `win_rate`; others carry opponent, name and place in the
+    config: two judges may be of one kind, such as two models behind two servers."""
+    return "win_rate" + ("_sft" if against == "sft" else "") + (f"_{judge}_{judge_index}" if judge_index else "")
+
+
+def comparisons(job: EvaluationJob, scored: Sequence[str]) -> list[Comparison]:
+    """The comparisons of versions that each judge makes."""
+    result = []
+    for candidate in sorted(job.versions, key=lambda candidate: candidate.version):
+        version, parent = candidate.version, candidate.sft_parent
+        if version not in scored or version == job.champion:
+            continue
+        if job.champion in scored:
+            result.append(Comparison("champion", version, job.champion))
+        if parent is not None and parent in scored and parent != version:
+            result.append(Comparison("sft", version, parent))
+    return result
 
 
 def judge_answers(
     job: EvaluationJob,
     items: Sequence[GateItem],
-    rows: Rows,
+    journal: Journal,
     scored: Sequence[str],
     cache: Path,
     on_done: Callable[[int], None],
@@ -42,155 +101,135 @@ def judge_answers(
     Args:
         scored: versions that answered all items.
         cache: folder for answers of judges that cost something.
+        on_done: gets how many comparisons were finished since the last call.
     """
     reports = []
     for index, config in enumerate(job.config.judges):
-        judge = build_judge(config, cache / f"judge-{index}", job)
+        judge = build_judge(config, cache / f"judge-{index}", job.night_reward_model)
+        reports.append(_Judging(judge, str(index), items, journal, on_done).report(job, scored))
+    return reports
+
+
+@dataclass(frozen=True)
+class _Judging:
+    """One judge at work on the answers of one evaluation."""
+
+    judge: Judge
+    index: str
+    """Its place in the config, by which the journal knows it."""
+    items: Sequence[GateItem]
+    journal: Journal
+    on_done: Callable[[int], None]
+
+    def report(self, job: EvaluationJob, scored: Sequence[str]) -> JudgeReport:
+        """Make all comparisons that are not in the journal, and say how that went."""
+        judge, detail = self.judge, ""
         state: Literal["ok", "down", "over_budget"] = "ok"
-        detail = ""
-        agreement: tuple[float | None, int] = (None, 0)
-        _restore(judge.tally, [*rows.starting("judged", str(index)), *rows.starting("agreement", str(index))])
-        size = 1 if config.base_url else _PIECE
+        agreement: Agreement | None = None
+        self._restore_tally()
         try:
-            for against, version, opponent in matches(job, scored):
-                _play(judge, index, items, rows, against, version, opponent, size, on_done)
+            for comparison in comparisons(job, scored):
+                self._compare(comparison, self.items)
             if job.champion in scored:  # its second answers against its first: how far the instrument moves by itself
-                twice = [item for item in items if rows.get("again", job.champion, item.item_id) is not None]
-                _play(judge, index, twice, rows, AGAIN, job.champion, job.champion, size, on_done)
-            if judge.name != "reference":  # it would only be asked whether the reference is the reference
-                agreement = _agreement(judge, index, items, rows)
+                second = self.journal.by_item(SECOND_ANSWERS, job.champion)
+                repeated = [item for item in self.items if item.item_id in second]
+                self._compare(Comparison(SECOND, job.champion, job.champion), repeated)
+            if not judge.needs_reference:  # else it would only be asked whether the reference is the reference
+                agreement = self._agreement()
         except JudgeDown as error:
             state, detail = "down", str(error)
         except JudgeOverBudget as error:
             state, detail = "over_budget", str(error)
-        judged = [row for row in rows.starting("judged", str(index)) if row["key"][2] != AGAIN]
-        reports.append(
-            JudgeReport(
-                name=judge.name,
-                state=state,
-                comparisons=len(judged),
-                calls=judge.tally.calls,
-                tokens=judge.tally.tokens,
-                ties=sum(row["value"] == 0.5 for row in judged),
-                flipped=judge.tally.flipped,
-                first_preferred=judge.tally.first_preferred,
-                cost=_cost(judge, config),
-                length_controlled=judge.length_controlled,
-                model_digest=judge.model_digest,
-                human_agreement=agreement[0],
-                human_pairs=agreement[1],
-                detail=detail,
-            )
+        judged = [entry for key, entry in self.journal.entries(JUDGEMENTS, self.index).items() if key[0] != SECOND]
+        return JudgeReport(
+            name=judge.name,
+            state=state,
+            comparisons=len(judged),
+            calls=judge.tally.calls,
+            tokens=judge.tally.tokens,
+            ties=sum(entry.value == 0.5 for entry in judged),
+            flipped=judge.tally.flipped,
+            first_preferred=judge.tally.first_preferred,
+            cost=judge.cost,
+            length_controlled=judge.length_controlled,
+            model_digest=judge.model_digest,
+            human_agreement=agreement.value if agreement is not None else None,
+            human_pairs=agreement.pairs if agreement is not None else 0,
+            detail=detail,
         )
-    return reports
 
+    def _compare(self, comparison: Comparison, items: Sequence[GateItem]) -> None:
+        """Compare the answers to each item, and append what is new."""
+        size = 1 if self.judge.remote else _PIECE
+        kind = SECOND_ANSWERS if comparison.against == SECOND else ANSWERS
+        for start in range(0, len(items), size):
+            piece = items[start : start + size]
+            keys = [(self.index, comparison.against, comparison.version, item.item_id) for item in piece]
+            open_ = [
+                (key, item) for key, item in zip(keys, piece, strict=True) if self.journal.get(JUDGEMENTS, *key) is None
+            ]
+            pairs = [
+                Pair(
+                    question=conversation_text(item.messages),
+                    reference=item.reference,
+                    grader=item.grader,
+                    ours=self._answer(kind, comparison.version, item),
+                    theirs=self._answer(ANSWERS, comparison.opponent, item),
+                    messages=tuple(messages_of(item)),
+                )
+                for _, item in open_
+            ]
+            earlier = replace(self.judge.tally)
+            values = self.judge.compare(pairs)
+            spent = _spent(earlier, self.judge.tally)
+            entries = [Judgement(value=v, tally=spent if n == 0 else {}) for n, v in enumerate(values)]
+            self.journal.append(JUDGEMENTS, [(key, e) for (key, _), e in zip(open_, entries, strict=True)])
+            self.on_done(len(piece))
 
-def _cost(judge: Judge, config: JudgeConfig) -> float | None:
-    if config.price_per_million_tokens is None:
-        return None
-    return round(judge.tally.tokens * config.price_per_million_tokens / 1e6, 6)
+    def _answer(self, kind: AnswerKind, version: str, item: GateItem) -> str:
+        entry = self.journal.get(kind, version, item.item_id)
+        assert entry is not None, f"{version} answered all items, but its {kind.name} to {item.item_id} is missing"
+        return entry.answer
 
-
-def matches(job: EvaluationJob, scored: Sequence[str]) -> list[tuple[str, str, str]]:
-    """(kind, version, opponent) of every comparison to make."""
-    found = []
-    for candidate in sorted(job.versions, key=lambda candidate: candidate.version):
-        if candidate.version not in scored or candidate.version == job.champion:
-            continue
-        if job.champion in scored:
-            found.append(("champion", candidate.version, job.champion))
-        if candidate.sft_parent in scored and candidate.sft_parent != candidate.version:
-            found.append(("sft", candidate.version, str(candidate.sft_parent)))
-    return found
-
-
-def win_rate_name(judge_index: int, judge: str, against: Opponent) -> str:
-    """The first judge's win-rate against the champion is `win_rate`; others carry opponent, name and place in the
-    config: two judges may be of one kind, such as two models behind two servers."""
-    return "win_rate" + ("_sft" if against == "sft" else "") + (f"_{judge}_{judge_index}" if judge_index else "")
-
-
-def _play(
-    judge: Judge,
-    index: int,
-    items: Sequence[GateItem],
-    rows: Rows,
-    against: str,
-    version: str,
-    opponent: str,
-    size: int,
-    on_done: Callable[[int], None],
-) -> None:
-    for start in range(0, len(items), size):
-        piece = items[start : start + size]
-        open_ = [item for item in piece if rows.get("judged", str(index), against, version, item.item_id) is None]
+    def _agreement(self) -> Agreement:
+        """Share of people's preferences that the judge shares (ties count half), and how many there were."""
+        known = self.journal.get(AGREEMENT, self.index)
+        if known is not None:
+            return known
         pairs = [
             Pair(
                 question=conversation_text(item.messages),
-                reference=item.reference,
-                grader=item.grader,
-                ours=_answer(rows, version, item.item_id, "again" if against == AGAIN else "answer"),
-                theirs=_answer(rows, opponent, item.item_id),
-                messages=_messages(item),
+                reference="",
+                ours=item.chosen,
+                theirs=item.rejected,
+                messages=tuple(messages_of(item)),
             )
-            for item in open_
+            for item in self.items
+            if item.chosen and item.rejected
         ]
-        before = replace(judge.tally)
-        values = judge.compare(pairs)
-        found: list[Row] = [{"value": value} for value in values]
-        if found:
-            found[0]["tally"] = _spent(before, judge.tally)
-        rows.append(
-            [
-                (("judged", str(index), against, version, item.item_id), row)
-                for item, row in zip(open_, found, strict=True)
-            ]
+        earlier = replace(self.judge.tally)
+        values = self.judge.compare(pairs)
+        agreement = Agreement(
+            value=sum(values) / len(values) if values else None,
+            pairs=len(values),
+            tally=_spent(earlier, self.judge.tally),
         )
-        on_done(len(piece))
+        self.journal.append(AGREEMENT, [((self.index,), agreement)])
+        return agreement
+
+    def _restore_tally(self) -> None:
+        """Add what earlier runs of this evaluation spent: the budget of calls is its own, not the process's."""
+        entries: Iterable[Judgement | Agreement] = (
+            *self.journal.entries(JUDGEMENTS, self.index).values(),
+            *self.journal.entries(AGREEMENT, self.index).values(),
+        )
+        tally = self.judge.tally
+        for entry in entries:
+            for name, count in entry.tally.items():
+                setattr(tally, name, getattr(tally, name) + count)
 
 
-def _answer(rows: Rows, version: str, item_id: str, which: str = "answer") -> str:
-    row = rows.get(which, version, item_id)
-    assert row is not None, f"{version} is said to have given every {which}, but {item_id} is missing"
-    return str(row["answer"])
-
-
-def _messages(item: GateItem) -> tuple[dict[str, str], ...]:
-    return tuple({"role": message.role, "content": message.content} for message in item.messages)
-
-
-def _spent(before: Tally, after: Tally) -> dict[str, int]:
+def _spent(earlier: Tally, later: Tally) -> dict[str, int]:
     """What a piece of work added to a judge's tally."""
-    then, now = asdict(before), asdict(after)
+    then, now = asdict(earlier), asdict(later)
     return {name: now[name] - then[name] for name in now if now[name] != then[name]}
-
-
-def _restore(tally: Tally, rows: Sequence[Row]) -> None:
-    """Add what earlier runs of this evaluation spent: the budget of calls is the evaluation's, not the process's."""
-    for row in rows:
-        for name, count in row.get("tally", {}).items():
-            setattr(tally, name, getattr(tally, name) + count)
-
-
-def _agreement(judge: Judge, index: int, items: Sequence[GateItem], rows: Rows) -> tuple[float | None, int]:
-    """Share of people's preferences that the judge shares (ties count half), and how many there were."""
-    row = rows.get("agreement", str(index))
-    if row is not None:
-        return row["value"], row["pairs"]
-    pairs = [
-        Pair(
-            question=conversation_text(i.messages),
-            reference="",
-            ours=i.chosen,
-            theirs=i.rejected,
-            messages=_messages(i),
-        )
-        for i in items
-        if i.chosen and i.rejected
-    ]
-    before = replace(judge.tally)
-    values = judge.compare(pairs)
-    share = sum(values) / len(values) if values else None
-    said = {"value": share, "pairs": len(values), "tally": _spent(before, judge.tally)}
-    rows.append([(("agreement", str(index)), said)])
-    return share, len(values)
