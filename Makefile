@@ -55,20 +55,20 @@ test: system $(DEV) ## Lint, types, import rules, docs, tests
 	$(MAKE) --no-print-directory -j 2 lint types imports docs-check
 	$(MAKE) --no-print-directory unit
 
-lint: $(DEV)
+lint: $(DEV) ## Check style and formatting
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: $(DEV)
+types: $(DEV) ## Check types
 	$(BIN)/mypy flows tasks deploy evaluation training feedback infra tests benchmarks
 
-imports: $(DEV)
+imports: $(DEV) ## Check that imports go down only, between floors and between rooms
 	$(BIN)/lint-imports
 
 # What a real server or process did not answer in time on a busy machine is asked once more, and the last line says so
 # ("1 rerun"); a failed assertion never is.
 BUSY := ConnectError|ReadTimeout|RemoteProtocolError|Server error .50[0-9]|OperationalError|TimeoutExpired
-unit: $(DEV)
+unit: $(DEV) ## Run the tests
 	$(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder --reruns 1 --only-rerun '$(BUSY)'
 
 test-slow: system browser $(DEV) ## Real models, real time, heavy load
@@ -107,7 +107,7 @@ docs: $(DEV) ## Write the generated reference pages
 docs-site: $(DEV) ## Build the documentation as a site, into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-docs-check: $(DEV)
+docs-check: $(DEV) ## Check that the generated reference pages are those that the code makes
 	$(BIN)/python -m tools.reference.reference --check
 
 clean: ## Remove the virtual environment and caches

@@ -1,4 +1,4 @@
-"""Take a person out of everything that ingest and snapshots made: store, lake, index of the past, snapshots.
+"""Erase a person from everything that ingest and snapshots made: store, lake, index, snapshots.
 
 What belongs to a person: the interactions they had, all feedback on these, and all they said of other people's answers.
 Examples made with the help of their words go too; what others said of the same answers is taken in anew by the next
@@ -18,7 +18,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, delete, or_, select, update
 
 from feedback.examples import Example
-from feedback.index.index import Past
+from feedback.index.ingest_index import IngestIndex
 from feedback.lake.lake import Lake, example_of
 from feedback.lake.maintenance import drop_history, erase
 from feedback.lake.quarantine import quarantine_releases
@@ -26,7 +26,7 @@ from feedback.redaction.redact import Finder, Redactor
 from feedback.snapshots.gate_items import item_id_of
 from feedback.sources.landing import reject_id, source_rejects
 from feedback.store.store import Store, feedback, feedback_ready, interactions, requeue
-from feedback.store.tombstones import Tombstone, bury, mark_of
+from feedback.store.tombstones import Tombstone, name_hash, write_tombstone
 from infra.artifact import atomic_write, digest_file
 from infra.database.connect import begin_write
 
@@ -92,7 +92,7 @@ class Belongings:
         return subject in self.interactions or event in self.events
 
 
-def find(
+def find_belongings(
     store: Store, lake: Lake, tenant: str, person: str, *, finder: Finder | None = None, raw: str | None = None
 ) -> Belongings:
     """All that belongs to a person (by pseudonym) in store and lake.
@@ -140,11 +140,11 @@ def find(
     short = {text.strip() for text in texts if text.strip() and not needles_of(text)}
     found.short = len(short)
     found.phrases = {text for text in short if len(text) >= _PHRASE and " " in text}
-    leave_to_others(store, found)
+    leave_shared_texts(store, found)
     return found
 
 
-def join(stores: Sequence[Store], every: Sequence[Belongings]) -> Belongings:
+def join_belongings(stores: Sequence[Store], every: Sequence[Belongings]) -> Belongings:
     """What several stores hold of the same person together; what others in any of them said is theirs."""
     found = every[0]
     for more in every[1:]:
@@ -153,7 +153,7 @@ def join(stores: Sequence[Store], every: Sequence[Belongings]) -> Belongings:
         found.short += more.short
         found.elsewhere |= more.elsewhere
     for store in stores if len(every) > 1 else ():
-        leave_to_others(store, found)
+        leave_shared_texts(store, found)
     return found
 
 
@@ -186,8 +186,8 @@ def _held_texts(lake: Lake, found: Belongings) -> list[str]:
     return texts
 
 
-def take_from_lake(lake: Lake, found: Belongings) -> dict[str, int]:
-    """Rows removed from the lake's tables, all versions, and from the index of the past. Call with the lake locked."""
+def erase_from_lake(lake: Lake, found: Belongings) -> dict[str, int]:
+    """Rows removed from the lake's tables, all versions, and from the index. Call with the lake locked."""
     subjects = sorted(found.subjects)
     removed = {f"lake {table}": rows for table, rows in erase(lake, found.tenant, "subject", subjects).items()}
     rejected = _rejected(lake, found)
@@ -195,15 +195,15 @@ def take_from_lake(lake: Lake, found: Belongings) -> dict[str, int]:
         "quarantine", 0
     )
     drop_history(lake)
-    past = Past(lake.index_path)
+    index = IngestIndex(lake.index_path)
     try:
-        removed["index of the past"] = past.forget(found.tenant, subjects, found.person, sorted(found.events))
+        removed["index of the past"] = index.forget(found.tenant, subjects, found.person, sorted(found.events))
     finally:
-        past.close()
+        index.close()
     return removed
 
 
-def take_data_docs(lake: Lake, found: Belongings) -> int:
+def erase_data_docs(lake: Lake, found: Belongings) -> int:
     """Data Docs removed: those of every batch that dealt with something of theirs, whatever stands in them."""
     import polars as pl
 
@@ -218,7 +218,7 @@ def take_data_docs(lake: Lake, found: Belongings) -> int:
     return len(there)
 
 
-def take_from_snapshots(snapshots_dir: Path, found: Belongings) -> dict[str, dict[str, int]]:
+def erase_from_snapshots(snapshots_dir: Path, found: Belongings) -> dict[str, dict[str, int]]:
     """Rows removed from each snapshot that held any, by part. The manifest stays; a tombstone says what is missing."""
     held: dict[str, dict[str, int]] = {}
     for folder in sorted(snapshots_dir.glob("s-*")):
@@ -232,7 +232,7 @@ def take_from_snapshots(snapshots_dir: Path, found: Belongings) -> dict[str, dic
             if len(kept) < len(lines):
                 part = file.relative_to(folder).as_posix()
                 removed[part] = len(lines) - len(kept)
-                _note(folder, mark_of(found.tenant, found.person), part, removed[part], digest_file(file))
+                _note(folder, name_hash(found.tenant, found.person), part, removed[part], digest_file(file))
                 atomic_write(file, "".join(kept))
         if removed:
             held[folder.name] = removed
@@ -252,7 +252,7 @@ def digests_of(snapshot: Path) -> dict[str, set[str]]:
     return digests
 
 
-def taken_from(snapshot: Path, mark: str | None = None) -> dict[str, int]:
+def erased_rows(snapshot: Path, mark: str | None = None) -> dict[str, int]:
     """Rows that were taken out of a snapshot, by part: of the person with that mark, or of everybody."""
     stone = snapshot / TOMBSTONE
     persons: dict[str, dict[str, int]] = json.loads(stone.read_text())["persons"] if stone.exists() else {}
@@ -274,7 +274,7 @@ def _note(snapshot: Path, mark: str, part: str, rows: int, digest: str) -> None:
     atomic_write(stone, json.dumps(said, indent=2) + "\n")
 
 
-def take_from_store(
+def erase_from_store(
     store: Store, found: Belongings, stone: Tombstone, raw: str | None, again: Sequence[str] = ()
 ) -> dict[str, int]:
     """Delete the rows and write the record in one transaction; others' words on the same answers get another turn.
@@ -307,7 +307,7 @@ def take_from_store(
             about = (feedback.c.tenant == found.tenant) & feedback.c.interaction_id.in_(others[start : start + _CHUNK])
             requeue(connection, found.tenant, list(connection.scalars(select(feedback.c.event_id).where(about))))
         total = {**stone.removed, **removed}
-        bury(
+        write_tombstone(
             connection,
             stone.model_copy(update={"removed": total}),
             sorted(found.interactions),
@@ -372,7 +372,7 @@ def _examples(lake: Lake, found: Belongings) -> Iterator[Example]:
         yield example_of(row)
 
 
-def leave_to_others(store: Store, found: Belongings) -> None:
+def leave_shared_texts(store: Store, found: Belongings) -> None:
     """Take out needles and phrases that stand in other people's rows as well: those are theirs. Note whether another
     tenant knows the same id."""
     shared: set[str] = set()

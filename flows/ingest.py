@@ -12,7 +12,8 @@ from prefect import flow
 
 from flows.intake.run import log_ingest, take_all_in
 from flows.stack.open import opened_config
-from tasks import intake, notify, train
+from tasks import intake, train
+from tasks.reporting import prefect_artifacts
 
 
 @flow(name="ingest")
@@ -25,6 +26,6 @@ def ingest(config: str = "ratchet.yaml") -> dict[str, Any]:
     settings = opened_config(Path(config))
     base = train.find_base(settings.base_model, settings.places)
     report = take_all_in(settings, base)
-    notify.show_intake(report)
+    prefect_artifacts.show_intake(report)
     log_ingest(settings, report)
     return {**report.model_dump(mode="json"), "said": intake.said_of(report)}

@@ -15,6 +15,7 @@ from typing import Any
 from prefect import flow
 from prefect.runtime import flow_run
 
+from deploy.controller.liveness import deliver_if_silent
 from evaluation.gate.verdict import Verdict
 from evaluation.scorecard import read_scorecard
 from feedback.ingest.run import IngestReport
@@ -48,7 +49,9 @@ from flows.planning.gate_power import units_of
 from flows.serving.prefect_runs import close_dead_runs
 from flows.stack.open import opened_config
 from infra.cleanup import sweep
-from tasks import intake, notify, release, train
+from infra.database.open import open_database
+from tasks import intake, release, train
+from tasks.reporting import prefect_artifacts
 from training.recipes.plan import Plan
 
 
@@ -85,11 +88,11 @@ def run_night(night: Night) -> None:
     standing = release.find_champion(places, tenant, base.version, config.tenants[0])
 
     report = night.once("ingest", IngestReport, lambda: take_all_in(config, base))
-    notify.show_intake(report)
+    prefect_artifacts.show_intake(report)
     name = night.once("snapshot", str, lambda: snapshot_of(night))
     asked = night.once("asked", str, lambda: asked_of(night, name, base))
     drift = night.once("drift", DriftReport, lambda: look_for_drift(night, name, standing))
-    notify.show_drift(drift)
+    prefect_artifacts.show_drift(drift)
     nothing = nothing_new(night, name, asked, standing.champion, drifted=drift.drifted)
     if nothing is not None:
         waited = release_waiting(night, base, standing)
@@ -98,7 +101,7 @@ def run_night(night: Night) -> None:
     snapshot = load_snapshot(places.snapshots_dir / name)
     questions = intake.write_questions(snapshot, night.folder)
     plan = night.once("plan", Plan, lambda: plan_of(night, snapshot.counts["train"], base))
-    notify.show_plan(plan, sight_of(night, plan, units_of(snapshot)))
+    prefect_artifacts.show_plan(plan, sight_of(night, plan, units_of(snapshot)))
     if not (plan.recipes or night.request.checkpoints) or not questions:
         end_quietly(night, base, standing, report, drift, name, why_not_trained(plan, questions))
         return
@@ -113,7 +116,7 @@ def run_night(night: Night) -> None:
             "verdict", Verdict, lambda: measure(night, base, standing, challengers, twin, snapshot, tracker)
         )
     scorecard = read_scorecard(places.evaluations_dir / night.night_id)
-    notify.show_scorecard(scorecard)
+    prefect_artifacts.show_scorecard(scorecard)
 
     refusal = night.once("approval", str, lambda: approve(night, verdict, tracker))
     entry = release.release(
@@ -127,8 +130,8 @@ def run_night(night: Night) -> None:
         prover=controller_job(config, base),
         evidence=evidence(night, snapshot, tracker),
     )
-    notify.show_verdict(verdict, entry)
-    notify.show_links(pages(tracker, night, report, judged=True))
+    prefect_artifacts.show_verdict(verdict, entry)
+    prefect_artifacts.show_links(pages(tracker, night, report, judged=True))
     log_verdict(tracker, night, verdict, entry)
-    notify.send_if_nobody_does(places, config.alerts)
+    deliver_if_silent(open_database(places), config.alerts)
     night.close("done", f"{verdict.decision}: {entry.action} {entry.version}. {entry.reason}")

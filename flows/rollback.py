@@ -10,11 +10,13 @@ from typing import Any
 
 from prefect import flow
 
+from deploy.controller.liveness import deliver_if_silent
 from flows.config.job_files import controller_job
 from flows.config.night_request import RollbackRequest
 from flows.config.pipeline import tenant_of
 from flows.stack.open import opened_config
-from tasks import notify, release, train
+from infra.database.open import open_database
+from tasks import release, train
 
 
 @flow(name="rollback")
@@ -36,5 +38,5 @@ def rollback(request: RollbackRequest, config: str = "ratchet.yaml") -> dict[str
         pause_seconds=settings.canary.pause_seconds,
         prover=controller_job(settings, base),
     )
-    notify.send_if_nobody_does(settings.places, settings.alerts)
+    deliver_if_silent(open_database(settings.places), settings.alerts)
     return entry.model_dump(mode="json")

@@ -20,9 +20,9 @@ from deploy.release.shared_champion import inherit
 from deploy.versions.versions import publish_version
 from evaluation.gate.verdict import Verdict
 from infra.database.connect import now
+from infra.database.open import open_database
 from infra.errors import RatchetError, Unavailable
 from infra.settings import Places
-from tasks.opened import database
 from tasks.train import Challenger
 
 log = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 @task(name="champion", cache_policy=NO_CACHE)
 def find_champion(places: Places, tenant: str, base_version: str, shared: str) -> Standing:
     """What is live. Where nothing ever was that is the champion of tenant ``shared``, or else the untouched base."""
-    engine = database(places)
+    engine = open_database(places)
     start(engine, tenant, base_version, actor="night")
     inherit(engine, tenant, shared)
     return current(engine, tenant)
@@ -56,7 +56,7 @@ def release(
     _publish(verdict.winner, challengers, places, prover)
     _wait_for_engine(prover)
     return open_release(
-        database(places),
+        open_database(places),
         tenant,
         verdict.winner,
         versions_dir=places.versions_dir,
@@ -80,7 +80,7 @@ def why_waits(
         shadow_only: an endpoint outside of Ratchet is champion, so no canary may open.
         held: whether that night ended, and so wrote a line.
     """
-    engine, version = database(places), str(verdict.winner)
+    engine, version = open_database(places), str(verdict.winner)
     lines = [line for line in history(engine, tenant) if line.at >= since]
     if not still_waits(lines, version, held=held):
         return None
@@ -104,7 +104,7 @@ def _held(
     severity: Any = "warning" if regressed or verdict.decision == "reject" else "info"
     gist = {**_gist(verdict), **evidence}
     return hold(
-        database(places), tenant, about, reason=reason[:4000], night_id=night_id, evidence=gist, severity=severity
+        open_database(places), tenant, about, reason=reason[:4000], night_id=night_id, evidence=gist, severity=severity
     )
 
 
@@ -168,7 +168,7 @@ def take_back(
 ) -> Entry:
     """One ledger line: another version is live, the bad one is barred. A target that fails its probe yields."""
     return roll_back(
-        database(places),
+        open_database(places),
         tenant,
         to=to,
         actor=actor,

@@ -13,14 +13,13 @@ import logging
 import os
 import signal
 import socket
-import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 from sqlalchemy import JSON, Column, Engine, Integer, String, Table, delete, insert, select
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -33,16 +32,15 @@ from deploy.ledger.lease import canary_lease, release
 from deploy.ledger.ledger import tenants
 from deploy.ledger.state import DRILL_TENANT, RefusedTransition
 from deploy.registry.reconcile import reconcile
-from deploy.registry.webhook import Door, Webhook
 from deploy.release.lifecycle import Prove, start
-from evaluation.job.config import JudgeConfig
+from evaluation.judges.config import JudgeConfig
 from infra.alerts.outbox import AlertsConfig, deliver, enqueue
 from infra.database.connect import UtcDateTime, begin_write, connect, metadata, now
 from infra.database.errors import OTHER_TABLES, in_short, is_away, is_of_other_tables
 from infra.database.schema import create_tables
-from infra.errors import NotFound, RatchetError, Unavailable, UserError
-from infra.file_permissions import close_files
-from infra.settings import Config, in_a_line
+from infra.errors import RatchetError, Unavailable, UserError
+from infra.processes.job_file import job_main
+from infra.settings import Config
 from infra.telemetry.mlflow_refusals import Refused, refusal_alert
 
 log = logging.getLogger(__name__)
@@ -99,11 +97,8 @@ class ControllerJob(Config):
     """Registered model of the tenant "default"; other tenants have "<this>--<tenant>"."""
     poll_seconds: float = Field(default=1.0, gt=0)
     """Wait between two looks at the watches, and between two deliveries of alerts."""
-    mlflow_hook_url: str | None = None
-    """Address at a gateway (its /v1/hooks/mlflow) as MLflow reaches it: it is told to call there when an alias is
-    moved. None: moves are found by looking only."""
     registry_seconds: float = Field(default=5.0, gt=0)
-    """Longest wait between two looks at MLflow."""
+    """Wait between two looks at MLflow."""
     holder: str = Field(default_factory=lambda: f"controller@{socket.gethostname()}")
     """Name under which it holds leases; the same after a restart, so that it goes on at once."""
 
@@ -191,10 +186,11 @@ def make_prover(job: ControllerJob, *, timeout: float = 120.0) -> Prove:
 
         return refuse
     from deploy.config import ENGINE_KEY
-    from deploy.engines.client import EngineClient, dialect_of
+    from deploy.engines import SERVING_ENGINES
+    from deploy.engines.client import EngineClient
     from deploy.versions.parity import prover
 
-    dialect, key = dialect_of(job.engine), os.environ.get(ENGINE_KEY, "")
+    dialect, key = SERVING_ENGINES.named(job.engine), os.environ.get(ENGINE_KEY, "")
     provers = [
         prover(
             EngineClient(url, key, dialect=dialect, timeout=timeout),
@@ -235,10 +231,11 @@ def prove_everywhere(provers: Sequence[Prove]) -> Prove:
 def make_answer(job: ControllerJob, prove: Prove) -> Answer:
     """Asks the engine for a version's answer, loading and proving it first; for the blind judge."""
     from deploy.config import ENGINE_KEY
-    from deploy.engines.client import EngineClient, dialect_of
+    from deploy.engines import SERVING_ENGINES
+    from deploy.engines.client import EngineClient
 
     assert job.engine_url is not None, "no engine to ask"
-    client = EngineClient(job.engine_url, os.environ.get(ENGINE_KEY, ""), dialect=dialect_of(job.engine))
+    client = EngineClient(job.engine_url, os.environ.get(ENGINE_KEY, ""), dialect=SERVING_ENGINES.named(job.engine))
 
     def answer(version: str, messages: Sequence[Mapping[str, str]], sampling: Mapping[str, Any]) -> str:
         prove(version)
@@ -295,16 +292,11 @@ def run(job: ControllerJob, stop: threading.Event) -> None:
     threads = [_every(job.poll_seconds, stop, "alerts", lambda: deliver(engine, job.alerts))]
     if job.mlflow_url is not None:
         prove = make_prover(job)
-        door = Door(engine, look_every=job.poll_seconds)
-        webhook = Webhook(job.mlflow_url, job.mlflow_model, job.mlflow_hook_url)
 
         def follow_registry() -> None:
             facts["mlflow"] = follow_once(engine, job, prove)
-            facts["mlflow_webhook"] = webhook.keep()
 
-        threads.append(
-            _every(job.registry_seconds, stop, "mlflow", follow_registry, lambda: door.wait(stop, job.registry_seconds))
-        )
+        threads.append(_every(job.registry_seconds, stop, "mlflow", follow_registry))
     prefer = judge_of(job.judges, job.judge_cache or job.versions_dir.parent / "judge-cache") if job.judges else None
     answer = make_answer(job, _remembering(make_prover(job))) if prefer is not None and job.engine_url else None
     threads.append(_every(job.registry_seconds, stop, "shadow", lambda: judge_once(engine, job, prefer, answer)))
@@ -335,37 +327,15 @@ def run(job: ControllerJob, stop: threading.Event) -> None:
 
 def main(argv: list[str]) -> int:
     """Run as a process until SIGTERM or SIGINT."""
-    close_files()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
-    try:
-        job = read_job(argv)
-        stop = threading.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: stop.set())
-        log.info("controller %s watches %s", job.holder, job.database_url.rpartition("@")[2])
-        run(job, stop)
-    except RatchetError as error:
-        print(f"controller: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    return job_main("controller", argv, ControllerJob, _run_until_stopped)
 
 
-def read_job(argv: list[str]) -> ControllerJob:
-    """The job named on the command line.
-
-    Raises:
-        UserError: not one file, or not a valid one.
-    """
-    if len(argv) != 1:
-        raise UserError(f"expected one argument, the job's JSON file, got {len(argv)}")
-    path = Path(argv[0])
-    try:
-        return ControllerJob.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
-        raise NotFound(f"there is no job file {path}; `ratchet up` writes one") from None
-    except ValidationError as error:
-        raise UserError(f"{path} is not a controller's job: {in_a_line(error)}") from error
+def _run_until_stopped(job: ControllerJob) -> None:
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    log.info("controller %s watches %s", job.holder, job.database_url.rpartition("@")[2])
+    run(job, stop)
 
 
 def _prepared(engine: Engine, job: ControllerJob) -> bool:
@@ -425,21 +395,19 @@ def _every(
     stop: threading.Event,
     name: str,
     work: Callable[[], object],
-    wait: Callable[[], object] | None = None,
 ) -> threading.Thread:
-    """Start a thread that does `work` again and again, whatever goes wrong, until `stop`; `wait` ends sooner."""
+    """Start a thread that does `work` again and again, whatever goes wrong, until `stop`."""
 
     def loop() -> None:
         while not stop.is_set():
             try:
                 work()
-                (wait or (lambda: stop.wait(seconds)))()
             except Exception as error:  # a thread that dies quietly would be worse than one that complains for ever
                 if is_away(error):
                     log.error("%s is tried again in %s s: %s", name, seconds, in_short(error))
                 else:
                     log.exception("%s failed; tried again in %s s", name, seconds)
-                stop.wait(seconds)
+            stop.wait(seconds)
 
     thread = threading.Thread(target=loop, name=name, daemon=True)
     thread.start()

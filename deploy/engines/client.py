@@ -30,15 +30,6 @@ class EngineRefusal(RatchetError):
         return self.status == 404
 
 
-def dialect_of(engine: str) -> Dialect:
-    """The dialect of the engine named in the config."""
-    if engine == "embedded":
-        return EMBEDDED
-    from deploy.engines.vllm import VLLM
-
-    return VLLM
-
-
 class EngineClient:
     """Plain client, for the controller, parity and tests. Close it, or use it as a context manager.
 
@@ -85,7 +76,7 @@ class EngineClient:
 
     def unload(self, name: str, *, wait_seconds: float = 30.0) -> bool:
         """Take a name away once no answer goes through it; False when that still takes time, or it was loaded again."""
-        body = {"lora_name": name} | ({"wait_seconds": wait_seconds} if self.dialect is EMBEDDED else {})
+        body = {"lora_name": name} | ({"wait_seconds": wait_seconds} if self.dialect.unload_waits else {})
         answer = self._ask("POST", "/v1/unload_lora_adapter", body)
         return answer.get("status") not in ("draining", "kept")
 

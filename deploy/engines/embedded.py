@@ -31,8 +31,8 @@ from deploy.engines.client_disconnect import first_unless_gone, unless_gone
 from deploy.engines.protocol import ApiError, ChatRequest, CompletionRequest, Sampling, event, parse
 from deploy.engines.worker import Busy, Worker
 from infra.artifact import digest_dir
-from infra.errors import ConfigError, Conflict, CorruptArtifact, NotFound, Unavailable, UserError
-from infra.file_permissions import close_files
+from infra.errors import Conflict, CorruptArtifact, NotFound, Unavailable, UserError
+from infra.processes.job_file import job_main
 from infra.settings import secret
 from training.generation.generator import Generator
 from training.generation.generator import Request as Prompt
@@ -370,19 +370,17 @@ def _check_ids(ids: tuple[int, ...], generator: Generator) -> None:
 
 def main(argv: list[str]) -> int:
     """Serve until SIGTERM; running answers end first."""
+    return job_main("engine", argv, EngineJob, _serve)
+
+
+def _serve(job: EngineJob) -> None:
     import uvicorn
 
-    close_files()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    if len(argv) != 1:
-        raise ConfigError(f"expected one argument, an engine.json; got {argv}")
-    job = EngineJob.model_validate_json(Path(argv[0]).read_text())
     threads = job.serving.compute_threads()
     app = build_app(job, lambda: Generator(job.base_path, dtype=job.serving.dtype, threads=threads), secret(ENGINE_KEY))
     uvicorn.run(
         app, host=job.host, port=job.port, log_level="warning", timeout_keep_alive=75, timeout_graceful_shutdown=30
     )
-    return 0
 
 
 if __name__ == "__main__":

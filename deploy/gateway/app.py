@@ -1,7 +1,7 @@
 """The gateway's HTTP application.
 
 POST /v1/chat/completions   GET /v1/models   POST /v1/feedback   POST /v1/arena /v1/arena/choice
-POST /v1/hooks/mlflow   GET /healthz /readyz /metrics /openapi.json
+GET /healthz /readyz /metrics /openapi.json
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from deploy.config import UPSTREAM_KEY, GatewayJob
-from deploy.engines.client import AsyncEngineClient, dialect_of
+from deploy.engines import SERVING_ENGINES
+from deploy.engines.client import AsyncEngineClient
 from deploy.engines.client_disconnect import first_unless_gone, unless_gone
 from deploy.engines.protocol import ApiError, ChatRequest, parse, unknown_model
 from deploy.experiments.arena import record_pair
@@ -38,7 +39,6 @@ from deploy.gateway.chat.shadowing import Shadowing
 from deploy.gateway.console.mount import add_console
 from deploy.gateway.database.query_executor import Reach
 from deploy.gateway.http_errors import add_failures
-from deploy.gateway.mlflow_hook import add_mlflow_hook
 from deploy.gateway.offline_cache import LastViewFile
 from deploy.gateway.open_database import Opening, fingerprint
 from deploy.gateway.openapi import describe
@@ -49,7 +49,7 @@ from deploy.gateway.routing.sticky import Assignments
 from deploy.gateway.telemetry.metrics import Counting, Metrics
 from deploy.gateway.telemetry.tracing import Traced
 from feedback.store.store import Store
-from feedback.store.user_salt import mark_of
+from feedback.store.user_salt import salt_fingerprint
 from infra.database.connect import connect
 from infra.database.timeouts import serving as waits_of
 from infra.errors import RatchetError
@@ -57,8 +57,8 @@ from infra.errors import RatchetError
 __all__ = ["build_app"]
 
 
-def build_app(job: GatewayJob, *, engine_key: str, user_salt: str, hook_secret: str | None = None) -> FastAPI:
-    """The application; it connects when it starts. `hook_secret` signs MLflow's webhook; None: there is none."""
+def build_app(job: GatewayJob, *, engine_key: str, user_salt: str) -> FastAPI:
+    """Build the application; it connects when it starts."""
     serving = job.serving
     metrics = Metrics()
     database = connect(job.database_url, waits_of(serving.database_seconds))
@@ -66,7 +66,7 @@ def build_app(job: GatewayJob, *, engine_key: str, user_salt: str, hook_secret: 
     pages = connect(job.database_url, waits_of(max(30.0, serving.database_seconds)))
     reach = Reach(serving.database_seconds)
     opening = Opening(database, reach, user_salt)
-    last = LastViewFile(job.spool, database=fingerprint(database), salt_mark=mark_of(user_salt))
+    last = LastViewFile(job.spool, database=fingerprint(database), salt_mark=salt_fingerprint(user_salt))
     store = Store(database)
     engines = Engines([_replica(job, url, engine_key) for url in job.engine_urls])
     tables = Tables(
@@ -274,7 +274,6 @@ def build_app(job: GatewayJob, *, engine_key: str, user_salt: str, hook_secret: 
             metrics.ledger_unread.labels(table.tenant).set(table.tenant in tables.unread)
         return Response(metrics.render(), media_type="text/plain; version=0.0.4")
 
-    add_mlflow_hook(app, database, hook_secret, _body, reach)
     add_console(app, job, database=pages, keeper=keeper, loading=engines)
     describe(app, job)
     return app
@@ -282,7 +281,7 @@ def build_app(job: GatewayJob, *, engine_key: str, user_salt: str, hook_secret: 
 
 def _replica(job: GatewayJob, url: str, key: str) -> Replica:
     serving = job.serving
-    dialect = dialect_of(serving.engine)
+    dialect = SERVING_ENGINES.named(serving.engine)
     loading = Loading(
         url=url,
         key=key,

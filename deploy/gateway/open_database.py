@@ -11,7 +11,7 @@ from sqlalchemy import Engine
 from deploy.gateway.database.background import Background
 from deploy.gateway.database.query_executor import Reach
 from deploy.gateway.offline_cache import LastView
-from feedback.store.user_salt import hold_to
+from feedback.store.user_salt import verify_salt
 from infra.database.errors import in_short, is_away
 from infra.database.schema import create_tables
 
@@ -69,7 +69,7 @@ class Opening:
 
     def _open(self) -> None:
         create_tables(self._database)
-        hold_to(self._database, self._salt)
+        verify_salt(self._database, self._salt)
 
 
 def fingerprint(database: Engine) -> str:

@@ -18,7 +18,7 @@ from deploy.versions.versions import VersionFile
 from infra.database.connect import UtcDateTime, begin_write, metadata, now
 from infra.errors import Unavailable
 from infra.settings import Config
-from infra.telemetry.mlflow_calls import find_model
+from infra.telemetry.mlflow_operations import find_model
 from infra.telemetry.mlflow_refusals import Refused, deleted_experiment, did_not_answer, of_everything, one_line
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"

@@ -57,18 +57,6 @@ class Parity(Config):
     """Root mean square difference of the base, in nats a token."""
 
 
-def tolerances(engine: str, dtype: str) -> tuple[float, float]:
-    """(relative error of the effect, root mean square of the base in nats) allowed for an engine and a dtype.
-
-    Calibrated by benchmarks/parity.py on LoRA of the 135M model: two adapters that differ by the seed of training alone
-    are 0.26 apart, so what is allowed must stay well below that; vLLM's own error in bfloat16 was 0.097, its base 0.085
-    nats off, and in float32 both were nothing.
-    """
-    if dtype == "float32":
-        return (0.02, 0.005) if engine == "embedded" else (0.05, 0.02)
-    return (0.05, 0.1) if engine == "embedded" else (0.1, 0.15)
-
-
 def check_parity(
     client: Scores, version: str, probe: Probe, *, base_name: str, tolerance: float | None = None
 ) -> Parity:
@@ -82,8 +70,8 @@ def check_parity(
     Raises:
         ParityError: it is not the version.
     """
-    allowed, base_allowed = tolerances(client.dialect.name, probe.dtype)
-    allowed = tolerance or allowed
+    tolerances = client.dialect.tolerances(probe.dtype)
+    allowed, base_allowed = tolerance or tolerances.effect, tolerances.base
     ids = [prompt.ids for prompt in probe.prompts]
     effects = compare(
         version=[client.prompt_logprobs(version, each) for each in ids],
@@ -126,7 +114,7 @@ def check_base(client: Scores, name: str, base_version: str, versions_dir: Path)
     if probe is None:
         client.prompt_logprobs(name, (1, 2))
         return {"version": base_version, "base": True, "proved": False}
-    _, allowed = tolerances(client.dialect.name, probe.dtype)
+    allowed = client.dialect.tolerances(probe.dtype).base
     said = [client.prompt_logprobs(name, prompt.ids) for prompt in probe.prompts]
     error = distance(said, [prompt.base for prompt in probe.prompts])
     if not error <= allowed:  # a value that is not finite is refused too

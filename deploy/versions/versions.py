@@ -15,7 +15,7 @@ import uuid
 from pathlib import Path
 from typing import Literal
 
-from infra.artifact import RECORD, Record, digest_dir, publish, read_record
+from infra.artifact import RECORD, Record, digest_dir, publish, read_record, version_name
 from infra.errors import CorruptArtifact, NotFound
 from infra.settings import Config
 
@@ -48,11 +48,6 @@ class VersionFile(Config):
     def digest(self) -> str:
         """SHA-256 of the weights folder."""
         return self.record.digest
-
-
-def version_name(digest: str) -> str:
-    """The name of the version with these bytes."""
-    return f"v{digest[:16]}"
 
 
 def publish_version(stage_dir: Path, versions_dir: Path, *, base: Path | None = None) -> VersionFile:

@@ -1,4 +1,4 @@
-"""List the names of lm-eval's tasks without importing lm-eval: that and its own index take half a minute, this a second.
+"""List the names of lm-eval's tasks without importing lm-eval: that and its index take half a minute, this a second.
 
 A typo must be found when the config is read, not after a night's training.
 """

@@ -77,8 +77,8 @@ class Contamination:
 def find_contamination(items: Sequence[GateItem], training_files: Sequence[Path]) -> Contamination | None:
     """How many items training data hold; None when no file was given."""
     from feedback.events import Message
-    from feedback.examples import asked
-    from feedback.snapshots.splits import NearGate
+    from feedback.examples import user_text
+    from feedback.snapshots.contamination import ContaminationCheck
 
     if not training_files:
         return None
@@ -87,7 +87,7 @@ def find_contamination(items: Sequence[GateItem], training_files: Sequence[Path]
     for place, item in enumerate(items):
         by_group.setdefault(item.group, set()).add(place)
         by_text.setdefault(conversation_text(item.messages).casefold(), set()).add(place)
-    questions = NearGate([asked(item.messages) for item in items])
+    questions = ContaminationCheck([user_text(item.messages) for item in items])
     same: set[int] = set()
     near: set[int] = set()
     for file in training_files:
@@ -99,6 +99,8 @@ def find_contamination(items: Sequence[GateItem], training_files: Sequence[Path]
                 messages = example.get("messages") or ()
                 same |= by_group.get(str(example.get("group")), set())
                 same |= by_text.get(conversation_text(messages).casefold(), set())
-                text = example.get("text") or asked(tuple(Message.model_validate(m, extra="allow") for m in messages))
+                text = example.get("text") or user_text(
+                    tuple(Message.model_validate(m, extra="allow") for m in messages)
+                )
                 near |= set(questions.copied(str(text)))
     return Contamination(same=len(same), near=len(near - same))

@@ -3,34 +3,46 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
+
+from infra.registry import Registry
 
 if TYPE_CHECKING:
     from evaluation.judges.config import JudgeConfig
     from evaluation.judges.judge import Judge, NightRewardModel
 
-JUDGES: dict[str, str] = {
-    "openai": "evaluation.judges.openai_compatible",
-    "reference": "evaluation.judges.reference",
-    "reward": "evaluation.judges.reward",
-}
-"""Name -> module that defines build(config, cache_dir, reward_model), and CONFIG where it has options of its own."""
+
+class JudgeModule(Protocol):
+    """What a judge's module offers."""
+
+    CONFIG: type[JudgeConfig]
+    """Its options; the plain model where it has none of its own."""
+
+    def build(self, config: JudgeConfig, cache_dir: Path, reward_model: NightRewardModel | None) -> Judge:
+        """The judge of a config; its answers are cached by content in `cache_dir`."""
+        ...
+
+
+JUDGES: Registry[JudgeModule] = Registry(
+    "judges",
+    "judge",
+    {
+        "openai": "evaluation.judges.openai_compatible",
+        "reference": "evaluation.judges.reference",
+        "reward": "evaluation.judges.reward",
+    },
+    offers=("CONFIG", "build"),
+)
 
 
 def build_judge(config: JudgeConfig, cache_dir: Path, reward_model: NightRewardModel | None = None) -> Judge:
-    """The judge that `config` names; its answers are cached by content in `cache_dir`.
+    """The judge that `config` names.
 
     Args:
+        cache_dir: where its answers are cached by content.
         reward_model: the night's, for the judge that is one.
 
     Raises:
-        UserError: there is none of that name.
+        NotFound: there is none of that name.
     """
-    from importlib import import_module
-
-    from infra.errors import UserError
-
-    if config.name not in JUDGES:
-        raise UserError(f"judge {config.name!r} is not known; use one of {', '.join(sorted(JUDGES))}")
-    judge: Judge = import_module(JUDGES[config.name]).build(config, cache_dir, reward_model)
-    return judge
+    return JUDGES.named(config.name).build(config, cache_dir, reward_model)

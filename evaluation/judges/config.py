@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib import import_module
 from typing import Any
 
 from pydantic import (
@@ -71,8 +70,5 @@ class JudgeConfig(Config):
 
 
 def own_config(name: str) -> type[JudgeConfig]:
-    """The config model of the judge called `name`; the plain one for a judge without options, or an unknown name."""
-    if name not in JUDGES:
-        return JudgeConfig
-    config: type[JudgeConfig] = getattr(import_module(JUDGES[name]), "CONFIG", JudgeConfig)
-    return config
+    """The config model of the judge called `name`; the plain one where there is no such judge."""
+    return JUDGES[name].CONFIG if name in JUDGES else JudgeConfig

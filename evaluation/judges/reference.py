@@ -36,6 +36,9 @@ def similarity(answer: str, reference: str, grader: str | None = None) -> float:
     return min(0.999, 2.0 * common / (ours.total() + theirs.total())) if common else 0.0
 
 
+CONFIG = JudgeConfig
+
+
 class ReferenceJudge:
     """Prefers the answer closer to the reference. Symmetric, so the order cannot matter."""
 

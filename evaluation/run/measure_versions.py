@@ -16,9 +16,9 @@ from evaluation.answers.generate import Answering
 from evaluation.answers.parity import check_parity
 from evaluation.job.config import Candidate, EvaluationJob
 from evaluation.job.journal import EntryKind, Journal
-from evaluation.run.progress import EvaluationProgress
 from evaluation.run.questions import Questions
 from infra.errors import RatchetError
+from infra.processes.progress import ProgressWriter
 
 if TYPE_CHECKING:
     from training.generation.generator import Generator
@@ -36,7 +36,7 @@ SECOND_REGRESSION = EntryKind("regression again", RegressionScore, ("version", "
 class BaseModel:
     """The base with its tokenizer, loaded once and only when something is left to measure."""
 
-    def __init__(self, job: EvaluationJob, progress: EvaluationProgress) -> None:
+    def __init__(self, job: EvaluationJob, progress: ProgressWriter) -> None:
         self._job, self._progress = job, progress
         self._generator: Generator | None = None
 
@@ -79,7 +79,7 @@ class VersionMeasurement:
     questions: Questions
     journal: Journal
     base: BaseModel
-    progress: EvaluationProgress
+    progress: ProgressWriter
     datasets: Path
     """Folder for what lm-eval downloads."""
 

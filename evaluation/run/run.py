@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from evaluation.abilities.lm_eval_names import unknown_tasks
 from evaluation.answers.entries import EXAMPLE_ANSWERS, metric_input
@@ -23,7 +23,6 @@ from evaluation.metrics import find_metric
 from evaluation.report.examples import ReportExample, write_examples
 from evaluation.run.build_scorecard import build_scorecard
 from evaluation.run.measure_versions import REGRESSION_WORK, BaseModel, VersionMeasurement
-from evaluation.run.progress import EvaluationProgress
 from evaluation.run.questions import Questions, read_questions
 from evaluation.run.win_rates import comparisons, judge_answers
 from evaluation.run.write_tables import ITEMS_TABLE, write_tables
@@ -31,8 +30,25 @@ from evaluation.scorecard import Scorecard
 from infra.artifact import Record, atomic_write, digest_file, finished_record, read_record, write_record
 from infra.database.connect import now
 from infra.errors import UserError
+from infra.processes.progress import FILE, ProgressWriter
+from infra.stored_model import Stored
 
 log = logging.getLogger(__name__)
+
+
+class EvaluationResult(Stored):
+    """What an evaluation's record says came out; files are named within its folder."""
+
+    scorecard: str = "scorecard.json"
+    items: str
+    """Table of every metric's values."""
+    report: str = "report.html"
+    errors: Mapping[str, str]
+    """Version -> why it could not be scored."""
+    models_loaded: tuple[str, ...]
+    """Versions whose whole weights were read from disk this time."""
+    seconds: float
+    """How long it ran."""
 
 
 def evaluate(job: EvaluationJob) -> Record:
@@ -58,9 +74,9 @@ def evaluate(job: EvaluationJob) -> Record:
 
 def _check_names(job: EvaluationJob) -> None:
     """Names that would otherwise be looked up only after all answers are there."""
-    judges = [judge.name for judge in job.config.judges if judge.name not in JUDGES]
-    if judges:
-        raise UserError(f"judge {judges[0]!r} is not known; use one of {', '.join(sorted(JUDGES))} (evaluation.judges)")
+    for judge in job.config.judges:
+        if judge.name not in JUDGES:
+            raise UserError(f"{JUDGES.unknown(judge.name)} (evaluation.judges)")
     tasks = unknown_tasks(job.config.regression_tasks) if job.config.regression else []
     if tasks:
         raise UserError(
@@ -76,7 +92,7 @@ def _evaluate(job: EvaluationJob, questions: Questions, prompts: Sequence[Prompt
     (folder / "record.json").unlink(missing_ok=True)  # of another job: from here on the folder is not whole
     work = folder / "work" / key[:16]
     journal = Journal(work / "rows.jsonl")
-    progress = EvaluationProgress(folder / "progress.jsonl", _amount(job, len(items), len(prompts)))
+    progress = ProgressWriter(folder / FILE, _amount(job, len(items), len(prompts)))
     base = BaseModel(job, progress)
     measurement = VersionMeasurement(job, questions, journal, base, progress, work / "datasets")
     errors = measurement.measure_all() if items else {}
@@ -108,7 +124,12 @@ def _evaluate(job: EvaluationJob, questions: Questions, prompts: Sequence[Prompt
 
 
 def _publish(
-    job: EvaluationJob, questions: Questions, journal: Journal, scorecard: Scorecard, key: str, models_loaded: list[str]
+    job: EvaluationJob,
+    questions: Questions,
+    journal: Journal,
+    scorecard: Scorecard,
+    key: str,
+    models_loaded: Sequence[str],
 ) -> Record:
     """Write scorecard and report, and last of all the record."""
     from evaluation.report.report import publish_report
@@ -123,14 +144,12 @@ def _publish(
         digest=scorecard.digest,
         parents={"items": questions.digest, "base": job.base_digest} | {c.version: c.digest for c in job.versions},
         config=job.config.model_dump(mode="json"),
-        result={
-            "scorecard": "scorecard.json",
-            "items": ITEMS_TABLE,
-            "report": "report.html",
-            "errors": {card.version: card.error for card in scorecard.versions if card.error is not None},
-            "models_loaded": models_loaded,
-            "seconds": scorecard.seconds,
-        },
+        result=EvaluationResult(
+            items=ITEMS_TABLE,
+            errors={card.version: card.error for card in scorecard.versions if card.error is not None},
+            models_loaded=tuple(models_loaded),
+            seconds=scorecard.seconds,
+        ).model_dump(mode="json"),
     )
     write_record(folder, record)
     return record

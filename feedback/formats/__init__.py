@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, Protocol, cast
 
-DIALECTS: dict[str, str] = {
+FORMATS: dict[str, str] = {
     "openai_dpo": "feedback.formats.openai_dpo",
     "openai": "feedback.formats.openai",
     "sharegpt": "feedback.formats.sharegpt",
@@ -33,7 +33,7 @@ SCORED = frozenset({"otel", "langfuse", "langsmith"})
 Row = Mapping[str, Any]
 
 
-class DialectModule(Protocol):
+class FormatModule(Protocol):
     """What a file of this folder offers."""
 
     def recognises(self, row: Row) -> bool: ...
@@ -42,27 +42,27 @@ class DialectModule(Protocol):
 
 
 @cache
-def dialect_module(name: str) -> DialectModule:
+def format_module(name: str) -> FormatModule:
     """The module of a registered dialect."""
-    return cast(DialectModule, importlib.import_module(DIALECTS[name]))
+    return cast(FormatModule, importlib.import_module(FORMATS[name]))
 
 
 def rows_of(name: str, row: Row, *, scale: float) -> list[dict[str, Any]]:
     """What a row of a registered dialect says; `scale` is the best possible rating."""
-    said: Callable[..., list[dict[str, Any]]] = dialect_module(name).rows
+    said: Callable[..., list[dict[str, Any]]] = format_module(name).rows
     return said(row, scale=scale) if name in SCORED else said(row)
 
 
-def dialect_of(row: Row) -> str:
+def format_of(row: Row) -> str:
     """The first dialect that recognises a row.
 
     Raises:
         ValueError: none does.
     """
-    for name in DIALECTS:
-        if dialect_module(name).recognises(row):
+    for name in FORMATS:
+        if format_module(name).recognises(row):
             return name
     raise ValueError(
         f"the row has the keys {', '.join(map(str, row))[:200] or 'none'}, which no known form has "
-        f"(ratchet's own events, {', '.join(DIALECTS)}); say which column is what with a mapping"
+        f"(ratchet's own events, {', '.join(FORMATS)}); say which column is what with a mapping"
     )

@@ -238,13 +238,15 @@ def _wrapping(value: Any) -> bool:
     """Whether opened JSON is a response or messages, not the answer's own words."""
     if isinstance(value, list):
         value = value[-1] if value else None
-        return _wrapping(value) if isinstance(value, list) else isinstance(value, Mapping) and _says(value)
+        return _wrapping(value) if isinstance(value, list) else isinstance(value, Mapping) and _is_message(value)
     if not isinstance(value, Mapping):
         return False
-    return _says(value) or any(isinstance(value.get(name), list) for name in ("choices", "generations", "messages"))
+    return _is_message(value) or any(
+        isinstance(value.get(name), list) for name in ("choices", "generations", "messages")
+    )
 
 
-def _says(value: Mapping[str, Any]) -> bool:
+def _is_message(value: Mapping[str, Any]) -> bool:
     """Whether it is a message."""
     return _langchain(value) or ("role" in value and ("content" in value or "parts" in value or "tool_calls" in value))
 

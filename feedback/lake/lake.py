@@ -23,7 +23,8 @@ from pydantic import Field
 
 from feedback.events import Message, Moment, message_json
 from feedback.examples import Example
-from feedback.lake.storage import LakePlace, place_of, settle
+from feedback.index.update import IndexUpdate
+from feedback.lake.storage import LakeStorage, claim_storage, storage_of
 from infra.artifact import atomic_write
 from infra.errors import CorruptArtifact
 from infra.settings import Config, Places
@@ -66,7 +67,7 @@ class QuarantineRow(Stored):
     """When the latest event was said, or the row was read (UTC)."""
 
 
-class EventFate(Stored):
+class EventOutcome(Stored):
     """How one feedback event ended."""
 
     tenant: str
@@ -114,18 +115,18 @@ class Lake:
     def __init__(self, path: Path, url: str | None = None) -> None:
         self.path = path
         self._url = url
-        self._place: LakePlace | None = None
+        self._storage: LakeStorage | None = None
 
     @property
-    def place(self) -> LakePlace:
+    def storage(self) -> LakeStorage:
         """Where tables and manifests are: a folder may still learn that they are elsewhere, never that they are not."""
-        if self._place is None or self._place.options is None:
-            self._place = place_of(self.path, self._url)
-        return self._place
+        if self._storage is None or self._storage.options is None:
+            self._storage = storage_of(self.path, self._url)
+        return self._storage
 
-    def settle(self) -> None:
+    def claim_storage(self) -> None:
         """Call before writing, with the lock held: see `feedback.lake.storage.settle`."""
-        settle(self.path, self._url)
+        claim_storage(self.path, self._url)
 
     @property
     def lock_path(self) -> Path:
@@ -134,7 +135,7 @@ class Lake:
 
     @property
     def index_path(self) -> Path:
-        """The index of the past for duplicates and abuse (SQLite)."""
+        """The ingest index (SQLite)."""
         return self.path / "index.db"
 
     @property
@@ -144,33 +145,33 @@ class Lake:
 
     def last(self) -> Manifest | None:
         """The manifest of the latest batch that counts."""
-        numbers = self.place.batches()
+        numbers = self.storage.batches()
         if not numbers:
             return None
         if numbers[-1] != len(numbers):
             raise CorruptArtifact(
-                f"{self.place.table('batches')} holds {len(numbers)} manifests but the last is number {numbers[-1]}: "
+                f"{self.storage.table('batches')} holds {len(numbers)} manifests but the last is number {numbers[-1]}: "
                 "some were deleted; restore the folder from a backup"
             )
         return self.manifest(numbers[-1])
 
     def manifest(self, batch: int) -> Manifest:
         """The manifest of one batch."""
-        return Manifest.model_validate_json(self.place.read(batch))
+        return Manifest.model_validate_json(self.storage.read(batch))
 
     def stage(
         self,
         manifest: Manifest,
         accepted: Sequence[Example],
         quarantine: Sequence[QuarantineRow],
-        fates: Sequence[EventFate],
-        side: Mapping[str, Any],
+        outcomes: Sequence[EventOutcome],
+        update: IndexUpdate,
     ) -> Manifest:
         """Put a whole batch on disk; from `ready.json` on it will be committed, whatever happens.
 
         Returns the manifest with the number of rows of each table.
 
-        `side` is JSON that the committer needs besides (what the index must learn).
+        `update` is what the index will learn of it.
         """
         folder = self._staging(manifest.batch)
         if folder.exists():
@@ -179,24 +180,24 @@ class Lake:
         frames = {
             "accepted": _accepted_frame(accepted, manifest.batch),
             "quarantine": _plain_frame(quarantine, manifest.batch, _quarantine_schema()),
-            "fates": _plain_frame(fates, manifest.batch, _fates_schema()),
+            "fates": _plain_frame(outcomes, manifest.batch, _fates_schema()),
         }
         for table, frame in frames.items():
             frame.write_parquet(folder / f"{table}.parquet")
-        atomic_write(folder / "side.json", json.dumps(side))
+        atomic_write(folder / "side.json", json.dumps(update.to_json()))
         rows = {table: frame.height for table, frame in frames.items()}
         manifest = manifest.model_copy(update={"rows": rows})
         atomic_write(folder / _READY, manifest.model_dump_json())
         return manifest
 
-    def staged(self) -> tuple[Manifest, dict[str, Any]] | None:
-        """The batch that was staged whole but not yet committed, with its side data."""
+    def staged(self) -> tuple[Manifest, IndexUpdate] | None:
+        """Return the batch that was staged whole but not yet committed, with what the index will learn of it."""
         batch = self._next()
         ready = self._staging(batch) / _READY
         if not ready.exists():
             return None
-        side: dict[str, Any] = json.loads((self._staging(batch) / "side.json").read_text())
-        return Manifest.model_validate_json(ready.read_bytes()), side
+        update = IndexUpdate.from_json(json.loads((self._staging(batch) / "side.json").read_text()))
+        return Manifest.model_validate_json(ready.read_bytes()), update
 
     def append_staged(self, manifest: Manifest) -> Manifest:
         """Append the staged tables, each at most once. Returns the manifest with the tables' versions."""
@@ -212,12 +213,12 @@ class Lake:
                 frame = pl.read_parquet(self._staging(manifest.batch) / f"{table}.parquet")
                 same = there is None or set(frame.columns) == {field.name for field in there.schema().fields}
                 write_deltalake(
-                    there or self.place.table(table),
+                    there or self.storage.table(table),
                     frame,
                     mode="append",
                     partition_by=["tenant"],
                     schema_mode=None if same else "merge",  # a column that only one of two releases knows
-                    storage_options=self.place.options,
+                    storage_options=self.storage.options,
                     commit_properties=CommitProperties(app_transactions=[Transaction(_APP, manifest.batch)]),
                 )
                 there = self.table(table)
@@ -227,7 +228,7 @@ class Lake:
 
     def publish(self, manifest: Manifest) -> None:
         """Write the manifest: from here on the batch counts. Then clear away the staged files."""
-        self.place.write(manifest.batch, manifest.model_dump_json(indent=2) + "\n")
+        self.storage.write(manifest.batch, manifest.model_dump_json(indent=2) + "\n")
         shutil.rmtree(self._staging(manifest.batch), ignore_errors=True)
 
     def scan(self, table: str, *, through: int | None = None) -> pl.LazyFrame | None:
@@ -239,13 +240,13 @@ class Lake:
         if last is None or there is None:
             return None
         limit = last.batch if through is None else min(through, last.batch)
-        return pl.scan_delta(there, storage_options=self.place.options).filter(pl.col("batch") <= limit)
+        return pl.scan_delta(there, storage_options=self.storage.options).filter(pl.col("batch") <= limit)
 
     def table(self, name: str) -> DeltaTable | None:
         """One of the Delta tables as it stands; None until it has a row."""
         from deltalake import DeltaTable
 
-        where, options = self.place.table(name), self.place.options
+        where, options = self.storage.table(name), self.storage.options
         there = DeltaTable.is_deltatable(where, storage_options=options)
         return DeltaTable(where, storage_options=options) if there else None
 
@@ -365,5 +366,5 @@ def _quarantine_schema() -> dict[str, Any]:
 def _fates_schema() -> dict[str, Any]:
     import polars as pl
 
-    schema: dict[str, Any] = {"batch": pl.Int64} | dict.fromkeys(EventFate.model_fields, pl.String)
+    schema: dict[str, Any] = {"batch": pl.Int64} | dict.fromkeys(EventOutcome.model_fields, pl.String)
     return schema | {"examples": pl.List(pl.String)}

@@ -22,13 +22,14 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from feedback.duplicates.dedupe import prompt_text
+from feedback.duplicates.fingerprints import prompt_text
 from feedback.examples import SHAPES, Example
 from feedback.lake.lake import Lake
+from feedback.snapshots.contamination import NEAR, NEAR_MIN_WORDS, ContaminationCheck
 from feedback.snapshots.gate_items import GateItem, dated_items, items_of, newest
 from feedback.snapshots.layout import GATE_FILES, MANIFEST, SHOWN, TRAIN, VALIDATION, Snapshot
-from feedback.snapshots.split_recovery import recall
-from feedback.snapshots.splits import NEAR, NEAR_MIN_WORDS, Firewall, NearGate, prompt_hash
+from feedback.snapshots.split_recovery import recover_splits
+from feedback.snapshots.splits import SplitStore, prompt_hash
 from infra.artifact import canonical_json, digest_dir, digest_file, finished_record, key_of, publish, read_record
 from infra.database.connect import now
 from infra.errors import CorruptArtifact, NotFound
@@ -152,8 +153,8 @@ def _split(examples: Sequence[Example], snapshots_dir: Path, config: SnapshotCon
         "rolling": config.rolling_share,
         "frozen": config.frozen_share,
     }
-    with Firewall(snapshots_dir) as firewall:
-        recall(firewall, snapshots_dir, tenant)
+    with SplitStore(snapshots_dir) as firewall:
+        recover_splits(firewall, snapshots_dir, tenant)
         parts = firewall.assign(tenant, (e.group for e in examples), config.salt, shares)
         uses = firewall.uses(tenant)
         gate = [e for e in examples if parts[e.group] in GATE_FILES]
@@ -173,7 +174,7 @@ def _split(examples: Sequence[Example], snapshots_dir: Path, config: SnapshotCon
         else:
             out.rolling.append(item)
     # Whatever is or ever was a gate prompt, retired and unadmitted rows included, stays out of training.
-    near = NearGate([prompt_text(e) for e in gate], near=config.near_gate, min_words=config.near_min_words)
+    near = ContaminationCheck([prompt_text(e) for e in gate], near=config.near_gate, min_words=config.near_min_words)
     for example in examples:
         part = parts[example.group]
         if part in GATE_FILES:

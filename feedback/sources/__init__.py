@@ -1,7 +1,7 @@
-"""Where feedback comes from. One file a source, one line here; each is imported only when it is used.
+"""Read feedback from its sources. One file a source, one line here; each is imported only when it is used.
 
-A source module offers `Options` (a Config) and `read(options, mark) -> Iterator[Lot]`, which yields what is new since
-`mark` (the JSON it gave with its last lot, or None), in lots that are landed one transaction each.
+A source module offers `Options` (a Config) and `read(options, watermark) -> Iterator[Lot]`, which yields what is new
+since `watermark` (the JSON it gave with its last lot, or None), in lots that are landed one transaction each.
 """
 
 from __future__ import annotations

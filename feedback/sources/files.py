@@ -50,40 +50,40 @@ class Options(FileOptions):
     """Options of a files source."""
 
 
-def read(options: FileOptions, mark: JsonValue | None) -> Iterator[Lot]:
+def read(options: FileOptions, watermark: JsonValue | None) -> Iterator[Lot]:
     """What is new in these files, in order of their names.
 
     Raises:
         UserError: a pattern matches no file, or a file's format is unknown.
     """
-    marks: dict[str, Any] = dict(mark) if isinstance(mark, dict) else {}
+    watermarks: dict[str, Any] = dict(watermark) if isinstance(watermark, dict) else {}
     for file in stored_files(options.paths, endpoint_url=options.endpoint_url):
         kind = _format(file, options)
-        before = marks.get(file.address)
+        before = watermarks.get(file.address)
         if kind != "jsonl" and before == file.state:
             continue
         rows = _jsonl(file, before, options) if kind == "jsonl" else _whole(file, kind, options)
-        lot = Lot(mark=None, tenant=options.tenant)
+        lot = Lot(watermark=None, tenant=options.tenant)
         held = 0
         for place, row, state_after in rows:
             if isinstance(row, Reject):
                 lot.rejects.append(row)
             elif row is not None:
                 _add(lot, f"{file.name}:{place}", row, file, options)
-            marks[file.address] = state_after
+            watermarks[file.address] = state_after
             held += 1
             if held >= options.lot:
-                yield _closed(lot, marks, file, kind)
-                lot, held = Lot(mark=None, tenant=options.tenant), 0
+                yield _closed(lot, watermarks, file, kind)
+                lot, held = Lot(watermark=None, tenant=options.tenant), 0
         if held:
-            yield _closed(lot, marks, file, kind)
+            yield _closed(lot, watermarks, file, kind)
 
 
-def _closed(lot: Lot, marks: dict[str, Any], file: StoredFile, kind: str) -> Lot:
+def _closed(lot: Lot, watermarks: dict[str, Any], file: StoredFile, kind: str) -> Lot:
     if kind == "jsonl":
-        state = marks[file.address]
-        marks[file.address] = {**state, "head": _head(file, min(state["offset"], 65_536))}
-    lot.mark = json.loads(json.dumps(marks))
+        state = watermarks[file.address]
+        watermarks[file.address] = {**state, "head": _head(file, min(state["offset"], 65_536))}
+    lot.watermark = json.loads(json.dumps(watermarks))
     return lot
 
 

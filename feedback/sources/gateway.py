@@ -11,7 +11,7 @@ from pydantic import Field, JsonValue
 from sqlalchemy import Engine
 
 from feedback.sources.landing import Lot
-from feedback.sources.watermark import fingerprint, misfit
+from feedback.sources.watermark import fingerprint, watermark_mismatch
 from feedback.store.store import Store, feedback, feedback_ready, interactions
 from infra.database.connect import connect
 from infra.database.schema import check
@@ -33,7 +33,7 @@ class Options(Config):
     """Events in one transaction."""
 
 
-def read(options: Options, mark: JsonValue | None) -> Iterator[Lot]:
+def read(options: Options, watermark: JsonValue | None) -> Iterator[Lot]:
     """What is new in that database, interactions first so that feedback need not wait.
 
     What waits there for an interaction that was never captured comes over too, and waits here: this pipeline gives up
@@ -48,7 +48,7 @@ def read(options: Options, mark: JsonValue | None) -> Iterator[Lot]:
     engine = connect(options.database_url)
     check(engine)
     store = Store(engine)
-    cursors = _cursors(store.engine, mark if isinstance(mark, dict) else {})
+    cursors = _cursors(store.engine, watermark if isinstance(watermark, dict) else {})
     while True:
         answers = store.interactions_after(cursors["interactions"], options.lot)
         full = len(answers) == options.lot
@@ -63,17 +63,17 @@ def read(options: Options, mark: JsonValue | None) -> Iterator[Lot]:
         }
         rows = {name: fingerprint(store.engine, table, cursors[name]) for name, table in _TABLES.items()}
         yield Lot(
-            mark=cast("JsonValue", {**cursors, _ROWS: rows}),
+            watermark=cast("JsonValue", {**cursors, _ROWS: rows}),
             interactions=[interaction for _, interaction in answers],
             feedback=[*(ready.feedback for ready in said), *(event for _, event in waiting)],
         )
 
 
-def _cursors(engine: Engine, mark: Mapping[str, JsonValue]) -> dict[str, int]:
-    """Where to go on: after the mark, or from the beginning where the database is not the one that it was taken of."""
-    cursors = {name: cast("int", mark.get(name, 0)) for name in _TABLES}
-    rows = cast("Mapping[str, str | None]", mark.get(_ROWS) or {})
-    found = (misfit(engine, table, cursors[name], rows.get(name)) for name, table in _TABLES.items())
+def _cursors(engine: Engine, watermark: Mapping[str, JsonValue]) -> dict[str, int]:
+    """Where to go on: after the watermark, or from the beginning where the database is not the one it was taken of."""
+    cursors = {name: cast("int", watermark.get(name, 0)) for name in _TABLES}
+    rows = cast("Mapping[str, str | None]", watermark.get(_ROWS) or {})
+    found = (watermark_mismatch(engine, table, cursors[name], rows.get(name)) for name, table in _TABLES.items())
     why = next((text for text in found if text is not None), None)
     if why is None:
         return cursors

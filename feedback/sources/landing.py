@@ -17,8 +17,8 @@ from sqlalchemy import Column, Engine, Index, String, Table, Text, UniqueConstra
 from feedback.events import Feedback, Interaction, storable
 from feedback.sources import SOURCES
 from feedback.store.store import SEQUENCE, Landed, Store, land_feedback, land_interactions
-from feedback.store.tombstones import barred_rejects
-from feedback.store.user_salt import SALT, hold_to
+from feedback.store.tombstones import erased_rejects
+from feedback.store.user_salt import SALT, verify_salt
 from infra.artifact import canonical_json, key_of
 from infra.database.connect import UtcDateTime, begin_write, metadata, now
 from infra.settings import Config, in_a_line
@@ -67,9 +67,9 @@ class Reject:
 
 @dataclass
 class Lot:
-    """What a source read, and the mark from which it goes on."""
+    """What a source read, and the watermark from which it goes on."""
 
-    mark: JsonValue
+    watermark: JsonValue
     interactions: list[Interaction] = field(default_factory=list)
     feedback: list[Feedback] = field(default_factory=list)
     rejects: list[Reject] = field(default_factory=list)
@@ -82,7 +82,7 @@ class SourceModule(Protocol):
 
     Options: type[Config]
 
-    def read(self, options: Config, mark: JsonValue | None) -> Iterator[Lot]: ...
+    def read(self, options: Config, watermark: JsonValue | None) -> Iterator[Lot]: ...
 
 
 class SourceSpec(Config):
@@ -133,14 +133,14 @@ def land(store: Store, spec: SourceSpec) -> dict[str, int]:
     counts = {"interactions": 0, "feedback": 0, "duplicates": 0, "rejects": 0}
     options = spec.parsed()
     if not getattr(options, "hashed_users", True) and (salt := os.environ.get(SALT)):
-        hold_to(store.engine, salt)
-    for lot in source_module(spec.kind).read(options, mark_of(store.engine, spec.name)):
+        verify_salt(store.engine, salt)
+    for lot in source_module(spec.kind).read(options, watermark_of(store.engine, spec.name)):
         with begin_write(store.engine) as connection:
             new_interactions = land_interactions(connection, lot.interactions) if lot.interactions else Landed(0, 0)
             new_feedback = land_feedback(connection, lot.feedback) if lot.feedback else Landed(0, 0)
             counts["rejects"] += _keep_rejects(connection, spec.name, lot)
             connection.execute(source_marks.delete().where(source_marks.c.source == spec.name))
-            values = {"source": spec.name, "mark": canonical_json(lot.mark), "at": now()}
+            values = {"source": spec.name, "mark": canonical_json(lot.watermark), "at": now()}
             connection.execute(insert(source_marks), values)
         counts["interactions"] += new_interactions.new
         counts["feedback"] += new_feedback.new
@@ -148,7 +148,7 @@ def land(store: Store, spec: SourceSpec) -> dict[str, int]:
     return counts
 
 
-def mark_of(engine: Engine, source: str) -> JsonValue | None:
+def watermark_of(engine: Engine, source: str) -> JsonValue | None:
     """Where a source goes on."""
     import json
 
@@ -167,7 +167,7 @@ def rejects_after(engine: Engine, cursor: int, limit: int) -> list[Any]:
 def _keep_rejects(connection: Any, source: str, lot: Lot) -> int:
     places = {reject.place: reject for reject in lot.rejects}
     raws = {place: storable(reject.raw)[:RAW_CHARS] for place, reject in places.items()}
-    gone = barred_rejects(connection, lot.tenant, list(raws.values())) if raws else set()
+    gone = erased_rejects(connection, lot.tenant, list(raws.values())) if raws else set()
     kept = 0
     for place, reject in places.items():
         if raws[place] in gone:

@@ -11,7 +11,7 @@ from typing import Any, cast
 from pydantic import Field, field_validator
 
 from feedback.events import Feedback, Interaction, event_time, event_time_of, pseudonym
-from feedback.formats import DIALECTS, dialect_of, rows_of
+from feedback.formats import FORMATS, format_of, rows_of
 from feedback.store.user_salt import SALT
 from infra.artifact import key_of
 from infra.settings import Config, secret
@@ -90,8 +90,8 @@ class RowOptions(Config):
     @field_validator("dialect")
     @classmethod
     def _known(cls, dialect: str) -> str:
-        if dialect not in ("auto", "ratchet", *DIALECTS):
-            raise ValueError(f"unknown dialect {dialect!r}; expected auto, ratchet or one of {', '.join(DIALECTS)}")
+        if dialect not in ("auto", "ratchet", *FORMATS):
+            raise ValueError(f"unknown dialect {dialect!r}; expected auto, ratchet or one of {', '.join(FORMATS)}")
         return dialect
 
 
@@ -113,7 +113,7 @@ def events_of(row: Mapping[str, Any], options: RowOptions, *, source: str, at: d
         return _mapped(row, options.mapping, options, source, at)
     if options.dialect == "ratchet" or (options.dialect == "auto" and row.keys() <= {"interaction", "feedback"}):
         return _own(row, options, source)
-    dialect = dialect_of(row) if options.dialect == "auto" else options.dialect
+    dialect = format_of(row) if options.dialect == "auto" else options.dialect
     interactions: list[Interaction] = []
     feedback: list[Feedback] = []
     for cells in rows_of(dialect, row, scale=options.rating_scale):

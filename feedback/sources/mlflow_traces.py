@@ -36,8 +36,8 @@ class Options(RowOptions):
     """Trace tag that names the model version."""
 
 
-def read(options: Options, mark: JsonValue | None) -> Iterator[Lot]:
-    """Traces since the mark, those of the lookback again, oldest first.
+def read(options: Options, watermark: JsonValue | None) -> Iterator[Lot]:
+    """Traces since the watermark, those of the lookback again, oldest first.
 
     Raises:
         UserError: an experiment does not exist, or the server does not answer.
@@ -46,7 +46,7 @@ def read(options: Options, mark: JsonValue | None) -> Iterator[Lot]:
     from mlflow.exceptions import MlflowException
 
     client = MlflowClient(options.tracking_uri)
-    last = int(mark["timestamp_ms"]) if isinstance(mark, dict) else 0  # type: ignore[arg-type]
+    last = int(watermark["timestamp_ms"]) if isinstance(watermark, dict) else 0  # type: ignore[arg-type]
     since = max(0, last - int(options.lookback_hours * 3_600_000))
     try:
         found = {name: client.get_experiment_by_name(name) for name in options.experiments}
@@ -66,11 +66,11 @@ def read(options: Options, mark: JsonValue | None) -> Iterator[Lot]:
             page_token=token,
             include_spans=True,
         )
-        lot = Lot(mark=None, tenant=options.tenant)
+        lot = Lot(watermark=None, tenant=options.tenant)
         for trace in page:
             last = max(last, int(trace.info.request_time))
             _add(lot, trace, options)
-        lot.mark = {"timestamp_ms": last}
+        lot.watermark = {"timestamp_ms": last}
         if page:
             yield lot
         token = page.token

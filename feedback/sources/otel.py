@@ -18,6 +18,6 @@ class Options(files.FileOptions):
     """The form of its rows."""
 
 
-def read(options: Options, mark: JsonValue | None) -> Iterator[Lot]:
+def read(options: Options, watermark: JsonValue | None) -> Iterator[Lot]:
     """What is new in these files."""
-    return files.read(options, mark)
+    return files.read(options, watermark)

@@ -43,13 +43,13 @@ class Options(RowOptions):
     """Rows in one transaction."""
 
 
-def read(options: Options, mark: JsonValue | None) -> Iterator[Lot]:
+def read(options: Options, watermark: JsonValue | None) -> Iterator[Lot]:
     """Rows with a key after the remembered one, in order.
 
     Raises:
         UserError: the URL is missing or cannot be understood, or the database refuses the query.
     """
-    last = _unpacked(mark["after"]) if isinstance(mark, dict) and "after" in mark else None
+    last = _unpacked(watermark["after"]) if isinstance(watermark, dict) and "after" in watermark else None
     engine = _engine(secret(options.url_env), options)
     try:
         if last is not None and _gone_back(engine, options, last):
@@ -59,14 +59,17 @@ def read(options: Options, mark: JsonValue | None) -> Iterator[Lot]:
             rows = _rows(engine, options, after)
             if not rows:
                 return
-            lot, at = Lot(mark=None, tenant=options.tenant), now()  # one time for all, so that it tells nothing of pace
+            lot, at = (
+                Lot(watermark=None, tenant=options.tenant),
+                now(),
+            )  # one time for all, so that it tells nothing of pace
             for row in rows:
                 key = row[options.key]
                 cells = {name: _plain(value) for name, value in row.items()}
                 add_row(lot, f"{options.key}={key}", cells, options, source="sql", at=at)
             after = rows[-1][options.key]
             done = isinstance(after, int) and isinstance(last, int) and after <= last
-            lot.mark = {"after": _packed(last if done else after)}
+            lot.watermark = {"after": _packed(last if done else after)}
             yield lot
             if len(rows) < options.lot:
                 return

@@ -52,7 +52,7 @@ def high_water(engine: Engine, table: Table) -> int:
     return max(there, int(given or 0))
 
 
-def misfit(engine: Engine, table: Table, cursor: int, mark: str | None) -> str | None:
+def watermark_mismatch(engine: Engine, table: Table, cursor: int, mark: str | None) -> str | None:
     """Why the database is not the one that `cursor` was taken from, in words; None where it may be.
 
     Args:
@@ -69,7 +69,7 @@ def misfit(engine: Engine, table: Table, cursor: int, mark: str | None) -> str |
     return None
 
 
-def marked(store: Store, manifest: Manifest) -> Manifest:
+def with_fingerprints(store: Store, manifest: Manifest) -> Manifest:
     """The manifest with fingerprints of the store's rows at its cursors."""
     return manifest.model_copy(
         update={
@@ -79,14 +79,14 @@ def marked(store: Store, manifest: Manifest) -> Manifest:
     )
 
 
-def store_misfit(store: Store, manifest: Manifest) -> str | None:
+def store_mismatch(store: Store, manifest: Manifest) -> str | None:
     """Why the store is not the one that this batch was read from; None where it may be."""
-    return misfit(store.engine, feedback_ready, manifest.cursor, manifest.cursor_mark) or misfit(
-        store.engine, source_rejects, manifest.rejects_cursor, manifest.rejects_mark
-    )
+    return watermark_mismatch(
+        store.engine, feedback_ready, manifest.cursor, manifest.cursor_mark
+    ) or watermark_mismatch(store.engine, source_rejects, manifest.rejects_cursor, manifest.rejects_mark)
 
 
-def expect_store(store: Store, lake: Lake) -> None:
+def verify_store(store: Store, lake: Lake) -> None:
     """Check that the lake was filled from this store, the batch that is staged included.
 
     Raises:
@@ -94,7 +94,7 @@ def expect_store(store: Store, lake: Lake) -> None:
     """
     staged = lake.staged()
     newest = staged[0] if staged is not None else lake.last()
-    why = store_misfit(store, newest) if newest is not None else None
+    why = store_mismatch(store, newest) if newest is not None else None
     if newest is not None and why is not None:
         raise CorruptArtifact(
             f"the lake at {lake.path} was filled from another database, or this one was restored from a backup alone: "

@@ -20,9 +20,9 @@ def list_(
 ) -> None:
     """The newest alerts, and where each of them has arrived."""
     from infra.alerts.outbox import list_alerts
-    from tasks.opened import database
+    from infra.database.open import open_database
 
-    found = list_alerts(database(load(config).places), tenant=tenant, limit=last)
+    found = list_alerts(open_database(load(config).places), tenant=tenant, limit=last)
     if json:
         as_json([alert.model_dump(mode="json") for alert in found])
         return

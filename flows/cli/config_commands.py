@@ -12,12 +12,12 @@ app = typer.Typer(no_args_is_help=True, help="Check, show and document the confi
 @app.command()
 def check(config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) -> None:
     """Find every mistake before any work is done; exit code 2 when there is one."""
-    from feedback.quality.expectations import try_out
+    from feedback.quality.expectations import validate_suite
     from flows.planning.canary_power import canary_sights
     from flows.planning.gate_power import gate_sights
 
     settings = load(config)
-    try_out(settings.ingest.expectations)
+    validate_suite(settings.ingest.expectations)
     gate, canary = gate_sights(settings), canary_sights(settings)
     if json:
         as_json({"ok": True, "pipeline": settings.pipeline, "gate": gate, "canary": canary})

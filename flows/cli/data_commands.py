@@ -23,10 +23,10 @@ NoteOption = Annotated[str, typer.Option(help="Why.")]
 def _opened(config: Path) -> tuple[Any, Any, Any]:
     from feedback.lake.lake import lake_of
     from feedback.store.store import Store
-    from tasks.opened import database
+    from infra.database.open import open_database
 
     settings = load(config)
-    return settings, Store(database(settings.places)), lake_of(settings.places)
+    return settings, Store(open_database(settings.places)), lake_of(settings.places)
 
 
 @quarantine.command("list")
@@ -112,11 +112,11 @@ def suspended(config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) -
     """Accounts whose words are not listened to for a while, since they disagreed with everybody."""
     from datetime import UTC, datetime
 
-    from feedback.index.index import Past
+    from feedback.index.ingest_index import IngestIndex
 
     _, _, lake = _opened(config)
-    with closing(Past(lake.index_path)) as past:
-        found = past.suspensions()
+    with closing(IngestIndex(lake.index_path)) as index:
+        found = index.agreement.suspensions()
     rows = [
         (tenant, actor, f"{datetime.fromtimestamp(until, UTC):%Y-%m-%d}", why) for tenant, actor, until, why in found
     ]
@@ -135,15 +135,15 @@ def reinstate(
     tenant: TenantOption = None,
 ) -> None:
     """Listen to an account again, with a clean slate; rows of it that were held wait for `accept`."""
-    from feedback.index.index import Past
+    from feedback.index.ingest_index import IngestIndex
     from feedback.ingest.run import locked
     from flows.config.pipeline import tenant_of
     from infra.errors import NotFound
 
     settings, _, lake = _opened(config)
     name = tenant_of(settings, tenant)
-    with locked(lake), closing(Past(lake.index_path)) as past:
-        if not past.reinstate(name, actor):
+    with locked(lake), closing(IngestIndex(lake.index_path)) as index:
+        if not index.agreement.reinstate(name, actor):
             raise NotFound(f"{actor!r} of tenant {name} is not suspended; `ratchet quarantine suspended` lists who is")
     say(f"{actor} is heard again")
 

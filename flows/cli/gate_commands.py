@@ -49,9 +49,9 @@ def replay(
 @app.command()
 def schema() -> None:
     """Print the JSON schema of scorecard.json."""
-    from evaluation.scorecard import scorecard_schema
+    from evaluation.scorecard import Scorecard
 
-    as_json(scorecard_schema())
+    as_json(Scorecard.model_json_schema())
 
 
 def compare(
@@ -141,7 +141,7 @@ def _answer(name: str | None, approved: bool, comment: str, config: Path, tenant
 def _show_what_waits(settings: PipelineConfig, night: NightFile) -> None:
     """What the answer is about, before it is given: verdict, numbers, and where the whole scorecard is."""
     from evaluation.gate.verdict import Verdict
-    from tasks.approval import what_to_read
+    from flows.night.approval_form import what_to_read
 
     if "verdict" in night.steps:
         page = settings.places.evaluations_dir / night.night_id / "report.html"

@@ -86,10 +86,10 @@ def _opened(config: Path, tenant: str | None) -> tuple[Any, str, str]:
     """The database, the tenant that is meant, and who speaks."""
     from flows.cli.run_commands import person
     from flows.config.pipeline import tenant_of
-    from tasks.opened import database
+    from infra.database.open import open_database
 
     settings = load(config)
-    return database(settings.places), tenant_of(settings, tenant), person()
+    return open_database(settings.places), tenant_of(settings, tenant), person()
 
 
 def _said(entry: Entry, json: bool, text: str) -> None:

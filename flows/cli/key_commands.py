@@ -22,10 +22,10 @@ def create(
     """Make a key. It is shown now and never again."""
     from deploy.api_keys import create_key
     from flows.config.pipeline import tenant_of
-    from tasks.opened import database
+    from infra.database.open import open_database
 
     settings = load(config)
-    engine = database(settings.places)
+    engine = open_database(settings.places)
     secret, key = create_key(
         engine, tenant=tenant_of(settings, tenant), name=name, scopes=scope or ["chat", "feedback"]
     )
@@ -39,9 +39,9 @@ def create(
 def list_all(config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) -> None:
     """All keys that are not revoked; never the secrets."""
     from deploy.api_keys import list_keys
-    from tasks.opened import database
+    from infra.database.open import open_database
 
-    keys = list_keys(database(load(config).places))
+    keys = list_keys(open_database(load(config).places))
     if json:
         as_json([key.model_dump(mode="json") for key in keys])
     else:
@@ -55,9 +55,9 @@ def list_all(config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) ->
 def revoke(key_id: str, config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) -> None:
     """Take a key away; gateways refuse it within a second."""
     from deploy.api_keys import revoke_key
-    from tasks.opened import database
+    from infra.database.open import open_database
 
-    revoke_key(database(load(config).places), key_id)
+    revoke_key(open_database(load(config).places), key_id)
     if json:
         as_json({"revoked": key_id})
     else:

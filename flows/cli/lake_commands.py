@@ -152,7 +152,7 @@ def validate(
     Exit code 1 where an ingest of these rows would stop: an expectation cannot be evaluated, or one stops the run.
     """
     from feedback.lake.lake import lake_of
-    from feedback.quality.expectations import findings
+    from feedback.quality.expectations import evaluate_suite
     from flows.config.pipeline import tenant_of
     from infra.errors import NotFound
 
@@ -162,7 +162,7 @@ def validate(
     examples = sorted(held, key=lambda example: example.created_at)[-last:]
     if not examples:
         raise NotFound("the lake holds no accepted example yet; take feedback in with `ratchet run ingest`")
-    found = findings(examples, expectations, docs) if expectations.every else []
+    found = evaluate_suite(examples, expectations, docs) if expectations.every else []
     rows = [(one.spec.name, one.spec.severity, len(one.rows), one.trouble) for one in found]
     if json:
         names = ("expectation", "severity", "rows", "trouble")
@@ -213,10 +213,10 @@ def lineage(
     from feedback.store.store import Store
     from flows.config.pipeline import tenant_of
     from flows.history.lineage import lineage as trace
-    from tasks.opened import database
+    from infra.database.open import open_database
 
     settings = load(config)
-    found = trace(settings.places, Store(database(settings.places)), name, tenant=tenant_of(settings, tenant))
+    found = trace(settings.places, Store(open_database(settings.places)), name, tenant=tenant_of(settings, tenant))
     if json:
         as_json(found)
         return
@@ -244,11 +244,11 @@ def forget(
     from flows.cli.run_commands import person
     from flows.config.pipeline import tenant_of
     from flows.erasure.forget import forget as take_away
+    from infra.database.open import open_database
     from infra.errors import UserError
-    from tasks.opened import database
 
     settings = load(config)
-    store, whose = Store(database(settings.places)), tenant_of(settings, tenant)
+    store, whose = Store(open_database(settings.places)), tenant_of(settings, tenant)
     if list_:
         _list_forgotten(settings.places, store, whose, json)
         return

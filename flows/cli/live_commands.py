@@ -23,11 +23,11 @@ def why(
     """Explain one answer: which version gave it, what that was trained on, why it was let in, how it was released."""
     from deploy.explain import explain
     from flows.config.pipeline import tenant_of
-    from tasks.opened import database
+    from infra.database.open import open_database
 
     settings = load(config)
     found = explain(
-        database(settings.places),
+        open_database(settings.places),
         settings.places.versions_dir,
         tenant_of(settings, tenant),
         interaction,
@@ -63,11 +63,11 @@ def drill(config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) -> No
     from deploy.ledger.ledger import current
     from deploy.rollback_drill import drill as run
     from flows.config.job_files import controller_job
-    from tasks.opened import database
+    from infra.database.open import open_database
     from training.base_model import resolve_base
 
     settings = load(config)
-    engine = database(settings.places)
+    engine = open_database(settings.places)
     base = resolve_base(settings.base_model, settings.places.cache_dir)
     version = drill_version(current(engine, settings.tenants[0]), settings.places.versions_dir)
     report = run(
@@ -121,11 +121,11 @@ def shadow(
     from deploy.experiments.shadow import compare
     from deploy.ledger.ledger import current
     from flows.config.pipeline import tenant_of
+    from infra.database.open import open_database
     from infra.errors import UserError
-    from tasks.opened import database
 
     settings = load(config)
-    engine, whose = database(settings.places), tenant_of(settings, tenant)
+    engine, whose = open_database(settings.places), tenant_of(settings, tenant)
     named = version or current(engine, whose).shadow
     if named is None:
         raise UserError("no version answers in shadow now; name one, or set canary.shadow_share for the next release")
@@ -148,10 +148,10 @@ def arena(config: ConfigOption = DEFAULT_CONFIG, tenant: TenantOption = None, js
     """Show how versions did against one another in the arena's blind choices."""
     from deploy.experiments.arena import tally
     from flows.config.pipeline import tenant_of
-    from tasks.opened import database
+    from infra.database.open import open_database
 
     settings = load(config)
-    rows = tally(database(settings.places), tenant_of(settings, tenant))
+    rows = tally(open_database(settings.places), tenant_of(settings, tenant))
     if json:
         as_json([row.model_dump(mode="json") for row in rows])
     elif not rows:

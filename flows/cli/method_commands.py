@@ -26,7 +26,7 @@ def methods(base: BaseOption = None, json: JsonOption = False) -> None:
     """Everything that can be named in the config: the matrix of objectives and tuners, recipes, metrics, sources."""
     from evaluation.judges import JUDGES
     from evaluation.metrics import METRICS
-    from feedback.formats import DIALECTS
+    from feedback.formats import FORMATS
     from feedback.sources import SOURCES
     from training.recipes.method_catalogue import methods_matrix
     from training.recipes.recipe import RECIPES
@@ -40,7 +40,7 @@ def methods(base: BaseOption = None, json: JsonOption = False) -> None:
         "metrics": sorted(METRICS),
         "judges": sorted(JUDGES),
         "sources": sorted(SOURCES),
-        "dialects": sorted(DIALECTS),
+        "dialects": sorted(FORMATS),
     }
     if json:
         names = {
@@ -107,6 +107,7 @@ def advise(
     """Recommend a recipe for a goal and your data, or say why not to train, with what it would take."""
     from pydantic import ValidationError
 
+    from deploy.engines import SERVING_ENGINES
     from flows.planning.data_counts import counts_of_file, counts_of_last_snapshot
     from infra.errors import UserError
     from training.hardware import accelerators, best_dtype, memory_each
@@ -138,7 +139,7 @@ def advise(
         config=training,
         machine_bytes=memory_each(1, given_gb=training.memory_gb),
         machine=f"the GPU ({gpus[0].name})" if gpus and memory_gb is None else "the machine",
-        lora_only=settings.serving.engine == "vllm",
+        lora_only=SERVING_ENGINES.named(settings.serving.engine).lora_only,
     )
     if json:
         figures = known.name if known.shape is not None else None

@@ -29,11 +29,11 @@ def release(
     from flows.cli.run_commands import person
     from flows.config.job_files import controller_job
     from flows.config.pipeline import tenant_of
-    from tasks.opened import database
+    from infra.database.open import open_database
     from training.base_model import resolve_base
 
     settings = load(config)
-    whose, engine = tenant_of(settings, tenant), database(settings.places)
+    whose, engine = tenant_of(settings, tenant), open_database(settings.places)
     base = resolve_base(settings.base_model, settings.places.cache_dir)
     # Looked for first: a slip of the pen is no refusal of the engine, and alerts nobody.
     find_version(settings.places.versions_dir, settings.places.stages_dir, version, base=base.path)
@@ -72,8 +72,8 @@ def rollback(
     from flows.cli.run_commands import person
     from flows.config.job_files import controller_job
     from flows.config.pipeline import tenant_of
+    from infra.database.open import open_database
     from infra.errors import Unavailable
-    from tasks.opened import database
     from training.base_model import resolve_base
 
     settings = load(config)
@@ -86,7 +86,7 @@ def rollback(
         note(f"warning: {error}; the target is not proved")
         prove = lambda version: {"version": version, "proved": False}  # noqa: E731
     entry = roll_back(
-        database(settings.places),
+        open_database(settings.places),
         tenant_of(settings, tenant),
         actor=person(),
         reason=reason,
@@ -109,10 +109,10 @@ def ledger(
     """The history of releases: what replaced what, when, why, by whom."""
     from deploy.ledger.ledger import history
     from flows.config.pipeline import tenant_of
-    from tasks.opened import database
+    from infra.database.open import open_database
 
     settings = load(config)
-    lines = history(database(settings.places), tenant_of(settings, tenant))[-last:]
+    lines = history(open_database(settings.places), tenant_of(settings, tenant))[-last:]
     if json:
         as_json([line.model_dump(mode="json") for line in lines])
     elif not lines:

@@ -14,10 +14,10 @@ def accept_store(config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False
     from feedback.ingest.restored_store import accept_store as accept
     from feedback.lake.lake import lake_of
     from feedback.store.store import Store
-    from tasks.opened import database
+    from infra.database.open import open_database
 
     places = load(config).places
-    found = accept(Store(database(places)), lake_of(places))
+    found = accept(Store(open_database(places)), lake_of(places))
     if json:
         as_json(found)
         return

@@ -14,16 +14,16 @@ def up(config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) -> None:
     from flows.stack.first_keys import first_keys
     from flows.stack.local_stack import stack_plan
     from flows.stack.secrets_file import load_secrets
+    from infra.database.open import open_database
     from infra.file_permissions import close_folder
     from infra.processes import stack
-    from tasks.opened import database
     from training.base_model import resolve_base
 
     settings = load(config)
     places = settings.places
     close_folder(places.home_dir)
     load_secrets(places)
-    database(places)  # of another release: say so here, not in the log of each part
+    open_database(places)  # of another release: say so here, not in the log of each part
     note(f"base model {settings.base_model} ...")
     base = resolve_base(settings.base_model, places.cache_dir)
     note(f"base model {base.version}, found in: {base.source} ({base.path})")
@@ -93,23 +93,24 @@ def down(config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) -> Non
 
 def status(config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) -> None:
     """What runs, which version is live, since when and why, the last nights, and alerts not delivered yet."""
+    from deploy.controller.summary import summarise_release
     from flows.night.record import nights_of
     from infra.alerts.outbox import list_alerts
+    from infra.database.open import open_database
     from infra.processes import stack
-    from tasks.opened import database
-    from tasks.standing import standing_facts
 
     settings = load(config)
     state = stack.status(settings.places.run_dir)
-    releases = {tenant: standing_facts(settings.places, tenant) for tenant in settings.tenants}
+    database = open_database(settings.places)
+    releases = {tenant: summarise_release(database, tenant) for tenant in settings.tenants}
     nights = [night for tenant in settings.tenants for night in nights_of(settings, tenant)[-3:]]
-    failing = [alert for alert in list_alerts(database(settings.places)) if alert.failing]
+    failing = [alert for alert in list_alerts(database) if alert.failing]
     if json:
         summary = [n.model_dump(mode="json", include={"night_id", "tenant", "state", "outcome"}) for n in nights]
         as_json(
             {
                 "stack": state.model_dump(mode="json"),
-                "releases": releases,
+                "releases": {tenant: release.model_dump(mode="json") for tenant, release in releases.items()},
                 "nights": summary,
                 "alerts_failing": [alert.model_dump(mode="json") for alert in failing],
             }
@@ -121,16 +122,17 @@ def status(config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) -> N
             ("part", "state", "pid", "restarts", "last exit", "log"),
             ((p.name, p.state, p.pid or "-", p.restarts, p.last_exit or "-", p.log_file) for p in state.parts),
         )
-    for tenant, facts in releases.items():
-        say(f"{tenant}: {facts['champion'] or 'nothing'} is live since {facts['since'] or '-'}: {facts['why']}")
-        if facts["canary"]:
-            said = (facts["watch"] or {}).get("reason", "not judged yet")
-            say(f"  canary: {facts['canary']} gets {facts['canary_share']:.0%} of new users ({said})")
-        if facts["holdback"]:
-            say(f"  held back for comparison: {facts['holdback']}")
-        for version, why in facts["barred"].items():
+    for tenant, release in releases.items():
+        since = release.since.isoformat() if release.since else "-"
+        say(f"{tenant}: {release.champion or 'nothing'} is live since {since}: {release.why}")
+        if release.canary:
+            judgement = release.watch.reason if release.watch else "not judged yet"
+            say(f"  canary: {release.canary} gets {release.canary_share:.0%} of new users ({judgement})")
+        if release.holdback:
+            say(f"  held back for comparison: {release.holdback}")
+        for version, why in release.barred.items():
             say(f"  barred: {version} ({why})")
-        if facts["paused"]:
+        if release.paused:
             say("  releases by the nightly run are paused; `ratchet resume` lets them go on")
     for night in nights:
         ended = night.outcome or ("interrupted or running; `ratchet run nightly` takes it up")

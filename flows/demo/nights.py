@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -11,7 +10,7 @@ import time
 from deploy.controller.run import make_prover
 from deploy.ledger.ledger import Entry
 from deploy.release.lifecycle import Override, open_release
-from deploy.versions.versions import publish_version, version_name
+from deploy.versions.versions import publish_version
 from evaluation.scorecard import Scorecard, read_scorecard
 from flows.config.job_files import controller_job
 from flows.config.pipeline import PipelineConfig
@@ -20,8 +19,9 @@ from flows.demo.home import CONFIG
 from flows.demo.play import Play
 from flows.demo.scribe import Bar, Scribe
 from flows.night.record import NightFile, nights_of
-from infra.artifact import read_record
+from infra.artifact import read_record, version_name
 from infra.errors import RatchetError
+from infra.processes.progress import FILE, last_progress
 from infra.settings import Config
 from infra.source_tree import python_path
 
@@ -149,18 +149,15 @@ def _run(play: Play, config: PipelineConfig, bar: Bar, *words: str) -> None:
 def _how_far(config: PipelineConfig, began: float) -> tuple[str, int, int | None]:
     """What the night is at: the newest line of progress that a stage or an evaluation wrote."""
     places = config.places
-    files = [*places.stages_dir.glob("*/progress.jsonl"), *places.evaluations_dir.glob("*/progress.jsonl")]
+    files = [*places.stages_dir.glob(f"*/{FILE}"), *places.evaluations_dir.glob(f"*/{FILE}")]
     times = {file: file.stat().st_mtime for file in files}
     fresh = [file for file in files if times[file] >= began]
     if not fresh:
         return "taking in what people said", 0, None
     newest = max(fresh, key=lambda file: times[file])
-    lines = newest.read_bytes().splitlines()
-    try:
-        line = json.loads(lines[-1]) if lines else {}
-    except ValueError:
-        line = {}
+    line = last_progress(newest)
+    done, total = (line.done, line.total) if line is not None else (0, None)
     if newest.is_relative_to(places.evaluations_dir):
-        return f"evaluation ({line.get('phase', 'starting')})", int(line.get("done", 0)), line.get("total")
+        return f"evaluation ({line.phase if line is not None else 'starting'})", done, total
     stages = sum(file.is_relative_to(places.stages_dir) for file in fresh)
-    return f"training, stage {stages}", int(line.get("step", 0)), line.get("total")
+    return f"training, stage {stages}", done, total

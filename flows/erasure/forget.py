@@ -24,25 +24,25 @@ from feedback.erasure import (
     TOMBSTONE,
     Belongings,
     digests_of,
-    find,
-    join,
-    take_data_docs,
-    take_from_lake,
-    take_from_snapshots,
-    take_from_store,
-    taken_from,
+    erase_data_docs,
+    erase_from_lake,
+    erase_from_snapshots,
+    erase_from_store,
+    erased_rows,
+    find_belongings,
+    join_belongings,
 )
 from feedback.events import pseudonym
 from feedback.ingest.run import locked
 from feedback.lake.lake import Lake, lake_of
-from feedback.lake.orphans import stranded
+from feedback.lake.orphans import orphaned_events
 from feedback.redaction.redact import finder_of
 from feedback.snapshots.layout import TRAIN, VALIDATION
 from feedback.sources import gateway
 from feedback.sources.landing import SourceSpec
 from feedback.store.store import Store
-from feedback.store.tombstones import Tombstone, mark_of, tombstones
-from feedback.store.user_salt import SALT, hold_to
+from feedback.store.tombstones import Tombstone, name_hash, tombstones
+from feedback.store.user_salt import SALT, verify_salt
 from flows.config.pipeline import PipelineConfig
 from flows.erasure.mlflow_copies import forget_traces, scrub_copies
 from flows.erasure.redact_files import scrub, search
@@ -88,7 +88,7 @@ def forget(
     places, lake = config.places, lake_of(config.places)
     known = hashed or _PSEUDONYM.fullmatch(user) is not None
     if not known:
-        hold_to(store.engine, secret(SALT))
+        verify_salt(store.engine, secret(SALT))
     person = user if known else pseudonym(user, secret(SALT))
     apart = _gateways(config)
     with nullcontext() if dry_run else no_night(config, tenant), locked(lake):
@@ -96,7 +96,9 @@ def forget(
             raise UserError("an ingest was interrupted half-way; finish it with `ratchet run ingest`, then forget")
         stores, finder = [store, *apart.values()], finder_of(config.ingest.redact)
         raw = None if known else user
-        found = join(stores, [find(one, lake, tenant, person, finder=finder, raw=raw) for one in stores])
+        found = join_belongings(
+            stores, [find_belongings(one, lake, tenant, person, finder=finder, raw=raw) for one in stores]
+        )
         if not (found.interactions or found.events or found.rejects):
             raise NotFound(_nothing(store, tenant, person, user))
         facts: dict[str, Any] = {
@@ -113,12 +115,12 @@ def forget(
             return {**facts, "dry_run": True, **held, "live": live, "plan": plan}
         # The lake comes late, and the store last: by their rows an interrupted call is begun again, and finds the rest.
         progress("snapshots")
-        take_from_snapshots(places.snapshots_dir, found)
+        erase_from_snapshots(places.snapshots_dir, found)
         held = _held_by(places, found)
         removed = {f"snapshot {name}": rows for name, rows in held["rows"].items()}
         abandon(config, tenant, held["snapshots"], "somebody was forgotten whose rows its snapshot held")
         progress("reports, answers, logs, copies on MLflow")
-        removed["data docs"] = take_data_docs(lake, found)
+        removed["data docs"] = erase_data_docs(lake, found)
         leave = [lake.path / table for table in ("accepted", "quarantine", "fates")]
         leave += [places.snapshots_dir, places.versions_dir, places.run_dir]
         removed |= scrub(places.home_dir, found, leave=leave)
@@ -126,17 +128,17 @@ def forget(
         removed["traces of this pipeline"] = forget_traces(places, config.pipeline, found)
         copies, fetched, kept = scrub_copies(places, config.pipeline, found)
         removed |= copies
-        mark = {"tenant": tenant, "person": mark_of(tenant, person), "at": now().isoformat()}
+        mark = {"tenant": tenant, "person": name_hash(tenant, person), "at": now().isoformat()}
         marked = [places.versions_dir / version for version in held["versions"]]
         for folder in [*marked, *(places.stages_dir / key for key in held["stages"])]:
             atomic_write(folder / TOMBSTONE, json.dumps(mark, indent=2) + "\n")
         progress("lake, all versions, and index")
-        removed |= take_from_lake(lake, found)
+        removed |= erase_from_lake(lake, found)
         progress("store")
         removed |= _unseen(store, found)
         stone = Tombstone(
             tenant=tenant,
-            person=mark_of(tenant, person),
+            person=name_hash(tenant, person),
             removed={name: rows for name, rows in removed.items() if rows},
             snapshots=tuple(held["snapshots"]),
             versions=tuple(held["versions"]),
@@ -145,9 +147,9 @@ def forget(
             at=now(),
         )
         for name, other in apart.items():  # before ours, by which an interrupted call is begun again
-            rows = take_from_store(other, found, stone, None if known else user)
+            rows = erase_from_store(other, found, stone, None if known else user)
             removed[f"gateway's store {name}"] = sum(rows.values())
-        removed |= take_from_store(store, found, stone, None if known else user, again=stranded(lake, tenant))
+        removed |= erase_from_store(store, found, stone, None if known else user, again=orphaned_events(lake, tenant))
         progress("searching what is left")
         searched, left = _search(places, lake, found)
         searched, left = searched + fetched, [*left, *kept, *_out_of_reach(config, known)]
@@ -172,7 +174,7 @@ def _search(places: Places, lake: Lake, found: Belongings) -> tuple[int, list[st
     """`search` of this machine's folder, and of the lake where it is elsewhere."""
     searched, left = search(places.home_dir, found)
     with tempfile.TemporaryDirectory(prefix="ratchet-forget-") as folder:
-        lake.place.fetch(Path(folder))
+        lake.storage.fetch(Path(folder))
         more, there = search(Path(folder), found)
     return searched + more, [*left, *(f"{places.lake_url}: {name}" for name in there)]
 
@@ -206,7 +208,7 @@ def _held_by(places: Places, found: Belongings) -> dict[str, Any]:
         manifest = json.loads((folder / "manifest.json").read_text())
         if manifest["identity"]["tenant"] != found.tenant:
             continue
-        parts = taken_from(folder, mark_of(found.tenant, found.person))
+        parts = erased_rows(folder, name_hash(found.tenant, found.person))
         for file in folder.rglob("*.jsonl"):
             here = sum(found.owns(json.loads(line)) for line in file.read_text().splitlines() if line.strip())
             part = file.relative_to(folder).as_posix()
@@ -387,7 +389,7 @@ def _say_in_use(store: Store, tenant: str, live: dict[str, str]) -> None:
 
 
 def _nothing(store: Store, tenant: str, person: str, user: str) -> str:
-    mark = mark_of(tenant, person)
+    mark = name_hash(tenant, person)
     before = [stone for stone in tombstones(store.engine, tenant) if stone.person == mark]
     if before:
         return f"nothing of that user is here: forgotten on {before[-1].at:%Y-%m-%d} by {before[-1].by}"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from feedback.ingest.run import IngestReport
 from feedback.lake.lake import lake_of
-from feedback.quality.ingest_health import batches_before, spike, stale
+from feedback.quality.ingest_health import batches_before, ingest_stale, quarantine_spike
 from flows.config.pipeline import PipelineConfig
 from infra.alerts.outbox import Alert
 from infra.database.connect import now
+from infra.database.open import open_database
 from tasks import notify
-from tasks.opened import database
 
 
 def tell_of_spike(config: PipelineConfig, report: IngestReport) -> None:
@@ -17,7 +17,7 @@ def tell_of_spike(config: PipelineConfig, report: IngestReport) -> None:
     if not report.batches:
         return
     watch, lake = config.ingest.watch, lake_of(config.places)
-    found = spike(report.counts, batches_before(lake, report.batches[0], watch), watch)
+    found = quarantine_spike(report.counts, batches_before(lake, report.batches[0], watch), watch)
     if found is None:
         return
     reasons = ", ".join(f"{count} {code}" for code, count in sorted(found.reasons.items(), key=lambda one: -one[1]))
@@ -35,7 +35,7 @@ def tell_of_spike(config: PipelineConfig, report: IngestReport) -> None:
 
 def tell_of_staleness(config: PipelineConfig) -> str | None:
     """Alert, once a day, when feedback waits and nobody takes it in. Returns what was said."""
-    why = stale(database(config.places), lake_of(config.places), now(), config.ingest.watch)
+    why = ingest_stale(open_database(config.places), lake_of(config.places), now(), config.ingest.watch)
     if why is None:
         return None
     what = Alert(

@@ -11,7 +11,8 @@ import yaml
 from pydantic import ValidationError
 
 from feedback.events import Feedback, Interaction, subject_of
-from feedback.examples import Example, ShapeRules, build
+from feedback.examples import Example, ShapeRules
+from feedback.ingest.build_examples import build
 from feedback.quality.expectations import response_of
 from feedback.redaction.redact import Redactor
 from feedback.sources.files import FileOptions, read
@@ -116,8 +117,8 @@ def _dry_run(store: Store, options: FileOptions, shapes: ShapeRules) -> dict[str
             set_aside["waits for its interaction"] += len(events)
             continue
         built = build(subject, events, shapes)
-        for fate in built.fates.values():
-            set_aside[fate.code] += fate.status != "accepted"
+        for outcome in built.outcomes.values():
+            set_aside[outcome.code] += outcome.status != "accepted"
         for example in built.examples:
             number[example.shape] += 1
             if len(made.setdefault(example.shape, [])) < _SAMPLES:

@@ -6,8 +6,9 @@ import logging
 
 from flows.config.pipeline import PipelineConfig
 from infra.alerts.outbox import Alert
-from infra.telemetry.mlflow_journal import Tracker, refusals
+from infra.telemetry.mlflow_journal import refusals
 from infra.telemetry.mlflow_refusals import refusal_alert
+from infra.telemetry.mlflow_tracker import Tracker
 from tasks import notify
 
 log = logging.getLogger(__name__)
@@ -16,8 +17,8 @@ log = logging.getLogger(__name__)
 def send_rest(config: PipelineConfig, tracker: Tracker) -> int:
     """Send what a run still has to say. Returns how many operations wait; people are told where that is not MLflow
     being down."""
-    waiting = tracker.send(now=True)
-    if waiting and tracker.refusal is None:
+    waiting = tracker.sender.send(now=True)
+    if waiting and tracker.sender.refusal is None:
         log.warning("MLflow is down; %s operations are kept and sent by the next night", waiting)
     tell_of_refusals(config)
     return waiting

@@ -17,8 +17,9 @@ from flows.intake.alerts import tell_of_spike
 from flows.intake.champion_confidence import confidence_of
 from flows.intake.mlflow_alerts import send_rest
 from infra.database.connect import now
-from infra.telemetry.mlflow_journal import Tracker
-from tasks import intake, notify
+from infra.telemetry.mlflow_tracker import Tracker
+from tasks import intake
+from tasks.reporting import prefect_artifacts
 from training.base_model import Base
 
 DOCS = "data_docs"
@@ -35,7 +36,7 @@ def take_all_in(config: PipelineConfig, base: Base) -> IngestReport:
         report = intake.ingest(config.ingest, config.places, confidence_of(config, base))
     except ExpectationError as error:
         if error.docs is not None:
-            notify.show_links({"Data Docs of the breach": (error.docs / "index.html").absolute().as_uri()})
+            prefect_artifacts.show_links({"Data Docs of the breach": (error.docs / "index.html").absolute().as_uri()})
             _log_run(config, IngestReport(docs=(error.docs,)), failure=str(error))
         raise
     tell_of_spike(config, report)
@@ -68,7 +69,8 @@ def _log_run(config: PipelineConfig, report: IngestReport, failure: str | None =
     waiting = send_rest(config, tracker)
     run = tracker.url_of(key)
     shown = run is not None and bool(_there(report.docs))
-    notify.show_links({"Ingest on MLflow": run, "Data Docs on MLflow": f"{run}/artifacts/{DOCS}" if shown else None})
+    docs = f"{run}/artifacts/{DOCS}" if shown else None
+    prefect_artifacts.show_links({"Ingest on MLflow": run, "Data Docs on MLflow": docs})
     if not waiting:
         shutil.rmtree(folder)  # there is nothing in it but what was sent
 

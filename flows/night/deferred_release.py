@@ -7,17 +7,19 @@ that verdict used the items. While the cause stands this costs seconds a night.
 
 from __future__ import annotations
 
+from deploy.controller.liveness import deliver_if_silent
 from deploy.ledger.ledger import Entry, Standing
 from deploy.release.lifecycle import night_line
 from evaluation.gate.verdict import Verdict
-from feedback.erasure import TOMBSTONE, taken_from
+from feedback.erasure import TOMBSTONE, erased_rows
 from flows.config.job_files import controller_job
 from flows.night.record import Night, NightFile
 from flows.night.should_train import asked_of, last_judged
 from flows.night.steps import night_key
 from flows.night.tracking import open_tracking
-from tasks import notify, release
-from tasks.opened import database
+from infra.database.open import open_database
+from tasks import release
+from tasks.reporting import prefect_artifacts
 from tasks.train import Challenger
 from training.base_model import Base
 
@@ -25,7 +27,7 @@ from training.base_model import Base
 def release_waiting(night: Night, base: Base, standing: Standing) -> str | None:
     """What became tonight of the last verdict's winner, where that was not released yet; None where none waits."""
     places, prover = night.config.places, controller_job(night.config, base)
-    written = night_line(database(places), night.tenant, night.night_id)
+    written = night_line(open_database(places), night.tenant, night.night_id)
     if written is not None:  # killed after this night's line was written
         return _said(written)
     earlier = last_judged(night)
@@ -68,15 +70,15 @@ def release_waiting(night: Night, base: Base, standing: Standing) -> str | None:
             "judged_in": earlier.night_id,
         },
     )
-    notify.show_verdict(verdict, entry)
-    notify.send_if_nobody_does(places, night.config.alerts)
+    prefect_artifacts.show_verdict(verdict, entry)
+    deliver_if_silent(open_database(places), night.config.alerts)
     return _said(entry)
 
 
 def _forgotten_since(night: Night, earlier: NightFile, winner: str) -> bool:
     """Whether somebody was forgotten whose rows the winner may have learned from."""
     places = night.config.places
-    of_snapshot = taken_from(places.snapshots_dir / str(earlier.steps["snapshot"]))
+    of_snapshot = erased_rows(places.snapshots_dir / str(earlier.steps["snapshot"]))
     return bool(of_snapshot) or (places.versions_dir / winner / TOMBSTONE).exists()
 
 

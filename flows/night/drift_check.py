@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from deploy.ledger.ledger import Standing, history
-from feedback.quality.drift import DriftReport, unknown
+from feedback.quality.drift import DriftReport, undetermined
 from feedback.snapshots.snapshot import Snapshot, load_snapshot
 from flows.night.record import Night
 from flows.night.should_train import last_judged
 from infra.alerts.outbox import Alert
+from infra.database.open import open_database
 from infra.errors import NotFound
 from tasks import intake, notify
-from tasks.opened import database
 
 
 def look_for_drift(night: Night, snapshot: str, standing: Standing) -> DriftReport:
@@ -18,10 +18,10 @@ def look_for_drift(night: Night, snapshot: str, standing: Standing) -> DriftRepo
     config = night.config
     before = _snapshot_of(night, standing) if snapshot else None
     if before is None:
-        return unknown("the champion was trained on no snapshot of this pipeline")
+        return undetermined("the champion was trained on no snapshot of this pipeline")
     last = last_judged(night)
     if snapshot in (before.id, last.steps.get("snapshot") if last is not None else None):
-        rows = unknown("nothing is new since this was looked at", "rows")
+        rows = undetermined("nothing is new since this was looked at", "rows")
     else:
         cut = load_snapshot(config.places.snapshots_dir / snapshot)
         rows = intake.drift(cut, before, night.folder / "drift.html", config.drift)
@@ -33,7 +33,7 @@ def look_for_drift(night: Night, snapshot: str, standing: Standing) -> DriftRepo
 
 
 def _snapshot_of(night: Night, standing: Standing) -> Snapshot | None:
-    for line in reversed(history(database(night.config.places), night.tenant)):
+    for line in reversed(history(open_database(night.config.places), night.tenant)):
         name = (line.evidence.get("gate") or {}).get("snapshot")
         if line.version == standing.champion and name:
             try:

@@ -11,8 +11,9 @@ from flows.night.record import Night
 from flows.night.steps import plan_of, sight_of
 from flows.planning.data_counts import counts_of_last_snapshot
 from flows.planning.gate_power import last_snapshot, units_of
-from tasks import notify, train
-from tasks.opened import database
+from infra.database.open import open_database
+from tasks import train
+from tasks.reporting import prefect_artifacts
 from training.recipes.plan import GUESS
 
 log = logging.getLogger(__name__)
@@ -22,13 +23,13 @@ def say_plan(night: Night) -> dict[str, Any]:
     """The plan and the gate's sight on the data of the last night's snapshot, and how much feedback came in since."""
     config, places = night.config, night.config.places
     last = lake_of(places).last()
-    waiting = Store(database(places)).ready_count(last.cursor if last else 0)
+    waiting = Store(open_database(places)).ready_count(last.cursor if last else 0)
     counts = counts_of_last_snapshot(config, night.tenant)
     base = train.find_base(config.base_model, places)
     plan = plan_of(night, counts, base)
     snapshot = last_snapshot(config, night.tenant)
     sees = sight_of(night, plan, 0 if snapshot is None else units_of(snapshot))
-    notify.show_plan(plan, sees)
+    prefect_artifacts.show_plan(plan, sees)
     log.info("dry run: %s new feedback events, %s recipes, %.0f min", waiting, len(plan.recipes), plan.minutes)
     return {
         "dry_run": True,

@@ -9,6 +9,7 @@ from flows.night.record import Night
 from infra.alerts.outbox import Alert
 from infra.errors import UserError
 from tasks import notify, train
+from tasks.reporting import prefect_artifacts
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +53,7 @@ def tell_failure(night: Night, error: Exception) -> None:
 
 def summary(night: Night) -> dict[str, Any]:
     """What a night came to, as facts; how long its steps took goes to the run's page."""
-    notify.show_durations(night.file.seconds)
+    prefect_artifacts.show_durations(night.file.seconds)
     verdict = night.file.steps.get("verdict")
     return {
         "night_id": night.night_id,

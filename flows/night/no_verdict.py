@@ -14,7 +14,7 @@ from flows.night.record import RESCORE, Night
 from flows.night.rescoring import rescore_anyway
 from flows.night.steps import night_key
 from flows.night.tracking import log_intake, open_run, open_tracking, pages
-from tasks import notify
+from tasks.reporting import prefect_artifacts
 from training.base_model import Base
 
 
@@ -35,4 +35,4 @@ def _show(night: Night, report: IngestReport, drift: DriftReport, name: str, rea
     tracker.tags(key, {"ratchet.decision": "none", "mlflow.note.content": reason[:4000]})
     tracker.finish(key)
     send_rest(night.config, tracker)
-    notify.show_links(pages(tracker, night, report, judged=False))
+    prefect_artifacts.show_links(pages(tracker, night, report, judged=False))

@@ -10,16 +10,15 @@ One night at a time per tenant: an advisory lock on a file, which the system let
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import IO, Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BeforeValidator, TypeAdapter, ValidationError
 
@@ -28,6 +27,7 @@ from flows.config.pipeline import PipelineConfig, tenant_of
 from infra.artifact import atomic_write
 from infra.database.connect import now
 from infra.errors import NotFound, UserError
+from infra.processes.locks import LockHeld, try_hold
 from infra.settings import in_a_line
 from infra.stored_model import StoredFile
 from infra.telemetry.otel import span
@@ -204,40 +204,28 @@ def dead_night(config: PipelineConfig, tenant: str) -> NightFile | None:
     nights = nights_of(config, tenant)
     if not nights or nights[-1].state != "running" or not lock.exists():
         return None
-    with lock.open() as held:
-        try:
-            fcntl.flock(held, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return None
-        # Read again under the lock: it may have ended since.
-        night = read_night(config, nights[-1].night_id)
+    try:
+        with try_hold(lock, shared=True):
+            # Read again under the lock: it may have ended since.
+            night = read_night(config, nights[-1].night_id)
+    except LockHeld:
+        return None
     return night if night.state == "running" else None
 
 
 @contextmanager
 def _locked(path: Path, tenant: str) -> Iterator[None]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+") as lock:
-        for tries in range(20):
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if tries == 19:
-                    raise UserError(
-                        f"a night of tenant {tenant!r} is running already ({_holder(lock)}); "
-                        "wait for it, or stop that process"
-                    ) from None
-                time.sleep(0.05)  # somebody may only be looking whether it is held
-        lock.truncate(0)
-        lock.write(f"process {os.getpid()}, since {now():%Y-%m-%d %H:%M:%S} UTC")
-        lock.flush()
+    note = f"process {os.getpid()}, since {now():%Y-%m-%d %H:%M:%S} UTC"
+    with ExitStack() as stack:
+        try:
+            # Not refused at once: somebody may only be looking whether it is held.
+            stack.enter_context(try_hold(path, wait_seconds=1.0, note=note))
+        except LockHeld as holder:
+            raise UserError(
+                f"a night of tenant {tenant!r} is running already ({str(holder) or 'process unknown'}); "
+                "wait for it, or stop that process"
+            ) from None
         yield
-
-
-def _holder(lock: IO[str]) -> str:
-    lock.seek(0)
-    return lock.read().strip() or "process unknown"
 
 
 def _begin(config: PipelineConfig, request: NightRequest, tenant: str) -> Night:

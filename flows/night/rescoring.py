@@ -22,7 +22,8 @@ from flows.night.steps import gate_of, job_of, night_key
 from flows.night.tracking import log_night, machine_watched, open_tracking
 from infra.errors import RatchetError
 from infra.stored_model import Stored
-from tasks import intake, judge, notify
+from tasks import intake, judge
+from tasks.reporting import prefect_artifacts
 from training.base_model import Base
 
 log = logging.getLogger(__name__)
@@ -81,7 +82,7 @@ def _rescore(
     with machine_watched(tracker, night):
         scorecard = judge.evaluate(job, tracker=tracker, night_key=key, recipes={}, places=places)
     judge.rescore_champion(scorecard, standing, policy, canary=night.config.canary, places=places)
-    notify.show_scorecard(scorecard)
+    prefect_artifacts.show_scorecard(scorecard)
     tracker.tags(key, {"ratchet.decision": "none"})
     tracker.finish(key)
     send_rest(night.config, tracker)

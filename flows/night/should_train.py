@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from deploy.engines import SERVING_ENGINES
 from feedback.examples import SHAPES
 from feedback.snapshots.gate_items import gate_items
 from feedback.snapshots.snapshot import example_ids, load_snapshot
@@ -83,7 +84,7 @@ def _too_little_new(night: Night, before: str, snapshot: str) -> str | None:
     least, folder = night.config.schedule.min_new_examples, night.config.places.snapshots_dir
     if least <= 1 or (before and not (folder / before / "manifest.json").exists()):
         return None
-    usable = usable_shapes(training_of(night), lora_only=night.config.serving.engine == "vllm")
+    usable = usable_shapes(training_of(night), lora_only=SERVING_ENGINES.named(night.config.serving.engine).lora_only)
     was, now = (set(example_ids(load_snapshot(folder / name), usable) if name else ()) for name in (before, snapshot))
     if len(now - was) >= least:
         return None

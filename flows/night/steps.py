@@ -12,17 +12,19 @@ from deploy.ledger.ledger import Standing
 from evaluation.gate.policy import GatePolicy
 from evaluation.gate.verdict import Verdict
 from evaluation.job.config import EvaluationConfig, EvaluationJob
-from evaluation.run.noise_floors import hardware_name
+from evaluation.run.noise_floors import hardware_name, seed_spread_due
 from feedback.snapshots.snapshot import Snapshot, load_snapshot
+from flows.night.approval_form import ask_approval
+from flows.night.candidates import evaluation_job
 from flows.night.record import Night
 from flows.planning.gate_power import sight
 from infra.alerts.outbox import Alert
 from infra.database.connect import now
+from infra.database.open import open_database
 from infra.errors import UserError
 from infra.processes.threads import physical_cores
-from infra.telemetry.mlflow_journal import Tracker
-from tasks import approval, intake, judge, notify, train
-from tasks.candidates import evaluation_job
+from infra.telemetry.mlflow_tracker import Tracker
+from tasks import intake, judge, notify, train
 from tasks.train import Challenger
 from training.base_model import Base
 from training.recipes.plan import Plan, TrainingConfig
@@ -123,7 +125,9 @@ def train_twin(night: Night, plan: Plan, base: Base, snapshot: Snapshot, tracker
     if plan.minutes + minutes > training.budget_minutes:
         return None
     due = night.once(
-        "twin due", bool, lambda: judge.twin_is_due(config.places, hardware, every=every, night_id=night.night_id)
+        "twin due",
+        bool,
+        lambda: seed_spread_due(open_database(config.places), hardware, every=every, night_id=night.night_id),
     )
     if not due:
         return None
@@ -210,7 +214,7 @@ def approve(night: Night, verdict: Verdict, tracker: Tracker) -> str:
     # Remembered, so that a night that is killed and taken up again does not wait the whole time once more.
     asked = datetime.fromisoformat(night.once("approval asked", str, lambda: tell_who_approves(night, verdict)))
     hours = night.config.schedule.approval_hours - (now() - asked).total_seconds() / 3600
-    return approval.ask_approval(verdict, hours=max(hours, 0.0), links=links)
+    return ask_approval(verdict, hours=max(hours, 0.0), links=links)
 
 
 def tell_who_approves(night: Night, verdict: Verdict) -> str:

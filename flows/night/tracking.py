@@ -18,7 +18,8 @@ from flows.intake.run import DOCS, log_report
 from flows.night.record import Night
 from flows.night.steps import gate_of, night_key, training_of
 from infra.source_tree import SOURCE_ROOT
-from infra.telemetry.mlflow_journal import Tracker, send_leftovers
+from infra.telemetry.mlflow_sender import send_leftovers
+from infra.telemetry.mlflow_tracker import Tracker
 from infra.telemetry.system_metrics import sampled
 
 log = logging.getLogger(__name__)

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from deploy.engines import SERVING_ENGINES
 from evaluation.gate.policy import GatePolicy
-from evaluation.gate.power import what_it_sees
+from evaluation.gate.power import describe_power
 from feedback.examples import SHAPES
 from feedback.snapshots.snapshot import Snapshot, load_snapshot
 from flows.config.pipeline import PipelineConfig
@@ -54,7 +55,7 @@ def ahead_of(config: PipelineConfig, tenant: str) -> Ahead:
     counts: Mapping[str, Any] = (
         dict.fromkeys(SHAPES, training.minimum_examples) if snapshot is None else snapshot.counts["train"]
     )
-    lora_only, cache = config.serving.engine == "vllm", config.places.cache_dir
+    lora_only, cache = SERVING_ENGINES.named(config.serving.engine).lora_only, config.places.cache_dir
     base = base_offline(config.base_model, cache)
     if base.shape is None:
         boundless = training.model_copy(update={"budget_minutes": math.inf, "budget_money": None})
@@ -76,7 +77,7 @@ def sight(policy: GatePolicy, units: int, challengers: int) -> str:
             f"the gate set has {units} conversations, the policy asks for {policy.min_units}: nothing is promoted "
             f"before {policy.min_units - units} more have labels by trusted people"
         )
-    return what_it_sees(policy, units, challengers=max(1, challengers))
+    return describe_power(policy, units, challengers=max(1, challengers))
 
 
 def units_of(snapshot: Snapshot) -> int:

@@ -20,8 +20,7 @@ from flows.config.pipeline import PipelineConfig
 from flows.serving.crash_recovery import LOOK_SECONDS, TakingUp, close_left_runs
 from flows.serving.plans import DeploymentPlan, deployment_plans
 from infra.artifact import atomic_write
-from infra.errors import ConfigError
-from infra.file_permissions import close_files
+from infra.processes.job_file import job_main
 from infra.settings import Config
 
 if TYPE_CHECKING:
@@ -98,7 +97,7 @@ async def serve(job: ServeJob, config: PipelineConfig, made: list[RunnerDeployme
 
 async def _mirror(config: PipelineConfig) -> None:
     from flows.config.job_files import alerts_of
-    from tasks.mirror import mirror_alerts
+    from infra.alerts.prefect_events import mirror_alerts
 
     while True:
         try:
@@ -109,7 +108,7 @@ async def _mirror(config: PipelineConfig) -> None:
 
 
 async def _trace(config: PipelineConfig) -> None:
-    from tasks.traces import send_traces
+    from flows.serving.trace_export import send_traces
 
     while config.traces.share > 0:
         try:
@@ -133,16 +132,13 @@ async def _take_up(config: PipelineConfig) -> None:
 
 def main(argv: list[str]) -> int:
     """``python -m flows.serving.server serve.json``"""
-    close_files()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
-    if len(argv) != 1:
-        raise ConfigError(f"expected one argument, a serve.json; got {argv}")
-    job = ServeJob.model_validate_json(Path(argv[0]).read_text())
-    config = load_config(job.config)
-    # Made outside the event loop: inside, Prefect hands back coroutines instead.
-    asyncio.run(serve(job, config, deployments(config, job.config)))
-    return 0
+
+    def run(job: ServeJob) -> None:
+        config = load_config(job.config)
+        # Made outside the event loop: inside, Prefect hands back coroutines instead.
+        asyncio.run(serve(job, config, deployments(config, job.config)))
+
+    return job_main("deployments", argv, ServeJob, run)
 
 
 if __name__ == "__main__":

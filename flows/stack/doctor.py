@@ -276,17 +276,17 @@ def _base(config: PipelineConfig) -> Finding:
 
 def _gate(config: PipelineConfig) -> Finding:
     """What the gate can see, so that nobody waits years for a promotion."""
-    from evaluation.gate.power import smallest_gain, what_it_sees
+    from evaluation.gate.power import describe_power, minimum_detectable_effect
     from flows.planning.gate_power import ahead_of
 
     units = config.gate.min_units
     ahead = max((ahead_of(config, tenant) for tenant in config.tenants), key=lambda one: one.challengers)
     challengers = ahead.challengers
-    seen = smallest_gain(config.gate, units, challengers=challengers)
+    seen = minimum_detectable_effect(config.gate, units, challengers=challengers)
     return Finding(
         what="gate",
         state="ok" if seen < 0.2 else "warning",
-        found="; ".join((what_it_sees(config.gate, units, challengers=challengers), *ahead.notes)),
+        found="; ".join((describe_power(config.gate, units, challengers=challengers), *ahead.notes)),
         advice="" if seen < 0.2 else "collect more trusted labels, or accept more wrong promotions a year",
     )
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import base64
-import fcntl
 import os
-from collections.abc import Iterator, MutableMapping
-from contextlib import contextmanager
+from collections.abc import MutableMapping
 from pathlib import Path
 
+from infra.processes.locks import hold
 from infra.settings import Places
 from infra.sign_in import MLFLOW_PASSWORD, MLFLOW_USER, PREFECT_SIGN_IN
 
@@ -16,9 +15,6 @@ OUR_SECRETS = (
     "RATCHET_USER_SALT",
     "RATCHET_ENGINE_KEY",
     "RATCHET_WEBHOOK_SECRET",
-    "RATCHET_MLFLOW_WEBHOOK_SECRET",
-    # MLflow's own name. It encrypts its webhooks' secrets with it, and without one it cannot read them after a restart.
-    "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY",
 )
 PREFECT_SECRETS = (PREFECT_SIGN_IN,)
 """Of a Prefect server that is ours. One that the config names by URL has its own, set by whoever runs it."""
@@ -56,7 +52,8 @@ def load_secrets(
     known = _read(file)
     ours = _names(places)
     if any(not target.get(name) and name not in known for name in ours):
-        with _alone(places.run_dir):
+        # One process at a time: two that made one each would not understand each other.
+        with hold(places.run_dir / "secrets.lock"):
             known = _read(file)
             missing = [name for name in ours if not target.get(name) and name not in known]
             known.update({name: _new(name) for name in missing})
@@ -71,22 +68,13 @@ def load_secrets(
             target[name] = target[client]
 
 
-@contextmanager
-def _alone(run_dir: Path) -> Iterator[None]:
-    """Nobody else makes secrets meanwhile: two who made one each would not understand each other."""
-    run_dir.mkdir(parents=True, exist_ok=True)
-    with (run_dir / "secrets.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
 def _names(places: Places) -> tuple[str, ...]:
     prefect = PREFECT_SECRETS if places.prefect_api_url is None else ()
     return (*OUR_SECRETS, *prefect, *(MLFLOW_SECRETS if places.mlflow_url is None else ()))
 
 
 def _new(name: str) -> str:
-    """32 random bytes in the form of a Fernet key, which MLflow asks for; the others are content with it."""
+    """32 random bytes as text."""
     made = base64.urlsafe_b64encode(os.urandom(32)).decode()
     if name == PREFECT_SIGN_IN:
         return f"{USER}:{made}"

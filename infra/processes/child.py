@@ -7,29 +7,23 @@ into an error of the kind that it failed with. The process itself (`child_main`)
 from __future__ import annotations
 
 import json
-import logging
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
-
-from pydantic import ValidationError
 
 import infra.errors
 from infra.artifact import atomic_write
 from infra.errors import RatchetError
-from infra.file_permissions import close_files
+from infra.processes.job_file import Job, job_main
 from infra.processes.parent_death import PARENT, die_with_parent
 from infra.processes.threads import thread_environment
 from infra.settings import Config
 from infra.source_tree import python_path
 
-Progress = Callable[[Mapping[str, Any]], None]
-Job = TypeVar("Job", bound=Config)
 ERROR = "error.json"
 
 
@@ -102,26 +96,6 @@ def failure_of(child: Child, code: int) -> RatchetError:
     return error
 
 
-class GrowingFile:
-    """Passes on each whole new line of a file of JSON lines."""
-
-    def __init__(self, path: Path, on_progress: Progress) -> None:
-        self.path = path
-        self.on_progress = on_progress
-        self.read = 0
-
-    def look(self) -> None:
-        """Pass on what has been written since the last look."""
-        try:
-            data = self.path.read_bytes()[self.read :]
-        except FileNotFoundError:
-            return
-        whole = data[: data.rfind(b"\n") + 1]
-        self.read += len(whole)
-        for line in whole.splitlines():
-            self.on_progress(json.loads(line))
-
-
 def child_main(
     arguments: list[str],
     kind: type[Job],
@@ -131,12 +105,12 @@ def child_main(
     threads: Callable[[Job], int],
     run: Callable[[Job], object],
 ) -> int:
-    """The main function of `python -m module job.json`.
+    """Run the main function of `python -m module job.json` in the child.
 
     Args:
         arguments: the command line's.
         kind: what the job's file holds.
-        module: for the usage line.
+        module: its name, for messages.
         folder: where error.json goes.
         threads: how many to compute with.
         run: does the work; it is what first imports torch.
@@ -144,25 +118,17 @@ def child_main(
     Returns:
         Exit code: 0 done, 2 something the person can mend, 1 anything else; error.json says what.
     """
-    if len(arguments) != 1:
-        print(f"usage: python -m {module} job.json", file=sys.stderr)
-        return 2
+
+    def run_and_report(job: Job) -> None:
+        # Read by native libraries when they load, so before torch is imported.
+        os.environ.update(thread_environment(threads(job)))
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        try:
+            run(job)
+        except RatchetError as error:
+            failure = {"type": type(error).__name__, "message": str(error)}
+            atomic_write(folder(job) / ERROR, json.dumps(failure))
+            raise
+
     die_with_parent()
-    close_files()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    try:
-        job = kind.model_validate_json(Path(arguments[0]).read_bytes())
-    except (OSError, ValidationError) as error:
-        print(f"{arguments[0]} is not a job for python -m {module}: {error}", file=sys.stderr)
-        return 2
-    # Read by native libraries when they load, so before torch is imported.
-    os.environ.update(thread_environment(threads(job)))
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    try:
-        run(job)
-    except RatchetError as error:
-        said = {"type": type(error).__name__, "message": str(error)}
-        atomic_write(folder(job) / ERROR, json.dumps(said))
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    return job_main(module, arguments, kind, run_and_report)

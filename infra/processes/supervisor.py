@@ -8,8 +8,6 @@ specification is unchanged: a gateway need not fall because its keeper did.
 
 from __future__ import annotations
 
-import fcntl
-import json
 import logging
 import os
 import signal
@@ -22,9 +20,10 @@ from types import FrameType
 import httpx
 
 from infra.artifact import atomic_write, key_of
-from infra.errors import ConfigError, RatchetError, UserError
-from infra.file_permissions import close_files
+from infra.errors import RatchetError, UserError
 from infra.processes.identity import ProcessIdentity, alive, identify, stop_tree
+from infra.processes.job_file import job_main
+from infra.processes.locks import LockHeld, try_hold
 from infra.processes.stack import PartState, PartStatus, PidFile, ProcessSpec, StackPlan, StackStatus, read_pid_file
 
 # Nobody's software phones home from a Ratchet machine. Handed to every part.
@@ -166,11 +165,14 @@ def _rotate(file: Path, limit: int = 50_000_000) -> None:
 
 def supervise(plan: StackPlan) -> None:
     """Hold the parts until SIGTERM or SIGINT, then stop them in reverse order. One supervisor per folder."""
-    lock = (plan.run_dir / "stack.lock").open("w")
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        with try_hold(plan.run_dir / "stack.lock"):
+            _supervise(plan)
+    except LockHeld:
         raise UserError(f"another supervisor already runs in {plan.run_dir}") from None
+
+
+def _supervise(plan: StackPlan) -> None:
     ending = False
 
     def end(number: int, frame: FrameType | None) -> None:
@@ -221,13 +223,7 @@ def _write_state(plan: StackPlan, parts: list[_Part], written: str) -> str:
 
 def main(argv: list[str]) -> int:
     """``python -m infra.processes.supervisor stack.json``"""
-    close_files()
-    if len(argv) != 1:
-        raise ConfigError(f"expected one argument, a stack.json; got {json.dumps(argv)}")
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # one line per health check would bury the rest
-    supervise(StackPlan.model_validate_json(Path(argv[0]).read_text()))
-    return 0
+    return job_main("supervisor", argv, StackPlan, supervise)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from feedback.snapshots.gate_items import gate_items
 from feedback.snapshots.snapshot import load_snapshot
 from flows.config.pipeline import PipelineConfig
 from flows.night.record import RESCORE, NightFile, nights_of
-from tasks.opened import database
+from infra.database.open import open_database
 from tests.flows.world import ONE_RECIPE, ROOT, Stack, ratchet, tell_feedback
 from tests.prefect_api import ask_prefect
 
@@ -54,7 +54,7 @@ def gist(config: PipelineConfig) -> dict[str, Any]:
         "snapshot": night.steps["snapshot"],
         "stages": {name: [stage["key"] for stage in stages] for name, stages in trained.items()},
         "verdict": (verdict["decision"], verdict["champion"], verdict["policy_digest"], challengers),
-        "ledger": [line.action for line in history(database(config.places), "default")],
+        "ledger": [line.action for line in history(open_database(config.places), "default")],
     }
 
 
@@ -89,7 +89,7 @@ def evaluating(config: PipelineConfig) -> bool:
 
 def ledger_written(config: PipelineConfig) -> bool:
     """The release stands in the ledger and the night does not know it yet."""
-    lines = history(database(config.places), "default")
+    lines = history(open_database(config.places), "default")
     return any(line.action in ("canary", "held") for line in lines)
 
 
@@ -132,13 +132,13 @@ def assert_same_as_undisturbed(config: PipelineConfig, reference: PipelineConfig
     assert (night.state, night.attempts) == ("done", attempts)
     assert len(nights_of(config, "default")) == 1
     assert gist(config) == gist(reference)
-    lines = history(database(config.places), "default")
+    lines = history(open_database(config.places), "default")
     assert [line.action for line in lines] == ["baseline", "gated", "canary"]
     assert lines[-1].version == night.steps["verdict"]["winner"]
 
 
 def test_a_night_promotes_what_measurably_wins(reference: PipelineConfig) -> None:
-    lines = history(database(reference.places), "default")
+    lines = history(open_database(reference.places), "default")
     assert [line.action for line in lines] == ["baseline", "gated", "canary"]
     night = last_night(reference)
     assert night is not None
@@ -222,7 +222,7 @@ def test_noise_of_seeds_and_of_the_instrument_is_measured_and_kept(reference: Pi
     assert (card.noise["loss"].seed_to_seed or 0.0) > 0
     assert [c.role for c in card.versions if "seed 1" in c.label] == ["reference"]  # it asks for nothing
     assert night.steps["verdict"]["floor"] == pytest.approx(card.noise["loss"].floor)
-    known = known_floors(database(reference.places), card.hardware, night_id="tomorrow")
+    known = known_floors(open_database(reference.places), card.hardware, night_id="tomorrow")
     assert known["loss"] == pytest.approx(card.noise["loss"].floor)
 
 
@@ -301,8 +301,8 @@ def test_a_winner_held_for_what_passes_is_released_by_a_later_night_with_nothing
     running_stack: Stack, reference: PipelineConfig, tmp_path: Path
 ) -> None:
     config = running_stack.neighbour(tmp_path, **TRAINING)
-    engine = database(config.places)
-    start(engine, "default", str(current(database(reference.places), "default").base))
+    engine = open_database(config.places)
+    start(engine, "default", str(current(open_database(reference.places), "default").base))
     pause(engine, "default", actor="ada", reason="holidays")
 
     def nights() -> tuple[NightFile, str]:
@@ -333,7 +333,7 @@ def test_a_winner_held_for_what_passes_is_released_by_a_later_night_with_nothing
 def test_a_quiet_night_scores_the_live_champion_again_on_what_is_new(running_stack: Stack, tmp_path: Path) -> None:
     config = running_stack.neighbour(tmp_path, **TRAINING)
     ratchet("run", "nightly", "--json", config=config_file(config))
-    engine = database(config.places)
+    engine = open_database(config.places)
     promote(engine, current(engine, "default"), policy=config.canary, reason="the canary won", evidence={})
     standing = current(engine, "default")
     assert standing.champion is not None and standing.previous == standing.base

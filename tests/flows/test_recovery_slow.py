@@ -18,9 +18,9 @@ import yaml
 
 from flows.night.record import NightFile, nights_of
 from infra.alerts.outbox import list_alerts
+from infra.database.open import open_database
 from infra.processes.stack import read_pid_file, status
 from infra.sign_in import prefect_headers
-from tasks.opened import database
 from tests.flows.world import ONE_RECIPE, Stack, ratchet, start_stack, tell_feedback
 from tests.waiting import wait
 
@@ -115,7 +115,7 @@ def test_a_night_whose_process_is_killed_is_taken_up_by_itself(stack: Stack) -> 
     night = wait("the end of the night", lambda: ended(stack, known), 2400)
     assert (night.state, night.attempts) == ("done", 2)
     assert states(stack, night) == ["CRASHED", "COMPLETED"]
-    told = [alert for alert in list_alerts(database(stack.config.places)) if alert.kind == "run_failed"]
+    told = [alert for alert in list_alerts(open_database(stack.config.places)) if alert.kind == "run_failed"]
     assert [alert.severity for alert in told] == ["warning"]
     assert "taken up" in told[0].next_step
 

@@ -29,7 +29,7 @@ from feedback.lake.quarantine import held_rows
 from feedback.snapshots.gate_items import gate_items, item_id_of
 from feedback.snapshots.snapshot import cut_snapshot, load_snapshot
 from feedback.store.store import Store, feedback, interactions
-from feedback.store.user_salt import hold_to
+from feedback.store.user_salt import verify_salt
 from flows.cli.migrate_commands import migrate as migrate_command
 from flows.config.job_files import controller_job, gateway_job
 from flows.config.load import load_config
@@ -92,7 +92,7 @@ def test_the_database_is_recognised_migrated_and_read(dialect: str, file: Path, 
     assert len(asked) == INTERACTIONS and all(one.model_extra == {} for _, one in asked)
     assert sum(one.routing is not None for _, one in asked) == CANARY_REQUESTS
     assert len(store.feedback_after(0, 1000)) == FEEDBACK
-    hold_to(engine, SALT)
+    verify_salt(engine, SALT)
 
     standing = current(engine, "default")
     assert [line.action for line in history(engine, "default")] == ["baseline", "gated", "canary"]

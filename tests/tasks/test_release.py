@@ -13,9 +13,9 @@ from deploy.ledger.ledger import Entry, append, current
 from deploy.release.lifecycle import bar, hold, lift_bar, open_release, pause, promote, resume, settle, start, withdraw
 from evaluation.gate.verdict import Verdict
 from infra.database.connect import now
+from infra.database.open import open_database
 from infra.errors import RatchetError
 from infra.settings import Places
-from tasks.opened import database
 from tasks.release import why_waits
 from tests.deploy.stages import published
 
@@ -27,7 +27,7 @@ class World:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.places = folder, Places(home=folder / "home")
-        self.db: Engine = database(self.places)
+        self.db: Engine = open_database(self.places)
         start(self.db, "t", "base-1")
         self.v1, self.v2 = (published(folder, content) for content in ("one", "two"))
         self.broken, self.began = False, now()

@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from infra.artifact import Record
 from infra.errors import RatchetError, UserError
+from infra.processes.progress import OnProgress, ProgressLine
 from infra.settings import Config
 
 log = logging.getLogger(__name__)
@@ -112,7 +113,7 @@ def changed(spec: Any, found: Mapping[str, Any]) -> Any:
 def search(
     asked: Search,
     spec: Any,
-    run: Callable[[Any, Callable[[Mapping[str, Any]], None]], Record],
+    run: Callable[[Any, OnProgress], Record],
     *,
     seed: int,
 ) -> tuple[Any, Record]:
@@ -147,10 +148,10 @@ def search(
         one = changed(spec, found)
         measured = 0
 
-        def watch(line: Mapping[str, Any], trial: Any = trial) -> None:
+        def watch(line: ProgressLine, trial: Any = trial) -> None:
             nonlocal measured
-            if line.get("eval_loss") is not None:
-                trial.report(float(line["eval_loss"]), measured)
+            if line.eval_loss is not None:
+                trial.report(line.eval_loss, measured)
                 measured += 1
                 if trial.should_prune():
                     raise Lost

@@ -14,7 +14,7 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from infra.artifact import Record, digest_dir, finished_record, key_of, publish, read_record
+from infra.artifact import Record, digest_dir, finished_record, key_of, publish, read_record, version_name
 from infra.errors import CorruptArtifact, NotFound, UserError
 from infra.settings import Config
 
@@ -132,7 +132,7 @@ def _built(job: StageJob, stage: Path, checkpoint: Checkpoint, own: str, staging
     result = {
         **made.result,
         "kind": kind,
-        "version": "v" + digest[:16],
+        "version": version_name(digest),
         "steps": checkpoint.step,
         "best_step": checkpoint.step,
         "validation_loss": checkpoint.loss,

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 from infra.artifact import Record, read_record
-from infra.processes.child import Child, Progress, failure_of, run_child
+from infra.processes.child import Child, failure_of, run_child
+from infra.processes.progress import FILE, OnProgress, ProgressFollower
 from training.stages.job import StageJob
 
 
-def launch_stage(job: StageJob, on_progress: Progress = lambda line: None) -> Record:
+def launch_stage(job: StageJob, on_progress: OnProgress = lambda line: None) -> Record:
     """Train the stage in a child process and wait for it; return at once if it was finished before.
 
     A stage that was killed goes on from its last checkpoint. Two launchers of one stage: the second waits for the
@@ -18,15 +16,15 @@ def launch_stage(job: StageJob, on_progress: Progress = lambda line: None) -> Re
 
     Args:
         job: the stage.
-        on_progress: gets every line of progress.jsonl as it is written (step, total, loss, lr, tokens, seconds,
-            eval_loss); of a stage that was finished before too, so that a search that begins again judges as it did.
+        on_progress: gets every line of progress as it is written; of a stage that was finished before too, so that a
+            search that begins again judges as it did.
 
     Raises:
         RatchetError: the stage failed; of the kind that it failed with, naming its log.
     """
     finished = read_record(job.final)
     if finished is not None:
-        _Tail(job.final / "progress.jsonl", on_progress).look()
+        ProgressFollower(job.final / FILE, on_progress).look()
         return finished
     child = Child(
         what=f"stage {job.label}",
@@ -36,33 +34,11 @@ def launch_stage(job: StageJob, on_progress: Progress = lambda line: None) -> Re
         threads=job.threads,
         processes=job.world_size,
     )
-    tail = _Tail(job.work / "progress.jsonl", on_progress)
-    code = run_child(child, job, tail.look)
+    progress = ProgressFollower(job.work / FILE, on_progress)
+    code = run_child(child, job, progress.look)
     record = read_record(job.final)
     if record is None:
         raise failure_of(child, code)
-    tail.path = job.final / "progress.jsonl"
-    tail.look()
+    progress.file = job.final / FILE
+    progress.look()
     return record
-
-
-class _Tail:
-    """Passes on the lines of a growing file. A resumed stage shortens it first; no line is passed on twice."""
-
-    def __init__(self, path: Path, on_progress: Progress) -> None:
-        self.path = path
-        self.on_progress = on_progress
-        self.last = (0, False)
-
-    def look(self) -> None:
-        """Pass on what is new."""
-        try:
-            text = self.path.read_text()
-        except FileNotFoundError:
-            return
-        for raw in text.split("\n")[:-1]:
-            line = json.loads(raw)
-            at = (int(line["step"]), line["eval_loss"] is not None)
-            if at > self.last:
-                self.last = at
-                self.on_progress(line)

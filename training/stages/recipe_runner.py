@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from infra.artifact import Record
+from infra.processes.progress import FILE, ProgressLine, read_progress
 from training.base_model import Base
-from training.engines.native.loop.progress import read_progress
 from training.hardware import memory_each
 from training.objectives import objective_named
 from training.recipes.memory_fit import processes_for as processes_for
@@ -28,7 +27,7 @@ def train_recipe(
     stages_dir: Path,
     cache: Path,
     config: TrainingConfig,
-    on_progress: Callable[[StageJob, Mapping[str, Any]], None] = lambda job, line: None,
+    on_progress: Callable[[StageJob, ProgressLine], None] = lambda job, line: None,
 ) -> list[Record]:
     """Train the recipe's stages in processes of their own; finished ones are not trained again.
 
@@ -85,11 +84,11 @@ def _searched(
     spec: StageSpec,
     job_of: Callable[[StageSpec], StageJob],
     seed: int,
-    on_progress: Callable[[StageJob, Mapping[str, Any]], None],
+    on_progress: Callable[[StageJob, ProgressLine], None],
 ) -> Record:
     """The best trial of a search; only its curve is told."""
     best, record = search(asked, spec, lambda one, watch: launch_stage(job_of(one), watch), seed=seed)
     job = job_of(best)
-    for line in read_progress(job.final):
+    for line in read_progress(job.final / FILE):
         on_progress(job, line)
     return record

@@ -15,9 +15,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from infra.artifact import Record, atomic_write, digest_dir, publish, read_record
+from infra.artifact import Record, atomic_write, digest_dir, publish, read_record, version_name
 from infra.errors import CorruptArtifact, NotFound, UserError
 from infra.processes.locks import hold
+from infra.processes.progress import FILE
 from training.objectives import Objective, objective_named
 from training.stages.job import StageJob
 from training.stages.output import is_plain_lora, record_of, save_version
@@ -146,7 +147,7 @@ def _train(job: StageJob) -> None:
 
     result: dict[str, Any] = {
         "kind": kind,
-        "version": "v" + digest[:16],
+        "version": version_name(digest),
         "label": job.label,
         "product": objective.product,
         "examples": len(supply.own),
@@ -178,7 +179,7 @@ def _train(job: StageJob) -> None:
     result |= {"probe_effect": probe.effect, "servable": probe.servable, "seconds": time.monotonic() - started}
     if probe.refused:
         log.warning("%s", probe.refused)
-    shutil.copy(job.work / "progress.jsonl", staging / "progress.jsonl")
+    shutil.copy(job.work / FILE, staging / FILE)
     if (job.work / "kept").is_dir():
         from training.stages.checkpoints import FOLDER, JOB
 

@@ -15,7 +15,7 @@ from deploy.ledger.ledger import history
 from feedback.snapshots.layout import GATE_FILES, SHOWN, TRAIN, VALIDATION
 from feedback.store.store import Store
 from feedback.store.store import feedback as feedback_table
-from infra.artifact import read_record
+from infra.artifact import read_record, version_name
 from infra.errors import NotFound
 from infra.settings import Places
 
@@ -220,7 +220,7 @@ def _snapshot(places: Places, tenant: str, asked: str) -> list[Card]:
         return []
     used = [night for night in night_files(places.home_dir, tenant) if night["steps"].get("snapshot") == asked]
     facts = {"rows": found.counts, "removed": found.removed, "digest": found.digest}
-    made = [f"v{stage['digest'][:16]}" for night in used for stage in _stages(night)]
+    made = [version_name(stage["digest"]) for night in used for stage in _stages(night)]
     return [_card("snapshot", asked, {**facts, "trained": made}, [*(n["night_id"] for n in used), *made])]
 
 
@@ -237,7 +237,8 @@ def _night(home: Path, tenant: str, asked: str) -> list[Card]:
     night = next((one for one in night_files(home, tenant) if one["night_id"] == asked), None)
     if night is None:
         # A version that was trained and never released is known by its night only.
-        made = [one for one in night_files(home, tenant) if any(f"v{s['digest'][:16]}" == asked for s in _stages(one))]
+        nights = night_files(home, tenant)
+        made = [one for one in nights if asked in [version_name(stage["digest"]) for stage in _stages(one)]]
         return [
             _card("trained", asked, {"in night": one["night_id"], "outcome": one["outcome"]},
                   [one["night_id"], one["steps"].get("snapshot")])
@@ -253,5 +254,5 @@ def _night(home: Path, tenant: str, asked: str) -> list[Card]:
         "decision": verdict.get("decision"),
         "reasons": verdict.get("reasons"),
     }
-    trained = [f"v{stage['digest'][:16]}" for stage in _stages(night)]
+    trained = [version_name(stage["digest"]) for stage in _stages(night)]
     return [_card("night", asked, facts, [steps.get("snapshot"), *trained, verdict.get("champion")])]

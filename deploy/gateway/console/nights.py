@@ -12,6 +12,7 @@ from typing import Any
 
 from evaluation.scorecard import Scorecard, read_scorecard
 from infra.errors import NotFound
+from infra.processes.progress import FILE, last_progress
 from infra.settings import Places
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,120}")
@@ -74,31 +75,16 @@ def night(home: Path, tenant: str, night_id: str, *, texts: bool) -> dict[str, A
 def progress(home: Path, record: dict[str, Any]) -> list[dict[str, Any]]:
     """What is being worked on now: a stage's steps, or the evaluation's questions."""
     places, found = Places(home=home), []
-    for file in sorted(places.stages_dir.glob(".*.work/progress.jsonl")):
-        line = last_line(file)
+    for file in sorted(places.stages_dir.glob(f".*.work/{FILE}")):
+        line = last_progress(file)
         if line is not None:
-            what = f"training {line.get('label') or file.parent.name.removeprefix('.').split('.')[0][:8]}"
-            found.append({"what": what, "done": line.get("step", 0), "total": line.get("total", 0), **_loss(line)})
-    line = last_line(places.evaluations_dir / record["night_id"] / "progress.jsonl")
+            what = f"training {file.parent.name.removeprefix('.').split('.')[0][:8]}"
+            loss = {} if line.loss is None else {"loss": line.loss}
+            found.append({"what": what, "done": line.done, "total": line.total, **loss})
+    line = last_progress(places.evaluations_dir / record["night_id"] / FILE)
     if line is not None and "verdict" not in record["steps"]:
-        found.append({"what": str(line.get("phase", "evaluation")), "done": line["done"], "total": line["total"]})
+        found.append({"what": line.phase or "evaluation", "done": line.done, "total": line.total})
     return found
-
-
-def last_line(file: Path) -> dict[str, Any] | None:
-    """The last whole line of a JSON-lines file, without reading the rest of it."""
-    try:
-        with file.open("rb") as lines:
-            lines.seek(max(0, file.stat().st_size - 4096))
-            whole = lines.read().split(b"\n")[:-1]
-        value = json.loads(whole[-1]) if whole else None
-    except (OSError, ValueError):
-        return None
-    return value if isinstance(value, dict) else None
-
-
-def _loss(line: dict[str, Any]) -> dict[str, Any]:
-    return {"loss": line["loss"]} if isinstance(line.get("loss"), int | float) else {}
 
 
 def _gist(record: dict[str, Any]) -> dict[str, Any]:

@@ -24,7 +24,6 @@ from deploy.controller.run import (
     _every,
     judge_once,
     last_beats,
-    read_job,
     watch_once,
     watch_qualities,
 )
@@ -35,6 +34,7 @@ from infra.alerts.outbox import AlertsConfig, Webhook, list_alerts, signature_ho
 from infra.database.connect import connect
 from infra.database.schema import create_tables
 from infra.errors import Unavailable, UserError
+from infra.processes.job_file import read_job
 from tests.deploy.odd_lines import put_odd_line
 from tests.deploy.stages import published
 from tests.deploy.traffic import serve
@@ -217,13 +217,14 @@ def test_a_line_of_a_newer_release_stops_its_own_tenants_watch_only(tmp_path: Pa
     assert (lease_valid(engine, "a"), lease_valid(engine, "b")) == (False, True)
 
 
-def test_a_thread_whose_wait_fails_goes_on_and_one_that_ends_is_told() -> None:
+def test_a_thread_whose_work_fails_goes_on_and_one_that_ends_is_told() -> None:
     stop, worked = threading.Event(), []
 
     def fail() -> None:
-        raise ValueError("a wait that fails, as of a database's odd row")
+        worked.append(1)
+        raise ValueError("work that fails, as of a database's odd row")
 
-    thread = _every(0.01, stop, "odd", lambda: worked.append(1), fail)
+    thread = _every(0.01, stop, "odd", fail)
     until(lambda: len(worked) > 2)
     stop.set()
     thread.join(10)
@@ -266,4 +267,4 @@ def test_a_wrong_job_is_one_line(tmp_path: Path) -> None:
     wrong.write_text('{"database_url": "sqlite://", "unknown": 1}')
     for arguments in ([], [str(tmp_path / "missing.json")], [str(wrong)]):
         with pytest.raises(UserError):
-            read_job(arguments)
+            read_job(arguments, ControllerJob)

@@ -23,7 +23,7 @@ import pytest
 from deploy.config import EngineJob, ServingConfig
 from deploy.engines.client import AsyncEngineClient, EngineClient, EngineRefusal
 from deploy.engines.dialect import EMBEDDED, Dialect
-from deploy.engines.vllm import VLLM
+from deploy.engines.vllm import DIALECT as VLLM
 from deploy.gateway.backends.adapter_loading import Loading
 from deploy.gateway.backends.replicas import Engines, Replica
 from deploy.versions.parity import ParityError, check_parity, prover

@@ -9,7 +9,7 @@ from deploy.canary.policy import CanaryPolicy
 from deploy.ledger.ledger import current, history
 from deploy.release.lifecycle import Override, open_release, start
 from flows.config.load import load_config
-from tasks.opened import database
+from infra.database.open import open_database
 from tests.deploy.stages import published
 from tests.flows.world import ratchet, write_pipeline
 
@@ -17,7 +17,7 @@ from tests.flows.world import ratchet, write_pipeline
 def test_a_person_withdraws_pauses_bars_and_lets_go(tiny_base: Path, tmp_path: Path) -> None:
     file = write_pipeline(tmp_path, tiny_base)
     config = load_config(file)
-    engine, why = database(config.places), ("--reason", "price list changes", "--json")
+    engine, why = open_database(config.places), ("--reason", "price list changes", "--json")
     start(engine, "default", "base-1")
     one, two = published(tmp_path, "one"), published(tmp_path, "two")
     open_release(

@@ -18,11 +18,11 @@ from deploy.gateway.console.lineage import trace
 from deploy.ledger.ledger import append
 from deploy.ledger.state import Entry, Standing
 from deploy.versions.versions import publish_version
-from feedback.erasure import find
+from feedback.erasure import find_belongings
 from feedback.events import Edit, Rating, Reference, Thumb, pseudonym
 from feedback.ingest.run import IngestConfig, run_ingest
 from feedback.lake.lake import Lake
-from feedback.lake.orphans import stranded
+from feedback.lake.orphans import orphaned_events
 from feedback.lake.quarantine import held_rows
 from feedback.snapshots.snapshot import SnapshotConfig, cut_snapshot
 from feedback.sources.landing import SourceSpec
@@ -268,11 +268,11 @@ def test_what_others_said_is_not_lost_with_the_copy_that_stood_for_it(home: Home
     home.store.record_interaction(interaction(12, asked, "?", user="u-bob"))
     home.store.record_feedback(said(12, Edit(text="The grey one."), "u-bob"))
     assert home.ingest().counts["fates"] == {"merged": 1}
-    assert stranded(home.lake, "acme") == []
+    assert orphaned_events(home.lake, "acme") == []
     forget(home.config, home.store, home.ann, tenant="acme", by="dpo")
     home.ingest()
     assert {e.completion for e in home.lake.examples() if e.subject == "i12"} >= {"The grey one."}
-    assert stranded(home.lake, "acme") == []
+    assert orphaned_events(home.lake, "acme") == []
 
 
 def test_sources_do_not_bring_a_forgotten_person_back(home: Home) -> None:
@@ -399,7 +399,7 @@ def test_another_tenant_s_user_of_the_same_id_keeps_what_is_theirs(home: Home) -
     assert home.store.interaction("globex", "i31") is not None
     assert {e.tenant for e in home.lake.examples() if e.subject == "i31"} == {"globex"}
     spooled.write_text("".join(f"{row}\n" for row in rows))
-    found = find(home.store, home.lake, "acme", home.ann)
+    found = find_belongings(home.store, home.lake, "acme", home.ann)
     assert search(home.places.home_dir, found)[1] == ["spool-1/lot.jsonl"]
 
 
@@ -468,7 +468,7 @@ def test_a_gateway_s_own_database_is_cleared_too(home: Home, tmp_path: Path) -> 
 
 
 def test_a_search_that_finds_something_says_where(home: Home) -> None:
-    found = find(home.store, home.lake, "acme", home.ann)
+    found = find_belongings(home.store, home.lake, "acme", home.ann)
     (home.places.home_dir / "notes.txt").write_text(f"I remember: {SECRET}.")
     assert "notes.txt" in search(home.places.home_dir, found)[1]
     assert any(name.startswith("ratchet.db") for name in search(home.places.home_dir, found)[1])
@@ -477,7 +477,7 @@ def test_a_search_that_finds_something_says_where(home: Home) -> None:
 def test_redacted_copies_are_found_too(home: Home) -> None:
     said_so = "write to {} about the cat of ours, at once"
     home.store.record_interaction(interaction(7, said_so.format("anna.x@mail.example"), "ok", user=home.ann))
-    found = find(home.store, home.lake, "acme", home.ann)
+    found = find_belongings(home.store, home.lake, "acme", home.ann)
     notes = home.places.home_dir / "notes.txt"
     notes.write_text(said_so.format("[EMAIL_4]"))  # as Data Docs and the lake have it
     assert "notes.txt" in search(home.places.home_dir, found)[1]
@@ -486,7 +486,7 @@ def test_redacted_copies_are_found_too(home: Home) -> None:
 
 
 def test_what_a_gateway_set_aside_is_searched_and_scrubbed(home: Home) -> None:
-    found = find(home.store, home.lake, "acme", home.ann)
+    found = find_belongings(home.store, home.lake, "acme", home.ann)
     spooled = home.places.home_dir / "spool" / "20260101T000000000000-abcdef01.unreadable"
     spooled.parent.mkdir()
     theirs = interaction(7, "short", user=home.ann).model_dump_json().encode()

@@ -8,10 +8,10 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from flows.erasure.forget import forget
+from flows.serving.trace_export import send_traces
 from infra.errors import Unavailable
 from infra.telemetry.config import TracesConfig
 from infra.telemetry.interaction_traces import trace_id_of
-from tasks.traces import send_traces
 from tests.deploy.mlflow_server import mlflow_server
 from tests.flows.erasure.test_forget import ELSE, SECRET, Home
 

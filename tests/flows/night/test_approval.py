@@ -18,7 +18,7 @@ from flows.config.pipeline import PipelineConfig
 from flows.config.prefect_environment import prefect_environment
 from flows.night.record import NightFile, nights_of
 from infra.alerts.outbox import list_alerts
-from tasks.opened import database
+from infra.database.open import open_database
 from tests.flows.world import ONE_RECIPE, ROOT, Stack, ratchet
 from tests.prefect_api import ask_prefect
 
@@ -33,7 +33,7 @@ from flows.config.pipeline import load_config
 from flows.night.record import NightFile
 from flows.config.night_request import NightRequest
 from infra.artifact import atomic_write
-from tasks.approval import ask_approval
+from flows.night.approval_form import ask_approval
 from tests.evaluation.cards import policy, scorecard, share
 
 @flow(name="waits")
@@ -126,7 +126,7 @@ def test_a_real_night_waits_survives_a_kill_and_takes_a_no(running_stack: Stack,
     found = json.loads(out[out.index("{") :])
     assert (found["state"], found["decision"]) == ("done", "promote") and "did not approve it: too risky" in out
     assert asked[0] == asked[1], "the time limit did not begin anew"
-    database_ = database(config.places)
+    database_ = open_database(config.places)
     assert [line.action for line in history(database_, "default")] == ["baseline", "held"]
     assert [a.kind for a in list_alerts(database_) if a.kind == "approval_needed"] == ["approval_needed"]
 

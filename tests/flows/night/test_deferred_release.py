@@ -19,7 +19,7 @@ from flows.night.deferred_release import release_waiting
 from flows.night.record import open_night
 from flows.night.should_train import asked_of
 from infra.artifact import atomic_write
-from tasks.opened import database
+from infra.database.open import open_database
 from tests.flows.night.test_should_train import verdict
 from training.base_model import Base
 
@@ -29,7 +29,7 @@ def waits(folder: Path, *, winner: str | None = "v2", later: dict[str, Any] | No
     values = {"pipeline": "desk", "places": {"home": str(folder / "home")}}
     config = PipelineConfig.model_validate(values)
     base = Base(name="b", path=folder, digest="d" * 64, source="folder")
-    engine = database(config.places)
+    engine = open_database(config.places)
     start(engine, "default", "v1")
     pause(engine, "default", actor="ada", reason="holidays")
     with open_night(config, NightRequest()) as night:

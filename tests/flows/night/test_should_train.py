@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from evaluation.gate.verdict import Verdict
-from feedback.abuse.detect import AbuseConfig
+from feedback.abuse.config import AbuseConfig
 from feedback.events import Edit
 from feedback.ingest.run import run_ingest
 from feedback.lake.lake import Lake

@@ -11,7 +11,7 @@ from deploy.release.lifecycle import start
 from flows.config.checks import cross_check
 from flows.config.pipeline import PipelineConfig
 from flows.planning.canary_power import canary_sights, rated_per_day
-from tasks.opened import database
+from infra.database.open import open_database
 from tests.deploy.traffic import serve
 
 
@@ -33,7 +33,7 @@ def test_what_was_rated_lately_says_what_a_canary_would_see(tmp_path: Path) -> N
     assert rated_per_day(config, "acme") is None
     assert not list(tmp_path.rglob("*.sqlite*"))  # to look made nothing
     assert "nobody has rated answers lately" in canary_sights(config)[0]
-    engine = database(config.places)
+    engine = open_database(config.places)
     start(engine, "acme", "base-1")
     serve(engine, 60, {"base-1": 0.8}, tenant="acme")
     assert rated_per_day(config, "acme") == 60.0  # all of them today

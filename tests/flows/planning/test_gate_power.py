@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from evaluation.gate.power import what_it_sees
+from evaluation.gate.power import describe_power
 from feedback.events import Reference
 from feedback.ingest.run import run_ingest
 from feedback.snapshots.snapshot import SnapshotConfig, cut_snapshot
@@ -17,7 +17,7 @@ from flows.night.record import open_night
 from flows.night.steps import sight_of
 from flows.planning.gate_power import challengers_ahead, gate_sights, last_snapshot, sight, units_of
 from flows.stack.doctor import examine
-from tasks.notify import plan_page
+from tasks.reporting.prefect_artifacts import plan_page
 from tests.feedback.world import FAST, interaction, make_lake, make_store, said
 from training.recipes.plan import plan_night
 
@@ -31,7 +31,7 @@ def pipeline(home: Path, **sections: Any) -> PipelineConfig:
 def test_before_the_first_snapshot_the_named_recipes_count(tmp_path: Path, methods: Any, count: int) -> None:
     config = pipeline(tmp_path, training={"methods": methods})
     assert challengers_ahead(config, "acme") == count
-    expected = what_it_sees(config.gate, 5, challengers=count)
+    expected = describe_power(config.gate, 5, challengers=count)
     assert gate_sights(config) == [f"tenant acme: no snapshot yet; {expected}"]
     assert ("among 2 challengers" in expected) == (count == 2)
     assert next(finding for finding in examine(config) if finding.what == "gate").found == expected
@@ -53,10 +53,10 @@ def test_with_a_snapshot_what_its_data_support_counts(tmp_path: Path) -> None:
     assert count > 1
     assert challengers_ahead(config, "acme") == count
     [said_of_acme] = gate_sights(config)
-    assert said_of_acme == f"tenant acme: {what_it_sees(config.gate, units_of(cut), challengers=count)}"
+    assert said_of_acme == f"tenant acme: {describe_power(config.gate, units_of(cut), challengers=count)}"
     with open_night(config, NightRequest(checkpoints=("abcdef:10",))) as night:
         sees = sight_of(night, plan, units_of(cut))
-    assert sees == what_it_sees(config.gate, units_of(cut), challengers=count + 1)  # a checkpoint is a challenger too
+    assert sees == describe_power(config.gate, units_of(cut), challengers=count + 1)  # a checkpoint is a challenger too
     assert plan_page(plan, sees).endswith(f"What the gate can tell tonight: {sees}.")
 
 

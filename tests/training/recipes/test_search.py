@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,9 @@ from pydantic import ValidationError
 
 from infra.artifact import Record, finished_record
 from infra.errors import RatchetError, UserError
+from infra.processes.progress import FILE, OnProgress, ProgressLine, read_progress
 from tests.training.stages.test_run import spec
 from tests.training.world import job_for
-from training.engines.native.loop.progress import read_progress
 from training.recipes.plan import TrainingConfig, plan_night
 from training.recipes.recipe import Recipe, StageSpec
 from training.recipes.search import Search, changed, search
@@ -35,10 +35,10 @@ SPEC = StageSpec(objective="sft")
 
 def race(
     ran: list[tuple[float, bool]], fail: Callable[[int], bool] = lambda number: False
-) -> Callable[[Any, Callable[[Mapping[str, Any]], None]], Record]:
+) -> Callable[[Any, OnProgress], Record]:
     """Four measurements a trial; the nearer the learning rate lies to 1e-3, the lower each."""
 
-    def run(spec: Any, watch: Callable[[Mapping[str, Any]], None]) -> Record:
+    def run(spec: Any, watch: OnProgress) -> Record:
         import math
 
         if fail(len(ran)):
@@ -47,7 +47,7 @@ def race(
         away = abs(math.log10(spec.learning_rate) + 3)
         ran.append((spec.learning_rate, False))
         for left in (3, 2, 1, 0):
-            watch({"step": 4 - left, "eval_loss": 1 + away + left / 10})
+            watch(ProgressLine(done=4 - left, eval_loss=1 + away + left / 10))
         ran[-1] = (spec.learning_rate, True)
         result = {"validation_loss": 1 + away}
         return finished_record(name="t", key=f"{spec.learning_rate}", digest="d", result=result)
@@ -90,10 +90,10 @@ def test_a_finished_trial_is_told_again_as_it_went(tmp_path: Path, tiny_base: Pa
     """A search that begins again measures the next trials against those that were finished, as it did before."""
     job = job_for(spec("sft", evaluations=3), tmp_path, tiny_base)
     run_stage(job)
-    told: list[Mapping[str, Any]] = []
+    told: list[ProgressLine] = []
     launch_stage(job, told.append)
-    assert told == read_progress(job.final)
-    assert sum(line["eval_loss"] is not None for line in told) == 3
+    assert told == read_progress(job.final / FILE)
+    assert sum(line.eval_loss is not None for line in told) == 3
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,10 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from infra.processes.progress import FILE, ProgressLine, read_progress
 from training.engines.native.kernels.distributed import first, told, wait
 from training.engines.native.loop.best_weights import BATCHES, is_better, lowest, measurements
 from training.engines.native.loop.overfitting import parted
-from training.engines.native.loop.progress import read_progress
 from training.engines.native.loop.trainer import StageTrainer
 
 log = logging.getLogger(__name__)
@@ -51,11 +51,11 @@ class Watch(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
         self.trainer: StageTrainer | None = None
         self.stopped_early = False
         self.checkpoints = checkpoints
-        kept = [line for line in read_progress(work) if line["step"] <= resumed_at]
-        self.before = float(kept[-1]["seconds"]) if kept else 0.0
+        kept = [line for line in read_progress(work / FILE) if line.done <= resumed_at]
+        self.seconds_before = kept[-1].seconds if kept else 0.0
         self.started = time.monotonic()
         if first():
-            (work / "progress.jsonl").write_text("".join(json.dumps(line) + "\n" for line in kept))
+            (work / FILE).write_text("".join(line.as_stage_json() + "\n" for line in kept))
 
     def on_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -87,22 +87,21 @@ class Watch(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
         """One line of progress."""
         if ("loss" not in logs and "eval_loss" not in logs) or not first():
             return
-        line = {
-            "step": state.global_step,
-            "total": state.max_steps,
-            "loss": logs.get("loss"),
-            "lr": logs.get("learning_rate"),
-            "tokens": int(self.trainer.tokens_seen) if self.trainer else 0,
-            "seconds": round(self.before + time.monotonic() - self.started, 2),
-            "eval_loss": logs.get("eval_loss"),
-            **{
-                name: value
-                for name, value in logs.items()
-                if name not in ("loss", "learning_rate", "tokens", "epoch", "eval_loss") and isinstance(value, float)
-            },
-        }
-        with (self.work / "progress.jsonl").open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        known = {"loss", "learning_rate", "tokens", "epoch", "eval_loss"}
+        line = ProgressLine.model_validate(
+            {
+                "done": state.global_step,
+                "total": state.max_steps,
+                "loss": logs.get("loss"),
+                "lr": logs.get("learning_rate"),
+                "tokens": int(self.trainer.tokens_seen) if self.trainer else 0,
+                "seconds": round(self.seconds_before + time.monotonic() - self.started, 2),
+                "eval_loss": logs.get("eval_loss"),
+                **{name: value for name, value in logs.items() if name not in known and isinstance(value, float)},
+            }
+        )
+        with (self.work / FILE).open("a") as file:
+            file.write(line.as_stage_json() + "\n")
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Keep the weights if they are the best so far; stop if they have not been for a while."""

@@ -12,9 +12,9 @@ from typing import Any
 import httpx
 
 from infra.alerts.outbox import Alert, AlertsConfig, deliver_to
+from infra.database.open import open_database
 from infra.settings import Places
 from infra.sign_in import prefect_headers
-from tasks.opened import database
 
 DESTINATION = "prefect:events"
 EVENT_PREFIX = "ratchet."
@@ -36,7 +36,7 @@ def mirror_alerts(places: Places, config: AlertsConfig) -> int:
             return f"{type(error).__name__}: {error}"
         return None if answer.is_success else f"HTTP {answer.status_code}: {answer.text[:200]}"
 
-    return deliver_to(database(places), DESTINATION, send, config)
+    return deliver_to(open_database(places), DESTINATION, send, config)
 
 
 def event_of(alert: Alert) -> dict[str, Any]:

@@ -8,9 +8,9 @@ import pytest
 
 from deploy.config import ENGINE_KEY as KEY_NAME
 from deploy.config import EngineJob, ServingConfig
+from deploy.engines.confidence import champion_confidence
 from feedback.events import Message
 from infra.settings import Places
-from tasks.confidence import champion_confidence
 from tests.deploy.serving_stack import ENGINE_KEY, free_port, process
 from training.base_model import resolve_base
 from training.engines.native.packing.tokenization import Template

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from deploy.engines.client import dialect_of
+from deploy.engines import SERVING_ENGINES
 from deploy.engines.dialect import Dialect
 from deploy.ledger.ledger import Standing
 from deploy.versions.servable import why_not_servable
@@ -18,9 +18,9 @@ from evaluation.run.noise_floors import hardware_name, known_floors
 from feedback.erasure import digests_of
 from feedback.snapshots.layout import TRAIN
 from infra.artifact import read_record
+from infra.database.open import open_database
 from infra.processes.threads import physical_cores
 from infra.settings import Places
-from tasks.opened import database
 from tasks.train import Challenger
 from training.base_model import Base
 
@@ -58,7 +58,7 @@ def evaluation_job(
         if name is not None and name not in versions:
             versions[name] = _released(name, places, reference=name != standing.champion)
     for challenger in challengers:
-        _add_challenger(versions, challenger, places, standing, seed, dialect_of(engine))
+        _add_challenger(versions, challenger, places, standing, seed, SERVING_ENGINES.named(engine))
     if twin is not None and twin.error is None:
         _add_twin(versions, twin, places, seed + 1)
     threads = threads or physical_cores()
@@ -78,7 +78,7 @@ def evaluation_job(
         seed=seed,
         dtype=dtype,
         threads=threads,
-        known_noise=known_floors(database(places), hardware, night_id=night_id),
+        known_noise=known_floors(open_database(places), hardware, night_id=night_id),
         reward_model=_reward_model(challengers, places),
         barred={name: places.versions_dir / name / PROBE for name in standing.barred},
         judge_cache=places.evaluations_dir / "judged",

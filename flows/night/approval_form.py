@@ -10,7 +10,7 @@ from prefect.flow_runs import pause_flow_run
 from prefect.input import RunInput
 
 from evaluation.gate.verdict import Verdict
-from tasks.notify import text_only
+from tasks.reporting.prefect_artifacts import text_only
 
 log = logging.getLogger(__name__)
 

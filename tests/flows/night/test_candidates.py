@@ -11,9 +11,9 @@ from evaluation.job.config import EvaluationConfig
 from evaluation.run.run import evaluate
 from evaluation.scorecard import read_scorecard
 from feedback.snapshots.layout import TRAIN
+from flows.night.candidates import evaluation_job
 from infra.artifact import finished_record, write_record
 from infra.settings import Places
-from tasks.candidates import evaluation_job
 from tasks.train import Challenger, TrainedStage
 from tests.evaluation.night import build_night, write_items
 from training.base_model import Base

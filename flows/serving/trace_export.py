@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from feedback.events import Edit, Feedback, Interaction, Preference, Rating, Reference, Thumb, message_json
-from feedback.sources.watermark import fingerprint, misfit
+from feedback.sources.watermark import fingerprint, watermark_mismatch
 from feedback.store.store import Store, feedback_ready, interactions
 from infra.artifact import atomic_write
+from infra.database.open import open_database
 from infra.errors import Unavailable
 from infra.settings import Config, Places
 from infra.telemetry.config import TracesConfig
 from infra.telemetry.interaction_traces import Said, Shown, TraceSender, chosen
-from tasks.opened import database
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ def send_traces(places: Places, pipeline: str, config: TracesConfig) -> dict[str
     sent = {"interactions": 0, "feedback": 0}
     if config.share <= 0:
         return sent
-    store, sender = Store(database(places)), TraceSender(places.mlflow, pipeline)
+    store, sender = Store(open_database(places)), TraceSender(places.mlflow, pipeline)
     file = places.home_dir / "traces.json"
     cursor = _cursor(file, store)
     try:
@@ -122,9 +122,9 @@ def _cursor(file: Path, store: Store) -> Cursor:
     if not file.exists():
         return Cursor()
     found = Cursor.model_validate_json(file.read_bytes())
-    why = misfit(store.engine, interactions, found.interactions, found.interactions_mark) or misfit(
-        store.engine, feedback_ready, found.feedback, found.feedback_mark
-    )
+    why = watermark_mismatch(
+        store.engine, interactions, found.interactions, found.interactions_mark
+    ) or watermark_mismatch(store.engine, feedback_ready, found.feedback, found.feedback_mark)
     if why is None:
         return found
     log.warning("the store was restored from a backup, or is another one: %s; traces are sent from its beginning", why)

@@ -1,4 +1,4 @@
-"""The database of a pipeline, opened by a task that needs it."""
+"""Open the database of a pipeline: its tables are made, and one pool serves the whole process."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from infra.errors import Unavailable
 from infra.settings import Places
 
 
-def database(places: Places) -> Engine:
-    """An engine for the pipeline's database, its tables made. One per process and URL.
+def open_database(places: Places) -> Engine:
+    """Open the pipeline's database, its tables made. One per process and URL.
 
     Raises:
         SchemaMismatch: the tables are of another release.
@@ -26,12 +26,12 @@ def database(places: Places) -> Engine:
 
 @cache
 def _open(url: str) -> Engine:
-    engine = connect(url)
+    database = connect(url)
     try:
-        create_tables(engine)
+        create_tables(database)
     except SQLAlchemyError as error:
         if not is_away(error):
             raise
-        where = engine.url.render_as_string(hide_password=True)
+        where = database.url.render_as_string(hide_password=True)
         raise Unavailable(f"the database {where} does not answer: {in_short(error)}; start it and try again") from error
-    return engine
+    return database

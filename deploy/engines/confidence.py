@@ -10,11 +10,11 @@ from deploy.config import ENGINE_KEY
 from deploy.engines.client import EngineClient
 from deploy.engines.dialect import EMBEDDED, Dialect
 from deploy.ledger.ledger import current
-from feedback.abuse.detect import Confidence
+from feedback.abuse.confidence import Confidence
 from feedback.events import Message
+from infra.database.open import open_database
 from infra.errors import RatchetError
 from infra.settings import Places
-from tasks.opened import database
 from training.base_model import Base
 
 log = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ def champion_confidence(places: Places, base: Base, url: str, dialect: Dialect =
         from training.engines.native.packing.tokenization import Template, Unlearnable, plain
 
         template = Template(AutoTokenizer.from_pretrained(base.path, local_files_only=True))
-        model = current(database(places), tenant).champion or base.version
+        model = current(open_database(places), tenant).champion or base.version
         log.info("asking %s how sure it is of %s labels", model, len(rows))
         found: list[float | None] = []
         with EngineClient(url, key, dialect=dialect) as engine:

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from flows.serving.trace_export import send_traces
+from infra.database.open import open_database
 from infra.settings import Places
 from infra.telemetry.config import TracesConfig
 from infra.telemetry.interaction_traces import chosen, trace_id_of
-from tasks.opened import database
-from tasks.traces import send_traces
 from tests.deploy.mlflow_server import mlflow_server
 from tests.flows.world import tell_feedback
 
@@ -62,11 +62,11 @@ def test_after_a_restore_of_the_store_new_answers_are_shown_and_old_words_not_do
     config, everything, file = Config(places), TracesConfig(share=1.0), tmp_path / "ratchet.db"
     first = 100 * new  # MLflow knows a trace by its id, whatever the experiment
     tell_feedback(config, conversations=2, first=first)  # type: ignore[arg-type]
-    database(places).dispose()
+    open_database(places).dispose()
     shutil.copy(file, tmp_path / "backup.db")
     tell_feedback(config, conversations=3, first=first + 2)  # type: ignore[arg-type]
     assert send_traces(places, name, everything) == {"interactions": 5, "feedback": 10}
-    database(places).dispose()
+    open_database(places).dispose()
     shutil.copy(tmp_path / "backup.db", file)
     tell_feedback(config, conversations=new, first=first + 50)  # type: ignore[arg-type]
     sent = send_traces(places, name, everything)
