@@ -15,7 +15,7 @@ from evaluation.job.config import EvaluationConfig, EvaluationJob
 from evaluation.run.noise_floors import hardware_name, seed_spread_due
 from feedback.snapshots.snapshot import Snapshot, load_snapshot
 from flows.night.approval_form import ask_approval
-from flows.night.candidates import evaluation_job
+from flows.night.candidates import NightData, NightVersions
 from flows.night.record import Night
 from flows.planning.gate_power import sight
 from infra.alerts.outbox import Alert
@@ -187,22 +187,16 @@ def job_of(
 ) -> EvaluationJob:
     """What the night measures, on the questions in its folder."""
     training, config = training_of(night), night.config
-    return evaluation_job(
-        night_id=night.night_id,
-        base=base,
-        standing=standing,
-        challengers=challengers,
-        twin=twin,
-        items=night.folder / "items.jsonl",
-        examples=night.folder / "shown.jsonl",
-        train=snapshot.train,
-        config=evaluation,
+    versions = NightVersions(
+        base, standing, challengers, twin, training.seed, config.places, serving_engine=config.serving.engine
+    )
+    return versions.job(
+        night.night_id,
+        NightData(night.folder / "items.jsonl", night.folder / "shown.jsonl", snapshot.train),
+        evaluation,
         primary=gate_of(night).primary,
-        places=config.places,
-        seed=training.seed,
         dtype=config.serving.dtype,
         threads=training.threads,
-        engine=config.serving.engine,
     )
 
 
