@@ -137,6 +137,6 @@ def _score_passages(
 ) -> list[RegressionScore]:
     values = generator.logprobs(adapter, [generator.encode(passage.text) for passage in passages])
     return [
-        RegressionScore(item_id=f"{task}:{p.id}", task=task, loss=round(-math.fsum(found) / len(found), 6))
-        for p, found in zip(passages, values, strict=True)
+        RegressionScore(item_id=f"{task}:{p.id}", task=task, loss=round(-math.fsum(logprobs) / len(logprobs), 6))
+        for p, logprobs in zip(passages, values, strict=True)
     ]

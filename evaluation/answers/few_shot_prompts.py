@@ -93,12 +93,12 @@ def _shots(training_files: Sequence[Path], seed: int) -> list[Shot]:
                     by_hash[hashlib.sha256(f"{seed}\0{shot.question}\0{shot.answer}".encode()).hexdigest()] = shot
     drawn = [by_hash[key] for key in sorted(by_hash)]
     # Different answers show more of what is wanted than the same one again.
-    seen: set[str] = set()
+    taken: set[str] = set()
     fresh: list[Shot] = []
     again: list[Shot] = []
     for shot in drawn:
-        (again if shot.answer in seen else fresh).append(shot)
-        seen.add(shot.answer)
+        (again if shot.answer in taken else fresh).append(shot)
+        taken.add(shot.answer)
     return [*fresh, *again]
 
 

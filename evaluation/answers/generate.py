@@ -57,17 +57,17 @@ class Answering:
             adapter: name under which the version is attached; None for the base.
             frame: what is made of each item's messages before they are asked, such as examples put before them.
         """
-        asked = [_Asked.of(item, frame, self.generator) for item in items]
-        asked.sort(key=lambda question: (len(question.prompt), question.item.item_id))
+        questions = [_Question.of(item, frame, self.generator) for item in items]
+        questions.sort(key=lambda question: (len(question.prompt), question.item.item_id))
         size = self.batch_size * _BATCHES_A_PIECE
-        for start in range(0, len(asked), size):
-            piece = asked[start : start + size]
+        for start in range(0, len(questions), size):
+            piece = questions[start : start + size]
             if all(self.journal.get(kind, version, question.item.item_id) is not None for question in piece):
                 self.on_done(len(piece))
                 continue
             self.journal.append(kind, [((version, name), entry) for name, entry in self._answers(piece, adapter)])
 
-    def _answers(self, piece: Sequence[_Asked], adapter: str | None) -> list[tuple[str, AnswerEntry]]:
+    def _answers(self, piece: Sequence[_Question], adapter: str | None) -> list[tuple[str, AnswerEntry]]:
         from training.generation.generator import Request
 
         # What does not fit the context gets no answer from anybody: the same for every version.
@@ -110,7 +110,7 @@ class Answering:
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _Question:
     """One item as a version is asked it."""
 
     item: GateItem
@@ -119,9 +119,9 @@ class _Asked:
     """Tokens of the messages, up to where the answer begins."""
 
     @staticmethod
-    def of(item: GateItem, frame: Frame, generator: Generator) -> _Asked:
+    def of(item: GateItem, frame: Frame, generator: Generator) -> _Question:
         messages = frame(messages_of(item))
-        return _Asked(item, messages, generator.encode_chat(messages))
+        return _Question(item, messages, generator.encode_chat(messages))
 
     def reference_ids(self, generator: Generator) -> tuple[int, ...]:
         """Tokens of the reference after the prompt, up to its end of turn or the context's end."""

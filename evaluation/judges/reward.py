@@ -61,9 +61,9 @@ class RewardJudge:
         sequences = [_rendered(template, pair, text) for pair in pairs for text in (pair.ours, pair.theirs)]
         missing = sorted(set(sequences) - set(self._scores), key=len)
         self._scores |= dict(zip(missing, model.score(missing), strict=True))
-        found = [self._scores[sequence] for sequence in sequences]
+        scores = [self._scores[sequence] for sequence in sequences]
         results = []
-        for ours, theirs in zip(found[::2], found[1::2], strict=True):
+        for ours, theirs in zip(scores[::2], scores[1::2], strict=True):
             results.append(0.5 if abs(ours - theirs) < _TIE else float(ours > theirs))
         self.tally.comparisons += len(pairs)
         self.tally.calls += len(missing)

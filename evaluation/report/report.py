@@ -130,8 +130,8 @@ def _direction(scorecard: Scorecard, metric: str) -> str:
 
 
 def _plot_means(scorecard: Scorecard, metric: str, labels: Mapping[str, str]) -> str:
-    found = [e for e in scorecard.estimates if e.metric == metric and e.part == "all"]
-    return means_plot([(labels.get(e.version, e.version), e.mean, e.low, e.high) for e in found])
+    estimates = [e for e in scorecard.estimates if e.metric == metric and e.part == "all"]
+    return means_plot([(labels.get(e.version, e.version), e.mean, e.low, e.high) for e in estimates])
 
 
 def _plot_slices(scorecard: Scorecard, metric: str, labels: Mapping[str, str]) -> str:
@@ -148,12 +148,12 @@ def _plot_slices(scorecard: Scorecard, metric: str, labels: Mapping[str, str]) -
 
 def _plot_forgetting(scorecard: Scorecard, labels: Mapping[str, str]) -> str:
     """Base abilities of every version since the untouched base."""
-    found = [
+    changes = [
         c
         for c in scorecard.changes
         if c.metric == "regression_accuracy" and c.slice == "all" and c.since == scorecard.base
     ]
-    return difference_plot([(labels.get(c.version, c.version), c.mean, c.low, c.high) for c in found])
+    return difference_plot([(labels.get(c.version, c.version), c.mean, c.low, c.high) for c in changes])
 
 
 def _since_sft(scorecard: Scorecard, primary: str) -> list[Change]:
