@@ -12,9 +12,9 @@ from prefect import flow
 
 from deploy.controller.liveness import deliver_if_silent
 from flows.config.job_files import controller_job
-from flows.config.night_request import RollbackRequest
 from flows.config.pipeline import tenant_of
-from flows.stack.open import opened_config
+from flows.config.rollback_request import RollbackRequest
+from flows.stack.open import open_config
 from infra.database.open import open_database
 from tasks import release, train
 
@@ -27,7 +27,7 @@ def rollback(request: RollbackRequest, config: str = "ratchet.yaml") -> dict[str
         request: what to take back, and why.
         config: path of the pipeline's config file, on the machine that runs this.
     """
-    settings = opened_config(Path(config))
+    settings = open_config(Path(config))
     base = train.find_base(settings.base_model, settings.places)
     entry = release.take_back(
         settings.places,

@@ -46,13 +46,13 @@ def ingest(config: IngestConfig, places: Places, confidence: Confidence | None =
 
 
 @task(name="snapshot", cache_policy=NO_CACHE)
-def snapshot(config: SnapshotConfig, places: Places, tenant: str) -> str:
-    """Name of an immutable cut of the lake, split for training and gate; "" when nothing was ever accepted."""
+def snapshot(config: SnapshotConfig, places: Places, tenant: str) -> str | None:
+    """Name of an immutable cut of the lake, split for training and gate; None when nothing was ever accepted."""
     try:
         cut = cut_snapshot(lake_of(places), places.snapshots_dir, config, tenant=tenant)
     except NotFound as error:
         log.info("no snapshot: %s", error)
-        return ""
+        return None
     log.info("snapshot %s: %s", cut.id, canonical_json(cut.counts))
     return cut.id
 

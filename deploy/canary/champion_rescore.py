@@ -9,7 +9,7 @@ from sqlalchemy import Engine
 from deploy.canary.assess import rescore_verdict
 from deploy.canary.policy import CanaryPolicy
 from deploy.canary.rescore import record_rescore, rescored
-from deploy.ledger.ledger import Standing, Watch, current
+from deploy.ledger.ledger import ReleaseState, Watch, current
 from evaluation.gate.policy import GatePolicy
 from evaluation.gate.rescore import NotRescored, Rescore, rescore
 from evaluation.scorecard import Scorecard
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 def rescore_champion(
-    database: Engine, scorecard: Scorecard, state: Standing, policy: GatePolicy, canary: CanaryPolicy
+    database: Engine, scorecard: Scorecard, state: ReleaseState, policy: GatePolicy, canary: CanaryPolicy
 ) -> None:
     """Compare the champion with its predecessor on items that no earlier verdict used.
 

@@ -5,11 +5,11 @@ Rows that could not be read are kept beside the events, and the next ingest puts
 
 from __future__ import annotations
 
-import importlib
+import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 from pydantic import Field, JsonValue, ValidationError, field_validator, model_validator
 from sqlalchemy import Column, Engine, Index, String, Table, Text, UniqueConstraint, insert, select
@@ -77,14 +77,6 @@ class Lot:
     """Whose rejects these are."""
 
 
-class SourceModule(Protocol):
-    """What a file of this folder offers."""
-
-    Options: type[Config]
-
-    def read(self, options: Config, watermark: JsonValue | None) -> Iterator[Lot]: ...
-
-
 class SourceSpec(Config):
     """One source of feedback."""
 
@@ -114,14 +106,9 @@ class SourceSpec(Config):
             ValueError: they do not fit.
         """
         try:
-            return source_module(self.kind).Options.model_validate(dict(self.options))
+            return SOURCES[self.kind].Options.model_validate(dict(self.options))
         except ValidationError as error:
             raise ValueError(f"options of source {self.name!r} ({self.kind}): {in_a_line(error)}") from error
-
-
-def source_module(kind: str) -> SourceModule:
-    """The module of a registered kind."""
-    return cast("SourceModule", importlib.import_module(SOURCES[kind]))
 
 
 def land(store: Store, spec: SourceSpec) -> dict[str, int]:
@@ -134,7 +121,7 @@ def land(store: Store, spec: SourceSpec) -> dict[str, int]:
     options = spec.parsed()
     if not getattr(options, "hashed_users", True) and (salt := os.environ.get(SALT)):
         verify_salt(store.engine, salt)
-    for lot in source_module(spec.kind).read(options, watermark_of(store.engine, spec.name)):
+    for lot in SOURCES[spec.kind].read(options, watermark_of(store.engine, spec.name)):
         with begin_write(store.engine) as connection:
             new_interactions = land_interactions(connection, lot.interactions) if lot.interactions else Landed(0, 0)
             new_feedback = land_feedback(connection, lot.feedback) if lot.feedback else Landed(0, 0)
@@ -150,8 +137,6 @@ def land(store: Store, spec: SourceSpec) -> dict[str, int]:
 
 def watermark_of(engine: Engine, source: str) -> JsonValue | None:
     """Where a source goes on."""
-    import json
-
     with engine.connect() as connection:
         row = connection.execute(select(source_marks.c.mark).where(source_marks.c.source == source)).first()
     return None if row is None else cast("JsonValue", json.loads(row[0]))

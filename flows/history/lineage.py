@@ -13,13 +13,13 @@ from typing import Any
 from sqlalchemy import ColumnElement, func, select
 
 from deploy.ledger.ledger import Entry, history
+from deploy.versions.provenance import trained_on
 from deploy.versions.versions import list_versions
 from feedback.erasure import digests_of
 from feedback.lake.lake import example_of, lake_of
 from feedback.snapshots.gate_items import item_id_of
 from feedback.snapshots.layout import GATE_FILES, MANIFEST, SHOWN, TRAIN, VALIDATION
 from feedback.store.store import Store, feedback, interactions
-from flows.erasure.forget import trained_on
 from infra.artifact import read_record
 from infra.errors import NotFound
 from infra.settings import Config, Places

@@ -25,8 +25,8 @@ class Approval(RunInput):
 
 def ask_approval(
     verdict: Verdict, *, hours: float, links: Mapping[str, str | None] | None = None, poll_seconds: int = 5
-) -> str:
-    """Pause the flow run until a person answers; "" when they agree, else the reason why not.
+) -> str | None:
+    """Pause the flow run until a person answers; return None when they agree, else the reason why not.
 
     Args:
         hours: how long; then the answer is no.
@@ -46,7 +46,7 @@ def ask_approval(
         return f"nobody approved it within {hours:g} hours, and no answer means no"
     if answer.approved:
         log.info("approved by %s: %s", answer.reviewer, answer.comment)
-        return ""
+        return None
     return f"{answer.reviewer or 'a person'} did not approve it: {answer.comment or 'no comment'}"
 
 

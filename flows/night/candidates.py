@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Literal
 
 from deploy.engines import SERVING_ENGINES
-from deploy.ledger.ledger import Standing
+from deploy.ledger.ledger import ReleaseState
+from deploy.nights.challenger import Challenger, TrainedStage
 from deploy.versions.servable import why_not_servable
 from deploy.versions.versions import PROBE, load_version
 from evaluation.job.config import Candidate, EvaluationConfig, EvaluationJob, RewardModelFile
@@ -21,7 +22,6 @@ from infra.artifact import read_record
 from infra.database.open import open_database
 from infra.processes.threads import physical_cores
 from infra.settings import Places
-from tasks.train import Challenger, TrainedStage
 from training.base_model import Base
 
 log = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ class NightVersions:
     """The versions of one night: the base, what is released, and the challengers."""
 
     base: Base
-    state: Standing
+    state: ReleaseState
     """What is released."""
     challengers: Sequence[Challenger]
     replicate: Challenger | None

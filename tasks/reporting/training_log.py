@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from deploy.nights.challenger import Challenger
 from infra.processes.progress import ProgressLine
 from infra.telemetry.mlflow_operations import Point
 from infra.telemetry.mlflow_tracker import Tracker
@@ -14,9 +14,6 @@ from tasks.reporting.progress_bar import ProgressBar
 from training.recipes.recipe import Recipe
 from training.stages.checkpoints import FOLDER
 from training.stages.job import StageJob
-
-if TYPE_CHECKING:
-    from tasks.train import Challenger
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,8 @@ import httpx
 import pytest
 import yaml
 
-from flows.night.record import NightFile, nights_of
+from deploy.nights.record import NightRecord
+from flows.night.record import nights_of
 from infra.alerts.outbox import list_alerts
 from infra.database.open import open_database
 from infra.processes.stack import read_pid_file, status
@@ -70,7 +71,7 @@ def begin(stack: Stack) -> str:
     return str(ask(stack, f"deployments/{deployment(stack)}/create_flow_run", body)["id"])
 
 
-def nights(stack: Stack) -> list[NightFile]:
+def nights(stack: Stack) -> list[NightRecord]:
     return nights_of(stack.config, "default")
 
 
@@ -85,18 +86,18 @@ def in_training(stack: Stack, run: str) -> int | None:
     return int(said.split()[1].rstrip(","))
 
 
-def ended(stack: Stack, known: int) -> NightFile | None:
+def ended(stack: Stack, known: int) -> NightRecord | None:
     """The night after the first ``known`` ones, once it is closed."""
     found = nights(stack)
     assert len(found) <= known + 1, "no second night beside the half-done one"
     return found[-1] if len(found) == known + 1 and found[-1].state != "running" else None
 
 
-def states(stack: Stack, night: NightFile) -> list[str]:
+def states(stack: Stack, night: NightRecord) -> list[str]:
     return [ask(stack, f"flow_runs/{run}")["state_type"] for run in night.flow_runs]
 
 
-def one_after_the_other(found: list[NightFile]) -> bool:
+def one_after_the_other(found: list[NightRecord]) -> bool:
     return all(one.finished_at is not None and one.finished_at <= other.started_at for one, other in pairwise(found))
 
 

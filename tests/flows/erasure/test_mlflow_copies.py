@@ -37,7 +37,7 @@ def test_a_person_is_gone_from_mlflow(tmp_path: Path, monkeypatch: pytest.Monkey
         with pytest.raises(Unavailable, match="start it and forget again"):
             forget(away, home.store, "ann@example.com", tenant="acme", by="dpo")
         done = forget(config, home.store, "ann@example.com", tenant="acme", by="dpo")
-        assert done["left"] == [] and done["removed"]["traces of this pipeline"] == 3
+        assert done.left == () and done.removed["traces of this pipeline"] == 3
         left = client.search_traces(locations=[experiment.experiment_id])
         assert {trace.info.trace_id for trace in left} == {f"tr-{trace_id_of(name).hex()}" for name in ("i2", "i3")}
         assert SECRET not in str([trace.to_dict() for trace in left])

@@ -6,7 +6,8 @@ import json
 import shutil
 from pathlib import Path
 
-from deploy.ledger.ledger import Standing
+from deploy.ledger.ledger import ReleaseState
+from deploy.nights.challenger import Challenger, TrainedStage
 from evaluation.job.config import EvaluationConfig
 from evaluation.run.run import evaluate
 from evaluation.scorecard import read_scorecard
@@ -14,7 +15,6 @@ from feedback.snapshots.layout import TRAIN
 from flows.night.candidates import NightData, NightVersions
 from infra.artifact import finished_record, write_record
 from infra.settings import Places
-from tasks.train import Challenger, TrainedStage
 from tests.evaluation.night import build_night, write_items
 from training.base_model import Base
 
@@ -46,7 +46,7 @@ def test_a_night_s_job_names_everything_and_is_measured(tiny_base: Path, tmp_pat
     base = Base(name="tiny", path=tiny_base, digest=night.base.digest, source="folder")
     versions = NightVersions(
         base,
-        Standing(tenant="default", champion=base.version, base=base.version, barred={"vbad": "worse"}),
+        ReleaseState(tenant="default", champion=base.version, base=base.version, barred={"vbad": "worse"}),
         (
             Challenger(recipe="one", stages=(first,)),
             Challenger(recipe="two", stages=(first, second)),
@@ -91,7 +91,7 @@ def test_the_data_of_an_older_checkpoint_are_looked_at_too(tiny_base: Path, tmp_
     trained = TrainedStage(key="old", digest="d" * 64, kind="adapter", objective="sft")
     versions = NightVersions(
         base,
-        Standing(tenant="default", champion=base.version, base=base.version),
+        ReleaseState(tenant="default", champion=base.version, base=base.version),
         (Challenger(recipe="checkpoint", stages=(trained,)),),
         replicate=None,
         seed=0,

@@ -1,4 +1,4 @@
-"""What a person may ask of one night: the parameters of the Prefect form and of `ratchet run nightly`."""
+"""Define what a person may ask of one night: the parameters of the Prefect form and of `ratchet run nightly`."""
 
 from __future__ import annotations
 
@@ -68,16 +68,3 @@ class StoredRequest(NightRequest):
 
     gate: StoredGateChanges = StoredGateChanges()
     """Changes of the gate's policy for this night."""
-
-
-class RollbackRequest(Config):
-    """Take the live version (or the canary) back."""
-
-    reason: str = Field(min_length=3, max_length=500)
-    """Why; it stands in the ledger for ever."""
-    actor: str = Field(default="operator", min_length=1)
-    """Who decides."""
-    to: str | None = None
-    """Version to go back to; empty: the champion for a canary, else the last good champion."""
-    tenant: str | None = None
-    """Tenant; may be left empty when the pipeline has one only."""

@@ -1,4 +1,4 @@
-"""`ratchet alerts list|test|sync`: what was told, whether it arrives, and Prefect's automations."""
+"""`ratchet alerts list|test|sync`: list alerts and their delivery, test the receivers, sync Prefect's automations."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def list_(
     from infra.alerts.outbox import list_alerts
     from infra.database.open import open_database
 
-    found = list_alerts(open_database(load(config).places), tenant=tenant, limit=last)
+    alerts = list_alerts(open_database(load(config).places), tenant=tenant, limit=last)
     if json:
-        as_json([alert.model_dump(mode="json") for alert in found])
+        as_json([alert.model_dump(mode="json") for alert in alerts])
         return
     table(
         ("time (UTC)", "kind", "severity", "title", "arrived at", "failing"),
@@ -37,7 +37,7 @@ def list_(
                 ", ".join(alert.delivered) or "-",
                 ", ".join(f"{where}: {why}" for where, why in alert.failing.items()) or "-",
             )
-            for alert in found
+            for alert in alerts
         ),
     )
 
@@ -45,7 +45,8 @@ def list_(
 @app.command()
 def test(config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) -> None:
     """Send one alert to every receiver of the config now, and say which took it; exit code 1 when one did not."""
-    from infra.alerts.outbox import Alert, send_now
+    from infra.alerts.delivery import send_now
+    from infra.alerts.outbox import Alert
 
     settings = load(config)
     alert = Alert(
@@ -55,28 +56,28 @@ def test(config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) -> Non
         text="Somebody ran `ratchet alerts test`. Nothing happened.",
         next_step="nothing is to be done",
     )
-    found = send_now(alert, settings.alerts)
+    errors = send_now(alert, settings.alerts)
     if json:
-        as_json(found)
-    elif not found:
+        as_json(errors)
+    elif not errors:
         say("no receiver is configured; name one under alerts.webhooks or alerts.apprise")
-    for destination, error in found.items():
+    for destination, error in errors.items():
         if not json:
             say(f"{destination}: {error or 'took it'}")
-    if any(found.values()):
+    if any(errors.values()):
         raise typer.Exit(1)
 
 
 @app.command()
 def sync(config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) -> None:
     """Make or update Ratchet's automations on the Prefect server. Doing it again changes nothing."""
-    from flows.cli.run_commands import _prepared
+    from flows.cli.run import load_with_prefect
 
-    settings = _prepared(config)
-    from flows.serving.automations import sync as bring_in_step
+    settings = load_with_prefect(config)
+    from flows.serving.automations import sync as sync_automations
 
-    found = bring_in_step(settings)
+    done = sync_automations(settings)
     if json:
-        as_json(found)
+        as_json(done)
     else:
-        table(("automation", "what was done"), found.items())
+        table(("automation", "what was done"), done.items())

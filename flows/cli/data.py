@@ -1,19 +1,19 @@
-"""`ratchet data`, `ratchet lineage` and `ratchet forget`: what is kept, where it came from, and taking it away."""
+"""`ratchet data`: look at the lake and its snapshots, cut and export them, keep the lake healthy."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from flows.cli.output import DEFAULT_CONFIG, ConfigOption, JsonOption, TenantOption, as_json, load, note, say, table
+from flows.cli.output import DEFAULT_CONFIG, ConfigOption, JsonOption, TenantOption, as_json, load, say, table
 
-data = typer.Typer(no_args_is_help=True, help="Look at the lake and its snapshots; keep the lake healthy.")
+app = typer.Typer(no_args_is_help=True, help="Look at the lake and its snapshots; keep the lake healthy.")
 SnapshotArgument = Annotated[str, typer.Argument(help="Name of a snapshot, or the beginning of it.")]
 
 
-@data.command("log")
+@app.command("log")
 def show_log(
     config: ConfigOption = DEFAULT_CONFIG,
     last: Annotated[int, typer.Option(min=1, help="Only so many batches.")] = 20,
@@ -40,7 +40,7 @@ def show_log(
     table(("batch", "accepted", "quarantined", "events"), rows)
 
 
-@data.command()
+@app.command()
 def cut(config: ConfigOption = DEFAULT_CONFIG, tenant: TenantOption = None, json: JsonOption = False) -> None:
     """Cut a snapshot of what the lake holds now, as a night would: for `ratchet advise`, or to look at or export.
 
@@ -67,7 +67,7 @@ def cut(config: ConfigOption = DEFAULT_CONFIG, tenant: TenantOption = None, json
         say(f"left out: {number} ({reason})")
 
 
-@data.command()
+@app.command()
 def diff(
     one: SnapshotArgument, other: SnapshotArgument, config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False
 ) -> None:
@@ -86,7 +86,7 @@ def diff(
         say(f"between train and validation: {', '.join(found['moved'])}")
 
 
-@data.command()
+@app.command()
 def show(
     snapshot: SnapshotArgument,
     config: ConfigOption = DEFAULT_CONFIG,
@@ -98,7 +98,7 @@ def show(
     as_json(shown(snapshot_named(load(config).places, snapshot), rows))
 
 
-@data.command()
+@app.command()
 def export(
     snapshot: SnapshotArgument,
     out: Annotated[Path, typer.Argument(help="File to write: .jsonl or .parquet.")],
@@ -116,7 +116,7 @@ def export(
         say(f"{out}: {_listed(counts)}")
 
 
-@data.command()
+@app.command()
 def maintain(
     config: ConfigOption = DEFAULT_CONFIG,
     keep_hours: Annotated[int, typer.Option(min=1, help="Leave files of versions younger than this alone.")] = 168,
@@ -139,7 +139,7 @@ def maintain(
     )
 
 
-@data.command()
+@app.command()
 def validate(
     config: ConfigOption = DEFAULT_CONFIG,
     tenant: TenantOption = None,
@@ -174,7 +174,7 @@ def validate(
         raise typer.Exit(1)
 
 
-@data.command("contradictions")
+@app.command("contradictions")
 def list_contradictions(
     config: ConfigOption = DEFAULT_CONFIG,
     tenant: TenantOption = None,
@@ -201,109 +201,25 @@ def list_contradictions(
         say("a trusted word on either answer settles it; `ratchet lineage EXAMPLE` says who stands behind a row")
 
 
-def lineage(
-    name: Annotated[
-        str, typer.Argument(help="Id of an answer, event, example, snapshot or version; or a ledger line's number.")
-    ],
-    config: ConfigOption = DEFAULT_CONFIG,
-    tenant: TenantOption = None,
-    json: JsonOption = False,
-) -> None:
-    """What something was made of, and what became of it."""
+@app.command()
+def accept_store(config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) -> None:
+    """Have ingests go on although the database was restored and the lake was not; what it lost stays in the lake.
+
+    Ingest refuses such a database. This puts its cursor back to where the two part, so that the next ingest takes in
+    what came since the restore, once.
+    """
+    from feedback.ingest.restored_store import accept_store as accept
+    from feedback.lake.lake import lake_of
     from feedback.store.store import Store
-    from flows.config.pipeline import tenant_of
-    from flows.history.lineage import lineage as trace
     from infra.database.open import open_database
 
-    settings = load(config)
-    found = trace(settings.places, Store(open_database(settings.places)), name, tenant=tenant_of(settings, tenant))
+    places = load(config).places
+    found = accept(Store(open_database(places)), lake_of(places))
     if json:
         as_json(found)
         return
-    say(f"{found.kind} {found.name}")
-    for title, links in (("made of", found.made_of), ("became", found.became)):
-        say(f"{title}:" + ("" if links else " nothing that is known"))
-        for link in links:
-            say(f"  {link.kind} {link.name}" + (f"  ({link.note})" if link.note else ""))
-
-
-def forget(
-    user: Annotated[str | None, typer.Option("--user", help="The user's id as applications send it, or u-...")] = None,
-    config: ConfigOption = DEFAULT_CONFIG,
-    tenant: TenantOption = None,
-    reason: Annotated[str, typer.Option(help="Why; kept with the record.")] = "",
-    hashed: Annotated[bool, typer.Option("--hashed", help="The id is a pseudonym already.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go, and what held it.")] = False,
-    list_: Annotated[
-        bool, typer.Option("--list", help="Who was forgotten, as hashes; live versions that wait.")
-    ] = False,
-    json: JsonOption = False,
-) -> None:
-    """Take a person out of store, lake, snapshots, reports and caches for good, prove it, and name what held them."""
-    from feedback.store.store import Store
-    from flows.cli.run_commands import person
-    from flows.config.pipeline import tenant_of
-    from flows.erasure.forget import forget as take_away
-    from infra.database.open import open_database
-    from infra.errors import UserError
-
-    settings = load(config)
-    store, whose = Store(open_database(settings.places)), tenant_of(settings, tenant)
-    if list_:
-        _list_forgotten(settings.places, store, whose, json)
-        return
-    if user is None:
-        raise UserError("no user was named; give --user ID, or --list")
-    found = take_away(
-        settings, store, user, tenant=whose, by=person(), reason=reason, hashed=hashed, dry_run=dry_run, progress=note
-    )
-    if json:
-        as_json(found)
-    else:
-        _say_forgotten(found)
-    if found.get("left"):
-        raise typer.Exit(1)
-
-
-def _say_forgotten(found: dict[str, Any]) -> None:
-    verb = "would forget" if found["dry_run"] else "forgot"
-    what = [f"{found[name]} {name}" for name in ("interactions", "feedback", "rejected rows")]
-    say(f"{verb} {found['person']}: {', '.join(what)}")
-    say("snapshots that held rows: " + (", ".join(found["snapshots"]) or "none"))
-    say("versions trained on them: " + (", ".join(found["versions"]) or "none"))
-    if not found["dry_run"]:
-        table(("removed from", "rows"), found["removed"].items())
-    say("what replaces them:")
-    for number, line in enumerate(found["plan"], 1):
-        say(f"  {number}. {line}")
-    if found["dry_run"]:
-        return
-    if found["left"]:
-        say(f"STILL FOUND in {len(found['left'])} of {found['searched']} files: {', '.join(found['left'])}")
-    else:
-        say(f"searched {found['searched']} files: nothing of it is left")
-    if found["too short"]:
-        say(
-            f"{found['too short']} of their texts are too short to be told from others' wherever they stand: rows, "
-            "reports and Data Docs were cleared of them, logs were not searched"
-        )
-
-
-def _list_forgotten(places: Any, store: Any, tenant: str, json: bool) -> None:
-    from feedback.store.tombstones import tombstones
-    from flows.erasure.forget import pending
-
-    stones, waiting = tombstones(store.engine, tenant), pending(places, store, tenant)
-    if json:
-        as_json({"forgotten": [stone.model_dump(mode="json") for stone in stones], "waiting": waiting})
-        return
-    rows = (
-        (f"{s.at:%Y-%m-%d %H:%M}", s.person[:12], s.by, sum(s.removed.values()), len(s.snapshots), len(s.versions))
-        for s in stones
-    )
-    table(("when", "person", "by", "rows", "snapshots", "versions"), rows)
-    for role, version in waiting.items():
-        say(f"{version} ({role}) was trained on somebody who was forgotten; `ratchet run nightly --force` replaces it")
+    say(f"the lake had dealt with feedback up to number {found.cursor_before}; it goes on after number {found.cursor}")
+    say(f"{found.waiting} feedback wait for the next ingest (`ratchet run ingest`)")
 
 
 def _listed(counts: dict[str, int]) -> str:

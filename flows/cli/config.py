@@ -1,4 +1,4 @@
-"""`ratchet config check|show|schema`."""
+"""`ratchet config check|show|schema`: check, print and document the config file."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ app = typer.Typer(no_args_is_help=True, help="Check, show and document the confi
 def check(config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) -> None:
     """Find every mistake before any work is done; exit code 2 when there is one."""
     from feedback.quality.expectations import validate_suite
-    from flows.planning.canary_power import canary_sights
-    from flows.planning.gate_power import gate_sights
+    from flows.planning.canary_power import describe_canary_power
+    from flows.planning.gate_power import describe_gate_power
 
     settings = load(config)
     validate_suite(settings.ingest.expectations)
-    gate, canary = gate_sights(settings), canary_sights(settings)
+    gate, canary = describe_gate_power(settings), describe_canary_power(settings)
     if json:
         as_json({"ok": True, "pipeline": settings.pipeline, "gate": gate, "canary": canary})
     else:
         say(f"{config}: no mistakes found (pipeline {settings.pipeline})")
-        for sight in (*gate, *canary):
-            say(sight)
+        for line in (*gate, *canary):
+            say(line)
 
 
 @app.command()

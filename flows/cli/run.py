@@ -6,15 +6,17 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
 from flows.cli.output import DEFAULT_CONFIG, ConfigOption, JsonOption, TenantOption, as_json, load, say
 
 if TYPE_CHECKING:
+    from deploy.nights.request import NightRequest
     from flows.config.pipeline import PipelineConfig
 
+T = TypeVar("T")
 app = typer.Typer(no_args_is_help=True, help="Run a flow now.")
 
 
@@ -39,10 +41,10 @@ def nightly(
     json: JsonOption = False,
 ) -> None:
     """Ingest, train challengers, evaluate, gate, release. Takes up a night that was interrupted."""
-    settings = _prepared(config)
+    settings = load_with_prefect(config)
     from pydantic import ValidationError
 
-    from flows.config.night_request import NightRequest
+    from deploy.nights.request import NightRequest
     from infra.errors import UserError
 
     try:
@@ -61,30 +63,31 @@ def nightly(
     except ValidationError as error:
         raise UserError("; ".join(f"--{e['loc'][0]}: {e['msg']}".replace("_", "-") for e in error.errors())) from None
     _check(settings, request)
+    from flows.night.dry_run import DryRun
     from flows.nightly import nightly as flow
 
-    found = _run(lambda: flow(request=request, config=str(config)))
+    result = _run(lambda: flow(request=request, config=str(config)))
     if json:
-        as_json(found)
-    elif dry_run:
-        say(f"would train {', '.join(found['recipes']) or 'nothing'} in about {found['minutes']} min")
-        if not found["examples_of_last_snapshot"]:
+        as_json(result)
+    elif isinstance(result, DryRun):
+        say(f"would train {', '.join(result.recipes) or 'nothing'} in about {result.minutes} min")
+        if not result.examples_of_last_snapshot:
             say("no snapshot yet: what would be trained is known once there is one (`ratchet data cut`, or a night)")
         else:
             say(
                 "by the latest snapshot; the night cuts a new one of all that came since (`ratchet data cut` does, too)"
             )
-        say(f"new feedback events since the last ingest: {found['new_feedback_events']}")
-        for name, reason in found["left_out"].items():
+        say(f"new feedback events since the last ingest: {result.new_feedback_events}")
+        for name, reason in result.left_out.items():
             say(f"not {name}: {reason}")
     else:
-        say(f"night {found['night_id']}: {found['outcome']}")
+        say(f"night {result.night_id}: {result.outcome}")
 
 
 @app.command()
 def ingest(config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) -> None:
     """Bring new feedback into the lake."""
-    _prepared(config)
+    load_with_prefect(config)
     from flows.ingest import ingest as flow
 
     found = _run(lambda: flow(config=str(config)))
@@ -97,7 +100,7 @@ def ingest(config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) -> N
 @app.command()
 def watch(config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) -> None:
     """Show in Prefect what is live and how its watch stands."""
-    _prepared(config)
+    load_with_prefect(config)
     from flows.watch import watch as flow
 
     found = _run(lambda: flow(config=str(config)))
@@ -117,8 +120,8 @@ def rollback(
     json: JsonOption = False,
 ) -> None:
     """Take the live version back, as a Prefect run. `ratchet rollback` does it without Prefect."""
-    _prepared(config)
-    from flows.config.night_request import RollbackRequest
+    load_with_prefect(config)
+    from flows.config.rollback_request import RollbackRequest
     from flows.rollback import rollback as flow
 
     request = RollbackRequest(tenant=tenant, to=to, reason=reason, actor=person())
@@ -136,8 +139,8 @@ def person() -> str:
     return getpass.getuser()
 
 
-def _prepared(config: Path) -> PipelineConfig:
-    """Config checked, Prefect's environment set before Prefect is imported, its server asked."""
+def load_with_prefect(config: Path) -> PipelineConfig:
+    """Load the config, set Prefect's environment before Prefect is imported, and see that its server answers."""
     from flows.config.prefect_environment import prefect_environment, require_prefect
 
     settings = load(config)
@@ -146,7 +149,7 @@ def _prepared(config: Path) -> PipelineConfig:
     return settings
 
 
-def _check(settings: PipelineConfig, request: Any) -> None:
+def _check(settings: PipelineConfig, request: NightRequest) -> None:
     """What the flow would find out minutes later."""
     from feedback.snapshots.snapshot import load_snapshot
     from flows.config.pipeline import tenant_of
@@ -162,7 +165,7 @@ def _check(settings: PipelineConfig, request: Any) -> None:
             raise UserError(f"snapshot {request.snapshot} is of tenant {named.tenant!r}, expected one of {tenant!r}")
 
 
-def _run(flow: Callable[[], Any]) -> Any:
+def _run(flow: Callable[[], T]) -> T:
     """Run with Prefect's own output on stderr, so that stdout holds facts only."""
     import contextlib
 

@@ -1,9 +1,9 @@
-"""`ratchet methods`, `ratchet advise`: what can be trained, and what should be."""
+"""`ratchet methods`, `advise`, `checkpoints`: list training methods, recommend one, list what a stage kept."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -156,11 +156,11 @@ def checkpoints(
     """List what a stage kept while it trained; `ratchet run nightly --checkpoint STAGE_KEY:STEP` examines one."""
     from training.stages.checkpoints import checkpoints_of
 
-    found = checkpoints_of(load(config).places.stages_dir, stage)
+    kept = checkpoints_of(load(config).places.stages_dir, stage)
     if json:
-        as_json([one.model_dump(mode="json") for one in found])
+        as_json([checkpoint.model_dump(mode="json") for checkpoint in kept])
     else:
-        table(("checkpoint", "validation loss"), ((f"{one.stage[:12]}:{one.step}", f"{one.loss:.4f}") for one in found))
+        table(("checkpoint", "validation loss"), ((f"{c.stage[:12]}:{c.step}", f"{c.loss:.4f}") for c in kept))
 
 
 def _say_advice(counts: dict[str, int], advice: Advice, base: str) -> None:
@@ -200,9 +200,8 @@ def _shape(base: Path | None) -> Shape:
 
 
 def _size(count: float) -> str:
-    value: Any = count
     for unit in ("B", "kB", "MB", "GB"):
-        if value < 1000 or unit == "GB":
-            return f"{value:.3g} {unit}"
-        value /= 1000
+        if count < 1000 or unit == "GB":
+            return f"{count:.3g} {unit}"
+        count /= 1000
     raise AssertionError

@@ -1,4 +1,4 @@
-"""`ratchet migrate`: the SQL tables of an earlier release, brought to this one's."""
+"""`ratchet migrate`: bring the SQL tables of an earlier release to this one's."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def _differences(engine: Engine) -> list[str]:
     from infra.database.schema import differences
 
     with engine.connect() as connection:
-        return [one.words for one in differences(connection, declared()) if one.kind != "remove_index"]
+        return [d.words for d in differences(connection, declared()) if d.kind != "remove_index"]
 
 
 def _backup(database: str, dialect: str) -> str:

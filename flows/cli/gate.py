@@ -1,18 +1,18 @@
-"""`ratchet gate replay|schema`, `compare`, `approve`, `decline`: verdicts again, and a person's word on them."""
+"""`ratchet gate replay|schema`, `compare`, `approve`, `decline`: replay verdicts, compare, approve a release."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from flows.cli.output import DEFAULT_CONFIG, ConfigOption, JsonOption, TenantOption, as_json, load, say, table
 
 if TYPE_CHECKING:
+    from deploy.nights.record import NightRecord
     from flows.config.pipeline import PipelineConfig
-    from flows.night.record import NightFile
 
 app = typer.Typer(no_args_is_help=True, help="Look at verdicts again.")
 NightArgument = Annotated[str | None, typer.Argument(help="Name of a night; may be left out for the last one.")]
@@ -28,19 +28,21 @@ def replay(
     json: JsonOption = False,
 ) -> None:
     """What another policy would have decided, from the night's stored items. No model runs; nothing is released."""
+    from deploy.nights.steps import VERDICT
     from evaluation.gate.replay import replay as decide_again
     from flows.config.pipeline import tenant_of
     from flows.history.stored_nights import evaluated_night, policy_of, read_policy
 
     settings = load(config)
-    found = evaluated_night(settings, tenant_of(settings, tenant), night)
-    rules = policy_of(found) if policy is None else read_policy(policy)
-    verdict = decide_again(settings.places.evaluations_dir / found.night_id, rules)
+    record = evaluated_night(settings, tenant_of(settings, tenant), night)
+    rules = policy_of(record) if policy is None else read_policy(policy)
+    verdict = decide_again(settings.places.evaluations_dir / record.night_id, rules)
     if json:
         as_json(verdict)
         return
-    then = found.steps.get("verdict") or {}
-    say(f"night {found.night_id} decided: {then.get('decision', 'nothing')} {then.get('winner') or ''}".rstrip())
+    then = record.result(VERDICT)
+    decided = f"{then.decision} {then.winner or ''}" if then else "nothing"
+    say(f"night {record.night_id} decided: {decided}".rstrip())
     say(f"this policy decides: {verdict.decision} {verdict.winner or ''}".rstrip())
     for reason in verdict.reasons:
         say(f"- {reason}")
@@ -73,8 +75,8 @@ def compare(
     scorecard, one, other = scorecard_with(settings, tenant_of(settings, tenant), a, b)
     rows = compare_versions(scorecard, one, other)
     if json:
-        facts: dict[str, Any] = {"night_id": scorecard.night_id, "a": one, "b": other}
-        as_json({**facts, "metrics": [row.model_dump(mode="json") for row in rows]})
+        metrics = [row.model_dump(mode="json") for row in rows]
+        as_json({"night_id": scorecard.night_id, "a": one, "b": other, "metrics": metrics})
         return
     items, nights = len(scorecard.gate.items), scorecard.night_id or "-"
     say(f"{one} against {other}, {items} items of {nights}; p-values are one-sided and not corrected")
@@ -120,7 +122,7 @@ def decline(
 
 
 def _answer(name: str | None, approved: bool, comment: str, config: Path, tenant: str | None, json: bool) -> None:
-    from flows.cli.run_commands import person
+    from flows.cli.run import person
     from flows.config.pipeline import tenant_of
     from flows.config.prefect_environment import prefect_environment, require_prefect
     from flows.night.approval import answer, waiting_night
@@ -130,20 +132,21 @@ def _answer(name: str | None, approved: bool, comment: str, config: Path, tenant
     os.environ.update(prefect_environment(settings))  # before anything imports Prefect, which reads it then
     require_prefect(settings)
     if not json:
-        _show_what_waits(settings, night)
-    found = answer(night, approved=approved, reviewer=person(), comment=comment)
+        _show_verdict(settings, night)
+    answered = answer(night, approved=approved, reviewer=person(), comment=comment)
     if json:
-        as_json(found)
+        as_json(answered)
     else:
-        say(f"night {found['night_id']}: {'approved' if approved else 'declined'} by {found['reviewer']}")
+        say(f"night {answered.night_id}: {'approved' if approved else 'declined'} by {answered.reviewer}")
 
 
-def _show_what_waits(settings: PipelineConfig, night: NightFile) -> None:
+def _show_verdict(settings: PipelineConfig, night: NightRecord) -> None:
     """What the answer is about, before it is given: verdict, numbers, and where the whole scorecard is."""
-    from evaluation.gate.verdict import Verdict
+    from deploy.nights.steps import VERDICT
     from flows.night.approval_form import what_to_read
 
-    if "verdict" in night.steps:
+    verdict = night.result(VERDICT)
+    if verdict is not None:
         page = settings.places.evaluations_dir / night.night_id / "report.html"
         links = {"scorecard": page.as_uri()} if page.exists() else {}
-        say(what_to_read(Verdict.model_validate(night.steps["verdict"]), links))
+        say(what_to_read(verdict, links))
