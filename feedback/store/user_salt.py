@@ -1,4 +1,6 @@
-"""Which salt a store's users were hashed with: nobody is found again, or counted as the same, under another one.
+"""Verify that the configured salt is the one that this store's users were hashed with.
+
+Under another one nobody would be found again, or counted as the same.
 
 Kept is what the salt makes of a constant, as it makes pseudonyms, so it tells no more than these do.
 """
@@ -26,7 +28,7 @@ salt_marks = Table(
 
 
 def verify_salt(engine: Engine, salt: str) -> None:
-    """Check that `salt` is the store's; the first one that is used becomes it. The tables are there already.
+    """Verify that `salt` is the store's; the first one that is used becomes it. The tables are there already.
 
     Raises:
         UserError: its users were hashed with another one.
@@ -45,7 +47,7 @@ def verify_salt(engine: Engine, salt: str) -> None:
 
 
 def salt_fingerprint(salt: str) -> str:
-    """What is kept of a salt, to know it again."""
+    """Compute the fingerprint that is kept of a salt, to know it again."""
     return pseudonym("ratchet: whose salt is this?", salt)
 
 
