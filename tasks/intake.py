@@ -95,11 +95,11 @@ def said_of(report: IngestReport) -> str:
     """One sentence for people."""
     if not report.batches:
         return f"nothing new ({report.parked} feedback still wait for their interaction)"
-    fates = ", ".join(f"{count} {fate}" for fate, count in report.counts.get("fates", {}).items()) or "no new feedback"
-    unread = sum(report.counts.get("quarantined rows", {}).values())
+    fates = ", ".join(f"{count} {fate}" for fate, count in report.outcomes.items()) or "no new feedback"
+    unread = report.unreadable_rows
     fates += f", {unread} rows of files that cannot be read quarantined" if unread else ""
     shapes = ", ".join(f"{count} {shape}" for shape, count in report.shapes.items()) or "none"
-    differ = report.counts.get("duplicates", {}).get("contradictions", 0)
+    differ = report.contradictions
     more = f"; {differ} contradict an earlier near copy (`ratchet data contradictions`)" if differ else ""
     return f"{fates}; new examples: {shapes}{more}"
 
