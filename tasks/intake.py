@@ -49,7 +49,7 @@ def ingest(config: IngestConfig, places: Places, confidence: Confidence | None =
 
 @task(name="snapshot", cache_policy=NO_CACHE)
 def snapshot(config: SnapshotConfig, places: Places, tenant: str) -> str | None:
-    """Cut an immutable snapshot of the lake, split for training and gate; its name, None when nothing was ever accepted."""
+    """Cut an immutable snapshot of the lake, split for training and gate; its name, None while there is no data."""
     try:
         cut = cut_snapshot(lake_of(places), places.snapshots_dir, config, tenant=tenant)
     except NotFound as error:

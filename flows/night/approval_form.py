@@ -51,7 +51,7 @@ def ask_approval(
 
 
 def approval_page(verdict: Verdict, links: Mapping[str, str | None]) -> str:
-    """Write what the form shows: the verdict's reasons, every challenger's numbers, and the way to the whole scorecard."""
+    """Write what the form shows: the verdict, every challenger's numbers, and links to the whole scorecard."""
     lines = [f"# Release {verdict.winner}?", "", *(f"- {reason}" for reason in verdict.reasons), ""]
     lines += [f"| challenger | verdict | gain in {verdict.primary} | 95% interval | units |", "|---|---|---|---|---|"]
     for c in verdict.challengers:
