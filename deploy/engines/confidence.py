@@ -26,7 +26,8 @@ MAX_TOKENS = 1_024
 def champion_confidence(places: Places, base: Base, url: str, dialect: Dialect = EMBEDDED) -> Confidence | None:
     """Make the function that scores answers by the champion's mean log-probability per token.
 
-    None, with a warning in the log, while no engine answers. Nothing is loaded until the check asks: on most nights it never does.
+    None, with a warning in the log, while no engine answers. Nothing is loaded until the check asks: on most nights it
+    never does.
     """
     key = os.environ.get(ENGINE_KEY, "")
     with EngineClient(url, key, dialect=dialect, timeout=10) as client:
