@@ -15,16 +15,10 @@ from pathlib import Path
 from deploy.experiments.arena import forget_pairs
 from deploy.experiments.shadow import forget_shadows
 from deploy.ledger.ledger import current
-from feedback.erasure import (
-    TOMBSTONE,
-    Belongings,
-    erase_data_docs,
-    erase_from_lake,
-    erase_from_snapshots,
-    erase_from_store,
-    find_belongings,
-    join_belongings,
-)
+from feedback.erasure.belongings import Belongings, find_belongings, join_belongings
+from feedback.erasure.lake import erase_data_docs, erase_from_lake
+from feedback.erasure.snapshots import TOMBSTONE, erase_from_snapshots
+from feedback.erasure.store import erase_from_store
 from feedback.events import pseudonym
 from feedback.ingest.run import locked
 from feedback.lake.lake import Lake, lake_of

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.report.examples import EXAMPLES
-from feedback.erasure import Belongings
+from feedback.erasure.belongings import Belongings
 from infra.artifact import atomic_write
 
 GONE = "[forgotten]"

@@ -16,7 +16,7 @@ from deploy.versions.versions import PROBE, load_version
 from evaluation.job.config import Candidate, EvaluationConfig, EvaluationJob, RewardModelFile
 from evaluation.metrics import METRICS
 from evaluation.run.noise_floors import hardware_name, known_floors
-from feedback.erasure import digests_of
+from feedback.erasure.snapshots import digests_of
 from feedback.snapshots.layout import TRAIN
 from infra.artifact import read_record
 from infra.database.open import open_database

@@ -20,7 +20,7 @@ from deploy.ledger.state import Entry, ReleaseState
 from deploy.nights.request import NightRequest
 from deploy.nights.steps import SNAPSHOT
 from deploy.versions.versions import publish_version
-from feedback.erasure import find_belongings
+from feedback.erasure.belongings import find_belongings
 from feedback.events import Edit, Rating, Reference, Thumb, pseudonym
 from feedback.ingest.run import IngestConfig, run_ingest
 from feedback.lake.lake import Lake
