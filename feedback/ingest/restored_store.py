@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from typing import Any
 
 from sqlalchemy import Table, func, select
 
@@ -100,19 +99,19 @@ def _parting(
     lake: Lake,
     last: Manifest,
     table: Table,
-    told: tuple[str, str],
+    dealt_by: tuple[str, str],
     rows_after: Callable[[int], Sequence[Row]],
 ) -> int:
     """The number up to which the table's rows are those that the lake dealt with.
 
     The latest batch whose own row still stands is a sure beginning; from there on, row by row as long as the lake knows
-    them (`told`: table and column that it does by). It stops at the first one that is new, so it skips none.
+    them (`dealt_by`: table and column that it does by). It stops at the first one that is new, so it skips none.
     """
     if _proved(store, last, table):
         return _cursor_of(last, table)[0]
     sure = next((m for m in _manifests_before(lake, last) if _proved(store, m, table)), None)
     cursor = _cursor_of(sure, table)[0] if sure is not None else 0
-    known = _known_after(lake, *told, batch=sure.batch if sure is not None else 0)
+    known = _known_after(lake, *dealt_by, batch=sure.batch if sure is not None else 0)
     while rows := rows_after(cursor):
         for seq, name in rows:
             if name not in known:
@@ -137,7 +136,7 @@ def _cursor_of(manifest: Manifest, table: Table) -> tuple[int, str | None]:
     return manifest.rejects_cursor, manifest.rejects_mark
 
 
-def _known_after(lake: Lake, table: str, column: str, *, batch: int) -> set[tuple[Any, Any]]:
+def _known_after(lake: Lake, table: str, column: str, *, batch: int) -> set[tuple[str, str]]:
     import polars as pl
 
     rows = lake.scan(table)

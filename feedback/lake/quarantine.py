@@ -1,4 +1,4 @@
-"""What was kept out, for a person to read, correct and release, or to drop for good.
+"""List what was quarantined, for a person to read, correct and release, or to drop for good.
 
 A release gives the events another turn in the next ingest. What a person released counts as reviewed: it passes the
 checks that held it and speaks as trusted people do. Decisions are kept; nothing is deleted here.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import JsonValue, TypeAdapter, ValidationError
 from sqlalchemy import Column, Connection, Engine, Index, String, Table, Text, UniqueConstraint, func, insert, select
 
 from feedback.events import Feedback, Interaction, Value
@@ -48,7 +48,7 @@ quarantine_releases = Table(
 def held_rows(
     store: Store, lake: Lake, *, tenant: str | None = None, code: str | None = None, decided: bool = False
 ) -> list[QuarantineRow]:
-    """Rows in quarantine as things stand, those held last first; those a person decided on only with `decided`."""
+    """List rows in quarantine as things stand, those held last first; those a person decided on only with `decided`."""
     import polars as pl
 
     rows, fates = lake.scan("quarantine"), lake.scan("fates")
@@ -76,22 +76,22 @@ def held_rows(
 
 
 def show(store: Store, lake: Lake, row_id: str) -> QuarantineRow:
-    """One row by its id, or by the beginning of its id.
+    """Return one row by its id, or by the beginning of its id.
 
     Raises:
         NotFound: there is none, or several begin so.
     """
-    found = [row for row in held_rows(store, lake, decided=True) if row.row_id.startswith(row_id)]
-    if len({row.row_id for row in found}) != 1:
+    matching = [row for row in held_rows(store, lake, decided=True) if row.row_id.startswith(row_id)]
+    if len({row.row_id for row in matching}) != 1:
         raise NotFound(
-            f"{len(found)} quarantined rows begin with {row_id!r}, expected one; "
+            f"{len(matching)} quarantined rows begin with {row_id!r}, expected one; "
             "list them with `ratchet quarantine list`"
         )
-    return found[0]
+    return matching[0]
 
 
 def accept(
-    store: Store, lake: Lake, row_id: str, *, by: str, note: str = "", correction: Mapping[str, Any] | None = None
+    store: Store, lake: Lake, row_id: str, *, by: str, note: str = "", correction: Mapping[str, JsonValue] | None = None
 ) -> QuarantineRow:
     """Release a row: its events are ready again, reviewed, and with `correction` as their new value if one is given.
 
@@ -144,22 +144,22 @@ def drop(store: Store, lake: Lake, row_id: str, *, by: str, note: str = "") -> Q
 
 
 def releases(engine: Engine, events: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str | None]:
-    """Which of the (tenant, event_id) pairs a person released, with the corrected value as JSON where there is one."""
+    """Return which (tenant, event_id) pairs a person released, with the corrected value as JSON where there is one."""
     wanted: dict[str, set[str]] = {}
     for tenant, event_id in events:
         wanted.setdefault(tenant, set()).add(event_id)
-    found: dict[tuple[str, str], str | None] = {}
+    released: dict[tuple[str, str], str | None] = {}
     with engine.connect() as connection:
         for tenant, ids in wanted.items():
             # Releases are few (people make them), so all of a tenant's are read rather than asking for each event.
             query = select(quarantine_releases.c.event_id, quarantine_releases.c.correction).where(
                 quarantine_releases.c.tenant == tenant
             )
-            found.update({(tenant, r[0]): r[1] for r in connection.execute(query) if r[0] in ids})
-    return found
+            released.update({(tenant, r[0]): r[1] for r in connection.execute(query) if r[0] in ids})
+    return released
 
 
-def _checked(row: QuarantineRow, correction: Mapping[str, Any] | None) -> list[Interaction | Feedback]:
+def _checked(row: QuarantineRow, correction: Mapping[str, JsonValue] | None) -> list[Interaction | Feedback]:
     if correction is None:
         if not row.events:
             raise UserError(
@@ -196,7 +196,7 @@ def _event(row: QuarantineRow) -> Any:
 
 
 def _undecided(store: Store, lake: Lake, row_id: str) -> None:
-    """Say so if a row was decided on: it may be listed no more, because its events have been dealt with anew."""
+    """Refuse a row that was decided on: it may be listed no more, because its events have been dealt with anew."""
     table = quarantine_decisions
     query = select(table.c.row_id, table.c.decision, table.c.by).where(
         table.c.row_id.startswith(row_id, autoescape=True)
