@@ -19,7 +19,8 @@ from feedback.erasure.rejects import GONE, names_person, quarantined_rejects
 from feedback.examples import Example
 from feedback.lake.frames import example_of
 from feedback.lake.lake import Lake
-from feedback.redaction.redact import Finder, Redactor
+from feedback.redaction.patterns import Finder
+from feedback.redaction.redact import Redactor
 from feedback.snapshots.gate_items import item_id_of
 from feedback.sources.landing import RejectedRow, source_rejects
 from feedback.store.store import Store, feedback, interactions

@@ -15,7 +15,8 @@ from typing import Any, cast
 from pydantic import Field, JsonValue, ValidationError, field_validator, model_validator
 from sqlalchemy import Column, Connection, Engine, Index, String, Table, Text, UniqueConstraint, insert, select
 
-from feedback.events import Feedback, Interaction, storable
+from feedback.events import Feedback, Interaction
+from feedback.field_types import storable
 from feedback.sources import SOURCES
 from feedback.store.store import SEQUENCE, Landed, Store, land_feedback, land_interactions
 from feedback.store.tombstones import erased_rejects

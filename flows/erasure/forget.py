@@ -19,7 +19,6 @@ from feedback.erasure.belongings import Belongings, find_belongings, join_belong
 from feedback.erasure.lake import erase_data_docs, erase_from_lake
 from feedback.erasure.snapshots import TOMBSTONE, erase_from_snapshots
 from feedback.erasure.store import erase_from_store
-from feedback.events import pseudonym
 from feedback.ingest.run import locked
 from feedback.lake.lake import Lake, lake_of
 from feedback.lake.orphans import orphaned_events
@@ -27,7 +26,7 @@ from feedback.redaction.redact import finder_of
 from feedback.sources.erasure import erase_at_sources, out_of_reach, own_stores
 from feedback.store.store import Store
 from feedback.store.tombstones import Tombstone, name_hash, tombstones
-from feedback.store.user_salt import SALT, verify_salt
+from feedback.store.user_salt import SALT, pseudonym, verify_salt
 from flows.config.pipeline import PipelineConfig
 from flows.erasure.holders import Holders, find_holders
 from flows.erasure.mlflow_copies import forget_traces, scrub_copies

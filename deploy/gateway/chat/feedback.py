@@ -11,8 +11,9 @@ from pydantic import ValidationError
 from deploy.api_keys import ApiKey
 from deploy.engines.protocol import ApiError
 from deploy.gateway.chat.exchange import named
-from feedback.events import Feedback, pseudonym
+from feedback.events import Feedback
 from feedback.store.store import Store
+from feedback.store.user_salt import pseudonym
 from infra.database.connect import now
 
 KINDS = ("thumb", "rating", "edit", "preference", "reference")

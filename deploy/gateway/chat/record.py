@@ -11,7 +11,8 @@ from deploy.engines.protocol import ApiError
 from deploy.gateway.capture.queue import CaptureQueue
 from deploy.gateway.chat.exchange import Exchange
 from deploy.gateway.telemetry.metrics import Metrics
-from feedback.events import Interaction, Message, Routing, pseudonym
+from feedback.events import Interaction, Message, Routing
+from feedback.store.user_salt import pseudonym
 from infra.database.errors import OTHER_TABLES, is_of_other_tables
 
 
