@@ -48,7 +48,7 @@ def accept_store(store: Store, lake: Lake) -> AcceptedStore:
         UserError: store and lake belong together; there is nothing to accept.
         CorruptArtifact: lake and index do not belong together.
     """
-    create_tables(store.engine)
+    create_tables(store.database)
     with locked(lake):
         lake.claim_storage()
         with closing(IngestIndex(lake.index_path)) as index:
@@ -79,12 +79,12 @@ def _rewound(store: Store, lake: Lake, last: Manifest) -> Manifest:
             .order_by(feedback_ready.c.seq)
             .limit(_LOT)
         )
-        with store.engine.connect() as connection:
+        with store.database.connect() as connection:
             # A later turn of an event may be from after the restore, whatever the lake knows of the event.
             return [(r[0], (r[1], r[2]) if r[0] == r[3] else None) for r in connection.execute(query)]
 
     def rejects(cursor: int) -> Sequence[Row]:
-        return [(row.seq, (row.tenant, row.row_id)) for row in rejects_after(store.engine, cursor, _LOT)]
+        return [(row.seq, (row.tenant, row.row_id)) for row in rejects_after(store.database, cursor, _LOT)]
 
     ready = _parting(store, lake, last, feedback_ready, ("fates", "event_id"), turns)
     rejected = _parting(store, lake, last, source_rejects, ("quarantine", "row_id"), rejects)
@@ -127,7 +127,7 @@ def _manifests_before(lake: Lake, last: Manifest) -> Iterator[Manifest]:
 def _proved(store: Store, manifest: Manifest, table: Table) -> bool:
     """Whether the row at the batch's cursor is there and the same: not refuted is not enough here."""
     cursor, mark = _cursor_of(manifest, table)
-    return mark is not None and mark == fingerprint(store.engine, table, cursor)
+    return mark is not None and mark == fingerprint(store.database, table, cursor)
 
 
 def _cursor_of(manifest: Manifest, table: Table) -> tuple[int, str | None]:

@@ -105,7 +105,7 @@ def accept(
     _undecided(store, lake, row_id)
     row = show(store, lake, row_id)
     fixed = _checked(row, correction)
-    with begin_write(store.engine) as connection:
+    with begin_write(store.database) as connection:
         _decide(connection, row, "accept", by, note)
         for part in fixed:
             if isinstance(part, Interaction):
@@ -136,20 +136,20 @@ def drop(store: Store, lake: Lake, row_id: str, *, by: str, note: str = "") -> Q
     """
     _undecided(store, lake, row_id)
     row = show(store, lake, row_id)
-    with begin_write(store.engine) as connection:
+    with begin_write(store.database) as connection:
         _decide(connection, row, "drop", by, note)
         released = quarantine_releases
         connection.execute(released.delete().where(released.c.row_id == row.row_id))  # it was released and held again
     return row
 
 
-def releases(engine: Engine, events: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str | None]:
+def releases(database: Engine, events: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str | None]:
     """Return which (tenant, event_id) pairs a person released, with the corrected value as JSON where there is one."""
     wanted: dict[str, set[str]] = {}
     for tenant, event_id in events:
         wanted.setdefault(tenant, set()).add(event_id)
     released: dict[tuple[str, str], str | None] = {}
-    with engine.connect() as connection:
+    with database.connect() as connection:
         for tenant, ids in wanted.items():
             # Releases are few (people make them), so all of a tenant's are read rather than asking for each event.
             query = select(quarantine_releases.c.event_id, quarantine_releases.c.correction).where(
@@ -201,7 +201,7 @@ def _undecided(store: Store, lake: Lake, row_id: str) -> None:
     query = select(table.c.row_id, table.c.decision, table.c.by).where(
         table.c.row_id.startswith(row_id, autoescape=True)
     )
-    with store.engine.connect() as connection:
+    with store.database.connect() as connection:
         before = connection.execute(query).first()
     if before is not None and before.row_id not in {row.row_id for row in held_rows(store, lake)}:
         raise UserError(f"row {row_id[:12]} was decided before: {before.decision} by {before.by}")
@@ -237,7 +237,7 @@ def _decided(store: Store, lake: Lake, batches: Mapping[str, int]) -> set[str]:
         .join(feedback_ready, feedback_ready.c.feedback_seq == feedback.c.seq)
         .group_by(released.c.row_id, released.c.tenant)
     )
-    with store.engine.connect() as connection:
+    with store.database.connect() as connection:
         decided = set(connection.scalars(select(decisions.c.row_id)))
         accepted = set(connection.scalars(select(decisions.c.row_id).where(decisions.c.decision == "accept")))
         waited = [row for row in connection.execute(query) if row.row_id in accepted and row.row_id in batches]

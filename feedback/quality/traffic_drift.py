@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def traffic_drift(
-    engine: Engine,
+    database: Engine,
     tenant: str,
     *,
     border: datetime,
@@ -35,8 +35,8 @@ def traffic_drift(
 ) -> DriftReport:
     """Compare a tenant's answers after `border` with those up to it, as far as they had time to be judged by `now`."""
     settled = now - timedelta(minutes=config.settle_minutes)
-    current = recent_interactions(engine, tenant, after=border, through=settled, limit=config.max_rows)
-    reference = recent_interactions(engine, tenant, after=None, through=border, limit=config.max_rows)
+    current = recent_interactions(database, tenant, after=border, through=settled, limit=config.max_rows)
+    reference = recent_interactions(database, tenant, after=None, through=border, limit=config.max_rows)
     if too_few := too_few_rows(len(current), len(reference), config):
         return undetermined(too_few, "traffic")
     sides = [_frame(rows, config, redact) for rows in (current, reference)]
