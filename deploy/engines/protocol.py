@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
 
 from infra.errors import UserError
 
@@ -41,15 +41,23 @@ def _whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-Integer = Annotated[int, BeforeValidator(_whole)]
-"""An integer as JSON Schema means it (2020-12, core, section 6.3): 5.0 is one, 5.5 and "5" are none."""
+WHOLE = BeforeValidator(_whole)
+"""Takes an integer as JSON Schema means it (2020-12, core, section 6.3): 5.0 is one, 5.5 and "5" are none."""
+
+
+# What a schema says of a field where it is parsed more widely, because `ChatRequest.check` refuses the rest in words of
+# its own, or because an upstream server may understand it.
+_NONE = {"type": "null"}
+_STOP = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "maxItems": 16}, _NONE]}
+_TEXT = {"type": "object", "properties": {"type": {"const": "text"}}, "required": ["type"]}
+ROLES = ("system", "developer", "user", "assistant", "tool")
 
 
 class TextPart(BaseModel):
     """A part of a message; only text is understood."""
 
     model_config = ConfigDict(frozen=True)
-    type: str
+    type: Annotated[str, WithJsonSchema({"const": "text"})]
     text: str = ""
 
 
@@ -57,7 +65,7 @@ class ChatMessage(BaseModel):
     """One message of a chat request."""
 
     model_config = ConfigDict(frozen=True)
-    role: str = Field(pattern="^(system|developer|user|assistant|tool)$")
+    role: Annotated[str, Field(pattern=f"^({'|'.join(ROLES)})$"), WithJsonSchema({"enum": list(ROLES)})]
     content: str | tuple[TextPart, ...] | None = None
     name: str | None = None
 
@@ -100,10 +108,10 @@ class Sampling(BaseModel):
     stream_options: StreamOptions | None = None
     temperature: float | None = Field(default=None, ge=0, le=2)
     top_p: float | None = Field(default=None, gt=0, le=1)
-    seed: Integer | None = Field(default=None, ge=-(2**63), lt=2**63)
-    stop: str | tuple[str, ...] | None = None
-    max_tokens: Integer | None = Field(default=None, ge=0, le=10_000_000)
-    n: Integer | None = None
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63), WHOLE] | None = None
+    stop: Annotated[str | tuple[str, ...] | None, WithJsonSchema(_STOP)] = None
+    max_tokens: Annotated[int, Field(ge=0, le=10_000_000), WHOLE] | None = None
+    n: Annotated[Annotated[int, WHOLE] | None, WithJsonSchema({"enum": [1, None]})] = None
     user: str | None = Field(default=None, max_length=200)
 
     @property
@@ -124,10 +132,10 @@ class ChatRequest(Sampling):
     """`POST /v1/chat/completions`."""
 
     messages: tuple[ChatMessage, ...] = Field(min_length=1)
-    max_completion_tokens: Integer | None = Field(default=None, ge=1, le=10_000_000)
-    tools: tuple[Any, ...] | None = None
-    response_format: ResponseFormat | None = None
-    logprobs: bool | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1, le=10_000_000), WHOLE] | None = None
+    tools: Annotated[tuple[Any, ...] | None, WithJsonSchema({"enum": [None, []]})] = None
+    response_format: Annotated[ResponseFormat | None, WithJsonSchema({"anyOf": [_TEXT, _NONE]})] = None
+    logprobs: Annotated[bool | None, WithJsonSchema({"enum": [None, False]})] = None
 
     def check(self) -> None:
         """Refuse what would otherwise be ignored and give a wrong answer."""
@@ -146,7 +154,7 @@ class CompletionRequest(Sampling):
     """`POST /v1/completions`, with a text or token ids."""
 
     prompt: str | tuple[int, ...]
-    prompt_logprobs: Integer | None = Field(default=None, ge=0)
+    prompt_logprobs: Annotated[int, Field(ge=0), WHOLE] | None = None
 
 
 def parse(kind: type[Model], body: bytes) -> Model:
