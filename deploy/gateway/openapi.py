@@ -11,7 +11,7 @@ from typing import Any, Literal
 from fastapi.security import HTTPBearer
 from pydantic import BaseModel, TypeAdapter
 
-from deploy.engines.protocol import ChatAnswer
+from deploy.engines.answers import ChatAnswer
 
 BEARER = HTTPBearer(scheme_name="key", auto_error=False)
 """Documents that an operation needs a key; `Gatekeeper` checks it."""

@@ -7,8 +7,8 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
 
+from deploy.engines.answers import ChatAnswer
 from deploy.engines.client import AsyncEngineClient, EngineRefusal
-from deploy.engines.protocol import ChatAnswer
 from deploy.gateway.backends.adapter_loading import AdapterLoader
 from infra.errors import RatchetError, Unavailable
 

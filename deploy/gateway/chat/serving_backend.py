@@ -12,8 +12,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from deploy.api_keys import ApiKey
 from deploy.config import GatewayJob
-from deploy.engines import protocol
-from deploy.engines.protocol import ApiError, ChatChunk, ChatRequest
+from deploy.engines import answers, protocol
+from deploy.engines.answers import ChatChunk
+from deploy.engines.protocol import ApiError, ChatRequest
 from deploy.gateway.backends.replicas import ReplicaPool
 from deploy.gateway.chat.engine_errors import api_error, finish_later, unavailable
 from deploy.gateway.chat.exchange import Caller, Exchange, new_interaction_id
@@ -100,12 +101,12 @@ class ServingBackend:
             raise api_error(error) from error
         counts = (answer.usage.prompt_tokens, answer.usage.completion_tokens)
         await self._recorder.record(exchange, answer.text, answer.finish_reason, counts)
-        return protocol.chat_answer(
+        return answers.chat_answer(
             exchange.interaction_id,
             exchange.assignment.version,
             answer.text,
             answer.finish_reason,
-            protocol.usage(*counts),
+            answers.usage(*counts),
             ratchet=exchange.origin,
         )
 
@@ -121,7 +122,7 @@ class ServingBackend:
         counts = (0, 0)
 
         def chunk(**parts: Any) -> bytes:
-            return protocol.event(protocol.chat_chunk(exchange.interaction_id, version, created, **parts))
+            return answers.event(answers.chat_chunk(exchange.interaction_id, version, created, **parts))
 
         begun = stored = False
         try:
@@ -144,13 +145,13 @@ class ServingBackend:
             stored = True
             yield chunk(delta={}, finish_reason=reason, ratchet=exchange.origin)
             if exchange.request.wants_usage:
-                yield chunk(counts=protocol.usage(*counts))
-            yield protocol.event("[DONE]")
+                yield chunk(counts=answers.usage(*counts))
+            yield answers.event("[DONE]")
         except (RatchetError, ApiError) as error:
             translated = api_error(error)
             if not begun:
                 raise translated from error
-            yield protocol.event(translated.body)
+            yield answers.event(translated.body)
         finally:
             if not stored and pieces:
                 # The person saw a part of it, so it happened: kept as what it is. Not awaited: we may be cancelled.

@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from deploy.engines import protocol
+from deploy.engines import answers
 from deploy.engines.client import AsyncEngineClient, EngineRefusal
 from deploy.engines.protocol import ApiError, ChatRequest
 from deploy.gateway.chat.engine_errors import finish_later, upstream_error
@@ -120,19 +120,19 @@ class UpstreamBackend:
                             pieces.append(str(delta.get("content") or ""))
                             calls += objects(delta.get("tool_calls"))
                     begun = True
-                    held = protocol.event({**value, "id": exchange.interaction_id, "ratchet": exchange.origin})
+                    held = answers.event({**value, "id": exchange.interaction_id, "ratchet": exchange.origin})
             # The last event waits until the answer is stored.
             text = answer_text("".join(pieces), assembled(calls))
             await self._record(exchange, prompt, text, str(reason or "unknown"), usage)
             stored = True
             if held is not None:
                 yield held
-            yield protocol.event("[DONE]")
+            yield answers.event("[DONE]")
         except (EngineRefusal, Unavailable, ApiError) as error:
             translated = upstream_error(error)
             if not begun:
                 raise translated from error
-            yield protocol.event(translated.body)
+            yield answers.event(translated.body)
         finally:
             if not stored and any(pieces):
                 finish_later(self._record(exchange, prompt, "".join(pieces), "cancelled", usage))
