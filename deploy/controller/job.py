@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import Field
 
 from deploy.canary.policy import CanaryPolicy
-from evaluation.job.config import JudgeConfig
+from evaluation.judges.config import JudgeConfig
 from infra.alerts.config import AlertsConfig
 from infra.settings import Config
 

@@ -25,7 +25,7 @@ from deploy.ledger.ledger import Entry, ReleaseState, history
 from deploy.ledger.state import Watch
 from deploy.ledger.transitions import release_state
 from deploy.ledger.writes import entry_alert, retry, write
-from evaluation.job.config import JudgeConfig
+from evaluation.judges.config import JudgeConfig
 from feedback.events import Interaction
 from feedback.store.store import interactions
 from infra.database.connect import UtcDateTime, begin_write, metadata, now
@@ -78,13 +78,12 @@ class BlindVerdict(Stored):
 
 def judge_of(configs: Sequence[JudgeConfig], cache_dir: Path) -> Prefer | None:
     """The first judge that needs no reference, as a function over pairs of answers; None without one."""
-    config = next((each for each in configs if each.name != "reference"), None)
-    if config is None:
-        return None
     from evaluation.judges import build_judge
     from evaluation.judges.judge import Pair
 
-    judge = build_judge(config, cache_dir)
+    judge = next((each for config in configs if not (each := build_judge(config, cache_dir)).needs_reference), None)
+    if judge is None:
+        return None
 
     def prefer(pairs: Sequence[tuple[str, str, str]]) -> list[float]:
         return judge.compare([Pair(question=q, reference="", ours=ours, theirs=theirs) for q, ours, theirs in pairs])

@@ -1,4 +1,4 @@
-"""Reading the questions of an evaluation, and looking for them in training data."""
+"""Read the gate items of an evaluation, and look for contamination: items that training data hold."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def read_items(path: Path) -> list[GateItem]:
-    """Gate items of a JSONL file, sorted by id.
+    """Read the gate items of a JSONL file, sorted by id.
 
     Raises:
         NotFound: no such file.
@@ -45,8 +45,17 @@ def read_items(path: Path) -> list[GateItem]:
     return [items[name] for name in sorted(items)]
 
 
+def items_digest(items: Sequence[GateItem]) -> str:
+    """Digest the questions, in any order. `uses` is left out: counting it changes no question."""
+    from infra.artifact import key_of
+
+    return key_of(
+        [item.model_dump(mode="json", exclude={"uses"}) for item in sorted(items, key=lambda item: item.item_id)]
+    )
+
+
 def conversation_text(messages: Iterable[Any]) -> str:
-    """A conversation as one normalised text: for judges, for reports, and for finding copies."""
+    """Join a conversation to one normalised text: for judges, for reports, and for finding copies."""
     parts = []
     for message in messages:
         role = message["role"] if isinstance(message, dict) else message.role
@@ -65,8 +74,8 @@ class Contamination:
     """Further items to whose question they hold nearly the same one."""
 
 
-def contaminated(items: Sequence[GateItem], training_files: Sequence[Path]) -> Contamination | None:
-    """How many items training data hold; None when no file was given."""
+def find_contamination(items: Sequence[GateItem], training_files: Sequence[Path]) -> Contamination | None:
+    """Count the items that training data hold; None when no file was given."""
     from feedback.events import Message
     from feedback.examples import user_text
     from feedback.snapshots.contamination import ContaminationCheck

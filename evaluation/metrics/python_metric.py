@@ -1,4 +1,4 @@
-"""A metric of your own by import path, `python:package.module:function`, in a process apart with a time limit.
+"""Score by a function of your own, `python:package.module:function`, in a process apart with a time limit.
 
 The function gets (answer, reference) and gives a number, more being better, or None where it does not apply to the
 question. It is named in the config, never by the data: feedback comes from strangers, and no name in it runs code.
@@ -10,7 +10,7 @@ import atexit
 import logging
 from functools import cache
 
-from evaluation.metrics.metric import Answered, Metric
+from evaluation.metrics.metric import Metric, MetricInput
 from infra.errors import UserError
 from training.graders import OWN
 from training.graders.apart import GraderApart, NoGrade
@@ -23,7 +23,7 @@ SECONDS = 5.0
 
 @cache
 def python_metric(name: str) -> Metric:
-    """The metric of a function; its process is started once and ends with this one.
+    """Make the metric of a function; its process is started once and ends with this one.
 
     Raises:
         UserError: the name is none of this kind, or the function cannot be imported.
@@ -33,14 +33,14 @@ def python_metric(name: str) -> Metric:
     grader = GraderApart(name)
     atexit.register(grader.stop)
 
-    def score(item: Answered) -> float | None:
+    def score(item: MetricInput) -> float | None:
         return score_apart(grader, item)
 
     return Metric(name, "higher", False, f"What {name.removeprefix('python:')} says of an answer.", score)
 
 
-def score_apart(grader: GraderApart, item: Answered, seconds: float = SECONDS) -> float | None:
-    """The function's number; 0 where it raises, takes too long, or gives none that is finite."""
+def score_apart(grader: GraderApart, item: MetricInput, seconds: float = SECONDS) -> float | None:
+    """Ask the function for its number; 0 where it raises, takes too long, or gives none that is finite."""
     try:
         return grader.ask({"answer": item.answer, "reference": item.reference}, seconds)
     except NoGrade as failed:

@@ -16,7 +16,7 @@ from sqlalchemy import Engine
 from feedback.examples import user_text
 from feedback.quality.drift import DriftConfig, DriftReport, compare_tables, texts_frame, too_few_rows, undetermined
 from feedback.redaction.redact import RedactConfig, Redactor, finder_of, redact_interaction
-from feedback.store.answers import InteractionScores, recent_interactions
+from feedback.store.recent_interactions import InteractionScores, recent_interactions
 from feedback.text.topics import topics
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def _frame(
 def _said(row: InteractionScores, config: DriftConfig) -> str:
     """The last that was said of an answer while it counts."""
     until = row.interaction.created_at + timedelta(minutes=config.settle_minutes)
-    scores = [score for score, at in row.said if at <= until]
+    scores = [score for score, at in row.scores if at <= until]
     if not scores:
         return "none"
     return "other" if scores[-1] is None else "good" if scores[-1] >= 0.5 else "bad"

@@ -15,17 +15,10 @@ from pathlib import Path
 from deploy.experiments.arena import forget_pairs
 from deploy.experiments.shadow import forget_shadows
 from deploy.ledger.ledger import current
-from feedback.erasure import (
-    TOMBSTONE,
-    Belongings,
-    erase_data_docs,
-    erase_from_lake,
-    erase_from_snapshots,
-    erase_from_store,
-    find_belongings,
-    join_belongings,
-)
-from feedback.events import pseudonym
+from feedback.erasure.belongings import Belongings, find_belongings, join_belongings
+from feedback.erasure.lake import erase_data_docs, erase_from_lake
+from feedback.erasure.snapshots import TOMBSTONE, erase_from_snapshots
+from feedback.erasure.store import erase_from_store
 from feedback.ingest.run import locked
 from feedback.lake.lake import Lake, lake_of
 from feedback.lake.orphans import orphaned_events
@@ -33,7 +26,7 @@ from feedback.redaction.redact import finder_of
 from feedback.sources.erasure import erase_at_sources, out_of_reach, own_stores
 from feedback.store.store import Store
 from feedback.store.tombstones import Tombstone, name_hash, tombstones
-from feedback.store.user_salt import SALT, verify_salt
+from feedback.store.user_salt import SALT, pseudonym, verify_salt
 from flows.config.pipeline import PipelineConfig
 from flows.erasure.holders import Holders, find_holders
 from flows.erasure.mlflow_copies import forget_traces, scrub_copies

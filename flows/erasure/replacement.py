@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from deploy.ledger.ledger import current
 from deploy.ledger.state import ReleaseState
 from deploy.versions.provenance import stage_folders, versions_of, with_later_stages
-from feedback.erasure import TOMBSTONE
+from feedback.erasure.snapshots import TOMBSTONE
 from feedback.store.store import Store
 from feedback.store.tombstones import tombstones
 from infra.alerts.outbox import Alert, enqueue

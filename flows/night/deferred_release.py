@@ -13,7 +13,7 @@ from deploy.ledger.ledger import Entry, ReleaseState
 from deploy.nights.steps import FINGERPRINT, SNAPSHOT, VERDICT
 from deploy.release.lifecycle import night_entry
 from deploy.release.preconditions import deferred_release
-from feedback.erasure import TOMBSTONE, erased_rows
+from feedback.erasure.snapshots import TOMBSTONE, erased_rows
 from flows.config.job_files import controller_job
 from flows.night.record import Night
 from flows.night.should_train import fingerprint_of, last_night_with_verdict

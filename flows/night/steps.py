@@ -16,7 +16,7 @@ from evaluation.job.config import EvaluationConfig, EvaluationJob
 from evaluation.run.noise_floors import hardware_name
 from feedback.snapshots.snapshot import Snapshot, load_snapshot
 from flows.night.approval_form import ask_approval
-from flows.night.candidates import evaluation_job
+from flows.night.candidates import NightData, NightVersions
 from flows.night.record import Night
 from flows.planning.gate_power import gate_power
 from infra.alerts.outbox import Alert
@@ -156,22 +156,16 @@ def evaluation_of(
 ) -> EvaluationJob:
     """Make the job of the night's evaluation, on the gate items in its folder."""
     training, config = night.training, night.config
-    return evaluation_job(
-        night_id=night.night_id,
-        base=base,
-        standing=standing,
-        challengers=challengers,
-        twin=twin,
-        items=night.folder / "items.jsonl",
-        examples=night.folder / "shown.jsonl",
-        train=snapshot.train,
-        config=evaluation,
+    versions = NightVersions(
+        base, standing, challengers, twin, training.seed, config.places, serving_engine=config.serving.engine
+    )
+    return versions.job(
+        night.night_id,
+        NightData(night.folder / "items.jsonl", night.folder / "shown.jsonl", snapshot.train),
+        evaluation,
         primary=night.gate.primary,
-        places=config.places,
-        seed=training.seed,
         dtype=config.serving.dtype,
         threads=training.threads,
-        engine=config.serving.engine,
     )
 
 

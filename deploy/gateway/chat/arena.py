@@ -19,8 +19,8 @@ from deploy.gateway.chat.backend import Backend
 from deploy.gateway.chat.exchange import Caller, Exchange, new_interaction_id
 from deploy.gateway.database.query_executor import QueryExecutor
 from deploy.gateway.routing.assign import Assignment, RoutingTable
-from feedback.events import pseudonym
 from feedback.store.store import Receipt
+from feedback.store.user_salt import pseudonym
 from infra.errors import NotFound
 
 _dice = random.SystemRandom()

@@ -11,7 +11,7 @@ from typing import Any
 from deploy.api_keys import ApiKey
 from deploy.engines.protocol import ApiError, ChatRequest
 from deploy.gateway.routing.assign import Assignment, RoutingTable
-from feedback.events import pseudonym
+from feedback.store.user_salt import pseudonym
 from infra.database.connect import now
 
 

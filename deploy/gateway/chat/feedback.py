@@ -11,8 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 from deploy.api_keys import ApiKey
 from deploy.engines.protocol import ApiError
 from deploy.gateway.chat.exchange import checked_name
-from feedback.events import Edit, Feedback, Name, Preference, Rating, Reference, Text, Thumb, Value, pseudonym
+from feedback.events import Edit, Feedback, Preference, Rating, Reference, Thumb, Value
+from feedback.field_types import Name, Text
 from feedback.store.store import Store
+from feedback.store.user_salt import pseudonym
 from infra.database.connect import now
 
 _USER = {"anyOf": [{"type": "string", "maxLength": 200}, {"type": "null"}]}

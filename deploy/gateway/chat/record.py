@@ -12,7 +12,8 @@ from deploy.gateway.capture.queue import CaptureQueue
 from deploy.gateway.chat.engine_errors import unavailable
 from deploy.gateway.chat.exchange import Exchange
 from deploy.gateway.telemetry.metrics import Metrics
-from feedback.events import Interaction, Message, Routing, pseudonym
+from feedback.events import Interaction, Message, Routing
+from feedback.store.user_salt import pseudonym
 from infra.database.errors import OTHER_TABLES, is_of_other_tables
 
 

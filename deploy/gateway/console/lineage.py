@@ -131,7 +131,8 @@ def _examples(places: Places, tenant: str, asked: str) -> list[Card]:
     """Examples of that id, made of that event or about that answer; with how the events ended."""
     import polars as pl
 
-    from feedback.lake.lake import example_of, lake_of
+    from feedback.lake.frames import example_of
+    from feedback.lake.lake import lake_of
     from feedback.snapshots.gate_items import item_id_of
 
     lake = lake_of(places)

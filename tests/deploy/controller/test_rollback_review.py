@@ -16,7 +16,8 @@ from deploy.ledger.evidence import Proof, VerdictSummary
 from deploy.ledger.ledger import current, history
 from deploy.release.lifecycle import start
 from deploy.release.opening import Releases
-from evaluation.job.config import JudgeConfig
+from evaluation.judges.config import JudgeConfig
+from evaluation.judges.openai_compatible import OpenAiConfig
 from infra.alerts.outbox import list_alerts
 from infra.database.connect import connect, now
 from infra.database.schema import create_tables
@@ -85,9 +86,7 @@ def test_a_judge_that_is_down_is_asked_again(sent_back: Any) -> None:
 
 def test_only_a_judge_without_need_of_references_is_asked(tmp_path: Path) -> None:
     assert judge_of([JudgeConfig()], tmp_path) is None
-    assert (
-        judge_of([JudgeConfig(), JudgeConfig(name="openai", base_url="http://x/v1", model="m")], tmp_path) is not None
-    )
+    assert judge_of([JudgeConfig(), OpenAiConfig(base_url="http://x/v1", model="m")], tmp_path) is not None
 
 
 def test_the_sign_test() -> None:

@@ -20,8 +20,8 @@ from deploy.ledger.state import Entry, ReleaseState
 from deploy.nights.request import NightRequest
 from deploy.nights.steps import SNAPSHOT
 from deploy.versions.versions import publish_version
-from feedback.erasure import find_belongings
-from feedback.events import Edit, Rating, Reference, Thumb, pseudonym
+from feedback.erasure.belongings import find_belongings
+from feedback.events import Edit, Rating, Reference, Thumb
 from feedback.ingest.run import IngestConfig, run_ingest
 from feedback.lake.lake import Lake
 from feedback.lake.orphans import orphaned_events
@@ -29,6 +29,7 @@ from feedback.lake.quarantine import held_rows
 from feedback.snapshots.snapshot import SnapshotConfig, cut_snapshot
 from feedback.sources.landing import SourceSpec
 from feedback.store.store import Store
+from feedback.store.user_salt import pseudonym
 from flows.config.pipeline import PipelineConfig
 from flows.erasure.forget import forget, preview_erasure
 from flows.erasure.redact_files import scrub, search

@@ -16,7 +16,7 @@ from deploy.nights.request import NightRequest
 from deploy.nights.steps import FINGERPRINT, SNAPSHOT, VERDICT
 from deploy.release.lifecycle import hold, start
 from deploy.release.manual_controls import pause
-from feedback.erasure import TOMBSTONE
+from feedback.erasure.snapshots import TOMBSTONE
 from flows.config.pipeline import PipelineConfig
 from flows.night.deferred_release import release_deferred_winner
 from flows.night.record import open_night

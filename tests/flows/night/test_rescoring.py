@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from deploy.ledger.ledger import ReleaseState
-from evaluation.job.config import EvaluationConfig, JudgeConfig
+from evaluation.job.config import EvaluationConfig
+from evaluation.judges.config import JudgeConfig
 from feedback.ingest.run import IngestReport
 from feedback.snapshots.gate_items import GateItem
 from feedback.snapshots.snapshot import SnapshotConfig
