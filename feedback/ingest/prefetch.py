@@ -82,7 +82,7 @@ def _prepared_here(store: Store, request: PrefetchRequest) -> Generator[Prepared
 
 def _next_batch(store: Store, request: PrefetchRequest, cursor: int, rejects_cursor: int) -> PreparedBatch | None:
     fresh = store.feedback_after(cursor, request.batch_events)
-    rejects = rejects_after(store.engine, rejects_cursor, request.batch_events)
+    rejects = rejects_after(store.database, rejects_cursor, request.batch_events)
     if not fresh and not rejects:
         return None
     cursor = fresh[-1].seq if fresh else cursor
@@ -92,8 +92,8 @@ def _next_batch(store: Store, request: PrefetchRequest, cursor: int, rejects_cur
         rejects_cursor=rejects_cursor,
         rejects=_rejected(rejects, request.steps) if rejects else [],
         prepared=prepare(_read(store, fresh), request.steps) if fresh else None,
-        cursor_mark=fingerprint(store.engine, feedback_ready, cursor),
-        rejects_mark=fingerprint(store.engine, source_rejects, rejects_cursor),
+        cursor_mark=fingerprint(store.database, feedback_ready, cursor),
+        rejects_mark=fingerprint(store.database, source_rejects, rejects_cursor),
     )
 
 
@@ -103,7 +103,7 @@ def _read(store: Store, fresh: Sequence[Ready]) -> RawBatch:
     history = store.ready_for(wanted, through=fresh[-1].seq, known=fresh)
     every = [*fresh, *(ready for events in history.values() for ready in events)]
     events = {(r.feedback.tenant, r.feedback.event_id) for r in every}
-    return RawBatch(fresh, store.interactions_of(wanted), history, releases(store.engine, events))
+    return RawBatch(fresh, store.interactions_of(wanted), history, releases(store.database, events))
 
 
 def _rejected(rows: Sequence[RejectedRow], steps: Steps) -> list[QuarantineRow]:
@@ -137,7 +137,7 @@ def _prepared_apart(store: Store, request: PrefetchRequest) -> Generator[Prepare
     assert process.stdin is not None and process.stdout is not None
     collect_cycles = CycleCollection()
     try:
-        pickle.dump((store.engine.url.render_as_string(hide_password=False), request), process.stdin)
+        pickle.dump((store.database.url.render_as_string(hide_password=False), request), process.stdin)
         process.stdin.close()
         while (answer := _read_answer(process.stdout)) is not None:
             if isinstance(answer, Exception):
@@ -198,9 +198,9 @@ def _serve(requests: BinaryIO, answers: BinaryIO) -> None:
     try:
         url, request = pickle.load(requests)  # noqa: S301 - of the process that started this one
         with cycle_collection_paused():
-            engine = connect(url)
-            check(engine)
-            for batch in _prepared_here(Store(engine), request):
+            database = connect(url)
+            check(database)
+            for batch in _prepared_here(Store(database), request):
                 # Before it is asked for, and small to keep.
                 answer = pickle.dumps(batch, protocol=pickle.HIGHEST_PROTOCOL)
                 del batch

@@ -135,7 +135,7 @@ def run_ingest(
     """
     tell_progress = progress or (lambda *_: None)
     manifests: list[Manifest] = []
-    create_tables(store.engine)  # who opened the database may not know of the sources' tables
+    create_tables(store.database)  # who opened the database may not know of the sources' tables
     with locked(lake):
         lake.claim_storage()
         verify_store(store, lake)
@@ -202,7 +202,7 @@ def _requeue_lost(store: Store, index: IngestIndex) -> int:
     lost = index.merges.lost()
     if not lost:
         return 0
-    with begin_write(store.engine) as connection:  # of all tenants at once: their batches do not depend on a kill
+    with begin_write(store.database) as connection:  # of all tenants at once: their batches do not depend on a kill
         number = sum(requeue(connection, tenant, events) for tenant, events in lost.items())
     for tenant, events in lost.items():
         index.merges.mark_requeued(

@@ -51,7 +51,7 @@ _MADE: Mapping[str, Callable[[Example], str | int]] = {
 
 
 def frame_of(examples: Sequence[Example], columns: Sequence[str] = _COLUMNS) -> pd.DataFrame:
-    """One row an example: the columns that expectations may name."""
+    """Make the table of examples: the columns that expectations may name."""
     import pandas as pd
 
     fields = [vars(e) for e in examples]
@@ -70,12 +70,12 @@ def _columns_named(config: ExpectationsConfig) -> list[str]:
     """
     if any(not spec.expectation.startswith("ExpectColumn") for spec in config.every):
         return list(_COLUMNS)
-    said = json.dumps([dict(spec.arguments) for spec in config.every])
-    return [name for name in _COLUMNS if name in ("example_id", "shape") or name in said]
+    arguments = json.dumps([dict(spec.arguments) for spec in config.every])
+    return [name for name in _COLUMNS if name in ("example_id", "shape") or name in arguments]
 
 
 def response_of(example: Example) -> str:
-    """What the row teaches: completion, chosen answer, reference, or a document's text."""
+    """Return what the row teaches: completion, chosen answer, reference, or a document's text."""
     return example.completion or example.chosen or example.reference or example.text or ""
 
 
@@ -119,20 +119,20 @@ def refused_by_suite(
         return {}
     refused: dict[str, tuple[str, str]] = {}
     broken: list[str] = []
-    for found in evaluate_suite(examples, config, docs if config.data_docs else None):
-        spec = found.spec
-        if found.error is not None:
+    for finding in evaluate_suite(examples, config, docs if config.data_docs else None):
+        spec = finding.spec
+        if finding.error is not None:
             raise ExpectationError(
-                f"expectation {spec.name} ({spec.expectation}) could not be evaluated: {found.error}; that says "
+                f"expectation {spec.name} ({spec.expectation}) could not be evaluated: {finding.error}; that says "
                 "nothing of the data, so nothing was taken: mend the expectation and run again"
             )
-        if found.met:  # rows may break it all the same: as many as its `mostly` lets pass
+        if finding.met:  # rows may break it all the same: as many as its `mostly` lets pass
             continue
-        if spec.severity == "quarantine" and found.rows:
-            for example_id in found.rows:
+        if spec.severity == "quarantine" and finding.rows:
+            for example_id in finding.rows:
                 refused.setdefault(example_id, (f"expectation:{spec.name}", _why(spec)))
         else:
-            who = f"{len(found.rows)} rows break it" if found.rows else "the table as a whole breaks it"
+            who = f"{len(finding.rows)} rows break it" if finding.rows else "the table as a whole breaks it"
             broken.append(f"{spec.name}: {_why(spec)} ({who})")
     if broken:
         raise ExpectationError(
@@ -142,7 +142,7 @@ def refused_by_suite(
 
 
 def evaluate_suite(examples: Sequence[Example], config: ExpectationsConfig, docs: Path | None) -> list[Finding]:
-    """What every expectation says of the examples. Data Docs go to `docs`, if given.
+    """Evaluate every expectation on the examples. Data Docs go to `docs`, if given.
 
     Raises:
         UserError: the suite names an expectation or argument that does not exist.
@@ -177,16 +177,16 @@ def validate_suite(config: ExpectationsConfig) -> None:
         for shape in get_args(Shape)
     ]
     try:
-        found = evaluate_suite(rows, config.model_copy(update={"engine": "pandas"}), None)
+        results = evaluate_suite(rows, config.model_copy(update={"engine": "pandas"}), None)
     except ExpectationError as error:
         raise UserError(f"ingest.expectations: {error}") from error
-    if wrong := [f"{one.spec.name} ({one.spec.expectation}): {one.error}" for one in found if one.error is not None]:
+    if wrong := [f"{one.spec.name} ({one.spec.expectation}): {one.error}" for one in results if one.error is not None]:
         raise UserError("ingest.expectations: cannot be evaluated, mend or drop: " + " | ".join(wrong))
 
 
 def _finding(spec: ExpectationSpec, result: Any) -> Finding:
-    said = result.exception_info or {}
-    errors = [said] if "raised_exception" in said else [v for v in said.values() if isinstance(v, dict)]
+    info = result.exception_info or {}
+    errors = [info] if "raised_exception" in info else [v for v in info.values() if isinstance(v, dict)]
     raised = [str(e.get("exception_message")) for e in errors if e.get("raised_exception")]
     rows = tuple(str(row["example_id"]) for row in result.result.get("unexpected_index_list") or [])
     return Finding(spec, bool(result.success), rows, "; ".join(raised) if raised else None)

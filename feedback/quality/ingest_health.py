@@ -58,11 +58,11 @@ def batches_before(lake: Lake, first: int, config: IngestHealthConfig) -> list[M
     return [lake.manifest(number) for number in range(max(1, first - config.usual_batches), first)]
 
 
-def ingest_stale(engine: Engine, lake: Lake, at: datetime, config: IngestHealthConfig) -> str | None:
+def ingest_stale(database: Engine, lake: Lake, at: datetime, config: IngestHealthConfig) -> str | None:
     """Say why ingestion stands still, in a sentence; None where it does not."""
     last = lake.last()
     cursor = last.cursor if last else 0
-    restored = store_mismatch(Store(engine), last) if last else None
+    restored = store_mismatch(Store(database), last) if last else None
     if restored is not None:
         return f"the database is not the one that the lake was filled from: {restored}"
     waiting = (
@@ -70,7 +70,7 @@ def ingest_stale(engine: Engine, lake: Lake, at: datetime, config: IngestHealthC
         .join(feedback_ready, feedback_ready.c.feedback_seq == feedback.c.seq)
         .where(feedback_ready.c.seq > cursor)
     )
-    with engine.connect() as connection:
+    with database.connect() as connection:
         oldest, count = connection.execute(waiting).one()
         latest = connection.execute(select(func.max(feedback.c.received_at))).scalar_one()
     if oldest is not None and at - oldest > timedelta(hours=config.stale_hours):

@@ -30,7 +30,7 @@ class RatedUnit:
     ratings: int
 
 
-def rated_units(engine: Engine, tenant: str, release_seq: int, *, window_s: float | None = None) -> list[RatedUnit]:
+def rated_units(database: Engine, tenant: str, release_seq: int, *, window_s: float | None = None) -> list[RatedUnit]:
     """Read the units that rated answers given to them under a release, one score each, in a stable order.
 
     Only the last word per (interaction, actor, kind) counts, and, with `window_s`, only words received within
@@ -68,21 +68,21 @@ def rated_units(engine: Engine, tenant: str, release_seq: int, *, window_s: floa
         .order_by(feedback.c.seq)
     )
     ratings: dict[str, dict[tuple[str, str, str], Row[Any]]] = {}
-    with engine.connect() as connection:
+    with database.connect() as connection:
         for row in connection.execute(query):
             if window_s is None or (row.received_at - row.first_seen).total_seconds() <= window_s:
                 ratings.setdefault(row.unit, {})[(row.interaction_id, row.actor, row.kind)] = row
     return [_rated(unit, list(last.values())) for unit, last in sorted(ratings.items())]
 
 
-def assigned_units(engine: Engine, tenant: str, release_seq: int) -> dict[str, int]:
+def assigned_units(database: Engine, tenant: str, release_seq: int) -> dict[str, int]:
     """Count the units that each arm of a release has answered."""
     query = (
         select(interactions.c.arm, func.count(interactions.c.unit.distinct()))
         .where(interactions.c.tenant == tenant, interactions.c.release_seq == release_seq)
         .group_by(interactions.c.arm)
     )
-    with engine.connect() as connection:
+    with database.connect() as connection:
         return {row[0]: row[1] for row in connection.execute(query)}
 
 

@@ -23,7 +23,7 @@ class InteractionScores:
 
 
 def recent_interactions(
-    engine: Engine, tenant: str, *, after: datetime | None, through: datetime, limit: int
+    database: Engine, tenant: str, *, after: datetime | None, through: datetime, limit: int
 ) -> list[InteractionScores]:
     """Read the latest `limit` answers of a tenant given after a moment (from the beginning on: None) and up to another.
 
@@ -32,7 +32,7 @@ def recent_interactions(
     query = select(interactions.c.body).where(interactions.c.tenant == tenant, interactions.c.created_at <= through)
     if after is not None:
         query = query.where(interactions.c.created_at > after)
-    with engine.connect() as connection:
+    with database.connect() as connection:
         bodies = connection.scalars(query.order_by(interactions.c.seq.desc()).limit(limit)).all()
         answered = [i for i in map(Interaction.model_validate_json, reversed(bodies)) if i.answer]
         scores: dict[str, list[tuple[float | None, datetime]]] = {}

@@ -70,17 +70,17 @@ class Ready:
 class Store:
     """Interactions and feedback of all tenants. Every method is one transaction."""
 
-    def __init__(self, engine: Engine) -> None:
-        self.engine = engine
+    def __init__(self, database: Engine) -> None:
+        self.database = database
 
     def record_interaction(self, interaction: Interaction) -> bool:
         """Store it durably; feedback that waited for it becomes ready. False when it was there already."""
-        with begin_write(self.engine) as connection:
+        with begin_write(self.database) as connection:
             return land_interactions(connection, [interaction]).new == 1
 
     def record_feedback(self, event: Feedback) -> Receipt:
         """Store it durably, once by (tenant, event_id)."""
-        with begin_write(self.engine) as connection:
+        with begin_write(self.database) as connection:
             serialise_writers(connection)
             _, allowed = filter_erased(connection, (), [event])
             if not allowed or known_ids(connection, feedback, "event_id", {(event.tenant, event.event_id)}):
@@ -95,7 +95,7 @@ class Store:
     def interactions_of(self, ids: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Interaction]:
         """Return those of the (tenant, interaction_id) pairs that are known."""
         interactions_by_id: dict[tuple[str, str], Interaction] = {}
-        with self.engine.connect() as connection:
+        with self.database.connect() as connection:
             for tenant, chunk in chunks_by_tenant(ids):
                 rows = connection.execute(
                     select(interactions.c.interaction_id, interactions.c.body).where(
@@ -109,7 +109,7 @@ class Store:
         self, answers: Sequence[Interaction], events: Sequence[Feedback]
     ) -> tuple[set[tuple[str, str]], set[tuple[str, str]]]:
         """(tenant, id) of those of the interactions, and of the feedback, that are here already."""
-        with self.engine.connect() as connection:
+        with self.database.connect() as connection:
             return (
                 known_ids(connection, interactions, "interaction_id", {(i.tenant, i.interaction_id) for i in answers}),
                 known_ids(connection, feedback, "event_id", {(f.tenant, f.event_id) for f in events}),
@@ -122,7 +122,7 @@ class Store:
             .where(feedback.c.tenant == tenant, feedback.c.interaction_id == interaction_id)
             .order_by(feedback.c.seq)
         )
-        with self.engine.connect() as connection:
+        with self.database.connect() as connection:
             return [Feedback.model_validate_json(row[0]) for row in connection.execute(query)]
 
     def ready_for(
@@ -135,7 +135,7 @@ class Store:
         """
         read = {earlier.feedback_seq: earlier.feedback for earlier in known}
         ready: dict[tuple[str, str], list[Ready]] = {}
-        with self.engine.connect() as connection:
+        with self.database.connect() as connection:
             for tenant, chunk in chunks_by_tenant(ids):
                 query = (
                     select(func.max(feedback_ready.c.seq), feedback.c.seq, feedback.c.received_at)
@@ -170,7 +170,7 @@ class Store:
             .order_by(interactions.c.seq)
             .limit(limit)
         )
-        with self.engine.connect() as connection:
+        with self.database.connect() as connection:
             return [(row[0], Interaction.model_validate_json(row[1])) for row in connection.execute(query)]
 
     def feedback_after(self, cursor: int, limit: int) -> list[Ready]:
@@ -184,7 +184,7 @@ class Store:
             .order_by(feedback_ready.c.seq)
             .limit(limit)
         )
-        with self.engine.connect() as connection:
+        with self.database.connect() as connection:
             return [
                 Ready(seq, Feedback.model_validate_json(body), feedback_seq, bool(orphan), received)
                 for seq, body, feedback_seq, orphan, received in connection.execute(query)
@@ -198,26 +198,26 @@ class Store:
             .order_by(feedback.c.seq)
             .limit(limit)
         )
-        with self.engine.connect() as connection:
+        with self.database.connect() as connection:
             return [(row[0], Feedback.model_validate_json(row[1])) for row in connection.execute(query)]
 
     def ready_count(self, cursor: int) -> int:
         """How many turns come after `cursor`."""
-        with self.engine.connect() as connection:
+        with self.database.connect() as connection:
             return connection.execute(
                 select(func.count()).select_from(feedback_ready).where(feedback_ready.c.seq > cursor)
             ).scalar_one()
 
     def parked(self) -> int:
         """How many feedback wait for an interaction that has not come."""
-        with self.engine.connect() as connection:
+        with self.database.connect() as connection:
             return connection.execute(
                 select(func.count()).select_from(feedback).where(feedback.c.waiting.is_(True))
             ).scalar_one()
 
     def give_up_waiting(self, older_than: datetime) -> int:
         """Make feedback that was received before `older_than` and still waits ready, as orphans. Returns how many."""
-        with begin_write(self.engine) as connection:
+        with begin_write(self.database) as connection:
             serialise_writers(connection)
             waiting = select(feedback.c.seq).where(feedback.c.waiting.is_(True), feedback.c.received_at < older_than)
             orphans = [row[0] for row in connection.execute(waiting.order_by(feedback.c.seq))]
@@ -226,13 +226,13 @@ class Store:
 
     def make_ready_again(self, tenant: str, event_ids: Sequence[str]) -> int:
         """Give stored feedback another turn (a person released it). Returns how many were found."""
-        with begin_write(self.engine) as connection:
+        with begin_write(self.database) as connection:
             return requeue(connection, tenant, event_ids)
 
     def rated_units(self, tenant: str, release_seq: int, *, window_s: float | None = None) -> list[RatedUnit]:
         """See `feedback.store.rated_units.rated_units`."""
-        return rated_units(self.engine, tenant, release_seq, window_s=window_s)
+        return rated_units(self.database, tenant, release_seq, window_s=window_s)
 
     def assigned_units(self, tenant: str, release_seq: int) -> dict[str, int]:
         """See `feedback.store.rated_units.assigned_units`."""
-        return assigned_units(self.engine, tenant, release_seq)
+        return assigned_units(self.database, tenant, release_seq)

@@ -66,12 +66,12 @@ def name_hash(tenant: str, name: str) -> str:
     return hashlib.sha256(f"{tenant}\0{name}".encode()).hexdigest()
 
 
-def tombstones(engine: Engine, tenant: str | None = None) -> list[Tombstone]:
+def tombstones(database: Engine, tenant: str | None = None) -> list[Tombstone]:
     """List everybody who was erased, in order."""
     query = select(forgotten).order_by(forgotten.c.id)
     if tenant is not None:
         query = query.where(forgotten.c.tenant == tenant)
-    with engine.connect() as connection:
+    with database.connect() as connection:
         rows = [dict(row._mapping) for row in connection.execute(query)]
     return [Tombstone.model_validate({k: v for k, v in row.items() if k != "id"}) for row in rows]
 

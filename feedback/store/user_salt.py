@@ -33,18 +33,18 @@ def pseudonym(identity: str, salt: str) -> str:
     return "u-" + hmac.new(salt.encode(), storable(identity).encode(), hashlib.sha256).hexdigest()[:24]
 
 
-def verify_salt(engine: Engine, salt: str) -> None:
+def verify_salt(database: Engine, salt: str) -> None:
     """Verify that `salt` is the store's; the first one that is used becomes it. The tables are there already.
 
     Raises:
         UserError: its users were hashed with another one.
     """
     mark = salt_fingerprint(salt)
-    known = _known(engine)
+    known = _known(database)
     if known is None:
-        with suppress(IntegrityError), begin_write(engine) as connection:  # another process was first
+        with suppress(IntegrityError), begin_write(database) as connection:  # another process was first
             connection.execute(insert(salt_marks).values(id=1, mark=mark))
-        known = _known(engine)
+        known = _known(database)
     if known != mark:
         raise UserError(
             f"{SALT} is not the one that this store's users were hashed with, so nobody would be found again; export "
@@ -57,6 +57,6 @@ def salt_fingerprint(salt: str) -> str:
     return pseudonym("ratchet: whose salt is this?", salt)
 
 
-def _known(engine: Engine) -> str | None:
-    with engine.connect() as connection:
+def _known(database: Engine) -> str | None:
+    with database.connect() as connection:
         return connection.scalars(select(salt_marks.c.mark)).first()

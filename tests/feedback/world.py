@@ -132,6 +132,6 @@ def fill(
 
 def put(store: Store, asked: Sequence[Interaction], words: Sequence[Feedback]) -> None:
     """All at once: one transaction instead of one each."""
-    with begin_write(store.engine) as connection:
+    with begin_write(store.database) as connection:
         land_interactions(connection, asked)
         land_feedback(connection, words)
