@@ -14,7 +14,7 @@ REMEMBER = 100_000
 
 
 class StickyAssignments:
-    """Deals units to arms, sticky over steps and gateways. The memory is only a cache."""
+    """Assigns units to arms, sticky over steps and gateways. The memory is only a cache."""
 
     def __init__(self, database: Engine, queries: QueryExecutor | None = None) -> None:
         self._database = database
