@@ -22,7 +22,7 @@ from evaluation.judges import JUDGES
 from evaluation.metrics import find_metric
 from evaluation.report.examples import ReportExample, write_examples
 from evaluation.run.build_scorecard import build_scorecard
-from evaluation.run.measure_versions import REGRESSION_WORK, BaseModel, VersionMeasurement
+from evaluation.run.measure_versions import REGRESSION_WORK, LazyBase, VersionMeasurement
 from evaluation.run.questions import Questions, read_questions
 from evaluation.run.win_rates import comparisons, judge_answers
 from evaluation.run.write_tables import ITEMS_TABLE, write_tables
@@ -93,7 +93,7 @@ def _evaluate(job: EvaluationJob, questions: Questions, prompts: Sequence[Prompt
     work = folder / "work" / key[:16]
     journal = Journal(work / "rows.jsonl")
     progress = ProgressWriter(folder / FILE, _amount(job, len(items), len(prompts)))
-    base = BaseModel(job, progress)
+    base = LazyBase(job, progress)
     measurement = VersionMeasurement(job, questions, journal, base, progress, work / "datasets")
     errors = measurement.measure_all() if items else {}
     if items and prompts and job.base.version not in errors:
