@@ -56,7 +56,7 @@ def train(
     training_log = TrainingLog(tracker, night_key, recipe)
     training_log.open()
     run = partial(train_recipe, recipe, base=base, train=data[0], validation=data[1], config=config)
-    run_here = partial(run, stages_dir=places.stages_dir, cache=places.cache_dir, on_progress=training_log.note)
+    run_here = partial(run, stages_dir=places.stages_dir, cache=places.cache_dir, on_progress=training_log.log_progress)
     challenger = train_challenger(recipe, run_here)
     training_log.close(challenger, places.stages_dir)
     return challenger
