@@ -58,14 +58,14 @@ def evaluate(job: EvaluationJob) -> Record:
         UserError: items, metrics, judges or tasks are named wrongly.
         RatchetError: the base cannot be loaded. A version that cannot is reported on the scorecard instead.
     """
-    from infra.processes.locks import hold
+    from infra.processes.locks import file_lock
 
     _check_names(job)
     questions = read_questions(job.items_file, job.examples_file, job.base_path)
     prompts = candidate_prompts(job, questions.trial_items(job.config))
     prompts = tuple(prompt for prompt in prompts if questions.askable(prompt))
     key = evaluation_key(job, questions.digest, [prompt.version for prompt in prompts])
-    with hold(job.output_dir / ".lock"):
+    with file_lock(job.output_dir / ".lock"):
         record = read_record(job.output_dir)
         if record is not None and record.key == key:
             return record
