@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from infra.artifact import Record, atomic_write, digest_dir, publish, read_record, version_name
 from infra.errors import CorruptArtifact, NotFound, UserError
-from infra.processes.locks import hold
+from infra.processes.locks import file_lock
 from infra.processes.progress import FILE
 from training.objectives import Objective, objective_named
 from training.stages.job import StageJob
@@ -43,7 +43,7 @@ def run_stage(job: StageJob) -> Record:
     """
     from training.engines.native.kernels.distributed import first, group, told, wait
 
-    with group(job.world_size), hold(job.stages_dir / f".{job.key}.lock") if first() else contextlib.nullcontext():
+    with group(job.world_size), file_lock(job.stages_dir / f".{job.key}.lock") if first() else contextlib.nullcontext():
         existing = read_record(job.final)
         if not told(existing is not None):
             job.work.mkdir(parents=True, exist_ok=True)
