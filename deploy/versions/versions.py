@@ -8,7 +8,6 @@ and a name is never reused for other weights.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import uuid
@@ -171,14 +170,13 @@ def _check(weights: Path, record: Record) -> None:
 
 def converts(weights: Path) -> bool:
     """Whether a folder holds an adapter that is written as the plain LoRA it equals when it is published."""
-    from training.weights.lora_conversion import CONVERTS
+    from training.tuners.lora_conversion import converts as equals_lora
 
-    config = weights / "adapter_config.json"
-    return config.exists() and json.loads(config.read_text()).get("peft_type") in CONVERTS
+    return equals_lora(weights)
 
 
 def _write_plain(weights: Path, base: Path, out: Path) -> None:
-    from training.weights.lora_conversion import to_plain_lora
+    from training.tuners.lora_conversion import to_plain_lora
 
     if converts(weights):
         to_plain_lora(weights, base, out)

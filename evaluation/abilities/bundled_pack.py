@@ -97,7 +97,7 @@ def _choices(
     generator: Generator, adapter: str | None, task: str, documents: Sequence[dict[str, Any]]
 ) -> list[RegressionScore]:
     asked = [choice_tokens(generator, d["question"], f" {choice}") for d in documents for choice in d["choices"]]
-    sums = [math.fsum(values) for values in generator.continuations(adapter, asked)]
+    sums = [math.fsum(score.logprob for score in scores) for scores in generator.continuations(adapter, asked)]
     scores = []
     for document in documents:
         count = len(document["choices"])

@@ -125,8 +125,8 @@ def _adapter_class() -> Any:
 
         def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
             asked = [choice_tokens(self._generator, *request.args) for request in requests]
-            found = self._generator.likely_continuations(self._adapter, asked)
-            return [(math.fsum(value for value, _ in seen), all(top for _, top in seen)) for seen in found]
+            found = self._generator.continuations(self._adapter, asked)
+            return [(math.fsum(s.logprob for s in scores), all(s.greedy for s in scores)) for scores in found]
 
         def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> list[float]:
             return [self._whole_text(request.args[0]) for request in requests]
@@ -141,7 +141,7 @@ def _adapter_class() -> Any:
             )
             asked = [(tuple(before), tuple(after)) for before, after in map(make_disjoint_window, windows)]
             found = self._generator.continuations(self._adapter, asked)
-            return math.fsum(value for values in found for value in values)
+            return math.fsum(score.logprob for scores in found for score in scores)
 
         def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
             asked = [_request(self._generator, self._adapter, *request.args) for request in requests]

@@ -67,7 +67,7 @@ class RewardJudge:
 
 
 def _rendered(template: Any, pair: Pair, text: str) -> tuple[int, ...]:
-    from training.engines.native.packing.tokenization import Unlearnable
+    from training.chat.template import Unlearnable
 
     try:
         return tuple(template.answer(list(pair.messages), text).ids)
@@ -78,8 +78,8 @@ def _rendered(template: Any, pair: Pair, text: str) -> tuple[int, ...]:
 def _load(job: EvaluationJob, file: RewardModelFile) -> tuple[RewardModel, Any]:
     from transformers import AutoTokenizer
 
+    from training.chat.template import Template
     from training.engines.native.online.reward_model import RewardModel
-    from training.engines.native.packing.tokenization import Template
     from training.hardware import best_dtype
 
     dtype = best_dtype() if job.dtype == "auto" else job.dtype

@@ -155,7 +155,7 @@ class _Model:
         """Versions whose whole weights were read from disk this time, once for each time; the base's serve adapters."""
         named = {self._job.base_path: self._job.base.version}
         named |= {c.path: c.version for c in self._job.versions if c.path is not None}
-        return [named[path] for path in self._generator.loaded] if self._generator is not None else []
+        return [named[path] for path in self._generator.attached.loaded] if self._generator is not None else []
 
 
 def _amount(job: EvaluationJob, items: int, prompts: int) -> int:

@@ -185,7 +185,7 @@ def _servable(config: PipelineConfig) -> list[Mistake]:
     """Recipes named in the config whose result the configured engine could not serve."""
     if config.serving.engine != "vllm" or config.training.methods == "auto":
         return []  # auto leaves them out by itself, and says why
-    from training.recipes.recipe import recipe_named
+    from training.recipes.built_in import recipe_named
 
     mistakes = []
     for index, name in enumerate(config.training.methods):

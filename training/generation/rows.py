@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 if TYPE_CHECKING:
-    from training.generation.attention_check import Watch
+    from training.generation.attention_check import AttentionRecorder
 
 ATTENTION = "ratchet_rows"
 
@@ -91,7 +91,7 @@ class Plan:
     """[n] flat index of each row's token; None when the flat order is the row order."""
     longest: int = 0
     """Largest position + 1 among the continued rows."""
-    watch: Watch | None = None
+    recorder: AttentionRecorder | None = None
     """Stands in for the attention where a pass is only looked at (training/generation/attention_check.py)."""
     masks: dict[tuple[int, ...], Tensor] = field(default_factory=dict)
     """Attention masks, made once and used by every layer."""
@@ -108,12 +108,12 @@ class Plan:
             self.masks[key] = allowed[:, None, None]
         return self.masks[key]
 
-    def prefill_mask(self, new: int, before: int, window: int | None, device: torch.device) -> Tensor:
-        """[new, before + new]: causal, with `before` earlier positions."""
-        key = (1, new, before, window or 0)
+    def prefill_mask(self, new: int, earlier: int, window: int | None, device: torch.device) -> Tensor:
+        """[new, earlier + new]: causal, with `earlier` positions before the new ones."""
+        key = (1, new, earlier, window or 0)
         if key not in self.masks:
-            row = torch.arange(before, before + new, device=device)[:, None]
-            column = torch.arange(before + new, device=device)[None]
+            row = torch.arange(earlier, earlier + new, device=device)[:, None]
+            column = torch.arange(earlier + new, device=device)[None]
             allowed = column <= row
             if window is not None:
                 allowed &= column > row - window
@@ -143,9 +143,14 @@ def rows_attention(
     """
     if plan is None:
         raise RuntimeError("nothing was handed on to the attention; a model loaded for it is called through Generator")
-    if plan.watch is not None:
-        asked = {"soft capping": softcap, "sinks": s_aux, "a mask of its own": attention_mask, "biases": position_bias}
-        return plan.watch.attend(module, query, value, asked), None
+    if plan.recorder is not None:
+        options = {
+            "soft capping": softcap,
+            "sinks": s_aux,
+            "a mask of its own": attention_mask,
+            "biases": position_bias,
+        }
+        return plan.recorder.attend(module, query, value, options), None
     if softcap is not None or s_aux is not None:
         raise RuntimeError(
             "attention with soft capping or sinks is not supported by the embedded engine; serve by vLLM"

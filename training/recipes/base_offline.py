@@ -12,7 +12,7 @@ from infra.errors import UserError
 from infra.settings import Config
 from training.base_model import DEFAULT_BASE, hub_copy, looks_like_repo, packaged_folder
 from training.recipes.memory import SMOLLM2_135M, shape_of_folder
-from training.tuners import Shape
+from training.tuners.tuner import ModelShape
 
 
 class KnownBase(Config):
@@ -20,7 +20,7 @@ class KnownBase(Config):
 
     name: str
     """The name it was asked for by."""
-    shape: Shape | None
+    shape: ModelShape | None
     """Its shape, if that is known."""
     why_not: str = ""
     """Why it is not known."""

@@ -21,11 +21,11 @@ from pydantic import Field
 from infra.artifact import key_of
 from infra.errors import UserError
 from infra.settings import Config
-from training.engines.native.packing.tokenization import answers_in
+from training.chat.template import answering_turns
 
 if TYPE_CHECKING:
     from feedback.examples import Example
-    from training.engines.native.packing.tokenization import Item
+    from training.engines.native.packing.items import Item
 
 
 class Mixture(Config):
@@ -135,7 +135,7 @@ def _rows(said: dict[str, Any], number: int) -> list[dict[str, Any]]:
         *before, last = turns = said["messages"]
         if last["role"] != "assistant" or not before:
             raise ValueError("the messages end in no answer")
-        answers = [at for at in answers_in(turns) if turns[at].get("content") or at == len(before)]
+        answers = [at for at in answering_turns(turns) if turns[at].get("content") or at == len(before)]
         name = row.pop("example_id")
         return [
             {**row, "example_id": f"{name}-{at}", "messages": turns[:at], "completion": turns[at]["content"]}
@@ -164,6 +164,22 @@ def probabilities(counts: Mapping[str, int], mixture: Mixture) -> dict[str, floa
     return {task: m / total for task, m in mass.items()}
 
 
+def shuffled_epochs(count: int, epochs: float, seed: int) -> list[int]:
+    """List indices of items in the order in which they are trained: a fresh shuffle for each epoch, fixed by `seed`.
+
+    The whole order is known beforehand, so a resumed stage goes on exactly where it was.
+    """
+    import numpy as np
+
+    total = max(1, round(count * epochs))
+    indices: list[int] = []
+    epoch = 0
+    while len(indices) < total:
+        indices += np.random.default_rng([seed, epoch]).permutation(count).tolist()
+        epoch += 1
+    return indices[:total]
+
+
 def drawn(tasks: Sequence[str], mixture: Mixture | None, epochs: float, seed: int) -> list[int]:
     """Indices in the order of training: by task where a mixture asks for it, else a fresh shuffle for each epoch.
 
@@ -171,10 +187,8 @@ def drawn(tasks: Sequence[str], mixture: Mixture | None, epochs: float, seed: in
     """
     import numpy as np
 
-    from training.engines.native.packing.tokenization import order
-
     if mixture is None:
-        return order(len(tasks), epochs, seed)
+        return shuffled_epochs(len(tasks), epochs, seed)
     by_task: dict[str, list[int]] = {}
     for index, task in enumerate(tasks):
         by_task.setdefault(task, []).append(index)
@@ -184,7 +198,9 @@ def drawn(tasks: Sequence[str], mixture: Mixture | None, epochs: float, seed: in
     draws = np.random.default_rng([seed, 7]).choice(len(names), size=total, p=[chance[name] for name in names])
     wanted = {name: int((draws == at).sum()) for at, name in enumerate(names)}
     queues = {
-        name: iter([by_task[name][i] for i in order(len(by_task[name]), wanted[name] / len(by_task[name]) + 1, seed)])
+        name: iter(
+            [by_task[name][i] for i in shuffled_epochs(len(by_task[name]), wanted[name] / len(by_task[name]) + 1, seed)]
+        )
         for name in names
     }
     return [next(queues[names[at]]) for at in draws]
@@ -199,8 +215,6 @@ def with_replay(own: list[int], count: int, pools: Sequence[tuple[int, float]], 
     """
     import numpy as np
 
-    from training.engines.native.packing.tokenization import order
-
     shares = sum(share for size, share in pools if size)
     if not shares:
         return own
@@ -210,7 +224,7 @@ def with_replay(own: list[int], count: int, pools: Sequence[tuple[int, float]], 
     for place, (size, share) in enumerate(pools):
         wanted = round(total * share) if size else 0
         if wanted:
-            replayed += [first + index for index in order(size, wanted / size, seed + 1000 * (place + 1))]
+            replayed += [first + index for index in shuffled_epochs(size, wanted / size, seed + 1000 * (place + 1))]
         first += size
     random = np.random.default_rng([seed, 11])
     slots = set(random.choice(len(own) + len(replayed), size=len(replayed), replace=False).tolist())

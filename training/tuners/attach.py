@@ -39,8 +39,8 @@ def attach_convertible(model: Any, config: Any, as_lora: bool) -> Any:
 
 def save_convertible(model: Any, folder: Path) -> None:
     """Save what `attach_convertible` wrapped: peft's files, or those of the plain LoRA that equals it."""
+    from training.tuners.lora_conversion import save_as_lora
     from training.weights.files import save_weights
-    from training.weights.lora_conversion import save_as_lora
 
     (save_as_lora if getattr(model, _AS_LORA, False) else save_weights)(model, folder)
 

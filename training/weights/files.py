@@ -31,13 +31,13 @@ def save_trained(model: Any, folder: Path) -> None:
     """Every weight that moves, by its name in this very model: what a checkpoint needs, whatever the tuner."""
     from safetensors.torch import save_file
 
-    from training.engines.native.kernels.distributed import first, wait, whole
+    from training.engines.native.kernels.distributed import barrier, full_tensor, is_rank_zero
 
-    moved = {name: whole(p.detach()).contiguous() for name, p in model.named_parameters() if p.requires_grad}
-    if first():
+    moved = {name: full_tensor(p.detach()).contiguous() for name, p in model.named_parameters() if p.requires_grad}
+    if is_rank_zero():
         folder.mkdir(parents=True, exist_ok=True)
         save_file(moved, folder / TRAINED, metadata={"format": "pt"})
-    wait()
+    barrier()
 
 
 def load_trained(model: Any, folder: Path) -> None:
@@ -51,7 +51,7 @@ def load_trained(model: Any, folder: Path) -> None:
     import torch
     from safetensors.torch import load_file
 
-    from training.engines.native.kernels.distributed import put
+    from training.engines.native.kernels.distributed import copy_sharded
 
     kept = load_file(folder / TRAINED)
     if head_of(model) is None:
@@ -67,4 +67,4 @@ def load_trained(model: Any, folder: Path) -> None:
                     f"{folder}: {name} is {kept[name].dtype} {list(kept[name].shape)}, expected {parameter.dtype} "
                     f"{list(parameter.shape)}; remove the folder, the stage begins anew"
                 )
-            put(parameter, kept[name])
+            copy_sharded(parameter, kept[name])

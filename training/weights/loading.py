@@ -31,10 +31,10 @@ def placed(model: Any, quantised: bool = False) -> Any:
 
     Quantised weights go there by themselves, and those of several processes where they are split.
     """
-    from training.engines.native.kernels.distributed import world
+    from training.engines.native.kernels.distributed import world_size
     from training.hardware import device_name
 
-    return model if quantised or world() > 1 else model.to(device_name())
+    return model if quantised or world_size() > 1 else model.to(device_name())
 
 
 def load_adapter(model: Any, folder: Path, trainable: bool) -> Any:

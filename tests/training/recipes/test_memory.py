@@ -11,9 +11,9 @@ import torch
 from tests.training.stages.test_run import spec
 from tests.training.world import job_for
 from training.base_model import DEFAULT_BASE, _packaged_gguf, resolve_base
+from training.chat.template import Tokens
 from training.engines.native.kernels.packed_attention import PACKED, register
 from training.engines.native.packing.forward import lay_out, token_logps
-from training.engines.native.packing.tokenization import Tokens
 from training.recipes.memory import SMOLLM2_135M, Memory, estimate, kept_per_token, shape_of_folder
 from training.recipes.recipe import StageSpec
 from training.stages.launch import launch_stage

@@ -21,7 +21,7 @@ from tests.training.stages.test_run import check, spec
 from tests.training.world import job_for
 from training.engines.native.loop.callbacks import last_checkpoint
 from training.objectives import OBJECTIVES
-from training.recipes.recipe import RECIPES
+from training.recipes.built_in import RECIPES
 from training.stages.job import StageJob
 from training.stages.launch import launch_stage
 from training.stages.run import run_stage

@@ -14,7 +14,8 @@ from training.graders.grading import check_name
 
 if TYPE_CHECKING:
     from feedback.examples import Example
-    from training.engines.native.packing.tokenization import Item, Template
+    from training.chat.template import Template
+    from training.engines.native.packing.items import Item
 
 
 class SamplingOptions(Config):
@@ -47,14 +48,15 @@ def encode_prompt(example: Example, template: Template, options: Any) -> list[It
     Raises:
         Unlearnable: the problem names a grader that does not exist.
     """
-    from training.engines.native.packing.tokenization import Item, Tokens, Unlearnable, plain
+    from training.chat.template import Tokens, Unlearnable, messages_for_template
+    from training.engines.native.packing.items import Item
     from training.graders import GRADERS, grader_for
 
     if not example.messages:
         return []
     if example.reference is not None and grader_for(example.grader, example.reference) is None:
         raise Unlearnable(f"its grader {example.grader!r} is none of {', '.join(GRADERS)}")
-    messages = plain(example.messages)
+    messages = messages_for_template(example.messages)
     ids = template.prompt(messages)
     note = {"reference": example.reference, "grader": example.grader, "messages": messages}
     return [Item((Tokens(ids, (False,) * len(ids)),), example.weight, note=json.dumps(note))]
