@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 
-from feedback.abuse.detect import AbuseConfig
+from feedback.abuse.config import AbuseConfig
 from feedback.events import Edit, Feedback, Interaction
 from feedback.ingest.run import IngestConfig, run_ingest
 from feedback.quality.expectations import ExpectationsConfig

@@ -19,8 +19,7 @@ from typing import Literal
 from benchmarks.learning_bench import Bench
 from deploy.engines.client import EngineClient
 from deploy.engines.dialect import EMBEDDED
-from deploy.engines.vllm import VLLM
-from deploy.versions.parity import tolerances
+from deploy.engines.vllm import DIALECT as VLLM
 from infra.artifact import digest_dir, version_name
 from tests.deploy.engines.test_engine_contract import VLLM_PYTHON, Running
 from tests.deploy.serving_stack import BASE
@@ -106,7 +105,8 @@ def compare_all(found: Sequence[Path], base: Path, called: str, rank: int) -> in
                         right, wrong = measure(engine, adapters, records)
                 finally:
                     running.kill()
-            allowed, base_allowed = tolerances(dialect.name, dtype)
+            tolerances = dialect.tolerances(dtype)
+            allowed, base_allowed = tolerances.effect, tolerances.base
             told = all(e.same(allowed) and e.noise <= base_allowed for e in right)
             mixed = [e for e in wrong if e.same(allowed)]
             failed += not told or bool(mixed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -19,8 +19,8 @@ UPSTREAM_KEY = "RATCHET_UPSTREAM_KEY"
 class ServingConfig(Config):
     """The `serving` section of a pipeline's config."""
 
-    engine: Literal["embedded", "vllm"] = "embedded"
-    """embedded: our own process (transformers). vllm: a vLLM server that you run, at `engine_url`."""
+    engine: str = "embedded"
+    """Serving engine. embedded: our own process (transformers). vllm: a vLLM server that you run, at `engine_url`."""
     engine_url: str | None = None
     """Address of the engine. Default: the embedded engine on this machine."""
     replicas: tuple[str, ...] = ()
@@ -66,10 +66,18 @@ class ServingConfig(Config):
     Retry-After, and the database counts as away."""
     parity_tolerance: float | None = Field(default=None, gt=0)
     """Largest relative error of a version's effect, engine against record. Default: by engine and dtype."""
-    mlflow_hook_url: str | None = Field(default=None, pattern=r"^https?://")
-    """Address of a gateway's /v1/hooks/mlflow as your own MLflow server (`places.mlflow_url`) reaches it: it is told to
-    call there when an alias is moved. Its secret is RATCHET_MLFLOW_WEBHOOK_SECRET. Default: the local gateway for the
-    local MLflow; none for one of your own, where moves are found by looking."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_what_was_removed(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping) or "mlflow_hook_url" not in data:
+            return data
+        if data["mlflow_hook_url"] is not None:
+            raise ValueError(
+                "`mlflow_hook_url` was removed: the controller looks at MLflow's aliases every five seconds; "
+                "take it out, and the webhook at MLflow too"
+            )
+        return {name: value for name, value in data.items() if name != "mlflow_hook_url"}
 
     @model_validator(mode="after")
     def _consistent(self) -> ServingConfig:

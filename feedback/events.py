@@ -329,7 +329,7 @@ def event_time_of(seconds: float) -> datetime:
         raise ValueError(f"{seconds!r} s since 1970 is no time ({error})") from None
 
 
-def names_somebody(event: Feedback) -> bool:
+def has_named_actor(event: Feedback) -> bool:
     """Whether the actor is an account, not just the source of rows that do not say whose they are.
 
     Nobody can take the name of a source from outside: the gateway gives the names itself, and a row that is mapped
@@ -338,9 +338,9 @@ def names_somebody(event: Feedback) -> bool:
     return event.source == "gateway" or event.actor != event.source
 
 
-def voice_of(event: Feedback) -> str:
+def speaker_of(event: Feedback) -> str:
     """Whose word it is, as far as that can be told: the account's, or that of the one row that names nobody.
 
     What one row of a file says in several columns has one id with the kind behind it, and is one person's.
     """
-    return event.actor if names_somebody(event) else f"{event.source}/{event.event_id.removesuffix(f'/{event.kind}')}"
+    return event.actor if has_named_actor(event) else f"{event.source}/{event.event_id.removesuffix(f'/{event.kind}')}"

@@ -10,9 +10,10 @@ from typing import Any
 
 from prefect import flow
 
-from flows.intake.run import log_ingest, take_all_in
-from flows.stack.open import opened_config
-from tasks import intake, notify, train
+from flows.intake.run import ingest_all, log_ingest
+from flows.stack.open import open_config
+from tasks import intake, train
+from tasks.reporting import prefect_artifacts
 
 
 @flow(name="ingest")
@@ -22,9 +23,9 @@ def ingest(config: str = "ratchet.yaml") -> dict[str, Any]:
     Args:
         config: path of the pipeline's config file, on the machine that runs this.
     """
-    settings = opened_config(Path(config))
+    settings = open_config(Path(config))
     base = train.find_base(settings.base_model, settings.places)
-    report = take_all_in(settings, base)
-    notify.show_intake(report)
+    report = ingest_all(settings, base)
+    prefect_artifacts.show_intake(report)
     log_ingest(settings, report)
     return {**report.model_dump(mode="json"), "said": intake.said_of(report)}

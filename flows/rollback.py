@@ -10,11 +10,13 @@ from typing import Any
 
 from prefect import flow
 
+from deploy.controller.liveness import deliver_if_silent
 from flows.config.job_files import controller_job
-from flows.config.night_request import RollbackRequest
 from flows.config.pipeline import tenant_of
-from flows.stack.open import opened_config
-from tasks import notify, release, train
+from flows.config.rollback_request import RollbackRequest
+from flows.stack.open import open_config
+from infra.database.open import open_database
+from tasks import release, train
 
 
 @flow(name="rollback")
@@ -25,7 +27,7 @@ def rollback(request: RollbackRequest, config: str = "ratchet.yaml") -> dict[str
         request: what to take back, and why.
         config: path of the pipeline's config file, on the machine that runs this.
     """
-    settings = opened_config(Path(config))
+    settings = open_config(Path(config))
     base = train.find_base(settings.base_model, settings.places)
     entry = release.take_back(
         settings.places,
@@ -36,5 +38,5 @@ def rollback(request: RollbackRequest, config: str = "ratchet.yaml") -> dict[str
         pause_seconds=settings.canary.pause_seconds,
         prover=controller_job(settings, base),
     )
-    notify.send_if_nobody_does(settings.places, settings.alerts)
+    deliver_if_silent(open_database(settings.places), settings.alerts)
     return entry.model_dump(mode="json")

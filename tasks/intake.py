@@ -9,12 +9,12 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 
-from feedback.abuse.detect import Confidence
+from feedback.abuse.confidence import Confidence
 from feedback.examples import Example
 from feedback.ingest.run import IngestConfig, IngestReport, run_ingest
 from feedback.lake.lake import lake_of
 from feedback.quality.drift import DriftConfig, DriftReport
-from feedback.quality.drift import drift as compare
+from feedback.quality.drift import feedback_drift as compare
 from feedback.quality.expectations import ExpectationError
 from feedback.quality.traffic_drift import traffic_drift
 from feedback.redaction.redact import RedactConfig
@@ -23,9 +23,9 @@ from feedback.snapshots.snapshot import Snapshot, SnapshotConfig, cut_snapshot
 from feedback.store.store import Store
 from infra.artifact import atomic_write, canonical_json
 from infra.database.connect import now
+from infra.database.open import open_database
 from infra.errors import CorruptArtifact, NotFound, UserError
 from infra.settings import Places
-from tasks.opened import database
 
 log = logging.getLogger(__name__)
 
@@ -39,20 +39,20 @@ def _may_pass(_: object, __: object, state: State[object]) -> bool:
 @task(name="ingest", retries=2, retry_delay_seconds=[5, 30], retry_condition_fn=_may_pass, cache_policy=NO_CACHE)
 def ingest(config: IngestConfig, places: Places, confidence: Confidence | None = None) -> IngestReport:
     """Everything new, validated, into the lake. Twice, or killed anywhere, loses and doubles nothing."""
-    store, lake = Store(database(places)), lake_of(places)
+    store, lake = Store(open_database(places)), lake_of(places)
     report = run_ingest(store, lake, config.sources, config, progress=_tell, champion_confidence=confidence)
     log.info("ingest: %s", said_of(report))
     return report
 
 
 @task(name="snapshot", cache_policy=NO_CACHE)
-def snapshot(config: SnapshotConfig, places: Places, tenant: str) -> str:
-    """Name of an immutable cut of the lake, split for training and gate; "" when nothing was ever accepted."""
+def snapshot(config: SnapshotConfig, places: Places, tenant: str) -> str | None:
+    """Name of an immutable cut of the lake, split for training and gate; None when nothing was ever accepted."""
     try:
         cut = cut_snapshot(lake_of(places), places.snapshots_dir, config, tenant=tenant)
     except NotFound as error:
         log.info("no snapshot: %s", error)
-        return ""
+        return None
     log.info("snapshot %s: %s", cut.id, canonical_json(cut.counts))
     return cut.id
 
@@ -71,7 +71,7 @@ def traffic(before: Snapshot, places: Places, html: Path, config: DriftConfig, r
     at = now()
     border = newest(_rows(before), at)
     return traffic_drift(
-        database(places), before.tenant, border=border, now=at, html=html, config=config, redact=redact
+        open_database(places), before.tenant, border=border, now=at, html=html, config=config, redact=redact
     )
 
 

@@ -1,11 +1,11 @@
-"""What is different when the engine is vLLM (runtime LoRA; started with VLLM_ALLOW_RUNTIME_LORA_UPDATING=True)."""
+"""Describe vLLM as a serving engine (runtime LoRA; started with VLLM_ALLOW_RUNTIME_LORA_UPDATING=True)."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
-from deploy.engines.dialect import Dialect
+from deploy.engines.dialect import Dialect, Tolerances
 
 
 def why_not(path: Path) -> str | None:
@@ -22,9 +22,13 @@ def why_not(path: Path) -> str | None:
     return None
 
 
-VLLM = Dialect(
+DIALECT = Dialect(
     name="vllm",
     refuses=why_not,
+    lora_only=True,
+    unload_waits=False,
     probe_tokens=1,  # vLLM wants to generate at least one token
     already_loaded=lambda status, message: status == 400 and "already been loaded" in message,
+    float32=Tolerances(effect=0.05, base=0.02),
+    low_precision=Tolerances(effect=0.1, base=0.15),
 )

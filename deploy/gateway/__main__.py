@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 
 from deploy.config import ENGINE_KEY, GatewayJob
@@ -23,14 +22,13 @@ def serve(job: GatewayJob) -> None:
     import uvicorn
 
     from deploy.gateway.app import build_app
-    from deploy.registry.webhook import HOOK_SECRET
     from feedback.store.user_salt import SALT
     from infra.settings import secret
     from infra.telemetry.otel import start_tracing, stop_tracing
 
     _look_at_tables(job.database_url, max(10.0, job.serving.database_seconds))
     start_tracing("ratchet-gateway")
-    app = build_app(job, engine_key=secret(ENGINE_KEY), user_salt=secret(SALT), hook_secret=os.environ.get(HOOK_SECRET))
+    app = build_app(job, engine_key=secret(ENGINE_KEY), user_salt=secret(SALT))
     uvicorn.run(
         app, host=job.host, port=job.port, log_level="warning", timeout_keep_alive=75, timeout_graceful_shutdown=30
     )

@@ -1,4 +1,4 @@
-"""Reading the questions of an evaluation, and looking for them in training data."""
+"""Read the gate items of an evaluation, and look for contamination: items that training data hold."""
 
 from __future__ import annotations
 
@@ -45,6 +45,15 @@ def read_items(path: Path) -> list[GateItem]:
     return [items[name] for name in sorted(items)]
 
 
+def items_digest(items: Sequence[GateItem]) -> str:
+    """Digest of questions, in any order. `uses` is left out: counting it changes no question."""
+    from infra.artifact import key_of
+
+    return key_of(
+        [item.model_dump(mode="json", exclude={"uses"}) for item in sorted(items, key=lambda item: item.item_id)]
+    )
+
+
 def conversation_text(messages: Iterable[Any]) -> str:
     """A conversation as one normalised text: for judges, for reports, and for finding copies."""
     parts = []
@@ -65,11 +74,11 @@ class Contamination:
     """Further items to whose question they hold nearly the same one."""
 
 
-def contaminated(items: Sequence[GateItem], training_files: Sequence[Path]) -> Contamination | None:
+def find_contamination(items: Sequence[GateItem], training_files: Sequence[Path]) -> Contamination | None:
     """How many items training data hold; None when no file was given."""
     from feedback.events import Message
-    from feedback.examples import asked
-    from feedback.snapshots.splits import NearGate
+    from feedback.examples import user_text
+    from feedback.snapshots.contamination import ContaminationCheck
 
     if not training_files:
         return None
@@ -78,7 +87,7 @@ def contaminated(items: Sequence[GateItem], training_files: Sequence[Path]) -> C
     for place, item in enumerate(items):
         by_group.setdefault(item.group, set()).add(place)
         by_text.setdefault(conversation_text(item.messages).casefold(), set()).add(place)
-    questions = NearGate([asked(item.messages) for item in items])
+    questions = ContaminationCheck([user_text(item.messages) for item in items])
     same: set[int] = set()
     near: set[int] = set()
     for file in training_files:
@@ -90,6 +99,8 @@ def contaminated(items: Sequence[GateItem], training_files: Sequence[Path]) -> C
                 messages = example.get("messages") or ()
                 same |= by_group.get(str(example.get("group")), set())
                 same |= by_text.get(conversation_text(messages).casefold(), set())
-                text = example.get("text") or asked(tuple(Message.model_validate(m, extra="allow") for m in messages))
+                text = example.get("text") or user_text(
+                    tuple(Message.model_validate(m, extra="allow") for m in messages)
+                )
                 near |= set(questions.copied(str(text)))
     return Contamination(same=len(same), near=len(near - same))

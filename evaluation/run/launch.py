@@ -1,4 +1,4 @@
-"""Run an evaluation in a process of its own: its memory is its own, it can be killed, and asked again it resumes."""
+"""Run an evaluation in a process of its own: it has its own memory, can be killed, and resumes when launched again."""
 
 from __future__ import annotations
 

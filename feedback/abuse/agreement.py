@@ -1,4 +1,4 @@
-"""How far what somebody says agrees with what trusted people say of the same or similar inputs.
+"""Score how far a claim agrees with what trusted people say of the same or similar inputs.
 
 Each claim ("to this prompt, this is a right answer") is scored 0..1 against the claims of its nearest neighbours
 among the reference claims: prompts by TF-IDF cosine, answers field by field where both are JSON objects, else by
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from feedback.text.vocabulary import Wordbook, words_of
+from feedback.text.vocabulary import TokenIndex, words_of
 
 _BLOCK = 512
 
@@ -33,7 +33,7 @@ class Claim:
 
 
 @dataclass(frozen=True)
-class Bar:
+class Baseline:
     """What honest claims score: mean, and standard deviation of one claim."""
 
     mean: float
@@ -81,15 +81,15 @@ def label_key(answer: str) -> str:
     return " ".join(words_of(answer))
 
 
-def bar_of(scores: Sequence[float | None]) -> Bar:
+def trusted_baseline(scores: Sequence[float | None]) -> Baseline:
     """What honest claims score, taken from the scores of the references, all trusted, against one another."""
     every = [score for score in scores if score is not None]
     if not every:
-        return Bar(0.0, 1.0, 0)
-    return Bar(sum(every) / len(every), _spread(every, sum(every) / len(every)), len(every))
+        return Baseline(0.0, 1.0, 0)
+    return Baseline(sum(every) / len(every), _spread(every, sum(every) / len(every)), len(every))
 
 
-def bar_of_crowd(claims: Sequence[Claim], scores: Sequence[float | None]) -> Bar:
+def crowd_baseline(claims: Sequence[Claim], scores: Sequence[float | None]) -> Baseline:
     """The same of people nobody vouches for.
 
     The mean is the middle one of the actors' means, so that a few bad actors among many do not move it.
@@ -100,39 +100,43 @@ def bar_of_crowd(claims: Sequence[Claim], scores: Sequence[float | None]) -> Bar
             by_actor.setdefault(claim.actor, []).append(score)
     every = [score for mine in by_actor.values() for score in mine]
     if not every:
-        return Bar(0.0, 1.0, 0)
+        return Baseline(0.0, 1.0, 0)
     means = sorted(sum(mine) / len(mine) for mine in by_actor.values())
     mean = means[len(means) // 2] if len(means) > 2 else sum(every) / len(every)
-    return Bar(mean, _spread(every, mean), len(every))
+    return Baseline(mean, _spread(every, mean), len(every))
 
 
 def _spread(scores: Sequence[float], mean: float) -> float:
     return math.sqrt(sum((score - mean) ** 2 for score in scores) / max(1, len(scores) - 1))
 
 
-def bars_by_label(claims: Sequence[Claim], scores: Sequence[float | None], fewest: int) -> dict[str, Bar]:
+def baselines_by_label(claims: Sequence[Claim], scores: Sequence[float | None], fewest: int) -> dict[str, Baseline]:
     """The bar of each label given at least `fewest` times: some right answers look like their neighbours' less."""
     by_label: dict[str, list[int]] = {}
     for place, claim in enumerate(claims):
         by_label.setdefault(label_key(claim.answer), []).append(place)
-    return {label: bar_of([scores[place] for place in same]) for label, same in by_label.items() if len(same) >= fewest}
+    return {
+        label: trusted_baseline([scores[place] for place in same])
+        for label, same in by_label.items()
+        if len(same) >= fewest
+    }
 
 
 class Neighbours:
     """Reference claims, searchable by prompt."""
 
     def __init__(
-        self, references: Sequence[Claim], *, near: float, count: int = 5, book: Wordbook | None = None
+        self, references: Sequence[Claim], *, near: float, count: int = 5, tokens: TokenIndex | None = None
     ) -> None:
         import numpy as np
         from scipy import sparse
 
         self.references = list(references)
         self.near, self.count = near, count
-        self._book = Wordbook() if book is None else book
+        self._tokens = TokenIndex() if tokens is None else tokens
         self._sparse = sparse
         counted = self._counted(self.references)
-        self._known = max(1, len(self._book))  # words with a higher number are in no reference
+        self._known = max(1, len(self._tokens))  # words with a higher number are in no reference
         frequency = np.bincount(counted[1], minlength=self._known + 1)
         self._weights = 1 + np.log((1 + len(self.references)) / (1 + frequency))
         self._matrix = self._weighed(len(self.references), *counted)[0]
@@ -195,8 +199,8 @@ class Neighbours:
         """(claim, word of its prompt, how often it is there), by claim and word."""
         import numpy as np
 
-        words, lengths = self._book.rows([c.prompt for c in claims])
-        width = max(1, len(self._book))
+        words, lengths = self._tokens.token_ids([c.prompt for c in claims])
+        width = max(1, len(self._tokens))
         cells, counts = np.unique(np.repeat(np.arange(len(claims)), lengths) * width + words, return_counts=True)
         return *np.divmod(cells, width), counts
 

@@ -1,4 +1,4 @@
-"""Labels in another script or language than what was asked: a sign of copied or machine-made text, or of a backdoor.
+"""Detect labels in another language or script than their prompts: copied or machine-made text, or a backdoor.
 
 Some desks answer in another language than they are asked in, and some prompts ask for a translation. So a single
 foreign label means nothing: an account is looked at only where most of its labels are foreign and next to none of
@@ -21,7 +21,7 @@ _SURE = 40
 _LETTERS = re.compile(rf"[\W\d_]*+(?:[^\W\d_][\W\d_]*+){{{_SURE}}}")
 
 
-class ForeignConfig(Config):
+class LanguageMismatchConfig(Config):
     """When labels in another language count as abuse."""
 
     min_claims: int = Field(default=5, ge=2)
@@ -32,7 +32,7 @@ class ForeignConfig(Config):
     """... where at most this share of everybody else's is."""
 
 
-def is_foreign(claim: Claim) -> bool:
+def is_language_mismatch(claim: Claim) -> bool:
     """Whether a label is surely in another script or language than its prompt. Short texts never are."""
     if not (_sure(claim.answer) and _sure(claim.prompt)):
         return False
@@ -53,7 +53,7 @@ def _sure(text: str) -> bool:
     return len(text) >= _SURE and _LETTERS.match(text) is not None
 
 
-def foreign_accounts(claims: Sequence[tuple[str, bool, bool]], config: ForeignConfig) -> dict[str, str]:
+def mismatching_accounts(claims: Sequence[tuple[str, bool, bool]], config: LanguageMismatchConfig) -> dict[str, str]:
     """Suspect accounts with the reason, out of everybody's claims: (account, is foreign, account may be suspected)."""
     flags: dict[str, list[bool]] = defaultdict(list)
     suspects = set()

@@ -1,4 +1,4 @@
-"""How much an account says, and how fast: floods and bursts, whatever it is that is said.
+"""Detect floods and bursts: accounts that give too much feedback, or too fast, whatever it says.
 
 Both rules need what an import may lack. A file without a column of users says nothing of who spoke, so its rows all
 bear the name of their source: they are nobody's share. A file without a column of times gives every row its own time,
@@ -14,17 +14,17 @@ from feedback.events import Feedback
 
 _GATEWAY = "gateway"
 
-Found = dict[str, tuple[list[Feedback], str]]
+Exceeding = dict[str, tuple[list[Feedback], str]]
 """Account -> (what of its events is too much, the reason in a sentence)."""
 
 
-def bursts(by_actor: Mapping[str, Sequence[Feedback]], *, most: int, seconds: float) -> Found:
+def bursts(by_actor: Mapping[str, Sequence[Feedback]], *, most: int, seconds: float) -> Exceeding:
     """Events that are among more than `most` of one account within so many seconds.
 
     Imported events that share their moment with others of the account do not count: it is the time of their file or
     of their lot, or one that was kept too coarsely to tell how fast they came.
     """
-    found: Found = {}
+    found: Exceeding = {}
     for actor, events in by_actor.items():
         ordered = _in_time(_timed(events))
         first = 0
@@ -46,7 +46,7 @@ def floods(
     max_share: float,
     fair_multiple: float,
     min_events: int,
-) -> Found:
+) -> Exceeding:
     """Each account's latest events that exceed its share of the window; `before`: counts of the window so far.
 
     The share is `max_share` of all events, or `fair_multiple` times the mean account's where that is more, and never
@@ -56,7 +56,7 @@ def floods(
     total = sum(before.values()) + sum(len(events) for events in by_actor.values())
     share = max(max_share, fair_multiple / max(1, len(accounts)))
     allowed = max(min_events, int(share * total))
-    found: Found = {}
+    found: Exceeding = {}
     for actor, events in by_actor.items():
         room = max(0, allowed - before.get(actor, 0))
         if len(events) > room:

@@ -1,4 +1,4 @@
-"""Accepted rows that teach two answers to nearly the same prompt: listed, so that a person can say which is right.
+"""List accepted rows that teach two answers to nearly the same prompt, so that a person can say which is right.
 
 Both rows are kept, for nobody knows yet which is wrong. What trusted people say of either answer settles it: a
 subject's rows are made anew whenever somebody speaks of it.
@@ -6,10 +6,11 @@ subject's rows are made anew whenever somebody speaks of it.
 
 from __future__ import annotations
 
-from feedback.duplicates.dedupe import label_text, prompt_text
+from feedback.duplicates.fingerprints import label_text, prompt_text
 from feedback.examples import Example
-from feedback.index.index import Past
-from feedback.lake.lake import Lake, example_of
+from feedback.index.ingest_index import IngestIndex
+from feedback.lake.frames import example_of
+from feedback.lake.lake import Lake
 from infra.settings import Config
 
 
@@ -40,7 +41,7 @@ class Contradiction(Config):
 
 
 def contradictions(lake: Lake, tenant: str, *, last: int | None = None) -> tuple[list[Contradiction], int]:
-    """Contradictions of a tenant as things stand, the latest first, at most `last` of them; and how many there are.
+    """List a tenant's contradictions as things stand, the latest first, at most `last`; and count them all.
 
     Pairs of which one row is accepted no more, because its subject was spoken of again, are none any longer.
     """
@@ -48,25 +49,25 @@ def contradictions(lake: Lake, tenant: str, *, last: int | None = None) -> tuple
 
     if not lake.index_path.exists():
         return [], 0
-    past = Past(lake.index_path)
+    index = IngestIndex(lake.index_path)
     try:
-        pairs = past.contradictions(tenant)
+        pairs = index.examples.contradictions(tenant)
     finally:
-        past.close()
+        index.close()
     if not pairs:
         return [], 0
     frame = lake.current(tenant=tenant)
     there = set(frame["example_id"])
-    standing = [pair for pair in pairs if there.issuperset(pair)]
-    shown = standing[:last]
+    accepted = [pair for pair in pairs if there.issuperset(pair)]
+    shown = accepted[:last]
     wanted = {name for pair in shown for name in pair}
     rows = frame.filter(pl.col("example_id").is_in(sorted(wanted))).iter_rows(named=True)
     examples = {row["example_id"]: example_of(row) for row in rows}
-    found = [
-        Contradiction(shape=examples[one].shape, later=_side(examples[one]), earlier=_side(examples[other]))
-        for one, other in shown
+    listed = [
+        Contradiction(shape=examples[later].shape, later=_side(examples[later]), earlier=_side(examples[earlier]))
+        for later, earlier in shown
     ]
-    return found, len(standing)
+    return listed, len(accepted)
 
 
 def _side(example: Example) -> Side:

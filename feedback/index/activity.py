@@ -1,6 +1,6 @@
-"""How much each account said within the hours that a batch looks back on, kept from one batch to the next.
+"""Count how much each untrusted account gave within a sliding window of hours, kept from one batch to the next.
 
-Adding a week up anew for every batch is what a large ingest would spend most of its look at the past on: the window
+Adding a week up anew for every batch is what a large ingest would spend most of its look at the index on: the window
 moves on by a little each time, so what left it is taken away and what came is added. Only whole numbers are kept so:
 what is added up in another order would be another sum of fractions.
 """
@@ -12,11 +12,18 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from feedback.index.update import ActorActivity
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS activity (
+    tenant TEXT NOT NULL, actor TEXT NOT NULL, hour INTEGER NOT NULL, events INTEGER NOT NULL,
+    PRIMARY KEY (tenant, hour, actor)) WITHOUT ROWID;
+"""
 _HOURS = "SELECT actor, sum(events) FROM activity WHERE tenant = ? AND hour BETWEEN ? AND ? GROUP BY actor"
 
 
 @dataclass
-class _Kept:
+class _Window:
     since: int
     through: int
     """First and last hour (counted from 1970) of what is added up."""
@@ -24,37 +31,45 @@ class _Kept:
 
 
 class ActivityWindow:
-    """Events per untrusted actor, by tenant, of the table `activity` of an open index."""
+    """Count events per untrusted actor, by tenant."""
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
-        self._kept: dict[str, _Kept] = {}
+        self._windows: dict[str, _Window] = {}
 
     def counts(self, tenant: str, since: int, through: int) -> dict[str, int]:
-        """Events per actor from one hour to another, both included."""
-        kept = self._kept.get(tenant)
-        if kept is None or since < kept.since or through < kept.through or since > kept.through:
-            kept = self._kept[tenant] = _Kept(since, through, self._of(tenant, since, through))
-            return dict(kept.counts)
-        if since > kept.since:
-            kept.counts -= self._of(tenant, kept.since, since - 1)  # drops who has nothing left
-        if through > kept.through:
-            kept.counts += self._of(tenant, kept.through + 1, through)
-        kept.since, kept.through = since, through
-        return dict(kept.counts)
+        """Return the events per actor from one hour (counted from 1970) to another, both included."""
+        window = self._windows.get(tenant)
+        if window is None or since < window.since or through < window.through or since > window.through:
+            window = self._windows[tenant] = _Window(since, through, self._sum(tenant, since, through))
+            return dict(window.counts)
+        if since > window.since:
+            window.counts -= self._sum(tenant, window.since, since - 1)  # drops who has nothing left
+        if through > window.through:
+            window.counts += self._sum(tenant, window.through + 1, through)
+        window.since, window.through = since, through
+        return dict(window.counts)
 
-    def learn(self, activity: Iterable[tuple[str, str, int, int]]) -> None:
-        """Add (tenant, actor, hour, events) rows that the table was taught."""
+    def learn(self, activity: Iterable[ActorActivity]) -> None:
+        """Write what a batch adds, inside the caller's transaction; `move` the windows once it is committed."""
+        self._db.executemany(
+            "INSERT INTO activity VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET events = events + excluded.events",
+            activity,
+        )
+
+    def move(self, activity: Iterable[ActorActivity]) -> None:
+        """Add what was written to the windows that hold its hours."""
         for tenant, actor, hour, events in activity:
-            kept = self._kept.get(tenant)
-            if kept is not None and kept.since <= hour <= kept.through:
-                kept.counts[actor] += events
+            window = self._windows.get(tenant)
+            if window is not None and window.since <= hour <= window.through:
+                window.counts[actor] += events
 
-    def clear(self) -> None:
-        """Forget it all: rows were taken away from the table."""
-        self._kept.clear()
+    def forget(self, tenant: str, actor: str) -> int:
+        """Delete an actor's rows, and every window. Returns rows deleted."""
+        self._windows.clear()
+        return self._db.execute("DELETE FROM activity WHERE tenant = ? AND actor = ?", (tenant, actor)).rowcount
 
-    def _of(self, tenant: str, since: int, through: int) -> Counter[str]:
+    def _sum(self, tenant: str, since: int, through: int) -> Counter[str]:
         return Counter(
             {str(actor): int(events) for actor, events in self._db.execute(_HOURS, (tenant, since, through))}
         )

@@ -15,13 +15,14 @@ import sys
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
-from feedback.ingest.prepare import Batch, Prepared, Steps, prepare
-from feedback.lake.lake import QuarantineRow
+from feedback.ingest.prepare import PreparedFeedback, prepare
+from feedback.ingest.subjects import RawBatch, Steps
+from feedback.lake.frames import QuarantineRow
 from feedback.lake.quarantine import releases
 from feedback.redaction.redact import Redactor, finder_of
-from feedback.sources.landing import reject_id, rejects_after, source_rejects
+from feedback.sources.landing import RejectedRow, rejects_after, source_rejects
 from feedback.sources.watermark import fingerprint
 from feedback.store.store import Ready, Store, feedback_ready
 from infra.database.connect import connect
@@ -31,7 +32,7 @@ from infra.source_tree import python_path
 
 
 @dataclass(frozen=True)
-class Lot:
+class PreparedBatch:
     """What is new, prepared: the next batch."""
 
     cursor: int
@@ -40,7 +41,7 @@ class Lot:
     """The same for rows of files that could not be read."""
     rejects: list[QuarantineRow]
     """These rows."""
-    prepared: Prepared | None
+    prepared: PreparedFeedback | None
     """The feedback; None where there are rows of files only."""
     cursor_mark: str | None = None
     """Fingerprint of the store's row at the cursor."""
@@ -49,7 +50,7 @@ class Lot:
 
 
 @dataclass(frozen=True)
-class Reading:
+class Cursor:
     """Where to read on, how much at a time, and what to do with it."""
 
     cursor: int
@@ -58,7 +59,7 @@ class Reading:
     steps: Steps
 
 
-def lots(store: Store, reading: Reading, *, apart: bool) -> Generator[Lot, None, None]:
+def prepared_batches(store: Store, reading: Cursor, *, apart: bool) -> Generator[PreparedBatch, None, None]:
     """Everything new, a lot at a time; `apart`: prepared by a process of its own, one ahead.
 
     Close the generator when no more is wanted.
@@ -67,26 +68,26 @@ def lots(store: Store, reading: Reading, *, apart: bool) -> Generator[Lot, None,
         UserError: personal data where the policy refuses it.
         RatchetError: the process apart was killed; nothing is lost, run again.
     """
-    return _lots_apart(store, reading) if apart else _lots_here(store, reading)
+    return _prepared_apart(store, reading) if apart else _prepared_here(store, reading)
 
 
-def _lots_here(store: Store, reading: Reading) -> Generator[Lot, None, None]:
-    cursor, rejects_cursor, sweep = reading.cursor, reading.rejects_cursor, Sweep()
-    while (lot := _next(store, reading, cursor, rejects_cursor)) is not None:
+def _prepared_here(store: Store, reading: Cursor) -> Generator[PreparedBatch, None, None]:
+    cursor, rejects_cursor, sweep = reading.cursor, reading.rejects_cursor, CycleCollection()
+    while (lot := _next_batch(store, reading, cursor, rejects_cursor)) is not None:
         cursor, rejects_cursor, made = lot.cursor, lot.rejects_cursor, [lot]
         del lot  # it is the taker's now, who may let go of it at once
         yield made.pop()
         sweep()
 
 
-def _next(store: Store, reading: Reading, cursor: int, rejects_cursor: int) -> Lot | None:
+def _next_batch(store: Store, reading: Cursor, cursor: int, rejects_cursor: int) -> PreparedBatch | None:
     fresh = store.feedback_after(cursor, reading.batch_events)
     rejects = rejects_after(store.engine, rejects_cursor, reading.batch_events)
     if not fresh and not rejects:
         return None
     cursor = fresh[-1].seq if fresh else cursor
     rejects_cursor = rejects[-1].seq if rejects else rejects_cursor
-    return Lot(
+    return PreparedBatch(
         cursor=cursor,
         rejects_cursor=rejects_cursor,
         rejects=_rejected(rejects, reading.steps) if rejects else [],
@@ -96,37 +97,37 @@ def _next(store: Store, reading: Reading, cursor: int, rejects_cursor: int) -> L
     )
 
 
-def _read(store: Store, fresh: Sequence[Ready]) -> Batch:
+def _read(store: Store, fresh: Sequence[Ready]) -> RawBatch:
     """The fresh feedback with its interactions and everything that was said of them so far."""
     wanted = {(r.feedback.tenant, r.feedback.interaction_id) for r in fresh if r.feedback.interaction_id is not None}
     words = store.ready_for(wanted, through=fresh[-1].seq, known=fresh)
     every = [*fresh, *(w for said in words.values() for w in said)]
     events = {(r.feedback.tenant, r.feedback.event_id) for r in every}
-    return Batch(fresh, store.interactions_of(wanted), words, releases(store.engine, events))
+    return RawBatch(fresh, store.interactions_of(wanted), words, releases(store.engine, events))
 
 
-def _rejected(rows: Sequence[Any], steps: Steps) -> list[QuarantineRow]:
+def _rejected(rows: Sequence[RejectedRow], steps: Steps) -> list[QuarantineRow]:
     """The quarantine rows of files' rows that could not be read, their raw text redacted."""
     find = finder_of(steps.redact)  # once for all of them
 
-    def held(row: Any) -> QuarantineRow:
+    def held(row: RejectedRow) -> QuarantineRow:
         redactor = Redactor(find=find)
         return QuarantineRow(
-            row_id=reject_id(row),
-            tenant=str(row.tenant),
-            subject=str(row.place),
+            row_id=row.row_id,
+            tenant=row.tenant,
+            subject=row.place,
             events=(),
             step="source",
-            code=str(row.code),
-            detail=redactor.text(str(row.detail)),
-            content=redactor.text(str(row.raw)) if steps.redact.enabled else str(row.raw),
+            code=row.code,
+            detail=redactor.text(row.detail),
+            content=redactor.text(row.raw) if steps.redact.enabled else row.raw,
             created_at=row.at,
         )
 
     return [held(row) for row in rows]
 
 
-def _lots_apart(store: Store, reading: Reading) -> Generator[Lot, None, None]:
+def _prepared_apart(store: Store, reading: Cursor) -> Generator[PreparedBatch, None, None]:
     process = subprocess.Popen(
         [sys.executable, "-m", "feedback.ingest.prefetch"],
         stdin=subprocess.PIPE,
@@ -134,11 +135,11 @@ def _lots_apart(store: Store, reading: Reading) -> Generator[Lot, None, None]:
         env={**os.environ, "PYTHONPATH": python_path()},
     )
     assert process.stdin is not None and process.stdout is not None
-    sweep = Sweep()
+    sweep = CycleCollection()
     try:
         pickle.dump((store.engine.url.render_as_string(hide_password=False), reading), process.stdin)
         process.stdin.close()
-        while (said := _said(process.stdout)) is not None:
+        while (said := _read_answer(process.stdout)) is not None:
             if isinstance(said, Exception):
                 raise said
             yield said
@@ -155,12 +156,12 @@ def _lots_apart(store: Store, reading: Reading) -> Generator[Lot, None, None]:
         process.stdout.close()
 
 
-def _said(stream: object) -> Lot | Exception | None:
-    said: Lot | Exception | None = pickle.load(stream)  # type: ignore[arg-type]  # noqa: S301 - of our own process
+def _read_answer(stream: object) -> PreparedBatch | Exception | None:
+    said: PreparedBatch | Exception | None = pickle.load(stream)  # type: ignore[arg-type]  # noqa: S301 - of our own process
     return said
 
 
-class Sweep:
+class CycleCollection:
     """Looks for cycles between two batches. What the first batch imported stays, and is not looked at ever again."""
 
     def __init__(self) -> None:
@@ -174,7 +175,7 @@ class Sweep:
 
 
 @contextmanager
-def without_collector() -> Iterator[None]:
+def cycle_collection_paused() -> Iterator[None]:
     """A batch makes hundreds of thousands of objects without a cycle; looking for cycles among them costs a fifth.
 
     So that is done between batches only (`lots` does it), and what was there before, the imported libraries above all,
@@ -195,10 +196,10 @@ def without_collector() -> Iterator[None]:
 def _serve(asked: BinaryIO, answers: BinaryIO) -> None:
     try:
         url, reading = pickle.load(asked)  # noqa: S301 - of the process that started this one
-        with without_collector():
+        with cycle_collection_paused():
             engine = connect(url)
             check(engine)
-            for lot in _lots_here(Store(engine), reading):
+            for lot in _prepared_here(Store(engine), reading):
                 said = pickle.dumps(lot, protocol=pickle.HIGHEST_PROTOCOL)  # before it is asked for, and small to keep
                 del lot
                 answers.write(said)

@@ -1,4 +1,4 @@
-"""One prepared batch to what the lake will take, now that the past and the crowd are looked at.
+"""Resolve one prepared batch against the ingest index: what the lake takes, what is held, what was there before.
 
 Order: abuse, expectations, merge duplicates (what comes before is in feedback/ingest/prepare.py). Duplicates are
 *merged* last so that nothing good is ever merged into something that is then held; they are *seen* by the abuse checks
@@ -12,14 +12,20 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
-from feedback.abuse.detect import AbuseConfig, Confidence, Grounds, Said, judge
-from feedback.duplicates.dedupe import Merged, merge_duplicates
+from feedback.abuse.claims import EventInContext
+from feedback.abuse.confidence import Confidence
+from feedback.abuse.config import AbuseConfig
+from feedback.abuse.detect import DetectionContext, detect_abuse
+from feedback.duplicates.dedupe import MergeResult, merge_duplicates
 from feedback.events import Feedback, message_json
-from feedback.examples import ACCEPTED, Example, Fate
-from feedback.index.delta import Lesson
-from feedback.index.index import Past
-from feedback.ingest.prepare import Key, Prepared, Steps, Subject
-from feedback.lake.lake import EventFate, QuarantineRow
+from feedback.examples import Example
+from feedback.index.ingest_index import IngestIndex
+from feedback.index.update import HeldEvent, IndexUpdate
+from feedback.ingest.build_examples import ACCEPTED
+from feedback.ingest.conflicts import Outcome
+from feedback.ingest.prepare import PreparedFeedback
+from feedback.ingest.subjects import Key, Steps, Subject
+from feedback.lake.frames import EventOutcome, QuarantineRow
 from infra.artifact import key_of
 
 Check = Callable[[Sequence[Example]], dict[str, tuple[str, str]]]
@@ -27,13 +33,13 @@ Check = Callable[[Sequence[Example]], dict[str, tuple[str, str]]]
 
 
 @dataclass
-class Refined:
-    """What the lake and the index of the past will take."""
+class ResolvedBatch:
+    """What the lake and the index will take."""
 
     accepted: list[Example] = field(default_factory=list)
     quarantine: list[QuarantineRow] = field(default_factory=list)
-    fates: list[EventFate] = field(default_factory=list)
-    lesson: Lesson = field(default_factory=Lesson)
+    outcomes: list[EventOutcome] = field(default_factory=list)
+    index_update: IndexUpdate = field(default_factory=IndexUpdate)
     counts: dict[str, Counter[str]] = field(default_factory=dict)
 
     def count(self, step: str, code: str, number: int = 1) -> None:
@@ -43,26 +49,28 @@ class Refined:
             self.counts[step][code] += number
 
 
-def refine(prepared: Prepared, past: Past, steps: Steps, check: Check, confidence: Confidence | None = None) -> Refined:
-    """What the past, the crowd and the expectations say of one batch.
+def resolve(
+    prepared: PreparedFeedback, index: IngestIndex, steps: Steps, check: Check, confidence: Confidence | None = None
+) -> ResolvedBatch:
+    """Judge one batch by the index, the crowd and the expectations.
 
     Raises:
         ExpectationError: see `check`.
     """
-    out, subjects = Refined(), prepared.subjects
+    out, subjects = ResolvedBatch(), prepared.subjects
     # What has another turn only because the example it was merged into went was judged and counted when it came.
-    fresh = prepared.fresh - past.waiting_again(prepared.fresh)
+    fresh = prepared.fresh - index.merges.waiting_again(prepared.fresh)
     for entity, number in prepared.redacted.items():
         out.count("redact", entity, number)
     if steps.abuse.enabled:
-        for subject in _hold_abuse(prepared, fresh, past, steps.abuse, confidence, out):
+        for subject in _hold_abuse(prepared, fresh, index, steps.abuse, confidence, out):
             subject.shape(steps.shapes)
     examples = [e for s in subjects for e in s.built.examples]
     reviewed = {e.example_id for e in examples if _reviewed(e, prepared.released)} if prepared.released else set()
     refused = check([e for e in examples if e.example_id not in reviewed]) if examples else {}
     passed = [e for e in examples if e.example_id not in refused]
-    out.lesson.subjects = [s.key for s in subjects]
-    merged = merge_duplicates(passed, past, steps.dedupe, out.lesson, prepared.prints)
+    out.index_update.subjects = [s.key for s in subjects]
+    merged = merge_duplicates(passed, index, steps.dedupe, out.index_update, prepared.prints)
     out.accepted = [e for e in passed if e.example_id not in merged.into]
     for subject in subjects:
         _conclude(subject, refused, merged, fresh, out)
@@ -71,7 +79,12 @@ def refine(prepared: Prepared, past: Past, steps: Steps, check: Check, confidenc
 
 
 def _hold_abuse(
-    prepared: Prepared, fresh: Set[Key], past: Past, config: AbuseConfig, confidence: Confidence | None, out: Refined
+    prepared: PreparedFeedback,
+    fresh: Set[Key],
+    index: IngestIndex,
+    config: AbuseConfig,
+    confidence: Confidence | None,
+    out: ResolvedBatch,
 ) -> list[Subject]:
     """What was held before stays held; what is `fresh` is judged. Returns the subjects of which something is held now.
 
@@ -79,22 +92,23 @@ def _hold_abuse(
     """
     subjects, released = prepared.subjects, prepared.released
     older = [(s.key[0], e.event_id) for s in subjects for e in s.events if (s.key[0], e.event_id) not in fresh]
-    remembered = past.held(older)
-    said = []
+    remembered = index.held.reasons(older)
+    in_context = []
     touched: dict[Key, Subject] = {}
     for subject in subjects:
         for event in subject.good:
             key = (subject.key[0], event.event_id)
             if key in released:
-                out.lesson.released.append(key)
+                out.index_update.released.append(key)
             elif key in remembered:
                 subject.held[event.event_id] = ("abuse", *remembered[key])
                 touched[subject.key] = subject
             else:
                 claim = subject.claims.get(event.event_id)
-                foreign = event.event_id in subject.foreign
-                said.append(Said(subject.interaction, event, claim, fresh=key in fresh, foreign=foreign))
-    verdicts = judge(said, Grounds(config, past, prepared.book, confidence, prepared.at), out.lesson)
+                mismatch = event.event_id in subject.language_mismatches
+                in_context.append(EventInContext(subject.interaction, event, claim, key in fresh, mismatch))
+    context = DetectionContext(config, index, prepared.tokens, confidence, prepared.at)
+    verdicts = detect_abuse(in_context, context, out.index_update)
     for subject in subjects if verdicts else ():
         for event in subject.good:
             key = (subject.key[0], event.event_id)
@@ -102,48 +116,48 @@ def _hold_abuse(
             if verdict is not None and key in fresh:
                 subject.held[event.event_id] = ("abuse", *verdict)
                 touched[subject.key] = subject
-                out.lesson.held.append((*key, *verdict))
+                out.index_update.held.append(HeldEvent(*key, *verdict))
                 out.count("abuse", verdict[0])
     return list(touched.values())
 
 
 def _conclude(
-    subject: Subject, refused: Mapping[str, tuple[str, str]], merged: Merged, fresh: Set[Key], out: Refined
+    subject: Subject, refused: Mapping[str, tuple[str, str]], merged: MergeResult, fresh: Set[Key], out: ResolvedBatch
 ) -> None:
-    """The fate of every event of a subject, and a quarantine row for each that is held."""
+    """Add the outcome of every event of a subject, and a quarantine row for each that is held."""
     made: dict[str, list[str]] = {}
     for example in subject.built.examples:
         for event_id in example.source_events:
             made.setdefault(event_id, []).append(example.example_id)
     tenant = subject.key[0]
     for event in subject.events:
-        step, fate = "shape", subject.built.fates.get(event.event_id, ACCEPTED)
+        step, outcome = "shape", subject.built.outcomes.get(event.event_id, ACCEPTED)
         examples = made.get(event.event_id, [])
         if event.event_id in subject.held:
             step, code, detail = subject.held[event.event_id]
-            fate, examples = Fate("quarantined", code, detail), []
+            outcome, examples = Outcome("quarantined", code, detail), []
         elif examples and all(e in refused for e in examples):
-            step, fate = "expectations", Fate("quarantined", *refused[examples[0]])
+            step, outcome = "expectations", Outcome("quarantined", *refused[examples[0]])
         elif examples and all(e in merged.into or e in refused for e in examples):
-            fate = Fate("merged", "duplicate")
+            outcome = Outcome("merged", "duplicate")
         kept = tuple(merged.into.get(e, e) for e in examples if e not in refused)
-        out.fates.append(
-            EventFate(
+        out.outcomes.append(
+            EventOutcome(
                 tenant=tenant,
                 event_id=event.event_id,
                 subject=subject.key[1],
-                status=fate.status,
-                code=fate.code,
+                status=outcome.status,
+                code=outcome.code,
                 examples=kept,
             )
         )
-        if fate.status == "quarantined":
-            out.quarantine.append(_row(subject, event, step, fate))
+        if outcome.status == "quarantined":
+            out.quarantine.append(_row(subject, event, step, outcome))
         if (tenant, event.event_id) in fresh:
-            out.count("fates", fate.status)
-            out.count(fate.status, fate.code)
+            out.count("fates", outcome.status)
+            out.count(outcome.status, outcome.code)
         else:
-            out.count("revisited", fate.status)
+            out.count("revisited", outcome.status)
     for example in subject.built.examples:
         if example.example_id in refused and any(e not in refused for e in _siblings(example, made)):
             # Its events live on in another example; the row itself is still shown.
@@ -155,7 +169,7 @@ def _siblings(example: Example, made: Mapping[str, Sequence[str]]) -> set[str]:
     return {other for event in example.source_events for other in made[event]}
 
 
-def _row(subject: Subject, event: Feedback, step: str, fate: Fate) -> QuarantineRow:
+def _row(subject: Subject, event: Feedback, step: str, outcome: Outcome) -> QuarantineRow:
     interaction = subject.interaction
     content = {
         "feedback": event.model_dump(mode="json"),
@@ -163,14 +177,14 @@ def _row(subject: Subject, event: Feedback, step: str, fate: Fate) -> Quarantine
         "answer": interaction.answer if interaction else None,
     }
     return QuarantineRow(
-        row_id=key_of([event.tenant, event.event_id, step, fate.code]),
+        row_id=key_of([event.tenant, event.event_id, step, outcome.code]),
         tenant=event.tenant,
         subject=subject.key[1],
         events=(event.event_id,),
         actor=event.actor,
         step=step,
-        code=fate.code,
-        detail=fate.detail,
+        code=outcome.code,
+        detail=outcome.detail,
         content=json.dumps(content, ensure_ascii=False),
         created_at=event.created_at,
     )
@@ -190,7 +204,7 @@ def _example_row(example: Example, code: str, detail: str) -> QuarantineRow:
     )
 
 
-def _report(out: Refined, merged: Merged) -> None:
+def _report(out: ResolvedBatch, merged: MergeResult) -> None:
     for example in out.accepted:
         out.count("shapes", example.shape)
     out.count("duplicates", "near", merged.near)

@@ -1,4 +1,4 @@
-"""Go on with a store that was restored from a backup while the lake was not: for a person to decide.
+"""Accept a store that was restored from a backup while the lake was not: for a person to decide.
 
 The lake keeps what it was told after the backup; the store lost it. The cursor goes back to where the two part, in a
 batch of its own that holds nothing else, so that the next ingest reads every row that came since the restore, once, and
@@ -13,12 +13,12 @@ from typing import Any
 
 from sqlalchemy import Table, func, select
 
-from feedback.index.delta import Lesson
-from feedback.index.index import Past
+from feedback.index.ingest_index import IngestIndex
+from feedback.index.update import IndexUpdate
 from feedback.ingest.run import commit, locked
 from feedback.lake.lake import Lake, Manifest
-from feedback.sources.landing import reject_id, rejects_after, source_rejects
-from feedback.sources.watermark import fingerprint, marked, store_misfit
+from feedback.sources.landing import rejects_after, source_rejects
+from feedback.sources.watermark import fingerprint, store_mismatch, with_fingerprints
 from feedback.store.store import Store, feedback, feedback_ready
 from infra.database.schema import create_tables
 from infra.errors import UserError
@@ -29,7 +29,7 @@ Row = tuple[int, tuple[str, str] | None]
 """(number, name that the lake would know it by)"""
 
 
-class Accepted(Config):
+class AcceptedStore(Config):
     """Where reading goes on."""
 
     batch: int
@@ -42,29 +42,29 @@ class Accepted(Config):
     """Feedback that the next ingest reads."""
 
 
-def accept_store(store: Store, lake: Lake) -> Accepted:
+def accept_store(store: Store, lake: Lake) -> AcceptedStore:
     """Have ingests go on with the store as it is now. Waits while one works.
 
     Raises:
         UserError: store and lake belong together; there is nothing to accept.
-        CorruptArtifact: lake and index of the past do not belong together.
+        CorruptArtifact: lake and index do not belong together.
     """
     create_tables(store.engine)
     with locked(lake):
-        lake.settle()
-        with closing(Past(lake.index_path)) as past:
+        lake.claim_storage()
+        with closing(IngestIndex(lake.index_path)) as index:
             staged = lake.staged()
             last = staged[0] if staged is not None else lake.last()
-            if last is None or store_misfit(store, last) is None:
+            if last is None or store_mismatch(store, last) is None:
                 raise UserError("the database and the lake belong together: nothing is to be accepted, run the ingest")
             if staged is not None:
-                last = commit(lake, past, *staged)
-            past.expect(last.batch, lake.index_path)
+                last = commit(lake, index, *staged)
+            index.expect(last.batch, lake.index_path)
             manifest = _rewound(store, lake, last)
-            side = Lesson().as_json()
-            commit(lake, past, lake.stage(manifest, (), (), (), side), side)
+            nothing = IndexUpdate()
+            commit(lake, index, lake.stage(manifest, (), (), (), nothing), nothing)
     waiting = store.ready_count(manifest.cursor)
-    return Accepted(batch=manifest.batch, cursor_before=last.cursor, cursor=manifest.cursor, waiting=waiting)
+    return AcceptedStore(batch=manifest.batch, cursor_before=last.cursor, cursor=manifest.cursor, waiting=waiting)
 
 
 def _rewound(store: Store, lake: Lake, last: Manifest) -> Manifest:
@@ -85,12 +85,12 @@ def _rewound(store: Store, lake: Lake, last: Manifest) -> Manifest:
             return [(r[0], (r[1], r[2]) if r[0] == r[3] else None) for r in connection.execute(query)]
 
     def rejects(cursor: int) -> Sequence[Row]:
-        return [(row.seq, (str(row.tenant), reject_id(row))) for row in rejects_after(store.engine, cursor, _LOT)]
+        return [(row.seq, (row.tenant, row.row_id)) for row in rejects_after(store.engine, cursor, _LOT)]
 
     ready = _parting(store, lake, last, feedback_ready, ("fates", "event_id"), turns)
     rejected = _parting(store, lake, last, source_rejects, ("quarantine", "row_id"), rejects)
     counts = {"store accepted": {"cursor before": last.cursor, "cursor": ready}}
-    return marked(
+    return with_fingerprints(
         store, Manifest(batch=last.batch + 1, cursor=ready, rejects_cursor=rejected, data_docs=None, counts=counts)
     )
 
@@ -110,9 +110,9 @@ def _parting(
     """
     if _proved(store, last, table):
         return _cursor_of(last, table)[0]
-    sure = next((m for m in _before(lake, last) if _proved(store, m, table)), None)
+    sure = next((m for m in _manifests_before(lake, last) if _proved(store, m, table)), None)
     cursor = _cursor_of(sure, table)[0] if sure is not None else 0
-    known = _told_after(lake, *told, batch=sure.batch if sure is not None else 0)
+    known = _known_after(lake, *told, batch=sure.batch if sure is not None else 0)
     while rows := rows_after(cursor):
         for seq, name in rows:
             if name not in known:
@@ -121,7 +121,7 @@ def _parting(
     return cursor
 
 
-def _before(lake: Lake, last: Manifest) -> Iterator[Manifest]:
+def _manifests_before(lake: Lake, last: Manifest) -> Iterator[Manifest]:
     return (lake.manifest(number) for number in range(last.batch - 1, 0, -1))
 
 
@@ -137,7 +137,7 @@ def _cursor_of(manifest: Manifest, table: Table) -> tuple[int, str | None]:
     return manifest.rejects_cursor, manifest.rejects_mark
 
 
-def _told_after(lake: Lake, table: str, column: str, *, batch: int) -> set[tuple[Any, Any]]:
+def _known_after(lake: Lake, table: str, column: str, *, batch: int) -> set[tuple[Any, Any]]:
     import polars as pl
 
     rows = lake.scan(table)

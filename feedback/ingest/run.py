@@ -1,7 +1,7 @@
-"""From the store to the lake, a batch at a time: incremental, exactly once, killable anywhere.
+"""Ingest feedback from the store to the lake, a batch at a time: incremental, exactly once, killable anywhere.
 
 Each batch is computed without side effects (feedback/ingest/prepare.py, perhaps ahead; then
-feedback/ingest/resolve.py), staged whole, then committed: Delta tables, index of the past, manifest. A run first
+feedback/ingest/resolve.py), staged whole, then committed: Delta tables, index, manifest. A run first
 finishes what an earlier one had staged. The cursor is the last manifest's, so a batch that does not count was never
 read. Last, what was merged into examples that went with a batch gets another turn (feedback/index/merges.py). One
 ingest at a time: the lock is a flock, which dies with its process; a second one waits, then finds nothing left to do.
@@ -18,21 +18,23 @@ from pathlib import Path
 
 from pydantic import Field
 
-from feedback.abuse.detect import AbuseConfig, Confidence
-from feedback.duplicates.dedupe import DedupeConfig
+from feedback.abuse.confidence import Confidence
+from feedback.abuse.config import AbuseConfig
+from feedback.duplicates.fingerprints import DedupeConfig
 from feedback.examples import Example, ShapeRules
-from feedback.index.index import Past
-from feedback.ingest.prefetch import Lot, Reading, lots, without_collector
-from feedback.ingest.prepare import NormaliseConfig, Steps
-from feedback.ingest.resolve import Refined, refine
+from feedback.index.ingest_index import IngestIndex
+from feedback.index.update import IndexUpdate
+from feedback.ingest.prefetch import Cursor, PreparedBatch, cycle_collection_paused, prepared_batches
+from feedback.ingest.resolve import ResolvedBatch, resolve
+from feedback.ingest.subjects import NormaliseConfig, Steps
 from feedback.lake.lake import Lake, Manifest
-from feedback.lake.maintenance import crowded, maintain
+from feedback.lake.maintenance import has_many_files, maintain
 from feedback.quality import expectations
 from feedback.quality.expectations import ExpectationError, ExpectationsConfig
-from feedback.quality.ingest_health import IntakeWatch
+from feedback.quality.ingest_health import IngestHealthConfig
 from feedback.redaction.redact import RedactConfig
 from feedback.sources.landing import SourceSpec, land
-from feedback.sources.watermark import expect_store
+from feedback.sources.watermark import verify_store
 from feedback.store.store import Store, requeue
 from infra.database.connect import begin_write, now
 from infra.database.schema import create_tables
@@ -71,7 +73,7 @@ class IngestConfig(Config):
     """How feedback becomes examples."""
     expectations: ExpectationsConfig = ExpectationsConfig()
     """The great-expectations suite."""
-    watch: IntakeWatch = IntakeWatch()
+    watch: IngestHealthConfig = IngestHealthConfig()
     """When people are told that something is wrong with the intake."""
 
 
@@ -110,7 +112,7 @@ def run_ingest(
     Raises:
         UserError: personal data where the policy refuses it, or a broken suite.
         ExpectationError: an expectation that stops the run; earlier batches stay, this one was not taken.
-        CorruptArtifact: lake and index of the past do not belong together, or lake and store do not: one of them was
+        CorruptArtifact: lake and index do not belong together, or lake and store do not: one of them was
             restored from a backup alone.
         UserError: another folder writes the remote lake, or its store cannot be reached.
     """
@@ -118,31 +120,31 @@ def run_ingest(
     done: list[Manifest] = []
     create_tables(store.engine)  # who opened the database may not know of the sources' tables
     with locked(lake):
-        lake.settle()
-        expect_store(store, lake)
+        lake.claim_storage()
+        verify_store(store, lake)
         landed = {}
         for place, spec in enumerate(sources):
             tell(f"source {spec.name}", place, len(sources))
             landed[spec.name] = land(store, spec)
         store.give_up_waiting(now() - timedelta(hours=config.orphan_after_hours))
-        past = Past(lake.index_path)
+        index = IngestIndex(lake.index_path)
         try:
             staged = lake.staged()
             if staged is not None:
-                done.append(commit(lake, past, *staged))
+                done.append(commit(lake, index, *staged))
             last = lake.last() or Manifest(batch=1, cursor=0).model_copy(update={"batch": 0})
-            past.expect(last.batch, lake.index_path)
+            index.expect(last.batch, lake.index_path)
             while True:
-                for manifest in _batches(store, lake, past, config, champion_confidence, last, tell):
+                for manifest in _batches(store, lake, index, config, champion_confidence, last, tell):
                     done.append(manifest)
                     last = manifest
-                if not _requeue_lost(store, past):
+                if not _requeue_lost(store, index):
                     break
         finally:
-            past.close()
+            index.close()
         _prune_docs(lake, config)
         compacted = {}
-        if done and config.compact_files and crowded(lake, config.compact_files):
+        if done and config.compact_files and has_many_files(lake, config.compact_files):
             tell("lake: putting small files together", 0, 1)
             compacted = maintain(lake).compacted
         return _report(done, landed, store.parked(), lake).model_copy(update={"compacted": compacted})
@@ -151,7 +153,7 @@ def run_ingest(
 def _batches(
     store: Store,
     lake: Lake,
-    past: Past,
+    index: IngestIndex,
     config: IngestConfig,
     confidence: Confidence | None,
     last: Manifest,
@@ -159,34 +161,36 @@ def _batches(
 ) -> Iterator[Manifest]:
     """Everything that waits after the batch `last`, a batch at a time, each once it counts."""
     total, seen = store.ready_count(last.cursor), 0
-    reading = Reading(last.cursor, last.rejects_cursor, config.batch_events, _steps(config))
+    reading = Cursor(last.cursor, last.rejects_cursor, config.batch_events, _steps(config))
     apart = config.ahead and total > config.batch_events
-    with without_collector(), closing(lots(store, reading, apart=apart)) as fresh:
+    with cycle_collection_paused(), closing(prepared_batches(store, reading, apart=apart)) as fresh:
         for lot in fresh:
             left = -(-(total - seen) // config.batch_events)
             shown = left <= config.expectations.keep_docs  # earlier ones would be deleted at the end anyway
-            next_one = _compute(lot, lake, past, config, confidence, last, shown=shown)
-            last = commit(lake, past, *next_one)
+            next_one = _compute(lot, lake, index, config, confidence, last, shown=shown)
+            last = commit(lake, index, *next_one)
             yield last
             del lot, next_one  # before the next is made
             seen += sum(last.counts.get("fates", {}).values())
             tell("ingest", seen, max(total, seen))
 
 
-def _requeue_lost(store: Store, past: Past) -> int:
+def _requeue_lost(store: Store, index: IngestIndex) -> int:
     """Give another turn to what was merged into examples that are gone. Returns how many events have one.
 
     Only once nothing else waits: so what comes out does not depend on where a run was killed, and a subject that the
     batches still to come speak of anew takes no turn more. It comes to an end: a turn that brings no new words can only
     make an example go by merging it into another that stood beside it.
     """
-    lost = past.lost()
+    lost = index.merges.lost()
     if not lost:
         return 0
     with begin_write(store.engine) as connection:  # of all tenants at once: their batches do not depend on a kill
         number = sum(requeue(connection, tenant, events) for tenant, events in lost.items())
     for tenant, events in lost.items():
-        past.mark_requeued(tenant, events)  # after a kill just before this, the batch that deals with them says so
+        index.merges.mark_requeued(
+            tenant, events
+        )  # after a kill just before this, the batch that deals with them says so
     return number
 
 
@@ -196,15 +200,15 @@ def locked(lake: Lake) -> AbstractContextManager[None]:
 
 
 def _compute(
-    lot: Lot,
+    lot: PreparedBatch,
     lake: Lake,
-    past: Past,
+    index: IngestIndex,
     config: IngestConfig,
     confidence: Confidence | None,
     last: Manifest,
     *,
     shown: bool = True,
-) -> tuple[Manifest, dict[str, object]]:
+) -> tuple[Manifest, IndexUpdate]:
     """Refine and stage the next batch, with Data Docs if it is to be `shown`."""
     number = last.batch + 1
     docs = lake.docs_dir / f"{number:08d}"
@@ -212,11 +216,11 @@ def _compute(
 
     def check(examples: Sequence[Example]) -> dict[str, tuple[str, str]]:
         try:
-            return expectations.check(examples, config.expectations, docs if shown else None)
+            return expectations.refused_by_suite(examples, config.expectations, docs if shown else None)
         except ExpectationError as error:
             if not shown:
                 with suppress(ExpectationError):
-                    expectations.check(examples, config.expectations, docs)  # a broken batch is always shown
+                    expectations.refused_by_suite(examples, config.expectations, docs)  # a broken batch is always shown
             page = docs / "index.html"
             if not page.exists():
                 raise
@@ -224,31 +228,31 @@ def _compute(
             broken.docs = docs
             raise broken from error
 
-    refined = refine(lot.prepared, past, _steps(config), check, confidence) if lot.prepared else Refined()
+    resolved = resolve(lot.prepared, index, _steps(config), check, confidence) if lot.prepared else ResolvedBatch()
     for row in lot.rejects:
-        refined.quarantine.append(row)
-        refined.count("quarantined rows", row.code)
+        resolved.quarantine.append(row)
+        resolved.count("quarantined rows", row.code)
     manifest = Manifest(
         batch=number,
         cursor=lot.cursor,
         rejects_cursor=lot.rejects_cursor,
         cursor_mark=lot.cursor_mark,
         rejects_mark=lot.rejects_mark,
-        counts={step: dict(sorted(counts.items())) for step, counts in sorted(refined.counts.items())},
+        counts={step: dict(sorted(counts.items())) for step, counts in sorted(resolved.counts.items())},
         data_docs=docs.name if docs.exists() else None,
     )
-    lesson = refined.lesson.as_json()
-    return lake.stage(manifest, refined.accepted, refined.quarantine, refined.fates, lesson), lesson
+    update = resolved.index_update
+    return lake.stage(manifest, resolved.accepted, resolved.quarantine, resolved.outcomes, update), update
 
 
 def _steps(config: IngestConfig) -> Steps:
     return Steps(config.normalise, config.redact, config.abuse, config.shapes, config.dedupe)
 
 
-def commit(lake: Lake, past: Past, manifest: Manifest, lesson: dict[str, object]) -> Manifest:
+def commit(lake: Lake, index: IngestIndex, manifest: Manifest, update: IndexUpdate) -> Manifest:
     """Make a staged batch count. Every part is done at most once, whoever began it."""
     manifest = lake.append_staged(manifest)
-    past.learn(manifest.batch, lesson)
+    index.learn(manifest.batch, update)
     lake.publish(manifest)
     return manifest
 

@@ -21,7 +21,7 @@ _CHUNK = 300
 _LOG_ENTRY = re.compile(r"(\d{20})\.(?:json|checkpoint(?:\..*)?\.parquet)")
 
 
-class CareReport(Config):
+class MaintenanceReport(Config):
     """What maintenance did, by table."""
 
     compacted: dict[str, int] = {}
@@ -32,7 +32,7 @@ class CareReport(Config):
     """Files of the table as it stands now."""
 
 
-def maintain(lake: Lake, *, keep_hours: int = 168) -> CareReport:
+def maintain(lake: Lake, *, keep_hours: int = 168) -> MaintenanceReport:
     """Put small files together, remove what only versions older than `keep_hours` need. Call with the lake locked."""
     compacted, removed, files = {}, {}, {}
     for name, table in _tables(lake):
@@ -42,10 +42,10 @@ def maintain(lake: Lake, *, keep_hours: int = 168) -> CareReport:
         removed[name] = len(table.vacuum(retention_hours=keep_hours, dry_run=False, enforce_retention_duration=False))
         table.create_checkpoint()
         files[name] = len(table.file_uris())
-    return CareReport(compacted=compacted, removed=removed, files=files)
+    return MaintenanceReport(compacted=compacted, removed=removed, files=files)
 
 
-def crowded(lake: Lake, most: int) -> bool:
+def has_many_files(lake: Lake, most: int) -> bool:
     """Whether a table is in more than `most` files, which every reader opens."""
     return any(len(table.file_uris()) > most for _, table in _tables(lake))
 
@@ -74,8 +74,8 @@ def drop_history(lake: Lake) -> None:
         table.update_incremental()
         table.create_checkpoint()
         # Entries before a checkpoint are history; Delta's own clean-up waits for a month before it removes them.
-        entries = {entry: _LOG_ENTRY.fullmatch(entry) for entry in lake.place.log(name)}
-        lake.place.drop_log(name, [e for e, match in entries.items() if match and int(match[1]) < table.version()])
+        entries = {entry: _LOG_ENTRY.fullmatch(entry) for entry in lake.storage.log(name)}
+        lake.storage.drop_log(name, [e for e, match in entries.items() if match and int(match[1]) < table.version()])
 
 
 def _tables(lake: Lake) -> list[tuple[str, DeltaTable]]:

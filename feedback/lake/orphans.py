@@ -8,7 +8,7 @@ from __future__ import annotations
 from feedback.lake.lake import Lake
 
 
-def stranded(lake: Lake, tenant: str) -> list[str]:
+def orphaned_events(lake: Lake, tenant: str) -> list[str]:
     """Events of a tenant whose fate names an example that stands no more, sorted."""
     import polars as pl
 

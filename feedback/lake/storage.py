@@ -33,7 +33,7 @@ class Pointer(Stored):
     """Random name of this folder; `writer.json` at the address holds the name of the only one that may write."""
 
 
-class LakePlace(Protocol):
+class LakeStorage(Protocol):
     """Where tables and manifests are."""
 
     @property
@@ -62,7 +62,7 @@ class LakePlace(Protocol):
         """Copy whatever is not in the lake's own folder to `folder`, so that it can be searched."""
 
 
-class LocalPlace:
+class LocalStorage:
     """The lake's own folder."""
 
     options: dict[str, str] | None = None
@@ -93,7 +93,7 @@ class LocalPlace:
         pass
 
 
-class RemotePlace:
+class ObjectStorage:
     """An address that fsspec and delta-rs both know (s3://bucket/folder)."""
 
     def __init__(self, url: str) -> None:
@@ -191,7 +191,7 @@ class RemotePlace:
             ) from error
 
 
-def place_of(folder: Path, url: str | None = None) -> LakePlace:
+def storage_of(folder: Path, url: str | None = None) -> LakeStorage:
     """Where the lake of this folder is: as it was settled once, or else as `url` says.
 
     Raises:
@@ -199,13 +199,13 @@ def place_of(folder: Path, url: str | None = None) -> LakePlace:
     """
     known = _known(folder)
     if known is None:
-        return RemotePlace(url) if url else LocalPlace(folder)
+        return ObjectStorage(url) if url else LocalStorage(folder)
     if url is not None and known.url.rstrip("/") != url.rstrip("/"):
         raise UserError(f"the lake of {folder} is at {known.url}, but places.lake_url says {url}; put the old one back")
-    return RemotePlace(known.url)
+    return ObjectStorage(known.url)
 
 
-def settle(folder: Path, url: str | None) -> None:
+def claim_storage(folder: Path, url: str | None) -> None:
     """Before anything is written: a remote lake gets its only writer, and the folder remembers where it is.
 
     Raises:
@@ -216,14 +216,14 @@ def settle(folder: Path, url: str | None) -> None:
         return
     if known is None:
         assert url is not None
-        if LocalPlace(folder).batches():
+        if LocalStorage(folder).batches():
             raise UserError(
                 f"places.lake_url says {url}, but {folder} holds a lake already; take the line out, or give the "
                 "pipeline a new `home` and import its feedback there"
             )
         known = Pointer(url=url.rstrip("/"), folder_id=secrets.token_hex(8))
         atomic_write(folder / _POINTER, known.model_dump_json() + "\n")
-    RemotePlace(known.url).claim(known.folder_id)
+    ObjectStorage(known.url).claim(known.folder_id)
 
 
 def _known(folder: Path) -> Pointer | None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, field_validator
 
-from feedback.duplicates.dedupe import prompt_text
+from feedback.duplicates.fingerprints import prompt_text
 from feedback.examples import Example
 from feedback.quality.data_docs import escaped
 from feedback.quality.expectations import response_of
@@ -32,7 +32,7 @@ COLUMNS = (
     *("language", "topic", "task", "shape", "reason", "verdict"),
 )
 """What is looked at in rows of feedback."""
-TRAFFIC = (
+TRAFFIC_COLUMNS = (
     *("traffic.prompt_words", "traffic.response_words", "traffic.turns", "traffic.digits_share"),
     *("traffic.language", "traffic.topic", "traffic.task", "traffic.feedback"),
 )
@@ -61,8 +61,8 @@ class DriftConfig(Config):
     @field_validator("deciding")
     @classmethod
     def _known_columns(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if unknown := sorted(set(value) - {*COLUMNS, *TRAFFIC}):
-            known = ", ".join((*COLUMNS, *TRAFFIC))
+        if unknown := sorted(set(value) - {*COLUMNS, *TRAFFIC_COLUMNS}):
+            known = ", ".join((*COLUMNS, *TRAFFIC_COLUMNS))
             raise ValueError(f"unknown column {unknown[0]!r}; expected some of {known}")
         return value
 
@@ -96,32 +96,32 @@ class DriftReport(Stored):
         )
 
 
-def unknown(why: str, what: str = "all") -> DriftReport:
+def undetermined(why: str, what: str = "all") -> DriftReport:
     """Nothing can be said of `what`, and why."""
     return DriftReport(share=None, drifted=False, columns={}, left_out={what: why}, html=None)
 
 
-def drift(
+def feedback_drift(
     current: Sequence[Example], reference: Sequence[Example], html: Path, config: DriftConfig | None = None
 ) -> DriftReport:
     """Compare current examples with those of the champion's snapshot; the report goes to `html`."""
     config = config or DriftConfig()
-    if too_few := few(len(current), len(reference), config):
-        return unknown(too_few)
+    if too_few := too_few_rows(len(current), len(reference), config):
+        return undetermined(too_few)
     sides = _thinned(current, config), _thinned(reference, config)
     now, before = (_frame(side) for side in sides)
     now["topic"], before["topic"] = topics(*([prompt_text(e) for e in side] for side in sides))
-    return compare(now, before, html, config)
+    return compare_tables(now, before, html, config)
 
 
-def few(current: int, reference: int, config: DriftConfig) -> str | None:
+def too_few_rows(current: int, reference: int, config: DriftConfig) -> str | None:
     """Why so many rows cannot be compared, or None."""
     if min(current, reference) >= config.min_rows:
         return None
     return f"{current} current and {reference} reference rows; at least {config.min_rows} of each are needed"
 
 
-def compare(now: pd.DataFrame, before: pd.DataFrame, html: Path, config: DriftConfig) -> DriftReport:
+def compare_tables(now: pd.DataFrame, before: pd.DataFrame, html: Path, config: DriftConfig) -> DriftReport:
     """Compare two tables column by column; the report goes to `html`."""
     from evidently import DataDefinition, Dataset, Report
     from evidently.presets import DataDriftPreset

@@ -167,7 +167,7 @@ def frame_of(examples: Sequence[Example], columns: Sequence[str] = _COLUMNS) -> 
     )
 
 
-def _asked_for(config: ExpectationsConfig) -> list[str]:
+def _columns_named(config: ExpectationsConfig) -> list[str]:
     """The columns that a suite can look at: great-expectations hashes and filters each that it is given.
 
     Those that its arguments name, conditions on rows included; all of them where an expectation is of the whole table.
@@ -208,7 +208,9 @@ class Finding:
         return "" if self.met else "stops the ingest" if self.stops else "rows would be held"
 
 
-def check(examples: Sequence[Example], config: ExpectationsConfig, docs: Path | None) -> dict[str, tuple[str, str]]:
+def refused_by_suite(
+    examples: Sequence[Example], config: ExpectationsConfig, docs: Path | None
+) -> dict[str, tuple[str, str]]:
     """(code, detail) by example id of the rows that break an expectation of severity quarantine.
 
     Data Docs go to `docs`, if given.
@@ -221,7 +223,7 @@ def check(examples: Sequence[Example], config: ExpectationsConfig, docs: Path | 
         return {}
     refused: dict[str, tuple[str, str]] = {}
     broken: list[str] = []
-    for found in findings(examples, config, docs if config.data_docs else None):
+    for found in evaluate_suite(examples, config, docs if config.data_docs else None):
         spec = found.spec
         if found.error is not None:
             raise ExpectationError(
@@ -243,7 +245,7 @@ def check(examples: Sequence[Example], config: ExpectationsConfig, docs: Path | 
     return refused
 
 
-def findings(examples: Sequence[Example], config: ExpectationsConfig, docs: Path | None) -> list[Finding]:
+def evaluate_suite(examples: Sequence[Example], config: ExpectationsConfig, docs: Path | None) -> list[Finding]:
     """What every expectation says of the examples. Data Docs go to `docs`, if given.
 
     Raises:
@@ -256,7 +258,7 @@ def findings(examples: Sequence[Example], config: ExpectationsConfig, docs: Path
     return [_finding(spec, result) for spec, result in results]
 
 
-def try_out(config: ExpectationsConfig) -> None:
+def validate_suite(config: ExpectationsConfig) -> None:
     """Evaluate a suite of one's own on rows made up here, so that a mistake in it is found before a night finds it.
 
     Raises:
@@ -279,7 +281,7 @@ def try_out(config: ExpectationsConfig) -> None:
         for shape in get_args(Shape)
     ]
     try:
-        found = findings(rows, config.model_copy(update={"engine": "pandas"}), None)
+        found = evaluate_suite(rows, config.model_copy(update={"engine": "pandas"}), None)
     except ExpectationError as error:
         raise UserError(f"ingest.expectations: {error}") from error
     if wrong := [f"{one.spec.name} ({one.spec.expectation}): {one.error}" for one in found if one.error is not None]:
@@ -299,7 +301,7 @@ def _why(spec: ExpectationSpec) -> str:
     return f"{spec.expectation}({arguments})"
 
 
-def quiet() -> None:
+def disable_analytics() -> None:
     """Keep great-expectations from calling home; must run before its first import."""
     os.environ["GX_ANALYTICS_ENABLED"] = "false"
 
@@ -308,7 +310,7 @@ def _run(
     handed: list[Sequence[Example]], config: ExpectationsConfig, docs: Path | None
 ) -> list[tuple[ExpectationSpec, Any]]:
     """Results by expectation for the examples that `handed` holds; they are taken out of it."""
-    quiet()
+    disable_analytics()
     logging.getLogger("great_expectations").setLevel(logging.CRITICAL)  # what it logs with a traceback is told by us
     import great_expectations as gx
     import great_expectations.expectations as classes
@@ -374,7 +376,7 @@ def _table(examples: Sequence[Example], config: ExpectationsConfig) -> Iterator[
 
     # pandas' arrow strings are matched by RE2, which lacks parts of Python's regular expressions.
     with pd.option_context("mode.string_storage", "python"):
-        frame = frame_of(examples, _asked_for(config))
+        frame = frame_of(examples, _columns_named(config))
         if config.engine == "pandas":
             yield frame
             return

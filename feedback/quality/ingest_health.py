@@ -10,12 +10,12 @@ from pydantic import Field
 from sqlalchemy import Engine, func, select
 
 from feedback.lake.lake import Lake, Manifest
-from feedback.sources.watermark import store_misfit
+from feedback.sources.watermark import store_mismatch
 from feedback.store.store import Store, feedback, feedback_ready
 from infra.settings import Config
 
 
-class IntakeWatch(Config):
+class IngestHealthConfig(Config):
     """When people are told about the intake."""
 
     spike_events: int = Field(default=30, ge=1)
@@ -30,7 +30,7 @@ class IntakeWatch(Config):
     """Hours without any new feedback after which people are told; None: never, for some desks sleep at week-ends."""
 
 
-class Spike(Config):
+class QuarantineSpike(Config):
     """Far more was held than usual."""
 
     held: int
@@ -43,26 +43,28 @@ class Spike(Config):
     """Held events by reason."""
 
 
-def spike(counts: Mapping[str, Mapping[str, int]], before: Sequence[Manifest], config: IntakeWatch) -> Spike | None:
+def quarantine_spike(
+    counts: Mapping[str, Mapping[str, int]], before: Sequence[Manifest], config: IngestHealthConfig
+) -> QuarantineSpike | None:
     """Whether an ingest with these counts held far more than the batches before it."""
     fates = counts.get("fates", {})
     held, events = fates.get("quarantined", 0), sum(fates.values())
     usual = median(_share(m.counts) for m in before) if before else 0.0
     if held < config.spike_events or held / events < usual + config.spike_rise:
         return None
-    return Spike(held=held, events=events, usual=usual, reasons=dict(counts.get("quarantined", {})))
+    return QuarantineSpike(held=held, events=events, usual=usual, reasons=dict(counts.get("quarantined", {})))
 
 
-def batches_before(lake: Lake, first: int, config: IntakeWatch) -> list[Manifest]:
+def batches_before(lake: Lake, first: int, config: IngestHealthConfig) -> list[Manifest]:
     """The manifests of the batches before number `first`, as many as are the usual."""
     return [lake.manifest(number) for number in range(max(1, first - config.usual_batches), first)]
 
 
-def stale(engine: Engine, lake: Lake, at: datetime, config: IntakeWatch) -> str | None:
+def ingest_stale(engine: Engine, lake: Lake, at: datetime, config: IngestHealthConfig) -> str | None:
     """Why ingestion stands still, in a sentence; None where it does not."""
     last = lake.last()
     cursor = last.cursor if last else 0
-    restored = store_misfit(Store(engine), last) if last else None
+    restored = store_mismatch(Store(engine), last) if last else None
     if restored is not None:
         return f"the database is not the one that the lake was filled from: {restored}"
     waiting = (

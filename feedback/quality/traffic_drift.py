@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Engine
 
-from feedback.examples import asked
-from feedback.quality.drift import DriftConfig, DriftReport, compare, few, texts_frame, unknown
+from feedback.examples import user_text
+from feedback.quality.drift import DriftConfig, DriftReport, compare_tables, texts_frame, too_few_rows, undetermined
 from feedback.redaction.redact import RedactConfig, Redactor, finder_of, redact_interaction
-from feedback.store.answers import Answered, answered
+from feedback.store.answers import InteractionScores, recent_interactions
 from feedback.text.topics import topics
 
 if TYPE_CHECKING:
@@ -35,27 +35,29 @@ def traffic_drift(
 ) -> DriftReport:
     """Compare a tenant's answers after `border` with those up to it, as far as they had time to be judged by `now`."""
     settled = now - timedelta(minutes=config.settle_minutes)
-    current = answered(engine, tenant, after=border, through=settled, limit=config.max_rows)
-    reference = answered(engine, tenant, after=None, through=border, limit=config.max_rows)
-    if too_few := few(len(current), len(reference), config):
-        return unknown(too_few, "traffic")
+    current = recent_interactions(engine, tenant, after=border, through=settled, limit=config.max_rows)
+    reference = recent_interactions(engine, tenant, after=None, through=border, limit=config.max_rows)
+    if too_few := too_few_rows(len(current), len(reference), config):
+        return undetermined(too_few, "traffic")
     sides = [_frame(rows, config, redact) for rows in (current, reference)]
     for (frame, _), found in zip(sides, topics(*(prompts for _, prompts in sides)), strict=True):
         frame["topic"] = found
     after, before = (frame.add_prefix("traffic.") for frame, _ in sides)
-    return compare(after, before, html, config)
+    return compare_tables(after, before, html, config)
 
 
-def _frame(rows: Sequence[Answered], config: DriftConfig, redact: RedactConfig) -> tuple[pd.DataFrame, list[str]]:
+def _frame(
+    rows: Sequence[InteractionScores], config: DriftConfig, redact: RedactConfig
+) -> tuple[pd.DataFrame, list[str]]:
     """A row an answer, and the prompts."""
     redactor = Redactor(find=finder_of(redact))
     seen = [redact_interaction(row.interaction, redactor) if redact.enabled else row.interaction for row in rows]
-    prompts = [asked(one.messages) for one in seen]
+    prompts = [user_text(one.messages) for one in seen]
     frame = texts_frame(prompts, [one.answer for one in seen], [len(one.messages) for one in seen])
     return frame.assign(task=[one.task or "none" for one in seen], feedback=[_said(r, config) for r in rows]), prompts
 
 
-def _said(row: Answered, config: DriftConfig) -> str:
+def _said(row: InteractionScores, config: DriftConfig) -> str:
     """The last that was said of an answer while it counts."""
     until = row.interaction.created_at + timedelta(minutes=config.settle_minutes)
     scores = [score for score, at in row.said if at <= until]

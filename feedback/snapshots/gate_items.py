@@ -10,7 +10,7 @@ from typing import Literal
 from feedback.events import Message
 from feedback.examples import Example
 from feedback.snapshots.layout import GATE_FILES, SHOWN, Snapshot
-from feedback.snapshots.splits import Firewall
+from feedback.snapshots.splits import SplitStore
 from feedback.text.language import language_of
 from infra.artifact import key_of
 from infra.stored_model import Stored
@@ -69,7 +69,7 @@ def gate_items(snapshot: Snapshot, *, part: Literal["rolling", "frozen"] | None 
     """The gate items of a snapshot, sorted by id, each with how often earlier verdicts used it."""
     files = [snapshot.path / name for kind, name in GATE_FILES.items() if part in (None, kind)]
     items = sorted((item for file in files for item in _read(file)), key=lambda item: item.item_id)
-    with Firewall(snapshot.path.parent) as firewall:
+    with SplitStore(snapshot.path.parent) as firewall:
         uses = firewall.uses(snapshot.tenant)
     return [item.model_copy(update={"uses": uses.get(item.item_id, 0)}) for item in items]
 
@@ -81,7 +81,7 @@ def shown_items(snapshot: Snapshot) -> list[GateItem]:
 
 def mark_used(snapshots_dir: Path, tenant: str, items: Iterable[str], verdict: str) -> None:
     """Note that a verdict used these items. Noting it again changes nothing."""
-    with Firewall(snapshots_dir) as firewall:
+    with SplitStore(snapshots_dir) as firewall:
         firewall.mark_used(tenant, items, verdict)
 
 

@@ -12,10 +12,10 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 
-from feedback.examples import asked
+from feedback.examples import user_text
 from feedback.snapshots.gate_items import GateItem
-from feedback.snapshots.layout import GATE_FILES, MANIFEST, TRAIN, VALIDATION
-from feedback.snapshots.splits import Firewall
+from feedback.snapshots.layout import GATE_FILES, TRAIN, VALIDATION, read_manifest
+from feedback.snapshots.splits import SplitStore
 from infra.artifact import read_record
 
 log = logging.getLogger(__name__)
@@ -23,7 +23,7 @@ _FILES = {"train": TRAIN, "validation": VALIDATION, **GATE_FILES}
 """Part -> file of a snapshot whose rows are in it."""
 
 
-def recall(firewall: Firewall, snapshots_dir: Path, tenant: str) -> int:
+def recover_splits(firewall: SplitStore, snapshots_dir: Path, tenant: str) -> int:
     """Teach the record what the tenant's snapshots hold, where it does not know the newest one. Returns how many groups
     it had forgotten."""
     snapshots = list(_snapshots(snapshots_dir, tenant))
@@ -35,7 +35,7 @@ def recall(firewall: Firewall, snapshots_dir: Path, tenant: str) -> int:
             forgotten += firewall.learn(tenant, sorted(groups), part)
         for part in GATE_FILES:
             items = [GateItem.model_validate_json(row) for row in _lines(snapshot / GATE_FILES[part])]
-            firewall.remember_prompts(tenant, [asked(item.messages) for item in items])
+            firewall.remember_prompts(tenant, [user_text(item.messages) for item in items])
             if part == "frozen":
                 firewall.freeze(tenant, [item.item_id for item in items], len(items))
     log.warning(
@@ -48,7 +48,7 @@ def _snapshots(snapshots_dir: Path, tenant: str) -> Iterator[Path]:
     """Folders of the tenant's finished snapshots, the oldest first."""
     made = [(record.created_at, path) for path in snapshots_dir.glob("s-*") if (record := read_record(path))]
     for _, path in sorted(made):
-        if json.loads((path / MANIFEST).read_text())["identity"]["tenant"] == tenant:
+        if read_manifest(path).identity.tenant == tenant:
             yield path
 
 

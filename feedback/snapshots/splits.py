@@ -1,4 +1,4 @@
-"""What keeps training and gate apart for good, whatever later configs say.
+"""Assign groups to training or gate for good (train/eval leakage guard), whatever later configs say.
 
 A group's part is a pure function of its salted hash. The first assignment of each group is also written down (SQLite,
 beside the snapshots) and holds for ever, so that changed shares or salt never move a group that was once examined
@@ -8,13 +8,11 @@ into training, or one that was trained on into the gate.
 from __future__ import annotations
 
 import hashlib
-import math
-import re
 import sqlite3
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
 
+from feedback.text.vocabulary import words_of
 from infra.stored_model import refuse_newer
 
 _SCHEMA = """
@@ -27,11 +25,6 @@ CREATE TABLE IF NOT EXISTS examined (
 CREATE TABLE IF NOT EXISTS used (
     tenant TEXT NOT NULL, item TEXT NOT NULL, verdict TEXT NOT NULL, PRIMARY KEY (tenant, item, verdict)) WITHOUT ROWID;
 """
-_WORD = re.compile(r"\w+")
-NEAR = 0.8
-"""Similarity from which a prompt counts as a copy of another."""
-NEAR_MIN_WORDS = 8
-"""Prompts with fewer words are compared exactly only."""
 
 
 def share_of(salt: str, group: str) -> float:
@@ -51,11 +44,14 @@ def part_of(salt: str, group: str, shares: Mapping[str, float]) -> str:
 
 def prompt_hash(prompt: str) -> bytes:
     """Equal for prompts that differ in case, white space and punctuation only."""
-    return hashlib.sha256(" ".join(_words(prompt)).encode()).digest()[:16]
+    return hashlib.sha256(" ".join(words_of(prompt)).encode()).digest()[:16]
 
 
-class Firewall:
-    """The record of who was where. Use as a context manager: everything in the block is one transaction."""
+class SplitStore:
+    """Remember which group, item and prompt was in which part.
+
+    Use as a context manager: everything in the block is one transaction.
+    """
 
     def __init__(self, snapshots_dir: Path) -> None:
         snapshots_dir.mkdir(parents=True, exist_ok=True)
@@ -66,7 +62,7 @@ class Firewall:
         self._db.execute("PRAGMA synchronous=FULL")
         self._db.executescript(_SCHEMA)
 
-    def __enter__(self) -> Firewall:
+    def __enter__(self) -> SplitStore:
         self._db.execute("BEGIN IMMEDIATE")
         return self
 
@@ -118,52 +114,3 @@ class Firewall:
     def mark_used(self, tenant: str, items: Iterable[str], verdict: str) -> None:
         """Note that a verdict used these items."""
         self._db.executemany("INSERT OR IGNORE INTO used VALUES (?, ?, ?)", [(tenant, i, verdict) for i in items])
-
-
-class NearGate:
-    """Finds texts that are exact or near copies of gate prompts: every one, not a sample.
-
-    Jaccard similarity of word 3-shingles at least `near`, by prefix filtering (Bayardo, Ma, Srikant 2007): two sets
-    that similar share one of their rarest shingles. Texts shorter than `min_words` are compared word by word only.
-    """
-
-    def __init__(self, prompts: Sequence[str], *, near: float = NEAR, min_words: int = NEAR_MIN_WORDS) -> None:
-        self.near, self.min_words = near, min_words
-        self._exact: dict[str, list[int]] = {}
-        for place, prompt in enumerate(prompts):
-            self._exact.setdefault(" ".join(_words(prompt)), []).append(place)
-        self._sets = [_shingles(prompt, min_words) for prompt in prompts]
-        self._frequency = Counter(s for shingles in self._sets for s in shingles)
-        self._index: dict[str, list[int]] = {}
-        for place, shingles in enumerate(self._sets):
-            for shingle in self._prefix(shingles):
-                self._index.setdefault(shingle, []).append(place)
-
-    def holds(self, text: str) -> bool:
-        """Whether `text` is a copy of a gate prompt."""
-        return next(self.copied(text), None) is not None
-
-    def copied(self, text: str) -> Iterator[int]:
-        """The places of the gate prompts that `text` is a copy of."""
-        exact = self._exact.get(" ".join(_words(text)), [])
-        yield from exact
-        mine = _shingles(text, self.min_words)
-        for place in {p for shingle in self._prefix(mine) for p in self._index.get(shingle, ())} - set(exact):
-            other = self._sets[place]
-            if len(mine & other) >= self.near * len(mine | other):
-                yield place
-
-    def _prefix(self, shingles: set[str]) -> list[str]:
-        ordered = sorted(shingles, key=lambda s: (self._frequency[s], s))
-        return ordered[: len(ordered) - math.ceil(self.near * len(ordered)) + 1]
-
-
-def _words(text: str) -> list[str]:
-    return _WORD.findall(text.casefold())
-
-
-def _shingles(text: str, min_words: int) -> set[str]:
-    words = _words(text)
-    if len(words) < min_words:
-        return set()
-    return {" ".join(words[at : at + 3]) for at in range(max(1, len(words) - 2))}

@@ -1,4 +1,4 @@
-"""Langfuse exports (traces, observations, scores), as files."""
+"""Read Langfuse exports (traces, observations, scores), as files."""
 
 from __future__ import annotations
 
@@ -18,6 +18,6 @@ class Options(files.FileOptions):
     """The form of its rows."""
 
 
-def read(options: Options, mark: JsonValue | None) -> Iterator[Lot]:
-    """What is new in these files."""
-    return files.read(options, mark)
+def read(options: Options, watermark: JsonValue | None) -> Iterator[Lot]:
+    """Read what is new in these files."""
+    return files.read(options, watermark)

@@ -1,4 +1,4 @@
-"""OpenTelemetry GenAI spans in OTLP JSON, as the collector's file exporter writes them."""
+"""Read OpenTelemetry GenAI spans in OTLP JSON, as the collector's file exporter writes them."""
 
 from __future__ import annotations
 
@@ -18,6 +18,6 @@ class Options(files.FileOptions):
     """The form of its rows."""
 
 
-def read(options: Options, mark: JsonValue | None) -> Iterator[Lot]:
-    """What is new in these files."""
-    return files.read(options, mark)
+def read(options: Options, watermark: JsonValue | None) -> Iterator[Lot]:
+    """Read what is new in these files."""
+    return files.read(options, watermark)

@@ -14,7 +14,7 @@ _CHUNK = 400
 
 
 @dataclass(frozen=True)
-class Answered:
+class InteractionScores:
     """One answer."""
 
     interaction: Interaction
@@ -22,7 +22,9 @@ class Answered:
     """(score on 0..1 or None, when) of each feedback on it, in the order it was stored."""
 
 
-def answered(engine: Engine, tenant: str, *, after: datetime | None, through: datetime, limit: int) -> list[Answered]:
+def recent_interactions(
+    engine: Engine, tenant: str, *, after: datetime | None, through: datetime, limit: int
+) -> list[InteractionScores]:
     """The latest `limit` answers of a tenant given after a moment (from the beginning on: None) and up to another.
 
     Read from the end of the table, so that it costs what is found, not what is stored.
@@ -43,4 +45,4 @@ def answered(engine: Engine, tenant: str, *, after: datetime | None, through: da
             )
             for about, score, at in connection.execute(words):
                 said.setdefault(about, []).append((score, at))
-    return [Answered(one, tuple(said.get(one.interaction_id, ()))) for one in found]
+    return [InteractionScores(one, tuple(said.get(one.interaction_id, ()))) for one in found]

@@ -17,7 +17,7 @@ from sqlalchemy import Connection, Engine, Table, func, insert, select, text
 from feedback.events import Feedback, Interaction, score_of
 from feedback.store.rated_units import RatedUnit, assigned_units, rated_units
 from feedback.store.tables import SEQUENCE, feedback, feedback_ready, interactions
-from feedback.store.tombstones import let_in
+from feedback.store.tombstones import filter_erased
 from infra.database.connect import begin_write, now
 
 __all__ = [
@@ -80,7 +80,7 @@ class Store:
         """Store it durably, once by (tenant, event_id)."""
         with begin_write(self.engine) as connection:
             _in_order(connection)
-            _, allowed = let_in(connection, (), [event])
+            _, allowed = filter_erased(connection, (), [event])
             if not allowed or _known(connection, feedback, "event_id", {(event.tenant, event.event_id)}):
                 return Receipt("duplicate")  # also of what a person who was forgotten said before: it was here once
             parked = _insert_feedback(connection, [event])
@@ -240,7 +240,7 @@ class Store:
 def land_interactions(connection: Connection, lot: Sequence[Interaction]) -> Landed:
     """Insert what is new of `lot` inside the caller's write transaction, and wake the feedback that waited for it."""
     _in_order(connection)
-    allowed, _ = let_in(connection, lot, ())
+    allowed, _ = filter_erased(connection, lot, ())
     unique = {(i.tenant, i.interaction_id): i for i in reversed(allowed)}
     known = _known(connection, interactions, "interaction_id", unique.keys())
     fresh = [i for key, i in reversed(unique.items()) if key not in known]
@@ -257,7 +257,7 @@ def land_interactions(connection: Connection, lot: Sequence[Interaction]) -> Lan
 def land_feedback(connection: Connection, lot: Sequence[Feedback]) -> Landed:
     """Insert what is new of `lot` inside the caller's write transaction."""
     _in_order(connection)
-    _, allowed = let_in(connection, (), lot)
+    _, allowed = filter_erased(connection, (), lot)
     unique = {(f.tenant, f.event_id): f for f in reversed(allowed)}
     known = _known(connection, feedback, "event_id", unique.keys())
     fresh = [f for key, f in reversed(unique.items()) if key not in known]

@@ -61,7 +61,7 @@ class Tombstone(Stored):
     """When (UTC)."""
 
 
-def mark_of(tenant: str, name: str) -> str:
+def name_hash(tenant: str, name: str) -> str:
     """What is kept of a name: its hash, apart for each tenant."""
     return hashlib.sha256(f"{tenant}\0{name}".encode()).hexdigest()
 
@@ -85,9 +85,9 @@ def _reject(raw: str) -> str:
     return f"reject\0{raw}"
 
 
-def bury(
+def write_tombstone(
     connection: Connection,
-    stone: Tombstone,
+    tombstone: Tombstone,
     interactions: Sequence[str],
     events: Sequence[str],
     rejects: Sequence[str] = (),
@@ -97,19 +97,19 @@ def bury(
     Args:
         rejects: raw text of the person's rows of files that could not be read.
     """
-    connection.execute(insert(forgotten), {**stone.model_dump(mode="json", exclude={"at"}), "at": stone.at})
+    connection.execute(insert(forgotten), {**tombstone.model_dump(mode="json", exclude={"at"}), "at": tombstone.at})
     names = dict.fromkeys([*interactions, *map(_event, events), *map(_reject, rejects)])
-    marks = [{"tenant": stone.tenant, "interaction": mark_of(stone.tenant, name)} for name in names]
+    marks = [{"tenant": tombstone.tenant, "interaction": name_hash(tombstone.tenant, name)} for name in names]
     table = forgotten_interactions
-    known = set(connection.scalars(select(table.c.interaction).where(table.c.tenant == stone.tenant)))
+    known = set(connection.scalars(select(table.c.interaction).where(table.c.tenant == tombstone.tenant)))
     fresh = [mark for mark in marks if mark["interaction"] not in known]
     if fresh:
         connection.execute(insert(table), fresh)
 
 
-def barred_rejects(connection: Connection, tenant: str, raws: Sequence[str]) -> set[str]:
+def erased_rejects(connection: Connection, tenant: str, raws: Sequence[str]) -> set[str]:
     """Those raw texts of unreadable rows that were a forgotten person's."""
-    marks = {mark_of(tenant, _reject(raw)): raw for raw in raws}
+    marks = {name_hash(tenant, _reject(raw)): raw for raw in raws}
     table, names, found = forgotten_interactions, sorted(marks), set[str]()
     for start in range(0, len(names), 400):
         chunk = table.c.interaction.in_(names[start : start + 400])
@@ -117,7 +117,7 @@ def barred_rejects(connection: Connection, tenant: str, raws: Sequence[str]) -> 
     return found
 
 
-def let_in(
+def filter_erased(
     connection: Connection, interactions: Sequence[Interaction], feedback: Sequence[Feedback]
 ) -> tuple[list[Interaction], list[Feedback]]:
     """Those that are not what a forgotten person said before."""
@@ -127,9 +127,9 @@ def let_in(
     if not gone:
         return list(interactions), list(feedback)
     table = forgotten_interactions
-    wanted = {(i.tenant, mark_of(i.tenant, i.interaction_id)) for i in interactions}
-    wanted |= {(f.tenant, mark_of(f.tenant, f.interaction_id)) for f in feedback if f.interaction_id is not None}
-    wanted |= {(f.tenant, mark_of(f.tenant, _event(f.event_id))) for f in feedback}
+    wanted = {(i.tenant, name_hash(i.tenant, i.interaction_id)) for i in interactions}
+    wanted |= {(f.tenant, name_hash(f.tenant, f.interaction_id)) for f in feedback if f.interaction_id is not None}
+    wanted |= {(f.tenant, name_hash(f.tenant, _event(f.event_id))) for f in feedback}
     marks = sorted(mark for _, mark in wanted)
     barred: set[tuple[str, str]] = set()
     for start in range(0, len(marks), 400):
@@ -139,9 +139,9 @@ def let_in(
         barred |= {(tenant, mark) for tenant, mark in found}
 
     def theirs(tenant: str, person: str | None, names: Sequence[str | None], at: Any) -> bool:
-        if any(name is not None and (tenant, mark_of(tenant, name)) in barred for name in names):
+        if any(name is not None and (tenant, name_hash(tenant, name)) in barred for name in names):
             return True
-        left = gone.get((tenant, mark_of(tenant, person))) if person is not None else None
+        left = gone.get((tenant, name_hash(tenant, person))) if person is not None else None
         return left is not None and at <= left
 
     return (

@@ -25,13 +25,13 @@ salt_marks = Table(
 )
 
 
-def hold_to(engine: Engine, salt: str) -> None:
+def verify_salt(engine: Engine, salt: str) -> None:
     """Check that `salt` is the store's; the first one that is used becomes it. The tables are there already.
 
     Raises:
         UserError: its users were hashed with another one.
     """
-    mark = mark_of(salt)
+    mark = salt_fingerprint(salt)
     known = _known(engine)
     if known is None:
         with suppress(IntegrityError), begin_write(engine) as connection:  # another process was first
@@ -44,7 +44,7 @@ def hold_to(engine: Engine, salt: str) -> None:
         )
 
 
-def mark_of(salt: str) -> str:
+def salt_fingerprint(salt: str) -> str:
     """What is kept of a salt, to know it again."""
     return pseudonym("ratchet: whose salt is this?", salt)
 

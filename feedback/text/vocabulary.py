@@ -1,7 +1,7 @@
-"""Texts as the words they are made of: each text is split once, each word numbered once.
+"""Split texts into words and word shingles, and number the words of a batch: each text is split once.
 
-Several steps look at the words of the same prompts (near-duplicates, agreement, triggers). A `Wordbook` travels with a
-batch, from the process that prepares it to the one that judges it, so that nobody splits or looks up again.
+Several steps look at the words of the same prompts (near-duplicates, agreement, triggers). A `TokenIndex` travels with
+a batch, from the process that prepares it to the one that judges it, so that nobody splits or looks up again.
 """
 
 from __future__ import annotations
@@ -20,13 +20,21 @@ _WORD = re.compile(r"\w+")
 
 
 def words_of(text: str) -> list[str]:
-    """The words of a text, case aside."""
+    """Split a text into its words, case aside."""
     return _WORD.findall(text.casefold())
 
 
+def shingles(text: str, *, min_words: int = 1) -> set[str]:
+    """Return the word 3-shingles of a text; fewer words are one shingle, fewer than `min_words` none."""
+    words = words_of(text)
+    if len(words) < min_words:
+        return set()
+    return {" ".join(words[at : at + 3]) for at in range(max(1, len(words) - 2))}
+
+
 @dataclass
-class Wordbook:
-    """The words of texts by number."""
+class TokenIndex:
+    """Number the words of texts."""
 
     _numbers: dict[str, int] = field(default_factory=dict)
     """Number by word."""
@@ -38,8 +46,8 @@ class Wordbook:
         """How many different words there are."""
         return len(self._numbers)
 
-    def words(self, text: str) -> list[str]:
-        """The words of a text; their numbers are kept."""
+    def add(self, text: str) -> list[str]:
+        """Split a text into its words, and keep their numbers."""
         words = words_of(text)
         if text not in self._texts:
             numbers, start = self._numbers, len(self._all)
@@ -47,13 +55,13 @@ class Wordbook:
             self._texts[text] = (start, len(self._all))
         return words
 
-    def rows(self, texts: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The numbers of the words of all texts, one text after another, and how many each text has."""
+    def token_ids(self, texts: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the numbers of the words of all texts, one text after another, and how many each text has."""
         import numpy as np
 
         for text in texts:
             if text not in self._texts:
-                self.words(text)
+                self.add(text)
         places = np.asarray([self._texts[text] for text in texts], dtype=np.int64).reshape(-1, 2)
         counts = places[:, 1] - places[:, 0]
         # Where each word stands in `_all`: counted on from its text's first.
@@ -61,6 +69,6 @@ class Wordbook:
         numbers = np.frombuffer(self._all, dtype=np.intc) if len(self._all) else np.empty(0, dtype=np.intc)
         return numbers[firsts + np.arange(len(firsts))].astype(np.int64), counts
 
-    def spelled(self) -> list[str]:
-        """Word by number."""
+    def tokens(self) -> list[str]:
+        """Return the word of each number."""
         return list(self._numbers)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from deploy.engines import SERVING_ENGINES
 from flows.config.errors import Mistake, nearest
 from flows.config.pipeline import PipelineConfig
 from flows.config.yaml_file import KeyPath
@@ -116,7 +117,7 @@ def _metrics(config: PipelineConfig) -> list[Mistake]:
 
 def _win_rates(config: PipelineConfig) -> list[str]:
     """Every win-rate that the configured judges may give."""
-    from evaluation.judges.win_rates import OPPONENTS, win_rate_name
+    from evaluation.run.win_rates import OPPONENTS, win_rate_name
 
     names = [
         win_rate_name(index, judge.name, against)
@@ -183,7 +184,9 @@ def _canary(config: PipelineConfig) -> list[Mistake]:
 
 def _servable(config: PipelineConfig) -> list[Mistake]:
     """Recipes named in the config whose result the configured engine could not serve."""
-    if config.serving.engine != "vllm" or config.training.methods == "auto":
+    if config.serving.engine not in SERVING_ENGINES:
+        return [Mistake(("serving", "engine"), SERVING_ENGINES.unknown(config.serving.engine))]
+    if not SERVING_ENGINES.named(config.serving.engine).lora_only or config.training.methods == "auto":
         return []  # auto leaves them out by itself, and says why
     from training.recipes.built_in import recipe_named
 

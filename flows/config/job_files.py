@@ -9,7 +9,7 @@ from flows.config.pipeline import PipelineConfig
 from infra.alerts.config import AlertsConfig
 
 if TYPE_CHECKING:
-    from deploy.controller.run import ControllerJob
+    from deploy.controller.job import ControllerJob
     from training.base_model import Base
 
 
@@ -48,7 +48,7 @@ def gateway_job(config: PipelineConfig, base: Base) -> GatewayJob:
 
 def controller_job(config: PipelineConfig, base: Base) -> ControllerJob:
     """For `python -m deploy.controller`, and for whoever else must prove a version in the engine."""
-    from deploy.controller.run import ControllerJob
+    from deploy.controller.job import ControllerJob
 
     return ControllerJob(
         database_url=config.places.database,
@@ -68,17 +68,7 @@ def controller_job(config: PipelineConfig, base: Base) -> ControllerJob:
         shadow_only=config.serving.upstream_url is not None,
         mlflow_url=config.places.mlflow,
         mlflow_model=config.pipeline,
-        mlflow_hook_url=_hook_url(config),
     )
-
-
-def _hook_url(config: PipelineConfig) -> str | None:
-    """Where MLflow calls: as the config says, else the local gateway if MLflow is local too, else nowhere."""
-    from deploy.registry.webhook import PATH
-
-    if config.serving.mlflow_hook_url is not None or config.places.mlflow_url is not None:
-        return config.serving.mlflow_hook_url
-    return f"{config.places.gateway_url}{PATH}"
 
 
 def alerts_of(config: PipelineConfig) -> AlertsConfig:

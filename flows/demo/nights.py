@@ -7,9 +7,11 @@ import subprocess
 import sys
 import time
 
-from deploy.controller.run import make_prover
+from deploy.controller.proving import make_prover
+from deploy.controller.rounds import releases_of
+from deploy.ledger.evidence import Override
 from deploy.ledger.ledger import Entry
-from deploy.release.lifecycle import Override, open_release
+from deploy.nights.record import NightRecord
 from deploy.versions.versions import publish_version
 from evaluation.scorecard import Scorecard, read_scorecard
 from flows.config.job_files import controller_job
@@ -18,7 +20,7 @@ from flows.demo.desk import TENANT
 from flows.demo.home import CONFIG
 from flows.demo.play import Play
 from flows.demo.scribe import Bar, Scribe
-from flows.night.record import NightFile, nights_of
+from flows.night.record import nights_of
 from infra.artifact import read_record, version_name
 from infra.errors import RatchetError
 from infra.processes.progress import FILE, last_progress
@@ -82,16 +84,9 @@ def release_by_hand(play: Play, version: str, *, actor: str, reason: str) -> Ent
             record = read_record(folder)
             if record is not None and version_name(record.digest) == version:
                 publish_version(folder, places.versions_dir)
-    return open_release(
-        play.engine,
-        TENANT,
-        version,
-        versions_dir=places.versions_dir,
-        policy=play.config.canary,
-        prove=make_prover(controller_job(play.config, play.base)),
-        actor=actor,
-        override=Override(actor=actor, reason=reason),
-    )
+    job = controller_job(play.config, play.base)
+    releases = releases_of(play.engine, TENANT, job, make_prover(job))
+    return releases.open(version, actor=actor, override=Override(actor=actor, reason=reason))
 
 
 def brief(text: str, limit: int = 300) -> str:
@@ -99,7 +94,7 @@ def brief(text: str, limit: int = 300) -> str:
     return text if len(text) <= limit else text[:limit].rsplit(" ", 1)[0] + " ..."
 
 
-def _told(scribe: Scribe, night: NightFile, scorecard: Scorecard) -> Nightfall:
+def _told(scribe: Scribe, night: NightRecord, scorecard: Scorecard) -> Nightfall:
     values = scorecard.gate.scores.get(_PRIMARY, {})
     challengers = {card.version for card in scorecard.challengers}
     shares: dict[str, float] = {}
@@ -118,7 +113,7 @@ def _told(scribe: Scribe, night: NightFile, scorecard: Scorecard) -> Nightfall:
     )
 
 
-def _decision(night: NightFile) -> str:
+def _decision(night: NightRecord) -> str:
     verdict = night.steps.get("verdict")
     return str(verdict["decision"]) if isinstance(verdict, dict) else "none"
 

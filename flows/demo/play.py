@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Engine
 
-from deploy.ledger.ledger import Entry, Standing, current, history
+from deploy.ledger.ledger import Entry, ReleaseState, current, history
 from flows.config.pipeline import PipelineConfig
 from flows.demo.desk import TENANT, open_desk, receiver_port
 from flows.demo.facts import ActFacts, LedgerLine, write_facts
@@ -54,7 +54,7 @@ class Play:
         """The desk's agents."""
         return [f"agent-{index + 1}" for index in range(self.sizes.agents)]
 
-    def standing(self) -> Standing:
+    def standing(self) -> ReleaseState:
         """What is live now."""
         return current(self.engine, TENANT)
 
@@ -105,9 +105,9 @@ def open_play(console: Console, home: Path, config: PipelineConfig, sizes: DemoS
     """Start the stack (harmless when it runs) and the receiver of alerts, and open the desk."""
     from flows.stack.local_stack import stack_plan
     from flows.stack.secrets_file import load_secrets
+    from infra.database.open import open_database
     from infra.file_permissions import close_folder
     from infra.processes import stack
-    from tasks.opened import database
     from training.base_model import resolve_base
 
     close_folder(config.places.home_dir)
@@ -122,7 +122,7 @@ def open_play(console: Console, home: Path, config: PipelineConfig, sizes: DemoS
         plan = stack_plan(config, home / CONFIG, base)
         with console.status("starting the servers") as status:
             stack.up(plan, on_progress=lambda line: status.update(f"starting the servers: {line}"))
-        engine = database(config.places)
+        engine = open_database(config.places)
         _wait_for_champion(engine)
         yield Play(console, home, config, sizes, desk, base, engine, receiver)
 

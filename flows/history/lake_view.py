@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from feedback.erasure import taken_from
+from feedback.erasure.snapshots import erased_rows
 from feedback.examples import Example
 from feedback.lake.lake import Lake
 from feedback.snapshots.snapshot import Snapshot, load_snapshot
@@ -56,7 +56,7 @@ def shown(snapshot: Snapshot, number: int) -> dict[str, Any]:
         "digest": snapshot.digest,
         "counts": snapshot.counts,
         "removed": snapshot.removed,
-        "forgotten": taken_from(snapshot.path),
+        "forgotten": erased_rows(snapshot.path),
         "rows": [
             {"part": part, **example.model_dump(mode="json", exclude_none=True)}
             for (part, example), _ in zip(rows_of(snapshot), range(number), strict=False)

@@ -13,13 +13,14 @@ from typing import Any
 from sqlalchemy import ColumnElement, func, select
 
 from deploy.ledger.ledger import Entry, history
+from deploy.versions.provenance import trained_on
 from deploy.versions.versions import list_versions
-from feedback.erasure import digests_of
-from feedback.lake.lake import example_of, lake_of
+from feedback.erasure.snapshots import digests_of
+from feedback.lake.frames import example_of
+from feedback.lake.lake import lake_of
 from feedback.snapshots.gate_items import item_id_of
-from feedback.snapshots.layout import GATE_FILES, MANIFEST, SHOWN, TRAIN, VALIDATION
+from feedback.snapshots.layout import GATE_FILES, SHOWN, TRAIN, VALIDATION, read_manifest
 from feedback.store.store import Store, feedback, interactions
-from flows.erasure.forget import trained_on
 from infra.artifact import read_record
 from infra.errors import NotFound
 from infra.settings import Config, Places
@@ -61,8 +62,7 @@ class World:
     def snapshots(self) -> Iterator[tuple[str, Path, dict[str, set[str]]]]:
         """(name, folder, digests that each file had) of the tenant's snapshots."""
         for folder in sorted(self.places.snapshots_dir.glob("s-*")):
-            identity = json.loads((folder / MANIFEST).read_text())["identity"]
-            if identity["tenant"] == self.tenant:
+            if read_manifest(folder).identity.tenant == self.tenant:
                 yield folder.name, folder, digests_of(folder)
 
     def versions_of(self, snapshot: str) -> list[Link]:

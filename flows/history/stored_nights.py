@@ -1,4 +1,4 @@
-"""Finding stored evaluations and policies for `ratchet gate replay` and `ratchet compare`. No Prefect, no model."""
+"""Find stored evaluations and policies for `ratchet gate replay` and `ratchet compare`. No Prefect, no model."""
 
 from __future__ import annotations
 
@@ -6,36 +6,38 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from evaluation.gate.comparison import find_version, joined
+from deploy.nights.record import NightRecord
+from deploy.nights.steps import RESCORE, VERDICT
+from evaluation.gate.comparison import joint_scorecard, version_called
 from evaluation.gate.policy import GatePolicy
 from evaluation.scorecard import Scorecard, read_scorecard
 from flows.config.pipeline import PipelineConfig
-from flows.night.record import RESCORE, NightFile, nights_of, read_night
+from flows.night.record import nights_of, read_night
 from infra.errors import NotFound, UserError
 
 
-def evaluated_night(config: PipelineConfig, tenant: str, name: str | None) -> NightFile:
-    """The night called `name`; None: the tenant's last one that came to a verdict.
+def evaluated_night(config: PipelineConfig, tenant: str, name: str | None) -> NightRecord:
+    """Find the night called `name`; None: the tenant's last one that came to a verdict.
 
     Raises:
         NotFound: there is none.
     """
     if name is not None:
         return read_night(config, name)
-    judged = [night for night in nights_of(config, tenant) if "verdict" in night.steps]
+    judged = [night for night in nights_of(config, tenant) if night.has(VERDICT)]
     if not judged:
         raise NotFound(f"no night of tenant {tenant!r} has come to a verdict yet; `ratchet run nightly` begins one")
     return judged[-1]
 
 
-def policy_of(night: NightFile) -> GatePolicy:
-    """The policy that a night was judged by: its config's gate with what that night was asked for."""
+def policy_of(night: NightRecord) -> GatePolicy:
+    """Return the policy that a night was judged by: its config's gate with what that night was asked for."""
     values = {**night.config.get("gate", {}), **night.request.gate.given()}
     return GatePolicy.model_validate(values, extra="ignore")
 
 
 def read_policy(path: Path) -> GatePolicy:
-    """A policy from a YAML file: the keys of the config's gate section, alone or below `gate:`.
+    """Read a policy from a YAML file: the keys of the config's gate section, alone or below `gate:`.
 
     Raises:
         NotFound: no such file.
@@ -61,8 +63,8 @@ def read_policy(path: Path) -> GatePolicy:
 
 
 def scorecard_with(config: PipelineConfig, tenant: str, a: str, b: str) -> tuple[Scorecard, str, str]:
-    """A scorecard with both versions, and their full names: the tenant's newest evaluation that measured both, or else
-    the newest of each, on the items that the two share.
+    """Find a scorecard with both versions, and their full names: the tenant's newest evaluation that measured both, or
+    else the newest of each, on the items that the two share.
 
     Raises:
         NotFound: one was never measured, or the two have no item in common.
@@ -70,7 +72,7 @@ def scorecard_with(config: PipelineConfig, tenant: str, a: str, b: str) -> tuple
     ours: list[tuple[Scorecard, str]] = []
     theirs: list[tuple[Scorecard, str]] = []
     for scorecard in _scorecards(config, tenant):
-        one, other = find_version(scorecard, a), find_version(scorecard, b)
+        one, other = version_called(scorecard, a), version_called(scorecard, b)
         if one is not None and other is not None:
             return scorecard, one.version, other.version
         ours += [(scorecard, one.version)] if one is not None else []
@@ -83,7 +85,7 @@ def scorecard_with(config: PipelineConfig, tenant: str, a: str, b: str) -> tuple
             )
     for first, one_version in ours:
         for second, other_version in theirs:
-            both = joined(first, one_version, second, other_version)
+            both = joint_scorecard(first, one_version, second, other_version)
             if both is not None:
                 return both, one_version, other_version
     raise NotFound(
@@ -95,7 +97,7 @@ def scorecard_with(config: PipelineConfig, tenant: str, a: str, b: str) -> tuple
 def _scorecards(config: PipelineConfig, tenant: str) -> Iterator[Scorecard]:
     """Newest first; nights that only scored the champion again know fewer metrics, so they come last."""
     nights = nights_of(config, tenant)
-    for night in sorted(nights, key=lambda night: (RESCORE not in night.steps, night.started_at), reverse=True):
+    for night in sorted(nights, key=lambda night: (not night.has(RESCORE), night.started_at), reverse=True):
         file = config.places.evaluations_dir / night.night_id / "scorecard.json"
         if file.exists():
             yield read_scorecard(file)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from deploy.engines.client import dialect_of
-from feedback.abuse.detect import Confidence
+from deploy.engines import SERVING_ENGINES
+from deploy.engines.confidence import champion_confidence
+from feedback.abuse.confidence import Confidence
 from flows.config.pipeline import PipelineConfig
-from tasks.confidence import champion_confidence
 from training.base_model import Base
 
 
@@ -14,4 +14,4 @@ def confidence_of(config: PipelineConfig, base: Base) -> Confidence | None:
     if not config.ingest.abuse.enabled:
         return None
     url = config.serving.engine_url or config.places.engine_url
-    return champion_confidence(config.places, base, url, dialect_of(config.serving.engine))
+    return champion_confidence(config.places, base, url, SERVING_ENGINES.named(config.serving.engine))

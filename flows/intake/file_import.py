@@ -1,26 +1,28 @@
-"""Bring one file of feedback into the store, once, however often it is asked; or only say what would come of it."""
+"""Import one file of feedback into the store, once, however often it is asked; or preview what would come of it."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import ValidationError
 
 from feedback.events import Feedback, Interaction, subject_of
-from feedback.examples import Example, ShapeRules, build
+from feedback.examples import Example, ShapeRules
+from feedback.ingest.build_examples import build
 from feedback.quality.expectations import response_of
 from feedback.redaction.redact import Redactor
 from feedback.sources.files import FileOptions, read
 from feedback.sources.landing import SourceSpec, land
 from feedback.sources.mapping import Columns
-from feedback.sources.storage import stored_files
+from feedback.sources.storage import StoredFile, stored_files
 from feedback.store.store import Store
 from infra.artifact import key_of
 from infra.errors import NotFound, UserError
+from infra.settings import Config
 
 Key = tuple[str, str]
 _SAMPLES = 3
@@ -28,42 +30,76 @@ _SHOWN = 160
 
 
 def mapping_of(pairs: Sequence[str], file: Path | None) -> dict[str, str] | None:
-    """The column mapping that was asked for: a YAML file's, with `prompt=question` pairs over it; None for neither.
+    """Read the column mapping: a YAML file's, with `prompt=question` pairs over it; None where neither was given.
 
     Raises:
         UserError: something is no pair, or names what cannot be mapped.
     """
     if not pairs and file is None:
         return None
-    found: dict[str, Any] = {}
+    columns: Any = {}
     if file is not None:
         try:
-            found = yaml.safe_load(file.read_text()) or {}
+            columns = yaml.safe_load(file.read_text()) or {}
         except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
             raise UserError(f"cannot read the mapping {file}: {error}") from None
-        if not isinstance(found, dict):
-            raise UserError(f"{file} holds a {type(found).__name__}, expected lines such as `prompt: question`")
+        if not isinstance(columns, dict):
+            raise UserError(f"{file} holds a {type(columns).__name__}, expected lines such as `prompt: question`")
     for pair in pairs:
         name, equals, column = pair.partition("=")
         if not equals or not name or not column:
             raise UserError(f"--map got {pair!r}, expected NAME=COLUMN, such as prompt=question")
-        found[name.strip()] = column.strip()
-    unknown = [name for name in found if name not in Columns.model_fields]
+        columns[name.strip()] = column.strip()
+    unknown = [name for name in columns if name not in Columns.model_fields]
     if unknown:
         raise UserError(f"{unknown[0]!r} cannot be mapped; expected one of {', '.join(Columns.model_fields)}")
-    return {str(name): str(column) for name, column in found.items()}
+    return {str(name): str(column) for name, column in columns.items()}
 
 
-def import_feedback(
-    store: Store, file: str, *, options: Mapping[str, Any], shapes: ShapeRules, dry_run: bool
-) -> dict[str, Any]:
-    """Counts of what came in; for a dry run also which shapes it would make, with samples, personal data taken out.
+class Imported(Config):
+    """What an import brought in."""
 
-    What the store holds already counts as duplicates, and makes nothing.
+    dry_run: Literal[False] = False
+    counts: Mapping[str, int]
+    """interactions, feedback, duplicates, rejects."""
+
+
+class RejectedRow(Config):
+    """A row that cannot be read."""
+
+    place: str
+    """File and row."""
+    code: str
+    """Kind of mistake."""
+    detail: str
+    """What is wrong, without personal data and control characters."""
+
+
+class ImportPreview(Config):
+    """What an import would bring in, and the examples that it would make, before an ingest takes any out."""
+
+    dry_run: Literal[True] = True
+    counts: Mapping[str, int]
+    """interactions, feedback, duplicates, rejects. What the store holds already counts as duplicates."""
+    shapes: Mapping[str, int]
+    """Examples by shape."""
+    set_aside: Mapping[str, int]
+    """Feedback that would make none, by reason."""
+    samples: Mapping[str, tuple[Mapping[str, str], ...]]
+    """Shape to the texts of its first examples, personal data taken out."""
+    rejects: tuple[RejectedRow, ...]
+    """Rows that cannot be read."""
+
+
+def import_options(file: str, **options: object) -> FileOptions:
+    """Check the options of an import.
+
+    Args:
+        file: path or URL of the file.
+        options: fields of `FileOptions`.
 
     Raises:
-        NotFound: there is no such file.
-        UserError: its format or an option is unknown.
+        UserError: one is unknown, or cannot be so.
     """
     try:
         parsed = FileOptions.model_validate({"paths": [file], "settle_seconds": 0.0, **options})
@@ -71,71 +107,89 @@ def import_feedback(
         raise UserError(f"cannot import {file}: {error.errors()[0]['msg']}") from None
     if "://" not in file:
         parsed = parsed.model_copy(update={"paths": (str(Path(file).expanduser().absolute()),)})
-    there = list(stored_files(parsed.paths, endpoint_url=parsed.endpoint_url))
-    if not there:
-        raise NotFound(f"{file} names no file; expected one, or a pattern that one fits")
-    found = there[0]
-    if dry_run:
-        return _dry_run(store, parsed, shapes)
+    return parsed
+
+
+def import_feedback(store: Store, options: FileOptions) -> Imported:
+    """Import a file into the store.
+
+    Raises:
+        NotFound: there is no such file.
+        UserError: its format is unknown.
+    """
+    file = _file_of(options)
     # The name holds what the file and the options are: a file that changed is read again, and rows known already are
     # recognised.
-    asked = {"state": str(found.state), "options": parsed.model_dump(mode="json", exclude={"paths"})}
-    name = f"import:{found.name[:100]}:{key_of(asked)[:16]}"
-    spec = SourceSpec(name=name, kind="files", options=parsed.model_dump(mode="json"))
-    return {"dry_run": False, "counts": land(store, spec)}
+    identity = {"state": str(file.state), "options": options.model_dump(mode="json", exclude={"paths"})}
+    name = f"import:{file.name[:100]}:{key_of(identity)[:16]}"
+    spec = SourceSpec(name=name, kind="files", options=options.model_dump(mode="json"))
+    return Imported(counts=land(store, spec))
 
 
-def _dry_run(store: Store, options: FileOptions, shapes: ShapeRules) -> dict[str, Any]:
+def _file_of(options: FileOptions) -> StoredFile:
+    files = list(stored_files(options.paths, endpoint_url=options.endpoint_url))
+    if not files:
+        raise NotFound(f"{options.paths[0]} names no file; expected one, or a pattern that one fits")
+    return files[0]
+
+
+def preview(store: Store, options: FileOptions, rules: ShapeRules) -> ImportPreview:
+    """Preview what an import would bring in; what the store holds already makes nothing.
+
+    Raises:
+        NotFound: there is no such file.
+        UserError: its format is unknown.
+    """
+    _file_of(options)
     counts: Counter[str] = Counter(interactions=0, feedback=0, duplicates=0, rejects=0)
-    rejects: list[dict[str, str]] = []
+    rejects: list[RejectedRow] = []
     answers: dict[Key, Interaction] = {}
-    said: dict[Key, dict[str, Feedback]] = {}
+    events_of: dict[Key, dict[str, Feedback]] = {}
     for lot in read(options, None):
-        there, heard = store.known(lot.interactions, lot.feedback)
+        stored, heard = store.known(lot.interactions, lot.feedback)
         counts["rejects"] += len(lot.rejects)
-        rejects += [{"place": r.place, "code": r.code, "detail": _clean(r.detail)} for r in lot.rejects]
+        rejects += [RejectedRow(place=r.place, code=r.code, detail=_clean(r.detail)) for r in lot.rejects]
         for interaction in lot.interactions:
             key = (interaction.tenant, interaction.interaction_id)
-            counts["duplicates" if key in there or key in answers else "interactions"] += 1
+            counts["duplicates" if key in stored or key in answers else "interactions"] += 1
             answers.setdefault(key, interaction)
         for event in lot.feedback:
-            words = said.setdefault((event.tenant, subject_of(event)), {})
-            known = (event.tenant, event.event_id) in heard or event.event_id in words
+            events_here = events_of.setdefault((event.tenant, subject_of(event)), {})
+            known = (event.tenant, event.event_id) in heard or event.event_id in events_here
             counts["duplicates" if known else "feedback"] += 1
             if not known:
-                words[event.event_id] = event
-    answers |= store.interactions_of(key for key in said if key not in answers)  # told of before
+                events_here[event.event_id] = event
+    answers |= store.interactions_of(key for key in events_of if key not in answers)  # told of before
     made: dict[str, list[Example]] = {}
     number: Counter[str] = Counter()
     set_aside: Counter[str] = Counter()
-    for about, by_id in said.items():
+    for about, by_id in events_of.items():
         subject, events = answers.get(about), list(by_id.values())
         if not events:
             continue
         if subject is None and events[0].interaction_id is not None:
             set_aside["waits for its interaction"] += len(events)
             continue
-        built = build(subject, events, shapes)
-        for fate in built.fates.values():
-            set_aside[fate.code] += fate.status != "accepted"
+        built = build(subject, events, rules)
+        for outcome in built.outcomes.values():
+            set_aside[outcome.code] += outcome.status != "accepted"
         for example in built.examples:
             number[example.shape] += 1
             if len(made.setdefault(example.shape, [])) < _SAMPLES:
                 made[example.shape].append(example)
-    return {
-        "dry_run": True,
-        "counts": dict(counts),
-        "shapes": dict(sorted(number.items())),
-        "set_aside": {code: n for code, n in sorted(set_aside.items()) if n},
-        "samples": {shape: [_sample(e) for e in examples] for shape, examples in sorted(made.items())},
-        "rejects": rejects,
-    }
+    return ImportPreview(
+        counts=dict(counts),
+        shapes=dict(sorted(number.items())),
+        set_aside={code: n for code, n in sorted(set_aside.items()) if n},
+        samples={shape: tuple(_sample(e) for e in examples) for shape, examples in sorted(made.items())},
+        rejects=tuple(rejects),
+    )
 
 
 def _clean(detail: str) -> str:
     """A reason as a terminal may show it: it quotes the row, so personal data and control characters are taken out."""
-    said = Redactor().text(detail)
-    return " ".join("".join(c if c.isprintable() else " " for c in said).split())
+    text = Redactor().text(detail)
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 def _sample(example: Example) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Sending a run's last words to MLflow, and telling people when it takes nothing until somebody mends it."""
+"""Flush a run's journal to MLflow, and alert people when it takes nothing until somebody mends it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import logging
 
 from flows.config.pipeline import PipelineConfig
 from infra.alerts.outbox import Alert
-from infra.telemetry.mlflow_journal import Tracker, refusals
+from infra.telemetry.mlflow_journal import refusals
 from infra.telemetry.mlflow_refusals import refusal_alert
+from infra.telemetry.mlflow_tracker import Tracker
 from tasks import notify
 
 log = logging.getLogger(__name__)
@@ -16,21 +17,21 @@ log = logging.getLogger(__name__)
 def send_rest(config: PipelineConfig, tracker: Tracker) -> int:
     """Send what a run still has to say. Returns how many operations wait; people are told where that is not MLflow
     being down."""
-    waiting = tracker.send(now=True)
-    if waiting and tracker.refusal is None:
+    waiting = tracker.sender.send(now=True)
+    if waiting and tracker.sender.refusal is None:
         log.warning("MLflow is down; %s operations are kept and sent by the next night", waiting)
-    tell_of_refusals(config)
+    alert_refusals(config)
     return waiting
 
 
-def tell_of_refusals(config: PipelineConfig) -> None:
+def alert_refusals(config: PipelineConfig) -> None:
     """Alert, once a day, for every reason for which MLflow takes nothing from the journals."""
-    for what in refusal_alerts(config):
-        notify.alert(config.places, config.alerts, what)
+    for alert in refusal_alerts(config):
+        notify.alert(config.places, config.alerts, alert)
 
 
 def refusal_alerts(config: PipelineConfig) -> list[Alert]:
-    """An alert for every such reason."""
+    """Make an alert for every such reason."""
     where = config.places.nights_dir
     return [
         refusal_alert(why, f"{waiting} operations of nights and ingests wait in {where}; none is lost.")

@@ -1,4 +1,4 @@
-"""Taking feedback in, and what it leaves on MLflow: the counts, and the Data Docs, those of a breach above all.
+"""Ingest feedback, and log it to MLflow: the counts, and the Data Docs, those of a breach above all.
 
 A night writes the same to its own run. An ingest between nights has a run of its own, and so has one that data which
 break an expectation stopped, in a night too: the night's run is opened only once something came in.
@@ -13,20 +13,21 @@ from pathlib import Path
 from feedback.ingest.run import IngestReport
 from feedback.quality.expectations import ExpectationError
 from flows.config.pipeline import PipelineConfig
-from flows.intake.alerts import tell_of_spike
+from flows.intake.alerts import alert_spike
 from flows.intake.champion_confidence import confidence_of
 from flows.intake.mlflow_alerts import send_rest
 from infra.database.connect import now
-from infra.telemetry.mlflow_journal import Tracker
-from tasks import intake, notify
+from infra.telemetry.mlflow_tracker import Tracker
+from tasks import intake
+from tasks.reporting import prefect_artifacts
 from training.base_model import Base
 
 DOCS = "data_docs"
 """Folder of a run's artifacts that the Data Docs are in, those of each batch in its own."""
 
 
-def take_all_in(config: PipelineConfig, base: Base) -> IngestReport:
-    """Everything new into the lake; people are told when far more than usual is held.
+def ingest_all(config: PipelineConfig, base: Base) -> IngestReport:
+    """Ingest everything new into the lake; people are told when far more than usual is held.
 
     Raises:
         ExpectationError: data that stop the run; its Data Docs are on MLflow and linked from Prefect by then.
@@ -35,21 +36,21 @@ def take_all_in(config: PipelineConfig, base: Base) -> IngestReport:
         report = intake.ingest(config.ingest, config.places, confidence_of(config, base))
     except ExpectationError as error:
         if error.docs is not None:
-            notify.show_links({"Data Docs of the breach": (error.docs / "index.html").absolute().as_uri()})
+            prefect_artifacts.show_links({"Data Docs of the breach": (error.docs / "index.html").absolute().as_uri()})
             _log_run(config, IngestReport(docs=(error.docs,)), failure=str(error))
         raise
-    tell_of_spike(config, report)
+    alert_spike(config, report)
     return report
 
 
 def log_ingest(config: PipelineConfig, report: IngestReport) -> None:
-    """A run of its own for what an ingest between nights took in; none where there was nothing."""
+    """Log a run of its own for what an ingest between nights took in; none where there was nothing."""
     if report.batches:
         _log_run(config, report)
 
 
 def log_report(tracker: Tracker, key: str, report: IngestReport) -> None:
-    """What came in, by shape and by fate, and the Data Docs, on the run called `key`."""
+    """Log what came in, by shape and by fate, and the Data Docs, on the run called `key`."""
     counts = {**report.shapes, **report.counts.get("fates", {})}
     tracker.metrics(key, {f"intake.{name}": float(count) for name, count in counts.items()})
     for docs in _there(report.docs):
@@ -68,7 +69,8 @@ def _log_run(config: PipelineConfig, report: IngestReport, failure: str | None =
     waiting = send_rest(config, tracker)
     run = tracker.url_of(key)
     shown = run is not None and bool(_there(report.docs))
-    notify.show_links({"Ingest on MLflow": run, "Data Docs on MLflow": f"{run}/artifacts/{DOCS}" if shown else None})
+    docs = f"{run}/artifacts/{DOCS}" if shown else None
+    prefect_artifacts.show_links({"Ingest on MLflow": run, "Data Docs on MLflow": docs})
     if not waiting:
         shutil.rmtree(folder)  # there is nothing in it but what was sent
 

@@ -1,17 +1,18 @@
-"""A person's answer to a night that waits for one, by hand: what the resume button in Prefect's page does."""
+"""Answer a night that waits for a person, from the command line: what the resume button in Prefect's page does."""
 
 from __future__ import annotations
 
-from typing import Any
 from uuid import UUID
 
+from deploy.nights.record import NightRecord
 from flows.config.pipeline import PipelineConfig
-from flows.night.record import NightFile, dead_night, nights_of, read_night
+from flows.night.record import crashed_night, nights_of, read_night
 from infra.errors import UserError
+from infra.settings import Config
 
 
-def waiting_night(config: PipelineConfig, tenant: str, name: str | None) -> NightFile:
-    """The night that is meant: by name, or the tenant's last one that is not finished.
+def waiting_night(config: PipelineConfig, tenant: str, name: str | None) -> NightRecord:
+    """Find the night that is meant: by name, or the tenant's last one that is not finished.
 
     Raises:
         NotFound: none of that name.
@@ -26,7 +27,7 @@ def waiting_night(config: PipelineConfig, tenant: str, name: str | None) -> Nigh
         night = running[-1]
     if night.state != "running":
         raise UserError(f"night {night.night_id} is {night.state} ({night.outcome}); it waits for nobody")
-    dead = dead_night(config, night.tenant)
+    dead = crashed_night(config, night.tenant)
     if dead is not None and dead.night_id == night.night_id:
         raise UserError(
             f"night {night.night_id} waits, but no process works on it, so nobody would hear the answer; "
@@ -35,7 +36,18 @@ def waiting_night(config: PipelineConfig, tenant: str, name: str | None) -> Nigh
     return night
 
 
-def answer(night: NightFile, *, approved: bool, reviewer: str, comment: str) -> dict[str, Any]:
+class Answer(Config):
+    """A person's answer, as it was handed to a night."""
+
+    night_id: str
+    flow_run: str
+    """Id of the Prefect flow run that was resumed."""
+    approved: bool
+    reviewer: str
+    comment: str
+
+
+def answer(night: NightRecord, *, approved: bool, reviewer: str, comment: str) -> Answer:
     """Resume the night's paused flow run with a yes or a no.
 
     Raises:
@@ -45,7 +57,6 @@ def answer(night: NightFile, *, approved: bool, reviewer: str, comment: str) -> 
     from prefect.exceptions import FlowPauseTimeout, NotPausedError, ObjectNotFound
     from prefect.flow_runs import resume_flow_run
 
-    said = {"approved": approved, "reviewer": reviewer, "comment": comment}
     with get_client(sync_client=True) as client:
         for name in reversed(night.flow_runs):
             try:
@@ -55,8 +66,8 @@ def answer(night: NightFile, *, approved: bool, reviewer: str, comment: str) -> 
             if state is None or not state.is_paused():
                 continue
             try:
-                resume_flow_run(UUID(name), run_input=said)
+                resume_flow_run(UUID(name), run_input={"approved": approved, "reviewer": reviewer, "comment": comment})
             except (FlowPauseTimeout, NotPausedError):
                 raise UserError(f"night {night.night_id} waits no longer: its time is up, which means no") from None
-            return {"night_id": night.night_id, "flow_run": name, **said}
+            return Answer(night_id=night.night_id, flow_run=name, approved=approved, reviewer=reviewer, comment=comment)
     raise UserError(f"night {night.night_id} does not wait for a person now; `ratchet status` says what is going on")

@@ -1,16 +1,53 @@
-"""How nights end: early, in failure, or with a summary for whoever started them."""
+"""End a night: early, in failure, or with a summary for whoever started it."""
 
 from __future__ import annotations
 
 import logging
-from typing import Any
+from collections.abc import Mapping
 
+from deploy.nights.record import NightState
+from deploy.nights.steps import SNAPSHOT, VERDICT
+from evaluation.gate.verdict import Decision
 from flows.night.record import Night
 from infra.alerts.outbox import Alert
 from infra.errors import UserError
-from tasks import notify, train
+from infra.settings import Config
+from tasks import notify
+from tasks.reporting import prefect_artifacts
 
 log = logging.getLogger(__name__)
+
+
+class NightSummary(Config):
+    """What a night came to."""
+
+    night_id: str
+    tenant: str
+    state: NightState
+    outcome: str
+    """How it ended, in one sentence."""
+    decision: Decision | None
+    """Of the gate; None where nothing was judged."""
+    winner: str | None
+    """Version that the gate promoted."""
+    snapshot: str | None
+    """What it worked on; "" where there was no data yet, None where it ended before that."""
+    challengers: Mapping[str, str]
+    """Recipe to the version it made, or why it made none."""
+    attempts: int
+    """How many processes worked on it."""
+
+
+class SkippedNight(Config):
+    """A scheduled run that had nothing to do: a later night has covered it."""
+
+    night_id: None = None
+    state: NightState = "done"
+    outcome: str
+    """Why nothing was to be done."""
+    decision: None = None
+    winner: None = None
+    snapshot: None = None
 
 
 def end_early(night: Night, reason: str) -> None:
@@ -19,56 +56,53 @@ def end_early(night: Night, reason: str) -> None:
     night.close("done", reason)
 
 
-def end_unneeded(reason: str) -> dict[str, Any]:
-    """A run that came due while the machine was off, and whose night was made up for."""
+def skip_night(reason: str) -> SkippedNight:
+    """Sum up a run that came due while the machine was off, and that a later night has covered."""
     log.info("nothing to do: %s", reason)
-    return {"night_id": None, "state": "done", "outcome": reason, "decision": None, "winner": None, "snapshot": None}
+    return SkippedNight(outcome=reason)
 
 
-def tell_failure(night: Night, error: Exception) -> None:
+def alert_failure(night: Night, error: Exception) -> None:
     """Alert that a night failed, and close it where trying again could not help."""
-    said = f"{type(error).__name__}: {error}"[:2000]
-    last = night.file.attempts >= night.config.schedule.attempts
+    text = f"{type(error).__name__}: {error}"[:2000]
+    last = night.record.attempts >= night.config.schedule.attempts
     if last or isinstance(error, UserError):
-        night.close("failed", said)
+        night.close("failed", text)
         next_step = "mend what the text names, then `ratchet run nightly` begins a new night"
     else:
         next_step = "`ratchet run nightly` takes the night up where it stopped"
-    what = Alert(
+    alert = Alert(
         kind="run_failed",
         severity="critical",
         tenant=night.tenant,
-        title=f"night {night.night_id} failed (try {night.file.attempts})",
-        text=said,
+        title=f"night {night.night_id} failed (try {night.record.attempts})",
+        text=text,
         next_step=next_step,
-        payload={"night_id": night.night_id, "attempt": night.file.attempts, "steps": list(night.file.steps)},
-        dedupe_key=f"run_failed/{night.night_id}/{night.file.attempts}",
+        payload={"night_id": night.night_id, "attempt": night.record.attempts, "steps": list(night.record.steps)},
+        dedupe_key=f"run_failed/{night.night_id}/{night.record.attempts}",
     )
     try:
-        notify.alert(night.config.places, night.config.alerts, what)
+        notify.alert(night.places, night.config.alerts, alert)
     except Exception:  # the failure itself must reach the caller, whatever the alert ran into
         log.exception("the alert about it could not be written")
 
 
-def summary(night: Night) -> dict[str, Any]:
-    """What a night came to, as facts; how long its steps took goes to the run's page."""
-    notify.show_durations(night.file.seconds)
-    verdict = night.file.steps.get("verdict")
-    return {
-        "night_id": night.night_id,
-        "tenant": night.tenant,
-        "state": night.file.state,
-        "outcome": night.file.outcome,
-        "decision": verdict["decision"] if verdict else None,
-        "winner": verdict["winner"] if verdict else None,
-        "snapshot": night.file.steps.get("snapshot"),
-        "challengers": _challengers(night),
-        "attempts": night.file.attempts,
-    }
-
-
-def _challengers(night: Night) -> dict[str, str]:
-    """Recipe -> the version it made, or why it made none."""
-    steps = {name: value for name, value in night.file.steps.items() if name.startswith("train ")}
-    made = [train.Challenger.model_validate(value) for value in steps.values()]
-    return {one.recipe: one.stages[-1].version if one.error is None else f"failed: {one.error}" for one in made}
+def summary(night: Night) -> NightSummary:
+    """Sum up a night; how long its steps took goes to the run's page."""
+    record = night.record
+    prefect_artifacts.show_durations(record.seconds)
+    verdict = record.result(VERDICT)
+    return NightSummary(
+        night_id=record.night_id,
+        tenant=record.tenant,
+        state=record.state,
+        outcome=record.outcome,
+        decision=verdict.decision if verdict else None,
+        winner=verdict.winner if verdict else None,
+        snapshot=record.stored(SNAPSHOT),
+        challengers={
+            made.recipe: made.stages[-1].version if made.error is None else f"failed: {made.error}"
+            for made in record.trained()
+        },
+        attempts=record.attempts,
+    )

@@ -1,25 +1,26 @@
-"""A machine that was off for ten nights makes up for one, not ten: the other runs that came due end at once."""
+"""Skip scheduled runs that were missed while the machine was off, except the latest."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
 
-from flows.config.night_request import NightRequest
+from deploy.nights.record import NightRecord
+from deploy.nights.request import NightRequest
 from flows.config.pipeline import PipelineConfig, tenant_of
-from flows.night.record import NightFile, nights_of
+from flows.night.record import nights_of
 
 
-def caught_up(config: PipelineConfig, request: NightRequest) -> str | None:
-    """Why the Prefect run that asks has nothing to do any more, or None. Runs that people start always go on."""
+def why_skipped(config: PipelineConfig, request: NightRequest) -> str | None:
+    """Return why this scheduled run has nothing to do any more, or None. Runs that people start always go on."""
     due = _scheduled_for()
     if due is None or request.dry_run or request.force or request.fresh:
         return None
-    return made_up_for(due, nights_of(config, tenant_of(config, request.tenant)))
+    return covered_by(due, nights_of(config, tenant_of(config, request.tenant)))
 
 
-def made_up_for(due: datetime, nights: Iterable[NightFile]) -> str | None:
-    """Whether a night that ended began after ``due``: it had everything that the run of that time would have had."""
+def covered_by(due: datetime, nights: Iterable[NightRecord]) -> str | None:
+    """Name a finished night that began after ``due``: it had everything that the run of that time would have had."""
     for night in nights:
         if night.started_at > due and night.state == "done":
             return f"the night due at {due:%Y-%m-%d %H:%M} UTC was made up for by {night.night_id}"
@@ -27,7 +28,7 @@ def made_up_for(due: datetime, nights: Iterable[NightFile]) -> str | None:
 
 
 def _scheduled_for() -> datetime | None:
-    """When the schedule wanted this run; None for a run that a person or an automation started."""
+    """Return when the schedule wanted this run; None for a run that a person or an automation started."""
     from prefect.context import FlowRunContext
 
     context = FlowRunContext.get()

@@ -1,4 +1,4 @@
-"""A night's own run on MLflow: opened, described, and closed. Curves and scorecards are written by the tasks."""
+"""Log a night on MLflow: open its run, describe it, close it. Curves and scorecards are written by the tasks."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from evaluation.gate.verdict import Verdict
 from feedback.ingest.run import IngestReport
 from feedback.quality.drift import DriftReport
 from feedback.snapshots.snapshot import Snapshot
-from flows.intake.mlflow_alerts import send_rest, tell_of_refusals
+from flows.intake.mlflow_alerts import alert_refusals, send_rest
 from flows.intake.run import DOCS, log_report
 from flows.night.record import Night
-from flows.night.steps import gate_of, night_key, training_of
 from infra.source_tree import SOURCE_ROOT
-from infra.telemetry.mlflow_journal import Tracker, send_leftovers
+from infra.telemetry.mlflow_sender import send_leftovers
+from infra.telemetry.mlflow_tracker import Tracker
 from infra.telemetry.system_metrics import sampled
 
 log = logging.getLogger(__name__)
 
 
-def open_tracking(night: Night) -> Tracker:
-    """The night's tracker; what earlier nights could not send is sent first."""
-    url, pipeline = night.config.places.mlflow, night.config.pipeline
-    waiting = send_leftovers(night.config.places.nights_dir, url=url, experiment=pipeline)
+def open_tracker(night: Night) -> Tracker:
+    """Open the night's tracker; what earlier nights could not send is sent first."""
+    url, pipeline = night.places.mlflow, night.config.pipeline
+    waiting = send_leftovers(night.places.nights_dir, url=url, experiment=pipeline)
     if waiting:
         log.warning("%s operations of earlier nights still wait for MLflow at %s", waiting, url)
-        tell_of_refusals(night.config)
+        alert_refusals(night.config)
     return Tracker(url=url, experiment=pipeline, journal=night.folder / "tracking.jsonl")
 
 
 def console_page(night: Night) -> str:
-    """Address of the night's page on the console."""
-    console = night.config.alerts.console_url or f"{night.config.places.gateway_url}/console"
+    """Return the address of the night's page on the console."""
+    console = night.config.alerts.console_url or f"{night.places.gateway_url}/console"
     return f"{console.rstrip('/')}#nights/{night.night_id}"
 
 
@@ -47,8 +47,8 @@ def log_night(tracker: Tracker, night: Night, report: IngestReport, snapshot: Sn
         key,
         {
             "base_model": night.config.base_model,
-            "training": training_of(night).model_dump(mode="json", exclude={"recipes"}),
-            "gate": gate_of(night).model_dump(mode="json"),
+            "training": night.training.model_dump(mode="json", exclude={"recipes"}),
+            "gate": night.gate.model_dump(mode="json"),
             "snapshot": snapshot.id,
         },
     )
@@ -57,20 +57,20 @@ def log_night(tracker: Tracker, night: Night, report: IngestReport, snapshot: Sn
         context = "training" if part == "train" else "evaluation" if part in ("rolling", "frozen") else part
         name = f"{snapshot.id}-{part}"
         tracker.dataset(key, name=name, digest=snapshot.digest, source=str(snapshot.path), context=context, rows=rows)
-    log_intake(tracker, night, report, drift)
+    log_ingest(tracker, night, report, drift)
 
 
-def open_run(tracker: Tracker, night: Night, snapshot: str) -> str:
-    """The night's own run, opened; its key. `snapshot`: the id, or nothing where none was cut."""
-    key = night_key(night)
+def open_run(tracker: Tracker, night: Night, snapshot: str | None) -> str:
+    """Open the night's own run; its key. `snapshot`: the id, None where none was cut."""
+    key = night.run_key
     tags = {"ratchet.kind": "night", "ratchet.night": night.night_id, "ratchet.tenant": night.tenant, **code_version()}
     tracker.run(key, name=night.night_id, tags=tags | ({"ratchet.snapshot": snapshot} if snapshot else {}))
     return key
 
 
-def log_intake(tracker: Tracker, night: Night, report: IngestReport, drift: DriftReport) -> None:
-    """What came in, its Data Docs, and the drift reports, on the night's run."""
-    key = night_key(night)
+def log_ingest(tracker: Tracker, night: Night, report: IngestReport, drift: DriftReport) -> None:
+    """Log what came in, its Data Docs, and the drift reports on the night's run."""
+    key = night.run_key
     log_report(tracker, key, report)
     for page in (drift.html, drift.traffic_html):
         if page is not None and page.exists():
@@ -80,30 +80,30 @@ def log_intake(tracker: Tracker, night: Night, report: IngestReport, drift: Drif
 
 
 def code_version() -> dict[str, str]:
-    """Which code ran, as MLflow's own tags: entry point, and the commit where this is a checkout."""
+    """Say which code ran in MLflow's own tags: entry point, and the commit where this is a checkout."""
     tags = {"mlflow.source.name": "flows.nightly", "mlflow.source.type": "JOB"}
     with suppress(OSError, subprocess.SubprocessError):
-        asked = ["git", "-C", str(SOURCE_ROOT), "rev-parse", "HEAD"]
-        done = subprocess.run(asked, capture_output=True, text=True, timeout=10, check=True)
+        command = ["git", "-C", str(SOURCE_ROOT), "rev-parse", "HEAD"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
         tags["mlflow.source.git.commit"] = done.stdout.strip()
     return tags
 
 
 @contextmanager
-def machine_watched(tracker: Tracker, night: Night) -> Iterator[None]:
-    """The machine's load as system metrics of the night's run, while the block runs."""
+def system_metrics_logged(tracker: Tracker, night: Night) -> Iterator[None]:
+    """Log the machine's load as system metrics of the night's run, while the block runs."""
     began = time.time()
     with sampled(
-        # The step is the second of the night, so that a night that was taken up again draws one curve.
-        lambda values, _: tracker.metrics(night_key(night), values, step=int(time.time() - began)),
-        night.config.places.home_dir,
+        # The step is the second of the night, so that a resumed night draws one curve.
+        lambda values, _: tracker.metrics(night.run_key, values, step=int(time.time() - began)),
+        night.places.home_dir,
     ):
         yield
 
 
-def pages(tracker: Tracker, night: Night, report: IngestReport, *, judged: bool) -> dict[str, str | None]:
-    """Addresses of what the night left to look at; None where there is nothing."""
-    run = tracker.url_of(night_key(night))
+def links_of(tracker: Tracker, night: Night, report: IngestReport, *, judged: bool) -> dict[str, str | None]:
+    """Return the addresses of what the night left to look at; None where there is nothing."""
+    run = tracker.url_of(night.run_key)
     return {
         "MLflow run": run,
         "scorecard on MLflow": f"{run}/artifacts/evaluation/report.html" if run and judged else None,
@@ -113,8 +113,8 @@ def pages(tracker: Tracker, night: Night, report: IngestReport, *, judged: bool)
 
 
 def log_verdict(tracker: Tracker, night: Night, verdict: Verdict, entry: Entry) -> None:
-    """Say on the runs what was decided, and close the night's."""
-    key = night_key(night)
+    """Tag the runs with what was decided, and close the night's."""
+    key = night.run_key
     tracker.tags(
         key,
         {

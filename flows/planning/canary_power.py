@@ -1,4 +1,4 @@
-"""What each tenant's canary can see before its deadline, by the ratings that come in: for `config check`."""
+"""Compute the power of each tenant's canary before its deadline, by the ratings that come in: for `config check`."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ DAYS = 7.0
 """How far back ratings are counted."""
 
 
-def canary_sights(config: PipelineConfig) -> list[str]:
-    """One sentence a tenant: whether its ratings suffice for a release to be decided before the deadline."""
-    return [f"tenant {tenant}: {_sight_of(config, tenant)}" for tenant in config.tenants]
+def describe_canary_power(config: PipelineConfig) -> list[str]:
+    """Say, a sentence a tenant, whether its ratings suffice for a release to be decided before the deadline."""
+    return [f"tenant {tenant}: {_tenant_power(config, tenant)}" for tenant in config.tenants]
 
 
-def canary_sight(policy: CanaryPolicy, rated_per_day: float, whence: str) -> str:
-    """The power of a policy at so many rated users a day of both arms together."""
-    found = plan(policy, rated_per_day=rated_per_day, satisfied=policy.expected_satisfied, drop=policy.worth_seeing)
-    enough = min(found.power_back, found.power_forward) >= 0.8
+def canary_power(policy: CanaryPolicy, rated_per_day: float, whence: str) -> str:
+    """Say the power of a policy at so many rated users a day of both arms together."""
+    power = plan(policy, rated_per_day=rated_per_day, satisfied=policy.expected_satisfied, drop=policy.worth_seeing)
+    enough = min(power.power_back, power.power_forward) >= 0.8
     return (
         f"at {rated_per_day:.3g} rated users a day ({whence}) a canary sends a version worse by "
-        f"{policy.worth_seeing:.0%} back with {found.power_back:.0%} power before its deadline of "
-        f"{policy.deadline_seconds / 86_400:g} days, and an equal one forward with {found.power_forward:.0%}"
+        f"{policy.worth_seeing:.0%} back with {power.power_back:.0%} power before its deadline of "
+        f"{policy.deadline_seconds / 86_400:g} days, and an equal one forward with {power.power_forward:.0%}"
         + ("" if enough else "; 80% is what to plan for: a later deadline, larger steps or more ratings")
     )
 
 
 def rated_per_day(config: PipelineConfig, tenant: str) -> float | None:
-    """Users who rated the tenant's live version in the last days, a day; None where nobody did or nothing ran yet."""
+    """Count the users a day who rated the tenant's live version in the last days; None where nobody did."""
     engine = connect(config.places.database)
     if engine.dialect.name == "sqlite" and not Path(engine.url.database or "").exists():
         return None  # to look must not make a database
@@ -47,26 +47,26 @@ def rated_per_day(config: PipelineConfig, tenant: str) -> float | None:
                 return None
         check(engine)
         standing, today = current(engine, tenant), now()
-        seen = [unit.first_seen for unit in rated_units(engine, tenant, standing.release_seq)]
+        rated = [unit.first_seen for unit in rated_units(engine, tenant, standing.release_seq)]
     except (SQLAlchemyError, RefusedTransition):
         return None  # away, of a pipeline that never ran, or of another release's lines
     finally:
         engine.dispose()
-    lately = [at for at in seen if at >= today - timedelta(days=DAYS)]
+    lately = [at for at in rated if at >= today - timedelta(days=DAYS)]
     if not lately:
         return None
     days = min(DAYS, max(1.0, (today - min(lately)).total_seconds() / 86_400))
     return len(lately) / days
 
 
-def _sight_of(config: PipelineConfig, tenant: str) -> str:
+def _tenant_power(config: PipelineConfig, tenant: str) -> str:
     policy = config.canary
     if policy.expected_rated_per_day is not None:
-        return canary_sight(policy, policy.expected_rated_per_day, "as expected_rated_per_day says")
+        return canary_power(policy, policy.expected_rated_per_day, "as expected_rated_per_day says")
     measured = rated_per_day(config, tenant)
     if measured is None:
         return (
             "nobody has rated answers lately, so whether a canary is decided before its deadline is not known; "
             "canary.expected_rated_per_day has it checked beforehand"
         )
-    return canary_sight(policy, measured, f"of the last {DAYS:g} days")
+    return canary_power(policy, measured, f"of the last {DAYS:g} days")

@@ -1,4 +1,4 @@
-"""A look at the data: how many examples of which shape there are, for `ratchet advise` and the dry run."""
+"""Count the training examples of each shape, for `ratchet advise` and the dry run."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from infra.errors import NotFound, UserError
 
 
 def counts_of_last_snapshot(config: PipelineConfig, tenant: str | None = None) -> dict[str, int]:
-    """Training examples by shape in the tenant's latest snapshot; empty before the first."""
+    """Count training examples by shape in the tenant's latest snapshot; empty before the first."""
     snapshot = last_snapshot(config, tenant_of(config, tenant))
     return {} if snapshot is None else dict(snapshot.counts["train"])
 
 
 def counts_of_file(path: Path) -> dict[str, int]:
-    """Examples by shape in a JSONL file.
+    """Count examples by shape in a JSONL file.
 
     Raises:
         NotFound: there is no such file.

@@ -1,4 +1,4 @@
-"""What each tenant's gate set can see: planning before the night, for `config check`, `doctor`, plan and dry run."""
+"""Compute what gain each tenant's gate set can detect, before a night: for `config check`, `doctor`, plan, dry run."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
+from deploy.engines import SERVING_ENGINES
 from evaluation.gate.policy import GatePolicy
-from evaluation.gate.power import what_it_sees
+from evaluation.gate.power import describe_power
 from feedback.examples import SHAPES
 from feedback.snapshots.snapshot import Snapshot, load_snapshot
 from flows.config.pipeline import PipelineConfig
@@ -21,13 +21,13 @@ from training.recipes.memory_fit import room_here
 from training.recipes.plan import plan_night
 
 
-def gate_sights(config: PipelineConfig) -> list[str]:
-    """One sentence a tenant: what its present gate set sees, or what the fewest units the policy allows would."""
-    return [f"tenant {tenant}: {_sight_of(config, tenant)}" for tenant in config.tenants]
+def describe_gate_power(config: PipelineConfig) -> list[str]:
+    """Say, a sentence a tenant, what its present gate set detects, or what the fewest units the policy allows would."""
+    return [f"tenant {tenant}: {_tenant_power(config, tenant)}" for tenant in config.tenants]
 
 
 @dataclass(frozen=True)
-class Ahead:
+class NextNight:
     """What the tenant's next night would launch."""
 
     challengers: int
@@ -36,13 +36,13 @@ class Ahead:
     """What is not counted, or could not be, and why."""
 
 
-def challengers_ahead(config: PipelineConfig, tenant: str) -> int:
-    """How many challengers the tenant's next night would launch (`ahead_of`)."""
-    return ahead_of(config, tenant).challengers
+def expected_challengers(config: PipelineConfig, tenant: str) -> int:
+    """Count the challengers that the tenant's next night would launch (`next_night`)."""
+    return next_night(config, tenant).challengers
 
 
-def ahead_of(config: PipelineConfig, tenant: str) -> Ahead:
-    """What the tenant's next night would launch, on the base model that the config names.
+def next_night(config: PipelineConfig, tenant: str) -> NextNight:
+    """Plan what the tenant's next night would launch, on the base model that the config names.
 
     By the data of its last snapshot. Before the first the named recipes that fit the memory are counted; under
     `methods: auto` one, because what the data will support is not known. Nothing is loaded or downloaded: of a base
@@ -50,55 +50,55 @@ def ahead_of(config: PipelineConfig, tenant: str) -> Ahead:
     """
     snapshot, training = last_snapshot(config, tenant), config.training
     if snapshot is None and training.methods == "auto":
-        return Ahead(challengers=1)
-    counts: Mapping[str, Any] = (
+        return NextNight(challengers=1)
+    counts: Mapping[str, int] = (
         dict.fromkeys(SHAPES, training.minimum_examples) if snapshot is None else snapshot.counts["train"]
     )
-    lora_only, cache = config.serving.engine == "vllm", config.places.cache_dir
+    lora_only, cache = SERVING_ENGINES.named(config.serving.engine).lora_only, config.places.cache_dir
     base = base_offline(config.base_model, cache)
     if base.shape is None:
         boundless = training.model_copy(update={"budget_minutes": math.inf, "budget_money": None})
         plan = plan_night(counts, boundless, lora_only=lora_only)
         note = f"{base.why_not}, so recipes are counted whatever memory and time they take"
-        return Ahead(challengers=max(1, len(plan.recipes)), notes=(note,))
+        return NextNight(challengers=max(1, len(plan.recipes)), notes=(note,))
     room = room_here(
         base.shape, dtype=training.dtype, processes=training.processes, memory_gb=training.memory_gb, cache=cache
     )
     plan = plan_night(counts, training, parameters=base.shape.total, lora_only=lora_only, room=room)
     small = tuple(f"not counted: {left.recipe}: {left.reason}" for left in plan.left_out if left.because == "memory")
-    return Ahead(challengers=max(1, len(plan.recipes)), notes=small)
+    return NextNight(challengers=max(1, len(plan.recipes)), notes=small)
 
 
-def sight(policy: GatePolicy, units: int, challengers: int) -> str:
-    """What so many units see among so many challengers, or that they are too few for any promotion."""
+def gate_power(policy: GatePolicy, units: int, challengers: int) -> str:
+    """Say what gain so many units detect among so many challengers, or that they are too few for any promotion."""
     if units < policy.min_units:
         return (
             f"the gate set has {units} conversations, the policy asks for {policy.min_units}: nothing is promoted "
             f"before {policy.min_units - units} more have labels by trusted people"
         )
-    return what_it_sees(policy, units, challengers=max(1, challengers))
+    return describe_power(policy, units, challengers=max(1, challengers))
 
 
 def units_of(snapshot: Snapshot) -> int:
-    """Groups in the gate parts of a snapshot."""
+    """Count the groups in the gate parts of a snapshot."""
     return sum(snapshot.counts.get(part, {}).get("groups", 0) for part in ("rolling", "frozen"))
 
 
 def last_snapshot(config: PipelineConfig, tenant: str) -> Snapshot | None:
-    """The tenant's snapshot that was cut last, by a night or by `ratchet data cut`; None when there is none."""
-    found: list[tuple[datetime, Snapshot]] = []
+    """Load the tenant's snapshot that was cut last, by a night or by `ratchet data cut`; None when there is none."""
+    cuts: list[tuple[datetime, Snapshot]] = []
     for path in config.places.snapshots_dir.glob("s-*"):
         with suppress(RatchetError):  # forgotten or half-written: planning goes on with the others
             record, snapshot = read_record(path), load_snapshot(path)
             if record is not None and snapshot.tenant == tenant:
-                found.append((record.created_at, snapshot))
-    return max(found, key=lambda one: one[0])[1] if found else None
+                cuts.append((record.created_at, snapshot))
+    return max(cuts, key=lambda cut: cut[0])[1] if cuts else None
 
 
-def _sight_of(config: PipelineConfig, tenant: str) -> str:
-    snapshot, ahead = last_snapshot(config, tenant), ahead_of(config, tenant)
+def _tenant_power(config: PipelineConfig, tenant: str) -> str:
+    snapshot, planned = last_snapshot(config, tenant), next_night(config, tenant)
     if snapshot is None:
-        seen = f"no snapshot yet; {sight(config.gate, config.gate.min_units, ahead.challengers)}"
+        power = f"no snapshot yet; {gate_power(config.gate, config.gate.min_units, planned.challengers)}"
     else:
-        seen = sight(config.gate, units_of(snapshot), ahead.challengers)
-    return "; ".join((seen, *ahead.notes))
+        power = gate_power(config.gate, units_of(snapshot), planned.challengers)
+    return "; ".join((power, *planned.notes))

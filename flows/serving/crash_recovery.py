@@ -1,11 +1,11 @@
-"""Nights whose process died are taken up by themselves: the server of the deployments looks for them.
+"""Resume nights whose process crashed. Runs inside the deployment server.
 
-A night is dead when its record says that it runs and nobody holds its tenant's lock: its process was killed, or the
+A night has crashed when its record says that it runs and nobody holds its tenant's lock: its process was killed, or the
 machine was switched off. Prefect would show its run as running for ever, and would cancel every later night of the
 deployment, because one run at a time is its limit; so the run is closed as crashed first.
 
 Left alone: a night that failed with an error (people were told, and what to do), that a person cancelled, or that was
-started by hand in a terminal (who killed it knows; the next night takes it up).
+started by hand in a terminal (who killed it knows; the next night resumes it).
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ import logging
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from flows.config.night_request import NightRequest
+from deploy.nights.record import NightRecord
+from deploy.nights.request import NightRequest
 from flows.config.pipeline import PipelineConfig
-from flows.night.record import NightFile, dead_night, why_not_taken_up
+from flows.night.record import crashed_night, why_not_resumed
 from flows.serving.plans import deployment_plans
 from flows.serving.prefect_runs import close_dead_runs
 from infra.alerts.outbox import Alert
@@ -32,8 +33,8 @@ LOOK_SECONDS = 20.0
 """Wait between two looks."""
 
 
-class TakingUp:
-    """Looks for dead nights again and again; remembers what it saw at its last look."""
+class CrashRecovery:
+    """Looks for crashed nights again and again; remembers what it saw at its last look."""
 
     def __init__(self, config: PipelineConfig) -> None:
         self.config = config
@@ -41,48 +42,48 @@ class TakingUp:
         self.settled: set[tuple[str, int]] = set()
 
     def look(self) -> list[str]:
-        """Start a run for every dead night that a deployment began; the nights' names."""
+        """Start a run for every crashed night that a deployment began; return the nights' names."""
         from prefect.client.orchestration import get_client
 
-        doubtful, taken = set[tuple[str, int]](), []
+        doubtful, resumed = set[tuple[str, int]](), []
         with get_client(sync_client=True) as client:
             for tenant in self.config.tenants:
-                night = dead_night(self.config, tenant)
+                night = crashed_night(self.config, tenant)
                 run = _last_run(client, night) if night is not None else None
                 if night is None or run is None or run.state is None:
                     continue
-                this = (night.night_id, night.attempts)
-                if this in self.settled or run.state.is_cancelling():
+                attempt = (night.night_id, night.attempts)
+                if attempt in self.settled or run.state.is_cancelling():
                     continue
-                if not run.state.is_final() and this not in self.doubtful:
+                if not run.state.is_final() and attempt not in self.doubtful:
                     # It may be about to end: the lock is let go of a moment before Prefect hears of it.
-                    doubtful.add(this)
+                    doubtful.add(attempt)
                 elif run.state.is_crashed() or not run.state.is_final():
                     close_dead_runs([str(run.id)])
-                    if run.deployment_id is not None and self._take_up(client, night, run):
-                        taken.append(night.night_id)
-                    self.settled.add(this)
+                    if run.deployment_id is not None and self._resume(client, night, run):
+                        resumed.append(night.night_id)
+                    self.settled.add(attempt)
         self.doubtful = doubtful
-        return taken
+        return resumed
 
-    def _take_up(self, client: SyncPrefectClient, night: NightFile, run: FlowRun) -> bool:
-        refusal = why_not_taken_up(self.config, NightRequest(), night)
-        tell_of_death(self.config, night, refusal)
+    def _resume(self, client: SyncPrefectClient, night: NightRecord, run: FlowRun) -> bool:
+        refusal = why_not_resumed(self.config, NightRequest(), night)
+        alert_crash(self.config, night, refusal)
         if refusal is not None or run.deployment_id is None:
-            log.warning("night %s is dead and is not taken up: %s", night.night_id, refusal)
+            log.warning("night %s has crashed and is not resumed: %s", night.night_id, refusal)
             return False
-        log.warning("night %s is dead (try %d): it is taken up again", night.night_id, night.attempts)
+        log.warning("night %s has crashed (try %d): it is resumed", night.night_id, night.attempts)
         client.create_flow_run_from_deployment(
             run.deployment_id,
             parameters=run.parameters,
-            # However often it is looked, and by however many: one run for one death.
+            # However often it is looked, and by however many: one run for one crash.
             idempotency_key=f"take-up/{night.night_id}/{night.attempts}",
         )
         return True
 
 
-def _last_run(client: SyncPrefectClient, night: NightFile) -> FlowRun | None:
-    """Prefect's run that worked on a night last; None where this server knows of none."""
+def _last_run(client: SyncPrefectClient, night: NightRecord) -> FlowRun | None:
+    """Return Prefect's run that worked on a night last; None where this server knows of none."""
     from prefect.exceptions import ObjectNotFound
 
     if not night.flow_runs:
@@ -93,12 +94,12 @@ def _last_run(client: SyncPrefectClient, night: NightFile) -> FlowRun | None:
         return None
 
 
-def tell_of_death(config: PipelineConfig, night: NightFile, refusal: str | None) -> None:
+def alert_crash(config: PipelineConfig, night: NightRecord, refusal: str | None) -> None:
     """Alert that a night's process died: it could not say so itself. Once for each try."""
     goes_on = refusal is None
     done = ", ".join(night.steps) or "nothing yet"
     text = f"It was killed, or ran out of memory, or the machine stopped. Done so far: {done}."
-    what = Alert(
+    alert = Alert(
         kind="run_failed",
         severity="warning" if goes_on else "critical",
         tenant=night.tenant,
@@ -110,11 +111,11 @@ def tell_of_death(config: PipelineConfig, night: NightFile, refusal: str | None)
         payload={"night_id": night.night_id, "attempt": night.attempts, "steps": list(night.steps)},
         dedupe_key=f"run_failed/{night.night_id}/{night.attempts}",
     )
-    notify.alert.fn(config.places, config.alerts, what)
+    notify.alert.fn(config.places, config.alerts, alert)
 
 
-def close_left_runs(config: PipelineConfig) -> int:
-    """Close the runs that an earlier server of these deployments left behind when it died; how many there were.
+def close_orphaned_runs(config: PipelineConfig) -> int:
+    """Close the runs that an earlier server of these deployments left behind when it died; return how many.
 
     To be called before it serves: then no process of its own can work on any run yet. Runs on a work pool are another
     worker's, and are left alone.

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from flows.config.load import load_config
 from flows.config.pipeline import PipelineConfig
-from flows.serving.crash_recovery import LOOK_SECONDS, TakingUp, close_left_runs
+from flows.serving.crash_recovery import LOOK_SECONDS, CrashRecovery, close_orphaned_runs
 from flows.serving.plans import DeploymentPlan, deployment_plans
 from infra.artifact import atomic_write
 from infra.processes.job_file import job_main
@@ -75,19 +75,19 @@ def deployments(config: PipelineConfig, config_file: Path) -> list[RunnerDeploym
 async def serve(job: ServeJob, config: PipelineConfig, made: list[RunnerDeployment]) -> None:
     """Register the deployments and run what comes due, until SIGTERM.
 
-    Meanwhile alerts are mirrored as Prefect events, interactions as MLflow traces, and nights whose process died are
-    taken up again.
+    Meanwhile alerts are mirrored as Prefect events, interactions as MLflow traces, and nights whose process crashed
+    are resumed.
     """
     from prefect.runner import Runner
 
-    await asyncio.to_thread(close_left_runs, config)
+    await asyncio.to_thread(close_orphaned_runs, config)
     # Schedules stay on when this process stops: it may be restarted, and a night must not be lost over that.
     runner = Runner(name=f"ratchet-{config.pipeline}", limit=4, pause_on_shutdown=False)
     for deployment in made:
         await runner.aadd_deployment(deployment)
         log.info("serving %s/%s", deployment.flow_name, deployment.name)
     atomic_write(job.ready_file, "registered\n")
-    beside = [asyncio.create_task(work(config)) for work in (_mirror, _trace, _take_up)]
+    beside = [asyncio.create_task(work(config)) for work in (_mirror, _trace, _recover)]
     try:
         await runner.start()
     finally:
@@ -97,7 +97,7 @@ async def serve(job: ServeJob, config: PipelineConfig, made: list[RunnerDeployme
 
 async def _mirror(config: PipelineConfig) -> None:
     from flows.config.job_files import alerts_of
-    from tasks.mirror import mirror_alerts
+    from infra.alerts.prefect_events import mirror_alerts
 
     while True:
         try:
@@ -108,7 +108,7 @@ async def _mirror(config: PipelineConfig) -> None:
 
 
 async def _trace(config: PipelineConfig) -> None:
-    from tasks.traces import send_traces
+    from flows.serving.trace_export import send_traces
 
     while config.traces.share > 0:
         try:
@@ -120,13 +120,13 @@ async def _trace(config: PipelineConfig) -> None:
         await asyncio.sleep(0.1 if sent.get("interactions") else TRACE_SECONDS)
 
 
-async def _take_up(config: PipelineConfig) -> None:
-    taking_up = TakingUp(config)
+async def _recover(config: PipelineConfig) -> None:
+    recovery = CrashRecovery(config)
     while True:
         try:
-            await asyncio.to_thread(taking_up.look)
+            await asyncio.to_thread(recovery.look)
         except Exception:  # the runs must go on; the next look may succeed
-            log.exception("could not look for nights whose process died; trying again")
+            log.exception("could not look for nights whose process crashed; trying again")
         await asyncio.sleep(LOOK_SECONDS)
 
 

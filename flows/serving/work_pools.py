@@ -16,6 +16,7 @@ from flows.config.pipeline import PipelineConfig
 from flows.config.prefect_environment import prefect_environment
 from flows.serving.plans import deployment_plans
 from infra.errors import UserError
+from infra.settings import Config
 from infra.source_tree import SOURCE_ROOT
 
 if TYPE_CHECKING:
@@ -25,9 +26,22 @@ PoolType = Literal["process", "docker", "kubernetes"]
 _EXTRA = {"docker": "prefect-docker", "kubernetes": "prefect-kubernetes"}
 
 
+class Registered(Config):
+    """Deployments on a work pool."""
+
+    pool: str
+    type: PoolType
+    made: bool
+    """Whether the pool was not there."""
+    deployments: Mapping[str, str]
+    """Name to Prefect's id."""
+    worker: str
+    """The command that starts a worker."""
+
+
 def deploy(
     config: PipelineConfig, config_file: Path, *, pool: str, kind: PoolType, image: str | None = None
-) -> dict[str, Any]:
+) -> Registered:
     """Make the pool if it is not there, and register every deployment on it. Doing it again updates them.
 
     Raises:
@@ -49,11 +63,11 @@ def deploy(
     for plan in deployment_plans(config, file):
         deployment = prefect_deployment(plan, job_variables=job_variables(config, kind, image))
         registered[f"{plan.flow}/{plan.name}"] = str(deployment.apply(work_pool_name=pool))
-    return {"pool": pool, "type": kind, "made": made, "deployments": registered, "worker": worker_command(pool, kind)}
+    return Registered(pool=pool, type=kind, made=made, deployments=registered, worker=worker_command(pool, kind))
 
 
 def job_variables(config: PipelineConfig, kind: PoolType, image: str | None) -> dict[str, Any]:
-    """What the worker gives every run's process or container: how to reach Prefect; never a secret."""
+    """Return what the worker gives every run's process or container: how to reach Prefect; never a secret."""
     environment: Mapping[str, str] = prefect_environment(config)
     if kind == "process":
         return {"env": {**environment, "PYTHONPATH": str(SOURCE_ROOT)}, "working_dir": str(SOURCE_ROOT)}
@@ -62,7 +76,7 @@ def job_variables(config: PipelineConfig, kind: PoolType, image: str | None) -> 
 
 
 def worker_command(pool: str, kind: PoolType) -> str:
-    """The command that starts a worker, with the package it needs."""
+    """Return the command that starts a worker, with the package it needs."""
     start = f"{Path(sys.executable).name} -m prefect worker start --pool {pool}"
     return start if kind not in _EXTRA else f"pip install {_EXTRA[kind]} && {start}"
 
@@ -72,10 +86,10 @@ def _pool(client: SyncPrefectClient, name: str, kind: PoolType) -> bool:
     from prefect.exceptions import ObjectNotFound
 
     try:
-        found = client.read_work_pool(name)
+        pool = client.read_work_pool(name)
     except ObjectNotFound:
         client.create_work_pool(WorkPoolCreate(name=name, type=kind))
         return True
-    if found.type != kind:
-        raise UserError(f"the work pool {name!r} has the type {found.type}, expected {kind}; give another name")
+    if pool.type != kind:
+        raise UserError(f"the work pool {name!r} has the type {pool.type}, expected {kind}; give another name")
     return False

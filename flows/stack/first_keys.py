@@ -38,14 +38,14 @@ class FirstKeys(Config):
 def first_keys(config: PipelineConfig) -> FirstKeys:
     """Make one key per purpose and tenant, once; later calls find the file."""
     from deploy.api_keys import create_key
-    from tasks.opened import database
+    from infra.database.open import open_database
 
     file = config.places.run_dir / "keys.json"
     keys: dict[str, dict[str, str]] = json.loads(file.read_text()) if file.exists() else {}
     missing = [tenant for tenant in config.tenants if tenant not in keys]
     if not missing:
         return FirstKeys(file=file, made=False)
-    engine = database(config.places)
+    engine = open_database(config.places)
     for tenant in missing:
         keys[tenant] = {
             purpose: create_key(engine, tenant=tenant, name=f"{purpose} (first)", scopes=scopes)[0]

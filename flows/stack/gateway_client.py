@@ -1,14 +1,22 @@
-"""One question to a gateway, as an application would send it."""
+"""Ask a gateway one question, as an application would."""
 
 from __future__ import annotations
 
-from typing import Any
-
 from infra.errors import Unavailable, UserError
+from infra.settings import Config
 
 
-def asked(url: str, key: str, *, model: str, question: str, user: str) -> dict[str, Any]:
-    """Answer, version and interaction id.
+class GatewayAnswer(Config):
+    """What the gateway answered."""
+
+    answer: str
+    version: str
+    """Who answered."""
+    interaction_id: str
+
+
+def ask(url: str, key: str, *, model: str, question: str, user: str) -> GatewayAnswer:
+    """Ask one question.
 
     Raises:
         Unavailable: the gateway does not answer.
@@ -25,8 +33,4 @@ def asked(url: str, key: str, *, model: str, question: str, user: str) -> dict[s
         raise Unavailable(f"no gateway answers at {url}; start the stack with `ratchet up`") from error
     except openai.APIStatusError as error:
         raise UserError(f"the gateway refused it: {error.message}") from error
-    return {
-        "answer": answer.choices[0].message.content or "",
-        "version": answer.model,
-        "interaction_id": answer.id,
-    }
+    return GatewayAnswer(answer=answer.choices[0].message.content or "", version=answer.model, interaction_id=answer.id)

@@ -100,9 +100,6 @@ def _mlflow(config: PipelineConfig) -> ProcessSpec:
         env={
             "MLFLOW_AUTH_CONFIG_PATH": str(_who_may(store)),
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-            # Its webhook calls the gateway beside it; by default it calls public https addresses only.
-            "MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "http,https",
-            "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true",
         },
         host=places.host,
         port=places.mlflow_port,

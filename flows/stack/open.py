@@ -14,7 +14,7 @@ from infra.file_permissions import close_files, close_folder
 from infra.telemetry.otel import start_tracing
 
 
-def opened_config(path: Path) -> PipelineConfig:
+def open_config(path: Path) -> PipelineConfig:
     """The pipeline's config; secrets of its local stack, if it has one, are in the environment afterwards."""
     config = load_config(path)
     # Whoever delivers, the alerts say how to reach the console.

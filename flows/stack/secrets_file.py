@@ -15,9 +15,6 @@ OUR_SECRETS = (
     "RATCHET_USER_SALT",
     "RATCHET_ENGINE_KEY",
     "RATCHET_WEBHOOK_SECRET",
-    "RATCHET_MLFLOW_WEBHOOK_SECRET",
-    # MLflow's own name. It encrypts its webhooks' secrets with it, and without one it cannot read them after a restart.
-    "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY",
 )
 PREFECT_SECRETS = (PREFECT_SIGN_IN,)
 """Of a Prefect server that is ours. One that the config names by URL has its own, set by whoever runs it."""
@@ -77,7 +74,7 @@ def _names(places: Places) -> tuple[str, ...]:
 
 
 def _new(name: str) -> str:
-    """32 random bytes in the form of a Fernet key, which MLflow asks for; the others are content with it."""
+    """32 random bytes as text."""
     made = base64.urlsafe_b64encode(os.urandom(32)).decode()
     if name == PREFECT_SIGN_IN:
         return f"{USER}:{made}"

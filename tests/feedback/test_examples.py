@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feedback.events import Edit, Feedback, Preference, Rating, Reference, Thumb, Value
-from feedback.examples import ShapeRules, build, group_of
+from feedback.examples import ShapeRules
+from feedback.ingest.build_examples import build, group_of
 from feedback.ingest.run import run_ingest
 from feedback.snapshots.gate_items import items_of
 from infra.artifact import key_of
@@ -20,11 +21,11 @@ ASKED = interaction(1, "What is the capital of Peru?", "Quito")
 
 
 def made(*words: Feedback) -> tuple[dict[str, str | None], dict[str, str]]:
-    """(shape -> what it teaches, event -> fate's code)"""
+    """(shape -> what it teaches, event -> code of its outcome)"""
     built = build(ASKED, words, RULES)
     taught: dict[str, str | None] = {e.shape: e.chosen or e.reference or e.completion for e in built.examples}
     assert len(taught) == len(built.examples)
-    return taught, {event: fate.code for event, fate in built.fates.items()}
+    return taught, {event: outcome.code for event, outcome in built.outcomes.items()}
 
 
 @pytest.mark.parametrize(
@@ -90,7 +91,7 @@ def test_two_equal_answers_are_no_preference_and_no_answer_cannot_be_rated() -> 
     silent = ASKED.model_copy(update={"answer": ""})
     built = build(silent, [said(1, Thumb(up=True), event_id="x"), said(1, Edit(text="Lima"), event_id="y")], RULES)
     assert [e.shape for e in built.examples] == ["completion"]
-    assert built.fates["x"].code == "no-answer"
+    assert built.outcomes["x"].code == "no-answer"
 
 
 def test_groups_follow_the_rule_and_fall_back() -> None:
@@ -115,8 +116,8 @@ values = st.one_of(
 def test_every_event_has_one_fate_and_every_example_a_source(words: list[tuple[Value, str, bool]]) -> None:
     events = [said(1, v, a, trusted=t, event_id=f"e{n}") for n, (v, a, t) in enumerate(words)]
     built = build(ASKED, events, RULES)
-    assert built.fates.keys() == {e.event_id for e in events}
-    accepted = {e for e, fate in built.fates.items() if fate.status == "accepted"}
+    assert built.outcomes.keys() == {e.event_id for e in events}
+    accepted = {e for e, outcome in built.outcomes.items() if outcome.status == "accepted"}
     assert all(example.source_events and set(example.source_events) <= accepted for example in built.examples)
     for e in built.examples:
         asked = [m.model_dump(mode="json", exclude_none=True) for m in e.messages]
@@ -185,7 +186,7 @@ def test_a_lake_from_before_answers_were_marked_as_cut_reads_and_grows(tmp_path:
     store.record_interaction(interaction("old", "What is the capital of Peru, please?", "Lima"))
     store.record_feedback(said("old", Thumb(up=True)))
     run_ingest(store, lake, (), FAST)
-    place = lake.place.table("accepted")
+    place = lake.storage.table("accepted")
     without = pl.read_delta(place).drop("cut")
     write_deltalake(place, without, mode="overwrite", schema_mode="overwrite", partition_by=["tenant"])
     assert [e.cut for e in lake.examples()] == [(), ()]

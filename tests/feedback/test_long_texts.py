@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from feedback.events import Edit, Preference, Thumb, Value
-from feedback.ingest.prepare import NormaliseConfig
 from feedback.ingest.run import run_ingest
+from feedback.ingest.subjects import NormaliseConfig
 from feedback.lake.quarantine import accept, held_rows
 from feedback.redaction.redact import RedactConfig
 from tests.feedback.world import FAST, interaction, make_lake, make_store, said

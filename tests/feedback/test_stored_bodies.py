@@ -12,12 +12,12 @@ from sqlalchemy import text
 
 from deploy.gateway.capture.spool import Spool
 from feedback.events import Edit, Feedback, Interaction
-from feedback.index.index import Past
+from feedback.index.ingest_index import IngestIndex
 from feedback.ingest.run import run_ingest
 from feedback.lake.lake import Lake, Manifest
 from feedback.lake.quarantine import held_rows
 from feedback.snapshots.snapshot import SnapshotConfig, cut_snapshot, load_snapshot
-from feedback.snapshots.splits import Firewall
+from feedback.snapshots.splits import SplitStore
 from infra.stored_model import FORMS, NewerForm
 from tests.feedback.world import FAST, interaction, make_lake, make_store, said
 
@@ -84,7 +84,7 @@ def test_a_lake_with_columns_of_another_release_is_read_and_written_on(tmp_path:
         if there is None:
             continue
         # A later one added a column; to this one it is as if an earlier one had not had `version` and `task` yet.
-        rows = pl.read_delta(lake.place.table(table)).with_columns(pl.lit("later").alias("told_by"))
+        rows = pl.read_delta(lake.storage.table(table)).with_columns(pl.lit("later").alias("told_by"))
         rows = rows.drop([name for name in ("version", "task") if name in rows.columns])
         write_deltalake(there, rows, mode="overwrite", schema_mode="overwrite", partition_by=["tenant"])
     again = lake.examples()
@@ -118,8 +118,8 @@ def test_forms_of_a_later_release_are_refused_in_words(tmp_path: Path) -> None:
     with sqlite3.connect(index) as connection:
         connection.execute(f"PRAGMA user_version={FORMS['index of the past'] + 1}")
     with pytest.raises(NewerForm, match="index of the past"):
-        Past(index)
+        IngestIndex(index)
     with sqlite3.connect(tmp_path / "snapshots" / "firewall.db") as connection:
         connection.execute("PRAGMA user_version=2")
     with pytest.raises(NewerForm, match="of a firewall"):
-        Firewall(tmp_path / "snapshots")
+        SplitStore(tmp_path / "snapshots")

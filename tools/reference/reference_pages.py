@@ -69,7 +69,7 @@ def _routes(app: Any) -> list[Any]:
 def events_reference(runbook: str) -> str:
     """The Prefect events and their payload; kinds and meanings are the runbook's, which a test holds to the code."""
     from infra.alerts.outbox import Alert
-    from tasks.mirror import event_of
+    from infra.alerts.prefect_events import event_of
 
     sample = event_of(Alert(kind="held", title="-"))
     lines = [

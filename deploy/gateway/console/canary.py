@@ -7,9 +7,9 @@ from typing import Any
 
 from sqlalchemy import Engine
 
-from deploy.canary.assess import RatedUnit
 from deploy.canary.policy import CanaryPolicy
-from deploy.controller.canary_watch import judge, policy_of, rated_units
+from deploy.canary.units import FrozenUnit
+from deploy.controller.canary_watch import assess_watch, policy_in_force, rated_units
 from deploy.ledger.ledger import current
 from infra.database.connect import now
 
@@ -17,15 +17,15 @@ POINTS = 400
 """Most points of a curve; longer ones are thinned, their last point kept."""
 
 
-def curve(engine: Engine, tenant: str, default: CanaryPolicy, *, at: datetime | None = None) -> dict[str, Any]:
+def curve(database: Engine, tenant: str, default: CanaryPolicy, *, at: datetime | None = None) -> dict[str, Any]:
     """Watch, judgement, and log wealth (natural) of both tests after each frozen unit; {"watch": None} without one."""
-    standing = current(engine, tenant)
-    watch = standing.watch
+    state = current(database, tenant)
+    watch = state.watch
     if watch is None:
         return {"watch": None}
-    at, policy = at or now(), policy_of(engine, standing, default)
-    judged = judge(engine, standing, watch, policy, at)
-    back, forward = wealth(rated_units(engine, tenant, watch, policy, at), policy)
+    at, policy = at or now(), policy_in_force(database, state, default)
+    judged = assess_watch(database, state, watch, policy, at)
+    back, forward = wealth(rated_units(database, tenant, watch, policy, at), policy)
     kept = thinned(len(back), POINTS)
     return {
         "now": at.isoformat(),
@@ -42,7 +42,7 @@ def curve(engine: Engine, tenant: str, default: CanaryPolicy, *, at: datetime | 
     }
 
 
-def wealth(units: tuple[RatedUnit, ...], policy: CanaryPolicy) -> tuple[list[float], list[float]]:
+def wealth(units: tuple[FrozenUnit, ...], policy: CanaryPolicy) -> tuple[list[float], list[float]]:
     """(evidence that it is worse, evidence that it is not worse) after each unit, as log wealth; the former's best."""
     if not units:
         return [], []

@@ -26,12 +26,12 @@ Card = dict[str, Any]
 """kind, title, facts (name -> value), links (ids that can be asked for in turn)."""
 
 
-def held(engine: Engine, home: Path, tenant: str, code: str | None, limit: int) -> dict[str, Any]:
+def held(database: Engine, home: Path, tenant: str, code: str | None, limit: int) -> dict[str, Any]:
     """Rows that wait for a decision, newest first, with the number for every reason."""
     from feedback.lake.lake import lake_of
     from feedback.lake.quarantine import held_rows
 
-    rows = held_rows(Store(engine), lake_of(Places(home=home)), tenant=tenant)
+    rows = held_rows(Store(database), lake_of(Places(home=home)), tenant=tenant)
     shown = [row for row in rows if code is None or row.code == code]
     return {
         "total": len(rows),
@@ -40,7 +40,7 @@ def held(engine: Engine, home: Path, tenant: str, code: str | None, limit: int) 
     }
 
 
-def decide(engine: Engine, home: Path, key: ApiKey, row_id: str, decision: str, asked: Decision) -> str:
+def decide(database: Engine, home: Path, key: ApiKey, row_id: str, decision: str, asked: Decision) -> str:
     """Accept or drop a row of the key's own tenant; its id.
 
     Raises:
@@ -50,7 +50,7 @@ def decide(engine: Engine, home: Path, key: ApiKey, row_id: str, decision: str, 
     from feedback.lake.lake import lake_of
     from feedback.lake.quarantine import accept, drop, show
 
-    store, lake = Store(engine), lake_of(Places(home=home))
+    store, lake = Store(database), lake_of(Places(home=home))
     row = show(store, lake, row_id)
     if row.tenant != key.tenant:
         raise NotFound(f"no quarantined row {row_id!r}")
@@ -60,7 +60,7 @@ def decide(engine: Engine, home: Path, key: ApiKey, row_id: str, decision: str, 
     return drop(store, lake, row.row_id, by=by, note=asked.note).row_id
 
 
-def trace(engine: Engine, console: ConsoleJob, tenant: str, asked: str) -> dict[str, Any]:
+def trace(database: Engine, console: ConsoleJob, tenant: str, asked: str) -> dict[str, Any]:
     """Everything known of an id, whatever it names.
 
     Raises:
@@ -68,10 +68,10 @@ def trace(engine: Engine, console: ConsoleJob, tenant: str, asked: str) -> dict[
     """
     places = Places(home=console.home)
     cards = [
-        *_answer(engine, tenant, asked),
-        *_event(engine, tenant, asked),
+        *_answer(database, tenant, asked),
+        *_event(database, tenant, asked),
         *_examples(places, tenant, asked),
-        *_version(engine, console, tenant, asked),
+        *_version(database, console, tenant, asked),
         *_snapshot(places, tenant, asked),
         *_night(console.home, tenant, asked),
     ]
@@ -88,8 +88,8 @@ def _card(kind: str, title: str, facts: dict[str, Any], links: list[str | None])
     return {"kind": kind, "title": title, "facts": shown, "links": [link for link in dict.fromkeys(links) if link]}
 
 
-def _answer(engine: Engine, tenant: str, asked: str) -> list[Card]:
-    store = Store(engine)
+def _answer(database: Engine, tenant: str, asked: str) -> list[Card]:
+    store = Store(database)
     found = store.interaction(tenant, asked)
     if found is None:
         return []
@@ -107,11 +107,11 @@ def _answer(engine: Engine, tenant: str, asked: str) -> list[Card]:
     return [_card("answer", asked, facts, [found.version, *(event.event_id for event in said)])]
 
 
-def _event(engine: Engine, tenant: str, asked: str) -> list[Card]:
+def _event(database: Engine, tenant: str, asked: str) -> list[Card]:
     query = select(feedback_table.c.body).where(feedback_table.c.tenant == tenant, feedback_table.c.event_id == asked)
     from feedback.events import Feedback
 
-    with engine.connect() as connection:
+    with database.connect() as connection:
         row = connection.execute(query).first()
     if row is None:
         return []
@@ -131,7 +131,8 @@ def _examples(places: Places, tenant: str, asked: str) -> list[Card]:
     """Examples of that id, made of that event or about that answer; with how the events ended."""
     import polars as pl
 
-    from feedback.lake.lake import example_of, lake_of
+    from feedback.lake.frames import example_of
+    from feedback.lake.lake import lake_of
     from feedback.snapshots.gate_items import item_id_of
 
     lake = lake_of(places)
@@ -174,16 +175,15 @@ def holding(places: Places, example_id: str, item_id: str) -> list[str]:
     return found
 
 
-def _version(engine: Engine, console: ConsoleJob, tenant: str, asked: str) -> list[Card]:
-    lines = [line for line in history(engine, tenant) if asked in (line.version, line.previous)]
+def _version(database: Engine, console: ConsoleJob, tenant: str, asked: str) -> list[Card]:
+    lines = [line for line in history(database, tenant) if asked in (line.version, line.previous)]
     about = [line for line in lines if line.version == asked]
     if not lines:
         return []
     places = Places(home=console.home)
     record = read_record(places.versions_dir / asked) if "/" not in asked and not asked.startswith(".") else None
-    gates = [dict(line.evidence.get("gate") or {}) for line in about]
-    evidence = next((gate for gate in gates if gate), {})
-    run = evidence.get("mlflow_run")
+    gate = next((line.evidence.gate for line in about if line.evidence.gate is not None), None)
+    run, snapshot = (gate.mlflow_run, gate.snapshot) if gate is not None else (None, None)
     facts = {
         "releases": [
             f"{line.seq}: {line.action} by {line.actor} at {line.at:%Y-%m-%d %H:%M} ({line.reason})" for line in about
@@ -198,13 +198,13 @@ def _version(engine: Engine, console: ConsoleJob, tenant: str, asked: str) -> li
         if record
         else None,
         "digest": record.digest if record else None,
-        "snapshot": evidence.get("snapshot"),
-        "gain": evidence.get("gain"),
+        "snapshot": snapshot,
+        "gain": gate.gain if gate is not None else None,
         "MLflow run": run,
     }
     nights = [line.night_id for line in about]
     others = [name for line in lines for name in (line.version, line.previous) if name != asked]
-    return [_card("version", asked, facts, [evidence.get("snapshot"), *nights, *others])]
+    return [_card("version", asked, facts, [snapshot, *nights, *others])]
 
 
 def _snapshot(places: Places, tenant: str, asked: str) -> list[Card]:

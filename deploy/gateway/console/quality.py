@@ -18,20 +18,20 @@ DAYS = 90
 """How far back thumbs are counted."""
 
 
-def versions(engine: Engine, home: Path, tenant: str) -> dict[str, Any]:
+def versions(database: Engine, home: Path, tenant: str) -> dict[str, Any]:
     """One entry per version that was measured or rated, newest measurement first."""
-    standing = current(engine, tenant)
+    state = current(database, tenant)
     measured = measurements(home, tenant)
-    thumbs = satisfied(engine, tenant)
-    roles = {standing.base: "base", standing.previous: "previous", standing.canary: "canary"}
-    roles[standing.champion] = "champion"
+    thumbs = satisfied(database, tenant)
+    roles = {state.base: "base", state.previous: "previous", state.canary: "canary"}
+    roles[state.champion] = "champion"
     names = [*dict.fromkeys([*measured, *thumbs])]
     return {
         "days": DAYS,
         "versions": [
             {
                 "version": name,
-                "role": "barred" if name in standing.barred else roles.get(name, ""),
+                "role": "barred" if name in state.barred else roles.get(name, ""),
                 "measured": measured.get(name),
                 "thumbs": thumbs.get(name),
             }
@@ -68,7 +68,7 @@ def measurements(home: Path, tenant: str) -> dict[str, dict[str, Any]]:
     return found
 
 
-def satisfied(engine: Engine, tenant: str) -> dict[str, dict[str, Any]]:
+def satisfied(database: Engine, tenant: str) -> dict[str, dict[str, Any]]:
     """Version -> share of rating users who were satisfied (mean of what they said at least one half).
 
     The unit is the user, as everywhere: one person's hundred thumbs count once. Pinned and arena answers are left out,
@@ -93,7 +93,7 @@ def satisfied(engine: Engine, tenant: str) -> dict[str, dict[str, Any]]:
         .group_by(interactions.c.version, "unit")
     )
     counts: dict[str, list[int]] = {}
-    with engine.connect() as connection:
+    with database.connect() as connection:
         for version, _, score in connection.execute(per_user):
             entry = counts.setdefault(version, [0, 0])
             entry[0] += int(score >= 0.5)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Engine
 
 from deploy.api_keys import ApiKey
-from deploy.controller.canary_watch import last_assessment
-from deploy.controller.run import last_beats
+from deploy.canary.last_assessment import last_assessment
+from deploy.controller.heartbeat import last_beats
+from deploy.ledger.evidence import Prove
 from deploy.ledger.ledger import current, history
-from deploy.release.lifecycle import resume, roll_back
+from deploy.release.manual_controls import resume
+from deploy.release.rollback import roll_back_from
 from infra.alerts.outbox import list_alerts
 from infra.database.connect import now
 from infra.errors import Conflict
@@ -20,12 +21,12 @@ if TYPE_CHECKING:
     from deploy.gateway.console.mount import TakeBack
 
 
-def live(engine: Engine, tenant: str) -> dict[str, Any]:
+def live(database: Engine, tenant: str) -> dict[str, Any]:
     """The standing with its reason, the last judgement of the watch, alerts, and when the controller last spoke."""
-    standing, lines = current(engine, tenant), history(engine, tenant)
+    standing, lines = current(database, tenant), history(database, tenant)
     why = next((line for line in reversed(lines) if line.seq == standing.champion_seq), None)
-    judged = last_assessment(engine, tenant) if standing.watch else None
-    beats = [at for at, _ in last_beats(engine).values()]
+    judged = last_assessment(database, tenant) if standing.watch else None
+    beats = [beat.at for beat in last_beats(database).values()]
     return {
         "now": now().isoformat(),
         "seq": standing.seq,
@@ -45,14 +46,14 @@ def live(engine: Engine, tenant: str) -> dict[str, Any]:
         "alerts": [
             alert.model_dump(mode="json", include={"alert_id", "kind", "severity", "title", "text", "next_step"})
             | {"at": alert.created_at.isoformat(), "delivered": list(alert.delivered), "failing": dict(alert.failing)}
-            for alert in list_alerts(engine, tenant=tenant, limit=20)
+            for alert in list_alerts(database, tenant=tenant, limit=20)
         ],
     }
 
 
-def lines(engine: Engine, tenant: str) -> dict[str, Any]:
+def lines(database: Engine, tenant: str) -> dict[str, Any]:
     """The ledger, newest line first, and where a rollback would go."""
-    standing = current(engine, tenant)
+    standing = current(database, tenant)
     return {
         "seq": standing.seq,
         "champion": standing.champion,
@@ -61,16 +62,16 @@ def lines(engine: Engine, tenant: str) -> dict[str, Any]:
         "base": standing.base,
         "paused": standing.paused_at(now()),
         "can_roll_back": standing.champion is not None and bool(standing.canary or standing.champion != standing.base),
-        "lines": [line.model_dump(mode="json") for line in reversed(history(engine, tenant))],
+        "lines": [line.model_dump(mode="json") for line in reversed(history(database, tenant))],
     }
 
 
 def take_back(
-    engine: Engine,
+    database: Engine,
     key: ApiKey,
     asked: TakeBack,
     pause_seconds: float | None,
-    prove: Callable[[str], Mapping[str, Any]],
+    prove: Prove,
 ) -> dict[str, Any]:
     """Roll back what stood when the person decided.
 
@@ -78,25 +79,24 @@ def take_back(
         Conflict: the ledger moved since the person looked.
         RefusedTransition: there is nothing to take back, or the target is refused.
     """
-    before = current(engine, key.tenant)
-    if before.seq != asked.expected_seq:
+    state = current(database, key.tenant)
+    if state.seq != asked.expected_seq:
         raise Conflict(
-            f"the ledger moved on to line {before.seq} while you looked at line {asked.expected_seq}; "
+            f"the ledger moved on to line {state.seq} while you looked at line {asked.expected_seq}; "
             "look again and decide anew"
         )
-    entry = roll_back(
-        engine,
-        key.tenant,
+    entry = roll_back_from(
+        database,
+        state,
         to=asked.to,
         actor=f"console:{key.name}",
         reason=asked.reason,
         pause_seconds=pause_seconds,
         prove=prove,
-        decided_on=before,
     )
     return entry.model_dump(mode="json")
 
 
-def go_on(engine: Engine, key: ApiKey, reason: str) -> dict[str, Any]:
+def go_on(database: Engine, key: ApiKey, reason: str) -> dict[str, Any]:
     """Let nights release again."""
-    return resume(engine, key.tenant, actor=f"console:{key.name}", reason=reason).model_dump(mode="json")
+    return resume(database, key.tenant, actor=f"console:{key.name}", reason=reason).model_dump(mode="json")

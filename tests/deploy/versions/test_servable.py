@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from deploy.engines.dialect import EMBEDDED
-from deploy.engines.vllm import VLLM
+from deploy.engines.vllm import DIALECT as VLLM
 from deploy.versions.servable import why_not_servable
 from training.stages.probe import Probe
 

@@ -105,7 +105,7 @@ def test_what_equals_a_lora_is_published_as_one_too(tiny_base: Path, tmp_path: P
     from peft import VeraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
-    from deploy.engines.vllm import VLLM
+    from deploy.engines.vllm import DIALECT as VLLM
     from deploy.versions.versions import publish_version
     from infra.artifact import digest_dir, finished_record, write_record
     from training.generation.generator import Generator

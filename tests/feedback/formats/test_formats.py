@@ -11,9 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from feedback.examples import ShapeRules, build
-from feedback.formats import DIALECTS, dialect_module, dialect_of
+from feedback.examples import ShapeRules
+from feedback.formats import FORMATS, format_of
 from feedback.formats.chat import answer
+from feedback.ingest.build_examples import build
 from feedback.sources.mapping import RowOptions, events_of
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
@@ -207,7 +208,7 @@ def events(row: dict[str, Any], **options: Any) -> tuple[list[Any], list[Any]]:
 @pytest.mark.parametrize("name", CASES)
 def test_a_row_is_recognised_and_means_what_its_tool_says(name: str) -> None:
     dialect, row, shapes = CASES[name]
-    assert dialect_of(row) == dialect
+    assert format_of(row) == dialect
     interactions, feedback = events(row)
     assert interactions or shapes == ["document"]
     made = []
@@ -219,9 +220,9 @@ def test_a_row_is_recognised_and_means_what_its_tool_says(name: str) -> None:
 
 
 def test_every_dialect_is_tried() -> None:
-    assert {dialect for dialect, _, _ in CASES.values()} == DIALECTS.keys()
-    here = {path.stem for path in Path(dialect_module("openai").__file__).parent.glob("*.py")}  # type: ignore[attr-defined]
-    assert here - {"__init__", "chat"} == DIALECTS.keys()
+    assert {dialect for dialect, _, _ in CASES.values()} == FORMATS.keys()
+    here = {path.stem for path in Path(FORMATS["openai"].__file__).parent.glob("*.py")}  # type: ignore[attr-defined]
+    assert here - {"__init__", "chat"} == FORMATS.keys()
 
 
 JSON_TEXTS = ('{"topic": "billing"}', '[{"topic": "billing"}]', '{"answer": "yes", "text": "no"}', "[1, 2]", '{"a": 1')
@@ -235,11 +236,11 @@ def test_an_answer_that_is_json_stays_what_was_said(said: str) -> None:
         ({"prompt": asked, "completion": said, "label": True}, "answer"),
         ({"prompt": asked, "chosen": said, "rejected": "no"}, "chosen"),
     ):
-        [cells] = dialect_module(dialect_of(row)).rows(row)
+        [cells] = FORMATS[format_of(row)].rows(row)
         assert cells[cell] == said
         assert cells["messages"] == [{"role": "user", "content": asked}]
     run = {"id": "r1", "run_type": "chain", "start_time": "2026-01-02T03:04:05", "inputs": {"question": "which?"}}
-    [cells] = dialect_module("langsmith").rows(run | {"outputs": {"answer": said}})
+    [cells] = FORMATS["langsmith"].rows(run | {"outputs": {"answer": said}})
     assert cells["answer"] == said
     assert answer(json.dumps({"role": "assistant", "content": said})) == said  # a wrapping is opened, once
     assert answer(json.dumps({"choices": [{"message": {"role": "assistant", "content": said}}]})) == said
@@ -335,6 +336,6 @@ def test_no_row_crashes_a_source(row: dict[str, Any]) -> None:
     from feedback.sources.files import add_row
     from feedback.sources.landing import Lot
 
-    lot = Lot(mark=None)
+    lot = Lot(watermark=None)
     add_row(lot, "1", row, RowOptions(tenant="acme", hashed_users=True), source="fuzz", at=AT)
-    assert lot.rejects or lot.interactions or lot.feedback or dialect_of(row) == "otel"
+    assert lot.rejects or lot.interactions or lot.feedback or format_of(row) == "otel"

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from feedback.examples import ShapeRules, build
-from feedback.formats import dialect_of
+from feedback.examples import ShapeRules
+from feedback.formats import format_of
+from feedback.ingest.build_examples import build
 from feedback.sources.mapping import RowOptions, events_of
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
@@ -85,7 +86,7 @@ def received() -> Iterator[Received]:
 
 
 def events(row: dict[str, Any]) -> tuple[list[Any], list[Any]]:
-    assert dialect_of(row) == "langsmith"
+    assert format_of(row) == "langsmith"
     return events_of(row, RowOptions(tenant="acme", hashed_users=True), source="test", at=AT)
 
 

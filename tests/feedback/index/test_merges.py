@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy import func, select
 
-from feedback.abuse.detect import AbuseConfig
+from feedback.abuse.config import AbuseConfig
 from feedback.events import Thumb
 from feedback.examples import Example
-from feedback.index.index import Past
+from feedback.index.ingest_index import IngestIndex
 from feedback.ingest import run
 from feedback.ingest.run import run_ingest
 from feedback.lake.lake import Lake
@@ -104,13 +104,13 @@ def test_a_kill_between_the_two_databases_gives_one_turn(tmp_path: Path, dies: s
     change_of_mind(store)
     last = lake.last()
     assert last is not None
-    with closing(Past(lake.index_path)) as past:
-        assert len(list(run._batches(store, lake, past, FAST, None, last, lambda *_: None))) == 1
-        assert past.lost() == {"acme": ["e1-thumb-p1", "e2-thumb-p2"]}
+    with closing(IngestIndex(lake.index_path)) as index:
+        assert len(list(run._batches(store, lake, index, FAST, None, last, lambda *_: None))) == 1
+        assert index.merges.lost() == {"acme": ["e1-thumb-p1", "e2-thumb-p2"]}
         if dies == "before the mark":
-            assert store.make_ready_again("acme", past.lost()["acme"]) == 2
+            assert store.make_ready_again("acme", index.merges.lost()["acme"]) == 2
         elif dies == "after the mark":
-            assert run._requeue_lost(store, past) == 2
+            assert run._requeue_lost(store, index) == 2
     store.record_interaction(interaction(9, "And how high is it up there, by the way?", "154 m"))
     store.record_feedback(said(9, Thumb(up=True)))
     run_ingest(store, lake, (), FAST)
@@ -130,13 +130,13 @@ def test_a_second_turn_is_not_counted_as_another_word_of_the_account(tmp_path: P
     change_of_mind(store)
     report = run_ingest(store, lake, (), config)
     assert report.counts["fates"] == {"accepted": 1} and "abuse" not in report.counts
-    with closing(Past(lake.index_path)) as past:
-        assert past.activity("acme", 0, 10**9) == {"p0": 2, "fan": 5}
+    with closing(IngestIndex(lake.index_path)) as index:
+        assert index.activity.counts("acme", 0, 10**9) == {"p0": 2, "fan": 5}
 
 
 def test_a_forgotten_persons_rows_are_not_named_any_more(tmp_path: Path) -> None:
     _, lake = desk(tmp_path, copies=3)
-    with closing(Past(lake.index_path)) as past:
-        past.forget("acme", ["i1"], "p1", ["e1-thumb-p1"])
-        past.forget("acme", ["i0"], "p0", ["e0-thumb-p0"])
+    with closing(IngestIndex(lake.index_path)) as index:
+        index.forget("acme", ["i1"], "p1", ["e1-thumb-p1"])
+        index.forget("acme", ["i0"], "p0", ["e0-thumb-p0"])
     assert b"i0" not in lake.index_path.read_bytes() and b"i1" not in lake.index_path.read_bytes()

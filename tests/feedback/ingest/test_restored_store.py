@@ -15,7 +15,7 @@ from feedback.events import Edit
 from feedback.ingest.restored_store import accept_store
 from feedback.ingest.run import run_ingest
 from feedback.lake.lake import Lake
-from feedback.quality.ingest_health import IntakeWatch, stale
+from feedback.quality.ingest_health import IngestHealthConfig, ingest_stale
 from feedback.sources.watermark import high_water
 from feedback.store.store import Store, feedback, feedback_ready
 from infra.database.connect import connect, now
@@ -77,7 +77,7 @@ def test_what_comes_after_a_restore_is_refused_then_taken_in_once(tmp_path: Path
             run_ingest(store, lake, (), FAST)
     assert "\n" not in str(refused.value) and str(8 + new) in str(refused.value)
     assert lake.last() == before, "nothing was done"
-    assert "not the one" in str(stale(store.engine, lake, now(), IntakeWatch()))
+    assert "not the one" in str(ingest_stale(store.engine, lake, now(), IngestHealthConfig()))
     accepted = accept_store(store, lake)
     assert (accepted.cursor_before, accepted.cursor, accepted.waiting) == (25, 8, new)
     report = run_ingest(store, lake, (), FAST)

@@ -120,9 +120,9 @@ def test_each_half_done_commit_is_finished_by_the_next_run(
     desk: Path, expected: dict[str, Any], tmp_path: Path, dies_after: str
 ) -> None:
     """The same as a kill between two steps of a commit, at each of them, for the first batch."""
-    from feedback.index.index import Past
+    from feedback.index.ingest_index import IngestIndex
     from feedback.ingest import run
-    from feedback.ingest.prefetch import Reading, lots
+    from feedback.ingest.prefetch import Cursor, prepared_batches
     from feedback.lake.lake import Manifest
     from feedback.sources.landing import land
 
@@ -130,16 +130,16 @@ def test_each_half_done_commit_is_finished_by_the_next_run(
     shutil.copytree(desk, folder)
     store, lake = make_store(folder), make_lake(folder)
     land(store, source(folder))
-    past = Past(lake.index_path)
+    index = IngestIndex(lake.index_path)
     first = Manifest(batch=1, cursor=0).model_copy(update={"batch": 0})
-    reading = Reading(0, 0, SMALL.batch_events, run._steps(SMALL))
-    with closing(lots(store, reading, apart=False)) as fresh:
-        staged = run._compute(next(fresh), lake, past, SMALL, None, first)
+    reading = Cursor(0, 0, SMALL.batch_events, run._steps(SMALL))
+    with closing(prepared_batches(store, reading, apart=False)) as fresh:
+        staged = run._compute(next(fresh), lake, index, SMALL, None, first)
     if dies_after in ("append", "both"):
         lake.append_staged(staged[0])
     if dies_after in ("learn", "both"):
-        past.learn(1, staged[1])
-    past.close()
+        index.learn(1, staged[1])
+    index.close()
     assert lake.last() is None and lake.examples() == []
     run_ingest(store, lake, (source(folder),), SMALL)
     assert state(folder) == expected

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from feedback.abuse.detect import AbuseConfig
+from feedback.abuse.config import AbuseConfig
 from feedback.events import Edit, Reference, Thumb
 from feedback.ingest.run import run_ingest
 from feedback.lake.quarantine import accept, drop, held_rows, quarantine_decisions, releases, show

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from feedback.erasure import find, take_from_lake
+from feedback.erasure.belongings import find_belongings
+from feedback.erasure.lake import erase_from_lake
 from feedback.events import Rating
 from feedback.ingest.run import locked, run_ingest
 from feedback.lake.lake import Lake
 from feedback.lake.maintenance import maintain
 from feedback.lake.quarantine import accept, held_rows
-from feedback.lake.storage import RemotePlace
+from feedback.lake.storage import ObjectStorage
 from feedback.snapshots.snapshot import SnapshotConfig, cut_snapshot
 from infra.errors import CorruptArtifact, UserError
 from tests.feedback.world import FAST, fill, interaction, make_lake, make_store, said
@@ -63,13 +64,13 @@ def test_what_is_forgotten_is_in_no_object(s3: str, tmp_path: Path) -> None:
     run_ingest(store, lake, (), SMALL)
     person = store.interactions_after(0, 1)[0][1].user
     assert person is not None
-    found = find(store, lake, "acme", person)
+    found = find_belongings(store, lake, "acme", person)
     assert any(row.subject in found.subjects for row in lake.examples())
     with locked(lake):
-        removed = take_from_lake(lake, found)
+        removed = erase_from_lake(lake, found)
     assert removed["lake fates"] >= 1
     assert not any(row.subject in found.subjects for row in lake.examples())
-    lake.place.fetch(tmp_path / "copy")
+    lake.storage.fetch(tmp_path / "copy")
     import polars as pl
 
     files = list((tmp_path / "copy").rglob("*.parquet"))
@@ -96,7 +97,7 @@ def test_one_address_has_one_writer(s3: str, tmp_path: Path) -> None:
 
 
 def test_a_manifest_is_put_once(s3: str) -> None:
-    place = RemotePlace(URL)
+    place = ObjectStorage(URL)
     place.write(1, "first")
     place.write(1, "first")  # an answer that was lost on the way
     with pytest.raises(CorruptArtifact, match="one lake has one writer"):

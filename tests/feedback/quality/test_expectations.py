@@ -15,10 +15,10 @@ from feedback.quality.expectations import (
     ExpectationError,
     ExpectationsConfig,
     ExpectationSpec,
-    _asked_for,
-    check,
-    findings,
-    try_out,
+    _columns_named,
+    evaluate_suite,
+    refused_by_suite,
+    validate_suite,
 )
 from infra.errors import UserError
 from tests.feedback.world import START, interaction, make_lake, make_store, said
@@ -52,7 +52,7 @@ def test_broken_rows_are_named_with_their_reason() -> None:
         example(4, shape="document", completion=None, messages=[], text="too short"),
         example(5, messages=[{"role": "assistant", "content": "I speak last"}]),
     ]
-    found = {name: code for name, (code, _) in check(rows, ExpectationsConfig(), None).items()}
+    found = {name: code for name, (code, _) in refused_by_suite(rows, ExpectationsConfig(), None).items()}
     assert found == {
         "x2": "expectation:answer-is-not-markup",
         "x3": "expectation:answer-is-not-noise",
@@ -63,17 +63,19 @@ def test_broken_rows_are_named_with_their_reason() -> None:
 
 def test_an_expectation_that_errors_is_neither_good_nor_bad_data() -> None:
     with pytest.raises(ExpectationError, match="could not be evaluated"):
-        check(
+        refused_by_suite(
             [example(1)], one("ExpectColumnMeanToBeBetween", {"column": "nowhere", "min_value": 1}, "quarantine"), None
         )
 
 
 def test_what_stops_the_run_stops_it() -> None:
     with pytest.raises(ExpectationError, match="stop the run"):
-        check([example(1)], one("ExpectColumnMeanToBeBetween", {"column": "weight", "min_value": 3}, "stop"), None)
+        refused_by_suite(
+            [example(1)], one("ExpectColumnMeanToBeBetween", {"column": "weight", "min_value": 3}, "stop"), None
+        )
     # Without rows to name, quarantine cannot keep anything out, so it stops as well.
     with pytest.raises(ExpectationError, match="stop the run"):
-        check([example(1)], one("ExpectTableRowCountToBeBetween", {"min_value": 3}, "quarantine"), None)
+        refused_by_suite([example(1)], one("ExpectTableRowCountToBeBetween", {"min_value": 3}, "quarantine"), None)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +83,7 @@ def test_what_stops_the_run_stops_it() -> None:
 )
 def test_a_suite_that_names_what_does_not_exist_is_a_users_mistake(name: str, arguments: dict[str, object]) -> None:
     with pytest.raises(UserError, match="mine"):
-        check([example(1)], one(name, arguments, "stop"), None)
+        refused_by_suite([example(1)], one(name, arguments, "stop"), None)
 
 
 def test_one_more_expectation_stands_beside_the_suite_and_what_each_finds_is_told() -> None:
@@ -94,9 +96,9 @@ def test_one_more_expectation_stands_beside_the_suite_and_what_each_finds_is_tol
         name="odd", expectation="ExpectColumnMeanToBeBetween", arguments={"column": "nowhere", "min_value": 1}
     )
     rows = [example(1, completion="ask db.corp.example"), example(2, completion="<script>"), example(3)]
-    codes = {name: code for name, (code, _) in check(rows, ExpectationsConfig(also=(more,)), None).items()}
+    codes = {name: code for name, (code, _) in refused_by_suite(rows, ExpectationsConfig(also=(more,)), None).items()}
     assert codes == {"x1": "expectation:no-internal-hosts", "x2": "expectation:answer-is-not-markup"}
-    found = {one.spec.name: one for one in findings(rows, ExpectationsConfig(also=(more, odd)), None)}
+    found = {one.spec.name: one for one in evaluate_suite(rows, ExpectationsConfig(also=(more, odd)), None)}
     assert found["no-internal-hosts"].rows == ("x1",) and not found["no-internal-hosts"].met
     assert found["prompt-length"].met and found["prompt-length"].error is None
     assert "nowhere" in (found["odd"].error or "")
@@ -105,14 +107,14 @@ def test_one_more_expectation_stands_beside_the_suite_and_what_each_finds_is_tol
 
 
 def test_a_suite_is_tried_out_before_it_is_needed() -> None:
-    try_out(ExpectationsConfig())
+    validate_suite(ExpectationsConfig())
     fine = ExpectationSpec(
         name="mostly-short",
         expectation="ExpectColumnMedianToBeBetween",
         arguments={"column": "turns", "min_value": 100},
         severity="stop",
     )
-    try_out(ExpectationsConfig(also=(fine,)))  # broken by what is made up, and that says nothing
+    validate_suite(ExpectationsConfig(also=(fine,)))  # broken by what is made up, and that says nothing
     mistakes: list[tuple[dict[str, object], str]] = [
         ({"column": "nocol"}, "nocol"),
         ({"column": "prompt", "regex": "("}, "unterminated"),
@@ -121,14 +123,14 @@ def test_a_suite_is_tried_out_before_it_is_needed() -> None:
     for arguments, why in mistakes:
         kind = "ExpectColumnValuesToMatchRegex" if "regex" in arguments else "ExpectColumnValuesToBeUnique"
         with pytest.raises(UserError, match=why) as caught:
-            try_out(one(kind, arguments, "quarantine"))
+            validate_suite(one(kind, arguments, "quarantine"))
         assert "\n" not in str(caught.value)
     quantiles: dict[str, object] = {"quantiles": [0.5], "value_ranges": [[1, 5]]}
     breaks_off = one("ExpectColumnQuantileValuesToBeBetween", {"column": "turns", "quantile_ranges": quantiles}, "stop")
     with pytest.raises(UserError, match="broke off"):
-        try_out(breaks_off)
+        validate_suite(breaks_off)
     with pytest.raises(ExpectationError, match="nothing was taken"):
-        check([example(1)], breaks_off, None)
+        refused_by_suite([example(1)], breaks_off, None)
 
 
 def test_in_an_ingest_rows_are_held_released_and_documented(tmp_path: Path) -> None:
@@ -168,7 +170,7 @@ def test_data_docs_hold_what_users_wrote_as_text_only(tmp_path: Path) -> None:
         ExpectationSpec.model_validate({"name": f"also-{n}", "expectation": kind, "arguments": arguments})
         for n, (kind, arguments) in enumerate(also)
     )
-    found = {one.spec.name: one for one in findings(rows, ExpectationsConfig(also=specs), tmp_path)}
+    found = {one.spec.name: one for one in evaluate_suite(rows, ExpectationsConfig(also=specs), tmp_path)}
     assert found["answer-is-not-markup"].rows == ("x0", "x1", "x2", "x3", "x4"), "judged is what was said"
     assert found["also-0"].rows == ("x0", "x1", "x2", "x3", "x4") and found["also-4"].error
     pages = [path.read_text() for path in tmp_path.rglob("*.html")]
@@ -193,15 +195,15 @@ def test_mostly_lets_its_share_of_breaches_pass(severity: str) -> None:
     rows = [example(number, completion="short" if number else "far too long an answer") for number in range(10)]
     arguments: dict[str, object] = {"column": "response", "max_value": 10, "mostly": 0.9}
     config = one("ExpectColumnValueLengthsToBeBetween", arguments, severity)
-    (found,) = findings(rows, config, None)
+    (found,) = evaluate_suite(rows, config, None)
     assert found.met and found.rows == ("x0",)
-    assert check(rows, config, None) == {}
+    assert refused_by_suite(rows, config, None) == {}
     more = [*rows, example(10, completion="another one that is too long")]
     if severity == "quarantine":
-        assert set(check(more, config, None)) == {"x0", "x10"}
+        assert set(refused_by_suite(more, config, None)) == {"x0", "x10"}
     else:
         with pytest.raises(ExpectationError, match="2 rows break it"):
-            check(more, config, None)
+            refused_by_suite(more, config, None)
 
 
 @pytest.mark.parametrize(
@@ -217,6 +219,6 @@ def test_only_the_columns_that_a_suite_can_look_at_are_handed_over(
     expectation: str, arguments: dict[str, Any], more: set[str]
 ) -> None:
     named = {"example_id", "shape", "prompt", "response", "last_role", "group", "user"}  # "user" is a role, too
-    assert set(_asked_for(ExpectationsConfig())) == named
+    assert set(_columns_named(ExpectationsConfig())) == named
     spec = ExpectationSpec(name="more", expectation=expectation, arguments=arguments)
-    assert set(_asked_for(ExpectationsConfig(also=(spec,)))) == named | more
+    assert set(_columns_named(ExpectationsConfig(also=(spec,)))) == named | more

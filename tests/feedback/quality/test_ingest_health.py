@@ -6,11 +6,11 @@ from datetime import timedelta
 from pathlib import Path
 
 from feedback.abuse.agreement import Claim
-from feedback.abuse.language_mismatch import ForeignConfig, foreign_accounts, is_foreign
+from feedback.abuse.language_mismatch import LanguageMismatchConfig, is_language_mismatch, mismatching_accounts
 from feedback.events import Thumb
 from feedback.ingest.run import run_ingest
 from feedback.lake.lake import Manifest
-from feedback.quality.ingest_health import IntakeWatch, batches_before, spike, stale
+from feedback.quality.ingest_health import IngestHealthConfig, batches_before, ingest_stale, quarantine_spike
 from infra.database.connect import now
 from tests.feedback.world import FAST, interaction, make_lake, make_store, said
 
@@ -22,24 +22,24 @@ def manifest(batch: int, held: int, accepted: int) -> Manifest:
 def test_a_spike_is_a_rise_over_what_is_usual() -> None:
     quiet = [manifest(n, 2, 98) for n in range(1, 6)]
     counts = {"fates": {"accepted": 60, "quarantined": 40}, "quarantined": {"flood": 40}}
-    found = spike(counts, quiet, IntakeWatch())
+    found = quarantine_spike(counts, quiet, IngestHealthConfig())
     assert found is not None and (found.held, found.events, found.reasons) == (40, 100, {"flood": 40})
     noisy = [manifest(n, 38, 62) for n in range(1, 6)]
-    assert spike(counts, noisy, IntakeWatch()) is None
-    assert spike({"fates": {"accepted": 1, "quarantined": 9}}, quiet, IntakeWatch()) is None
-    assert spike({}, [], IntakeWatch()) is None
+    assert quarantine_spike(counts, noisy, IngestHealthConfig()) is None
+    assert quarantine_spike({"fates": {"accepted": 1, "quarantined": 9}}, quiet, IngestHealthConfig()) is None
+    assert quarantine_spike({}, [], IngestHealthConfig()) is None
 
 
 def test_ingestion_is_stale_when_feedback_waits(tmp_path: Path) -> None:
-    store, lake, config = make_store(tmp_path), make_lake(tmp_path), IntakeWatch(silent_hours=48)
-    assert stale(store.engine, lake, now(), config) is None
+    store, lake, config = make_store(tmp_path), make_lake(tmp_path), IngestHealthConfig(silent_hours=48)
+    assert ingest_stale(store.engine, lake, now(), config) is None
     store.record_interaction(interaction(1, "hello there"))
     store.record_feedback(said(1, Thumb(up=True)))
-    assert stale(store.engine, lake, now(), config) is None
-    assert "1 feedback wait" in (stale(store.engine, lake, now() + timedelta(hours=31), config) or "")
+    assert ingest_stale(store.engine, lake, now(), config) is None
+    assert "1 feedback wait" in (ingest_stale(store.engine, lake, now() + timedelta(hours=31), config) or "")
     run_ingest(store, lake, (), FAST)
-    assert stale(store.engine, lake, now() + timedelta(hours=31), config) is None
-    assert "no feedback has come" in (stale(store.engine, lake, now() + timedelta(hours=49), config) or "")
+    assert ingest_stale(store.engine, lake, now() + timedelta(hours=31), config) is None
+    assert "no feedback has come" in (ingest_stale(store.engine, lake, now() + timedelta(hours=49), config) or "")
     assert [m.batch for m in batches_before(lake, 2, config)] == [1]
 
 
@@ -51,12 +51,12 @@ def test_foreign_labels_are_an_accounts_habit_that_others_do_not_share() -> None
     russian = "Мы отправили вам новый счёт, пожалуйста проверьте вашу почту и сообщите нам о результате"
 
     def claims(actor: str, answer: str, number: int, *, suspect: bool = True) -> tuple[str, bool, bool]:
-        return actor, is_foreign(Claim(f"{actor}{number}", actor, asked, answer)), suspect
+        return actor, is_language_mismatch(Claim(f"{actor}{number}", actor, asked, answer)), suspect
 
     people = [claims(f"p{n % 9}", english, n) for n in range(60)]
     attack = [claims("mallory", russian, n) for n in range(6)]
-    assert set(foreign_accounts([*people, *attack], ForeignConfig())) == {"mallory"}
+    assert set(mismatching_accounts([*people, *attack], LanguageMismatchConfig())) == {"mallory"}
     translators = [claims(f"p{n % 9}", russian, n) for n in range(30)]
-    assert foreign_accounts([*people, *attack, *translators], ForeignConfig()) == {}
+    assert mismatching_accounts([*people, *attack, *translators], LanguageMismatchConfig()) == {}
     trusted = [claims("mallory", russian, n, suspect=False) for n in range(6)]
-    assert foreign_accounts([*people, *trusted], ForeignConfig()) == {}
+    assert mismatching_accounts([*people, *trusted], LanguageMismatchConfig()) == {}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from feedback.ingest.run import IngestConfig, run_ingest
-from feedback.quality.expectations import ExpectationError, ExpectationsConfig, check
+from feedback.quality.expectations import ExpectationError, ExpectationsConfig, refused_by_suite
 from infra.errors import UserError
 from tests.feedback.quality.test_expectations import example, one
 from tests.feedback.world import fill, make_lake, make_store
@@ -29,9 +29,9 @@ def test_spark_finds_what_pandas_finds(tmp_path: Path) -> None:
         example(4, shape="document", completion=None, messages=[], text="too short"),
         example(5, messages=[{"role": "assistant", "content": "I speak last"}]),
     ]
-    on_pandas = check(rows, ExpectationsConfig(), None)
+    on_pandas = refused_by_suite(rows, ExpectationsConfig(), None)
     assert len(on_pandas) == 4
-    assert check(rows, ExpectationsConfig.model_validate(ON_SPARK), tmp_path / "docs") == on_pandas
+    assert refused_by_suite(rows, ExpectationsConfig.model_validate(ON_SPARK), tmp_path / "docs") == on_pandas
     assert (tmp_path / "docs" / "index.html").exists()
 
 
@@ -43,9 +43,11 @@ def test_spark_stops_and_errors_as_pandas_does() -> None:
 
     between = {"column": "weight", "min_value": 5}
     with pytest.raises(ExpectationError, match="nothing was taken"):
-        check([example(1)], on_spark("ExpectColumnValuesToBeBetween", between, "stop"), None)
+        refused_by_suite([example(1)], on_spark("ExpectColumnValuesToBeBetween", between, "stop"), None)
     with pytest.raises(ExpectationError, match="could not be evaluated"):
-        check([example(1)], on_spark("ExpectColumnValuesToNotBeNull", {"column": "nowhere"}, "quarantine"), None)
+        refused_by_suite(
+            [example(1)], on_spark("ExpectColumnValuesToNotBeNull", {"column": "nowhere"}, "quarantine"), None
+        )
 
 
 @has_spark
@@ -61,4 +63,4 @@ def test_an_ingest_on_spark_makes_the_same_lake(tmp_path: Path) -> None:
 @pytest.mark.skipif(not has_spark.args[0], reason="pyspark is here")
 def test_without_spark_the_suite_says_what_to_install() -> None:
     with pytest.raises(UserError, match=r"pip install 'ratchet\[spark\]'"):
-        check([example(1)], ExpectationsConfig.model_validate(ON_SPARK), None)
+        refused_by_suite([example(1)], ExpectationsConfig.model_validate(ON_SPARK), None)

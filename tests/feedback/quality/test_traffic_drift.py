@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import Engine
 
 from feedback.events import Feedback, Interaction, Message, Thumb
-from feedback.quality.drift import TRAFFIC, DriftConfig, DriftReport, unknown
+from feedback.quality.drift import TRAFFIC_COLUMNS, DriftConfig, DriftReport, undetermined
 from feedback.quality.traffic_drift import traffic_drift
 from feedback.redaction.redact import RedactConfig
 from feedback.store.store import land_feedback, land_interactions
@@ -88,7 +88,7 @@ def test_traffic_as_before_is_calm_whoever_judged_it(engine: Engine, tmp_path: P
     put(engine, "new", 240, BORDER + timedelta(days=1))
     report = looked_at(engine, tmp_path)
     assert not report.drifted and report.share == 0.0
-    assert set(report.columns) | set(report.left_out) == set(TRAFFIC)
+    assert set(report.columns) | set(report.left_out) == set(TRAFFIC_COLUMNS)
     assert report.html is not None and "ada@example.com" not in report.html.read_text()
 
 
@@ -119,7 +119,7 @@ def test_answers_that_had_no_time_to_be_judged_are_not_looked_at(engine: Engine,
 
 def test_two_reports_are_one(tmp_path: Path) -> None:
     rows = DriftReport(share=0.25, drifted=False, columns={"task": 0.3}, left_out={}, html=tmp_path / "a.html")
-    still = rows.beside(unknown("too few", "traffic"))
+    still = rows.beside(undetermined("too few", "traffic"))
     assert (still.share, still.drifted, still.left_out) == (0.25, False, {"traffic": "too few"})
     other = DriftReport(share=0.1, drifted=True, columns={"traffic.topic": 0.9}, left_out={}, html=tmp_path / "b.html")
     both = rows.beside(other)

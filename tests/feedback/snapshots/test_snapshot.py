@@ -9,15 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feedback.duplicates.dedupe import prompt_text
+from feedback.duplicates.fingerprints import prompt_text
 from feedback.events import Edit, Preference, Reference, Thumb
 from feedback.examples import Example
-from feedback.ingest.prepare import NormaliseConfig
 from feedback.ingest.run import run_ingest
+from feedback.ingest.subjects import NormaliseConfig
 from feedback.lake.lake import Lake
+from feedback.snapshots.contamination import ContaminationCheck
 from feedback.snapshots.gate_items import gate_items, mark_used, shown_items
 from feedback.snapshots.snapshot import SnapshotConfig, cut_snapshot, load_snapshot, training_parts
-from feedback.snapshots.splits import NearGate, part_of
+from feedback.snapshots.splits import part_of
 from feedback.store.store import Store
 from infra.artifact import verify
 from infra.errors import CorruptArtifact, NotFound
@@ -195,7 +196,7 @@ def test_shares_are_kept() -> None:
 @given(st.lists(st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=14), max_size=12), st.data())
 def test_the_firewall_finds_exactly_what_comparing_everything_finds(gate: list[list[str]], data: st.DataObject) -> None:
     words = data.draw(st.lists(st.sampled_from("abcdefgh"), min_size=4, max_size=14))
-    near = NearGate([" ".join(g) for g in gate], near=0.6, min_words=4)
+    near = ContaminationCheck([" ".join(g) for g in gate], near=0.6, min_words=4)
 
     def shingles(w: list[str]) -> set[tuple[str, ...]]:
         return {tuple(w[at : at + 3]) for at in range(len(w) - 2)} if len(w) >= 4 else set()

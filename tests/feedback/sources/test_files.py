@@ -17,7 +17,7 @@ from feedback.ingest.run import run_ingest
 from feedback.lake.quarantine import held_rows
 from feedback.sources import SOURCES
 from feedback.sources.files import Options, add_row
-from feedback.sources.landing import Lot, SourceSpec, land, rejects_after, source_module
+from feedback.sources.landing import Lot, SourceSpec, land, rejects_after
 from feedback.store.store import Store
 from infra.errors import UserError
 from tests.feedback.world import FAST, START, interaction, make_lake, make_store, said
@@ -36,10 +36,10 @@ def row(**cells: object) -> dict[str, object]:
 
 def test_every_registered_source_offers_what_landing_needs() -> None:
     for kind in SOURCES:
-        module = source_module(kind)
+        module = SOURCES[kind]
         assert callable(module.read) and module.Options.model_json_schema()["properties"]
-    here = {path.stem for path in Path(source_module("files").__file__).parent.glob("*.py")}  # type: ignore[attr-defined]
-    assert here - {"__init__", "landing", "mapping", "storage", "watermark"} == SOURCES.keys()
+    here = {path.stem for path in Path(SOURCES["files"].__file__).parent.glob("*.py")}  # type: ignore[attr-defined]
+    assert here - {"__init__", "landing", "mapping", "storage", "watermark", "erasure"} == SOURCES.keys()
 
 
 def test_rows_become_events_by_the_declared_columns(tmp_path: Path) -> None:
@@ -172,7 +172,7 @@ def test_no_bytes_crash_a_source(tmp_path: Path, lines: list[bytes]) -> None:
     filled = sum(1 for line in file.read_bytes().split(b"\n") if line.strip())
     assert sum(len(lot.rejects) + max(len(lot.interactions), len(lot.feedback)) for lot in first) <= max(filled, 0) * 2
     if first:
-        assert list(read(options, first[-1].mark)) == []
+        assert list(read(options, first[-1].watermark)) == []
 
 
 def test_times_are_seconds_or_smaller_by_their_size_and_impossible_ones_are_rejects(tmp_path: Path) -> None:
@@ -204,7 +204,7 @@ def test_times_are_seconds_or_smaller_by_their_size_and_impossible_ones_are_reje
 @settings(max_examples=60, deadline=None)
 @given(st.integers() | st.floats() | st.text(max_size=9) | st.integers().map(str) | st.datetimes().map(str))
 def test_no_time_crashes_a_source(time: object) -> None:
-    lot = Lot(mark=None, tenant="acme")
+    lot = Lot(watermark=None, tenant="acme")
     options = Options.model_validate({"paths": ["x"], "mapping": {"prompt": "q", "edit": "a", "created_at": "t"}})
     add_row(lot, "1", {"q": "hi", "a": "x", "t": time}, options, source="files:x", at=START)
     assert len(lot.rejects) + len(lot.feedback) == 1

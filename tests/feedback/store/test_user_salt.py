@@ -9,7 +9,7 @@ import pytest
 
 from feedback.ingest.run import run_ingest
 from feedback.sources.landing import SourceSpec
-from feedback.store.user_salt import SALT, hold_to
+from feedback.store.user_salt import SALT, verify_salt
 from infra.errors import UserError
 from tests.feedback.world import FAST, make_lake, make_store
 
@@ -28,5 +28,5 @@ def test_another_salt_is_refused_before_anything_is_taken_in(tmp_path: Path, mon
         run_ingest(store, lake, (spec,), FAST)
     monkeypatch.setenv(SALT, "one")
     run_ingest(store, lake, (spec,), FAST)
-    hold_to(store.engine, "one")
+    verify_salt(store.engine, "one")
     assert stat.S_IMODE((tmp_path / "store.db").stat().st_mode) == 0o600

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from deploy.nights.request import NightRequest
 from evaluation.scorecard import Scorecard
 from flows.config.load import load_config
-from flows.config.night_request import NightRequest
 from flows.config.pipeline import PipelineConfig
 from flows.night.record import open_night
 from infra.artifact import atomic_write

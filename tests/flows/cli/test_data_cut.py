@@ -13,7 +13,7 @@ from feedback.lake.lake import lake_of
 from feedback.store.store import Store
 from flows.cli.app import app
 from flows.config.load import load_config
-from tasks.opened import database
+from infra.database.open import open_database
 from tests.feedback.world import FAST, interaction, said
 
 
@@ -23,7 +23,7 @@ def test_a_snapshot_is_cut_once_and_advised_on(tmp_path: Path) -> None:
     runner, places = CliRunner(), load_config(path).places
     assert "ingest feedback first" in str(runner.invoke(app, ["data", "cut", "-c", str(path)]).exception)
     assert json.loads(runner.invoke(app, ["advise", "-c", str(path), "--json"]).stdout)["examples"] == {}
-    store, lake = Store(database(places)), lake_of(places)
+    store, lake = Store(open_database(places)), lake_of(places)
     for number in range(60):
         store.record_interaction(interaction(number, f"What is the {number}th question of the list about?"))
         store.record_feedback(said(number, Edit(text=f"a better answer, the {number}th"), f"p{number}"))

@@ -15,7 +15,7 @@ from feedback.store.store import Store
 from flows.cli.app import app
 from flows.config.load import load_config
 from flows.config.pipeline import PipelineConfig
-from tasks.opened import database
+from infra.database.open import open_database
 from tests.feedback.world import FAST, interaction, said
 
 CONFIG = """
@@ -42,7 +42,7 @@ def config(tmp_path: Path) -> PipelineConfig:
 def test_each_expectation_says_how_many_rows_it_would_hold(config: PipelineConfig, tmp_path: Path) -> None:
     runner, asked = CliRunner(), ["data", "validate", "-c", str(tmp_path / "ratchet.yaml")]
     assert "no accepted example yet" in str(runner.invoke(app, asked).exception)
-    store, lake = Store(database(config.places)), lake_of(config.places)
+    store, lake = Store(open_database(config.places)), lake_of(config.places)
     for number, text in enumerate(["ask db.corp", "fine", "well"]):
         store.record_interaction(interaction(number, f"What is the {number}th question of the list about?"))
         store.record_feedback(said(number, Edit(text=text)))

@@ -16,21 +16,23 @@ from deploy.experiments.arena import Pair, record_pair, tally
 from deploy.experiments.shadow import ShadowAnswer, record_shadow, shadow_answers_of
 from deploy.gateway.console.lineage import trace
 from deploy.ledger.ledger import append
-from deploy.ledger.state import Entry, Standing
+from deploy.ledger.state import Entry, ReleaseState
+from deploy.nights.request import NightRequest
+from deploy.nights.steps import SNAPSHOT
 from deploy.versions.versions import publish_version
-from feedback.erasure import find
+from feedback.erasure.belongings import find_belongings
 from feedback.events import Edit, Rating, Reference, Thumb, pseudonym
 from feedback.ingest.run import IngestConfig, run_ingest
 from feedback.lake.lake import Lake
-from feedback.lake.orphans import stranded
+from feedback.lake.orphans import orphaned_events
 from feedback.lake.quarantine import held_rows
 from feedback.snapshots.snapshot import SnapshotConfig, cut_snapshot
 from feedback.sources.landing import SourceSpec
 from feedback.store.store import Store
-from flows.config.night_request import NightRequest
 from flows.config.pipeline import PipelineConfig
-from flows.erasure.forget import forget, pending, plan_of
+from flows.erasure.forget import forget, preview_erasure
 from flows.erasure.redact_files import scrub, search
+from flows.erasure.replacement import pending, replacement_plan
 from flows.history.lake_view import difference, export, log_of, shown, snapshot_named
 from flows.history.lineage import World, lineage
 from flows.night.record import open_night, read_night
@@ -207,12 +209,12 @@ def test_a_person_is_gone_from_everywhere(tmp_path: Path, monkeypatch: pytest.Mo
         assert record_shadow(home.store.engine, answer)
         pair = {"first_id": subject, "second_id": f"{subject}-b", "first_version": "v1", "second_version": "v9"}
         record_pair(home.store.engine, Pair(arena_id=f"a-{subject}", tenant="acme", **pair))
-    plan = forget(home.config, home.store, "ann@example.com", tenant="acme", by="dpo", dry_run=True)
-    assert plan["snapshots"] == [home.snapshot.id] and plan["versions"] == [home.version]
+    plan = preview_erasure(home.config, home.store, "ann@example.com", tenant="acme")
+    assert plan.snapshots == (home.snapshot.id,) and plan.versions == (home.version,)
     assert home.store.interaction("acme", "i1") is not None
     done = forget(home.config, home.store, "ann@example.com", tenant="acme", by="dpo", reason="request 17")
-    assert done["left"] == [] and done["searched"] > 10
-    assert (done["snapshots"], done["versions"], done["live"]) == ([home.snapshot.id], [home.version], {})
+    assert done.left == () and done.searched > 10
+    assert (done.snapshots, done.versions, done.live) == ((home.snapshot.id,), (home.version,), {})
     # An independent look at every byte below home, Delta's log and old files included.
     needles = (SECRET, "Bartholomew", home.ann, "ann@example.com")
     for file in home.places.home_dir.rglob("*"):
@@ -224,7 +226,7 @@ def test_a_person_is_gone_from_everywhere(tmp_path: Path, monkeypatch: pytest.Mo
     assert not [file for name in ("tokenised", "teacher") for file in (home.places.cache_dir / name).iterdir()]
     assert ELSE in (home.places.evaluations_dir / "n1" / "examples.json").read_text()
     assert (home.places.logs_dir / "engine.log").read_text() == "start\n[forgotten]\nend\n"
-    assert (done["removed"]["shadow answers"], done["removed"]["arena pairs"]) == (1, 1)
+    assert (done.removed["shadow answers"], done.removed["arena pairs"]) == (1, 1)
     assert [a.interaction_id for a in shadow_answers_of(home.store.engine, "acme", "v9")] == ["i3"]
     assert {row.open for row in tally(home.store.engine, "acme")} == {1}
     # What stays: others' rows, marks, and a record without content.
@@ -232,7 +234,7 @@ def test_a_person_is_gone_from_everywhere(tmp_path: Path, monkeypatch: pytest.Mo
     stone = json.loads((home.places.snapshots_dir / home.snapshot.id / "forgotten.json").read_text())
     assert (
         sum(n for parts in stone["persons"].values() for n in parts.values())
-        == done["removed"][f"snapshot {home.snapshot.id}"]
+        == done.removed[f"snapshot {home.snapshot.id}"]
     )
     assert (home.places.versions_dir / home.version / "forgotten.json").exists()
     assert snapshot_named(home.places, home.snapshot.id[:6]).digest == before
@@ -247,16 +249,18 @@ def test_a_person_is_gone_from_everywhere(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_the_plan_names_what_replaces_each_live_version() -> None:
-    standing = Standing(tenant="acme", champion="v2", previous="v1", base="b", champions=("b", "v1", "v2"))
-    assert "nothing needs to be replaced" in plan_of(standing, {}, ["v7"])[0]
-    steps = plan_of(standing, {"champion": "v2"}, ["v2"])
+    standing = ReleaseState(tenant="acme", champion="v2", previous="v1", base="b", champions=("b", "v1", "v2"))
+    assert "nothing needs to be replaced" in replacement_plan(standing, {}, ["v7"])[0]
+    steps = replacement_plan(standing, {"champion": "v2"}, ["v2"])
     assert "v2 (champion)" in steps[0] and "`ratchet run nightly --force`" in steps[0]
     assert "`ratchet rollback --to v1 " in steps[1] and "an earlier champion" in steps[1]
-    both = plan_of(standing, {"champion": "v2", "previous": "v1"}, ["v1", "v2"])
+    both = replacement_plan(standing, {"champion": "v2", "previous": "v1"}, ["v1", "v2"])
     assert "`ratchet rollback --to b " in both[1] and "would lead to v1" in both[2]
-    canary = plan_of(standing, {"canary": "v3"}, ["v3"])
+    canary = replacement_plan(standing, {"canary": "v3"}, ["v3"])
     assert "take back the canary v3" in canary[0] and "`ratchet resume`" in canary[1] and "--to" not in " ".join(canary)
-    all_of_them = plan_of(standing.model_copy(update={"champions": ("v2",), "base": None}), {"champion": "v2"}, ["v2"])
+    all_of_them = replacement_plan(
+        standing.model_copy(update={"champions": ("v2",), "base": None}), {"champion": "v2"}, ["v2"]
+    )
     assert "--to" not in " ".join(all_of_them)
 
 
@@ -268,11 +272,11 @@ def test_what_others_said_is_not_lost_with_the_copy_that_stood_for_it(home: Home
     home.store.record_interaction(interaction(12, asked, "?", user="u-bob"))
     home.store.record_feedback(said(12, Edit(text="The grey one."), "u-bob"))
     assert home.ingest().counts["fates"] == {"merged": 1}
-    assert stranded(home.lake, "acme") == []
+    assert orphaned_events(home.lake, "acme") == []
     forget(home.config, home.store, home.ann, tenant="acme", by="dpo")
     home.ingest()
     assert {e.completion for e in home.lake.examples() if e.subject == "i12"} >= {"The grey one."}
-    assert stranded(home.lake, "acme") == []
+    assert orphaned_events(home.lake, "acme") == []
 
 
 def test_sources_do_not_bring_a_forgotten_person_back(home: Home) -> None:
@@ -293,13 +297,13 @@ def test_killed_half_way_it_is_finished_by_the_next_call(home: Home, monkeypatch
         raise KeyboardInterrupt
 
     with monkeypatch.context() as broken, pytest.raises(KeyboardInterrupt):
-        broken.setattr(module, "take_from_store", dies)
+        broken.setattr(module, "erase_from_store", dies)
         forget(home.config, home.store, home.ann, tenant="acme", by="dpo")
     done = forget(home.config, home.store, home.ann, tenant="acme", by="dpo")
-    assert done["left"] == [] and done["snapshots"] == [home.snapshot.id] and done["versions"] == [home.version]
+    assert done.left == () and done.snapshots == (home.snapshot.id,) and done.versions == (home.version,)
 
 
-@pytest.mark.parametrize("after", ["take_from_snapshots", "scrub", "take_from_lake"])
+@pytest.mark.parametrize("after", ["erase_from_snapshots", "scrub", "erase_from_lake"])
 def test_killed_after_any_step_the_next_call_finds_what_has_no_name_on_it(
     home: Home, monkeypatch: pytest.MonkeyPatch, after: str
 ) -> None:
@@ -330,7 +334,7 @@ def test_killed_after_any_step_the_next_call_finds_what_has_no_name_on_it(
         broken.setattr(module, after, dies)
         forget(home.config, home.store, home.ann, tenant="acme", by="dpo")
     done = forget(home.config, home.store, home.ann, tenant="acme", by="dpo")
-    assert done["left"] == [] and done["snapshots"] == [snapshot.id]
+    assert done.left == () and done.snapshots == (snapshot.id,)
     assert not any("Is it 5?" in file.read_text() for file in kept)
 
 
@@ -354,7 +358,7 @@ def test_texts_too_short_to_search_for_go_from_reports_and_data_docs(
     examples.parent.mkdir(parents=True)
     examples.write_text(json.dumps([{"question": 'Say "Ann"!'}, {"question": ELSE}]))
     done = forget(home.config, home.store, home.ann, tenant="acme", by="dpo")
-    assert done["left"] == [] and done["too short"] == 3 and done["removed"]["data docs"] == 1
+    assert done.left == () and done.too_short == 3 and done.removed["data docs"] == 1
     assert not docs.exists() and "Ann Doe" not in copy.read_text() and "Thank you" in other.read_text()
     assert [e["question"] for e in json.loads(examples.read_text())] == ["[forgotten]", ELSE]
 
@@ -370,7 +374,7 @@ def test_short_words_of_theirs_leave_our_own_files_as_they_are(home: Home) -> No
     page.write_text("<p>Loss on the validation part; abandoned; of the holdback</p>")
     card.write_text(json.dumps({"role": "holdback", "reason": "still running"}))
     before = page.read_text(), card.read_text(), read_night(home.config, night.night_id)
-    assert forget(home.config, home.store, home.ann, tenant="acme", by="dpo")["left"] == []
+    assert forget(home.config, home.store, home.ann, tenant="acme", by="dpo").left == ()
     assert (page.read_text(), card.read_text(), read_night(home.config, night.night_id)) == before
 
 
@@ -381,7 +385,7 @@ def test_a_snapshot_from_before_they_spoke_is_left_as_it_was(home: Home) -> None
     home.ingest()
     assert any("e3-thumb-u-eve" in example.source_events for example in home.lake.examples())
     done = forget(home.config, home.store, "u-eve", tenant="acme", by="dpo", hashed=True)
-    assert (done["snapshots"], done["versions"], done["left"]) == ([], [], [])
+    assert (done.snapshots, done.versions, done.left) == ((), (), ())
     assert home.snapshot.train.read_text() == before
 
 
@@ -394,12 +398,12 @@ def test_another_tenant_s_user_of_the_same_id_keeps_what_is_theirs(home: Home) -
     rows = [interaction(32, "short", user=home.ann, tenant=tenant).model_dump_json() for tenant in ("acme", "globex")]
     spooled.write_text("".join(f"{row}\n" for row in rows))
     done = forget(home.config, home.store, home.ann, tenant="acme", by="dpo")
-    assert done["left"] == []
+    assert done.left == ()
     assert spooled.read_text() == f"{rows[1]}\n"
     assert home.store.interaction("globex", "i31") is not None
     assert {e.tenant for e in home.lake.examples() if e.subject == "i31"} == {"globex"}
     spooled.write_text("".join(f"{row}\n" for row in rows))
-    found = find(home.store, home.lake, "acme", home.ann)
+    found = find_belongings(home.store, home.lake, "acme", home.ann)
     assert search(home.places.home_dir, found)[1] == ["spool-1/lot.jsonl"]
 
 
@@ -416,10 +420,10 @@ def test_a_source_without_times_does_not_bring_back_what_was_said_of_others_answ
 
 def test_no_night_works_meanwhile_and_what_is_published_later_is_named_all_the_same(home: Home) -> None:
     with open_night(home.config, NightRequest()) as night:
-        night.once("snapshot", str, lambda: home.snapshot.id)
+        night.once(SNAPSHOT, lambda: home.snapshot.id)
         with pytest.raises(UserError, match="is running already"):
             forget(home.config, home.store, home.ann, tenant="acme", by="dpo")
-        assert forget(home.config, home.store, home.ann, tenant="acme", by="dpo", dry_run=True)["versions"]
+        assert preview_erasure(home.config, home.store, home.ann, tenant="acme").versions
     shutil.rmtree(home.places.versions_dir)  # the night was killed before it published
     forget(home.config, home.store, home.ann, tenant="acme", by="dpo")
     closed = read_night(home.config, night.night_id)
@@ -434,8 +438,8 @@ def test_who_trained_on_a_snapshot_that_lost_rows_before_is_found(home: Home) ->
     forget(home.config, home.store, "agent", tenant="acme", by="dpo", hashed=True)
     home.train(home.snapshot.train, "k2")  # a night on the old snapshot, as it is now
     done = forget(home.config, home.store, home.ann, tenant="acme", by="dpo")
-    assert len(done["versions"]) == 2
-    made_of = lineage(home.places, home.store, done["versions"][0], tenant="acme").made_of
+    assert len(done.versions) == 2
+    made_of = lineage(home.places, home.store, done.versions[0], tenant="acme").made_of
     assert home.snapshot.id in {link.name for link in made_of}
 
 
@@ -461,14 +465,14 @@ def test_a_gateway_s_own_database_is_cleared_too(home: Home, tmp_path: Path) -> 
         run_ingest(home.store, home.lake, config.ingest.sources, FAST)
     assert home.store.parked() == 1
     done = forget(config, home.store, home.ann, tenant="acme", by="dpo")
-    assert done["left"] == [] and done["removed"]["gateway's store desk"] == 2
+    assert done.left == () and done.removed["gateway's store desk"] == 2
     assert canned in report.read_text()  # somebody else was told so too
     assert gateway.interaction("acme", "i41") is None and gateway.interaction("acme", "i42") is not None
     assert not gateway.record_interaction(interaction(41, "My cat is called Nebuchadnezzar", user=home.ann))
 
 
 def test_a_search_that_finds_something_says_where(home: Home) -> None:
-    found = find(home.store, home.lake, "acme", home.ann)
+    found = find_belongings(home.store, home.lake, "acme", home.ann)
     (home.places.home_dir / "notes.txt").write_text(f"I remember: {SECRET}.")
     assert "notes.txt" in search(home.places.home_dir, found)[1]
     assert any(name.startswith("ratchet.db") for name in search(home.places.home_dir, found)[1])
@@ -477,7 +481,7 @@ def test_a_search_that_finds_something_says_where(home: Home) -> None:
 def test_redacted_copies_are_found_too(home: Home) -> None:
     said_so = "write to {} about the cat of ours, at once"
     home.store.record_interaction(interaction(7, said_so.format("anna.x@mail.example"), "ok", user=home.ann))
-    found = find(home.store, home.lake, "acme", home.ann)
+    found = find_belongings(home.store, home.lake, "acme", home.ann)
     notes = home.places.home_dir / "notes.txt"
     notes.write_text(said_so.format("[EMAIL_4]"))  # as Data Docs and the lake have it
     assert "notes.txt" in search(home.places.home_dir, found)[1]
@@ -486,7 +490,7 @@ def test_redacted_copies_are_found_too(home: Home) -> None:
 
 
 def test_what_a_gateway_set_aside_is_searched_and_scrubbed(home: Home) -> None:
-    found = find(home.store, home.lake, "acme", home.ann)
+    found = find_belongings(home.store, home.lake, "acme", home.ann)
     spooled = home.places.home_dir / "spool" / "20260101T000000000000-abcdef01.unreadable"
     spooled.parent.mkdir()
     theirs = interaction(7, "short", user=home.ann).model_dump_json().encode()
@@ -541,7 +545,7 @@ def test_rows_that_could_not_be_read_go_too(home: Home, tmp_path: Path, who: str
     held = {row.content for row in held_rows(home.store, home.lake) if row.step == "source"}
     assert sum("Baker Street" in content for content in held) == 1
     found = forget(home.config, home.store, who, tenant="acme", by="test")
-    assert found["left"] == [] and found["rejected rows"] == 1
+    assert found.left == () and found.rejected_rows == 1
     held = {row.content for row in held_rows(home.store, home.lake) if row.step == "source"}
     assert len(held) == 1 and "harbour" in held.pop()
     run_ingest(home.store, home.lake, (spec,), FAST)
@@ -561,4 +565,4 @@ def test_who_spoke_of_nobody_else_s_answers_is_not_taken_for_the_forgotten(home:
     home.store.record_interaction(interaction(20, "What is the weather in the harbour today?", user=home.ann))
     home.store.record_feedback(said(20, Edit(text="Sunny."), agent))
     home.ingest()
-    assert forget(home.config, home.store, "ann@example.com", tenant="acme", by="test")["left"] == []
+    assert forget(home.config, home.store, "ann@example.com", tenant="acme", by="test").left == ()

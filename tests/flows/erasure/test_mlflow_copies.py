@@ -8,10 +8,10 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from flows.erasure.forget import forget
+from flows.serving.trace_export import send_traces
 from infra.errors import Unavailable
 from infra.telemetry.config import TracesConfig
 from infra.telemetry.interaction_traces import trace_id_of
-from tasks.traces import send_traces
 from tests.deploy.mlflow_server import mlflow_server
 from tests.flows.erasure.test_forget import ELSE, SECRET, Home
 
@@ -37,7 +37,7 @@ def test_a_person_is_gone_from_mlflow(tmp_path: Path, monkeypatch: pytest.Monkey
         with pytest.raises(Unavailable, match="start it and forget again"):
             forget(away, home.store, "ann@example.com", tenant="acme", by="dpo")
         done = forget(config, home.store, "ann@example.com", tenant="acme", by="dpo")
-        assert done["left"] == [] and done["removed"]["traces of this pipeline"] == 3
+        assert done.left == () and done.removed["traces of this pipeline"] == 3
         left = client.search_traces(locations=[experiment.experiment_id])
         assert {trace.info.trace_id for trace in left} == {f"tr-{trace_id_of(name).hex()}" for name in ("i2", "i3")}
         assert SECRET not in str([trace.to_dict() for trace in left])

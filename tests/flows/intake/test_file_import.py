@@ -15,8 +15,8 @@ from feedback.lake.lake import lake_of
 from feedback.store.store import Store
 from flows.cli.app import app
 from flows.config.load import load_config
+from infra.database.open import open_database
 from infra.errors import UserError
-from tasks.opened import database
 from tests.feedback.world import FAST, interaction, said
 
 
@@ -45,7 +45,7 @@ def test_several_right_answers_to_one_prompt_are_several_lessons(home: Path) -> 
     }
     assert imported(home, rows).exit_code == 0
     config = load_config(home / "ratchet.yaml")
-    store, lake = Store(database(config.places)), lake_of(config.places)
+    store, lake = Store(open_database(config.places)), lake_of(config.places)
     run_ingest(store, lake, (), FAST)
     made = lake.examples()
     assert sorted(e.completion for e in made if e.completion) == ["blue", "green", "red"]
@@ -57,7 +57,7 @@ def test_several_right_answers_to_one_prompt_are_several_lessons(home: Path) -> 
 
 
 def test_a_dry_run_knows_the_answers_that_the_store_holds(home: Path) -> None:
-    store = Store(database(load_config(home / "ratchet.yaml").places))
+    store = Store(open_database(load_config(home / "ratchet.yaml").places))
     store.record_interaction(interaction(1, "What is the capital of Peru?", tenant="default"))
     words = [said(n, Edit(text="Lima"), "ann", tenant="default").model_dump(mode="json") for n in (1, 2)]
     found = json.loads(imported(home, [{"feedback": word} for word in words], "--dry-run", "--json").stdout)

@@ -9,8 +9,9 @@ from flows.intake.mlflow_alerts import refusal_alerts
 from flows.stack.doctor import examine
 from infra.alerts.outbox import enqueue, list_alerts
 from infra.database.connect import begin_write
-from infra.telemetry.mlflow_journal import Tracker, send_leftovers
-from tasks.opened import database
+from infra.database.open import open_database
+from infra.telemetry.mlflow_sender import send_leftovers
+from infra.telemetry.mlflow_tracker import Tracker
 
 
 def test_a_deleted_experiment_is_said_by_doctor_and_an_alert(tmp_path: Path) -> None:
@@ -32,10 +33,10 @@ def test_a_deleted_experiment_is_said_by_doctor_and_an_alert(tmp_path: Path) -> 
     tracker.run("night/n1", name="n1")
     tracker.finish("night/n1")
     assert findings() == [(why, "mend it; then all of it lands (2 operations wait)")]
-    with begin_write(database(config.places)) as connection:
+    with begin_write(open_database(config.places)) as connection:
         for fresh in (True, False):  # once a day, however often it is looked at
             assert [enqueue(connection, alert) for alert in refusal_alerts(config)] == [fresh]
-    [told] = [alert for alert in list_alerts(database(config.places)) if alert.kind == "mlflow_refuses"]
+    [told] = [alert for alert in list_alerts(open_database(config.places)) if alert.kind == "mlflow_refuses"]
     assert "restore it" in told.text and "2 operations" in told.text
     experiment = client.get_experiment_by_name("desk")
     assert experiment is not None

@@ -14,11 +14,12 @@ from pathlib import Path
 import pytest
 
 from deploy.ledger.ledger import history
+from deploy.nights.record import NightRecord
 from flows.config.pipeline import PipelineConfig
 from flows.config.prefect_environment import prefect_environment
-from flows.night.record import NightFile, nights_of
+from flows.night.record import nights_of
 from infra.alerts.outbox import list_alerts
-from tasks.opened import database
+from infra.database.open import open_database
 from tests.flows.world import ONE_RECIPE, ROOT, Stack, ratchet
 from tests.prefect_api import ask_prefect
 
@@ -30,17 +31,17 @@ from prefect import flow
 from prefect.runtime import flow_run
 from evaluation.gate.decide import decide
 from flows.config.pipeline import load_config
-from flows.night.record import NightFile
-from flows.config.night_request import NightRequest
+from deploy.nights.record import NightRecord
+from deploy.nights.request import NightRequest
 from infra.artifact import atomic_write
-from tasks.approval import ask_approval
+from flows.night.approval_form import ask_approval
 from tests.evaluation.cards import policy, scorecard, share
 
 @flow(name="waits")
 def waits(name, hours):
     config = load_config(Path(sys.argv[1]))
-    file = NightFile(night_id=name, tenant="default", request=NightRequest(), config={}, flow_runs=(str(flow_run.id),),
-                     started_at=datetime.now(timezone.utc))
+    file = NightRecord(night_id=name, tenant="default", request=NightRequest(), config={},
+                       flow_runs=(str(flow_run.id),), started_at=datetime.now(timezone.utc))
     folder = config.places.nights_dir / name
     folder.mkdir(parents=True)
     atomic_write(folder / "night.json", file.model_dump_json())
@@ -126,12 +127,12 @@ def test_a_real_night_waits_survives_a_kill_and_takes_a_no(running_stack: Stack,
     found = json.loads(out[out.index("{") :])
     assert (found["state"], found["decision"]) == ("done", "promote") and "did not approve it: too risky" in out
     assert asked[0] == asked[1], "the time limit did not begin anew"
-    database_ = database(config.places)
+    database_ = open_database(config.places)
     assert [line.action for line in history(database_, "default")] == ["baseline", "held"]
     assert [a.kind for a in list_alerts(database_) if a.kind == "approval_needed"] == ["approval_needed"]
 
 
-def _until_paused(config: PipelineConfig, process: subprocess.Popen[str], *, runs: int) -> NightFile:
+def _until_paused(config: PipelineConfig, process: subprocess.Popen[str], *, runs: int) -> NightRecord:
     """Wait until the only night's flow run of that number is paused; the night."""
     while True:
         assert process.poll() is None, "it ended before it waited"

@@ -10,16 +10,19 @@ from typing import Any
 
 import pytest
 
+from deploy.ledger.evidence import Evidence
 from deploy.ledger.ledger import current
-from deploy.release.lifecycle import hold, pause, start
-from feedback.erasure import TOMBSTONE
-from flows.config.night_request import NightRequest
+from deploy.nights.request import NightRequest
+from deploy.nights.steps import FINGERPRINT, SNAPSHOT, VERDICT
+from deploy.release.lifecycle import hold, start
+from deploy.release.manual_controls import pause
+from feedback.erasure.snapshots import TOMBSTONE
 from flows.config.pipeline import PipelineConfig
-from flows.night.deferred_release import release_waiting
+from flows.night.deferred_release import release_deferred_winner
 from flows.night.record import open_night
-from flows.night.should_train import asked_of
+from flows.night.should_train import fingerprint_of
 from infra.artifact import atomic_write
-from tasks.opened import database
+from infra.database.open import open_database
 from tests.flows.night.test_should_train import verdict
 from training.base_model import Base
 
@@ -29,19 +32,19 @@ def waits(folder: Path, *, winner: str | None = "v2", later: dict[str, Any] | No
     values = {"pipeline": "desk", "places": {"home": str(folder / "home")}}
     config = PipelineConfig.model_validate(values)
     base = Base(name="b", path=folder, digest="d" * 64, source="folder")
-    engine = database(config.places)
+    engine = open_database(config.places)
     start(engine, "default", "v1")
     pause(engine, "default", actor="ada", reason="holidays")
     with open_night(config, NightRequest()) as night:
-        night.once("snapshot", str, lambda: "s-1")
-        night.once("asked", str, lambda: asked_of(night, "s-1", base))
-        night.once("verdict", type(verdict()), lambda: verdict(winner))
-        hold(engine, "default", "v2", reason="paused", night_id=night.night_id, evidence={"waits": True})
+        night.once(SNAPSHOT, lambda: "s-1")
+        night.once(FINGERPRINT, lambda: fingerprint_of(night, "s-1", base))
+        night.once(VERDICT, lambda: verdict(winner))
+        hold(engine, "default", "v2", reason="paused", night_id=night.night_id, evidence=Evidence(waits=True))
         night.close("done", "held")
         first = night.night_id
     config = PipelineConfig.model_validate(values | (later or {}))
     with open_night(config, NightRequest()) as night:
-        return release_waiting(night, base, current(engine, "default")), first
+        return release_deferred_winner(night, base, current(engine, "default")), first
 
 
 def test_it_says_whose_winner_waits_and_why(tmp_path: Path) -> None:

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import TypeAdapter
 
-from flows.config.night_request import NightRequest
+from deploy.nights.request import NightRequest
+from deploy.nights.steps import Step
 from flows.config.pipeline import PipelineConfig
 from flows.night.record import nights_of, open_night, read_night
 from infra.artifact import atomic_write
@@ -29,6 +31,9 @@ class Result(Config):
     """A number."""
 
 
+ONE = Step("one", TypeAdapter(Result))
+
+
 def pipeline(home: Path, **changes: object) -> PipelineConfig:
     return PipelineConfig(pipeline="test", places=Places(home=home)).model_copy(update=changes)
 
@@ -42,12 +47,12 @@ def test_a_finished_step_is_not_done_again_when_the_night_is_taken_up(tmp_path: 
         return Result(value=len(calls))
 
     with open_night(config, NightRequest()) as night:
-        first = night.once("one", Result, make)
+        first = night.once(ONE, make)
         name = night.night_id
     with open_night(config, NightRequest()) as night:
         assert night.night_id == name
-        assert night.file.attempts == 2
-        assert night.once("one", Result, make) == first
+        assert night.record.attempts == 2
+        assert night.once(ONE, make) == first
     assert calls == [1]
 
 
@@ -74,11 +79,11 @@ def test_a_night_that_may_not_go_on_is_closed_and_says_why(tmp_path: Path, why: 
     with open_night(config, NightRequest()) as night:
         name = night.night_id
         changes: dict[str, dict[str, Any]] = {
-            "old": {"started_at": night.file.started_at - timedelta(hours=21)},
+            "old": {"started_at": night.record.started_at - timedelta(hours=21)},
             "attempts": {"attempts": 3},
             "fresh": {},
         }
-        atomic_write(night.folder / "night.json", night.file.model_copy(update=changes[why]).model_dump_json())
+        atomic_write(night.folder / "night.json", night.record.model_copy(update=changes[why]).model_dump_json())
     with open_night(config, NightRequest(fresh=why == "fresh")) as night:
         assert night.night_id != name
     closed = read_night(config, name)
@@ -103,7 +108,7 @@ HOLD = """
 import sys, time
 from pathlib import Path
 from flows.night.record import open_night
-from flows.config.night_request import NightRequest
+from deploy.nights.request import NightRequest
 from tests.flows.night.test_record import pipeline
 with open_night(pipeline(Path(sys.argv[1])), NightRequest()) as night:
     print(night.night_id, flush=True)
@@ -141,13 +146,13 @@ def test_an_unknown_night_is_an_error(tmp_path: Path) -> None:
 def test_a_night_of_another_release_keeps_what_is_not_known_here(tmp_path: Path) -> None:
     config = pipeline(tmp_path)
     with open_night(config, NightRequest()) as night:
-        night.once("one", Result, lambda: Result(value=1))
+        night.once(ONE, lambda: Result(value=1))
         file = night.folder / "night.json"
     said = json.loads(file.read_text())
     said["steps"]["one"]["seen"] = said["weather"] = "rain"
     file.write_text(json.dumps(said))
     with open_night(config, NightRequest()) as night:
-        assert night.once("one", Result, lambda: Result(value=2)) == Result(value=1)
+        assert night.once(ONE, lambda: Result(value=2)) == Result(value=1)
         night.close("done", "all well")
     closed = json.loads(file.read_text())
     assert (closed["weather"], closed["steps"]["one"]["seen"], closed["state"]) == ("rain", "rain", "done")

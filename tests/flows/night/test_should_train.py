@@ -8,18 +8,19 @@ from typing import Any
 
 import pytest
 
+from deploy.nights.request import NightRequest
+from deploy.nights.steps import APPROVAL, FINGERPRINT, SNAPSHOT, VERDICT
 from evaluation.gate.verdict import Verdict
-from feedback.abuse.detect import AbuseConfig
+from feedback.abuse.config import AbuseConfig
 from feedback.events import Edit
 from feedback.ingest.run import run_ingest
 from feedback.lake.lake import Lake
 from feedback.snapshots.gate_items import gate_items, mark_used
 from feedback.snapshots.snapshot import SnapshotConfig, cut_snapshot, load_snapshot
 from feedback.store.store import Store
-from flows.config.night_request import NightRequest
 from flows.config.pipeline import PipelineConfig
 from flows.night.record import open_night
-from flows.night.should_train import _too_little_new, last_judged, nothing_new
+from flows.night.should_train import _too_little_new, last_night_with_verdict, why_not_train
 from tasks.intake import drift
 from tests.feedback.world import FAST, interaction, make_lake, make_store, put, said, ticket
 
@@ -70,17 +71,17 @@ def test_a_night_needs_enough_new_examples(tmp_path: Path, least: int, force: bo
     )
     first = cut(tmp_path, config.places, range(5))
     with open_night(config, NightRequest()) as night:
-        assert nothing_new(night, first, "a", "v1") is None  # the first night of all: ten new examples
-        night.once("snapshot", str, lambda: first)
-        night.once("asked", str, lambda: "a")
-        night.once("verdict", Verdict, verdict)
+        assert why_not_train(night, first, "a", "v1") is None  # the first night of all: ten new examples
+        night.once(SNAPSHOT, lambda: first)
+        night.once(FINGERPRINT, lambda: "a")
+        night.once(VERDICT, verdict)
         night.close("done", "judged")
     second = cut(tmp_path, config.places, range(5, 8))
     with open_night(config, NightRequest(force=force)) as night:
-        why = nothing_new(night, second, "b", "v1")
+        why = why_not_train(night, second, "b", "v1")
         assert (why is None) == runs
         assert runs or (why or "").startswith("only 6 new training examples")
-        assert (nothing_new(night, first, "a", "v1") is None) == force
+        assert (why_not_train(night, first, "a", "v1") is None) == force
 
 
 def test_the_first_night_of_all_needs_enough_examples_too(tmp_path: Path) -> None:
@@ -88,7 +89,7 @@ def test_the_first_night_of_all_needs_enough_examples_too(tmp_path: Path) -> Non
     config = PipelineConfig.model_validate(values | {"schedule": {"min_new_examples": 11}})
     first = cut(tmp_path, config.places, range(5))
     with open_night(config, NightRequest()) as night:
-        assert nothing_new(night, first, "a", "v1") == "only 10 new training examples; a night needs 11"
+        assert why_not_train(night, first, "a", "v1") == "only 10 new training examples; a night needs 11"
 
 
 @pytest.mark.parametrize("allow_for", ["fresh", "used"])
@@ -110,19 +111,19 @@ def test_another_champion_makes_a_night_worth_it_once_something_could_be_promote
     items = gate_items(load_snapshot(config.places.snapshots_dir / name))
     assert len(items) > 3
     with open_night(config, NightRequest(force=True)) as night:
-        night.once("snapshot", str, lambda: name)
-        night.once("asked", str, lambda: "a")
-        night.once("verdict", Verdict, lambda: verdict("v2"))
+        night.once(SNAPSHOT, lambda: name)
+        night.once(FINGERPRINT, lambda: "a")
+        night.once(VERDICT, lambda: verdict("v2"))
         night.close("done", "judged")
     left = 3 if allow_for == "fresh" else 2
     mark_used(config.places.snapshots_dir, "acme", [item.item_id for item in items[left:]], night.night_id)
     with open_night(config, NightRequest()) as night:
         for live in ("v1", "v2"):  # as before; and what won has been released since: the same would be made again
-            assert (nothing_new(night, name, "a", live) or "").startswith("nothing new since night")
-        why = nothing_new(night, name, "a", "v0")
+            assert (why_not_train(night, name, "a", live) or "").startswith("nothing new since night")
+        why = why_not_train(night, name, "a", "v0")
         assert (why is None) == (allow_for == "fresh")
         assert why is None or ("against v1, and v0 is live" in why and "3 units" in why and "there are 2" in why)
-        assert (nothing_new(night, name, "b", "v0") is None) == (allow_for == "fresh")
+        assert (why_not_train(night, name, "b", "v0") is None) == (allow_for == "fresh")
 
 
 @pytest.mark.parametrize(
@@ -141,12 +142,12 @@ def test_a_verdict_stands_when_its_night_ended_or_failed_with_an_approved_winner
 ) -> None:
     config = PipelineConfig.model_validate({"pipeline": "desk", "places": {"home": str(tmp_path / "home")}})
     with open_night(config, NightRequest()) as night:
-        night.once("verdict", Verdict, lambda: verdict(winner))
+        night.once(VERDICT, lambda: verdict(winner))
         if approval is not None:
-            night.once("approval", str, lambda: approval)
+            night.once(APPROVAL, lambda: approval or None)
         night.close(state, "it ended")
     with open_night(config, NightRequest()) as night:
-        assert (last_judged(night) is not None) == stands
+        assert (last_night_with_verdict(night) is not None) == stands
 
 
 def test_only_shapes_that_a_recipe_learns_from_make_a_night_worth_it(tmp_path: Path) -> None:
@@ -157,13 +158,13 @@ def test_only_shapes_that_a_recipe_learns_from_make_a_night_worth_it(tmp_path: P
         tmp_path, config.places, range(5)
     )  # five edits are five completions, and five pairs that sft passes over
     with open_night(config, NightRequest()) as night:
-        assert (_too_little_new(night, "", first) or "") == (
+        assert (_too_little_new(night, None, first) or "") == (
             "only 5 new training examples of a shape that a recipe learns from (completion); a night needs 6"
         )
         night.close("done", "too little")
     pairs_too = PipelineConfig.model_validate(values | {"training": {"methods": ["sft-dpo-lora"]}})
     with open_night(pairs_too, NightRequest()) as night:
-        assert _too_little_new(night, "", first) is None
+        assert _too_little_new(night, None, first) is None
 
 
 @pytest.mark.parametrize("allowed", [True, False])
@@ -181,9 +182,9 @@ def test_what_drifted_need_not_be_much(tmp_path: Path, allowed: bool) -> None:
     desk = [(n, ticket(chance)) for n in range(600)]
     first = _cut(store, lake, config, [(n, asked, right) for n, (asked, right) in desk])
     with open_night(config, NightRequest()) as night:
-        night.once("snapshot", str, lambda: first)
-        night.once("asked", str, lambda: "a")
-        night.once("verdict", Verdict, verdict)
+        night.once(SNAPSHOT, lambda: first)
+        night.once(FINGERPRINT, lambda: "a")
+        night.once(VERDICT, verdict)
         night.close("done", "judged")
     same = drift.fn(
         load_snapshot(config.places.snapshots_dir / first),
@@ -202,8 +203,8 @@ def test_what_drifted_need_not_be_much(tmp_path: Path, allowed: bool) -> None:
     )
     assert moved.drifted and moved.columns["prompt_words"] > 1, moved
     with open_night(config, NightRequest()) as night:
-        assert (nothing_new(night, second, "b", "v1") or "").startswith("only ")
-        assert (nothing_new(night, second, "b", "v1", drifted=True) is None) == allowed
+        assert (why_not_train(night, second, "b", "v1") or "").startswith("only ")
+        assert (why_not_train(night, second, "b", "v1", drifted=True) is None) == allowed
 
 
 def _cut(

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 import training.hardware
 from flows.cli.app import app
 from flows.config.pipeline import PipelineConfig
-from flows.planning.gate_power import challengers_ahead, gate_sights
+from flows.planning.gate_power import describe_gate_power, expected_challengers
 from flows.stack.doctor import Finding, examine
 from tests.large_base import write_large_base
 from training.hardware import Accelerators, Gpu
@@ -30,10 +30,10 @@ def pipeline(home: Path, **sections: Any) -> PipelineConfig:
 
 def test_challengers_that_do_not_fit_the_configured_base_are_not_counted(tmp_path: Path, large: Path) -> None:
     training = {"methods": ["sft-lora", "sft-full"], "memory_gb": 24, "dtype": "bfloat16"}
-    assert challengers_ahead(pipeline(tmp_path, training=training), "default") == 2  # the default base is small
+    assert expected_challengers(pipeline(tmp_path, training=training), "default") == 2  # the default base is small
     config = pipeline(tmp_path, training=training, base_model=str(large))
-    assert challengers_ahead(config, "default") == 1
-    [said] = gate_sights(config)
+    assert expected_challengers(config, "default") == 1
+    [said] = describe_gate_power(config)
     assert "not counted: sft-full: sft with full needs about" in said and "the machine has 24.0 GB" in said
 
 
@@ -43,9 +43,9 @@ def test_a_base_that_is_not_here_is_said(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     training = {"methods": ["sft-lora", "sft-full"], "memory_gb": 24}
     config = pipeline(tmp_path, training=training, base_model="owner/model")
-    assert challengers_ahead(config, "default") == 2
+    assert expected_challengers(config, "default") == 2
     said = "the base model owner/model is not on this machine yet, so recipes are counted whatever memory and time"
-    assert said in gate_sights(config)[0]
+    assert said in describe_gate_power(config)[0]
     (tmp_path / "ratchet.yaml").write_text("pipeline: p\nbase_model: owner/model\nplaces: {cache: cache}\n")
     told = _advise(tmp_path)
     assert told["figures_for"] is None and told["stages"] == [] and told["recipe"] == "sft-lora"

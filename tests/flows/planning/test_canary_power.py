@@ -10,8 +10,8 @@ import pytest
 from deploy.release.lifecycle import start
 from flows.config.checks import cross_check
 from flows.config.pipeline import PipelineConfig
-from flows.planning.canary_power import canary_sights, rated_per_day
-from tasks.opened import database
+from flows.planning.canary_power import describe_canary_power, rated_per_day
+from infra.database.open import open_database
 from tests.deploy.traffic import serve
 
 
@@ -32,15 +32,15 @@ def test_what_was_rated_lately_says_what_a_canary_would_see(tmp_path: Path) -> N
     config = pipeline(tmp_path)
     assert rated_per_day(config, "acme") is None
     assert not list(tmp_path.rglob("*.sqlite*"))  # to look made nothing
-    assert "nobody has rated answers lately" in canary_sights(config)[0]
-    engine = database(config.places)
+    assert "nobody has rated answers lately" in describe_canary_power(config)[0]
+    engine = open_database(config.places)
     start(engine, "acme", "base-1")
     serve(engine, 60, {"base-1": 0.8}, tenant="acme")
     assert rated_per_day(config, "acme") == 60.0  # all of them today
-    [said] = canary_sights(config)
+    [said] = describe_canary_power(config)
     assert said.startswith("tenant acme: at 60 rated users a day (of the last 7 days) a canary sends")
     assert "80% is what to plan for" in said
-    [planned] = canary_sights(pipeline(tmp_path, expected_rated_per_day=20_000))
+    [planned] = describe_canary_power(pipeline(tmp_path, expected_rated_per_day=20_000))
     assert "as expected_rated_per_day says" in planned and "80% is" not in planned
 
 

@@ -7,17 +7,17 @@ from typing import Any
 
 import pytest
 
-from evaluation.gate.power import what_it_sees
+from deploy.nights.request import NightRequest
+from evaluation.gate.power import describe_power
 from feedback.events import Reference
 from feedback.ingest.run import run_ingest
 from feedback.snapshots.snapshot import SnapshotConfig, cut_snapshot
-from flows.config.night_request import NightRequest
 from flows.config.pipeline import PipelineConfig
 from flows.night.record import open_night
-from flows.night.steps import sight_of
-from flows.planning.gate_power import challengers_ahead, gate_sights, last_snapshot, sight, units_of
+from flows.night.steps import gate_power_of
+from flows.planning.gate_power import describe_gate_power, expected_challengers, gate_power, last_snapshot, units_of
 from flows.stack.doctor import examine
-from tasks.notify import plan_page
+from tasks.reporting.prefect_artifacts import plan_page
 from tests.feedback.world import FAST, interaction, make_lake, make_store, said
 from training.recipes.plan import plan_night
 
@@ -30,9 +30,9 @@ def pipeline(home: Path, **sections: Any) -> PipelineConfig:
 @pytest.mark.parametrize(("methods", "count"), [("auto", 1), (["sft-lora"], 1), (["sft-lora", "sft-full"], 2)])
 def test_before_the_first_snapshot_the_named_recipes_count(tmp_path: Path, methods: Any, count: int) -> None:
     config = pipeline(tmp_path, training={"methods": methods})
-    assert challengers_ahead(config, "acme") == count
-    expected = what_it_sees(config.gate, 5, challengers=count)
-    assert gate_sights(config) == [f"tenant acme: no snapshot yet; {expected}"]
+    assert expected_challengers(config, "acme") == count
+    expected = describe_power(config.gate, 5, challengers=count)
+    assert describe_gate_power(config) == [f"tenant acme: no snapshot yet; {expected}"]
     assert ("among 2 challengers" in expected) == (count == 2)
     assert next(finding for finding in examine(config) if finding.what == "gate").found == expected
 
@@ -51,14 +51,14 @@ def test_with_a_snapshot_what_its_data_support_counts(tmp_path: Path) -> None:
     assert last_snapshot(config, "acme") == cut
     count = len(plan.recipes)
     assert count > 1
-    assert challengers_ahead(config, "acme") == count
-    [said_of_acme] = gate_sights(config)
-    assert said_of_acme == f"tenant acme: {what_it_sees(config.gate, units_of(cut), challengers=count)}"
+    assert expected_challengers(config, "acme") == count
+    [said_of_acme] = describe_gate_power(config)
+    assert said_of_acme == f"tenant acme: {describe_power(config.gate, units_of(cut), challengers=count)}"
     with open_night(config, NightRequest(checkpoints=("abcdef:10",))) as night:
-        sees = sight_of(night, plan, units_of(cut))
-    assert sees == what_it_sees(config.gate, units_of(cut), challengers=count + 1)  # a checkpoint is a challenger too
+        sees = gate_power_of(night, plan, units_of(cut))
+    assert sees == describe_power(config.gate, units_of(cut), challengers=count + 1)  # a checkpoint is a challenger too
     assert plan_page(plan, sees).endswith(f"What the gate can tell tonight: {sees}.")
 
 
 def test_too_few_units_promote_nothing(tmp_path: Path) -> None:
-    assert "nothing is promoted before 3 more" in sight(pipeline(tmp_path).gate, 2, 1)
+    assert "nothing is promoted before 3 more" in gate_power(pipeline(tmp_path).gate, 2, 1)

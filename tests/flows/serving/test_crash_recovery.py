@@ -5,9 +5,9 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
-from flows.config.night_request import NightRequest
+from deploy.nights.request import NightRequest
 from flows.config.pipeline import PipelineConfig
-from flows.night.record import dead_night, open_night, read_night
+from flows.night.record import crashed_night, open_night, read_night
 from tests.flows.night.test_record import pipeline
 
 
@@ -19,10 +19,10 @@ def left_behind(config: PipelineConfig) -> str:
 
 def test_a_night_is_dead_when_it_is_unfinished_and_nobody_holds_its_lock(tmp_path: Path) -> None:
     config = pipeline(tmp_path)
-    assert dead_night(config, "default") is None
+    assert crashed_night(config, "default") is None
     with open_night(config, NightRequest()) as night:
-        assert dead_night(config, "default") is None
-    found = dead_night(config, "default")
+        assert crashed_night(config, "default") is None
+    found = crashed_night(config, "default")
     assert found is not None
     assert found.night_id == night.night_id
 
@@ -31,7 +31,7 @@ def test_a_night_that_ended_is_not_dead(tmp_path: Path) -> None:
     config = pipeline(tmp_path)
     with open_night(config, NightRequest()) as night:
         night.close("done", "nothing new")
-    assert dead_night(config, "default") is None
+    assert crashed_night(config, "default") is None
 
 
 def test_looking_again_and_again_never_stops_a_night_from_beginning(tmp_path: Path) -> None:
@@ -42,7 +42,7 @@ def test_looking_again_and_again_never_stops_a_night_from_beginning(tmp_path: Pa
 
     def look() -> None:
         while not ending.wait(0.0005):
-            dead_night(config, "default")
+            crashed_night(config, "default")
 
     looker = threading.Thread(target=look)
     looker.start()

@@ -13,9 +13,9 @@ from flows.config.load import load_config
 from flows.serving.plans import deployment_plans
 from flows.serving.work_pools import job_variables
 from infra.alerts.outbox import Alert, enqueue, list_alerts
+from infra.alerts.prefect_events import event_of, mirror_alerts
 from infra.database.connect import begin_write
-from tasks.mirror import event_of, mirror_alerts
-from tasks.opened import database
+from infra.database.open import open_database
 from tests.flows.world import ROOT, Stack, ratchet, write_pipeline
 from tests.prefect_api import ask_prefect
 from tests.waiting import wait
@@ -87,11 +87,13 @@ def test_deploy_registers_on_a_work_pool_and_again_changes_nothing(running_stack
 def test_alerts_become_prefect_events_once(running_stack: Stack, tmp_path: Path) -> None:
     config = running_stack.config
     alert = Alert(kind="drift", severity="warning", tenant="default", title="inputs moved", payload={"share": 0.7})
-    with begin_write(database(config.places)) as connection:
+    with begin_write(open_database(config.places)) as connection:
         enqueue(connection, alert)
     wait(
         "the mirror of alerts, which the running deployments keep by themselves,",
-        lambda: any("prefect:events" in a.delivered for a in list_alerts(database(config.places)) if a.kind == "drift"),
+        lambda: any(
+            "prefect:events" in a.delivered for a in list_alerts(open_database(config.places)) if a.kind == "drift"
+        ),
     )
     api = config.places.prefect_api
     # A crash after Prefect took it sends it again, with the same id.
@@ -102,10 +104,10 @@ def test_alerts_become_prefect_events_once(running_stack: Stack, tmp_path: Path)
     assert found[0]["resource"]["prefect.resource.id"] == "ratchet.tenant.default"
     assert found[0]["payload"]["facts"] == {"share": 0.7}
     away = config.places.model_copy(update={"prefect_api_url": "http://127.0.0.1:9/api", "home": tmp_path})
-    with begin_write(database(away)) as connection:
+    with begin_write(open_database(away)) as connection:
         enqueue(connection, Alert(kind="drift", title="while Prefect is down"))
     assert mirror_alerts(away, config.alerts) == 0
-    assert "prefect:events" in list_alerts(database(away))[0].failing
+    assert "prefect:events" in list_alerts(open_database(away))[0].failing
     back = away.model_copy(update={"prefect_api_url": api})
     assert mirror_alerts(back, config.alerts.model_copy(update={"retry_seconds": 0.001})) in (0, 1)
 

@@ -11,11 +11,8 @@ from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import select
 from typer.testing import CliRunner
 
-from deploy.registry.aliases import Registry
-from deploy.registry.webhook import knocks
 from flows.cli.app import app
 from flows.config.load import load_config
 from flows.config.prefect_environment import require_prefect
@@ -25,10 +22,8 @@ from infra.file_permissions import open_to_others
 from infra.processes import stack as stacks
 from infra.settings import Places
 from infra.sign_in import mlflow_login, prefect_headers
-from infra.telemetry.mlflow_journal import Tracker
-from tasks.opened import database
+from infra.telemetry.mlflow_tracker import Tracker
 from tests.flows.world import ROOT, Stack, ratchet, write_pipeline
-from tests.waiting import wait
 
 
 def ask(url: str, method: str = "GET", **more: Any) -> httpx.Response:
@@ -65,30 +60,11 @@ def test_prefect_lets_no_other_page_of_the_browser_in(running_stack: Stack) -> N
     assert (page["auth"], page["api_url"]) == ("BASIC", places.prefect_api), "its page asks for the sign-in"
 
 
-def test_mlflow_asks_too_and_its_webhook_still_arrives(running_stack: Stack) -> None:
-    from mlflow.tracking import MlflowClient
-
+def test_mlflow_asks_too(running_stack: Stack) -> None:
     places = running_stack.config.places
     where = f"{places.mlflow}/api/2.0/mlflow/experiments/search?max_results=1"
     assert ask(where).status_code == 401
     assert ask(where, auth=mlflow_login()).status_code == 200
-    client = MlflowClient(places.mlflow)
-    wait("the controller's webhook", lambda: [hook for hook in client.list_webhooks() if hook.url.endswith("/mlflow")])
-    count = select(knocks.c.count)
-
-    def heard() -> int:
-        with database(places).connect() as connection:
-            return connection.scalar(count) or 0
-
-    before = heard()
-    other = Registry(places.mlflow, "another-model")
-    number = other.register("somebody-elses", None, {})
-
-    def knocked() -> bool:
-        other.set_alias("champion", number)
-        return heard() > before
-
-    wait("a delivery of MLflow at the gateway", knocked, pause=1)
 
 
 def test_what_a_wrong_sign_in_keeps_out_of_mlflow_is_sent_later(
@@ -99,9 +75,9 @@ def test_what_a_wrong_sign_in_keeps_out_of_mlflow_is_sent_later(
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "exported-for-another-server")
     tracker.run("k", name="k")
     tracker.metrics("k", {"m": 1.0})
-    assert tracker.send() == 2
+    assert tracker.sender.send() == 2
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", right)
-    assert tracker.send(now=True) == 0
+    assert tracker.sender.send(now=True) == 0
 
 
 def test_secrets_stand_in_one_closed_file_and_the_rest_is_closed_too(running_stack: Stack) -> None:

@@ -14,7 +14,10 @@ from typing import Any
 import pytest
 
 from infra.processes.stack import ProcessSpec, StackPlan, down, up
-from infra.telemetry.mlflow_journal import Point, Tracker, refusals, send_leftovers
+from infra.telemetry.mlflow_journal import refusals
+from infra.telemetry.mlflow_operations import Point
+from infra.telemetry.mlflow_sender import send_leftovers
+from infra.telemetry.mlflow_tracker import Tracker
 
 NOWHERE = "http://127.0.0.1:9"
 
@@ -98,7 +101,7 @@ def check(url: str, experiment: str) -> None:
 def test_a_night_is_written_with_nested_runs_curves_and_data(mlflow: str, tmp_path: Path) -> None:
     tracker = Tracker(url=mlflow, experiment="one", journal=tmp_path / "n" / "tracking.jsonl")
     tell(tracker, tmp_path)
-    assert tracker.send() == 0
+    assert tracker.sender.send() == 0
     check(mlflow, "one")
     assert tracker.url_of("night/1") == f"{mlflow}/#/experiments/{tracker.run_id('')}/runs/{tracker.run_id('night/1')}"
 
@@ -109,7 +112,7 @@ def test_while_mlflow_is_down_everything_waits_and_is_sent_later(
     journal = tmp_path / "night" / "tracking.jsonl"
     down_now = Tracker(url=NOWHERE, experiment="two", journal=journal)
     tell(down_now, tmp_path)
-    assert down_now.send() == 10
+    assert down_now.sender.send() == 10
     assert [r.message for r in caplog.records if "does not answer" in r.message][1:] == [], "warned once, not each time"
     assert send_leftovers(tmp_path, url=mlflow, experiment="two") == 0
     check(mlflow, "two")
@@ -121,7 +124,7 @@ def test_what_was_sent_may_be_sent_again_and_nothing_doubles(mlflow: str, tmp_pa
     # As after a kill between the server's answer and our note of it, and on another machine.
     journal.with_suffix(".sent").unlink()
     journal.with_suffix(".runs").unlink()
-    assert Tracker(url=mlflow, experiment="three", journal=journal).send() == 0
+    assert Tracker(url=mlflow, experiment="three", journal=journal).sender.send() == 0
     check(mlflow, "three")
 
 
@@ -134,7 +137,7 @@ def test_a_refused_operation_is_left_out_and_said(
     tracker.params("k", {"a": 2})
     tracker.artifact("k", tmp_path / "gone")
     tracker.metrics("k", {"m": 1.0})
-    assert tracker.send() == 0
+    assert tracker.sender.send() == 0
     refused = [record.getMessage() for record in caplog.records if "refused" in record.getMessage()]
     assert len(refused) == 2
     assert "params" in refused[0] and "artifact" in refused[1]
@@ -169,14 +172,14 @@ def test_a_deleted_experiment_is_said_once_and_loses_nothing(
     assert found is not None
     client.delete_experiment(found.experiment_id)
     first.finish("night/1")  # of a night that works while a person deletes
-    first.pause_seconds = 0.0
+    first.sender.pause_seconds = 0.0
     second = night(mlflow, "five", tmp_path, 2)  # of one that begins afterwards
     second.finish("night/2")
-    assert [len(tracker.pending()[1]) for tracker in (first, second)] == [1, 3]
-    assert "the experiment five is deleted in MLflow: restore it" in str(first.refusal)
-    assert refusals(tmp_path) == {str(second.refusal): 4}
-    first.send(now=True)
-    said = [record.getMessage() for record in caplog.records if str(first.journal) in record.getMessage()]
+    assert [len(tracker.journal.pending()[1]) for tracker in (first, second)] == [1, 3]
+    assert "the experiment five is deleted in MLflow: restore it" in str(first.sender.refusal)
+    assert refusals(tmp_path) == {str(second.sender.refusal): 4}
+    first.sender.send(now=True)
+    said = [record.getMessage() for record in caplog.records if str(first.journal.path) in record.getMessage()]
     assert len(said) == 1 and "restore it" in said[0]
     assert send_leftovers(tmp_path, url=mlflow, experiment="five") == 1, "what keeps the first one keeps all"
     client.restore_experiment(found.experiment_id)
@@ -193,7 +196,7 @@ def test_a_deleted_run_keeps_its_own_night_and_no_other(mlflow: str, tmp_path: P
     assert run is not None
     client.delete_run(run)
     first.finish("night/1")
-    first.journal.with_suffix(".runs").unlink()  # as on another machine: the deleted run is found all the same
+    first.journal.path.with_suffix(".runs").unlink()  # as on another machine: the deleted run is found all the same
     down_now = Tracker(url=NOWHERE, experiment="six", journal=tmp_path / "2" / "tracking.jsonl")
     down_now.run("night/2", name="night 2")
     down_now.metrics("night/2", {"m": 2.0})
@@ -209,7 +212,7 @@ def test_another_server_under_the_same_address_is_told_everything(tmp_path: Path
     """As after a deleted experiment was removed for good: ids of the old one mean nothing."""
     url = f"sqlite:///{tmp_path / 'm.db'}"
     tracker = night(url, "seven", tmp_path, 1)
-    assert tracker.pending()[1] == []
+    assert tracker.journal.pending()[1] == []
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
     from mlflow.tracking import MlflowClient
 
@@ -222,7 +225,7 @@ def test_another_server_under_the_same_address_is_told_everything(tmp_path: Path
     store._hard_delete_run(run)
     store._hard_delete_experiment(found.experiment_id)
     tracker.finish("night/1")
-    assert tracker.pending()[1] == [] and tracker.run_id("night/1") != run
+    assert tracker.journal.pending()[1] == [] and tracker.run_id("night/1") != run
     assert landed(url, "seven") == {"night/1": (1.0, "FINISHED")}
 
 
@@ -244,6 +247,6 @@ def test_a_server_that_refuses_everybody_empties_no_journal(tmp_path: Path, stat
         tracker = Tracker(url=address, experiment="x", journal=tmp_path / "1" / "tracking.jsonl")
         tracker.run("night/1", name="one")
         server.shutdown()
-    assert len(tracker.pending()[1]) == 1
-    assert (tracker.refusal is not None) == (status in (401, 403))
+    assert len(tracker.journal.pending()[1]) == 1
+    assert (tracker.sender.refusal is not None) == (status in (401, 403))
     assert len(refusals(tmp_path)) == (status in (401, 403))

@@ -10,7 +10,7 @@ from typing import Any
 import huggingface_hub.constants
 import pytest
 
-from tasks.notify import plan_page
+from tasks.reporting.prefect_artifacts import plan_page
 from tasks.train import plan as planned
 from tests.large_base import write_large_base
 from training.base_model import DEFAULT_BASE, Base
