@@ -1,4 +1,4 @@
-"""Graders: functions that score an answer against a reference. One file and one line in `GRADERS` for each.
+"""Register the graders: functions that score an answer against a reference. One file and one line for each.
 
 A problem may name its grader; else the look of its reference decides (`grader_for`). A function of your own is named by
 import path in the recipe, never by the data: feedback comes from strangers, and a name in it must not run code.

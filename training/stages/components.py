@@ -30,7 +30,7 @@ from training.stages.dataset import StageDataset, prepared
 from training.stages.inputs import StageRun
 from training.stages.job import StageJob
 from training.stages.loading import load_for_stage, packs
-from training.stages.tokenise import tokenizer_identity
+from training.stages.tokenization import tokenizer_identity
 from training.weights.files import save_weights
 from training.weights.heads import Head, attach_head
 

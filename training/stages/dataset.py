@@ -16,7 +16,7 @@ from training.objectives import objective_named
 from training.objectives.objective import Objective
 from training.recipes.mixture import drawn, is_recent, read_general, why_not_replayed, with_replay
 from training.stages.job import StageJob
-from training.stages.tokenise import Tokeniser, read_examples, tokenizer_identity
+from training.stages.tokenization import Tokeniser, read_examples, tokenizer_identity
 
 if TYPE_CHECKING:
     from training.engines.native.online.rollouts import Rollouts

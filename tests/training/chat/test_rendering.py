@@ -17,7 +17,7 @@ from training.chat.rendering import TemplateRefuses, render
 from training.chat.template import Template
 from training.objectives import OBJECTIVES, objective_named
 from training.stages.dataset import read_supply
-from training.stages.tokenise import Tokeniser
+from training.stages.tokenization import Tokeniser
 
 USER = {"role": "user", "content": "hello"}
 TWICE = [USER, {"role": "user", "content": "are you there?"}]

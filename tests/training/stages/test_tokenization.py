@@ -16,7 +16,7 @@ from training.chat.template import Template, Tokens, Unlearnable
 from training.engines.native.packing.items import Item, group_by_tokens
 from training.objectives import objective_named
 from training.recipes.mixture import shuffled_epochs
-from training.stages.tokenise import Tokeniser
+from training.stages.tokenization import Tokeniser
 
 
 @pytest.fixture(scope="module")
