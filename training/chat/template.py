@@ -17,6 +17,10 @@ CALLS_LOST = "its tool calls are lost by the model's chat template"
 CUT_AT_ONCE = "its answer was cut off before it said anything"
 
 
+Turn = Mapping[str, Any]
+"""A message as chat templates take it, JSON of whatever kind they know: role, content, tool_calls ..."""
+
+
 class Unlearnable(Exception):
     """An example that an objective cannot learn from; its text is the reason by which such examples are counted."""
 
@@ -49,7 +53,7 @@ class Template:
         self.tokenizer = tokenizer
         self.end: int = tokenizer.eos_token_id
 
-    def _text(self, messages: Sequence[Mapping[str, Any]], prompt: bool) -> str:
+    def _text(self, messages: Sequence[Turn], prompt: bool) -> str:
         try:
             return render(self.tokenizer, messages, prompt=prompt)
         except TemplateRefuses as error:
@@ -83,7 +87,7 @@ class Template:
         text = self._text(messages_for_template(messages), False)
         return all(name and name in text for name in names)
 
-    def prompt(self, messages: Sequence[Mapping[str, Any]]) -> tuple[int, ...]:
+    def prompt(self, messages: Sequence[Turn]) -> tuple[int, ...]:
         """Tokenise the prompt as the serving engine renders it.
 
         Raises:
@@ -91,7 +95,7 @@ class Template:
         """
         return tuple(self._ids(self._text(messages, True)))
 
-    def answer(self, messages: Sequence[Mapping[str, Any]], text: str, *, ended: bool = True) -> Tokens:
+    def answer(self, messages: Sequence[Turn], text: str, *, ended: bool = True) -> Tokens:
         """Tokenise the prompt as the serving engine renders it, then `text`; loss on `text` and its end token only.
 
         Args:
@@ -102,7 +106,7 @@ class Template:
         """
         return self._turn([*messages, {"role": "assistant", "content": text}], ended)
 
-    def conversation(self, messages: Sequence[Mapping[str, Any]], text: str, *, ended: bool = True) -> list[Tokens]:
+    def conversation(self, messages: Sequence[Turn], text: str, *, ended: bool = True) -> list[Tokens]:
         """Tokenise the conversation that ends in `text`, with loss on every assistant turn that answers somebody.
 
         Each stretch is tokenised apart, so that no token spans the border between a prompt and an answer: the model
@@ -136,7 +140,7 @@ class Template:
                 raise Unlearnable(CUT_AT_ONCE)
         return [Tokens(tuple(ids), tuple(loss))]
 
-    def _turn(self, turns: Sequence[Mapping[str, Any]], ended: bool) -> Tokens:
+    def _turn(self, turns: Sequence[Turn], ended: bool) -> Tokens:
         """What came before the last of `turns`, then that turn with loss."""
         prompt, whole, last = self._text(turns[:-1], True), self._text(turns, False), turns[-1]
         tail = whole[len(prompt) :] if whole.startswith(prompt) else str(last["content"])
@@ -152,12 +156,12 @@ class Template:
         return [Tokens(tuple(p), (False, *([True] * (len(p) - 1)))) for p in pieces if len(p) > 1]
 
 
-def _called(calls: Sequence[Mapping[str, Any]] | None) -> list[str]:
+def _called(calls: Any) -> list[str]:
     """Names of the functions that an assistant turn calls."""
     return [str((call.get("function") or call).get("name", "")) for call in calls or ()]
 
 
-def answering_turns(turns: Sequence[Mapping[str, Any]]) -> list[int]:
+def answering_turns(turns: Sequence[Turn]) -> list[int]:
     """Find the assistant turns that answer somebody, and the last turn, by their places.
 
     One that opens the conversation (a bot's greeting) answers nobody: it is context, and no template renders the empty
@@ -171,6 +175,6 @@ def answering_turns(turns: Sequence[Mapping[str, Any]]) -> list[int]:
     ]
 
 
-def messages_for_template(messages: Sequence[Message]) -> list[dict[str, Any]]:
+def messages_for_template(messages: Sequence[Message]) -> list[Turn]:
     """Turn messages into what the chat template wants: dictionaries without empty fields."""
     return [message_json(message) for message in messages]

@@ -16,6 +16,7 @@ from typing import Any
 
 from infra.errors import CorruptArtifact, UserError
 from training.tuners.adapter_kinds import tuner_of_kind
+from training.weights.safetensors_headers import tensor_sizes
 
 
 def converts(adapter: Path) -> bool:
@@ -102,16 +103,8 @@ def _convert(adapter: Path, widths: Mapping[str, int], out: Path) -> None:
 
 def _widths_of(base: Path) -> dict[str, int]:
     """Inputs of every matrix of the base, by the name of its layer; read from the files' headers."""
-    from safetensors import safe_open
-
-    widths = {}
-    for file in sorted(base.glob("*.safetensors")):
-        with safe_open(file, framework="numpy") as tensors:
-            for key in tensors.keys():  # noqa: SIM118  # not a dictionary
-                shape = tensors.get_slice(key).get_shape()
-                if key.endswith(".weight") and len(shape) == 2:
-                    widths[key.removesuffix(".weight")] = int(shape[1])
-    return widths
+    matrices = ((key, sizes) for key, sizes in tensor_sizes(base) if key.endswith(".weight") and len(sizes) == 2)
+    return {key.removesuffix(".weight"): sizes[1] for key, sizes in matrices}
 
 
 def layer_name(module: str) -> str:
