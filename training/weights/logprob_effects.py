@@ -46,8 +46,8 @@ class Effects:
         return math.isfinite(self.error + self.noise)
 
     def same(self, tolerance: float) -> bool:
-        """Decide whether it is the same version: the error is at most `tolerance` of the effect and twice the noise, and
-        both effects point the same way."""
+        """Decide whether it is the same version: the error is at most `tolerance` of the effect and twice the noise,
+        and both effects point the same way."""
         within = self.error <= tolerance * self.effect + 2 * self.noise
         return self.finite and within and self.cosine >= MINIMUM_COSINE
 
