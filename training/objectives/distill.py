@@ -185,7 +185,7 @@ def variant(objective: Objective, options: DistillOptions) -> Objective:
     if options.learn == "answers":
         from training.objectives.sft import loss as imitation
 
-        return replace(objective, loss=imitation, reads=frozenset(), teacher=False, sequences=1, quiet=())
+        return replace(objective, loss=imitation, reads=frozenset(), teacher=False, sequences=1, no_grad_sequences=())
     if options.answers == "student":
         return replace(objective, prepare=None, online=Online(collect=collect, grades=False))
     return objective if options.answers == "teacher" else replace(objective, prepare=None)

@@ -31,7 +31,7 @@ class DpoOptions(Config):
 
 
 def encode(example: Example, template: Template, options: object) -> list[Item]:
-    """The chosen and the rejected answer to the same prompt; loss on the answers only."""
+    """Make an item of the chosen and the rejected answer to the same prompt; loss on the answers only."""
     from training.chat.template import messages_for_template
     from training.engines.native.packing.items import Item
 

@@ -37,7 +37,7 @@ class GrpoOptions(SamplingOptions):
 
 
 def collect(rollouts: Rollouts, items: Sequence[Item], options: GrpoOptions) -> list[Item]:
-    """Answers with their advantage on every token."""
+    """Collect answers with their advantage on every token."""
     answers = rollouts.sample(items, options.group, options.max_new_tokens)
     grades = rollouts.grade(items, answers)
     made = []
@@ -49,7 +49,7 @@ def collect(rollouts: Rollouts, items: Sequence[Item], options: GrpoOptions) -> 
 
 
 def held_out(rollouts: Rollouts, items: Sequence[Item], options: SamplingOptions) -> tuple[float, dict[str, float]]:
-    """Mean grade of greedy answers to held-out prompts, negated: less is better."""
+    """Measure the mean grade of greedy answers to held-out prompts, negated: less is better."""
     answers = rollouts.sample(items, 1, options.max_new_tokens)
     grades = [grade for group in rollouts.grade(items, answers) for grade in group]
     reward = sum(grades) / len(grades)
@@ -78,17 +78,17 @@ def loss(scored: LossInputs, options: GrpoOptions) -> tuple[torch.Tensor, dict[s
 
 
 def normalizer(scored: LossInputs) -> torch.Tensor:
-    """Number of answers. (Of tokens, where every token weighs the same, see `count_tokens`.)"""
+    """Count the answers. (Of tokens, where every token weighs the same, see `count_tokens`.)"""
     return scored.counts.new_tensor(float(len(scored.counts)))
 
 
 def count_tokens(scored: LossInputs) -> torch.Tensor:
-    """Number of tokens."""
+    """Count the tokens."""
     return scored.counts.sum()
 
 
 def variant(objective: Objective, options: GrpoOptions) -> Objective:
-    """With the mass that the options ask for."""
+    """Choose the normalizer that the options ask for."""
     from dataclasses import replace
 
     return objective if options.average == "answer" else replace(objective, normalizer=count_tokens)

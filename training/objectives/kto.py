@@ -35,7 +35,7 @@ class KtoOptions(Config):
 
 
 def encode(example: Example, template: Template, options: KtoOptions) -> list[Item]:
-    """The answer that was rated."""
+    """Make an item of the answer that was rated."""
     from training.chat.template import messages_for_template
     from training.engines.native.packing.items import Item
 
@@ -80,7 +80,7 @@ def loss(scored: LossInputs, options: KtoOptions) -> tuple[torch.Tensor, dict[st
 
 
 def normalizer(scored: LossInputs) -> torch.Tensor:
-    """Number of examples (not their weights: the paper's mean is over examples)."""
+    """Count the examples (not their weights: the paper's mean is over examples)."""
     return scored.weight.new_tensor(float(len(scored.weight)))
 
 

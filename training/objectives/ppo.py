@@ -52,7 +52,7 @@ class PpoOptions(SamplingOptions):
 
 
 def collect(rollouts: Rollouts, items: Sequence[Item], options: PpoOptions) -> list[Item]:
-    """One answer to each prompt, with old log-probability, old value, advantage and return of every token."""
+    """Collect one answer to each prompt, with old log-probability, old value, advantage and return of every token."""
     answers = rollouts.sample(items, 1, options.max_new_tokens)
     grades = rollouts.grade(items, answers)
     whole = [rollouts.whole(item, group[0]) for item, group in zip(items, answers, strict=True)]

@@ -24,7 +24,7 @@ class PretrainingOptions(Config):
 
 
 def encode(example: Example, template: Template, options: PretrainingOptions) -> list[Item]:
-    """One item for each stretch of the document."""
+    """Make one item for each stretch of the document."""
     from training.engines.native.packing.items import Item
 
     if not example.text:

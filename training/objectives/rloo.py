@@ -33,7 +33,7 @@ class RlooOptions(SamplingOptions):
 
 
 def collect(rollouts: Rollouts, items: Sequence[Item], options: RlooOptions) -> list[Item]:
-    """Answers with their advantage on every token."""
+    """Collect answers with their advantage on every token."""
     answers = rollouts.sample(items, options.group, options.max_new_tokens)
     grades = rollouts.grade(items, answers)
     whole = [rollouts.whole(i, a) for i, group in zip(items, answers, strict=True) for a in group]

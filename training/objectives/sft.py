@@ -31,8 +31,8 @@ class SftOptions(Config):
 
 
 def encode(example: Example, template: Template, options: SftOptions) -> list[Item]:
-    """One item for each judged answer; of all turns: one for each conversation (one for each turn, where the template
-    rewrites earlier ones)."""
+    """Make one item for each judged answer; of all turns: one for each conversation (one for each turn, where the
+    template rewrites earlier ones)."""
     from training.chat.template import messages_for_template
     from training.engines.native.packing.items import Item
 
@@ -51,7 +51,7 @@ def loss(scored: LossInputs, options: SftOptions) -> tuple[torch.Tensor, dict[st
 
 
 def normalizer(scored: LossInputs) -> torch.Tensor:
-    """Weighted number of answer tokens."""
+    """Count the answer tokens, weighted."""
     return scored.weight[scored.item_of_token].sum()
 
 

@@ -1,4 +1,4 @@
-"""What to do with what you have: a recipe, or no training at all, with reasons and what it would take.
+"""Advise what to do with what you have: a recipe, or no training at all, with reasons and what it would take.
 
 Fine-tuning is the wrong answer more often than its tools admit. The questions are asked in the order in which they can
 end the matter: can outputs be graded, does knowledge change, is there enough to learn from, does it fit the machine.

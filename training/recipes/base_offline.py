@@ -1,4 +1,4 @@
-"""What is known of a base model on this machine, without a network and without hashing it: its folder and its shape.
+"""Look up what is known of a base model without a network and without hashing it: its folder and its shape.
 
 For looks before the night, which are to load and download nothing: `ratchet advise`, `config check`, the gate's sight.
 """

@@ -1,4 +1,4 @@
-"""What `ratchet methods` shows: every objective, every tuner, and each cell of the two."""
+"""Tabulate what `ratchet methods` shows: every objective, every tuner, and each cell of the two."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which recipes tonight: those the data support, cheapest first, within the budget; and why the others not."""
+"""Plan which recipes to train tonight: those the data support, cheapest first, within the budget."""
 
 from __future__ import annotations
 

@@ -246,7 +246,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
         return pairs
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Part of a checkpoint. All processes take part, whatever Trainer thinks who should save."""
+        """Write part of a checkpoint. All processes take part, whatever Trainer thinks who should save."""
         self.keep(Path(output_dir or self.args.output_dir))
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
