@@ -1,4 +1,4 @@
-"""Training-ready rows: one example of a shape (completion, preference, rated, problem, document), and its texts."""
+"""Define training-ready rows: an example of a shape (completion, preference, rated, problem, document)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
-from feedback.events import Message, Moment
+from feedback.events import Message
+from feedback.field_types import Moment
 from infra.settings import Config
 from infra.stored_model import Stored
 

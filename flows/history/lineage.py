@@ -74,7 +74,7 @@ class World:
     def uses_of(self, version: str) -> list[Link]:
         """A version, its lines of the ledger, and how many answers it gave."""
         links = [Link(kind="version", name=version, note="trained on it")]
-        for line in history(self.store.engine, self.tenant):
+        for line in history(self.store.database, self.tenant):
             if line.version == version:
                 links.append(
                     Link(kind="release", name=str(line.seq), note=f"{line.action} {version}: {line.reason[:120]}")
@@ -91,7 +91,7 @@ class World:
 
     def _answers(self, which: ColumnElement[bool]) -> list[Link]:
         mine = (interactions.c.tenant == self.tenant) & which
-        with self.store.engine.connect() as connection:
+        with self.store.database.connect() as connection:
             count = connection.execute(select(func.count()).select_from(interactions).where(mine)).scalar_one()
             latest = connection.execute(
                 select(interactions.c.interaction_id).where(mine).order_by(interactions.c.seq.desc()).limit(3)
@@ -165,7 +165,7 @@ class World:
     def fate(self, event: str) -> str:
         """Who said it, and how it ended."""
         mine = (feedback.c.tenant == self.tenant) & (feedback.c.event_id == event)
-        with self.store.engine.connect() as connection:
+        with self.store.database.connect() as connection:
             said = connection.execute(select(feedback.c.kind, feedback.c.actor, feedback.c.trusted).where(mine)).first()
         who = f"{said.kind} by {said.actor}{' (trusted)' if said.trusted else ''}: " if said is not None else ""
         last = self._fate(event)
@@ -185,7 +185,7 @@ class World:
 
     def said_of(self, interaction: str) -> list[str]:
         """Ids of the feedback on an answer."""
-        with self.store.engine.connect() as connection:
+        with self.store.database.connect() as connection:
             about = (feedback.c.tenant == self.tenant) & (feedback.c.interaction_id == interaction)
             return list(connection.scalars(select(feedback.c.event_id).where(about).order_by(feedback.c.seq)))
 
@@ -208,7 +208,7 @@ def lineage(places: Places, store: Store, name: str, *, tenant: str) -> Lineage:
     rows = world.examples("example_id", name) if name.startswith("x-") else []
     if rows:
         return _of_example(world, rows[-1])
-    with store.engine.connect() as connection:
+    with store.database.connect() as connection:
         mine = (feedback.c.tenant == tenant) & (feedback.c.event_id == name)
         said = connection.execute(select(feedback.c.interaction_id, feedback.c.kind).where(mine)).first()
     if said is not None:
@@ -216,7 +216,7 @@ def lineage(places: Places, store: Store, name: str, *, tenant: str) -> Lineage:
     answer = store.interaction(tenant, name)
     if answer is not None:
         return _of_answer(world, name, answer.version)
-    line = next((e for e in history(store.engine, tenant) if name.isdecimal() and e.seq == int(name)), None)
+    line = next((e for e in history(store.database, tenant) if name.isdecimal() and e.seq == int(name)), None)
     if line is not None:
         return _of_release(world, line)
     raise NotFound(

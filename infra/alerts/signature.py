@@ -28,10 +28,10 @@ def signature_holds(secret: str, headers: Mapping[str, str], body: bytes, *, tol
     delivery, timestamp = headers.get("x-ratchet-delivery", ""), headers.get("x-ratchet-timestamp", "")
     try:
         expected = sign(secret, delivery, timestamp, body).encode()
-        found = headers.get("x-ratchet-signature", "").encode()
+        given = headers.get("x-ratchet-signature", "").encode()
     except UnicodeEncodeError:  # a lone surrogate: nothing of ours
         return False
-    if not hmac.compare_digest(expected, found):
+    if not hmac.compare_digest(expected, given):
         return False
     # Signed by who holds the secret, so it is ours, or that of somebody who may do the same.
     plain = timestamp.isascii() and timestamp.isdigit() and len(timestamp) <= _STAMP_DIGITS

@@ -1,4 +1,4 @@
-"""Run a handful of servers on one machine, and keep them running.
+"""Start, stop and inspect the local stack: a handful of servers on one machine, kept running.
 
 ``up`` starts a supervisor process (infra.processes.supervisor) that starts the parts in order, waits until each is
 healthy, restarts one that dies, and writes what it knows into ``stack-state.json``. ``status`` reads that file;
@@ -139,7 +139,6 @@ def up(plan: StackPlan, *, on_progress: Progress = lambda line: None) -> bool:
 
 def down(run_dir: Path, *, on_progress: Progress = lambda line: None) -> list[str]:
     """Stop everything that ``up`` started in this folder; the names of what was stopped."""
-    stopped: list[str] = []
     supervisor = _supervisor(run_dir)
     seconds = 10.0 + sum(spec.stop_seconds for spec in _plan(run_dir).processes) if supervisor else 0.0
     running = [path.stem for path in sorted(run_dir.glob("*.pid")) if _is_running(path)]
@@ -156,9 +155,8 @@ def down(run_dir: Path, *, on_progress: Progress = lambda line: None) -> list[st
         if entry is not None:
             stop_tree(entry.identity, grace_seconds=10.0)
         path.unlink(missing_ok=True)
-    stopped.extend(running)
     (run_dir / "stack-state.json").unlink(missing_ok=True)
-    return stopped
+    return running
 
 
 def status(run_dir: Path) -> StackStatus:
@@ -236,13 +234,13 @@ def _start_supervisor(plan: StackPlan) -> ProcessIdentity:
 def _wait_ready(plan: StackPlan, supervisor: ProcessIdentity, on_progress: Progress) -> None:
     started = time.monotonic()
     limits = {spec.name: spec for spec in plan.processes}
-    told: dict[str, str] = {}
+    reported: dict[str, str] = {}
     since: dict[str, float] = {}
     while True:
         state = status(plan.run_dir)
         for part in state.parts:
-            if told.get(part.name) != part.state:
-                told[part.name] = part.state
+            if reported.get(part.name) != part.state:
+                reported[part.name] = part.state
                 since.setdefault(part.name, time.monotonic())
                 if part.state == "starting":
                     since[part.name] = time.monotonic()

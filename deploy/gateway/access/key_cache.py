@@ -1,4 +1,4 @@
-"""All keys' hashes as the database last had them: who may ask while it is away, also after a restart."""
+"""Cache all keys' hashes as the database last had them: who may ask while it is away, also after a restart."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class KeyCache:
     def __init__(
         self,
         database: Engine,
-        reach: QueryExecutor,
+        queries: QueryExecutor,
         *,
         offline_seconds: float,
         keep: Callable[[Mapping[str, ApiKey]], None] = lambda _: None,
     ) -> None:
-        self._database, self._reach, self._keep = database, reach, keep
+        self._database, self._queries, self._keep = database, queries, keep
         self._offline_seconds = offline_seconds
         self._keys: Mapping[str, ApiKey] = {}
         self.read_at = float("-inf")
@@ -59,15 +59,15 @@ class KeyCache:
         return self._background.ended
 
     def find(self, secret: str) -> ApiKey | None:
-        """The key with this secret, if it was valid when the database last answered, and that is not too long ago."""
+        """Look up a key that was valid when the database last answered, if that is not too long ago."""
         if time.monotonic() - self.read_at > self._offline_seconds:
             return None
         return self._keys.get(hash_of(secret))
 
     async def _read(self) -> None:
-        if self._reach.away is not None:
+        if self._queries.away is not None:
             return
-        self._keys = await self._reach.ask(self._read_and_keep)
+        self._keys = await self._queries.run(self._read_and_keep)
         self.read_at = time.monotonic()
 
     def _read_and_keep(self) -> Mapping[str, ApiKey]:

@@ -1,12 +1,13 @@
-"""The engines behind a gateway: which of them serves a version, proved; the least busy is asked, else another."""
+"""Spread requests over the engines behind a gateway: to the least busy one that serves the version, proved."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
 
+from deploy.engines.answers import ChatAnswer
 from deploy.engines.client import AsyncEngineClient, EngineRefusal
 from deploy.gateway.backends.adapter_loading import AdapterLoader
 from infra.errors import RatchetError, Unavailable
@@ -23,7 +24,7 @@ class Replica:
         self.busy = 0
 
 
-class Engines:
+class ReplicaPool:
     """All replicas. One that is down costs a request nothing while another serves the version."""
 
     def __init__(self, replicas: Sequence[Replica]) -> None:
@@ -37,7 +38,7 @@ class Engines:
             replica.loading.close()
 
     async def healthy(self) -> bool:
-        """Whether at least one engine is well."""
+        """Check whether at least one engine is well."""
         return any(await asyncio.gather(*(replica.client.healthy() for replica in self.replicas)))
 
     async def warm(self, version: str) -> None:
@@ -59,8 +60,8 @@ class Engines:
         """
         await self._pick(version, set())
 
-    async def chat(self, name: str, body: dict[str, Any], version: str) -> dict[str, Any]:
-        """A whole answer by `version`, which the engines call `name`.
+    async def chat(self, name: str, body: Mapping[str, Any], version: str) -> ChatAnswer:
+        """Ask for a whole answer by `version`, which the engines call `name`.
 
         Raises:
             EngineRefusal: an engine refuses the request. RatchetError: none can answer it.
@@ -82,8 +83,8 @@ class Engines:
                 replica.busy -= 1
         raise AssertionError("unreachable")
 
-    async def stream(self, name: str, body: dict[str, Any], version: str) -> AsyncGenerator[str]:
-        """The same, as the data of server-sent events; another engine is asked only before the first of them."""
+    async def stream(self, name: str, body: Mapping[str, Any], version: str) -> AsyncGenerator[str]:
+        """Ask for the same as server-sent events, their data; another engine is asked only before the first."""
         tried: set[int] = set()
         for tries_left in reversed(range(TRIES)):
             replica = await self._pick(version, tried)

@@ -1,4 +1,4 @@
-"""Every interaction is on disk before its answer ends: many wait for one commit, off the event loop.
+"""Commit interactions in batches off the event loop, so that each is durable before its answer ends.
 
 While the database is away, or slow beyond what an answer may wait, they go to a spool on the gateway's own disk, and
 land from there when it is back. A commit that was given up may still succeed: interactions are unique by id, so what it
@@ -38,16 +38,16 @@ class CaptureQueue:
 
     Args:
         seconds: how long a commit may take before its lot goes to the spool.
-        reach: knows whether the database is away; then nothing is tried that would only wait.
+        queries: knows whether the database is away; then nothing is tried that would only wait.
     """
 
     def __init__(
-        self, database: Engine, spool: Spool, *, seconds: float = KEEP_SECONDS, reach: QueryExecutor | None = None
+        self, database: Engine, spool: Spool, *, seconds: float = KEEP_SECONDS, queries: QueryExecutor | None = None
     ) -> None:
         self._database = database
         self._spool = spool
         self._seconds = seconds
-        self._reach = reach or QueryExecutor()
+        self._queries = queries or QueryExecutor()
         self._waiting: asyncio.Queue[tuple[Interaction, asyncio.Future[None]]] = asyncio.Queue()
         self._background = Background()
         # Threads of their own, one for each thing that may hang: an answer must never wait for a thread.
@@ -91,7 +91,7 @@ class CaptureQueue:
         """Why interactions go to the spool now; None: they go to the database."""
         if self._late is not None and not self._late.done():
             return f"a commit has taken more than {self._seconds:g} s"
-        return self._failing or self._reach.away
+        return self._failing or self._queries.away
 
     @property
     def ended(self) -> dict[str, str]:
@@ -156,10 +156,10 @@ class CaptureQueue:
         await running.run_in_executor(self._spooling, self._spool.put, lot)
         return []
 
-    def _fail(self, said: str) -> None:
+    def _fail(self, why: str) -> None:
         if self._failing is None:
-            log.error("the database is away, interactions go to the spool: %s", said)
-        self._failing = said
+            log.error("the database is away, interactions go to the spool: %s", why)
+        self._failing = why
 
     def _commit(self, lot: Sequence[Interaction]) -> Refused:
         """Store a lot; where a row is at fault, the others without it.
@@ -193,7 +193,7 @@ class CaptureQueue:
         told: str | None = None
         while True:
             # While a commit that was given up is still out, there is nothing to be learnt from another one.
-            if (self._late is None or self._late.done()) and self._reach.away is None:
+            if (self._late is None or self._late.done()) and self._queries.away is None:
                 try:
                     landed = await asyncio.get_running_loop().run_in_executor(self._landing, self._land_once)
                     self._failing = told = None

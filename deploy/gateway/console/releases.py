@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Engine
 
 from deploy.api_keys import ApiKey
-from deploy.canary.last_assessment import last_assessment
 from deploy.controller.heartbeat import last_beats
+from deploy.controller.summary import summarise_release
 from deploy.ledger.evidence import Prove
 from deploy.ledger.ledger import current, history
 from deploy.release.manual_controls import resume
@@ -23,25 +23,16 @@ if TYPE_CHECKING:
 
 def live(database: Engine, tenant: str) -> dict[str, Any]:
     """The standing with its reason, the last judgement of the watch, alerts, and when the controller last spoke."""
-    standing, lines = current(database, tenant), history(database, tenant)
-    why = next((line for line in reversed(lines) if line.seq == standing.champion_seq), None)
-    judged = last_assessment(database, tenant) if standing.watch else None
+    state, summary = current(database, tenant), summarise_release(database, tenant)
     beats = [beat.at for beat in last_beats(database).values()]
+    never = "nothing was ever released: the first night makes the base model the champion"
     return {
         "now": now().isoformat(),
-        "seq": standing.seq,
-        "champion": standing.champion,
-        "since": standing.since.isoformat() if standing.since else None,
-        "by": why.actor if why else None,
-        "why": why.reason if why else "nothing was ever released: the first night makes the base model the champion",
-        "previous": standing.previous,
-        "base": standing.base,
-        "canary": standing.canary,
-        "canary_share": standing.canary_share,
-        "holdback": standing.holdback,
-        "barred": dict(standing.barred),
-        "paused": standing.paused_at(now()),
-        "judged": judged[0].model_dump(mode="json") if judged else None,
+        "seq": state.seq,
+        "base": state.base,
+        **summary.model_dump(mode="json", exclude={"why", "watch", "last_line"}),
+        "why": summary.why if summary.by is not None else never,
+        "judged": summary.watch.model_dump(mode="json") if summary.watch else None,
         "controller_seen": max(beats).isoformat() if beats else None,
         "alerts": [
             alert.model_dump(mode="json", include={"alert_id", "kind", "severity", "title", "text", "next_step"})

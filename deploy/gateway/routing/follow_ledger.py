@@ -1,4 +1,4 @@
-"""The routing tables, following the ledger: looked at several times a second, swapped whole.
+"""Keep the routing tables in step with the ledger: polled several times a second, swapped whole.
 
 Reading, building and alerting are apart. A read that fails or hangs keeps no lease from running out, and an alert that
 cannot be written keeps no rollback from being followed.
@@ -15,8 +15,8 @@ from contextlib import suppress
 
 from sqlalchemy import Engine
 
-from deploy.gateway.backends.replicas import Engines
-from deploy.gateway.database.background import Background, repeat_forever, told
+from deploy.gateway.backends.replicas import ReplicaPool
+from deploy.gateway.database.background import Background, log_failure, repeat_forever
 from deploy.gateway.database.query_executor import QueryExecutor
 from deploy.gateway.routing.alerts import RoutingAlerts, unwatched_alert
 from deploy.gateway.routing.assign import RoutingTable, routing_table
@@ -25,28 +25,28 @@ from deploy.ledger.state import DRILL_TENANT
 from infra.database.errors import in_short, is_away
 from infra.errors import RatchetError
 
-__all__ = ["Tables", "unwatched_alert"]
+__all__ = ["RoutingTables", "unwatched_alert"]
 
 log = logging.getLogger(__name__)
 
 
-class Tables:
+class RoutingTables:
     """One routing table per tenant; a tenant without a release of its own is served by the shared one's champion.
 
     Args:
-        reach: is told whether the database answers.
+        queries: is told whether the database answers.
         keep: is handed each view that differs from the one before, to keep it for a start without a database.
     """
 
     def __init__(
         self,
         database: Engine,
-        engines: Engines,
+        engines: ReplicaPool,
         *,
         shared: str,
         base: str,
         poll_seconds: float,
-        reach: QueryExecutor | None = None,
+        queries: QueryExecutor | None = None,
         keep: Callable[[LedgerView], None] | None = None,
     ) -> None:
         self._database = database
@@ -54,14 +54,14 @@ class Tables:
         self._shared = shared
         self._base = base
         self._poll_seconds = poll_seconds
-        self._reach = reach or QueryExecutor()
+        self._queries = queries or QueryExecutor()
         self._background = Background()
         self._changed = asyncio.Event()
         self._keep = keep
         self._kept = LedgerView()
         self._view = LedgerView()
         self._tables: dict[str, RoutingTable] = {}
-        self._alerts = RoutingAlerts(database, self._reach)
+        self._alerts = RoutingAlerts(database, self._queries)
         # One thread of its own: whoever else waits for the database must not keep it from being asked.
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="ledger")
         self._task: asyncio.Task[None] | None = None
@@ -70,18 +70,18 @@ class Tables:
         self.failing: str | None = None
         """Why the last read failed; None: it did not."""
 
-    async def start(self, before: LedgerView | None = None) -> None:
+    async def start(self, earlier: LedgerView | None = None) -> None:
         """Read the ledger once, then follow it.
 
         Args:
-            before: what an earlier process knew; with it, a database that is away is no reason not to start.
+            earlier: what an earlier process knew; with it, a database that is away is no reason not to start.
         """
-        if before is not None:
-            self._view = self._kept = before
+        if earlier is not None:
+            self._view = self._kept = earlier
         first = asyncio.create_task(self._read())
-        done, _ = await asyncio.wait({first}, timeout=self._reach.seconds if before is not None else None)
-        if before is None or done:
-            await self._first(first, before)
+        done, _ = await asyncio.wait({first}, timeout=self._queries.seconds if earlier is not None else None)
+        if earlier is None or done:
+            await self._first(first, earlier)
         self._build_and_warm()
         self._task = self._background.start("following the ledger", self._follow(first))
         self._background.start("building the routing tables", self._keep_building())
@@ -93,7 +93,7 @@ class Tables:
         self._reader.shutdown(wait=False, cancel_futures=True)
 
     def of(self, tenant: str) -> RoutingTable:
-        """The table that routes a tenant's requests now."""
+        """Return the table that routes a tenant's requests now."""
         own = self._alive(tenant)
         if own is not None and not self._is_shared(tenant):
             return own
@@ -102,7 +102,7 @@ class Tables:
         return plain.model_copy(update={"champion_seq": shared.champion_seq}) if shared else plain
 
     def may_name(self, tenant: str, version: str) -> bool:
-        """Whether a tenant may ask for a version by name: not when it is, or may be, another tenant's alone.
+        """Check whether a tenant may ask for a version by name: not when it is, or may be, another tenant's alone.
 
         Its own are those its ledger names; the shared tenant's serve all who have none; what no ledger names is a
         challenger that nobody has released, trained on who knows whose data: only the shared tenant may ask for it.
@@ -145,21 +145,21 @@ class Tables:
     @property
     def pinned(self) -> frozenset[str]:
         """Versions that must stay loaded: routed to, or one ledger line away from it."""
-        return frozenset(name for known in self._view.standings.values() for name in known.pinned)
+        return frozenset(name for known in self._view.states.values() for name in known.pinned)
 
     def _alive(self, tenant: str) -> RoutingTable | None:
         """The tenant's table; one of a watch whose lease has run out since it was built counts no more."""
         table = self._tables.get(tenant)
         if table is None or table.phase is None or self._view.lease_runs(tenant):
             return table
-        known = self._view.standings.get(tenant)
+        known = self._view.states.get(tenant)
         return routing_table(known, base=self._base, lease_valid=False) if known is not None else table
 
-    async def _first(self, reading: asyncio.Task[None], before: LedgerView | None) -> None:
+    async def _first(self, reading: asyncio.Task[None], earlier: LedgerView | None) -> None:
         try:
             await reading
         except Exception as error:
-            if before is None or not is_away(error):
+            if earlier is None or not is_away(error):
                 raise
             self._note(error)
 
@@ -175,10 +175,10 @@ class Tables:
                 self._note(error)
 
     async def _read(self) -> None:
-        self._reach.asking()
+        self._queries.mark_asking()
         view = await asyncio.get_running_loop().run_in_executor(self._reader, refresh, self._database, self._view)
         self._view, self._read_at = view, time.monotonic()
-        self._reach.answered()
+        self._queries.mark_answered()
         if self.failing is not None:
             log.info("the ledger can be read again")
         self.failing = None
@@ -190,15 +190,15 @@ class Tables:
             log.error("the ledger cannot be read, routing stays as it was: %s", said)
         self.failing = said
         if is_away(error):
-            self._reach.failed(said)
+            self._queries.mark_failed(said)
         else:
-            self._reach.answered()  # it said something, if nothing that helps
+            self._queries.mark_answered()  # it said something, if nothing that helps
 
     async def _keep_building(self) -> None:
         async def build() -> None:
             self._build_and_warm()
-            if self._keep is not None and (self._view.standings, self._view.released) != (
-                self._kept.standings,
+            if self._keep is not None and (self._view.states, self._view.released) != (
+                self._kept.states,
                 self._kept.released,
             ):
                 view = self._view
@@ -210,7 +210,7 @@ class Tables:
     async def _keep_alerting(self) -> None:
         async def alert() -> None:
             await _either(self._changed, self._poll_seconds)
-            if self._reach.away is None and self.failing is None:
+            if self._queries.away is None and self.failing is None:
                 await self._alerts.look(self._view, self.all)
 
         await repeat_forever("alerting about routing", alert, 0.0)
@@ -223,7 +223,7 @@ class Tables:
     def _build(self) -> bool:
         """Swap each table by one assignment; whether one changed."""
         changed = False
-        for tenant, known in self._view.standings.items():
+        for tenant, known in self._view.states.items():
             alive = known.watch is None or self._view.lease_runs(tenant)
             table = routing_table(known, base=self._base, lease_valid=alive)
             if table == self._tables.get(tenant):
@@ -240,7 +240,7 @@ class Tables:
             task = asyncio.create_task(self._ensure(version))
             self._warming.add(task)
             task.add_done_callback(self._warming.discard)
-            told(task, f"loading {version}")
+            log_failure(task, f"loading {version}")
 
     async def _ensure(self, version: str) -> None:
         with suppress(RatchetError):  # logged there; a request that needs it gets the error
