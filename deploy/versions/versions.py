@@ -17,7 +17,7 @@ from typing import Literal
 from infra.artifact import RECORD, Record, digest_dir, publish, read_record, version_name
 from infra.errors import CorruptArtifact, NotFound
 from infra.settings import Config
-from training.stages.result import StageResult
+from training.stages.result import WeightsOrigin
 
 Kind = Literal["adapter", "model"]
 PROBE = "probe.json"
@@ -141,7 +141,7 @@ def find_version(versions_dir: Path, stages_dir: Path, name: str, *, base: Path 
             record = read_record(stage) if stage.is_dir() else None
             if record is None or version_name(record.digest) != name:
                 continue
-            if record.parse_result(StageResult).product == "policy":  # a reward model answers nobody
+            if record.parse_result(WeightsOrigin).product == "policy":  # a reward model answers nobody
                 return publish_version(stage, versions_dir, base=base)
     return load_version(versions_dir, name)
 

@@ -23,7 +23,7 @@ from infra.database.open import open_database
 from infra.processes.threads import physical_cores
 from infra.settings import Places
 from training.base_model import Base
-from training.stages.result import StageResult
+from training.stages.result import WeightsOrigin
 
 log = logging.getLogger(__name__)
 
@@ -192,4 +192,4 @@ class NightVersions:
 def _optimised_against(stage: Path) -> tuple[str, ...]:
     """What a finished stage says its weights were optimised against."""
     record = read_record(stage)
-    return record.parse_result(StageResult).optimised_against if record is not None else ()
+    return record.parse_result(WeightsOrigin).optimised_against if record is not None else ()

@@ -12,7 +12,16 @@ from infra.stored_model import Stored
 Kind = Literal["adapter", "model"]
 
 
-class StageResult(Stored):
+class WeightsOrigin(Stored):
+    """What has to be known of any weights, also of those that another release made or that were not trained here."""
+
+    product: Literal["policy", "reward"] = "policy"
+    """A policy that can answer, or a reward model that scores answers."""
+    optimised_against: tuple[str, ...] = ()
+    """Digests of reward models and names of graders that it and the stages before were optimised against."""
+
+
+class StageResult(WeightsOrigin):
     """What came out of a stage. Older releases measured less: only what it made is always there."""
 
     kind: Kind
@@ -21,8 +30,6 @@ class StageResult(Stored):
     """Name of its weights as a version."""
     label: str = ""
     """Recipe and stage, for people."""
-    product: Literal["policy", "reward"] = "policy"
-    """A policy that can answer, or a reward model that scores answers."""
     examples: int = 0
     """Items it learned from."""
     replayed: Mapping[str, int] = {}
@@ -51,8 +58,6 @@ class StageResult(Stored):
     """(step, validation loss) of every measurement."""
     validation_metrics: Mapping[str, float] = {}
     """What was measured beside the validation loss of the weights that were kept."""
-    optimised_against: tuple[str, ...] = ()
-    """Digests of reward models and names of graders that it and the stages before were optimised against."""
     grader_failures: int = 0
     """Answers that graders failed on."""
     train_loss: float | None = None
