@@ -16,7 +16,7 @@ from tests.training.world import BAD, GOOD, example, job_for
 from training.chat.rendering import TemplateRefuses, render
 from training.chat.template import Template
 from training.objectives import OBJECTIVES, objective_named
-from training.stages.dataset import read_supply
+from training.stages.dataset import read_dataset
 from training.stages.tokenization import Tokeniser
 
 USER = {"role": "user", "content": "hello"}
@@ -67,12 +67,12 @@ def test_a_stage_goes_on_without_the_row_and_says_so(tiny_base: Path, tmp_path: 
     for name, found in (("train.jsonl", rows + odd), ("validation.jsonl", odd)):
         (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in found))
     sft = objective_named("sft")
-    supply = read_supply(job_for(spec("sft"), tmp_path, base), sft, sft.options())
-    assert len(supply.own) == 3 and supply.validation == []
-    assert supply.left_out == {f"the chat template refuses it: {ALTERNATE}": 1}
+    dataset = read_dataset(job_for(spec("sft"), tmp_path, base), sft, sft.options())
+    assert len(dataset.own) == 3 and dataset.validation == []
+    assert dataset.left_out == {f"the chat template refuses it: {ALTERNATE}": 1}
     (tmp_path / "train.jsonl").write_text(json.dumps(odd[0]) + "\n")
     with pytest.raises(NotFound, match="the chat template refuses it"):
-        read_supply(job_for(spec("sft"), tmp_path, base), sft, sft.options())
+        read_dataset(job_for(spec("sft"), tmp_path, base), sft, sft.options())
 
 
 @pytest.mark.parametrize("turns", ["last", "all"])
