@@ -30,7 +30,7 @@ from infra.artifact import (
     verify,
 )
 from infra.errors import CorruptArtifact, NotFound, UserError
-from infra.processes.locks import hold
+from infra.processes.locks import file_lock
 from infra.settings import Config
 from training.sequence_mixers import check_folder
 
@@ -212,7 +212,7 @@ def _conversion_key() -> str:
 
 def _convert(gguf: Path, final: Path) -> Path:
     """Dequantise the packaged GGUF file into `final`, once, whoever asks first."""
-    with hold(final.parent / f"{final.name}.lock"):
+    with file_lock(final.parent / f"{final.name}.lock"):
         if read_record(final) is not None:
             return final
         found = digest_file(gguf)

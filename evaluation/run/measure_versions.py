@@ -33,7 +33,7 @@ SECOND_REGRESSION = EntryKind("regression again", RegressionScore, ("version", "
 """The champion's scores of some documents once more, in other batches."""
 
 
-class BaseModel:
+class LazyBase:
     """The base with its tokenizer, loaded once and only when something is left to measure."""
 
     def __init__(self, job: EvaluationJob, progress: ProgressWriter) -> None:
@@ -78,7 +78,7 @@ class VersionMeasurement:
     job: EvaluationJob
     questions: Questions
     journal: Journal
-    base: BaseModel
+    base: LazyBase
     progress: ProgressWriter
     datasets: Path
     """Folder for what lm-eval downloads."""

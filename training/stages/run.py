@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from infra.artifact import Record, digest_dir, publish, read_record, version_name
-from infra.processes.locks import hold
+from infra.processes.locks import file_lock
 from infra.processes.progress import FILE
 from training.stages.inputs import StageRun, read_inputs
 from training.stages.job import StageJob
@@ -42,7 +42,7 @@ def run_stage(job: StageJob) -> Record:
 
     with (
         process_group(job.world_size),
-        hold(job.stages_dir / f".{job.key}.lock") if is_rank_zero() else contextlib.nullcontext(),
+        file_lock(job.stages_dir / f".{job.key}.lock") if is_rank_zero() else contextlib.nullcontext(),
     ):
         existing = read_record(job.final)
         if not broadcast_bool(existing is not None):
