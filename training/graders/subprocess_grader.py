@@ -8,7 +8,7 @@ import select
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pydantic import JsonValue
@@ -17,6 +17,8 @@ from infra.errors import UserError
 from infra.processes.parent_death import PARENT
 from infra.settings import Config
 from infra.source_tree import python_path
+
+Json = JsonValue | Sequence[Mapping[str, JsonValue]]
 
 START_SECONDS = 60.0
 """Time for the process to import what it needs."""
@@ -50,7 +52,7 @@ class SubprocessGrader:
         self._read = b""
         self._start()
 
-    def ask(self, question: Mapping[str, JsonValue], seconds: float) -> float | None:
+    def ask(self, question: Mapping[str, Json], seconds: float) -> float | None:
         """Get the grade of {"answer", "reference", ...}; None where the grader says that it does not apply.
 
         Raises:
