@@ -72,7 +72,7 @@ class Grading:
         if not name.startswith("python:") and not grader_named(name).isolated:
             return grader_named(name).grade(answer, reference)
         try:
-            grade = self._worker(name).ask({**problem, "answer": answer}, self.seconds)
+            grade = self._worker(name).ask(answer, problem.get("reference"), self.seconds, problem.get("messages"))
             if grade is None:
                 raise NoGrade("it gave None; expected a finite number")
         except NoGrade as failed:
