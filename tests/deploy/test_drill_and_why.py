@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from deploy.explain import explain
 from deploy.ledger.ledger import current, history
 from deploy.ledger.state import DRILL_TENANT
+from deploy.lineage.explain import explain
 from deploy.release.lifecycle import bar
 from deploy.rollback_drill import drill
 from deploy.versions.parity import prover
