@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from evaluation.gate.judge_challenger import judge_challengers
 from evaluation.gate.policy import GatePolicy, Guard
 from evaluation.gate.verdict import ChallengerVerdict
-from evaluation.scorecard import MetricInfo, Scorecard, ScoredItem, Table, VersionCard
+from evaluation.scorecard import MetricInfo, Scorecard, ScoredItem, Table
 from evaluation.significance import flips_needed, normal_quantile
+from evaluation.version_card import VersionCard
 
 ALPHA = 0.05
 RIGHT = 0.6

@@ -52,7 +52,7 @@ class ApiKey(Config):
         return scope in self.scopes or ("admin" in self.scopes and scope != "trusted")
 
 
-def create_key(engine: Engine, *, tenant: str, name: str, scopes: Sequence[str]) -> tuple[str, ApiKey]:
+def create_key(database: Engine, *, tenant: str, name: str, scopes: Sequence[str]) -> tuple[str, ApiKey]:
     """Make a key; returns the secret, which is stored nowhere, and what is known of it.
 
     Raises:
@@ -63,7 +63,7 @@ def create_key(engine: Engine, *, tenant: str, name: str, scopes: Sequence[str])
         raise UserError(f"scopes {sorted(scopes)}: expected one or more of {', '.join(get_args(Scope))}")
     secret = PREFIX + secrets.token_urlsafe(32)
     key_id = secrets.token_hex(8)
-    with begin_write(engine) as connection:
+    with begin_write(database) as connection:
         connection.execute(
             insert(api_keys).values(
                 key_id=key_id,
@@ -74,42 +74,42 @@ def create_key(engine: Engine, *, tenant: str, name: str, scopes: Sequence[str])
                 created_at=now(),
             )
         )
-    found = verify(engine, secret)
+    found = verify(database, secret)
     assert found is not None
     return secret, found
 
 
-def verify(engine: Engine, secret: str) -> ApiKey | None:
+def verify(database: Engine, secret: str) -> ApiKey | None:
     """The key with this secret, unless it is unknown or revoked."""
     query = select(api_keys).where(api_keys.c.hash == hash_of(secret), api_keys.c.revoked_at.is_(None))
-    with engine.connect() as connection:
+    with database.connect() as connection:
         row = connection.execute(query).mappings().first()
     return None if row is None else _key(row)
 
 
-def list_keys(engine: Engine, tenant: str | None = None) -> list[ApiKey]:
+def list_keys(database: Engine, tenant: str | None = None) -> list[ApiKey]:
     """Keys that are not revoked, oldest first."""
     query = select(api_keys).where(api_keys.c.revoked_at.is_(None)).order_by(api_keys.c.created_at)
     if tenant is not None:
         query = query.where(api_keys.c.tenant == tenant)
-    with engine.connect() as connection:
+    with database.connect() as connection:
         return [_key(row) for row in connection.execute(query).mappings()]
 
 
-def keys_by_hash(engine: Engine) -> dict[str, ApiKey]:
+def keys_by_hash(database: Engine) -> dict[str, ApiKey]:
     """Hash of each key that is not revoked -> what is known of it."""
     query = select(api_keys).where(api_keys.c.revoked_at.is_(None)).order_by(api_keys.c.hash)
-    with engine.connect() as connection:
+    with database.connect() as connection:
         return {row["hash"]: _key(row) for row in connection.execute(query).mappings()}
 
 
-def revoke_key(engine: Engine, key_id: str) -> None:
+def revoke_key(database: Engine, key_id: str) -> None:
     """End a key; gateways follow within seconds.
 
     Raises:
         NotFound: there is no such key, or it is revoked already.
     """
-    with begin_write(engine) as connection:
+    with begin_write(database) as connection:
         done = connection.execute(
             update(api_keys)
             .where(api_keys.c.key_id == key_id, api_keys.c.revoked_at.is_(None))

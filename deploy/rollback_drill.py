@@ -1,4 +1,4 @@
-"""A rollback drill on the live stack: a release and its rollback for a tenant that has no users.
+"""Run a rollback drill on the live stack: a release and its rollback for a tenant that has no users.
 
 The drill's tenant has its own ledger, key and routing on the same gateways, engines, database and alert outbox as
 everybody else, so what it proves holds for them; no user's request is ever routed by it.
@@ -17,20 +17,14 @@ from sqlalchemy import Engine, select
 
 from deploy.api_keys import create_key, revoke_key
 from deploy.canary.policy import CanaryPolicy
+from deploy.ledger.evidence import Override, Prove
 from deploy.ledger.lease import canary_lease, release, renew
 from deploy.ledger.ledger import Entry, current
 from deploy.ledger.state import DRILL_TENANT as TENANT
-from deploy.release.lifecycle import (
-    Override,
-    Prove,
-    lift_bar,
-    open_release,
-    promote,
-    resume,
-    roll_back,
-    start,
-    withdraw,
-)
+from deploy.release.lifecycle import promote, start, withdraw
+from deploy.release.manual_controls import lift_bar, resume
+from deploy.release.opening import Releases
+from deploy.release.rollback import roll_back
 from infra.alerts.outbox import outbox
 from infra.errors import RatchetError, Unavailable
 from infra.settings import Config
@@ -121,44 +115,39 @@ class _Load:
 
 
 def drill(
-    engine: Engine,
+    database: Engine,
     *,
     gateway_url: str,
     base_version: str,
     version: str,
     versions_dir: Path,
     prove: Prove,
-    say: Callable[[str], None] = lambda text: None,
+    on_progress: Callable[[str], None] = lambda text: None,
 ) -> DrillReport:
     """Release `version` to the drill's tenant, take it back, and measure.
 
     Raises:
         RatchetError: engine, gateway or database did not do their part; what it says is what a rollback would meet.
     """
-    start(engine, TENANT, base_version, actor="drill")
-    _tidy(engine, version)
-    secret, key = create_key(engine, tenant=TENANT, name="rollback drill", scopes=["chat"])
+    start(database, TENANT, base_version, actor="drill")
+    _tidy(database, version)
+    secret, key = create_key(database, tenant=TENANT, name="rollback drill", scopes=["chat"])
     policy = CanaryPolicy(steps=(0.5,), holdback=0.0, minimum_seconds=0.0)
+    releases = Releases(database, TENANT, versions_dir=versions_dir, policy=policy, prove=prove)
     try:
         with _Load(gateway_url, secret) as load:
             load.wait_for(base_version, time.monotonic())
-            say(f"{base_version} answers; releasing {version}")
-            renew(engine, canary_lease(TENANT), HOLDER, 600.0)
-            open_release(
-                engine,
-                TENANT,
-                version,
-                versions_dir=versions_dir,
-                policy=policy,
-                prove=prove,
-                actor="drill",
-                override=Override(actor="drill", reason="a rollback drill; no user is served by this"),
-            )
+            on_progress(f"{base_version} answers; releasing {version}")
+            renew(database, canary_lease(TENANT), HOLDER, 600.0)
+            reason = Override(actor="drill", reason="a rollback drill; no user is served by this")
+            releases.open(version, actor="drill", override=reason)
             canary = load.wait_for(version, time.monotonic())
-            promote(engine, current(engine, TENANT), policy=policy, reason="a drill", evidence={}, actor="drill")
+            promote(database, current(database, TENANT), policy=policy, reason="a drill", actor="drill")
             champion = load.wait_for(version, time.monotonic())
-            say(f"{version} is champion of the drill's tenant; taking it back")
-            line = roll_back(engine, TENANT, actor="drill", reason="a rollback drill", prove=prove, pause_seconds=0.0)
+            on_progress(f"{version} is champion of the drill's tenant; taking it back")
+            entry = roll_back(
+                database, TENANT, actor="drill", reason="a rollback drill", prove=prove, pause_seconds=0.0
+            )
             at = time.monotonic()
             back = load.wait_for(base_version, at)
             time.sleep(2.0)
@@ -172,34 +161,34 @@ def drill(
             requests=len(load.answers) + len(load.failures),
             failed=len(load.failures),
             late=late,
-            barred=version in current(engine, TENANT).barred,
-            alerted=_alerted(engine, line),
+            barred=version in current(database, TENANT).barred,
+            alerted=_alerted(database, entry),
         )
     finally:
-        revoke_key(engine, key.key_id)
-        release(engine, canary_lease(TENANT), HOLDER)
-        _tidy(engine, version)
+        revoke_key(database, key.key_id)
+        release(database, canary_lease(TENANT), HOLDER)
+        _tidy(database, version)
 
 
-def _tidy(engine: Engine, version: str) -> None:
+def _tidy(database: Engine, version: str) -> None:
     """Bring the drill's tenant back to its base, whatever an earlier drill left when it was killed."""
-    before = current(engine, TENANT)
-    if before.canary or before.gated:
-        withdraw(engine, before, actor="drill", reason="left by a drill that was interrupted")
-        before = current(engine, TENANT)
-    while before.champion != before.base:
-        roll_back(engine, TENANT, actor="drill", reason="left by a drill that was interrupted", pause_seconds=0.0)
-        before = current(engine, TENANT)
-    for name in before.barred:
-        lift_bar(engine, TENANT, name, actor="drill", reason="barred by a drill only")
-    if current(engine, TENANT).paused:
+    state = current(database, TENANT)
+    if state.canary or state.gated:
+        withdraw(database, state, actor="drill", reason="left by a drill that was interrupted")
+        state = current(database, TENANT)
+    while state.champion != state.base:
+        roll_back(database, TENANT, actor="drill", reason="left by a drill that was interrupted", pause_seconds=0.0)
+        state = current(database, TENANT)
+    for name in state.barred:
+        lift_bar(database, TENANT, name, actor="drill", reason="barred by a drill only")
+    if current(database, TENANT).paused:
         try:
-            resume(engine, TENANT, actor="drill", reason="paused by a drill only")
+            resume(database, TENANT, actor="drill", reason="paused by a drill only")
         except RatchetError:
             return  # another drill did
 
 
-def _alerted(engine: Engine, line: Entry) -> bool:
-    query = select(outbox.c.payload).where(outbox.c.tenant == line.tenant, outbox.c.kind == "rolled_back")
-    with engine.connect() as connection:
-        return any(row.payload.get("seq") == line.seq for row in connection.execute(query))
+def _alerted(database: Engine, entry: Entry) -> bool:
+    query = select(outbox.c.payload).where(outbox.c.tenant == entry.tenant, outbox.c.kind == "rolled_back")
+    with database.connect() as connection:
+        return any(row.payload.get("seq") == entry.seq for row in connection.execute(query))

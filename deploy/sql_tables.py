@@ -9,8 +9,8 @@ from __future__ import annotations
 from sqlalchemy import Column, Integer, MetaData, String, Table
 
 from deploy import api_keys
-from deploy.canary import rescore
-from deploy.controller import canary_watch, rollback_review, run
+from deploy.canary import last_assessment, rescore
+from deploy.controller import heartbeat, rollback_review
 from deploy.experiments import arena, shadow
 from deploy.ledger import lease, ledger
 from deploy.registry import aliases
@@ -35,7 +35,7 @@ TABLES: tuple[Table, ...] = (
     outbox.outbox,
     arena.arena_pairs,
     rollback_review.bar_judgements,
-    run.heartbeats,
+    heartbeat.heartbeats,
     tombstones.forgotten,
     tombstones.forgotten_interactions,
     api_keys.api_keys,
@@ -54,7 +54,7 @@ TABLES: tuple[Table, ...] = (
     tables.feedback,
     tables.feedback_ready,
     tables.interactions,
-    canary_watch.watch_states,
+    last_assessment.watch_states,
 )
 
 

@@ -1,4 +1,4 @@
-"""The tests behind a verdict: plain functions over arrays, no randomness that is not seeded by the caller.
+"""Test paired differences: plain functions over arrays, no randomness that is not seeded by the caller.
 
 Units (split groups), not items, are what is tested: average within a group first (`evaluation/gate/paired.py` does).
 All p-values are one-sided, small when the stated alternative holds.

@@ -31,9 +31,9 @@ from flows.night.record import Night, open_night
 from flows.night.should_train import fingerprint_of, why_not_train
 from flows.night.steps import (
     choose_snapshot,
-    evidence,
     gate_power_of,
     judge_night,
+    night_reference,
     plan_training,
     take_checkpoint,
     train_one,
@@ -123,9 +123,8 @@ def run_night(night: Night) -> None:
         challengers=challengers,
         refusal=refusal,
         places=places,
-        policy=config.canary,
         prover=controller_job(config, base),
-        evidence=evidence(night, snapshot, tracker),
+        reference=night_reference(night, snapshot, tracker),
     )
     prefect_artifacts.show_verdict(verdict, entry)
     prefect_artifacts.show_links(links_of(tracker, night, report, judged=True))

@@ -1,4 +1,4 @@
-"""Sweep away what killed processes left half-made, once it is too old for anybody to go on with it.
+"""Delete stale unfinished folders that killed processes left, once nobody will go on with them.
 
 Every unfinished folder has a name that begins with a dot and becomes another name in one step when it is finished, so
 what is swept was never read by anybody.
@@ -21,10 +21,10 @@ DAYS = 3.0
 
 def sweep(places: Places, *, days: float = DAYS) -> list[Path]:
     """Delete unfinished folders that nobody touched for ``days``; returns what went."""
-    before, swept = time.time() - days * 86_400, []
+    limit, swept = time.time() - days * 86_400, []
     for folder in (places.stages_dir, places.snapshots_dir, places.versions_dir, places.evaluations_dir):
         for left in sorted(folder.glob(".*")) if folder.is_dir() else ():
-            if left.is_dir() and not left.is_symlink() and _touched(left) < before:
+            if left.is_dir() and not left.is_symlink() and _touched(left) < limit:
                 shutil.rmtree(left, ignore_errors=True)
                 log.info("swept %s, untouched for more than %g days", left, days)
                 swept.append(left)

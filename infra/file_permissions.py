@@ -1,4 +1,4 @@
-"""What is written here is its owner's alone: it holds what people said, and secrets.
+"""Restrict files and folders to their owner: they hold what people said, and secrets.
 
 `close_files` belongs at the start of every program of ours; what a program starts inherits it. Whatever is left open by
 an older release lies below `places.home`, so closing that one folder closes all of it.
@@ -14,7 +14,7 @@ OTHERS = 0o077
 
 
 def close_files() -> None:
-    """From now on files of this process get mode 0600 and folders 0700."""
+    """Set the umask: from now on files of this process get mode 0600 and folders 0700."""
     os.umask(OTHERS)
 
 
@@ -25,8 +25,8 @@ def close_folder(folder: Path) -> None:
     `ratchet doctor` says so.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    found = folder.stat()
-    if found.st_mode & OTHERS and found.st_uid == os.geteuid():
+    status = folder.stat()
+    if status.st_mode & OTHERS and status.st_uid == os.geteuid():
         folder.chmod(0o700)
 
 

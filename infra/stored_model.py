@@ -1,4 +1,4 @@
-"""What is written down and read back, perhaps by an earlier or by a later release of Ratchet.
+"""Define models of what is stored, perhaps read by an earlier or by a later release of Ratchet.
 
 A later release adds fields. One that does not know them must neither refuse the row nor lose them when it writes the
 thing again, else going back one release would cost what was said meanwhile. What comes from outside (a request, a file
@@ -33,15 +33,15 @@ class NewerForm(UserError):
     """Something on disk was written by a later release, in a form that this one would misread."""
 
 
-def refuse_newer(kind: Kind, found: object, where: str) -> None:
-    """See that a form is one that this release knows.
+def refuse_newer(kind: Kind, form: object, path: str) -> None:
+    """Check that a form is one that this release knows.
 
     Raises:
         NewerForm: it is not.
     """
-    if not isinstance(found, int) or found > FORMS[kind]:
+    if not isinstance(form, int) or form > FORMS[kind]:
         raise NewerForm(
-            f"{where} has form {found!r} of a {kind}, this release of Ratchet knows up to {FORMS[kind]}: a newer one "
+            f"{path} has form {form!r} of a {kind}, this release of Ratchet knows up to {FORMS[kind]}: a newer one "
             "wrote it; use that one, or restore the backup made before it"
         )
 

@@ -11,7 +11,7 @@ from prefect.cache_policies import NO_CACHE
 
 from deploy.canary import champion_rescore
 from deploy.canary.policy import CanaryPolicy
-from deploy.ledger.ledger import Standing
+from deploy.ledger.ledger import ReleaseState
 from evaluation.gate.decide import decide
 from evaluation.gate.policy import GatePolicy
 from evaluation.gate.verdict import Verdict
@@ -71,7 +71,7 @@ def publish(folder: Path, verdict: Verdict, *, tracker: Tracker, night_key: str)
 
 @task(name="re-score the champion", cache_policy=NO_CACHE)
 def rescore_champion(
-    scorecard: Scorecard, standing: Standing, policy: GatePolicy, *, canary: CanaryPolicy, places: Places
+    scorecard: Scorecard, standing: ReleaseState, policy: GatePolicy, *, canary: CanaryPolicy, places: Places
 ) -> None:
     """The live champion beside its predecessor on fresh items: a p-value that the watch of its holdback reads."""
     champion_rescore.rescore_champion(open_database(places), scorecard, standing, policy, canary)

@@ -6,7 +6,8 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from deploy.controller.liveness import deliver_if_silent
-from infra.alerts.outbox import Alert, AlertsConfig, enqueue
+from infra.alerts.config import AlertsConfig
+from infra.alerts.outbox import Alert, enqueue
 from infra.database.connect import begin_write
 from infra.database.open import open_database
 from infra.settings import Places

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from deploy.canary.policy import CanaryPolicy
-from deploy.controller.run import ControllerJob, make_prover
-from deploy.ledger.ledger import Entry, RefusedTransition, Standing, current, history
-from deploy.ledger.state import NotNow
+from deploy.controller.job import ControllerJob
+from deploy.controller.proving import make_prover
+from deploy.controller.rounds import releases_of
+from deploy.ledger.evidence import Evidence, NightReference, VerdictSummary
+from deploy.ledger.ledger import Entry, ReleaseState, current
 from deploy.nights.challenger import Challenger
-from deploy.release.lifecycle import hold, open_release, roll_back, start
-from deploy.release.preconditions import may_open, still_waits
+from deploy.release.lifecycle import hold, start
+from deploy.release.rollback import roll_back
 from deploy.release.shared_champion import inherit
 from deploy.versions.versions import publish_version
 from evaluation.gate.verdict import Verdict
-from infra.database.connect import now
+from infra.alerts.outbox import Severity
 from infra.database.open import open_database
 from infra.errors import RatchetError, Unavailable
 from infra.settings import Places
@@ -30,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 @task(name="champion", cache_policy=NO_CACHE)
-def find_champion(places: Places, tenant: str, base_version: str, shared: str) -> Standing:
+def find_champion(places: Places, tenant: str, base_version: str, shared: str) -> ReleaseState:
     """What is live. Where nothing ever was that is the champion of tenant ``shared``, or else the untouched base."""
     engine = open_database(places)
     start(engine, tenant, base_version, actor="night")
@@ -47,73 +45,33 @@ def release(
     challengers: tuple[Challenger, ...],
     refusal: str | None,
     places: Places,
-    policy: CanaryPolicy,
     prover: ControllerJob,
-    evidence: dict[str, Any],
+    reference: NightReference,
 ) -> Entry:
     """Open the winner's canary, or write why the night is held. ``refusal`` is a person's (or a time-out's) no."""
     if verdict.winner is None or refusal is not None:
-        return _held(verdict, refusal, night_id, tenant, places, evidence)
+        return _held(verdict, refusal, night_id, tenant, places, reference)
     _publish(verdict.winner, challengers, places, prover)
     _wait_for_engine(prover)
-    return open_release(
-        open_database(places),
-        tenant,
-        verdict.winner,
-        versions_dir=places.versions_dir,
-        policy=policy,
-        prove=make_prover(prover),
-        actor="night",
-        gate={**_gist(verdict), **evidence},
-        night_id=night_id,
-        shadow_only=prover.shadow_only,
-        shared=prover.tenants[0],
-    )
-
-
-@dataclass(frozen=True)
-class Deferred:
-    """A winner that its own night did not release, and that still waits."""
-
-    cause: str | None
-    """Why it may still not be released; None: it may by now."""
-
-
-def deferred_release(
-    verdict: Verdict, tenant: str, places: Places, *, since: datetime, shadow_only: bool, held: bool
-) -> Deferred | None:
-    """Say whether an earlier night's winner may be released by now; None when it waits no longer.
-
-    Args:
-        since: when that night began: what the ledger says of the same weights from before says nothing of its verdict.
-        shadow_only: an endpoint outside of Ratchet is champion, so no canary may open.
-        held: whether that night ended, and so wrote a line.
-    """
-    engine, version = open_database(places), str(verdict.winner)
-    lines = [line for line in history(engine, tenant) if line.at >= since]
-    if not still_waits(lines, version, held=held):
-        return None
-    gate = {"gate": _gist(verdict)}
-    line = Entry(tenant=tenant, action="gated", version=version, actor="night", reason="it waited", evidence=gate)
-    try:
-        may_open(current(engine, tenant), line, at=now(), shadow_only=shadow_only)
-    except NotNow as cause:
-        return Deferred(cause=str(cause))
-    except RefusedTransition:
-        return None
-    return Deferred(cause=None)
+    releases = releases_of(open_database(places), tenant, prover, make_prover(prover))
+    return releases.open(verdict.winner, actor="night", gate=VerdictSummary.of(verdict, reference), night_id=night_id)
 
 
 def _held(
-    verdict: Verdict, refusal: str | None, night_id: str, tenant: str, places: Places, evidence: dict[str, Any]
+    verdict: Verdict, refusal: str | None, night_id: str, tenant: str, places: Places, reference: NightReference
 ) -> Entry:
     about = verdict.winner or best_challenger(verdict) or verdict.champion
     reason = refusal or f"{verdict.decision}: {' '.join(verdict.reasons)}"
     regressed = any(c.harm_p_value is not None and c.harm_p_value < 0.05 for c in verdict.challengers)
-    severity: Any = "warning" if regressed or verdict.decision == "reject" else "info"
-    gist = {**_gist(verdict), **evidence}
+    severity: Severity = "warning" if regressed or verdict.decision == "reject" else "info"
     return hold(
-        open_database(places), tenant, about, reason=reason[:4000], night_id=night_id, evidence=gist, severity=severity
+        open_database(places),
+        tenant,
+        about,
+        reason=reason[:4000],
+        night_id=night_id,
+        evidence=Evidence.model_validate(VerdictSummary.of(verdict, reference).model_dump(mode="json")),
+        severity=severity,
     )
 
 
@@ -121,21 +79,6 @@ def best_challenger(verdict: Verdict) -> str | None:
     """The challenger with the largest estimated gain, promoted or not."""
     known = [c for c in verdict.challengers if c.gain is not None]
     return max(known, key=lambda c: (c.gain or 0.0, c.version)).version if known else None
-
-
-def _gist(verdict: Verdict) -> dict[str, Any]:
-    """What the ledger keeps of a verdict; the whole of it stands in the night's record."""
-    winner = next((c for c in verdict.challengers if c.version == verdict.winner), None)
-    return {
-        "decision": verdict.decision,
-        "reason": verdict.reasons[0] if verdict.reasons else verdict.decision,
-        "champion": verdict.champion,
-        "primary": verdict.primary,
-        "alpha": verdict.alpha,
-        "scorecard": verdict.scorecard_digest,
-        "policy": verdict.policy_digest,
-        "gain": winner.gain if winner else None,
-    }
 
 
 def _publish(version: str, challengers: tuple[Challenger, ...], places: Places, prover: ControllerJob) -> None:

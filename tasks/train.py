@@ -1,32 +1,25 @@
-"""From a plan to challengers: each recipe trained, its curves on MLflow, its progress in Prefect."""
+"""Train challengers as tasks: find the base model, plan the recipes, train each of them, take kept checkpoints."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from deploy.engines import SERVING_ENGINES
-from deploy.nights.challenger import Challenger, TrainedStage
-from infra.artifact import Record
-from infra.errors import Diverged, RatchetError, UserError
-from infra.processes.progress import ProgressLine
+from deploy.nights.challenger import Challenger
+from deploy.nights.train_challenger import take_checkpoint, train_challenger
 from infra.settings import Places
 from infra.telemetry.mlflow_tracker import Tracker
 from tasks.reporting.training_log import TrainingLog
 from training.base_model import Base, resolve_base
-from training.recipes.memory import shape_of_folder
-from training.recipes.memory_fit import room_here
-from training.recipes.plan import Plan, TrainingConfig, plan_night
+from training.recipes.plan import Plan, TrainingConfig
+from training.recipes.plan_here import plan_here
 from training.recipes.recipe import Recipe
-from training.stages.checkpoints import make_version
-from training.stages.job import StageJob
 from training.stages.recipe_runner import train_recipe
-
-log = logging.getLogger(__name__)
 
 
 @task(name="find base model", cache_policy=NO_CACHE)
@@ -45,18 +38,7 @@ def plan(
     cache: Path | None = None,
 ) -> Plan:
     """Which recipes tonight's data, budget and memory support, and the engine that serves could load."""
-    lora_only = SERVING_ENGINES.named(engine).lora_only
-    try:
-        shape = shape_of_folder(base.path)
-    except UserError as error:  # each recipe would fail with it, and say so; nothing can be reckoned without it
-        log.warning("memory and minutes are planned without the base model's size: %s", error)
-        chosen = plan_night(counts, config, lora_only=lora_only)
-    else:
-        room = room_here(shape, dtype=config.dtype, processes=config.processes, memory_gb=config.memory_gb, cache=cache)
-        chosen = plan_night(counts, config, parameters=shape.total, lora_only=lora_only, room=room)
-    for left in chosen.left_out:
-        log.info("not tonight: %s: %s", left.recipe, left.reason)
-    return chosen
+    return plan_here(counts, config, base, lora_only=SERVING_ENGINES.named(engine).lora_only, cache=cache)
 
 
 @task(name="train", task_run_name="train {recipe.name}", cache_policy=NO_CACHE)
@@ -73,52 +55,11 @@ def train(
     """All stages of one recipe. A recipe that fails is a challenger without weights; the night goes on."""
     training_log = TrainingLog(tracker, night_key, recipe)
     training_log.open()
-    challenger = _trained(recipe, lambda: _stages(recipe, base, data, config, places, training_log.note))
+    run = partial(train_recipe, recipe, base=base, train=data[0], validation=data[1], config=config)
+    run_here = partial(run, stages_dir=places.stages_dir, cache=places.cache_dir, on_progress=training_log.note)
+    challenger = train_challenger(recipe, run_here)
     training_log.close(challenger, places.stages_dir)
     return challenger
-
-
-def _stages(
-    recipe: Recipe,
-    base: Base,
-    data: tuple[Path, Path],
-    config: TrainingConfig,
-    places: Places,
-    note: Callable[[StageJob, ProgressLine], None],
-) -> list[Record]:
-    return train_recipe(
-        recipe,
-        base=base,
-        train=data[0],
-        validation=data[1],
-        stages_dir=places.stages_dir,
-        cache=places.cache_dir,
-        config=config,
-        on_progress=note,
-    )
-
-
-def _trained(recipe: Recipe, stages: Callable[[], list[Record]], *, attempts: int = 2) -> Challenger:
-    for attempt in range(1, attempts + 1):
-        try:
-            records = stages()
-        except (UserError, Diverged) as error:  # another try would end in the same way
-            log.error("%s cannot be trained: %s", recipe.name, error)
-            return Challenger(recipe=recipe.name, error=str(error))
-        except RatchetError as error:
-            # Once more: it goes on from its last checkpoint, and a full disk or a killed process may be mended by then.
-            log.error("%s failed (try %s of %s): %s", recipe.name, attempt, attempts, error)
-            failure = str(error)
-            continue
-        found = zip(recipe.stages, records, strict=True)
-        return Challenger(
-            recipe=recipe.name,
-            stages=tuple(
-                TrainedStage(key=r.key, digest=r.digest, kind=r.result["kind"], objective=spec.objective)
-                for spec, r in found
-            ),
-        )
-    return Challenger(recipe=recipe.name, error=failure)
 
 
 @task(name="checkpoint", task_run_name="checkpoint {named}", cache_policy=NO_CACHE)
@@ -127,12 +68,4 @@ def checkpoint(named: str, base: Base, places: Places) -> Challenger:
 
     Recipes were trained by the time it is asked for, and are not lost to a mistyped name.
     """
-    key, _, step = named.partition(":")
-    try:
-        record = make_version(places.stages_dir, key, int(step), base)
-    except RatchetError as error:
-        log.error("checkpoint %s cannot be examined: %s", named, error)
-        return Challenger(recipe=f"{key[:12]}@{step}", error=str(error))
-    spec, kind = record.config["spec"], record.result["kind"]
-    stage = TrainedStage(key=record.key, digest=record.digest, kind=kind, objective=spec["objective"])
-    return Challenger(recipe=f"{record.name.partition('/')[0]}@{step}", stages=(stage,))
+    return take_checkpoint(named, base, places.stages_dir)

@@ -1,4 +1,4 @@
-"""The canary's judgement: a pure function from frozen rows, policy and time to forward, back, or keep watching.
+"""Judge a canary: a pure function from frozen rows, policy and time to forward, back, or keep watching.
 
 Nothing is remembered between looks: the same rows give the same judgement on any machine, so it can be recomputed
 years later. The rows are one score per randomised user, frozen a fixed time after the user was first seen, in the
@@ -9,12 +9,14 @@ tests.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Any, Literal, Protocol
+from datetime import datetime
+from typing import Literal
 
 from deploy.canary.policy import CanaryPolicy
+from deploy.canary.units import FrozenUnit, Observations
+from deploy.ledger.evidence import Evidence
 from deploy.ledger.state import Watch
 from infra.stored_model import Stored
 
@@ -22,40 +24,6 @@ Decision = Literal["watch", "step", "forward", "back", "incident", "deadline", "
 
 # Wealth at which "one arm's users are rated more often" is reported (it is a remark, never a verdict).
 _REMARKABLE = math.log(1000.0)
-
-
-@dataclass(frozen=True)
-class RatedUnit:
-    """One randomised user with a frozen score."""
-
-    unit: str
-    treated: bool
-    """Whether the version under watch answered."""
-    share: float
-    """The chance with which this unit was assigned to the version under watch, in (0, 1)."""
-    score: float
-    """0 (complaint) to 1; at least one half counts as satisfied."""
-    first_seen: datetime
-    """When the unit's first request came; the score is frozen a fixed time after it."""
-
-    @property
-    def complaint(self) -> bool:
-        return self.score < 0.5
-
-
-class StoredUnit(Protocol):
-    """What the feedback store says of a rated unit (feedback.store.store.RatedUnit)."""
-
-    @property
-    def unit(self) -> str: ...
-    @property
-    def arm(self) -> str: ...
-    @property
-    def probability(self) -> float: ...
-    @property
-    def score(self) -> float: ...
-    @property
-    def first_seen(self) -> datetime: ...
 
 
 class ArmReport(Stored):
@@ -115,66 +83,73 @@ class Assessment(Stored):
     rated_more: bool = False
     """Users of one arm are rated more often: a difference in thumbs may be one of who rates. Reported, no verdict."""
 
-    def facts(self) -> dict[str, Any]:
-        """The evidence to write into the ledger."""
-        return self.model_dump(mode="json")
+    @property
+    def evidence(self) -> Evidence:
+        """What the ledger keeps of it."""
+        return Evidence.model_validate(self.model_dump(mode="json"))
 
 
-def units_of(
-    watch: Watch, rows: Mapping[int, Iterable[StoredUnit]], *, frozen_before: datetime
-) -> tuple[RatedUnit, ...]:
-    """The frozen rows of a watch, in the order in which they froze, one per unit.
+@dataclass(frozen=True)
+class _Statistics:
+    """Both sequential tests on the frozen units."""
 
-    Args:
-        rows: release_seq -> rated units of that release, for `opened_seq` and, after promotion, `champion_seq`.
-        frozen_before: units first seen after this may still change and are left out.
-    """
-    arms: dict[int, tuple[str, tuple[str, ...]]] = {watch.opened_seq: ("canary", ("champion", "holdback"))}
-    if watch.champion_seq is not None:
-        arms[watch.champion_seq] = ("champion", ("holdback",))
-    units: dict[str, RatedUnit] = {}
-    for release_seq in sorted(arms):
-        version_arm, control_arms = arms[release_seq]
-        for row in rows.get(release_seq, ()):
-            if row.first_seen > frozen_before or row.unit in units:
-                continue  # a unit counts where it was first randomised
-            if row.arm == version_arm:
-                share = row.probability
-            elif row.arm in control_arms:
-                share = 1.0 - row.probability
-            else:
-                continue
-            if 0.0 < share < 1.0:
-                units[row.unit] = RatedUnit(row.unit, row.arm == version_arm, share, row.score, row.first_seen)
-    return tuple(sorted(units.values(), key=lambda unit: (unit.first_seen, unit.unit)))
+    version: tuple[int, int]
+    """Rated units of the version and those of them that complained."""
+    control: tuple[int, int]
+    """The same of control."""
+    difference: float | None
+    back: float
+    """Greatest log wealth so far against "changes nothing"."""
+    crossed_after: int | None
+    forward: float
+    """Greatest log wealth so far against "worse by the margin or more"."""
+    rated_more: bool
 
 
-def assess(
-    watch: Watch,
-    units: Sequence[RatedUnit],
-    policy: CanaryPolicy,
-    *,
-    at: datetime,
-    assigned: tuple[int, int] = (0, 0),
-    dealt: Sequence[tuple[int, int, float]] = (),
-    left_out: int = 0,
-    rescored: Sequence[float] = (),
-    usual_complaints: float | None = None,
-) -> Assessment:
-    """What should happen to the open watch, given everything frozen by `at`.
+@dataclass(frozen=True)
+class _Judgement:
+    decision: Decision
+    reason: str
+    crossed_after: int | None = None
+    signal: str | None = None
+    next_share: float | None = None
 
-    Args:
-        units: from `units_of`.
-        assigned: units answered by the version and by control, for the report.
-        dealt: (units of the version, units of both, share) for each share so far, for the sample-ratio check.
-        left_out: rated units that the filter of floods left out, for the report.
-        rescored: p-values of "not worse than its predecessor", one per night that re-scored the live champion.
-        usual_complaints: the champion's complaint rate before the watch; without it, the watch's own beginning.
-    """
+
+def assess(watch: Watch, observed: Observations, policy: CanaryPolicy, *, at: datetime) -> Assessment:
+    """Decide what should happen to the open watch, given everything frozen by `at`."""
+    from deploy.canary.sequential_tests import log_wealth_counts
+
+    statistics = _statistics(observed.units, policy)
+    misassigned = log_wealth_counts([(n.treated, n.both, n.share) for n in observed.assigned_by_share]) >= _REMARKABLE
+    judgement = (
+        _judge_harm(watch, observed, policy, statistics)
+        or (_judge_holdback(watch, observed, policy, at) if watch.phase == "holdback" else None)
+        or _judge_canary(watch, observed, policy, statistics, at, misassigned=misassigned)
+    )
+    return Assessment(
+        decision=judgement.decision,
+        reason=judgement.reason,
+        rated=len(observed.units),
+        version=_report(observed.assigned[0], statistics.version),
+        control=_report(observed.assigned[1], statistics.control),
+        difference=statistics.difference,
+        evidence_back=statistics.back,
+        needed_back=_needed(policy.alpha("ratings")),
+        evidence_forward=statistics.forward,
+        needed_forward=_needed(policy.alpha_forward),
+        crossed_after=judgement.crossed_after,
+        signal=judgement.signal,
+        next_share=judgement.next_share,
+        misassigned=misassigned,
+        left_out=observed.left_out,
+        rated_more=statistics.rated_more,
+    )
+
+
+def _statistics(units: Sequence[FrozenUnit], policy: CanaryPolicy) -> _Statistics:
     import numpy as np
 
     from deploy.canary.sequential_tests import (
-        log_wealth_counts,
         log_wealth_not_worse,
         log_wealth_ratio,
         log_wealth_worse,
@@ -184,98 +159,100 @@ def assess(
     complaint = np.array([unit.complaint for unit in units], dtype=bool)
     treated = np.array([unit.treated for unit in units], dtype=bool)
     share = np.array([unit.share for unit in units], dtype=float)
-    needed_back, needed_forward = _needed(policy.alpha("ratings")), _needed(policy.alpha_forward)
-
+    needed = _needed(policy.alpha("ratings"))
     worse = np.maximum.accumulate(log_wealth_worse(complaint, treated, share, cap=policy.influence_cap))
     not_worse = log_wealth_not_worse(complaint, treated, share, margin=policy.margin)
-    crossed = int(np.argmax(worse >= needed_back)) + 1 if len(units) and worse[-1] >= needed_back else None
-    difference = float(np.mean(weighted_difference(complaint, treated, share))) if len(units) else None
-    # Wealth starts at 1, before anybody has rated.
-    back, forward = float(np.max(worse, initial=0.0)), float(np.max(not_worse, initial=0.0))
+    return _Statistics(
+        version=(int(treated.sum()), int((treated & complaint).sum())),
+        control=(int((~treated).sum()), int((~treated & complaint).sum())),
+        difference=float(np.mean(weighted_difference(complaint, treated, share))) if len(units) else None,
+        # Wealth starts at 1, before anybody has rated.
+        back=float(np.max(worse, initial=0.0)),
+        crossed_after=int(np.argmax(worse >= needed)) + 1 if len(units) and worse[-1] >= needed else None,
+        forward=float(np.max(not_worse, initial=0.0)),
+        rated_more=bool(len(units) and np.max(log_wealth_ratio(treated, share)) >= _REMARKABLE),
+    )
 
-    misassigned = log_wealth_counts(dealt) >= _REMARKABLE
 
-    def conclude(decision: Decision, reason: str, **more: Any) -> Assessment:
-        return Assessment(
-            decision=decision,
-            reason=reason,
-            rated=len(units),
-            version=ArmReport(
-                assigned=assigned[0], rated=int(treated.sum()), complaints=int((treated & complaint).sum())
-            ),
-            control=ArmReport(
-                assigned=assigned[1], rated=int((~treated).sum()), complaints=int((~treated & complaint).sum())
-            ),
-            difference=difference,
-            evidence_back=back,
-            needed_back=needed_back,
-            evidence_forward=forward,
-            needed_forward=needed_forward,
-            misassigned=misassigned,
-            left_out=left_out,
-            rated_more=bool(len(units) and np.max(log_wealth_ratio(treated, share)) >= _REMARKABLE),
-            **more,
-        )
+def _report(assigned: int, counts: tuple[int, int]) -> ArmReport:
+    return ArmReport(assigned=assigned, rated=counts[0], complaints=counts[1])
 
-    bad_night = rescore_verdict(rescored, policy.alpha("rescore")) if watch.phase == "holdback" else None
-    both = _both_failing(units, policy, usual_complaints)
-    age = (at - watch.opened_at).total_seconds()
+
+def _judge_harm(
+    watch: Watch, observed: Observations, policy: CanaryPolicy, statistics: _Statistics
+) -> _Judgement | None:
+    """Suspend verdicts while both arms fail together; take the version back where a signal says that it is worse."""
+    both = _both_failing(observed.units, policy, observed.usual_complaints)
     if both is not None:
-        return conclude("incident", both)
+        return _Judgement("incident", both)
+    crossed, needed = statistics.crossed_after, _needed(policy.alpha("ratings"))
     if crossed is not None:
-        return conclude(
+        return _Judgement(
             "back",
-            f"after {crossed} rated users, complaints say it is worse (estimate {difference:+.1%}; "
-            f"evidence {math.exp(min(back, 50)):.3g}, needed {math.exp(needed_back):.3g})",
+            f"after {crossed} rated users, complaints say it is worse (estimate {statistics.difference:+.1%}; "
+            f"evidence {math.exp(min(statistics.back, 50)):.3g}, needed {math.exp(needed):.3g})",
             crossed_after=crossed,
             signal="ratings",
         )
-    if bad_night is not None:
-        return conclude("back", bad_night, signal="rescore")
-    if watch.phase == "holdback":
-        held = (at - watch.step_at).total_seconds()
-        if held >= policy.holdback_seconds:
-            return conclude("settle", f"the holdback of {policy.holdback_seconds:g} s is over without harm seen")
-        return conclude("watch", f"live; the holdback goes on, {len(units)} users have rated")
+    if watch.phase != "holdback":
+        return None
+    bad_night = rescore_verdict(observed.rescore_p_values, policy.alpha("rescore"))
+    return None if bad_night is None else _Judgement("back", bad_night, signal="rescore")
+
+
+def _judge_holdback(watch: Watch, observed: Observations, policy: CanaryPolicy, at: datetime) -> _Judgement:
+    if (at - watch.step_at).total_seconds() >= policy.holdback_seconds:
+        return _Judgement("settle", f"the holdback of {policy.holdback_seconds:g} s is over without harm seen")
+    return _Judgement("watch", f"live; the holdback goes on, {len(observed.units)} users have rated")
+
+
+def _judge_canary(
+    watch: Watch,
+    observed: Observations,
+    policy: CanaryPolicy,
+    statistics: _Statistics,
+    at: datetime,
+    *,
+    misassigned: bool,
+) -> _Judgement:
+    """Promote, raise the share, or go on watching until the deadline."""
     if misassigned:
-        return conclude("watch", "the arms' users do not fit their shares: routing is broken, nothing goes forward")
+        return _Judgement("watch", "the arms' users do not fit their shares: routing is broken, nothing goes forward")
+    rated, difference, forward = len(observed.units), statistics.difference, statistics.forward
+    needed = _needed(policy.alpha_forward)
+    age = (at - watch.opened_at).total_seconds()
     fair = (difference or 0.0) > -policy.margin
     following = next((value for value in policy.shares if value > watch.share + 1e-9), None)
-    if following is None and forward >= needed_forward and age >= policy.minimum_seconds and fair:
-        return conclude(
+    if following is None and forward >= needed and age >= policy.minimum_seconds and fair:
+        return _Judgement(
             "forward",
-            f"after {len(units)} rated users it is not worse than {watch.previous} by {policy.margin:.0%} "
+            f"after {rated} rated users it is not worse than {watch.previous} by {policy.margin:.0%} "
             f"(estimate {difference:+.1%}; evidence {math.exp(min(forward, 50)):.3g}, "
-            f"needed {math.exp(needed_forward):.3g}), and the watch is {age:.0f} s old",
+            f"needed {math.exp(needed):.3g}), and the watch is {age:.0f} s old",
         )
     # Before the deadline, because a larger share is what an undecided watch needs.
     if following is not None and (at - watch.step_at).total_seconds() >= policy.step_seconds:
-        at_step = sum(unit.treated and unit.first_seen >= watch.step_at for unit in units)
+        at_step = sum(unit.treated and unit.first_seen >= watch.step_at for unit in observed.units)
         if at_step >= policy.step_units and fair:
-            return conclude(
+            return _Judgement(
                 "step",
                 f"{at_step} rated users at {watch.share:.0%}, estimate {difference or 0.0:+.1%}: on to {following:.0%}",
                 next_share=following,
             )
     if age >= policy.deadline_seconds:
-        return conclude(
+        return _Judgement(
             "deadline",
-            f"no verdict after {age:.0f} s and {len(units)} rated users (deadline {policy.deadline_seconds:g} s)",
+            f"no verdict after {age:.0f} s and {rated} rated users (deadline {policy.deadline_seconds:g} s)",
         )
-    missing = [] if forward >= needed_forward else ["evidence that it is not worse"]
+    missing = [] if forward >= needed else ["evidence that it is not worse"]
     missing += [] if age >= policy.minimum_seconds else [f"{policy.minimum_seconds - age:.0f} s of watching"]
     missing += [] if following is None else [f"the step to {following:.0%}"]
     missing += [] if fair else [f"an estimate above {-policy.margin:.0%}"]
-    return conclude("watch", f"{len(units)} users have rated; still wanted: {', '.join(missing)}")
-
-
-def frozen_before(policy: CanaryPolicy, at: datetime) -> datetime:
-    """Units first seen up to here have scores that can no longer change."""
-    return at - timedelta(seconds=policy.window_seconds)
+    return _Judgement("watch", f"{rated} users have rated; still wanted: {', '.join(missing)}")
 
 
 def rescore_verdict(p_values: Sequence[float], alpha: float) -> str | None:
-    """Why the nights' re-scoring of the live champion takes it back, or None.
+    """Return why the nights' re-scoring of the live champion takes it back, or None.
 
     Night j (from 1) is tested at alpha 6 / (pi j)^2: the sum over all nights is alpha, under any dependence.
     """
@@ -290,7 +267,7 @@ def _needed(alpha: float) -> float:
     return math.log(1.0 / alpha) if alpha > 0 else math.inf
 
 
-def _both_failing(units: Sequence[RatedUnit], policy: CanaryPolicy, usual: float | None) -> str | None:
+def _both_failing(units: Sequence[FrozenUnit], policy: CanaryPolicy, usual: float | None) -> str | None:
     """Whether the latest users of both arms complain far more than usual: the fault then lies elsewhere."""
     size = policy.incident_units
     arms = [[unit for unit in units if unit.treated is side] for side in (True, False)]

@@ -9,9 +9,9 @@ from sqlalchemy import Engine
 from deploy.canary.assess import rescore_verdict
 from deploy.canary.policy import CanaryPolicy
 from deploy.canary.rescore import record_rescore, rescored
-from deploy.ledger.ledger import Standing, Watch, current
+from deploy.ledger.ledger import ReleaseState, Watch, current
 from evaluation.gate.policy import GatePolicy
-from evaluation.gate.rescore import Rescore, rescore
+from evaluation.gate.rescore import NotRescored, Rescore, rescore
 from evaluation.scorecard import Scorecard
 from infra.alerts.outbox import Alert, enqueue
 from infra.database.connect import begin_write
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 def rescore_champion(
-    database: Engine, scorecard: Scorecard, state: Standing, policy: GatePolicy, canary: CanaryPolicy
+    database: Engine, scorecard: Scorecard, state: ReleaseState, policy: GatePolicy, canary: CanaryPolicy
 ) -> None:
     """Compare the champion with its predecessor on items that no earlier verdict used.
 
@@ -29,9 +29,9 @@ def rescore_champion(
         policy: the gate's, for the test.
         canary: the canary's, for the error rate of the p-values together.
     """
-    test, why_not = rescore(scorecard, state.predecessor, policy)
-    if test is None:
-        log.info("the champion is not re-scored tonight: %s", why_not)
+    test = rescore(scorecard, state.predecessor, policy)
+    if isinstance(test, NotRescored):
+        log.info("the champion is not re-scored tonight: %s", test.reason)
         return
     latest = current(database, state.tenant)
     if latest.champion_seq != state.champion_seq:

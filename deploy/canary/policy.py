@@ -1,11 +1,11 @@
-"""What a team decides about canaries, before any is run. No import here that the pipeline's config would pay for."""
+"""State what a team decides about canaries, before any is run. Light: the pipeline's config imports it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, JsonValue, model_validator
 
 from infra.settings import Config
 
@@ -105,3 +105,11 @@ class CanaryPolicy(Config):
                 "no release could go forward; raise the one or lower the other"
             )
         return self
+
+
+def stated_policy(stated: JsonValue, default: CanaryPolicy) -> CanaryPolicy:
+    """Read the policy that a release's ledger entry states; `default` where it states none.
+
+    What is promised is fixed before the first user is seen, so a policy of an earlier or later release is read too.
+    """
+    return CanaryPolicy.model_validate(stated, extra="ignore") if stated else default

@@ -36,7 +36,7 @@ class Word:
     trusted: bool
 
 
-def leave_out(words: Iterable[Word], policy: CanaryPolicy) -> dict[str, Reason]:
+def exclude_abuse(words: Iterable[Word], policy: CanaryPolicy) -> dict[str, Reason]:
     """Unit -> why it is left out.
 
     Args:
@@ -61,7 +61,7 @@ def leave_out(words: Iterable[Word], policy: CanaryPolicy) -> dict[str, Reason]:
     return out
 
 
-def words_of(engine: Engine, tenant: str, release_seqs: Iterable[int]) -> list[Word]:
+def ratings_of(database: Engine, tenant: str, release_seqs: Iterable[int]) -> list[Word]:
     """Every rating on answers given under these releases, in the order in which they were stored; arms are not read."""
     query = (
         select(interactions.c.unit, feedback.c.actor, feedback.c.received_at, feedback.c.trusted)
@@ -76,7 +76,7 @@ def words_of(engine: Engine, tenant: str, release_seqs: Iterable[int]) -> list[W
         )
         .order_by(feedback.c.seq)
     )
-    with engine.connect() as connection:
+    with database.connect() as connection:
         return [Word(row.unit, row.actor, row.received_at, bool(row.trusted)) for row in connection.execute(query)]
 
 

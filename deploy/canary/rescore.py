@@ -23,7 +23,7 @@ rescores = Table(
 )
 
 
-def record_rescore(engine: Engine, tenant: str, version: str, night_id: str, p_value: float) -> bool:
+def record_rescore(database: Engine, tenant: str, version: str, night_id: str, p_value: float) -> bool:
     """Keep one night's p-value of "the champion is not worse than its predecessor"; False when the night has one.
 
     Raises:
@@ -32,7 +32,7 @@ def record_rescore(engine: Engine, tenant: str, version: str, night_id: str, p_v
     if not 0.0 <= p_value <= 1.0:
         raise UserError(f"p-value {p_value} of night {night_id} is not between 0 and 1")
     try:
-        with begin_write(engine) as connection:
+        with begin_write(database) as connection:
             connection.execute(
                 insert(rescores).values(tenant=tenant, version=version, night_id=night_id, p_value=p_value, at=now())
             )
@@ -41,16 +41,16 @@ def record_rescore(engine: Engine, tenant: str, version: str, night_id: str, p_v
         return False
 
 
-def rescored(engine: Engine, tenant: str, version: str, *, since: datetime | None) -> tuple[float, ...]:
+def rescored(database: Engine, tenant: str, version: str, *, since: datetime | None) -> tuple[float, ...]:
     """The nights' p-values for a version, in the order in which they were recorded.
 
     Args:
-        since: when it became champion this time (`Standing.since`): what an earlier release of the same version was
+        since: when it became champion this time (`ReleaseState.since`): what an earlier release of the same version was
             found to be was judged then, by that release's watch. Between the two lie a rollback, a lifted bar and a
             canary, so times tell them apart, also in databases of before this was asked.
     """
     query = select(rescores.c.p_value).where(rescores.c.tenant == tenant, rescores.c.version == version)
     if since is not None:
         query = query.where(rescores.c.at >= since)
-    with engine.connect() as connection:
+    with database.connect() as connection:
         return tuple(connection.scalars(query.order_by(rescores.c.seq)))

@@ -6,14 +6,16 @@ from datetime import timedelta
 
 from sqlalchemy import Engine
 
-from deploy.controller.run import last_beats
-from infra.alerts.outbox import Alert, AlertsConfig, deliver
+from deploy.controller.heartbeat import last_beats
+from infra.alerts.config import AlertsConfig
+from infra.alerts.delivery import deliver
+from infra.alerts.outbox import Alert
 from infra.database.connect import now
 
 
 def is_alive(database: Engine, *, seconds: float) -> bool:
     """Whether a controller beat within the last ``seconds``."""
-    return any(at > now() - timedelta(seconds=seconds) for at, _ in last_beats(database).values())
+    return any(beat.at > now() - timedelta(seconds=seconds) for beat in last_beats(database).values())
 
 
 def deliver_if_silent(database: Engine, config: AlertsConfig) -> None:
@@ -26,7 +28,7 @@ def silence_alert(database: Engine, *, seconds: float) -> Alert | None:
     """Make an alert when no controller beat within ``seconds``; one per hour of silence."""
     if is_alive(database, seconds=seconds):
         return None
-    last = max((at for at, _ in last_beats(database).values()), default=None)
+    last = max((beat.at for beat in last_beats(database).values()), default=None)
     heard = f"last heard of at {last:%Y-%m-%d %H:%M:%S} UTC" if last else "never heard of"
     return Alert(
         kind="controller_silent",

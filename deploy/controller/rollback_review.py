@@ -20,11 +20,12 @@ from sqlalchemy.exc import IntegrityError
 
 from deploy.canary.policy import CanaryPolicy
 from deploy.experiments.shadow import Prefer, question
-from deploy.ledger.ledger import Entry, history
+from deploy.ledger.evidence import Evidence
+from deploy.ledger.ledger import Entry, ReleaseState, history
 from deploy.ledger.state import Watch
-from deploy.ledger.transitions import standing
-from deploy.ledger.writes import line_alert, retry, write
-from evaluation.job.config import JudgeConfig
+from deploy.ledger.transitions import release_state
+from deploy.ledger.writes import entry_alert, retry, write
+from evaluation.judges.config import JudgeConfig
 from feedback.events import Interaction
 from feedback.store.store import interactions
 from infra.database.connect import UtcDateTime, begin_write, metadata, now
@@ -77,13 +78,12 @@ class BlindVerdict(Stored):
 
 def judge_of(configs: Sequence[JudgeConfig], cache_dir: Path) -> Prefer | None:
     """The first judge that needs no reference, as a function over pairs of answers; None without one."""
-    config = next((each for each in configs if each.name != "reference"), None)
-    if config is None:
-        return None
     from evaluation.judges import build_judge
     from evaluation.judges.judge import Pair
 
-    judge = build_judge(config, cache_dir)
+    judge = next((each for config in configs if not (each := build_judge(config, cache_dir)).needs_reference), None)
+    if judge is None:
+        return None
 
     def prefer(pairs: Sequence[tuple[str, str, str]]) -> list[float]:
         return judge.compare([Pair(question=q, reference="", ours=ours, theirs=theirs) for q, ours, theirs in pairs])
@@ -91,32 +91,36 @@ def judge_of(configs: Sequence[JudgeConfig], cache_dir: Path) -> Prefer | None:
     return prefer
 
 
-def judge_bars(engine: Engine, tenant: str, *, policy: CanaryPolicy, answer: Answer, prefer: Prefer) -> list[Entry]:
-    """Judge each rollback by ratings that was not judged yet; returns the lines that lifted a bar.
+def review_rollbacks(
+    database: Engine, tenant: str, *, policy: CanaryPolicy, answer: Answer, prefer: Prefer
+) -> list[Entry]:
+    """Judge each rollback by ratings that was not judged yet; returns the entries that lifted a bar.
 
     Raises:
         RatchetError: engine or judge did not answer; call again later.
     """
-    lines, lifted = history(engine, tenant), []
-    for index, line in enumerate(lines):
-        by_ratings = line.action == "rolled_back" and line.evidence.get("signal") == "ratings"
-        if not by_ratings or now() - line.at > PATIENCE or _judged(engine, tenant, line.seq):
+    entries, lifted = history(database, tenant), []
+    for index, entry in enumerate(entries):
+        by_ratings = entry.action == "rolled_back" and entry.evidence.signal == "ratings"
+        if not by_ratings or now() - entry.at > PATIENCE or _judged(database, tenant, entry.seq):
             continue
-        before = standing(lines[:index], tenant=tenant)
-        if before.watch is None:
+        state = release_state(entries[:index], tenant=tenant)
+        if state.watch is None:
             continue
-        verdict = compare_arms(engine, tenant, before.watch, policy.judge_pairs, answer, prefer)
+        verdict = compare_arms(database, tenant, state.watch, policy.judge_pairs, answer, prefer)
         if not verdict.borne_out:
-            entry = _lift(engine, tenant, line, verdict)
-            if entry is not None:
-                lifted.append(entry)
-        _remember(engine, tenant, line.seq, verdict)
+            unbarred = _lift_bar(database, tenant, entry, verdict)
+            if unbarred is not None:
+                lifted.append(unbarred)
+        _remember(database, tenant, entry.seq, verdict)
     return lifted
 
 
-def compare_arms(engine: Engine, tenant: str, watch: Watch, pairs: int, answer: Answer, prefer: Prefer) -> BlindVerdict:
+def compare_arms(
+    database: Engine, tenant: str, watch: Watch, pairs: int, answer: Answer, prefer: Prefer
+) -> BlindVerdict:
     """Draw requests from both arms of a watch, have the other version answer them, and let the judge compare."""
-    drawn = _drawn(engine, tenant, watch, pairs)
+    drawn = _drawn(database, tenant, watch, pairs)
     asked: list[tuple[str, str, str]] = []
     for interaction in drawn:
         other = watch.previous if interaction.version == watch.version else watch.version
@@ -135,14 +139,14 @@ def compare_arms(engine: Engine, tenant: str, watch: Watch, pairs: int, answer: 
     )
 
 
-def _drawn(engine: Engine, tenant: str, watch: Watch, pairs: int) -> list[Interaction]:
+def _drawn(database: Engine, tenant: str, watch: Watch, pairs: int) -> list[Interaction]:
     """By lot (a hash of the id), as many from each arm."""
     seqs = [watch.opened_seq, *([watch.champion_seq] if watch.champion_seq is not None else [])]
     query = select(interactions.c.version, interactions.c.interaction_id, interactions.c.body).where(
         interactions.c.tenant == tenant, interactions.c.release_seq.in_(seqs)
     )
     arms: dict[str, list[tuple[str, str]]] = {watch.version: [], watch.previous: []}
-    with engine.connect() as connection:
+    with database.connect() as connection:
         for version, interaction_id, body in connection.execute(query):
             if version in arms:
                 arms[version].append((hashlib.sha256(f"lot {interaction_id}".encode()).hexdigest(), body))
@@ -150,37 +154,39 @@ def _drawn(engine: Engine, tenant: str, watch: Watch, pairs: int) -> list[Intera
     return [Interaction.model_validate_json(body) for body in chosen]
 
 
-def _lift(engine: Engine, tenant: str, line: Entry, verdict: BlindVerdict) -> Entry | None:
-    def attempt(before: Any) -> Entry:
+def _lift_bar(database: Engine, tenant: str, rollback: Entry, verdict: BlindVerdict) -> Entry | None:
+    version = rollback.version
+
+    def attempt(state: ReleaseState) -> Entry:
         entry = Entry(
             tenant=tenant,
             action="unbarred",
-            version=line.version,
+            version=version,
             actor="controller",
             reason=f"a blind judge prefers its answers in {verdict.wins} of {verdict.wins + verdict.losses} pairs: "
             "the complaints may be of who rated, not of what was answered",
-            evidence={"judge": verdict.model_dump(mode="json"), "rollback": line.seq},
+            evidence=Evidence.model_validate({"judge": verdict.model_dump(mode="json"), "rollback": rollback.seq}),
         )
-        title = f"{line.version} was taken back, but its bar is lifted: a blind judge does not bear the thumbs out"
-        alert = line_alert(entry, "bar_lifted", "warning", title, text=entry.reason)
-        return write(engine, [entry], before.seq, alert)
+        title = f"{version} was taken back, but its bar is lifted: a blind judge does not bear the thumbs out"
+        alert = entry_alert(entry, "bar_lifted", "warning", title, text=entry.reason)
+        return write(database, [entry], state.seq, alert)
 
     try:
-        return retry(engine, tenant, attempt)
+        return retry(database, tenant, attempt)
     except RatchetError as error:  # a person lifted it, or it is live again
-        log.info("the bar of %s was not lifted: %s", line.version, error)
+        log.info("the bar of %s was not lifted: %s", version, error)
         return None
 
 
-def _judged(engine: Engine, tenant: str, seq: int) -> bool:
+def _judged(database: Engine, tenant: str, seq: int) -> bool:
     query = select(bar_judgements.c.seq).where(bar_judgements.c.tenant == tenant, bar_judgements.c.seq == seq)
-    with engine.connect() as connection:
+    with database.connect() as connection:
         return connection.execute(query).first() is not None
 
 
-def _remember(engine: Engine, tenant: str, seq: int, verdict: BlindVerdict) -> None:
+def _remember(database: Engine, tenant: str, seq: int, verdict: BlindVerdict) -> None:
     try:
-        with begin_write(engine) as connection:
+        with begin_write(database) as connection:
             connection.execute(
                 insert(bar_judgements).values(tenant=tenant, seq=seq, verdict=verdict.model_dump(mode="json"), at=now())
             )

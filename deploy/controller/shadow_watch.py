@@ -1,21 +1,22 @@
-"""One look at a version in shadow: when its time is over its canary opens, or it is withdrawn."""
+"""Watch a version in shadow: when its time is over its canary opens, or it is withdrawn."""
 
 from __future__ import annotations
 
 import logging
 from datetime import datetime
-from typing import Any
 
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine
 
-from deploy.canary.policy import CanaryPolicy
-from deploy.experiments.shadow import Prefer, compare
-from deploy.ledger.ledger import Entry, Standing, current, history
-from deploy.ledger.writes import line_alert, write
+from deploy.canary.policy import CanaryPolicy, stated_policy
+from deploy.controller.alert_once import alert_once, is_told
+from deploy.experiments.shadow import Prefer, ShadowReport, compare
+from deploy.ledger.evidence import Evidence
+from deploy.ledger.ledger import Entry, ReleaseState, current, history
+from deploy.ledger.writes import entry_alert, write
 from deploy.release.lifecycle import withdraw
 from deploy.release.preconditions import compared_with_another
-from infra.alerts.outbox import Alert, enqueue, outbox
-from infra.database.connect import begin_write, now
+from infra.alerts.outbox import Alert
+from infra.database.connect import now
 from infra.errors import Conflict
 
 log = logging.getLogger(__name__)
@@ -23,8 +24,8 @@ FEWEST_COPIES = 20
 """Copies below which failures say nothing yet."""
 
 
-def look_at_shadow(
-    engine: Engine,
+def watch_shadow(
+    database: Engine,
     tenant: str,
     *,
     policy: CanaryPolicy,
@@ -43,94 +44,91 @@ def look_at_shadow(
             told how the version compares, once.
         prefer: a blind judge, asked when the time is over.
     """
-    before = current(engine, tenant)
-    version = before.shadow
-    if version is None or before.gated_at is None:
+    state = current(database, tenant)
+    version = state.shadow
+    if version is None or state.gated_at is None:
         return None
-    gated = history(engine, tenant, after_seq=before.gated_seq - 1)[0]
-    stated = gated.evidence.get("policy")
-    policy = CanaryPolicy.model_validate(stated, extra="ignore") if stated else policy
-    report = compare(engine, tenant, version)
+    gated = history(database, tenant, after_seq=state.gated_seq - 1)[0]
+    policy = stated_policy(gated.evidence.policy, policy)
+    report = compare(database, tenant, version)
     try:
-        stale = compared_with_another(gated.evidence, before)
+        stale = compared_with_another(gated.evidence, state)
         if stale is not None:
             reason = (
                 f"it {stale}, so its canary would rest on no verdict; `ratchet run nightly --force` compares it anew"
             )
-            return withdraw(engine, before, actor="controller", reason=reason)
+            return withdraw(database, state, actor="controller", reason=reason)
         if report.copies >= FEWEST_COPIES and report.failed > policy.shadow_failures * report.copies:
             reason = f"in shadow it failed to answer {report.failed} of {report.copies} requests"
-            facts = {"shadow": report.model_dump(mode="json")}
-            return withdraw(engine, before, actor="controller", reason=reason, evidence=facts)
-        if ((at or now()) - before.gated_at).total_seconds() < policy.shadow_seconds:
+            return withdraw(
+                database, state, actor="controller", reason=reason, evidence=_with_report(Evidence(), report)
+            )
+        if ((at or now()) - state.gated_at).total_seconds() < policy.shadow_seconds:
             return None
-        if shadow_only and _told(engine, before):
+        if shadow_only and is_told(database, _once(state)):
             return None
-        if not shadow_only and _waits(engine, before, gated, at or now()):
+        if not shadow_only and _waits(database, state, gated, at or now()):
             return None  # it goes on answering in shadow, and opens when nights may release again
         if prefer is not None:
-            report = compare(engine, tenant, version, prefer=prefer)
-        facts = {"shadow": report.model_dump(mode="json")}
+            report = compare(database, tenant, version, prefer=prefer)
         if shadow_only:
-            _tell_compared(engine, before, facts)
+            alert_once(database, _compared_alert(state, report))
             return None
-        return _open(engine, before, gated, policy, facts)
+        return _open_canary(database, state, gated, policy, report)
     except Conflict as lost:
         log.info("%s", lost)  # somebody moved first; the next look decides on what stands then
         return None
 
 
-def _waits(engine: Engine, before: Standing, gated: Entry, at: datetime) -> bool:
+def _waits(database: Engine, state: ReleaseState, gated: Entry, at: datetime) -> bool:
     """Whether a pause holds the canary back; a person who named an override during the pause meant it to open."""
-    if not before.paused_at(at):
+    if not state.paused_at(at):
         return False
-    since = history(engine, before.tenant, after_seq=gated.seq)
-    stopped_since = any(line.action in ("paused", "rolled_back") for line in since)
-    return stopped_since or not gated.evidence.get("override")
+    since = history(database, state.tenant, after_seq=gated.seq)
+    stopped_since = any(entry.action in ("paused", "rolled_back") for entry in since)
+    return stopped_since or not gated.evidence.override
 
 
-def _open(engine: Engine, before: Standing, gated: Entry, policy: CanaryPolicy, facts: dict[str, Any]) -> Entry:
+def _open_canary(
+    database: Engine, state: ReleaseState, gated: Entry, policy: CanaryPolicy, report: ShadowReport
+) -> Entry:
     canary = Entry(
-        tenant=before.tenant,
+        tenant=state.tenant,
         action="canary",
         version=gated.version,
-        previous=before.champion,
+        previous=state.champion,
         share=policy.shares[0],
         actor="controller",
         reason=f"canary opens after {policy.shadow_seconds:g} s in shadow: {gated.reason}",
-        evidence={**gated.evidence, **facts},
+        evidence=_with_report(gated.evidence, report),
     )
-    alert = line_alert(
+    alert = entry_alert(
         canary,
         "release_opened",
         "info",
         f"{canary.version} gets {policy.shares[0]:.0%} of new users",
-        text=f"{canary.reason.rstrip('.')}. Compared with {before.champion} user by user.",
+        text=f"{canary.reason.rstrip('.')}. Compared with {state.champion} user by user.",
         next_step="`ratchet status` shows the watch; `ratchet rollback` ends it",
     )
-    return write(engine, [canary], before.seq, alert)
+    return write(database, [canary], state.seq, alert)
 
 
-def _once(before: Standing) -> str:
-    return f"shadow_compared/{before.tenant}/{before.gated_seq}"
+def _with_report(evidence: Evidence, report: ShadowReport) -> Evidence:
+    return evidence.model_copy(update={"shadow": report.model_dump(mode="json")})
 
 
-def _told(engine: Engine, before: Standing) -> bool:
-    with engine.connect() as connection:
-        query = select(outbox.c.alert_id).where(outbox.c.dedupe_key == _once(before))
-        return connection.execute(query).first() is not None
+def _once(state: ReleaseState) -> str:
+    return f"shadow_compared/{state.tenant}/{state.gated_seq}"
 
 
-def _tell_compared(engine: Engine, before: Standing, facts: dict[str, Any]) -> None:
-    alert = Alert(
+def _compared_alert(state: ReleaseState, report: ShadowReport) -> Alert:
+    return Alert(
         kind="shadow_compared",
         severity="info",
-        tenant=before.tenant,
-        title=f"{before.shadow} has answered in shadow: see how it compares",
+        tenant=state.tenant,
+        title=f"{state.shadow} has answered in shadow: see how it compares",
         text="Your own endpoint stays the champion. `ratchet shadow` shows both sides on the same requests.",
         next_step="`ratchet shadow`; to let it answer users, take serving.upstream_url out of the config",
-        payload=facts,
-        dedupe_key=_once(before),
+        payload={"shadow": report.model_dump(mode="json")},
+        dedupe_key=_once(state),
     )
-    with begin_write(engine) as connection:
-        enqueue(connection, alert)

@@ -9,7 +9,7 @@ from pydantic import field_serializer
 from sqlalchemy import Engine
 
 from deploy.canary.assess import Assessment
-from deploy.controller.canary_watch import last_assessment
+from deploy.canary.last_assessment import last_assessment
 from deploy.ledger.ledger import Entry, current, history
 from infra.database.connect import now
 from infra.settings import Config

@@ -1,6 +1,6 @@
-"""The client of an engine, embedded or vLLM: one contract, asynchronous for the gateway, plain for everybody else.
+"""Call a serving engine over HTTP: one contract, asynchronous for the gateway, plain for everybody else.
 
-What differs between the two engines is said by a `Dialect`; nothing else knows which one answers.
+What differs between engines is said by a `Dialect`; nothing else knows which one answers.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from pydantic import BaseModel, Field, ValidationError
 
 from deploy.engines.dialect import EMBEDDED, Dialect
+from deploy.engines.protocol import ChatAnswer, Model
 from infra.errors import CorruptArtifact, NotFound, RatchetError, Unavailable, UserError
 
 
@@ -59,7 +61,7 @@ class EngineClient:
 
     def models(self) -> list[str]:
         """Names that requests may ask for."""
-        return [str(model["id"]) for model in self._ask("GET", "/v1/models")["data"]]
+        return [model.id for model in _valid(_Models, self._request("GET", "/v1/models")).data]
 
     def load(self, name: str, path: Path) -> None:
         """Load a weights folder under a content-hash name; harmless when it is loaded already.
@@ -70,25 +72,26 @@ class EngineClient:
         """
         _check_servable(self.dialect, path)
         try:
-            self._ask("POST", "/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(path)})
+            self._request("POST", "/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(path)})
         except EngineRefusal as refusal:
             _load_refused(self.dialect, refusal)
 
     def unload(self, name: str, *, wait_seconds: float = 30.0) -> bool:
         """Take a name away once no answer goes through it; False when that still takes time, or it was loaded again."""
         body = {"lora_name": name} | ({"wait_seconds": wait_seconds} if self.dialect.unload_waits else {})
-        answer = self._ask("POST", "/v1/unload_lora_adapter", body)
-        return answer.get("status") not in ("draining", "kept")
+        answer = self._request("POST", "/v1/unload_lora_adapter", body)
+        return _valid(_Unloaded, answer).status not in ("draining", "kept")
 
-    def chat(self, body: Mapping[str, Any]) -> dict[str, Any]:
+    def chat(self, body: Mapping[str, Any]) -> ChatAnswer:
         """`POST /v1/chat/completions`, whole."""
-        return self._ask("POST", "/v1/chat/completions", body)
+        return _valid(ChatAnswer, self._request("POST", "/v1/chat/completions", body))
 
     def prompt_logprobs(self, model: str, ids: Sequence[int]) -> list[float]:
         """Log-probability of each of the tokens 1.. given those before it: n - 1 values for n tokens."""
-        return _scores(self._ask("POST", "/v1/completions", _probe_body(self.dialect, model, ids)), ids)
+        answer = self._request("POST", "/v1/completions", _probe_body(self.dialect, model, ids))
+        return _scores(_valid(_ScoredPrompt, answer), ids)
 
-    def _ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    def _request(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
         try:
             answer = self._http.request(method, path, json=body)
         except httpx.HTTPError as error:
@@ -130,13 +133,17 @@ class AsyncEngineClient:
         """As `EngineClient.load`."""
         _check_servable(self.dialect, path)
         try:
-            await self._ask("POST", "/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(path)})
+            await self._request("POST", "/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(path)})
         except EngineRefusal as refusal:
             _load_refused(self.dialect, refusal)
 
-    async def chat(self, body: Mapping[str, Any]) -> dict[str, Any]:
+    async def chat(self, body: Mapping[str, Any]) -> ChatAnswer:
         """`POST /v1/chat/completions`, whole."""
-        return await self._ask("POST", "/v1/chat/completions", body)
+        return _valid(ChatAnswer, await self.chat_unparsed(body))
+
+    async def chat_unparsed(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """The same as it came, of a server that may say more than we understand."""
+        return await self._request("POST", "/v1/chat/completions", body)
 
     async def stream(self, body: Mapping[str, Any]) -> AsyncGenerator[str]:
         """`POST /v1/chat/completions` with `stream`: the data of each server-sent event, `[DONE]` left out.
@@ -154,7 +161,7 @@ class AsyncEngineClient:
         except httpx.HTTPError as error:
             raise _unreachable(self._http.base_url, error) from error
 
-    async def _ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    async def _request(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
         try:
             answer = await self._http.request(method, path, json=body)
         except httpx.HTTPError as error:
@@ -203,8 +210,55 @@ def _probe_body(dialect: Dialect, model: str, ids: Sequence[int]) -> dict[str, A
     }
 
 
-def _scores(answer: Mapping[str, Any], ids: Sequence[int]) -> list[float]:
-    found = answer["choices"][0]["prompt_logprobs"]
-    if not isinstance(found, list) or len(found) != len(ids):
+def _scores(answer: _ScoredPrompt, ids: Sequence[int]) -> list[float]:
+    scores = answer.choices[0].prompt_logprobs
+    if scores is None or len(scores) != len(ids):
         raise Unavailable(f"the engine gave no log-probabilities for {len(ids)} prompt tokens; check its version")
-    return [float(found[index][str(token)]["logprob"]) for index, token in enumerate(ids) if index > 0]
+    return [_score(scores[index], token) for index, token in enumerate(ids) if index > 0]
+
+
+def _score(by_token: Mapping[str, _Score] | None, token: int) -> float:
+    score = (by_token or {}).get(str(token))
+    if score is None:
+        raise Unavailable(f"the engine gave no log-probability for token {token}; check its version")
+    return score.logprob
+
+
+class _Score(BaseModel):
+    logprob: float
+
+
+class _ScoredChoice(BaseModel):
+    prompt_logprobs: tuple[dict[str, _Score] | None, ...] | None = None
+
+
+class _ScoredPrompt(BaseModel):
+    """`POST /v1/completions` with `prompt_logprobs`: for each token of the prompt, token id -> its log-probability."""
+
+    choices: tuple[_ScoredChoice, ...] = Field(min_length=1)
+
+
+class _Model(BaseModel):
+    id: str
+
+
+class _Models(BaseModel):
+    data: tuple[_Model, ...]
+
+
+class _Unloaded(BaseModel):
+    status: str | None = None
+
+
+def _valid(kind: type[Model], answer: Mapping[str, Any]) -> Model:
+    """Validate an engine's answer.
+
+    Raises:
+        Unavailable: it has another form.
+    """
+    try:
+        return kind.model_validate(answer)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise Unavailable(f"the engine answered in another form than expected: {where}: {first['msg']}") from error

@@ -14,7 +14,7 @@ T = TypeVar("T")
 LOOK_SECONDS = 0.2
 
 
-async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
+async def cancel_on_disconnect(request: Request, work: Coroutine[Any, Any, T]) -> T:
     """What `work` returns; if the client leaves before, it is cancelled.
 
     Raises:
@@ -37,7 +37,7 @@ async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
         task.cancel()
 
 
-async def first_unless_gone(request: Request, steps: AsyncGenerator[T]) -> T:
+async def first_or_disconnect(request: Request, steps: AsyncGenerator[T]) -> T:
     """The first item of `steps`, awaited before a stream begins; if the client leaves before, `steps` is cancelled.
 
     A stream notices a client that leaves by itself, but only once it has begun: until then the request may wait long in
@@ -50,4 +50,4 @@ async def first_unless_gone(request: Request, steps: AsyncGenerator[T]) -> T:
     async def first() -> T:
         return await anext(steps)
 
-    return await unless_gone(request, first())
+    return await cancel_on_disconnect(request, first())

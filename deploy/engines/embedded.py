@@ -27,7 +27,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from deploy.config import ENGINE_KEY, EngineJob
 from deploy.engines import protocol
-from deploy.engines.client_disconnect import first_unless_gone, unless_gone
+from deploy.engines.client_disconnect import cancel_on_disconnect, first_or_disconnect
 from deploy.engines.protocol import ApiError, ChatRequest, CompletionRequest, Sampling, event, parse
 from deploy.engines.worker import Busy, Worker
 from infra.artifact import digest_dir
@@ -56,7 +56,7 @@ class UnloadRequest(BaseModel):
     wait_seconds: float = Field(default=30.0, ge=0, le=300)
 
 
-class Shelf:
+class AdapterRegistry:
     """Which names stand for which bytes, and which of them are loaded."""
 
     def __init__(self, worker: Worker, base_name: str) -> None:
@@ -158,7 +158,7 @@ def build_app(job: EngineJob, make_generator: Callable[[], Generator], key: str)
         generator = await asyncio.to_thread(make_generator)
         worker = Worker(generator, max_batch=serving.max_batch, capacity=serving.max_batch + serving.max_waiting)
         worker.start()
-        app.state.worker, app.state.shelf = worker, Shelf(worker, job.base_name)
+        app.state.worker, app.state.shelf = worker, AdapterRegistry(worker, job.base_name)
         log.info(
             "serving %s in %s from %s on %s:%d", job.base_name, generator.dtype, generator.device, job.host, job.port
         )
@@ -194,7 +194,7 @@ def build_app(job: EngineJob, make_generator: Callable[[], Generator], key: str)
 
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
-        shelf: Shelf = app.state.shelf
+        shelf: AdapterRegistry = app.state.shelf
         return {
             "object": "list",
             "data": [
@@ -212,7 +212,7 @@ def build_app(job: EngineJob, make_generator: Callable[[], Generator], key: str)
     @app.post("/v1/unload_lora_adapter")
     async def unload(request: Request) -> JSONResponse:
         asked: UnloadRequest = parse(UnloadRequest, await request.body())
-        shelf: Shelf = app.state.shelf
+        shelf: AdapterRegistry = app.state.shelf
         status = await shelf.unload(asked.lora_name, asked.wait_seconds)
         if status == "draining":
             # Only finishes what was asked for: it must not take away what is loaded again meanwhile.
@@ -242,7 +242,7 @@ def build_app(job: EngineJob, make_generator: Callable[[], Generator], key: str)
             answer = None
             if asked.max_tokens != 0:
                 prompt = _prompt(asked, ids, adapter, asked.max_tokens or 16)
-                answer = await unless_gone(request, worker.complete(prompt))
+                answer = await cancel_on_disconnect(request, worker.complete(prompt))
         counts = protocol.usage(len(ids), answer.completion_tokens if answer else 0)
         choice = {
             "index": 0,
@@ -273,13 +273,13 @@ def build_app(job: EngineJob, make_generator: Callable[[], Generator], key: str)
         answer_id = f"chatcmpl-{prompt.request_id}"
         if not asked.stream:
             with worker.hold(adapter):
-                done = await unless_gone(request, worker.complete(prompt))
+                done = await cancel_on_disconnect(request, worker.complete(prompt))
             counts = protocol.usage(done.prompt_tokens, done.completion_tokens)
             body = protocol.chat_answer(answer_id, asked.model, done.text, done.finish_reason, counts)
             return JSONResponse(body)
         steps = worker.answer(prompt)
         # The first step is awaited before the response begins, so that a refusal still is a plain HTTP error.
-        first = await first_unless_gone(request, steps)
+        first = await first_or_disconnect(request, steps)
 
         async def chunks() -> AsyncIterator[bytes]:
             created = int(time.time())

@@ -1,15 +1,17 @@
-"""The part of OpenAI's protocol that engine and gateway speak: requests as typed values, errors, answers, chunks."""
+"""Parse and write the part of OpenAI's protocol that serving engines and gateway speak: requests, answers, errors."""
 
 from __future__ import annotations
 
 import json
 import time
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from infra.errors import UserError
+
+Model = TypeVar("Model", bound=BaseModel)
 
 
 class ApiError(Exception):
@@ -130,13 +132,13 @@ class ChatRequest(Sampling):
     def check(self) -> None:
         """Refuse what would otherwise be ignored and give a wrong answer."""
         form = self.response_format
-        for name, asked in (
+        for name, given in (
             ("n", self.n not in (None, 1)),
             ("tools", bool(self.tools)),
             ("logprobs", bool(self.logprobs)),
             ("response_format", form is not None and form.type != "text"),
         ):
-            if asked:
+            if given:
                 raise ApiError(400, f"{name} is not supported by this server; leave it out", param=name)
 
 
@@ -147,8 +149,8 @@ class CompletionRequest(Sampling):
     prompt_logprobs: Integer | None = Field(default=None, ge=0)
 
 
-def parse(kind: type[BaseModel], body: bytes) -> Any:
-    """The request in `body`.
+def parse(kind: type[Model], body: bytes) -> Model:
+    """Parse the request in `body`.
 
     Raises:
         ApiError: 400 that names the field and what is wrong with it.
@@ -177,8 +179,79 @@ def unknown_model(name: str, known: list[str]) -> ApiError:
     )
 
 
+class Usage(BaseModel):
+    """Token counts, as an engine answers them."""
+
+    prompt_tokens: int = Field(ge=0)
+    completion_tokens: int = Field(ge=0)
+    total_tokens: int = Field(default=0, ge=0)
+
+
+class AnswerMessage(BaseModel):
+    """What the model answered."""
+
+    role: Literal["assistant"] = "assistant"
+    content: str | None
+
+
+class AnswerChoice(BaseModel):
+    """The one answer; more than one are not supported."""
+
+    index: int = Field(default=0, ge=0)
+    message: AnswerMessage
+    finish_reason: str
+
+
+class ChatAnswer(BaseModel):
+    """`POST /v1/chat/completions`, answered whole."""
+
+    id: str
+    object: Literal["chat.completion"] = "chat.completion"
+    created: int = Field(default=0, ge=0)
+    model: str
+    choices: tuple[AnswerChoice, ...] = Field(min_length=1)
+    usage: Usage
+
+    @property
+    def text(self) -> str:
+        """The answer as one text."""
+        return self.choices[0].message.content or ""
+
+    @property
+    def finish_reason(self) -> str:
+        """Why it ended."""
+        return self.choices[0].finish_reason
+
+
+class Delta(BaseModel):
+    """A piece of a streamed answer."""
+
+    content: str | None = None
+
+
+class ChunkChoice(BaseModel):
+    """The one answer, as far as this chunk goes."""
+
+    delta: Delta
+    finish_reason: str | None = None
+
+
+class StreamError(BaseModel):
+    """What ended a stream early."""
+
+    message: str | None = None
+
+
+class ChatChunk(BaseModel):
+    """One server-sent event of a streamed answer; one that only counts tokens has no choices."""
+
+    choices: tuple[ChunkChoice, ...] = ()
+    usage: Usage | None = None
+    error: StreamError | None = None
+
+
 def usage(prompt_tokens: int, completion_tokens: int) -> dict[str, int]:
-    """Token counts."""
+    """Write token counts."""
     return {
         "prompt_tokens": prompt_tokens,
         "completion_tokens": completion_tokens,
@@ -189,7 +262,7 @@ def usage(prompt_tokens: int, completion_tokens: int) -> dict[str, int]:
 def chat_answer(
     answer_id: str, model: str, text: str, finish_reason: str, counts: dict[str, int], **extra: Any
 ) -> dict[str, Any]:
-    """A whole answer."""
+    """Write a whole answer."""
     return {
         "id": answer_id,
         "object": "chat.completion",
@@ -218,7 +291,7 @@ def chat_chunk(
     counts: dict[str, int] | None = None,
     **extra: Any,
 ) -> dict[str, Any]:
-    """One chunk of a stream; without `delta` it has no choices (the chunk that counts tokens)."""
+    """Write one chunk of a stream; without `delta` it has no choices (the chunk that counts tokens)."""
     choices = [] if delta is None else [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}]
     return {
         "id": answer_id,

@@ -75,14 +75,14 @@ class _Chosen(Exception):
     """Somebody else's choice of this pair was first."""
 
 
-def record_pair(engine: Engine, pair: Pair) -> None:
+def record_pair(database: Engine, pair: Pair) -> None:
     """Keep a pair before it is shown."""
-    with begin_write(engine) as connection:
+    with begin_write(database) as connection:
         connection.execute(insert(arena_pairs).values(**pair.model_dump(), at=now()))
 
 
 def choose(
-    engine: Engine, tenant: str, arena_id: str, winner: Winner, *, actor: str, trusted: bool = False
+    database: Engine, tenant: str, arena_id: str, winner: Winner, *, actor: str, trusted: bool = False
 ) -> Receipt | None:
     """Keep a person's choice, once per pair; returns what became of the preference, None for a tie.
 
@@ -90,7 +90,7 @@ def choose(
         NotFound: the tenant has no such pair.
         Unavailable: its answers have not reached the store yet (the database was away); say it again.
     """
-    with engine.connect() as connection:
+    with database.connect() as connection:
         row = connection.execute(
             select(arena_pairs).where(arena_pairs.c.arena_id == arena_id, arena_pairs.c.tenant == tenant)
         ).first()
@@ -100,7 +100,7 @@ def choose(
         return Receipt("duplicate")
     event: Feedback | None = None
     if winner != "tie":
-        found = Store(engine).interactions_of({(tenant, row.first_id), (tenant, row.second_id)})
+        found = Store(database).interactions_of({(tenant, row.first_id), (tenant, row.second_id)})
         first, second = found.get((tenant, row.first_id)), found.get((tenant, row.second_id))
         if first is None or second is None:
             raise Unavailable("the two answers are not in the store yet; send the choice again in a few seconds")
@@ -118,7 +118,7 @@ def choose(
         )
     try:
         # Both or neither: of two choices at once one is the pair's winner and its preference, the other is nothing.
-        with begin_write(engine) as connection:
+        with begin_write(database) as connection:
             landed = land_feedback(connection, [event]) if event is not None else None
             noted = connection.execute(
                 update(arena_pairs)
@@ -132,11 +132,11 @@ def choose(
     return None if landed is None else Receipt("stored" if landed.new else "duplicate")
 
 
-def tally(engine: Engine, tenant: str) -> list[ArenaRow]:
+def tally(database: Engine, tenant: str) -> list[ArenaRow]:
     """How versions did against one another, by pair of versions; a version against itself is left out."""
     query = select(arena_pairs.c.first_version, arena_pairs.c.second_version, arena_pairs.c.winner)
     counts: dict[tuple[str, str], list[int]] = {}
-    with engine.connect() as connection:
+    with database.connect() as connection:
         for first, second, winner in connection.execute(query.where(arena_pairs.c.tenant == tenant)):
             if first == second:
                 continue

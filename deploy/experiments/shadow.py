@@ -91,17 +91,17 @@ def chosen(interaction_id: str, share: float) -> bool:
     return int.from_bytes(digest[:7], "big") / 2**56 < share
 
 
-def record_shadow(engine: Engine, answer: ShadowAnswer) -> bool:
+def record_shadow(database: Engine, answer: ShadowAnswer) -> bool:
     """Keep one; False when there is one of that version for that interaction."""
     try:
-        with begin_write(engine) as connection:
+        with begin_write(database) as connection:
             connection.execute(insert(shadow_answers).values(**answer.model_dump(), at=now()))
         return True
     except IntegrityError:
         return False
 
 
-def shadow_answers_of(engine: Engine, tenant: str, version: str, *, limit: int = 1000) -> list[ShadowAnswer]:
+def shadow_answers_of(database: Engine, tenant: str, version: str, *, limit: int = 1000) -> list[ShadowAnswer]:
     """The latest answers of a version in shadow, newest first."""
     columns = [shadow_answers.c[name] for name in ShadowAnswer.model_fields]
     query = (
@@ -110,7 +110,7 @@ def shadow_answers_of(engine: Engine, tenant: str, version: str, *, limit: int =
         .order_by(shadow_answers.c.seq.desc())
         .limit(limit)
     )
-    with engine.connect() as connection:
+    with database.connect() as connection:
         return [ShadowAnswer.model_validate(dict(row._mapping)) for row in connection.execute(query)]
 
 
@@ -128,7 +128,7 @@ Prefer = Callable[[Sequence[tuple[str, str, str]]], list[float]]
 
 
 def compare(
-    engine: Engine, tenant: str, version: str, *, limit: int = 1000, prefer: Prefer | None = None, judged: int = 50
+    database: Engine, tenant: str, version: str, *, limit: int = 1000, prefer: Prefer | None = None, judged: int = 50
 ) -> ShadowReport:
     """A version in shadow beside what users saw.
 
@@ -136,8 +136,8 @@ def compare(
         limit: how many of the latest copies to look at.
         prefer: a blind judge (deploy/controller/rollback_review.py), asked about at most `judged` pairs.
     """
-    found = shadow_answers_of(engine, tenant, version, limit=limit)
-    seen = Store(engine).interactions_of({(tenant, answer.interaction_id) for answer in found})
+    found = shadow_answers_of(database, tenant, version, limit=limit)
+    seen = Store(database).interactions_of({(tenant, answer.interaction_id) for answer in found})
     pairs: list[tuple[ShadowAnswer, Interaction]] = []
     for answer in found:
         interaction = seen.get((tenant, answer.interaction_id))

@@ -20,34 +20,34 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from deploy.config import UPSTREAM_KEY, GatewayJob
 from deploy.engines import SERVING_ENGINES
 from deploy.engines.client import AsyncEngineClient
-from deploy.engines.client_disconnect import first_unless_gone, unless_gone
+from deploy.engines.client_disconnect import cancel_on_disconnect, first_or_disconnect
 from deploy.engines.protocol import ApiError, ChatRequest, parse, unknown_model
 from deploy.experiments.arena import record_pair
 from deploy.gateway.access.gatekeeper import Gatekeeper
-from deploy.gateway.access.key_cache import KeyBook
-from deploy.gateway.backends.adapter_loading import Loading
+from deploy.gateway.access.key_cache import KeyCache
+from deploy.gateway.backends.adapter_loading import AdapterLoader
 from deploy.gateway.backends.replicas import Engines, Replica
-from deploy.gateway.capture.queue import Capture
+from deploy.gateway.capture.queue import CaptureQueue
 from deploy.gateway.capture.spool import Spool
-from deploy.gateway.chat.answer import Answering
+from deploy.gateway.chat.answer import ChatHandler
 from deploy.gateway.chat.arena import ArenaChoice, keep_choice, two_answers
 from deploy.gateway.chat.exchange import Caller, Exchange, named, new_interaction_id
 from deploy.gateway.chat.feedback import read_feedback
 from deploy.gateway.chat.passthrough import Passthrough
-from deploy.gateway.chat.record import Keeping
-from deploy.gateway.chat.shadowing import Shadowing
+from deploy.gateway.chat.record import InteractionRecorder
+from deploy.gateway.chat.shadowing import ShadowRunner
 from deploy.gateway.console.mount import add_console
-from deploy.gateway.database.query_executor import Reach
+from deploy.gateway.database.query_executor import QueryExecutor
 from deploy.gateway.http_errors import add_failures
-from deploy.gateway.offline_cache import LastViewFile
-from deploy.gateway.open_database import Opening, fingerprint
+from deploy.gateway.offline_cache import OfflineCache
+from deploy.gateway.open_database import DatabaseOpener, fingerprint
 from deploy.gateway.openapi import describe
 from deploy.gateway.readiness import Readiness, add_health
 from deploy.gateway.routing.assign import Assignment
 from deploy.gateway.routing.follow_ledger import Tables
-from deploy.gateway.routing.sticky import Assignments
-from deploy.gateway.telemetry.metrics import Counting, Metrics
-from deploy.gateway.telemetry.tracing import Traced
+from deploy.gateway.routing.sticky import StickyAssignments
+from deploy.gateway.telemetry.metrics import Metrics, MetricsMiddleware
+from deploy.gateway.telemetry.tracing import TracingMiddleware
 from feedback.store.store import Store
 from feedback.store.user_salt import salt_fingerprint
 from infra.database.connect import connect
@@ -64,9 +64,9 @@ def build_app(job: GatewayJob, *, engine_key: str, user_salt: str) -> FastAPI:
     database = connect(job.database_url, waits_of(serving.database_seconds))
     # The console's pages read much more at once than an answer does.
     pages = connect(job.database_url, waits_of(max(30.0, serving.database_seconds)))
-    reach = Reach(serving.database_seconds)
-    opening = Opening(database, reach, user_salt)
-    last = LastViewFile(job.spool, database=fingerprint(database), salt_mark=salt_fingerprint(user_salt))
+    reach = QueryExecutor(serving.database_seconds)
+    opening = DatabaseOpener(database, reach, user_salt)
+    last = OfflineCache(job.spool, database=fingerprint(database), salt_mark=salt_fingerprint(user_salt))
     store = Store(database)
     engines = Engines([_replica(job, url, engine_key) for url in job.engine_urls])
     tables = Tables(
@@ -79,7 +79,7 @@ def build_app(job: GatewayJob, *, engine_key: str, user_salt: str) -> FastAPI:
         keep=last.keep_view,
     )
     engines.pinned = lambda: tables.pinned
-    book = KeyBook(database, reach, offline_seconds=serving.offline_keys_seconds, keep=last.keep_keys)
+    book = KeyCache(database, reach, offline_seconds=serving.offline_keys_seconds, keep=last.keep_keys)
     keeper = Gatekeeper(
         database,
         requests_per_minute=serving.requests_per_minute / serving.gateways,
@@ -87,19 +87,19 @@ def build_app(job: GatewayJob, *, engine_key: str, user_salt: str) -> FastAPI:
         reach=reach,
         book=book,
     )
-    capture = Capture(
+    capture = CaptureQueue(
         database, Spool(job.spool, serving.spool_max_bytes), seconds=serving.database_seconds, reach=reach
     )
-    keeping = Keeping(job, capture, metrics, user_salt)
-    answering = Answering(
+    keeping = InteractionRecorder(job, capture, metrics, user_salt)
+    answering = ChatHandler(
         job,
         engines=engines,
         tables=tables,
-        assignments=Assignments(database, reach),
+        assignments=StickyAssignments(database, reach),
         keeping=keeping,
         salt=user_salt,
     )
-    shadowing = Shadowing(job, database, engines, reach)
+    shadowing = ShadowRunner(job, database, engines, reach)
     upstream = _upstream(job, keeping)
 
     def ended() -> dict[str, str]:
@@ -129,8 +129,8 @@ def build_app(job: GatewayJob, *, engine_key: str, user_salt: str) -> FastAPI:
 
     app = FastAPI(title="Ratchet gateway", version="1", lifespan=lifespan, docs_url=None, redoc_url=None)
 
-    app.add_middleware(Counting, metrics=metrics)
-    app.add_middleware(Traced)
+    app.add_middleware(MetricsMiddleware, metrics=metrics)
+    app.add_middleware(TracingMiddleware)
 
     add_failures(app)
 
@@ -173,14 +173,14 @@ def build_app(job: GatewayJob, *, engine_key: str, user_salt: str) -> FastAPI:
         asked: ChatRequest = parse(ChatRequest, body)
         exchange = await begin(asked, _caller(request, key, asked), body)
         if not asked.stream:
-            answer = await unless_gone(request, whole(exchange))
+            answer = await cancel_on_disconnect(request, whole(exchange))
             shadow(exchange)
             return JSONResponse(answer, headers=exchange.headers)
         events = (
             upstream.stream(exchange) if upstream is not None and by_upstream(exchange) else answering.stream(exchange)
         )
         # The first event is awaited here, so that an error before it is a plain HTTP error.
-        first = await first_unless_gone(request, events)
+        first = await first_or_disconnect(request, events)
         return StreamingResponse(
             _closing(first, events, lambda: shadow(exchange)),
             media_type="text/event-stream",
@@ -206,7 +206,7 @@ def build_app(job: GatewayJob, *, engine_key: str, user_salt: str) -> FastAPI:
             answer=whole,
             keep=lambda made: reach.ask(record_pair, database, made),
         )
-        return JSONResponse(await unless_gone(request, pair))
+        return JSONResponse(await cancel_on_disconnect(request, pair))
 
     @app.post("/v1/arena/choice")
     async def arena_choice(request: Request) -> JSONResponse:
@@ -282,7 +282,7 @@ def build_app(job: GatewayJob, *, engine_key: str, user_salt: str) -> FastAPI:
 def _replica(job: GatewayJob, url: str, key: str) -> Replica:
     serving = job.serving
     dialect = SERVING_ENGINES.named(serving.engine)
-    loading = Loading(
+    loading = AdapterLoader(
         url=url,
         key=key,
         dialect=dialect,
@@ -295,7 +295,7 @@ def _replica(job: GatewayJob, url: str, key: str) -> Replica:
     return Replica(AsyncEngineClient(url, key, dialect=dialect, timeout=serving.request_seconds), loading)
 
 
-def _upstream(job: GatewayJob, keeping: Keeping) -> Passthrough | None:
+def _upstream(job: GatewayJob, keeping: InteractionRecorder) -> Passthrough | None:
     serving = job.serving
     if serving.upstream_url is None or serving.upstream_model is None:
         return None

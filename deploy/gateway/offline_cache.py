@@ -19,21 +19,21 @@ from pydantic import ValidationError
 
 from deploy.api_keys import ApiKey
 from deploy.gateway.routing.ledger_view import LedgerView
-from deploy.ledger.state import Standing
+from deploy.ledger.state import ReleaseState
 from infra.settings import Config
 
 log = logging.getLogger(__name__)
 NAME = "last-known.json"
 
 
-class LastView(Config):
+class OfflineState(Config):
     """The file."""
 
     database: str
     """Fingerprint of the database's URL without its password: another database's keys and releases are not ours."""
     salt_mark: str
     """What the salt makes of a constant (`feedback.store.user_salt`)."""
-    standings: tuple[Standing, ...] = ()
+    standings: tuple[ReleaseState, ...] = ()
     """What each tenant's lines added up to."""
     named: Mapping[str, tuple[str, ...]] = {}
     """Tenant -> versions that its lines name."""
@@ -54,19 +54,19 @@ class LastView(Config):
         )
 
 
-class LastViewFile:
+class OfflineCache:
     """Reads and writes the file; a part that is new is written with the other parts as they were."""
 
     def __init__(self, folder: Path, *, database: str, salt_mark: str) -> None:
         self._file = folder / NAME
         self._database, self._salt_mark = database, salt_mark
-        self._now = LastView(database=database, salt_mark=salt_mark)
+        self._now = OfflineState(database=database, salt_mark=salt_mark)
         self._writing = threading.Lock()
 
-    def read(self) -> LastView | None:
+    def read(self) -> OfflineState | None:
         """What an earlier process kept; None where that is nothing, or of another database or salt."""
         try:
-            found = LastView.model_validate_json(self._file.read_bytes())
+            found = OfflineState.model_validate_json(self._file.read_bytes())
         except FileNotFoundError:
             return None
         except (OSError, ValidationError) as error:

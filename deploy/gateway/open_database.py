@@ -9,8 +9,8 @@ import logging
 from sqlalchemy import Engine
 
 from deploy.gateway.database.background import Background
-from deploy.gateway.database.query_executor import Reach
-from deploy.gateway.offline_cache import LastView
+from deploy.gateway.database.query_executor import QueryExecutor
+from deploy.gateway.offline_cache import OfflineState
 from feedback.store.user_salt import verify_salt
 from infra.database.errors import in_short, is_away
 from infra.database.schema import create_tables
@@ -19,10 +19,10 @@ log = logging.getLogger(__name__)
 AGAIN_SECONDS = 1.0
 
 
-class Opening:
+class DatabaseOpener:
     """Makes the tables and checks the salt before anything is stored under it."""
 
-    def __init__(self, database: Engine, reach: Reach, salt: str) -> None:
+    def __init__(self, database: Engine, reach: QueryExecutor, salt: str) -> None:
         self._database, self._reach, self._salt = database, reach, salt
         self._background = Background()
 
@@ -31,7 +31,7 @@ class Opening:
         """That the database, when it was back, turned out to be none of ours."""
         return self._background.ended
 
-    async def open(self, kept: LastView | None) -> bool:
+    async def open(self, kept: OfflineState | None) -> bool:
         """Return when the database is open; False, at once, while it is away and `kept` is there to go on with.
 
         Raises:

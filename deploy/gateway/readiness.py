@@ -11,8 +11,8 @@ from fastapi.responses import JSONResponse
 from sqlalchemy import Engine, select
 
 from deploy.api_keys import api_keys
-from deploy.gateway.capture.queue import Capture
-from deploy.gateway.database.query_executor import Reach
+from deploy.gateway.capture.queue import CaptureQueue
+from deploy.gateway.database.query_executor import QueryExecutor
 from deploy.gateway.routing.follow_ledger import Tables
 from deploy.ledger.lease import leases
 from deploy.ledger.ledger import releases
@@ -52,8 +52,8 @@ class Readiness:
         self,
         database: Engine,
         *,
-        reach: Reach,
-        capture: Capture,
+        reach: QueryExecutor,
+        capture: CaptureQueue,
         tables: Tables,
         lease_seconds: float,
         answers: Callable[[], Awaitable[str | None]],

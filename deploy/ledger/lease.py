@@ -25,10 +25,10 @@ def canary_lease(tenant: str) -> str:
     return f"canary/{tenant}"
 
 
-def renew(engine: Engine, name: str, holder: str, seconds: float) -> bool:
+def renew(database: Engine, name: str, holder: str, seconds: float) -> bool:
     """Take or prolong a lease; False when another holder's has not run out."""
     try:
-        with begin_write(engine) as connection:
+        with begin_write(database) as connection:
             return renew_in(connection, name, holder, seconds)
     except IntegrityError:  # two holders made the first row at once; the other one was faster
         return False
@@ -51,15 +51,15 @@ def renew_in(connection: Connection, name: str, holder: str, seconds: float) -> 
     return True
 
 
-def release(engine: Engine, name: str, holder: str) -> None:
+def release(database: Engine, name: str, holder: str) -> None:
     """Give a lease back before it runs out."""
-    with begin_write(engine) as connection:
+    with begin_write(database) as connection:
         connection.execute(delete(leases).where(leases.c.name == name, leases.c.holder == holder))
 
 
-def seconds_left(engine: Engine, name: str) -> float:
+def seconds_left(database: Engine, name: str) -> float:
     """How long the lease still runs by the database's clock; 0 when it ran out or never was."""
-    with engine.connect() as connection:
+    with database.connect() as connection:
         return seconds_left_in(connection, name)
 
 
@@ -71,23 +71,23 @@ def seconds_left_in(connection: Connection, name: str) -> float:
     return float(max(0.0, (int(until) - database_us(connection)) / 1_000_000))
 
 
-def all_seconds_left(engine: Engine) -> dict[str, float]:
+def all_seconds_left(database: Engine) -> dict[str, float]:
     """Name -> how long each lease still runs, for those that have not run out."""
-    with engine.connect() as connection:
+    with database.connect() as connection:
         at = database_us(connection)
         rows = connection.execute(select(leases.c.name, leases.c.expires_us).where(leases.c.expires_us > at))
         # A row that somebody spoilt is a lease that ran out; it must not end the other tenants' ones.
         return {row.name: (row.expires_us - at) / 1_000_000 for row in rows if isinstance(row.expires_us, int)}
 
 
-def lease_valid(engine: Engine, tenant: str) -> bool:
+def lease_valid(database: Engine, tenant: str) -> bool:
     """Whether the tenant's canary is watched right now; if not, everyone gets the champion."""
-    return seconds_left(engine, canary_lease(tenant)) > 0.0
+    return seconds_left(database, canary_lease(tenant)) > 0.0
 
 
-def holder_of(engine: Engine, name: str) -> str | None:
+def holder_of(database: Engine, name: str) -> str | None:
     """Who holds the lease now; None when nobody does."""
-    with engine.connect() as connection:
+    with database.connect() as connection:
         at = database_us(connection)
         return connection.scalar(select(leases.c.holder).where(leases.c.name == name, leases.c.expires_us > at))
 

@@ -1,11 +1,11 @@
 """The ledger of releases: append-only, compare-and-set, the truth that registry and gateways follow.
 
-A line is written only if the tenant's last line is the one its writer had read: two promoters cannot both win.
+An entry is written only if the tenant's last one is the one its writer had read: two promoters cannot both win.
 Nothing here updates or deletes, and the database refuses it too (triggers, made by the first revision of the tables).
 
     from deploy.ledger.ledger import Entry, append, current
-    before = current(engine, "default")
-    append(engine, Entry(tenant="default", action="paused", ...), expected_seq=before.seq)
+    state = current(database, "default")
+    append(database, Entry(tenant="default", action="paused", ...), expected_seq=state.seq)
 """
 
 from __future__ import annotations
@@ -31,8 +31,17 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import IntegrityError
 
-from deploy.ledger.state import ACTIONS, UNREADABLE, Action, Entry, RefusedTransition, Standing, UnknownAction, Watch
-from deploy.ledger.transitions import apply, standing
+from deploy.ledger.state import (
+    ACTIONS,
+    UNREADABLE,
+    Action,
+    Entry,
+    RefusedTransition,
+    ReleaseState,
+    UnknownAction,
+    Watch,
+)
+from deploy.ledger.transitions import apply, release_state
 from infra.database.connect import UtcDateTime, begin_write, metadata
 from infra.errors import Conflict
 from infra.settings import in_a_line
@@ -41,7 +50,7 @@ __all__ = [
     "Action",
     "Entry",
     "RefusedTransition",
-    "Standing",
+    "ReleaseState",
     "Watch",
     "append",
     "append_in",
@@ -51,7 +60,6 @@ __all__ = [
     "last_seq",
     "last_seqs",
     "releases",
-    "standing",
     "tenants",
 ]
 
@@ -77,24 +85,24 @@ releases = Table(
 )
 
 
-def append(engine: Engine, entry: Entry, expected_seq: int) -> Entry:
-    """Write one line if the tenant's last line is still `expected_seq` (`Standing.seq`; 0 before the first).
+def append(database: Engine, entry: Entry, expected_seq: int) -> Entry:
+    """Append one entry if the tenant's last one is still `expected_seq` (`ReleaseState.seq`; 0 before the first).
 
-    A line of the same tenant, action and night that stands already is returned as it is, whatever is expected.
+    An entry of the same tenant, action and night that stands already is returned as it is, whatever is expected.
 
     Raises:
-        Conflict: somebody else wrote first; read the standing again and decide anew.
-        RefusedTransition: the line does not follow from what stands.
+        Conflict: somebody else wrote first; read the state again and decide anew.
+        RefusedTransition: the entry does not follow from the state.
     """
     try:
-        with begin_write(engine) as connection:
+        with begin_write(database) as connection:
             return append_in(connection, entry, expected_seq)
     except IntegrityError as error:
         raise _lost(entry, expected_seq) from error
 
 
 def append_in(connection: Connection, entry: Entry, expected_seq: int) -> Entry:
-    """Like `append`, inside the caller's transaction: an alert or a second line is written with it or not at all.
+    """Like `append`, inside the caller's transaction: an alert or a second entry is written with it or not at all.
 
     On Postgres a lost race shows as sqlalchemy's IntegrityError when two transactions overlap; `append` and
     `deploy.release.lifecycle` turn it into Conflict.
@@ -114,61 +122,61 @@ def append_in(connection: Connection, entry: Entry, expected_seq: int) -> Entry:
         ).first()
         if written is not None:
             return _entry(written)
-    before = current_in(connection, entry.tenant)
-    if before.seq != expected_seq:
-        raise _lost(entry, expected_seq, before.seq)
-    apply(before, entry)
+    state = current_in(connection, entry.tenant)
+    if state.seq != expected_seq:
+        raise _lost(entry, expected_seq, state.seq)
+    apply(state, entry)
     values = entry.model_dump(mode="json", exclude={"seq", "tenant_seq", "at"})
     result = connection.execute(
-        insert(releases).values(**values, tenant_seq=before.tenant_seq + 1, night_id=entry.night_id, at=entry.at)
+        insert(releases).values(**values, tenant_seq=state.tenant_seq + 1, night_id=entry.night_id, at=entry.at)
     )
     assert result.inserted_primary_key is not None
-    return entry.model_copy(update={"seq": result.inserted_primary_key[0], "tenant_seq": before.tenant_seq + 1})
+    return entry.model_copy(update={"seq": result.inserted_primary_key[0], "tenant_seq": state.tenant_seq + 1})
 
 
-def history(engine: Engine, tenant: str, *, after_seq: int = 0) -> list[Entry]:
-    """A tenant's lines in ledger order, those after `after_seq`.
+def history(database: Engine, tenant: str, *, after_seq: int = 0) -> list[Entry]:
+    """Read a tenant's entries in ledger order, those after `after_seq`.
 
-    A line that another release wrote is there as it stands; one whose columns do not even fit has the action
+    An entry that another release wrote is there as it stands; one whose columns do not even fit has the action
     "unreadable". Neither can be decided on (`current` refuses), and both can be looked at.
     """
-    with engine.connect() as connection:
+    with database.connect() as connection:
         return _history_in(connection, tenant, after_seq)
 
 
-def current(engine: Engine, tenant: str) -> Standing:
-    """What the tenant's lines add up to now."""
-    with engine.connect() as connection:
+def current(database: Engine, tenant: str) -> ReleaseState:
+    """Return the tenant's release state now."""
+    with database.connect() as connection:
         return current_in(connection, tenant)
 
 
-def current_in(connection: Connection, tenant: str) -> Standing:
+def current_in(connection: Connection, tenant: str) -> ReleaseState:
     """Like `current`, as the caller's transaction sees it."""
-    return standing(_history_in(connection, tenant, 0), tenant=tenant)
+    return release_state(_history_in(connection, tenant, 0), tenant=tenant)
 
 
-def tenants(engine: Engine) -> list[str]:
-    """Every tenant with a line in the ledger."""
-    with engine.connect() as connection:
+def tenants(database: Engine) -> list[str]:
+    """List every tenant with an entry in the ledger."""
+    with database.connect() as connection:
         return list(connection.scalars(select(releases.c.tenant).distinct().order_by(releases.c.tenant)))
 
 
-def last_seq(engine: Engine, tenant: str | None = None) -> int:
-    """Place of the last line (of a tenant, or of all): a cheap question for pollers. 0 when there is none.
+def last_seq(database: Engine, tenant: str | None = None) -> int:
+    """Return the place of the last entry (of a tenant, or of all): a cheap question for pollers. 0 when there is none.
 
-    Over all tenants it may rise before a line with a lower number is visible (Postgres hands out numbers before
-    commit), so what must not miss a line asks per tenant, where numbers and commits have one order.
+    Over all tenants it may rise before an entry with a lower number is visible (Postgres hands out numbers before
+    commit), so what must not miss an entry asks per tenant, where numbers and commits have one order.
     """
     query = select(func.max(releases.c.seq))
     if tenant is not None:
         query = query.where(releases.c.tenant == tenant)
-    with engine.connect() as connection:
+    with database.connect() as connection:
         return connection.scalar(query) or 0
 
 
-def last_seqs(engine: Engine) -> dict[str, int]:
-    """Tenant -> place of its last line, in one question: what gateways with many tenants ask several times a second."""
-    with engine.connect() as connection:
+def last_seqs(database: Engine) -> dict[str, int]:
+    """Return each tenant's last place, in one query: what gateways with many tenants ask several times a second."""
+    with database.connect() as connection:
         rows = connection.execute(select(releases.c.tenant, func.max(releases.c.seq)).group_by(releases.c.tenant))
         return {row[0]: row[1] for row in rows}
 
@@ -185,22 +193,22 @@ def _history_in(connection: Connection, tenant: str, after_seq: int) -> list[Ent
 
 
 def _one_by_one(connection: Connection, tenant: str, after_seq: int) -> list[Entry]:
-    """The same lines where one of them spoils the reading of all."""
+    """The same entries where one of them spoils the reading of all."""
     places = connection.scalars(
         select(releases.c.seq)
         .where(releases.c.tenant == tenant, releases.c.seq > after_seq)
         .order_by(releases.c.tenant_seq)
     ).all()
-    lines = []
+    entries = []
     for seq in places:
         try:
             row = connection.execute(select(releases).where(releases.c.seq == seq)).one()
-            lines.append(_entry(row))
+            entries.append(_entry(row))
         except (ValueError, TypeError, ArithmeticError) as error:
             plain = select(releases.c.tenant_seq, releases.c.action, releases.c.version)
             found = connection.execute(plain.where(releases.c.seq == seq)).one()
-            lines.append(_unreadable(seq, tenant, found.tenant_seq, found.version, f"{found.action}: {error}"))
-    return lines
+            entries.append(_unreadable(seq, tenant, found.tenant_seq, found.version, f"{found.action}: {error}"))
+    return entries
 
 
 def _entry(row: Row[tuple[object, ...]]) -> Entry:

@@ -23,10 +23,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from pydantic import Field
 
+from deploy.ledger.evidence import Evidence
 from infra.database.connect import now
 from infra.errors import UserError
 from infra.settings import Config
@@ -63,7 +64,7 @@ class RefusedTransition(UserError):
     """The line asked for does not follow from what stands."""
 
 
-class NotNow(RefusedTransition):
+class TemporarilyBlocked(RefusedTransition):
     """A release that may not open now, for a cause that passes: another watch, a pause, another champion."""
 
 
@@ -94,16 +95,15 @@ class Entry(Stored):
     """Who or what did it: "night", "controller", "mlflow", or a person's name."""
     reason: str
     """Why, in one sentence."""
-    evidence: Mapping[str, Any] = {}
-    """What it rests on, as JSON. `night_id` makes a line happen once per night, `paused_until` ends a pause."""
+    evidence: Evidence = Evidence()
+    """What it rests on. `night_id` makes an entry happen once per night, `paused_until` ends a pause."""
     at: datetime = Field(default_factory=now)
     """When (UTC)."""
 
     @property
     def night_id(self) -> str | None:
         """The night this line belongs to, if it was written by one."""
-        value = self.evidence.get("night_id")
-        return str(value) if value is not None else None
+        return self.evidence.night_id
 
 
 class Watch(Config):
@@ -142,7 +142,7 @@ class Watch(Config):
         return self.opened_seq if self.champion_seq is None else self.champion_seq
 
 
-class Standing(Config):
+class ReleaseState(Config):
     """What is true for one tenant after its last line."""
 
     tenant: str
@@ -247,6 +247,6 @@ class Standing(Config):
         return self.base
 
 
-def has_release(lines: Iterable[Entry]) -> bool:
+def has_release(entries: Iterable[Entry]) -> bool:
     """Whether one tenant's lines hold a release of its own; a baseline alone, or nights that were held, are none."""
-    return any(line.action in _RELEASES for line in lines)
+    return any(entry.action in _RELEASES for entry in entries)

@@ -1,35 +1,33 @@
-"""How one line of the ledger follows from what stands: pure functions, one rule per action."""
+"""Fold the ledger into a release state: pure functions, one rule per action."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime
-from typing import Any
 
-from deploy.ledger.state import Entry, NotNow, RefusedTransition, Standing, UnknownAction, Watch
+from deploy.ledger.state import Entry, RefusedTransition, ReleaseState, TemporarilyBlocked, UnknownAction, Watch
 
 
-def standing(entries: Iterable[Entry], *, tenant: str = "default") -> Standing:
-    """What one tenant's lines, in ledger order, add up to.
+def release_state(entries: Iterable[Entry], *, tenant: str = "default") -> ReleaseState:
+    """Fold one tenant's entries, in ledger order, into its release state.
 
     Raises:
         RefusedTransition: a line does not follow from those before it.
     """
-    result: Standing | None = None
+    result: ReleaseState | None = None
     for entry in entries:
-        result = apply(result or Standing(tenant=entry.tenant), entry)
-    return result or Standing(tenant=tenant)
+        result = apply(result or ReleaseState(tenant=entry.tenant), entry)
+    return result or ReleaseState(tenant=tenant)
 
 
-def apply(before: Standing, entry: Entry) -> Standing:
-    """The standing after one more line.
+def apply(state: ReleaseState, entry: Entry) -> ReleaseState:
+    """Return the state after one more entry.
 
     Raises:
-        RefusedTransition: the line does not follow from `before`; says which would.
+        RefusedTransition: the line does not follow from `state`; says which would.
     """
-    if entry.tenant != before.tenant:
-        raise RefusedTransition(f"line of tenant {entry.tenant!r} in the ledger of {before.tenant!r}")
-    if before.champion is None and entry.action not in ("baseline", "held"):
+    if entry.tenant != state.tenant:
+        raise RefusedTransition(f"line of tenant {entry.tenant!r} in the ledger of {state.tenant!r}")
+    if state.champion is None and entry.action not in ("baseline", "held"):
         raise RefusedTransition(
             f"{entry.action} of {entry.version}: tenant {entry.tenant!r} has no champion; write its baseline first"
         )
@@ -38,74 +36,77 @@ def apply(before: Standing, entry: Entry) -> Standing:
             f"line {entry.seq} of tenant {entry.tenant!r} is {entry.action!r}, which this release of Ratchet does not "
             f"know ({entry.reason[:200]}); use the release that wrote it"
         )
-    try:
-        changes = _RULES[entry.action](before, entry)
-    except (ValueError, TypeError, LookupError) as error:
-        raise _refuse(entry, f"its evidence cannot be read ({error})") from error
-    return before.model_copy(update={**changes, "seq": entry.seq, "tenant_seq": before.tenant_seq + 1})
+    after = _RULES[entry.action](state, entry)
+    return after.model_copy(update={"seq": entry.seq, "tenant_seq": state.tenant_seq + 1})
 
 
 def _refuse(entry: Entry, why: str) -> RefusedTransition:
     return RefusedTransition(f"{entry.action} of {entry.version} for tenant {entry.tenant!r}: {why}")
 
 
-def _baseline(before: Standing, entry: Entry) -> dict[str, Any]:
-    if before.champion is not None:
-        raise _refuse(entry, f"{before.champion} is champion already; a baseline comes first or never")
-    return {
-        "champion": entry.version,
-        "champion_seq": entry.seq,
-        "since": entry.at,
-        "base": entry.version,
-        "champions": (entry.version,),
-    }
+def _baseline(state: ReleaseState, entry: Entry) -> ReleaseState:
+    if state.champion is not None:
+        raise _refuse(entry, f"{state.champion} is champion already; a baseline comes first or never")
+    return state.model_copy(
+        update={
+            "champion": entry.version,
+            "champion_seq": entry.seq,
+            "since": entry.at,
+            "base": entry.version,
+            "champions": (entry.version,),
+        }
+    )
 
 
-def _inherited(before: Standing, entry: Entry) -> dict[str, Any]:
-    if before.own_champion:
-        raise _refuse(entry, f"it has a champion of its own, {before.champion}; the shared one no longer concerns it")
-    if before.watch is not None:
-        raise _refuse(entry, f"{before.watch.version} is under watch; what it is compared with stays as it is")
-    if entry.version in before.barred:
-        raise _refuse(entry, f"it is barred here ({before.barred[entry.version]})")
-    return {
-        "champion": entry.version,
-        "champion_seq": entry.seq,
-        "since": entry.at,
-        "previous": None,
-        "champions": tuple(dict.fromkeys(name for name in (before.base, entry.version) if name)),
-    }
+def _inherited(state: ReleaseState, entry: Entry) -> ReleaseState:
+    if state.own_champion:
+        raise _refuse(entry, f"it has a champion of its own, {state.champion}; the shared one no longer concerns it")
+    if state.watch is not None:
+        raise _refuse(entry, f"{state.watch.version} is under watch; what it is compared with stays as it is")
+    if entry.version in state.barred:
+        raise _refuse(entry, f"it is barred here ({state.barred[entry.version]})")
+    return state.model_copy(
+        update={
+            "champion": entry.version,
+            "champion_seq": entry.seq,
+            "since": entry.at,
+            "previous": None,
+            "champions": tuple(dict.fromkeys(name for name in (state.base, entry.version) if name)),
+        }
+    )
 
 
-def _nothing(before: Standing, entry: Entry) -> dict[str, Any]:
-    return {}
+def _nothing(state: ReleaseState, entry: Entry) -> ReleaseState:
+    return state
 
 
-def _gated(before: Standing, entry: Entry) -> dict[str, Any]:
-    _may_release(before, entry)
-    if before.watch is not None:
-        why = f"{before.watch.version} is under watch; one watch at a time, so it waits"
-        raise NotNow(str(_refuse(entry, why)))
-    return {
-        "gated": entry.version,
-        "gated_seq": entry.seq,
-        "gated_at": entry.at,
-        "shadow_share": entry.share or 0.0,
-    }
+def _gated(state: ReleaseState, entry: Entry) -> ReleaseState:
+    _may_release(state, entry)
+    if state.watch is not None:
+        why = f"{state.watch.version} is under watch; one watch at a time, so it waits"
+        raise TemporarilyBlocked(str(_refuse(entry, why)))
+    return state.model_copy(
+        update={
+            "gated": entry.version,
+            "gated_seq": entry.seq,
+            "gated_at": entry.at,
+            "shadow_share": entry.share or 0.0,
+        }
+    )
 
 
-def _canary(before: Standing, entry: Entry) -> dict[str, Any]:
+def _canary(state: ReleaseState, entry: Entry) -> ReleaseState:
     if entry.share is None or not 0 < entry.share < 1:
         raise _refuse(entry, f"share {entry.share} must lie between 0 and 1, both arms need units")
-    watch = before.watch
+    watch = state.watch
     if watch is None:
-        _may_release(before, entry)
-        if before.gated != entry.version:
-            raise _refuse(entry, f"not gated (gated is {before.gated}); gate it first")
-        assert before.champion is not None
+        _may_release(state, entry)
+        if state.gated != entry.version:
+            raise _refuse(entry, f"not gated (gated is {state.gated}); gate it first")
+        assert state.champion is not None
         opened = Watch(
             version=entry.version,
-            previous=before.champion,
+            previous=state.champion,
             phase="canary",
             opened_seq=entry.seq,
             opened_at=entry.at,
@@ -115,7 +116,7 @@ def _canary(before: Standing, entry: Entry) -> dict[str, Any]:
             share=entry.share,
             shares=((entry.seq, entry.share),),
         )
-        return {"watch": opened, "gated": None}
+        return state.model_copy(update={"watch": opened, "gated": None})
     if watch.phase != "canary" or watch.version != entry.version:
         raise _refuse(entry, f"{watch.version} is under watch ({watch.phase})")
     if entry.share <= watch.share:
@@ -129,11 +130,11 @@ def _canary(before: Standing, entry: Entry) -> dict[str, Any]:
             "shares": (*watch.shares, (entry.seq, entry.share)),
         }
     )
-    return {"watch": stepped}
+    return state.model_copy(update={"watch": stepped})
 
 
-def _champion(before: Standing, entry: Entry) -> dict[str, Any]:
-    watch = before.watch
+def _champion(state: ReleaseState, entry: Entry) -> ReleaseState:
+    watch = state.watch
     if watch is None or watch.phase != "canary" or watch.version != entry.version:
         raise _refuse(entry, "it is not the open canary; the champion moves only from a canary")
     held_back = entry.share or 0.0
@@ -151,110 +152,111 @@ def _champion(before: Standing, entry: Entry) -> dict[str, Any]:
                 "shares": (*watch.shares, (entry.seq, share)),
             }
         )
-    return {
-        "champion": entry.version,
-        "champion_seq": entry.seq,
-        "since": entry.at,
-        "previous": before.champion,
-        "own_champion": True,
-        "watch": promoted,
-        "champions": (*before.champions, entry.version),
-    }
+    return state.model_copy(
+        update={
+            "champion": entry.version,
+            "champion_seq": entry.seq,
+            "since": entry.at,
+            "previous": state.champion,
+            "own_champion": True,
+            "watch": promoted,
+            "champions": (*state.champions, entry.version),
+        }
+    )
 
 
-def _superseded(before: Standing, entry: Entry) -> dict[str, Any]:
-    watch = before.watch
+def _superseded(state: ReleaseState, entry: Entry) -> ReleaseState:
+    watch = state.watch
     if watch is None or watch.phase != "holdback" or watch.previous != entry.version:
-        raise _refuse(entry, f"it is not held back (held back is {before.holdback})")
-    return {"watch": None}
+        raise _refuse(entry, f"it is not held back (held back is {state.holdback})")
+    return state.model_copy(update={"watch": None})
 
 
-def _withdrawn(before: Standing, entry: Entry) -> dict[str, Any]:
-    if before.gated == entry.version:
-        return {"gated": None}
-    if before.canary == entry.version:
-        return {"watch": None}
+def _withdrawn(state: ReleaseState, entry: Entry) -> ReleaseState:
+    if state.gated == entry.version:
+        return state.model_copy(update={"gated": None})
+    if state.canary == entry.version:
+        return state.model_copy(update={"watch": None})
     raise _refuse(entry, "it is neither gated nor the open canary")
 
 
-def _rolled_back(before: Standing, entry: Entry) -> dict[str, Any]:
-    if entry.version == before.base:
+def _rolled_back(state: ReleaseState, entry: Entry) -> ReleaseState:
+    if entry.version == state.base:
         raise _refuse(entry, "the base model is the last resort and cannot be taken back")
-    if entry.previous is None or entry.previous == entry.version or entry.previous in before.barred:
+    if entry.previous is None or entry.previous == entry.version or entry.previous in state.barred:
         raise _refuse(
             entry, f"cannot go back to {entry.previous}; name a version that is not barred, or the base model"
         )
-    changes: dict[str, Any] = {
-        "barred": {**before.barred, entry.version: entry.reason},
-        "paused": True,
-        "paused_until": paused_until(entry),
-        "gated": None if before.gated == entry.version else before.gated,
-    }
-    if before.canary == entry.version:
-        if entry.previous != before.champion:
-            raise _refuse(entry, f"a canary goes back to the champion {before.champion}, not to {entry.previous}")
-        return {**changes, "watch": None}
-    if before.champion != entry.version:
-        raise _refuse(entry, f"it is not live (live is {before.champion}, canary {before.canary})")
-    known = (*before.champions, before.base)
-    if entry.previous not in known:
+    taken_back = state.model_copy(
+        update={
+            "barred": {**state.barred, entry.version: entry.reason},
+            "paused": True,
+            "paused_until": entry.evidence.paused_until,
+            "gated": None if state.gated == entry.version else state.gated,
+            # Where the live champion went back, what was being compared with it has nothing to be compared with.
+            "watch": None,
+        }
+    )
+    if state.canary == entry.version:
+        if entry.previous != state.champion:
+            raise _refuse(entry, f"a canary goes back to the champion {state.champion}, not to {entry.previous}")
+        return taken_back
+    if state.champion != entry.version:
+        raise _refuse(entry, f"it is not live (live is {state.champion}, canary {state.canary})")
+    if entry.previous not in (*state.champions, state.base):
         raise _refuse(entry, f"{entry.previous} was never champion; release it through a canary instead")
-    kept = list(before.champions)
+    kept = list(state.champions)
     while kept and kept[-1] != entry.previous:
         kept.pop()
     kept = kept or [entry.previous]
-    return {
-        **changes,
-        "champion": entry.previous,
-        "champion_seq": entry.seq,
-        "since": entry.at,
-        "previous": kept[-2] if len(kept) > 1 else None,
-        "champions": tuple(kept),
-        # The live champion went back: what was being compared with it has nothing to be compared with.
-        "watch": None,
-    }
+    return taken_back.model_copy(
+        update={
+            "champion": entry.previous,
+            "champion_seq": entry.seq,
+            "since": entry.at,
+            "previous": kept[-2] if len(kept) > 1 else None,
+            "champions": tuple(kept),
+        }
+    )
 
 
-def _barred(before: Standing, entry: Entry) -> dict[str, Any]:
-    if entry.version == before.base:
+def _barred(state: ReleaseState, entry: Entry) -> ReleaseState:
+    if entry.version == state.base:
         raise _refuse(entry, "the base model is the last resort and cannot be barred")
-    if entry.version in (before.champion, before.canary):
+    if entry.version in (state.champion, state.canary):
         raise _refuse(entry, "it is live; roll it back, which bars it too")
-    changes: dict[str, Any] = {"barred": {**before.barred, entry.version: entry.reason}}
-    if before.gated == entry.version:
-        changes["gated"] = None
-    if before.holdback == entry.version:
-        changes["watch"] = None
-    return changes
+    return state.model_copy(
+        update={
+            "barred": {**state.barred, entry.version: entry.reason},
+            "gated": None if state.gated == entry.version else state.gated,
+            "watch": None if state.holdback == entry.version else state.watch,
+        }
+    )
 
 
-def _unbarred(before: Standing, entry: Entry) -> dict[str, Any]:
-    if entry.version not in before.barred:
-        raise _refuse(entry, f"it is not barred (barred: {', '.join(before.barred) or 'none'})")
-    return {"barred": {name: why for name, why in before.barred.items() if name != entry.version}}
+def _unbarred(state: ReleaseState, entry: Entry) -> ReleaseState:
+    if entry.version not in state.barred:
+        raise _refuse(entry, f"it is not barred (barred: {', '.join(state.barred) or 'none'})")
+    return state.model_copy(
+        update={"barred": {name: why for name, why in state.barred.items() if name != entry.version}}
+    )
 
 
-def _paused(before: Standing, entry: Entry) -> dict[str, Any]:
-    return {"paused": True, "paused_until": paused_until(entry)}
+def _paused(state: ReleaseState, entry: Entry) -> ReleaseState:
+    return state.model_copy(update={"paused": True, "paused_until": entry.evidence.paused_until})
 
 
-def _resumed(before: Standing, entry: Entry) -> dict[str, Any]:
-    if not before.paused:
+def _resumed(state: ReleaseState, entry: Entry) -> ReleaseState:
+    if not state.paused:
         raise _refuse(entry, "promotions are not paused")
-    return {"paused": False, "paused_until": None}
+    return state.model_copy(update={"paused": False, "paused_until": None})
 
 
-def _may_release(before: Standing, entry: Entry) -> None:
-    if entry.version in before.barred:
-        raise _refuse(entry, f"barred ({before.barred[entry.version]}); lift the bar first")
-    if entry.version == before.champion:
+def _may_release(state: ReleaseState, entry: Entry) -> None:
+    if entry.version in state.barred:
+        raise _refuse(entry, f"barred ({state.barred[entry.version]}); lift the bar first")
+    if entry.version == state.champion:
         raise _refuse(entry, "these weights are the champion's own; there is nothing to release")
-
-
-def paused_until(entry: Entry) -> datetime | None:
-    """When the pause that this line starts ends by itself; None: when a person resumes."""
-    value = entry.evidence.get("paused_until")
-    return datetime.fromisoformat(value) if value else None
 
 
 _RULES = {

@@ -8,7 +8,7 @@ from typing import TypeVar
 from sqlalchemy import Engine
 from sqlalchemy.exc import IntegrityError
 
-from deploy.ledger.ledger import Entry, Standing, append_in, current
+from deploy.ledger.ledger import Entry, ReleaseState, append_in, current
 from infra.alerts.outbox import Alert, Severity, enqueue
 from infra.database.connect import begin_write
 from infra.errors import Conflict
@@ -16,44 +16,44 @@ from infra.errors import Conflict
 T = TypeVar("T")
 
 
-def line_alert(
-    line: Entry, kind: str, severity: Severity, title: str, *, text: str = "", next_step: str = "`ratchet status`"
+def entry_alert(
+    entry: Entry, kind: str, severity: Severity, title: str, *, text: str = "", next_step: str = "`ratchet status`"
 ) -> Alert:
     """The alert of a line; a night tells of the same thing once."""
-    facts = line.model_dump(mode="json", exclude={"seq", "tenant_seq"})
+    facts = entry.model_dump(mode="json", exclude={"seq", "tenant_seq"})
     return Alert(
         kind=kind,
         severity=severity,
-        tenant=line.tenant,
+        tenant=entry.tenant,
         title=title,
         text=text,
         next_step=next_step,
         payload=facts,
-        dedupe_key=f"{line.tenant}/{kind}/{line.night_id}" if line.night_id else None,
+        dedupe_key=f"{entry.tenant}/{kind}/{entry.night_id}" if entry.night_id else None,
     )
 
 
-def write(engine: Engine, lines: Sequence[Entry], expected_seq: int, alert: Alert) -> Entry:
+def write(database: Engine, entries: Sequence[Entry], expected_seq: int, alert: Alert) -> Entry:
     """All lines and the alert, or none; returns the last line."""
     try:
-        with begin_write(engine) as connection:
-            written = lines[0]
-            for line in lines:
-                written = append_in(connection, line, expected_seq)
+        with begin_write(database) as connection:
+            written = entries[0]
+            for entry in entries:
+                written = append_in(connection, entry, expected_seq)
                 expected_seq = written.seq
             enqueue(connection, alert.model_copy(update={"payload": {**alert.payload, "seq": written.seq}}))
             return written
     except IntegrityError as error:
         raise Conflict(
-            f"{lines[-1].action} of {lines[-1].version}: another line came first; read the ledger again"
+            f"{entries[-1].action} of {entries[-1].version}: another line came first; read the ledger again"
         ) from error
 
 
-def retry(engine: Engine, tenant: str, attempt: Callable[[Standing], T]) -> T:
+def retry(database: Engine, tenant: str, attempt: Callable[[ReleaseState], T]) -> T:
     """Decide on what stands and write; decide anew when somebody else wrote first."""
     for _ in range(20):
         try:
-            return attempt(current(engine, tenant))
+            return attempt(current(database, tenant))
         except Conflict as error:
             lost = error
     raise lost

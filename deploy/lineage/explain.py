@@ -1,10 +1,9 @@
-"""From one served answer back to everything that led to it: version, recipe, data, gate, release."""
+"""Explain one served answer: version, recipe, data, gate, and the release by which it was routed."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from sqlalchemy import Engine
 
@@ -49,13 +48,13 @@ class Explanation(Config):
     """The barred version it behaved most like when it was released."""
 
     @property
-    def recipe(self) -> Any:
+    def recipe(self) -> object:
         """The recipe in its record, else what config the record holds."""
         config = dict(self.record.config) if self.record else {}
         return config.get("recipe") or config.get("stage") or config
 
 
-def explain(engine: Engine, versions_dir: Path, tenant: str, interaction_id: str, *, shared: str) -> Explanation:
+def explain(database: Engine, versions_dir: Path, tenant: str, interaction_id: str, *, shared: str) -> Explanation:
     """Everything that is known of one answer.
 
     Args:
@@ -64,20 +63,20 @@ def explain(engine: Engine, versions_dir: Path, tenant: str, interaction_id: str
     Raises:
         NotFound: the tenant has no such interaction.
     """
-    store = Store(engine)
+    store = Store(database)
     interaction = store.interaction(tenant, interaction_id)
     if interaction is None:
         raise NotFound(
             f"tenant {tenant!r} has no interaction {interaction_id!r}; it is the id that came with the answer, "
             "and answers given while the database was away land when it is back"
         )
-    lines = history(engine, tenant)
-    if not _explains(lines, interaction):
-        lines = history(engine, shared)  # the answer is from before the tenant's first release
-    own = [line for line in lines if line.version == interaction.version]
-    gated = _last(line for line in own if line.action == "gated" and _before(line, interaction))
+    entries = history(database, tenant)
+    if not _explains(entries, interaction):
+        entries = history(database, shared)  # the answer is from before the tenant's first release
+    own = [entry for entry in entries if entry.version == interaction.version]
+    gated = _last(entry for entry in own if entry.action == "gated" and _before(entry, interaction))
     record, missing = _record(versions_dir, interaction)
-    like = _last(line for line in own if line.evidence.get("like_barred"))
+    like = _last(entry for entry in own if entry.evidence.like_barred)
     return Explanation(
         interaction_id=interaction_id,
         tenant=tenant,
@@ -85,30 +84,30 @@ def explain(engine: Engine, versions_dir: Path, tenant: str, interaction_id: str
         version=interaction.version,
         arm=interaction.routing.arm if interaction.routing else None,
         probability=interaction.routing.probability if interaction.routing else None,
-        release=_release(lines, interaction),
+        release=_release(entries, interaction),
         gated=gated,
         lines=tuple(own),
         record=record,
         missing=missing,
         feedback=len(store.feedback_for(tenant, interaction_id)),
-        like_barred=Likeness.model_validate(like.evidence["like_barred"]) if like else None,
+        like_barred=like.evidence.like_barred if like else None,
     )
 
 
-def _explains(lines: Iterable[Entry], interaction: Interaction) -> bool:
+def _explains(entries: Iterable[Entry], interaction: Interaction) -> bool:
     seq = interaction.routing.release_seq if interaction.routing else 0
-    return any(line.seq == seq or (seq == 0 and line.version == interaction.version) for line in lines)
+    return any(entry.seq == seq or (seq == 0 and entry.version == interaction.version) for entry in entries)
 
 
-def _before(line: Entry, interaction: Interaction) -> bool:
+def _before(entry: Entry, interaction: Interaction) -> bool:
     """Whether a line stood when the answer was given: by the ledger's order; by clocks for answers outside of it."""
     seq = interaction.routing.release_seq if interaction.routing else 0
-    return line.seq <= seq if seq else line.at <= interaction.created_at
+    return entry.seq <= seq if seq else entry.at <= interaction.created_at
 
 
-def _release(lines: Iterable[Entry], interaction: Interaction) -> Entry | None:
+def _release(entries: Iterable[Entry], interaction: Interaction) -> Entry | None:
     seq = interaction.routing.release_seq if interaction.routing else 0
-    return next((line for line in lines if line.seq == seq), None)
+    return next((entry for entry in entries if entry.seq == seq), None)
 
 
 def _record(versions_dir: Path, interaction: Interaction) -> tuple[Record | None, str | None]:
@@ -122,6 +121,6 @@ def _record(versions_dir: Path, interaction: Interaction) -> tuple[Record | None
         return None, str(error)
 
 
-def _last(lines: Iterable[Entry]) -> Entry | None:
-    found = list(lines)
+def _last(entries: Iterable[Entry]) -> Entry | None:
+    found = list(entries)
     return found[-1] if found else None

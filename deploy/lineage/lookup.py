@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,12 +13,13 @@ from sqlalchemy import ColumnElement, func, select
 from deploy.ledger.ledger import Entry, history
 from deploy.nights.record import NightRecord, read_records
 from deploy.versions.provenance import trained_on
-from feedback.erasure import digests_of
+from feedback.erasure.snapshots import digests_of
 from feedback.events import Feedback
 from feedback.examples import Example
-from feedback.lake.lake import EventOutcome, example_of, lake_of
+from feedback.lake.frames import EventOutcome, example_of
+from feedback.lake.lake import lake_of
 from feedback.snapshots.gate_items import item_id_of
-from feedback.snapshots.layout import GATE_FILES, MANIFEST, SHOWN, TRAIN, VALIDATION
+from feedback.snapshots.layout import GATE_FILES, SHOWN, TRAIN, VALIDATION, read_manifest
 from feedback.store.store import Store, feedback, interactions
 from infra.settings import Places
 
@@ -180,7 +180,7 @@ class Lookup:
         return [
             folder
             for folder in sorted(self.places.snapshots_dir.glob("s-*"))
-            if json.loads((folder / MANIFEST).read_text())["identity"]["tenant"] == self.tenant
+            if read_manifest(folder).identity.tenant == self.tenant
         ]
 
     def versions_on(self, snapshot: Path) -> list[str]:

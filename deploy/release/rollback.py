@@ -1,166 +1,154 @@
-"""The ways back: taking a version back, barring it, lifting the bar, pausing and resuming the nights' releases."""
+"""Roll back: take a version back to one that is not barred and proved, in one entry that bars the bad one."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from datetime import datetime, timedelta
-from typing import Any
+from dataclasses import dataclass, field
+from datetime import timedelta
 
 from sqlalchemy import Engine
 
 from deploy.engines.client import EngineRefusal
-from deploy.ledger.ledger import Action, Entry, RefusedTransition, Standing
-from deploy.ledger.writes import line_alert, retry, write
+from deploy.ledger.evidence import Evidence, Prove
+from deploy.ledger.ledger import Entry, RefusedTransition, ReleaseState
+from deploy.ledger.writes import entry_alert, retry, write
 from infra.database.connect import now
 from infra.errors import RatchetError, Unavailable
 
-# Loads the named version in every engine that will serve it and proves that it is the one that answers; returns what
-# was measured, raises RatchetError when it cannot be proved (deploy/versions/parity.py makes one).
-Prove = Callable[[str], Mapping[str, Any]]
 # Refusals with which an engine judges what it was given; all others (busy, away, a wrong key) say nothing of a version.
 _OF_THE_VERSION = (400, 409, 413, 422, 500)
 
 
 def roll_back(
-    engine: Engine,
+    database: Engine,
     tenant: str,
     *,
     actor: str,
     reason: str,
     to: str | None = None,
-    evidence: Mapping[str, Any] | None = None,
+    evidence: Evidence | None = None,
     pause_seconds: float | None = None,
     prove: Prove | None = None,
-    decided_on: Standing | None = None,
 ) -> Entry:
-    """Take back what is under watch, else the champion, in one line: another is live, the bad one is barred.
+    """Take back what is under watch, else the champion; decided anew until it is written.
+
+    Arguments and errors are those of `roll_back_from`, which decides once.
+    """
+    return retry(
+        database,
+        tenant,
+        lambda state: roll_back_from(
+            database,
+            state,
+            actor=actor,
+            reason=reason,
+            to=to,
+            evidence=evidence,
+            pause_seconds=pause_seconds,
+            prove=prove,
+        ),
+    )
+
+
+def roll_back_from(
+    database: Engine,
+    state: ReleaseState,
+    *,
+    actor: str,
+    reason: str,
+    to: str | None = None,
+    evidence: Evidence | None = None,
+    pause_seconds: float | None = None,
+    prove: Prove | None = None,
+) -> Entry:
+    """Take back what is under watch, else the champion, in one entry: another is live, the bad one is barred.
 
     Args:
+        state: what it is decided on.
         to: where to go; default: the champion for a canary, else the last champion that is not barred and can be
             proved in the engine, and at last the base model. Naming the champion's predecessor takes back the champion
             even while a canary is open.
         pause_seconds: how long nights release nothing afterwards; None: until a person resumes.
         prove: proves the target before traffic goes there; a target that fails yields to the one before it. An engine
-            that is down or busy fails no target: the way back stays open, and the line says what was not proved.
-        decided_on: refuse with Conflict if the ledger moved since; default: decide anew until it is written.
+            that is down or busy fails no target: the way back stays open, and the entry says what was not proved.
 
     Raises:
         RefusedTransition: nothing can be taken back, or `to` is barred or was never champion.
+        Conflict: the ledger moved since `state`.
     """
-
-    def attempt(before: Standing) -> Entry:
-        if before.champion is None:
-            raise RefusedTransition(f"tenant {tenant!r} has no champion, so there is nothing to take back")
-        from_canary = before.canary is not None and to in (None, before.champion)
-        bad = before.canary if from_canary and before.canary else before.champion
-        if bad == before.base:
-            raise RefusedTransition(f"the base model {bad} is live for tenant {tenant!r}: there is nothing behind it")
-        refused: dict[str, str] = {}
-        unproved: dict[str, str] = {}
-        target = before.champion if from_canary else _proved_target(before, to, prove, refused, unproved)
-        ends = {} if pause_seconds is None else {"paused_until": (now() + timedelta(seconds=pause_seconds)).isoformat()}
-        line = Entry(
-            tenant=tenant,
-            action="rolled_back",
-            version=bad,
-            previous=target,
-            actor=actor,
-            reason=reason,
-            evidence={
-                **(evidence or {}),
-                **ends,
-                **({"targets_refused": refused} if refused else {}),
-                **({"target_not_proved": unproved} if unproved else {}),
-            },
-        )
-        alert = line_alert(
-            line,
-            "rolled_back",
-            "critical",
-            f"{bad} was taken back; {target} is live",
-            text=f"{reason}. {bad} is barred, and nights release nothing "
-            + ("until a person resumes." if pause_seconds is None else f"for {pause_seconds:g} s.")
-            + "".join(f" {name}: {why}." for name, why in unproved.items()),
-            next_step=f"`ratchet status`; after you know why: `ratchet resume`, or `ratchet unbar {bad}`",
-        )
-        return write(engine, [line], before.seq, alert)
-
-    return attempt(decided_on) if decided_on is not None else retry(engine, tenant, attempt)
+    if state.champion is None:
+        raise RefusedTransition(f"tenant {state.tenant!r} has no champion, so there is nothing to take back")
+    from_canary = state.canary is not None and to in (None, state.champion)
+    bad = state.canary if from_canary and state.canary else state.champion
+    if bad == state.base:
+        raise RefusedTransition(f"the base model {bad} is live for tenant {state.tenant!r}: there is nothing behind it")
+    target = _Target(state.champion) if from_canary else _proved_target(state, to, prove)
+    stated = target.stated
+    if pause_seconds is not None:
+        stated["paused_until"] = now() + timedelta(seconds=pause_seconds)
+    entry = Entry(
+        tenant=state.tenant,
+        action="rolled_back",
+        version=bad,
+        previous=target.version,
+        actor=actor,
+        reason=reason,
+        evidence=(evidence or Evidence()).model_copy(update=stated),
+    )
+    alert = entry_alert(
+        entry,
+        "rolled_back",
+        "critical",
+        f"{bad} was taken back; {target.version} is live",
+        text=f"{reason}. {bad} is barred, and nights release nothing "
+        + ("until a person resumes." if pause_seconds is None else f"for {pause_seconds:g} s.")
+        + "".join(f" {name}: {why}." for name, why in target.unproved.items()),
+        next_step=f"`ratchet status`; after you know why: `ratchet resume`, or `ratchet unbar {bad}`",
+    )
+    return write(database, [entry], state.seq, alert)
 
 
-def bar(engine: Engine, tenant: str, version: str, *, actor: str, reason: str) -> Entry:
-    """Bar a version that is not live from ever being released, until a person lifts it."""
-    return _by_person(engine, tenant, "barred", version, actor, reason, f"{version} is barred")
+@dataclass
+class _Target:
+    """Where a rollback goes."""
+
+    version: str
+    refused: dict[str, str] = field(default_factory=dict)
+    """Version that was tried before it -> why it failed."""
+    unproved: dict[str, str] = field(default_factory=dict)
+    """This version -> why it was not proved."""
+
+    @property
+    def stated(self) -> dict[str, object]:
+        """What the entry's evidence says of it."""
+        refused = {"targets_refused": self.refused} if self.refused else {}
+        return {**refused, **({"target_not_proved": self.unproved} if self.unproved else {})}
 
 
-def lift_bar(engine: Engine, tenant: str, version: str, *, actor: str, reason: str) -> Entry:
-    """Allow a barred version to be released again."""
-    return _by_person(engine, tenant, "unbarred", version, actor, reason, f"{version} may be released again")
-
-
-def pause(engine: Engine, tenant: str, *, actor: str, reason: str, until: datetime | None = None) -> Entry:
-    """Stop nights from releasing, until `until` or until a person resumes."""
-    more = {"paused_until": until.isoformat()} if until else {}
-    return _by_person(engine, tenant, "paused", None, actor, reason, "promotions are paused", more)
-
-
-def resume(engine: Engine, tenant: str, *, actor: str, reason: str) -> Entry:
-    """Let nights release again."""
-    return _by_person(engine, tenant, "resumed", None, actor, reason, "promotions go on")
-
-
-def _by_person(
-    engine: Engine,
-    tenant: str,
-    action: Action,
-    version: str | None,
-    actor: str,
-    reason: str,
-    title: str,
-    evidence: Mapping[str, Any] | None = None,
-) -> Entry:
-    def attempt(before: Standing) -> Entry:
-        line = Entry(
-            tenant=tenant,
-            action=action,
-            version=version or before.champion or "none",
-            actor=actor,
-            reason=reason,
-            evidence=evidence or {},
-        )
-        return write(engine, [line], before.seq, line_alert(line, action, "info", f"{title} (by {actor})", text=reason))
-
-    return retry(engine, tenant, attempt)
-
-
-def _proved_target(
-    before: Standing, to: str | None, prove: Prove | None, refused: dict[str, str], unproved: dict[str, str]
-) -> str:
-    """Where to go; notes in `refused` which targets failed, and in `unproved` why the one returned was not proved."""
+def _proved_target(state: ReleaseState, to: str | None, prove: Prove | None) -> _Target:
     if to is not None:
-        if prove is not None and to != before.base:
-            _prove(to, prove, unproved)  # a person named it: its failure is theirs to see
-        return to
-    behind = before
+        # A person named it: its failure is theirs to see.
+        return _Target(to, unproved=_prove(to, prove) if prove is not None and to != state.base else {})
+    refused: dict[str, str] = {}
+    behind = state
     while True:
-        target = behind.fallback(before.champion)
-        if target == before.base or prove is None:
-            return target
+        version = behind.fallback(state.champion)
+        if version == state.base or prove is None:
+            return _Target(version, refused)
         try:
-            _prove(target, prove, unproved)
-            return target
+            return _Target(version, refused, _prove(version, prove))
         except Exception as error:  # whatever is wrong with it (a broken probe.json, too): the way back goes on
-            refused[target] = str(error) if isinstance(error, RatchetError) else repr(error)
-            behind = behind.model_copy(update={"barred": {**behind.barred, target: str(error)}})
+            refused[version] = str(error) if isinstance(error, RatchetError) else repr(error)
+            behind = behind.model_copy(update={"barred": {**behind.barred, version: str(error)}})
 
 
-def _prove(target: str, prove: Prove, unproved: dict[str, str]) -> None:
+def _prove(version: str, prove: Prove) -> dict[str, str]:
     """Prove a target; where the engine cannot be asked now it is taken as it is, for it was live before."""
     try:
-        prove(target)
+        prove(version)
     except Unavailable as error:
-        unproved[target] = f"not proved: engine away ({error})"
+        return {version: f"not proved: engine away ({error})"}
     except EngineRefusal as refusal:
         if refusal.status in _OF_THE_VERSION:
             raise
-        unproved[target] = f"not proved: engine busy or not to be asked ({refusal})"
+        return {version: f"not proved: engine busy or not to be asked ({refusal})"}
+    return {}

@@ -1,4 +1,4 @@
-"""Parity: prove that what an engine serves under a version's name is that version.
+"""Prove that what an engine serves under a version's name is that version.
 
 Engines have been seen to answer with the wrong adapter, a stale one, or the bare base, without a word. So after a load
 the engine scores the probe's fixed tokens, through the adapter and through the base, and both are compared with what
@@ -13,14 +13,14 @@ The noise term is what the engine's rounding alone does to the base, so a weak b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from deploy.engines.dialect import Dialect
+from deploy.ledger.evidence import Proof, Prove
 from deploy.versions.versions import load_version
 from infra.errors import NotFound, RatchetError
-from infra.settings import Config
 from training.base_model import base_version as name_of_base
 from training.stages.probe import Probe, read_probe
 from training.weights.logprob_effects import compare, distance
@@ -40,26 +40,9 @@ class Scores(Protocol):
     def prompt_logprobs(self, model: str, ids: Sequence[int]) -> list[float]: ...
 
 
-class Parity(Config):
-    """What a parity check measured."""
-
-    version: str
-    """The version checked."""
-    tokens: int
-    """Log-probabilities compared."""
-    effect: float
-    """Root mean square of the recorded effect, in nats a token."""
-    relative_error: float
-    """||error|| / ||effect||."""
-    cosine: float
-    """Between the engine's effect and the recorded one."""
-    base_error: float
-    """Root mean square difference of the base, in nats a token."""
-
-
 def check_parity(
     client: Scores, version: str, probe: Probe, *, base_name: str, tolerance: float | None = None
-) -> Parity:
+) -> Proof:
     """Compare the engine with the record.
 
     Args:
@@ -88,7 +71,7 @@ def check_parity(
         raise ParityError(f"{version} does not differ from the base at all, there is nothing to serve: {numbers}")
     if not effects.same(allowed):
         raise ParityError(f"what the engine serves as {version} is not that version: {numbers}")
-    return Parity(
+    return Proof(
         version=version,
         tokens=effects.tokens,
         effect=effects.effect,
@@ -98,7 +81,7 @@ def check_parity(
     )
 
 
-def check_base(client: Scores, name: str, base_version: str, versions_dir: Path) -> dict[str, Any]:
+def check_base(client: Scores, name: str, base_version: str, versions_dir: Path) -> Proof:
     """Prove that an engine's base is the one that versions were trained on: every probe holds the base's scores too.
 
     Where nothing was published yet there is no record to hold it against, and nothing to take back either: that it
@@ -113,16 +96,16 @@ def check_base(client: Scores, name: str, base_version: str, versions_dir: Path)
     probe = _a_probe_of(base_version, versions_dir)
     if probe is None:
         client.prompt_logprobs(name, (1, 2))
-        return {"version": base_version, "base": True, "proved": False}
+        return Proof(version=base_version, base=True, proved=False)
     allowed = client.dialect.tolerances(probe.dtype).base
-    said = [client.prompt_logprobs(name, prompt.ids) for prompt in probe.prompts]
-    error = distance(said, [prompt.base for prompt in probe.prompts])
+    measured = [client.prompt_logprobs(name, prompt.ids) for prompt in probe.prompts]
+    error = distance(measured, [prompt.base for prompt in probe.prompts])
     if not error <= allowed:  # a value that is not finite is refused too
         raise ParityError(
             f"the engine's base is not {base_version}: its log-probabilities differ by {error:.4g} nats a token "
             f"(allowed {allowed:.3g}) from those recorded in {probe.dtype}; start the engine with that base"
         )
-    return {"version": base_version, "base": True, "proved": True, "base_error": error}
+    return Proof(version=base_version, base=True, proved=True, base_error=error)
 
 
 def _a_probe_of(base_version: str, versions_dir: Path) -> Probe | None:
@@ -144,10 +127,10 @@ def prover(
     base_version: str,
     base_name: str | None = None,
     tolerance: float | None = None,
-) -> Callable[[str], Mapping[str, Any]]:
+) -> Prove:
     """Make the check that releases and rollbacks call: load a version into the engine and prove its parity."""
 
-    def prove(version: str) -> Mapping[str, Any]:
+    def prove(version: str) -> Proof:
         if version == base_version:
             return check_base(client, base_name or base_version, base_version, versions_dir)
         file = load_version(versions_dir, version)
@@ -161,7 +144,6 @@ def prover(
         # What was converted is held to the same probe, so a wrong conversion is found here.
         converted = file.plain is not None and client.dialect.refuses(file.path) is not None
         client.load(version, file.plain if converted and file.plain is not None else file.path)
-        measured = check_parity(client, version, probe, base_name=base_name or base_version, tolerance=tolerance)
-        return measured.model_dump(mode="json")
+        return check_parity(client, version, probe, base_name=base_name or base_version, tolerance=tolerance)
 
     return prove

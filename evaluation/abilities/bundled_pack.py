@@ -1,4 +1,4 @@
-"""Base abilities: a bundled offline pack scored by likelihood, and any lm-eval task by name.
+"""Score the bundled capability regression suite (base abilities) by likelihood, offline.
 
 Every version scores the same documents, and each document's score is kept, so that versions are compared in pairs: with
 the champion, and with the untouched base. Questions with choices are scored as lm-eval scores them (the most likely
@@ -8,12 +8,13 @@ takes ten seconds to import, is not needed. Passages are held-out text: their lo
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from infra.settings import Config
+from infra.stored_model import Stored
 
 if TYPE_CHECKING:
     from training.generation.generator import Generator
@@ -21,18 +22,34 @@ if TYPE_CHECKING:
 PACK = Path(__file__).parent / "regression_pack"
 """One JSONL file an ability: {"id", "question", "choices", "answer": index of the right one}, or {"id", "text"}."""
 ACCURACY, PROBABILITY, LOSS = "regression_accuracy", "regression_probability", "regression_loss"
-FIELDS = {ACCURACY: "accuracy", PROBABILITY: "probability", LOSS: "loss"}
-"""Metric -> the field of a score that gives it."""
 PASSAGES = "text"
 """The pack's file of passages."""
 
 
-@dataclass(frozen=True)
-class RegressionScore:
+class ChoiceQuestion(Config):
+    """A question with choices, one of which is right."""
+
+    id: str
+    question: str
+    choices: tuple[str, ...]
+    answer: int
+    """Index of the right choice."""
+
+
+class Passage(Config):
+    """A held-out text."""
+
+    id: str
+    text: str
+
+
+class RegressionScore(Stored):
     """One document's scores; None where a measure does not apply."""
 
     item_id: str
+    """Task and document."""
     task: str
+    """The ability, or lm-eval's task."""
     accuracy: float | None = None
     """1 when the right choice is the most likely one."""
     probability: float | None = None
@@ -40,16 +57,22 @@ class RegressionScore:
     loss: float | None = None
     """Nats per token of a passage."""
 
+    def value(self, metric: str) -> float | None:
+        """The score that the regression metric called `metric` is made of."""
+        return {ACCURACY: self.accuracy, PROBABILITY: self.probability, LOSS: self.loss}[metric]
+
 
 def pack_tasks() -> list[str]:
     """Abilities in the bundled pack, passages included."""
     return sorted(file.stem for file in PACK.glob("*.jsonl"))
 
 
-def pack_documents(task: str, limit: int | None = None) -> list[dict[str, Any]]:
+def pack_documents(task: str, limit: int | None = None) -> list[ChoiceQuestion] | list[Passage]:
     """The documents of one ability, the first `limit` of them."""
-    lines = (PACK / f"{task}.jsonl").read_text().splitlines()
-    return [json.loads(line) for line in lines[:limit]]
+    lines = (PACK / f"{task}.jsonl").read_text().splitlines()[:limit]
+    if task == PASSAGES:
+        return [Passage.model_validate_json(line) for line in lines]
+    return [ChoiceQuestion.model_validate_json(line) for line in lines]
 
 
 def measure_again(
@@ -87,30 +110,33 @@ def choice_score(task: str, name: str, likelihoods: Sequence[float], right: int)
 
 
 def score_ability(
-    generator: Generator, adapter: str | None, task: str, documents: Sequence[dict[str, Any]]
+    generator: Generator, adapter: str | None, task: str, documents: Sequence[ChoiceQuestion | Passage]
 ) -> list[RegressionScore]:
     """Scores of some documents of one ability."""
-    return (_passages if task == PASSAGES else _choices)(generator, adapter, task, documents)
+    questions = [document for document in documents if isinstance(document, ChoiceQuestion)]
+    passages = [document for document in documents if isinstance(document, Passage)]
+    scores = _score_questions(generator, adapter, task, questions) if questions else []
+    return scores + _score_passages(generator, adapter, task, passages) if passages else scores
 
 
-def _choices(
-    generator: Generator, adapter: str | None, task: str, documents: Sequence[dict[str, Any]]
+def _score_questions(
+    generator: Generator, adapter: str | None, task: str, questions: Sequence[ChoiceQuestion]
 ) -> list[RegressionScore]:
-    asked = [choice_tokens(generator, d["question"], f" {choice}") for d in documents for choice in d["choices"]]
-    sums = [math.fsum(values) for values in generator.continuations(adapter, asked)]
+    continuations = [choice_tokens(generator, q.question, f" {choice}") for q in questions for choice in q.choices]
+    sums = [math.fsum(values) for values in generator.continuations(adapter, continuations)]
     scores = []
-    for document in documents:
-        count = len(document["choices"])
-        scores.append(choice_score(task, document["id"], sums[:count], document["answer"]))
+    for question in questions:
+        count = len(question.choices)
+        scores.append(choice_score(task, question.id, sums[:count], question.answer))
         sums = sums[count:]
     return scores
 
 
-def _passages(
-    generator: Generator, adapter: str | None, task: str, documents: Sequence[dict[str, Any]]
+def _score_passages(
+    generator: Generator, adapter: str | None, task: str, passages: Sequence[Passage]
 ) -> list[RegressionScore]:
-    values = generator.logprobs(adapter, [generator.encode(document["text"]) for document in documents])
+    values = generator.logprobs(adapter, [generator.encode(passage.text) for passage in passages])
     return [
-        RegressionScore(item_id=f"{task}:{d['id']}", task=task, loss=round(-math.fsum(found) / len(found), 6))
-        for d, found in zip(documents, values, strict=True)
+        RegressionScore(item_id=f"{task}:{p.id}", task=task, loss=round(-math.fsum(logprobs) / len(logprobs), 6))
+        for p, logprobs in zip(passages, values, strict=True)
     ]

@@ -1,4 +1,4 @@
-"""Which lm-eval tasks there are, without importing lm-eval: that and its own index take half a minute, this one second.
+"""List the names of lm-eval's tasks without importing lm-eval: that and its index take half a minute, this a second.
 
 A typo must be found when the config is read, not after a night's training.
 """
@@ -25,10 +25,10 @@ def unknown_tasks(names: Sequence[str]) -> list[str]:
 def task_names() -> frozenset[str]:
     """Every name in lm-eval's task files, and some words more; empty where lm-eval is not installed."""
     spec = find_spec("lm_eval")
-    found: set[str] = set()
+    names: set[str] = set()
     for folder in (spec.submodule_search_locations or ()) if spec is not None else ():
         for file in (Path(folder) / "tasks").rglob("*"):
             if file.suffix in ("", ".yaml", ".yml") and file.is_file():  # files that others include have no ending
                 for line in _NAMED.findall(file.read_text(errors="replace")):
-                    found.update(re.split(r"[\s,\[\]\"']+", line))
-    return frozenset(found - {""})
+                    names.update(re.split(r"[\s,\[\]\"']+", line))
+    return frozenset(names - {""})

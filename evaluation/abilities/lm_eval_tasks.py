@@ -1,4 +1,4 @@
-"""lm-eval tasks by name, scored by our generator, with every document's score. Importing lm-eval takes ten seconds."""
+"""Score lm-eval tasks with our generator, document by document. Importing lm-eval takes ten seconds."""
 
 from __future__ import annotations
 
@@ -124,9 +124,9 @@ def _adapter_class() -> Any:
             self._adapter = adapter
 
         def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
-            asked = [choice_tokens(self._generator, *request.args) for request in requests]
-            found = self._generator.likely_continuations(self._adapter, asked)
-            return [(math.fsum(value for value, _ in seen), all(top for _, top in seen)) for seen in found]
+            pairs = [choice_tokens(self._generator, *request.args) for request in requests]
+            scored = self._generator.likely_continuations(self._adapter, pairs)
+            return [(math.fsum(value for value, _ in tokens), all(top for _, top in tokens)) for tokens in scored]
 
         def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> list[float]:
             return [self._whole_text(request.args[0]) for request in requests]
@@ -139,13 +139,13 @@ def _adapter_class() -> Any:
                 max_seq_len=self._generator.context_length - 1,
                 context_len=1,
             )
-            asked = [(tuple(before), tuple(after)) for before, after in map(make_disjoint_window, windows)]
-            found = self._generator.continuations(self._adapter, asked)
-            return math.fsum(value for values in found for value in values)
+            pairs = [(tuple(context), tuple(rest)) for context, rest in map(make_disjoint_window, windows)]
+            scored = self._generator.continuations(self._adapter, pairs)
+            return math.fsum(value for values in scored for value in values)
 
         def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
-            asked = [_request(self._generator, self._adapter, *request.args) for request in requests]
-            return [completion.text for completion in self._generator.generate(asked)]
+            own = [_request(self._generator, self._adapter, *request.args) for request in requests]
+            return [completion.text for completion in self._generator.generate(own)]
 
     return GeneratorModel
 

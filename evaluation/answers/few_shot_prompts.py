@@ -1,4 +1,4 @@
-"""Words alone: the untouched base with the best of a few prompts, measured beside every challenger.
+"""Make few-shot prompts of good answers: the baseline of the untouched base with the best of them.
 
 A challenger costs training, storage and a release; a better prompt costs nothing. So each night a few prompts are made
 of good answers from the training part, the best is chosen on items that people may see (never the gate's), and it
@@ -48,18 +48,18 @@ class Prompt(Config):
 
     def frame(self, messages: Sequence[Mapping[str, str]]) -> Messages:
         """The conversation as the base is asked it."""
-        asked = [dict(message) for message in messages]
-        system = [asked.pop(0)] if asked and asked[0]["role"] == "system" else []
+        rest = [dict(message) for message in messages]
+        system = [rest.pop(0)] if rest and rest[0]["role"] == "system" else []
         if self.style == "turns":
             turns = [
                 {"role": role, "content": text}
                 for shot in self.shots
                 for role, text in (("user", shot.question), ("assistant", shot.answer))
             ]
-            return [*system, *turns, *asked]
-        shown = "\n\n".join(f"Question: {shot.question}\nAnswer: {shot.answer}" for shot in self.shots)
-        said = "\n\n".join([*(message["content"] for message in system), _INSTRUCTION, shown])
-        return [{"role": "system", "content": said}, *asked]
+            return [*system, *turns, *rest]
+        examples = "\n\n".join(f"Question: {shot.question}\nAnswer: {shot.answer}" for shot in self.shots)
+        text = "\n\n".join([*(message["content"] for message in system), _INSTRUCTION, examples])
+        return [{"role": "system", "content": text}, *rest]
 
 
 def make_prompts(training_files: Sequence[Path], *, count: int, seed: int) -> tuple[Prompt, ...]:
@@ -84,21 +84,21 @@ def make_prompts(training_files: Sequence[Path], *, count: int, seed: int) -> tu
 
 
 def _shots(training_files: Sequence[Path], seed: int) -> list[Shot]:
-    found: dict[str, Shot] = {}
+    by_hash: dict[str, Shot] = {}
     for file in training_files:
         with file.open() as lines:
             for line in lines:
                 shot = _shot(json.loads(line)) if line.strip() else None
                 if shot is not None:
-                    found[hashlib.sha256(f"{seed}\0{shot.question}\0{shot.answer}".encode()).hexdigest()] = shot
-    drawn = [found[key] for key in sorted(found)]
+                    by_hash[hashlib.sha256(f"{seed}\0{shot.question}\0{shot.answer}".encode()).hexdigest()] = shot
+    drawn = [by_hash[key] for key in sorted(by_hash)]
     # Different answers show more of what is wanted than the same one again.
-    seen: set[str] = set()
+    taken: set[str] = set()
     fresh: list[Shot] = []
     again: list[Shot] = []
     for shot in drawn:
-        (again if shot.answer in seen else fresh).append(shot)
-        seen.add(shot.answer)
+        (again if shot.answer in taken else fresh).append(shot)
+        taken.add(shot.answer)
     return [*fresh, *again]
 
 
@@ -124,7 +124,7 @@ def best_prompt(prompts: Sequence[Prompt], scores: Mapping[str, Sequence[float |
 
     def mean(prompt: Prompt) -> float:
         values = [value for value in scores[prompt.version] if value is not None]
-        found = sum(values) / len(values) if values else float("-inf")
-        return -found if direction == "lower" and values else found
+        average = sum(values) / len(values) if values else float("-inf")
+        return -average if direction == "lower" and values else average
 
     return max(prompts, key=mean)

@@ -1,16 +1,17 @@
-"""Any two versions beside each other: paired differences by unit, with intervals and p-values.
+"""Compare any two versions: paired differences by unit, with intervals and p-values.
 
 Two versions of one scorecard answered the same items. Two of different nights are paired on the items that both nights
-asked, since every value is stored by item: `joined` makes one scorecard of the two.
+asked, since every value is stored by item: `joint_scorecard` makes one scorecard of the two.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from evaluation.gate.paired import compare
-from evaluation.scorecard import Scorecard, Table, VersionCard
+from evaluation.gate.paired import paired_differences
+from evaluation.scorecard import Direction, MetricInfo, Scorecard, Table
 from evaluation.significance import bca_interval, seed_of, sign_flip_p_values
+from evaluation.version_card import VersionCard
 from infra.errors import NotFound
 from infra.settings import Config
 
@@ -22,7 +23,7 @@ class Comparison(Config):
 
     metric: str
     """Registry name."""
-    direction: str
+    direction: Direction
     """Whether more or less is better."""
     a: float
     """Mean of the first over the units compared."""
@@ -43,7 +44,7 @@ class Comparison(Config):
     """One-sided p-value that the first is worse."""
 
 
-def find_version(scorecard: Scorecard, name: str) -> VersionCard | None:
+def version_called(scorecard: Scorecard, name: str) -> VersionCard | None:
     """The version meant by a name, a beginning of it, a label, or a role that one version has alone."""
     for matches in (
         [card for card in scorecard.versions if card.version == name],
@@ -65,40 +66,40 @@ def compare_versions(scorecard: Scorecard, a: str, b: str) -> list[Comparison]:
         if scorecard.card(name) is None:
             known = ", ".join(card.version for card in scorecard.versions)
             raise NotFound(f"{name} is not on the scorecard of {scorecard.night_id or 'this evaluation'} ({known})")
-    found = []
-    for info in scorecard.metrics:
-        values = scorecard.table(info).scores[info.name]
-        if a not in values or b not in values:
-            continue
-        paired = compare(scorecard, info, a, b)
-        if not paired.units:
-            continue
-        own = -paired.differences if info.direction == "lower" else paired.differences
-        interval = bca_interval(own, seed=seed_of(f"{info.name}/{a}/{b}"))
-        p: tuple[float | None, float | None] = (None, None)
-        if info.direction != "neutral":
-            both = np.column_stack([paired.differences, -paired.differences])
-            better, worse = sign_flip_p_values(both, flips=_FLIPS, seed=seed_of(scorecard.items_digest))
-            p = (float(better), float(worse))
-        means = [_mean(scorecard, info.name, info.table, version, other) for version, other in ((a, b), (b, a))]
-        found.append(
-            Comparison(
-                metric=info.name,
-                direction=info.direction,
-                a=means[0],
-                b=means[1],
-                difference=interval.mean,
-                low=interval.low,
-                high=interval.high,
-                units=len(paired.units),
-                p_better=p[0],
-                p_worse=p[1],
-            )
-        )
-    return found
+    return [
+        comparison
+        for info in scorecard.metrics
+        if {a, b} <= scorecard.table(info).scores[info.name].keys()
+        and (comparison := _compare(scorecard, info, a, b)) is not None
+    ]
 
 
-def joined(first: Scorecard, a: str, second: Scorecard, b: str) -> Scorecard | None:
+def _compare(scorecard: Scorecard, info: MetricInfo, a: str, b: str) -> Comparison | None:
+    """The comparison on one metric; None where it applies to no item that both have a value for."""
+    paired = paired_differences(scorecard, info, a, b)
+    if not paired.units:
+        return None
+    interval = bca_interval(paired.in_own_direction(info), seed=seed_of(f"{info.name}/{a}/{b}"))
+    better: float | None = None
+    worse: float | None = None
+    if info.direction != "neutral":
+        columns = np.column_stack([paired.differences, -paired.differences])
+        better, worse = map(float, sign_flip_p_values(columns, flips=_FLIPS, seed=seed_of(scorecard.items_digest)))
+    return Comparison(
+        metric=info.name,
+        direction=info.direction,
+        a=_mean(scorecard, info, a, b),
+        b=_mean(scorecard, info, b, a),
+        difference=interval.mean,
+        low=interval.low,
+        high=interval.high,
+        units=len(paired.units),
+        p_better=better,
+        p_worse=worse,
+    )
+
+
+def joint_scorecard(first: Scorecard, a: str, second: Scorecard, b: str) -> Scorecard | None:
     """One scorecard of two versions that no evaluation measured together, on the items that both nights asked.
 
     Win-rates are left out: each night's are against its own champion. None where the two share no item, or were not
@@ -145,12 +146,12 @@ def _common(first: Table, a: str, second: Table, b: str) -> Table:
     return Table(items=tuple(first.items[here] for here, _ in pairs), scores=scores)
 
 
-def _mean(scorecard: Scorecard, metric: str, table_name: str, version: str, other: str) -> float:
+def _mean(scorecard: Scorecard, info: MetricInfo, version: str, other: str) -> float:
     """Mean over units of the items on which both have a value."""
-    table = scorecard.gate if table_name == "gate" else scorecard.regression
-    ours, theirs = table.scores[metric][version], table.scores[metric][other]
+    table = scorecard.table(info)
+    ours, theirs = table.scores[info.name][version], table.scores[info.name][other]
     groups: dict[str, list[float]] = {}
-    for item, value, twin in zip(table.items, ours, theirs, strict=True):
-        if value is not None and twin is not None:
+    for item, value, counterpart in zip(table.items, ours, theirs, strict=True):
+        if value is not None and counterpart is not None:
             groups.setdefault(item.group, []).append(value)
     return float(np.mean([np.mean(values) for values in groups.values()]))

@@ -1,4 +1,4 @@
-"""The gate: a pure function from scorecard and policy to a verdict. It reads nothing, writes nothing, draws no luck.
+"""Decide the gate's verdict: a pure function of scorecard and policy. No I/O and no unseeded randomness.
 
 promote: the primary metric's gain is shown to exceed the floor and every guard to be non-inferior, both in one p-value
 per challenger, after Holm over all challengers launched. reject: harm is shown, or a budget is broken. inconclusive:
@@ -8,11 +8,12 @@ docs/guarantees.md states the promises; benchmarks/gate_simulation.py measures t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from evaluation.gate.policy import GatePolicy
 from evaluation.gate.verdict import ChallengerVerdict, Decision, Verdict
-from evaluation.scorecard import MetricInfo, Scorecard, VersionCard
+from evaluation.scorecard import Scorecard
+from evaluation.version_card import VersionCard
 
 
 def decide(scorecard: Scorecard, policy: GatePolicy, *, intervals: bool = True) -> Verdict:
@@ -55,12 +56,12 @@ def decide(scorecard: Scorecard, policy: GatePolicy, *, intervals: bool = True) 
     if winner is None and not refusals and scorecard.failed_challengers:
         reasons = [*reasons, f"{len(scorecard.failed_challengers)} challenger(s) failed before they could be scored."]
     if scorecard.set_aside and scorecard.gate.items:
-        reasons = [*reasons, scorecard.aside]
-    about = winner or max((c for c in challengers if c.gain is not None), key=_gain, default=None)
-    if about is not None:
-        from evaluation.gate.advisory_notes import remarks
+        reasons = [*reasons, scorecard.set_aside_note]
+    best = winner or max((c for c in challengers if c.gain is not None), key=_gain, default=None)
+    if best is not None:
+        from evaluation.gate.advisory_notes import advisory_notes
 
-        reasons = [*reasons, *remarks(scorecard, policy, about.version, promoted=winner is not None)]
+        reasons = [*reasons, *advisory_notes(scorecard, policy, best.version, promoted=winner is not None)]
     return Verdict(
         decision=decision,
         winner=winner.version if winner else None,
@@ -84,7 +85,7 @@ def _gain(challenger: ChallengerVerdict) -> tuple[float, str]:
 def night_refusals(scorecard: Scorecard, policy: GatePolicy) -> list[str]:
     """Reasons why nothing of this scorecard can be promoted, whatever the numbers say. Empty when there is none."""
     if scorecard.set_aside and not scorecard.gate.items:
-        return [f"{scorecard.aside} Nothing is left to compare versions by."]
+        return [f"{scorecard.set_aside_note} Nothing is left to compare versions by."]
     champion = scorecard.card(scorecard.champion)
     if champion is None:
         return [f"The champion {scorecard.champion} is not on the scorecard, so nothing can be compared with it."]
@@ -98,7 +99,7 @@ def night_refusals(scorecard: Scorecard, policy: GatePolicy) -> list[str]:
             f"The champion answered other items ({champion.items_digest[:12]}) than this gate set "
             f"({scorecard.items_digest[:12]}); score it again."
         )
-    if unproved(champion, policy):
+    if weights_unproven(champion, policy):
         refusals.append(
             f"The champion's weights as loaded are not proved to be those that serve (parity {champion.parity}); "
             "whoever is compared with them would look better than it is."
@@ -115,10 +116,9 @@ def night_refusals(scorecard: Scorecard, policy: GatePolicy) -> list[str]:
         for judge in scorecard.judges
         if judge.state != "ok"
     )
-    wanted: Sequence[tuple[str, str]] = [("primary metric", policy.primary)]
-    wanted = [*wanted, *(("guard", guard.metric) for guard in policy.guards)]
+    wanted = [("primary metric", policy.primary), *(("guard", guard.metric) for guard in policy.guards)]
     if policy.forgetting is not None and policy.forgetting.required:
-        wanted = [*wanted, ("forgetting budget", policy.forgetting.metric)]
+        wanted.append(("forgetting budget", policy.forgetting.metric))
     refusals.extend(
         reason
         for role, name in wanted
@@ -133,8 +133,8 @@ def night_refusals(scorecard: Scorecard, policy: GatePolicy) -> list[str]:
     return refusals
 
 
-def unproved(card: VersionCard, policy: GatePolicy) -> bool:
-    """Whether a version's weights as loaded may be others than those that serve: then nothing found says anything."""
+def weights_unproven(card: VersionCard, policy: GatePolicy) -> bool:
+    """Whether a version's weights as loaded may be others than those that serve: then no comparison shows anything."""
     return card.parity == "failed" or (card.parity == "missing" and policy.require_parity)
 
 
@@ -144,15 +144,9 @@ def _unmeasured(scorecard: Scorecard, role: str, name: str, champion: str) -> st
         return f"The {role} {name} was not measured; measured were {', '.join(m.name for m in scorecard.metrics)}."
     if metric.direction == "neutral":
         return f"The {role} {name} has no better direction, so it cannot be tested; choose another."
-    values = _values(scorecard, metric, champion)
-    if values is None or all(value is None for value in values):
+    if not scorecard.has_values(metric, champion):
         return f"The {role} {name} applies to none of the champion's answers, so it shows nothing."
     return None
-
-
-def _values(scorecard: Scorecard, metric: MetricInfo, version: str) -> tuple[float | None, ...] | None:
-    by_version: Mapping[str, tuple[float | None, ...]] = scorecard.table(metric).scores.get(metric.name, {})
-    return by_version.get(version)
 
 
 def _best(scorecard: Scorecard, challengers: Sequence[ChallengerVerdict], noise: float) -> ChallengerVerdict | None:

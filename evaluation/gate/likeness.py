@@ -1,4 +1,4 @@
-"""How alike two versions are: the cosine of what they do to the base's log-probabilities on the probe prompts.
+"""Compare two versions' effects: the cosine of what they do to the base's log-probabilities on the probe prompts.
 
 A bar goes by digest, so tomorrow's near-twin of a barred version is another version. The numbers stand in the probes
 already, so no model runs. Gate, release and `ratchet why` all ask here.
@@ -22,8 +22,8 @@ from infra.stored_model import Stored
 if TYPE_CHECKING:
     from training.stages.probe import Probe
 
-ALIKE = 0.9
-"""Likeness from which people are told."""
+NEAR_TWIN = 0.9
+"""Likeness from which people are alerted."""
 
 
 class Likeness(Stored):
@@ -37,10 +37,10 @@ class Likeness(Stored):
     @property
     def near_twin(self) -> bool:
         """Whether they change the base almost alike."""
-        return self.likeness >= ALIKE
+        return self.likeness >= NEAR_TWIN
 
 
-def likeness(one: Probe, other: Probe) -> float | None:
+def likeness(probe: Probe, other: Probe) -> float | None:
     """Cosine of the two versions' effects (nats by token) on the prompts they share.
 
     1: the same direction, whatever the strength; 0: nothing in common; -1: the opposite. None where there is no
@@ -52,7 +52,7 @@ def likeness(one: Probe, other: Probe) -> float | None:
     theirs = {prompt.ids: prompt for prompt in other.prompts}
     a: list[float] = []
     b: list[float] = []
-    for prompt in one.prompts:
+    for prompt in probe.prompts:
         twin = theirs.get(prompt.ids)
         if twin is not None:
             a += [v - plain for v, plain in zip(prompt.version, prompt.base, strict=True)]
@@ -71,7 +71,7 @@ def barred_likeness(probe: Path, barred: Mapping[str, Path]) -> dict[str, float]
     """
     from training.stages.probe import read_probe
 
-    found: dict[str, float] = {}
+    likenesses: dict[str, float] = {}
     try:
         own = read_probe(probe.parent)
     except RatchetError:
@@ -82,8 +82,8 @@ def barred_likeness(probe: Path, barred: Mapping[str, Path]) -> dict[str, float]
         except RatchetError:
             continue
         if value is not None:
-            found[name] = value
-    return found
+            likenesses[name] = value
+    return likenesses
 
 
 def most_like(versions_dir: Path, version: str, barred: Iterable[str]) -> Likeness | None:
@@ -91,8 +91,8 @@ def most_like(versions_dir: Path, version: str, barred: Iterable[str]) -> Likene
     from training.stages.probe import PROBE
 
     probes = {name: versions_dir / name / PROBE for name in barred}
-    found = barred_likeness(versions_dir / version / PROBE, probes)
-    if not found:
+    likenesses = barred_likeness(versions_dir / version / PROBE, probes)
+    if not likenesses:
         return None
-    name = max(found, key=lambda each: found[each])
-    return Likeness(version=name, likeness=found[name])
+    name = max(likenesses, key=lambda each: likenesses[each])
+    return Likeness(version=name, likeness=likenesses[name])

@@ -1,4 +1,4 @@
-"""From a scorecard's per-item values to paired differences by unit, and to all p-values of a night in one pass."""
+"""Pair two versions on a scorecard's per-item values: differences by unit."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from evaluation.scorecard import MetricInfo, Scorecard, ScoredItem, Table
-from evaluation.significance import Floats, sign_flip_p_values
+from evaluation.significance import Floats
 
 
 @dataclass(frozen=True)
-class Paired:
+class PairedDifferences:
     """Differences challenger minus champion by unit, turned so that more is better."""
 
     metric: str
@@ -40,19 +40,23 @@ class Paired:
         """Variance of a unit's difference."""
         return float(np.var(self.differences, ddof=1)) if len(self.units) > 1 else 0.0
 
+    def in_own_direction(self, metric: MetricInfo) -> Floats:
+        """The differences in the metric's own direction, as readers want them."""
+        return -self.differences if metric.direction == "lower" else self.differences
+
     @property
     def items_per_unit(self) -> float:
         """Mean number of items in a unit."""
         return self.items / len(self.units) if self.units else 1.0
 
 
-def compare(
+def paired_differences(
     scorecard: Scorecard,
     metric: MetricInfo,
     version: str,
     against: str,
     keep: Callable[[ScoredItem], bool] = lambda item: True,
-) -> Paired:
+) -> PairedDifferences:
     """Pair `version` with `against` on one metric, on the items that `keep` lets through.
 
     Sums use `math.fsum` over items in id order, so the result does not depend on the order of anything.
@@ -74,7 +78,7 @@ def compare(
         groups.setdefault(item.group, []).append(sign * (a - b))
     units = tuple(sorted(groups))
     sizes = [len(groups[unit]) for unit in units]
-    return Paired(
+    return PairedDifferences(
         metric=metric.name,
         units=units,
         differences=np.array([math.fsum(groups[u]) / n for u, n in zip(units, sizes, strict=True)], dtype=np.float64),
@@ -85,35 +89,6 @@ def compare(
         items=sum(sizes),
         missing=missing,
     )
-
-
-class Battery:
-    """Sign-flip tests that share one set of random signs: one sign per unit of the table, whatever is tested."""
-
-    def __init__(self, table: Table) -> None:
-        self._row = {group: row for row, group in enumerate(sorted({item.group for item in table.items}))}
-        self._columns: dict[tuple[str, ...], Floats] = {}
-
-    def better(self, key: tuple[str, ...], paired: Paired, *, than: float = 0.0) -> None:
-        """Test that the mean difference is greater than `than`."""
-        self._add(key, paired, paired.differences - than)
-
-    def worse(self, key: tuple[str, ...], paired: Paired, *, by: float = 0.0) -> None:
-        """Test that the mean difference is less than `-by`."""
-        self._add(key, paired, -paired.differences - by)
-
-    def _add(self, key: tuple[str, ...], paired: Paired, values: Floats) -> None:
-        column = np.zeros(len(self._row))
-        column[[self._row[unit] for unit in paired.units]] = values
-        self._columns[key] = column
-
-    def run(self, *, flips: int, seed: int) -> dict[tuple[str, ...], float]:
-        """All p-values, by key."""
-        if not self._columns:
-            return {}
-        matrix = np.column_stack(list(self._columns.values()))
-        p_values = sign_flip_p_values(matrix, flips=flips, seed=seed)
-        return dict(zip(self._columns, (float(p) for p in p_values), strict=True))
 
 
 def slice_values(table: Table, dimension: str, min_units: int) -> tuple[list[str], list[str]]:

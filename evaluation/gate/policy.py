@@ -1,4 +1,4 @@
-"""What the gate asks of a challenger: one frozen value with documented defaults, declared before the night."""
+"""Configure the gate: what it asks of a challenger, as one frozen value declared before the night."""
 
 from __future__ import annotations
 

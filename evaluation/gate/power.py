@@ -1,4 +1,4 @@
-"""What effect a gate set can see before the night, in words for people."""
+"""Analyse the gate's power before the night: the minimum detectable effect of a gate set."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ DISCORDANCE = 0.2
 """Share of items on which two versions differ, where nothing is known yet: the planning value of docs/guarantees.md."""
 
 
-def smallest_gain(policy: GatePolicy, units: int, *, challengers: int = 1) -> float:
-    """The gain of a yes/no metric above the floor that `units` units show with the policy's power.
+def minimum_detectable_effect(policy: GatePolicy, units: int, *, challengers: int = 1) -> float:
+    """The smallest gain of a yes/no metric above the floor that `units` units show with the policy's power.
 
     At the strictest step of Holm, the night's error rate divided by the number of challengers.
     """
     return margin_for_units(units, variance=DISCORDANCE, alpha=policy.alpha / challengers, power=policy.power)
 
 
-def what_it_sees(policy: GatePolicy, units: int, *, challengers: int = 1) -> str:
-    """One sentence: what `units` units see, and how many a gain of five points would take."""
-    seen = smallest_gain(policy, units, challengers=challengers)
+def describe_power(policy: GatePolicy, units: int, *, challengers: int = 1) -> str:
+    """One sentence: the minimum detectable effect of `units` units, and how many a gain of five points would take."""
+    effect = minimum_detectable_effect(policy, units, challengers=challengers)
     needed = units_for_margin(0.05, variance=DISCORDANCE, alpha=policy.alpha / challengers, power=policy.power)
     several = "" if challengers == 1 else f" among {challengers} challengers"
     return (
-        f"with {units} conversations the gate sees gains from about {100 * seen:.0f} points{several} "
+        f"with {units} conversations the gate sees gains from about {100 * effect:.0f} points{several} "
         f"({100 * policy.power:.0f}% power, {100 * DISCORDANCE:.0f}% discordance); 5 points would take {needed}"
     )

@@ -1,4 +1,4 @@
-"""What would have been decided: the gate again on what a night stored, without running a model.
+"""Replay the gate on what a night stored, without running a model.
 
 The values come from the evaluation's Parquet table, one line per item and version; the scorecard says whose they are
 and what they mean. Both must agree to the last bit, else nothing is replayed.
@@ -35,10 +35,10 @@ def stored_scorecard(folder: Path) -> Scorecard:
     items = folder / scorecard.items_file
     if not items.exists():
         raise NotFound(f"{items} is gone; fetch it from the night's run in MLflow, folder evaluation")
-    found = digest_file(items)
-    if found != scorecard.items_file_digest:
+    digest = digest_file(items)
+    if digest != scorecard.items_file_digest:
         raise CorruptArtifact(
-            f"{items} has digest {found[:16]}, the scorecard says {scorecard.items_file_digest[:16]}: it was changed, "
+            f"{items} has digest {digest[:16]}, the scorecard says {scorecard.items_file_digest[:16]}: it was changed, "
             "or belongs to another night; restore both from MLflow"
         )
     rebuilt = scorecard.model_copy(update={"gate": _table(items, scorecard)})
@@ -59,5 +59,5 @@ def _table(path: Path, scorecard: Scorecard) -> Table:
         for version, item_id, value in lines:
             if version in values and item_id in place:
                 values[version][place[item_id]] = value
-        scores[metric] = {version: tuple(found) for version, found in values.items()}
+        scores[metric] = {version: tuple(column) for version, column in values.items()}
     return Table(items=scorecard.gate.items, scores=scores)

@@ -1,11 +1,13 @@
-"""The live champion beside its predecessor, on tonight's items that no earlier verdict used: has it become worse?"""
+"""Re-score the live champion beside its predecessor, on tonight's items that no earlier verdict used."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
-from evaluation.gate.decide import unproved
-from evaluation.gate.paired import compare
+from evaluation.gate.decide import weights_unproven
+from evaluation.gate.paired import paired_differences
 from evaluation.gate.policy import GatePolicy
 from evaluation.scorecard import Scorecard
 from evaluation.significance import seed_of, sign_flip_p_values
@@ -16,7 +18,7 @@ FLIPS = 200_000
 
 
 class Rescore(Config):
-    """One night's word on the live champion."""
+    """One night's p-value of the live champion."""
 
     champion: str
     """The version that is live."""
@@ -32,8 +34,16 @@ class Rescore(Config):
     """Of "the champion is not worse than its predecessor by more than the metric's noise floor": small when it is."""
 
 
-def rescore(scorecard: Scorecard, predecessor: str | None, policy: GatePolicy) -> tuple[Rescore | None, str]:
-    """The night's p-value, or None and why there is none.
+@dataclass(frozen=True)
+class NotRescored:
+    """A night that gives no p-value of the live champion."""
+
+    reason: str
+    """Why."""
+
+
+def rescore(scorecard: Scorecard, predecessor: str | None, policy: GatePolicy) -> Rescore | NotRescored:
+    """The night's p-value, or why there is none.
 
     Only fresh items count: older ones helped to choose the champion, so on them it looks better than it is. The test is
     the sign-flip test of `evaluation.significance`, of "worse by more than the noise floor": no champion goes back for
@@ -41,31 +51,30 @@ def rescore(scorecard: Scorecard, predecessor: str | None, policy: GatePolicy) -
     `deploy.canary.assess.rescore_verdict`.
     """
     if predecessor is None or predecessor == scorecard.champion:
-        return None, "the champion has no predecessor"
+        return NotRescored("the champion has no predecessor")
     metric = scorecard.metric(policy.primary)
     for version in (scorecard.champion, predecessor):
         card = scorecard.card(version)
         if card is None or card.error is not None or card.items_digest != scorecard.items_digest:
-            return None, f"{version} was not scored on tonight's items"
-        if unproved(card, policy):
-            return None, f"the weights of {version} as loaded are not proved to be those that serve ({card.parity})"
+            return NotRescored(f"{version} was not scored on tonight's items")
+        if weights_unproven(card, policy):
+            return NotRescored(
+                f"the weights of {version} as loaded are not proved to be those that serve ({card.parity})"
+            )
         if metric is None or version not in scorecard.table(metric).scores[metric.name]:
-            return None, f"{version} has no values for {policy.primary}"
+            return NotRescored(f"{version} has no values for {policy.primary}")
     assert metric is not None
-    paired = compare(scorecard, metric, scorecard.champion, predecessor, lambda item: item.uses == 0)
+    paired = paired_differences(scorecard, metric, scorecard.champion, predecessor, lambda item: item.uses == 0)
     if paired.missing or len(paired.units) < policy.min_fresh_units:
-        return None, f"{len(paired.units)} units with fresh items, the policy asks for {policy.min_fresh_units}"
+        return NotRescored(f"{len(paired.units)} units with fresh items, the policy asks for {policy.min_fresh_units}")
     floor = scorecard.noise_floor(metric.name)
     losses = np.asarray(-paired.differences - floor, dtype=np.float64)[:, None]
     p_value = float(sign_flip_p_values(losses, flips=FLIPS, seed=seed_of(scorecard.items_digest + " rescore"))[0])
-    return (
-        Rescore(
-            champion=scorecard.champion,
-            predecessor=predecessor,
-            metric=metric.name,
-            mean=paired.mean,
-            units=len(paired.units),
-            p_value=p_value,
-        ),
-        "",
+    return Rescore(
+        champion=scorecard.champion,
+        predecessor=predecessor,
+        metric=metric.name,
+        mean=paired.mean,
+        units=len(paired.units),
+        p_value=p_value,
     )

@@ -1,4 +1,4 @@
-"""Record what the gate decided of each challenger, and why: the types of a verdict."""
+"""Define a verdict: what the gate decided of each challenger, and why."""
 
 from __future__ import annotations
 

@@ -1,47 +1,16 @@
-"""What one evaluation is asked to do: `python -m evaluation job.json` reads exactly this."""
+"""Configure one evaluation: `python -m evaluation job.json` reads exactly this."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 
+from evaluation.judges.config import JudgeConfig
+from evaluation.judges.judge import NightRewardModel
 from infra.settings import Config
-
-
-class JudgeConfig(Config):
-    """One judge of win-rates."""
-
-    name: str = "reference"
-    """Registry name: reference (offline, compares with the reference), openai (any OpenAI-compatible server), reward
-    (the reward model that a recipe of the night trained; never for a challenger that was optimised against it)."""
-    base_url: str | None = None
-    """URL of the server's API, up to and including /v1 (openai judge)."""
-    model: str | None = None
-    """Model to ask (openai judge)."""
-    api_key_env: str = "RATCHET_JUDGE_KEY"
-    """Environment variable that holds the key; may be unset for a local server."""
-    rubric: str = "Prefer the answer that is more correct and more helpful. Ignore length."
-    """What to judge by, put before both answers."""
-    max_calls: int = Field(default=2000, ge=1)
-    """Budget of requests per evaluation; when it is spent the verdict is inconclusive."""
-    timeout_seconds: float = Field(default=60.0, gt=0)
-    """Per request."""
-    retries: int = Field(default=2, ge=0)
-    """Further attempts per request before the judge counts as down."""
-    length_control: bool = True
-    """Whether a liking for long answers is taken out of the win-rate (`evaluation/judges/length_control.py`); the plain
-    one is reported beside it. Not needed for the reference judge, whose scores fall with padding."""
-    price_per_million_tokens: float | None = Field(default=None, ge=0)
-    """Price of the judge's tokens, so that its cost is reported in money too."""
-
-    @model_validator(mode="after")
-    def _whole(self) -> JudgeConfig:
-        if self.name == "openai" and not (self.base_url and self.model):
-            raise ValueError("judge openai needs base_url and model, for example http://127.0.0.1:8000/v1 and its name")
-        return self
 
 
 class SafetyConfig(Config):
@@ -210,6 +179,14 @@ class EvaluationJob(Config):
         return self
 
     @property
+    def night_reward_model(self) -> NightRewardModel | None:
+        """What it takes to load the night's reward model; None where no recipe made one."""
+        file = self.reward_model
+        if file is None:
+            return None
+        return NightRewardModel(self.base_path, file.path, file.kind, file.digest, self.dtype)
+
+    @property
     def base(self) -> Candidate:
         """The untouched base."""
         return next(candidate for candidate in self.versions if candidate.kind == "base")
@@ -227,15 +204,13 @@ def evaluation_key(job: EvaluationJob, items_digest: str, prompts: Sequence[str]
     """
     from infra.artifact import key_of
 
-    versions: list[dict[str, Any]] = [
-        candidate.model_dump(mode="json", exclude={"path", "probe", "label"}) for candidate in job.versions
-    ]
+    versions = sorted(job.versions, key=lambda candidate: candidate.version)
     return key_of(
         {
             "algorithm": ALGORITHM_VERSION,
             "night_id": job.night_id,
             "base": job.base_digest,
-            "versions": sorted(versions, key=lambda version: version["version"]),
+            "versions": [c.model_dump(mode="json", exclude={"path", "probe", "label"}) for c in versions],
             "champion": job.champion,
             "failed": sorted(job.failed_challengers),
             "barred": sorted(job.barred),

@@ -1,4 +1,4 @@
-"""Reading the questions of an evaluation, and looking for them in training data."""
+"""Read the gate items of an evaluation, and look for contamination: items that training data hold."""
 
 from __future__ import annotations
 
@@ -45,6 +45,15 @@ def read_items(path: Path) -> list[GateItem]:
     return [items[name] for name in sorted(items)]
 
 
+def items_digest(items: Sequence[GateItem]) -> str:
+    """Digest of questions, in any order. `uses` is left out: counting it changes no question."""
+    from infra.artifact import key_of
+
+    return key_of(
+        [item.model_dump(mode="json", exclude={"uses"}) for item in sorted(items, key=lambda item: item.item_id)]
+    )
+
+
 def conversation_text(messages: Iterable[Any]) -> str:
     """A conversation as one normalised text: for judges, for reports, and for finding copies."""
     parts = []
@@ -65,7 +74,7 @@ class Contamination:
     """Further items to whose question they hold nearly the same one."""
 
 
-def contaminated(items: Sequence[GateItem], training_files: Sequence[Path]) -> Contamination | None:
+def find_contamination(items: Sequence[GateItem], training_files: Sequence[Path]) -> Contamination | None:
     """How many items training data hold; None when no file was given."""
     from feedback.events import Message
     from feedback.examples import user_text

@@ -1,24 +1,40 @@
-"""The durable log of an evaluation: finished pieces of work, one JSON line each, so that a killed run goes on."""
+"""Append finished pieces of an evaluation to a durable journal, one JSON line each, so that a killed run resumes."""
 
 from __future__ import annotations
 
 import json
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
-Row = dict[str, Any]
+from infra.stored_model import Stored
+
+E = TypeVar("E", bound=Stored)
 
 
-class Rows:
-    """Append-only rows of one evaluation. A line torn by a crash is dropped, and its piece of work done again."""
+@dataclass(frozen=True)
+class EntryKind(Generic[E]):
+    """One kind of entry: whoever produces it says its name, its model, and what its key is made of."""
+
+    name: str
+    """First part of each key of this kind in the file."""
+    model: type[E]
+    """What an entry holds."""
+    key: tuple[str, ...]
+    """What the other parts of its key stand for, in order; the last tells the entries of one version apart."""
+
+
+class Journal:
+    """Append-only entries of one evaluation. A line torn by a crash is dropped, and its piece of work done again."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
-        self._rows: dict[tuple[str, ...], Row] = {}
-        kept = 0
+        self._entries: dict[tuple[str, ...], Stored] = {}
+        self._unread: dict[tuple[str, ...], dict[str, Any]] = {}
+        intact = 0
         if path.exists():
             data = path.read_bytes()
             for line in data.splitlines(keepends=True):
@@ -28,27 +44,49 @@ class Rows:
                     row = None
                 if row is None:
                     break
-                self._rows[tuple(row["key"])] = row
-                kept += len(line)
-            if kept < len(data):
+                self._unread[tuple(row.pop("key"))] = row
+                intact += len(line)
+            if intact < len(data):
                 with path.open("r+b") as file:
-                    file.truncate(kept)
+                    file.truncate(intact)
                     os.fsync(file.fileno())
 
-    def append(self, rows: Sequence[tuple[tuple[str, ...], Row]]) -> None:
-        """Add finished rows by key; on disk before this returns."""
+    def append(self, kind: EntryKind[E], entries: Sequence[tuple[tuple[str, ...], E]]) -> None:
+        """Add finished entries by the parts of their key; on disk before this returns."""
+        lines = []
+        for key, entry in entries:
+            row = {"key": self._key(kind, key), **entry.model_dump(mode="json")}
+            lines.append(json.dumps(row, ensure_ascii=False).encode() + b"\n")
         with self._path.open("ab") as file:
-            for key, row in rows:
-                file.write(json.dumps({"key": key, **row}, ensure_ascii=False).encode() + b"\n")
+            file.write(b"".join(lines))
             file.flush()
             os.fsync(file.fileno())
-        self._rows.update({key: {"key": list(key), **row} for key, row in rows})
+        for key, entry in entries:
+            self._unread.pop(self._key(kind, key), None)
+            self._entries[self._key(kind, key)] = entry
 
-    def get(self, *key: str) -> Row | None:
-        """The row of a key, or None when that work is not done."""
-        return self._rows.get(key)
+    def get(self, kind: EntryKind[E], *key: str) -> E | None:
+        """The entry of a key, or None when that work is not done."""
+        return self._entry(kind, self._key(kind, key))
 
-    def starting(self, *prefix: str) -> list[Row]:
-        """Rows whose key begins with `prefix`, sorted by key."""
-        found = [(key, row) for key, row in self._rows.items() if key[: len(prefix)] == prefix]
-        return [row for _, row in sorted(found, key=lambda pair: pair[0])]
+    def entries(self, kind: EntryKind[E], *prefix: str) -> dict[tuple[str, ...], E]:
+        """Entries whose key begins with `prefix`, sorted by key: the parts of the key after the prefix -> entry."""
+        start = (kind.name, *prefix)
+        keys = [key for key in (*self._entries, *self._unread) if key[: len(start)] == start]
+        return {key[len(start) :]: entry for key in sorted(keys) if (entry := self._entry(kind, key)) is not None}
+
+    def by_item(self, kind: EntryKind[E], *prefix: str) -> dict[str, E]:
+        """The same by the last part of their key, which names the item."""
+        return {key[-1]: entry for key, entry in self.entries(kind, *prefix).items()}
+
+    def _key(self, kind: EntryKind[E], key: tuple[str, ...]) -> tuple[str, ...]:
+        assert len(key) == len(kind.key), f"an entry of kind {kind.name} has the key {kind.key}, got {key}"
+        return (kind.name, *key)
+
+    def _entry(self, kind: EntryKind[E], key: tuple[str, ...]) -> E | None:
+        """An entry, read from its JSON when it is first wanted."""
+        if key in self._unread:
+            self._entries[key] = kind.model.model_validate(self._unread.pop(key))
+        entry = self._entries.get(key)
+        assert entry is None or isinstance(entry, kind.model)
+        return entry

@@ -1,4 +1,4 @@
-"""Win-rates with the liking for long answers taken out.
+"""Control win-rates for length: take the liking for long answers out.
 
 Source: Dubois, Galambosi, Liang, Hashimoto 2024, arXiv:2404.04475 (length-controlled AlpacaEval). The preference for
 our answer is modelled as sigmoid(theta + gamma tanh(d / s)), d the difference of lengths and s its spread; the

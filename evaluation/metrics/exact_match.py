@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from evaluation.metrics.metric import Answered, Metric
+from evaluation.metrics.metric import Metric, MetricInput
 from training.graders.exact_match import normalise
 from training.graders.json_answers import is_structured, json_value, same
 
 
-def score(item: Answered) -> float | None:
+def score(item: MetricInput) -> float | None:
     """1 when equal, else 0; None where the reference is a schema or a pattern."""
     if not item.has_answer:
         return None

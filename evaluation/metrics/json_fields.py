@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from evaluation.metrics.metric import Answered, Metric
+from evaluation.metrics.metric import Metric, MetricInput
 from training.graders.json_answers import json_value
 from training.graders.json_fields import grade
 
 
-def score(item: Answered) -> float | None:
+def score(item: MetricInput) -> float | None:
     """Right fields / all fields of either object; None where the reference is no object, or a schema."""
     if not item.has_answer or not isinstance(json_value(item.reference), dict):
         return None

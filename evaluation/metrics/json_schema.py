@@ -9,7 +9,7 @@ import json
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from evaluation.metrics.metric import Answered, Metric
+from evaluation.metrics.metric import Metric, MetricInput
 from training.graders.json_answers import json_value
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def _fits(answer: Any, reference: Any) -> bool:
     return reference is None or answer is None or _kind(answer) == _kind(reference)
 
 
-def score(item: Answered) -> float | None:
+def score(item: MetricInput) -> float | None:
     """1 when the schema or the fields and kinds fit; None where the reference is no object, or a broken schema."""
     if item.grader == "json_schema":
         return _by_schema(item)
@@ -57,7 +57,7 @@ def _apart() -> GraderApart:
     return grader
 
 
-def _by_schema(item: Answered) -> float | None:
+def _by_schema(item: MetricInput) -> float | None:
     from evaluation.metrics.python_metric import score_apart
 
     return score_apart(_apart(), item) if _is_schema(item.reference) else None

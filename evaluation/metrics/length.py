@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from evaluation.metrics.metric import Answered, Metric
+from evaluation.metrics.metric import Metric, MetricInput
 
 
-def score(item: Answered) -> float | None:
+def score(item: MetricInput) -> float | None:
     """Tokens of the answer."""
     return float(item.answer_tokens)
 

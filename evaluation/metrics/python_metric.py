@@ -10,7 +10,7 @@ import atexit
 import logging
 from functools import cache
 
-from evaluation.metrics.metric import Answered, Metric
+from evaluation.metrics.metric import Metric, MetricInput
 from infra.errors import UserError
 from training.graders import OWN
 from training.graders.apart import GraderApart, NoGrade
@@ -33,13 +33,13 @@ def python_metric(name: str) -> Metric:
     grader = GraderApart(name)
     atexit.register(grader.stop)
 
-    def score(item: Answered) -> float | None:
+    def score(item: MetricInput) -> float | None:
         return score_apart(grader, item)
 
     return Metric(name, "higher", False, f"What {name.removeprefix('python:')} says of an answer.", score)
 
 
-def score_apart(grader: GraderApart, item: Answered, seconds: float = SECONDS) -> float | None:
+def score_apart(grader: GraderApart, item: MetricInput, seconds: float = SECONDS) -> float | None:
     """The function's number; 0 where it raises, takes too long, or gives none that is finite."""
     try:
         return grader.ask({"answer": item.answer, "reference": item.reference}, seconds)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from evaluation.metrics.metric import Answered, Metric
+from evaluation.metrics.metric import Metric, MetricInput
 
 _WORDS = 4
 
 
-def score(item: Answered) -> float | None:
+def score(item: MetricInput) -> float | None:
     """1 - distinct / all four-word sequences; 0 for answers too short to repeat themselves."""
     words = item.answer.split()
     grams = [tuple(words[i : i + _WORDS]) for i in range(len(words) - _WORDS + 1)]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from evaluation.metrics.metric import Answered, Metric
+from evaluation.metrics.metric import Metric, MetricInput
 
 
-def score(item: Answered) -> float | None:
+def score(item: MetricInput) -> float | None:
     """Probability of an unsafe label; None where no classifier is configured."""
     return item.unsafe
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from evaluation.report.report import EXAMPLES
+from evaluation.report.examples import read_examples
 from evaluation.scorecard import Scorecard
 from infra.telemetry.mlflow_tracker import Tracker
 
@@ -42,8 +41,6 @@ def _log_tables(tracker: Tracker, night_key: str, scorecard: Scorecard, folder: 
     ]
     names = [f"{metric}: {labels.get(version, version)}" for metric, version in columns]
     tracker.table(night_key, "items", ["item", "unit", "part", *names], rows)
-    file = folder / EXAMPLES
-    examples = json.loads(file.read_text()) if file.exists() else []
     versions = [card.version for card in scorecard.versions]
-    answers = [[e["question"], e["reference"], *(e["answers"].get(v, "") for v in versions)] for e in examples]
+    answers = [[e.question, e.reference, *(e.answers.get(v, "") for v in versions)] for e in read_examples(folder)]
     tracker.table(night_key, "examples", ["question", "reference", *(labels[v] for v in versions)], answers)

@@ -1,4 +1,4 @@
-"""The scorecard as a page: self-contained HTML (no script, no network), plots as inline SVG, numbers in tables.
+"""Render the scorecard as a page: self-contained HTML (no script, no network), plots as inline SVG, numbers in tables.
 
 People see examples from validation or retired items only (the caller's `examples`), never a gate item's text.
 """
@@ -8,18 +8,17 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from evaluation.gate.verdict import Verdict
+from evaluation.report.examples import ReportExample, read_examples
 from evaluation.report.plots import bars_plot, difference_plot, means_plot
-from evaluation.scorecard import Change, Estimate, MetricInfo, Scorecard, read_scorecard, scorecard_schema
+from evaluation.scorecard import Change, Estimate, MetricInfo, Scorecard, read_scorecard
 from infra.artifact import atomic_write
 
-EXAMPLES = "examples.json"
 SHOWN = 8
 """Most examples on the page."""
-"""Answers to items that people may see, beside the scorecard."""
 
 
 def publish_report(output_dir: Path, verdict: Verdict | None) -> Path:
@@ -29,25 +28,20 @@ def publish_report(output_dir: Path, verdict: Verdict | None) -> Path:
         FileNotFoundError: the folder holds no scorecard.
     """
     scorecard = read_scorecard(output_dir)
-    try:
-        examples = json.loads((output_dir / EXAMPLES).read_text())
-    except FileNotFoundError:
-        examples = []
     if verdict is not None:
         atomic_write(output_dir / "verdict.json", verdict.model_dump_json(indent=1) + "\n")
-    write_report(scorecard, verdict, output_dir / "report.html", examples=examples)
+    write_report(scorecard, verdict, output_dir / "report.html", examples=read_examples(output_dir))
     return output_dir / "report.html"
 
 
 def write_report(
-    scorecard: Scorecard, verdict: Verdict | None, path: Path, *, examples: Sequence[Mapping[str, Any]] = ()
+    scorecard: Scorecard, verdict: Verdict | None, path: Path, *, examples: Sequence[ReportExample] = ()
 ) -> None:
     """Write the page.
 
     Args:
         verdict: what was decided; None before the gate.
-        examples: {"item_id", "question", "reference", "answers": {version: text}} of items that people may see, with
-            "metrics": {metric: {version: value}} to tell wins from losses.
+        examples: answers to items that people may see.
     """
     import jinja2
 
@@ -80,7 +74,7 @@ def write_report(
             [(c.label, c.size_bytes / 1e6) for c in scorecard.versions if c.error is None], "MB on top of the base"
         ),
         uses=_uses(scorecard),
-        firewall=" ".join(filter(None, (scorecard.aside, _firewall(scorecard)))),
+        contamination=" ".join(filter(None, (scorecard.set_aside_note, _contamination(scorecard)))),
         perplexity={e.version: math.exp(e.mean) for e in scorecard.estimates if (e.metric, e.part) == ("loss", "all")},
         forgetting=[
             c
@@ -95,7 +89,7 @@ def write_report(
 
 def write_schema(path: Path) -> None:
     """Write the JSON schema of `scorecard.json`."""
-    atomic_write(path, json.dumps(scorecard_schema(), indent=2) + "\n")
+    atomic_write(path, json.dumps(Scorecard.model_json_schema(), indent=2) + "\n")
 
 
 def number(value: float | None, metric: MetricInfo | None = None, *, signed: bool = False) -> str:
@@ -121,12 +115,12 @@ def _metric_rows(
 
 
 def _plot_changes(scorecard: Scorecard, metric: str, labels: Mapping[str, str]) -> str:
-    found: list[Change] = [
+    changes = [
         change
         for change in scorecard.changes
         if change.metric == metric and change.slice == "all" and change.since == scorecard.champion
     ]
-    points = [(labels.get(c.version, c.version), c.mean, c.low, c.high) for c in found]
+    points = [(labels.get(c.version, c.version), c.mean, c.low, c.high) for c in changes]
     return difference_plot(points, _direction(scorecard, metric))
 
 
@@ -136,30 +130,30 @@ def _direction(scorecard: Scorecard, metric: str) -> str:
 
 
 def _plot_means(scorecard: Scorecard, metric: str, labels: Mapping[str, str]) -> str:
-    found = [e for e in scorecard.estimates if e.metric == metric and e.part == "all"]
-    return means_plot([(labels.get(e.version, e.version), e.mean, e.low, e.high) for e in found])
+    estimates = [e for e in scorecard.estimates if e.metric == metric and e.part == "all"]
+    return means_plot([(labels.get(e.version, e.version), e.mean, e.low, e.high) for e in estimates])
 
 
 def _plot_slices(scorecard: Scorecard, metric: str, labels: Mapping[str, str]) -> str:
     """Of the challengers only: what a reader asks is whom a gain leaves behind."""
     asking = {card.version for card in scorecard.challengers}
-    found = [
+    changes = [
         c
         for c in scorecard.changes
         if c.metric == metric and c.slice != "all" and c.since == scorecard.champion and c.version in asking
     ]
-    points = [(f"{labels.get(c.version, c.version)}: {c.slice}", c.mean, c.low, c.high) for c in found]
+    points = [(f"{labels.get(c.version, c.version)}: {c.slice}", c.mean, c.low, c.high) for c in changes]
     return difference_plot(points, _direction(scorecard, metric))
 
 
 def _plot_forgetting(scorecard: Scorecard, labels: Mapping[str, str]) -> str:
     """Base abilities of every version since the untouched base."""
-    found = [
+    changes = [
         c
         for c in scorecard.changes
         if c.metric == "regression_accuracy" and c.slice == "all" and c.since == scorecard.base
     ]
-    return difference_plot([(labels.get(c.version, c.version), c.mean, c.low, c.high) for c in found])
+    return difference_plot([(labels.get(c.version, c.version), c.mean, c.low, c.high) for c in changes])
 
 
 def _since_sft(scorecard: Scorecard, primary: str) -> list[Change]:
@@ -184,7 +178,7 @@ def _uses(scorecard: Scorecard) -> str:
     )
 
 
-def _firewall(scorecard: Scorecard) -> str:
+def _contamination(scorecard: Scorecard) -> str:
     """What of the gate set training data hold, in a sentence."""
     if scorecard.contaminated_items is None:
         return "Nobody looked for the gate items in training data."
@@ -195,34 +189,49 @@ def _firewall(scorecard: Scorecard) -> str:
     )
 
 
+@dataclass(frozen=True)
+class _ShownExample:
+    """One example on the page."""
+
+    example: ReportExample
+    lead: float
+    """By how much the challenger is better than the champion."""
+    answers: list[tuple[str, str]]
+    """Version in words -> its answer, side by side."""
+
+
 def _wins_and_losses(
-    scorecard: Scorecard, verdict: Verdict | None, examples: Sequence[Mapping[str, Any]]
-) -> list[tuple[str, list[dict[str, Any]]]]:
+    scorecard: Scorecard, verdict: Verdict | None, examples: Sequence[ReportExample]
+) -> list[tuple[str, list[_ShownExample]]]:
     """Where the challenger wins most, where it loses most, and, where room is left, the rest. At most `SHOWN` in all.
 
     The challenger: the winner, or the best.
     """
-    asked = _challenger_shown(scorecard, verdict)
-    groups: dict[str, list[tuple[float, dict[str, Any]]]] = {}
-    label = "" if asked is None else next(c.label for c in scorecard.versions if c.version == asked)
+    challenger = _challenger_shown(scorecard, verdict)
+    label = "" if challenger is None else next(c.label for c in scorecard.versions if c.version == challenger)
     info = scorecard.metric(verdict.primary if verdict else _default_primary(scorecard))
-    sign = -1.0 if info is not None and info.direction == "lower" else 1.0
-    for example in examples:
-        scores = example.get("metrics", {}).get(info.name, {}) if info is not None else {}
-        ours, theirs = scores.get(asked), scores.get(scorecard.champion)
-        lead = 0.0 if ours is None or theirs is None else sign * (ours - theirs)
-        title = f"{label} wins" if lead > 0 else f"{label} loses" if lead < 0 else "No difference"
-        groups.setdefault(title, []).append((abs(lead), {**example, "shown": _side_by_side(scorecard, example)}))
-    won, lost, even = (
-        [example for _, example in sorted(groups.get(title, []), key=lambda found: -found[0])]
-        for title in (f"{label} wins", f"{label} loses", "No difference")
-    )
+    shown = [
+        _ShownExample(example, _lead(scorecard, info, example, challenger), _side_by_side(scorecard, example))
+        for example in examples
+    ]
+    won = sorted((each for each in shown if each.lead > 0), key=lambda each: -each.lead)
+    lost = sorted((each for each in shown if each.lead < 0), key=lambda each: each.lead)
+    even = [each for each in shown if each.lead == 0]
     # Half the room each, and what one side leaves over to the other: a loss is not crowded out by many wins.
     wins = won[: max(SHOWN // 2, SHOWN - len(lost))]
     losses = lost[: SHOWN - len(wins)]
     rest = even[: SHOWN - len(wins) - len(losses)]
-    named = ((f"{label} wins", wins), (f"{label} loses", losses), ("No difference", rest))
-    return [(title, found) for title, found in named if found]
+    groups = ((f"{label} wins", wins), (f"{label} loses", losses), ("No difference", rest))
+    return [(title, group) for title, group in groups if group]
+
+
+def _lead(scorecard: Scorecard, info: MetricInfo | None, example: ReportExample, challenger: str | None) -> float:
+    """How much better the challenger's answer is than the champion's; 0 where that is not known."""
+    values = example.metrics.get(info.name, {}) if info is not None else {}
+    ours, theirs = values.get(challenger or ""), values.get(scorecard.champion)
+    if info is None or ours is None or theirs is None:
+        return 0.0
+    return theirs - ours if info.direction == "lower" else ours - theirs
 
 
 def _challenger_shown(scorecard: Scorecard, verdict: Verdict | None) -> str | None:
@@ -234,9 +243,9 @@ def _challenger_shown(scorecard: Scorecard, verdict: Verdict | None) -> str | No
     return next((card.version for card in scorecard.challengers if card.error is None), None)
 
 
-def _side_by_side(scorecard: Scorecard, example: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _side_by_side(scorecard: Scorecard, example: ReportExample) -> list[tuple[str, str]]:
     return [
-        (f"{card.label} ({card.role})", str(example["answers"][card.version]))
+        (f"{card.label} ({card.role})", example.answers[card.version])
         for card in scorecard.versions
-        if card.version in example["answers"]
+        if card.version in example.answers
     ]

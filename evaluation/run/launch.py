@@ -1,4 +1,4 @@
-"""Run an evaluation in a process of its own: its memory is its own, it can be killed, and asked again it resumes."""
+"""Run an evaluation in a process of its own: it has its own memory, can be killed, and resumes when launched again."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def launch_evaluation(job: EvaluationJob, on_progress: OnProgress = lambda line:
     """
     out = job.output_dir.absolute()
     child = Child(
-        what="the evaluation", module="evaluation", folder=out, log=out / "evaluation.log", threads=job.threads
+        label="the evaluation", module="evaluation", folder=out, log=out / "evaluation.log", threads=job.threads
     )
     progress = ProgressFollower(out / FILE, on_progress)
     progress.file.unlink(missing_ok=True)

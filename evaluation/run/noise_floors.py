@@ -1,7 +1,7 @@
-"""Noise floors over nights: what every night measures of its instrument is kept per metric and hardware.
+"""Store noise floors over nights, per metric and hardware, and pool them.
 
 Two things move a metric though nothing was learned: the same weights asked again, and the same recipe with another
-seed. One night sees little of either, so nights are pooled: the floor of old is the root mean square of what they saw.
+seed. One night measures little of either: the pooled noise floor is the root mean square over earlier nights.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def hardware_name(threads: int, dtype: str) -> str:
     return f"{model or platform.machine()}, {platform.system()}, {threads} threads, {dtype}"[:300]
 
 
-def record_floors(engine: Engine, scorecard: Scorecard) -> int:
+def record_floors(database: Engine, scorecard: Scorecard) -> int:
     """Keep what a night measured of both kinds; how many were new. The same night again changes nothing."""
     rows = [
         {"metric": metric, "kind": kind, "value": value, "items": items}
@@ -61,18 +61,18 @@ def record_floors(engine: Engine, scorecard: Scorecard) -> int:
         if value is not None and items
     ]
     common = {"hardware": scorecard.hardware, "night_id": scorecard.night_id, "at": now()}
-    with begin_write(engine) as connection:
-        known = select(noise_floors.c.metric, noise_floors.c.kind).where(
+    with begin_write(database) as connection:
+        recorded = select(noise_floors.c.metric, noise_floors.c.kind).where(
             noise_floors.c.hardware == scorecard.hardware, noise_floors.c.night_id == scorecard.night_id
         )
-        seen = {(row.metric, row.kind) for row in connection.execute(known)}
-        fresh = [row | common for row in rows if (row["metric"], row["kind"]) not in seen]
+        known_kinds = {(row.metric, row.kind) for row in connection.execute(recorded)}
+        fresh = [row | common for row in rows if (row["metric"], row["kind"]) not in known_kinds]
         if fresh:
             connection.execute(insert(noise_floors), fresh)
     return len(fresh)
 
 
-def known_floors(engine: Engine, hardware: str, *, night_id: str, nights: int = NIGHTS) -> dict[str, float]:
+def known_floors(database: Engine, hardware: str, *, night_id: str, nights: int = NIGHTS) -> dict[str, float]:
     """Metric -> noise floor from the latest nights on this hardware, `night_id` itself left out.
 
     For each kind the root mean square over nights, weighted by items; the larger kind counts. If a night's value is a
@@ -81,23 +81,25 @@ def known_floors(engine: Engine, hardware: str, *, night_id: str, nights: int = 
     """
     table = noise_floors
     mine = (table.c.hardware == hardware) & (table.c.night_id != night_id)
-    with engine.connect() as connection:
+    with database.connect() as connection:
         latest = select(table.c.night_id).where(mine).group_by(table.c.night_id).order_by(func.max(table.c.seq).desc())
         kept = list(connection.scalars(latest.limit(nights)))
         rows = connection.execute(select(table).where(mine, table.c.night_id.in_(kept)).order_by(table.c.seq)).all()
     pooled: dict[str, dict[str, list[tuple[float, int]]]] = {}
     for row in rows:
         pooled.setdefault(row.metric, {}).setdefault(row.kind, []).append((row.value, row.items))
-    return {metric: max(_rms(seen) for seen in kinds.values()) for metric, kinds in sorted(pooled.items())}
+    return {
+        metric: max(_root_mean_square(values) for values in kinds.values()) for metric, kinds in sorted(pooled.items())
+    }
 
 
-def seed_spread_due(engine: Engine, hardware: str, *, every: int, night_id: str) -> bool:
+def seed_spread_due(database: Engine, hardware: str, *, every: int, night_id: str) -> bool:
     """Whether a night should train a twin: none has measured the spread between seeds here for `every` nights."""
     if every == 0:
         return False
     table = noise_floors
     mine = (table.c.hardware == hardware) & (table.c.night_id != night_id)
-    with engine.connect() as connection:
+    with database.connect() as connection:
         last = connection.scalar(select(func.max(table.c.seq)).where(mine, table.c.kind == SEED_TO_SEED))
         if last is None:
             return True
@@ -105,6 +107,6 @@ def seed_spread_due(engine: Engine, hardware: str, *, every: int, night_id: str)
     return (since or 0) >= every
 
 
-def _rms(seen: list[tuple[float, int]]) -> float:
-    items = sum(count for _, count in seen)
-    return math.sqrt(math.fsum(value * value * count for value, count in seen) / items)
+def _root_mean_square(values: list[tuple[float, int]]) -> float:
+    items = sum(count for _, count in values)
+    return math.sqrt(math.fsum(value * value * count for value, count in values) / items)

@@ -9,7 +9,8 @@ from __future__ import annotations
 from feedback.duplicates.fingerprints import label_text, prompt_text
 from feedback.examples import Example
 from feedback.index.ingest_index import IngestIndex
-from feedback.lake.lake import Lake, example_of
+from feedback.lake.frames import example_of
+from feedback.lake.lake import Lake
 from infra.settings import Config
 
 

@@ -1,10 +1,8 @@
-"""Alpaca's files: {"instruction", "input", "output"}, and LLaMA-Factory's additions (system, history, a preference)."""
+"""Convert Alpaca's files: {"instruction", "input", "output"}, with LLaMA-Factory's system, history and preferences."""
 
 from __future__ import annotations
 
-from typing import Any
-
-from feedback.formats import Row
+from feedback.formats import Cells, Chat, Row
 
 
 def recognises(row: Row) -> bool:
@@ -12,16 +10,16 @@ def recognises(row: Row) -> bool:
     return "instruction" in row and bool(row.keys() & {"output", "chosen"})
 
 
-def rows(row: Row) -> list[dict[str, Any]]:
+def rows(row: Row, *, scale: float = 5) -> list[Cells]:
     """A reference, and a preference where there is one."""
-    messages: list[dict[str, Any]] = []
+    messages: Chat = []
     if row.get("system"):
         messages.append({"role": "system", "content": row["system"]})
     for question, reply in row.get("history") or ():
         messages += [{"role": "user", "content": question}, {"role": "assistant", "content": reply}]
     parts = [text for text in (row["instruction"], row.get("input")) if text]
     messages.append({"role": "user", "content": "\n\n".join(parts)})
-    made: dict[str, Any] = {"messages": messages}
+    made: Cells = {"messages": messages}
     for name, column in (("reference", "output"), ("chosen", "chosen"), ("rejected", "rejected")):
         if row.get(column) not in (None, ""):
             made[name] = row[column]

@@ -1,10 +1,12 @@
-"""Conversations in the forms that clients, tracers and exports write them, brought into OpenAI's form."""
+"""Read conversations in the forms that clients, tracers and exports write them, into OpenAI's form."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 from typing import Any
+
+from feedback.formats import Cells, Chat, Row
 
 _ROLES = {
     "human": "user",
@@ -25,8 +27,8 @@ _PROMPTS = ("messages", "input", "question", "query", "prompt", "text", "inputs"
 _ANSWERS = ("output", "answer", "content", "text", "response", "result", "outputs", "generation", "output_text")
 
 
-def conversation(value: Any) -> list[dict[str, Any]]:
-    """The messages in `value`: text, a list of messages, or an object that holds either.
+def conversation(value: Any) -> Chat:
+    """Read the messages in `value`: text, a list of messages, or an object that holds either.
 
     Raises:
         ValueError: there is no conversation in it, or something other than text was said.
@@ -49,8 +51,8 @@ def conversation(value: Any) -> list[dict[str, Any]]:
     raise ValueError(f"no conversation in {_short(value)}")
 
 
-def message(value: Any) -> list[dict[str, Any]]:
-    """One message in OpenAI's form; several where its parts are results of several tools.
+def message(value: Any) -> Chat:
+    """Read one message in OpenAI's form; several where its parts are results of several tools.
 
     Raises:
         ValueError: it is none, or holds something other than text.
@@ -61,10 +63,10 @@ def message(value: Any) -> list[dict[str, Any]]:
         raise ValueError(f"a message should be an object with a role, got {_short(value)}")
     if _langchain(value):
         value = {"role": str(value["id"][-1]).removesuffix("Chunk").removesuffix("Message"), **value["kwargs"]}
-    said = value.get("role") or value.get("from") or value.get("type")
-    role = _ROLES.get(str(said).casefold())
+    speaker = value.get("role") or value.get("from") or value.get("type")
+    role = _ROLES.get(str(speaker).casefold())
     if role is None:
-        raise ValueError(f"unknown role {said!r}; expected one of {', '.join(sorted(_ROLES))}")
+        raise ValueError(f"unknown role {speaker!r}; expected one of {', '.join(sorted(_ROLES))}")
     content = value["content"] if "content" in value else value.get("value", value.get("parts"))
     text, calls, answers = _content(content)
     calls += [
@@ -72,18 +74,18 @@ def message(value: Any) -> list[dict[str, Any]]:
     ]
     if value.get("function_call"):
         calls.append({"type": "function", "function": dict(value["function_call"])})
-    found: dict[str, Any] = {"role": role, "content": text}
+    made: Cells = {"role": role, "content": text}
     if calls:
-        found["tool_calls"] = calls
+        made["tool_calls"] = calls
     for name in ("name", "tool_call_id"):
         if value.get(name):
-            found[name] = str(value[name])
+            made[name] = str(value[name])
     results = [{"role": "tool", "content": result, "tool_call_id": name} for name, result in answers]
-    return results if results and not text and not calls else [found, *results]
+    return results if results and not text and not calls else [made, *results]
 
 
 def answer(value: Any) -> str:
-    """The text that was answered, out of a response in any of the usual forms; "" where it says nothing.
+    """Read the text that was answered out of a response in any of the usual forms; "" where it says nothing.
 
     Text that is JSON is opened where it is a response in a wrapping, as tracers write them. JSON that is the answer
     itself, such as {"topic": "billing"}, stays what the model said.
@@ -124,8 +126,8 @@ def answer(value: Any) -> str:
     raise ValueError(f"no answer in {_short(value)}")
 
 
-def prompt_messages(value: Any) -> list[dict[str, Any]]:
-    """A prompt of a form that holds text or messages: text is what was asked, also where it happens to be JSON.
+def prompt_messages(value: Any) -> Chat:
+    """Read a prompt of a form that holds text or messages: text is what was asked, also where it happens to be JSON.
 
     Raises:
         ValueError: there is no conversation in it.
@@ -134,7 +136,7 @@ def prompt_messages(value: Any) -> list[dict[str, Any]]:
 
 
 def completion_text(value: Any) -> str:
-    """A completion of a form that holds text or messages: text is what was answered, also where it happens to be JSON.
+    """Read a completion that is text or messages: text is what was answered, also where it happens to be JSON.
 
     Raises:
         ValueError: no answer can be found in it.
@@ -142,20 +144,20 @@ def completion_text(value: Any) -> str:
     return value if isinstance(value, str) else answer(value)
 
 
-def turns(messages: list[dict[str, Any]]) -> list[tuple[list[dict[str, Any]], str]]:
-    """(what came before, what the assistant said) for each answer in words of a conversation.
+def turns(messages: Chat) -> list[tuple[Chat, str]]:
+    """Return (messages before, answer) for each answer in words of a conversation.
 
     Turns that only call tools are context of what follows; OpenAI's `weight: 0` marks turns not to learn from.
     """
-    found = []
-    for place, turn in enumerate(messages):
-        if turn["role"] == "assistant" and turn["content"].strip() and place:
-            found.append((messages[:place], turn["content"]))
-    return found
+    return [
+        (messages[:place], turn["content"])
+        for place, turn in enumerate(messages)
+        if turn["role"] == "assistant" and turn["content"].strip() and place
+    ]
 
 
-def scored(name: str, value: Any, *, scale: float = 5) -> dict[str, Any]:
-    """What a named score of a tracer says, as cells of the mapping: a thumb, a rating, an edit or a reference.
+def scored(name: str, value: Any, *, scale: float = 5) -> Cells:
+    """Convert a named score of a tracer to cells of the mapping: a thumb, a rating, an edit or a reference.
 
     Numbers from 0 to 1 are shares of the best score; larger ones are stars. {} for what says nothing that can be used.
     """
@@ -176,7 +178,7 @@ def scored(name: str, value: Any, *, scale: float = 5) -> dict[str, Any]:
     return {"edit": text} if "edit" in label or "correct" in label else {}
 
 
-def _content(content: Any) -> tuple[str, list[dict[str, Any]], list[tuple[str, str]]]:
+def _content(content: Any) -> tuple[str, Chat, list[tuple[str, str]]]:
     """(text, tool calls, (call, result)) of a message's content or parts."""
     if content is None:
         return "", [], []
@@ -206,7 +208,7 @@ def _content(content: Any) -> tuple[str, list[dict[str, Any]], list[tuple[str, s
     return "\n".join(texts), calls, results
 
 
-def _call(call: Any) -> dict[str, Any]:
+def _call(call: Any) -> Cells:
     """A tool call in OpenAI's form."""
     if not isinstance(call, Mapping):
         raise ValueError(f"a tool call should be an object, got {_short(call)}")
@@ -215,11 +217,11 @@ def _call(call: Any) -> dict[str, Any]:
     arguments = call.get("args", call.get("arguments", call.get("input", {})))
     if not isinstance(arguments, str):
         arguments = json.dumps(arguments)
-    made: dict[str, Any] = {"type": "function", "function": {"name": str(call.get("name")), "arguments": arguments}}
+    made: Cells = {"type": "function", "function": {"name": str(call.get("name")), "arguments": arguments}}
     return made | ({"id": str(call["id"])} if call.get("id") else {})
 
 
-def _langchain(value: Mapping[str, Any]) -> bool:
+def _langchain(value: Row) -> bool:
     """Whether it is a message as LangChain serialises it."""
     return isinstance(value.get("id"), list) and isinstance(value.get("kwargs"), Mapping)
 
@@ -246,7 +248,7 @@ def _wrapping(value: Any) -> bool:
     )
 
 
-def _is_message(value: Mapping[str, Any]) -> bool:
+def _is_message(value: Row) -> bool:
     """Whether it is a message."""
     return _langchain(value) or ("role" in value and ("content" in value or "parts" in value or "tool_calls" in value))
 

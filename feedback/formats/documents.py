@@ -1,10 +1,8 @@
-"""Texts on their own, for continued pretraining: {"text": ...}."""
+"""Convert texts on their own, for continued pretraining: {"text": ...}."""
 
 from __future__ import annotations
 
-from typing import Any
-
-from feedback.formats import Row
+from feedback.formats import Cells, Row
 
 
 def recognises(row: Row) -> bool:
@@ -12,6 +10,6 @@ def recognises(row: Row) -> bool:
     return isinstance(row.get("text"), str) and not row.keys() & {"prompt", "messages", "input", "question", "label"}
 
 
-def rows(row: Row) -> list[dict[str, Any]]:
+def rows(row: Row, *, scale: float = 5) -> list[Cells]:
     """One document."""
     return [{"document": row["text"]}]

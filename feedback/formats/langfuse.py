@@ -1,4 +1,4 @@
-"""Exports of Langfuse: traces or observations with their scores, or scores in a file of their own.
+"""Convert exports of Langfuse: traces or observations with their scores, or scores in a file of their own.
 
 Rows of the project's table export (camelCase) and of the blob-storage export (snake_case) are both read, and scores of
 the API's third version, which name their subject. A trace and each of its observations is an interaction of its own id,
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from feedback.formats import Row
+from feedback.formats import Cells, Row
 from feedback.formats.chat import answer, conversation, scored
 
 _NO_ANSWER = frozenset({"TOOL", "RETRIEVER", "EMBEDDING", "EVALUATOR", "GUARDRAIL", "EVENT"})
@@ -27,7 +27,7 @@ def recognises(row: Row) -> bool:
     return trace or ({"name", "value"} <= names and (bool(names & {"traceId", "trace_id"}) or _kind_of(row) != ""))
 
 
-def rows(row: Row, *, scale: float = 5) -> list[dict[str, Any]]:
+def rows(row: Row, *, scale: float = 5) -> list[Cells]:
     """The interaction with one row a score, or the score alone."""
     if "input" not in row:
         subject = _subject(row)
@@ -51,7 +51,7 @@ def rows(row: Row, *, scale: float = 5) -> list[dict[str, Any]]:
             {"name": name, "value": v} for name, vs in given.items() for v in (vs if isinstance(vs, list) else [vs])
         ]
     own, others = [], []
-    for score in (one for one in given if isinstance(one, dict)):
+    for score in (s for s in given if isinstance(s, dict)):
         observation = _get(score, "observationId", "observation_id")
         if observation is None or str(observation) == about:
             own += _score(score, about, base, scale)
@@ -60,7 +60,7 @@ def rows(row: Row, *, scale: float = 5) -> list[dict[str, Any]]:
     return [*(own or [base]), *others]
 
 
-def _score(score: Row, about: str, base: dict[str, Any], scale: float) -> list[dict[str, Any]]:
+def _score(score: Row, about: str, base: Cells, scale: float) -> list[Cells]:
     if str(score.get("source", "")).upper() == "EVAL":
         return []
     name, value = str(score.get("name", "")), score.get("value")

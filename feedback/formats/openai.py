@@ -1,13 +1,11 @@
-"""OpenAI's chat fine-tuning files: {"messages": [...], "tools": [...]}, every answer of the assistant a lesson.
+"""Convert OpenAI's chat fine-tuning files: {"messages": [...], "tools": [...]}, every answer of the assistant a lesson.
 
 As there, `weight: 0` on a message means it is context only, and tool definitions go with the conversation.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
-from feedback.formats import Row
+from feedback.formats import Cells, Chat, Row
 from feedback.formats.chat import message, turns
 from infra.artifact import key_of
 
@@ -17,14 +15,14 @@ def recognises(row: Row) -> bool:
     return isinstance(row.get("messages"), list) and not row.keys() & {"chosen", "rejected", "label", "completion"}
 
 
-def rows(row: Row) -> list[dict[str, Any]]:
+def rows(row: Row, *, scale: float = 5) -> list[Cells]:
     """One row for each answer, with what came before it as its prompt; they stay together in a split."""
-    messages: list[dict[str, Any]] = []
+    messages: Chat = []
     unweighted: set[int] = set()
-    for said in row["messages"]:
-        if isinstance(said, dict) and said.get("weight") == 0:
+    for turn in row["messages"]:
+        if isinstance(turn, dict) and turn.get("weight") == 0:
             unweighted.add(len(messages))
-        messages += message(said)
+        messages += message(turn)
     lessons = [(before, text) for before, text in turns(messages) if len(before) not in unweighted]
     if not lessons:
         raise ValueError("no answer in words to learn: the conversation has no assistant message with text and weight")

@@ -1,10 +1,8 @@
-"""OpenAI's preference fine-tuning files: {"input": {"messages"}, "preferred_output": [...], "non_preferred_output"}."""
+"""Convert OpenAI's preference files: {"input": {"messages"}, "preferred_output": [...], "non_preferred_output"}."""
 
 from __future__ import annotations
 
-from typing import Any
-
-from feedback.formats import Row
+from feedback.formats import Cells, Row
 from feedback.formats.chat import answer, conversation
 
 
@@ -13,7 +11,7 @@ def recognises(row: Row) -> bool:
     return "preferred_output" in row and "non_preferred_output" in row
 
 
-def rows(row: Row) -> list[dict[str, Any]]:
+def rows(row: Row, *, scale: float = 5) -> list[Cells]:
     """One preference."""
     given = row.get("input")
     tools = {"tools": given["tools"]} if isinstance(given, dict) and given.get("tools") else {}

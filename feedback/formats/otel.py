@@ -1,4 +1,4 @@
-"""OpenTelemetry GenAI spans in OTLP JSON, as the collector's file exporter writes them: one export request a row.
+"""Convert OpenTelemetry GenAI spans in OTLP JSON, as the collector's file exporter writes them, a request a row.
 
 Read are the semantic conventions' `gen_ai.input.messages` and `gen_ai.output.messages` (attributes), the older
 message events, and OpenLLMetry's numbered attributes; feedback is the event `gen_ai.evaluation.result`, whose name and
@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from feedback.events import event_time_of
-from feedback.formats import Row
+from feedback.formats import Cells, Chat, Row
 from feedback.formats.chat import answer, conversation, message, scored
 
 _NUMBERED = re.compile(r"gen_ai\.(prompt|completion)\.(\d+)\.(role|content)")
@@ -24,7 +24,7 @@ def recognises(row: Row) -> bool:
     return "resourceSpans" in row or "resource_spans" in row or {"traceId", "spanId", "attributes"} <= row.keys()
 
 
-def rows(row: Row, *, scale: float = 5) -> list[dict[str, Any]]:
+def rows(row: Row, *, scale: float = 5) -> list[Cells]:
     """One row for each model call and each word on it."""
     return [made for span in _spans(row) for made in _of_span(span, scale)]
 
@@ -38,17 +38,17 @@ def _spans(row: Row) -> Iterator[Row]:
             yield from scope.get("spans") or ()
 
 
-def _of_span(span: Row, scale: float) -> list[dict[str, Any]]:
+def _of_span(span: Row, scale: float) -> list[Cells]:
     about = _attributes(span)
     events = [(str(event.get("name", "")), _attributes(event)) for event in span.get("events") or ()]
-    prompt, said = _exchange(about, events)
+    prompt, reply = _exchange(about, events)
     if not prompt:
         return []
     at = _time(span.get("endTimeUnixNano") or span.get("startTimeUnixNano"))
     base = {
         "interaction_id": str(about.get("gen_ai.response.id") or f"{span.get('traceId')}-{span.get('spanId')}"),
         "messages": prompt,
-        "answer": said,
+        "answer": reply,
         "user": about.get("user.id") or about.get("enduser.id") or about.get("enduser.pseudo.id"),
         "session": about.get("gen_ai.conversation.id") or about.get("session.id"),
         "version": about.get("gen_ai.response.model") or about.get("gen_ai.request.model"),
@@ -56,7 +56,7 @@ def _of_span(span: Row, scale: float) -> list[dict[str, Any]]:
         "finish_reason": _first(about.get("gen_ai.response.finish_reasons")),
         "tools": about.get("gen_ai.tool.definitions"),
     }
-    found = []
+    evaluated = []
     for place, (name, facts) in enumerate(events):
         if name != "gen_ai.evaluation.result":
             continue
@@ -67,20 +67,18 @@ def _of_span(span: Row, scale: float) -> list[dict[str, Any]]:
             cells = scored(named, score, scale=scale)
         if cells:
             comment = facts.get("gen_ai.evaluation.explanation")
-            found.append({**base, **cells, "event_id": f"ot-{base['interaction_id']}-{place}", "comment": comment})
-    return found or [base]
+            evaluated.append({**base, **cells, "event_id": f"ot-{base['interaction_id']}-{place}", "comment": comment})
+    return evaluated or [base]
 
 
-def _exchange(
-    about: Mapping[str, Any], events: Sequence[tuple[str, Mapping[str, Any]]]
-) -> tuple[list[dict[str, Any]], str]:
+def _exchange(about: Row, events: Sequence[tuple[str, Row]]) -> tuple[Chat, str]:
     """(prompt, answer) of a span, by whichever convention it follows; ([], "") where it is no model call."""
     given = about.get("gen_ai.input.messages")
     if given is not None:
         system = about.get("gen_ai.system_instructions")
         before = message({"role": "system", "content": _list(system)}) if system else []
         return [*before, *conversation(given)], _answered(about.get("gen_ai.output.messages"))
-    prompt: list[dict[str, Any]] = []
+    prompt: Chat = []
     reply = ""
     for name, facts in events:
         kind = re.fullmatch(r"gen_ai\.(system|user|assistant|tool)\.message", name)
@@ -96,39 +94,39 @@ def _exchange(
                 reply = answer(text)
     if prompt:
         return prompt, reply
-    numbered: dict[tuple[str, int], dict[str, Any]] = {}
+    numbered: dict[tuple[str, int], Cells] = {}
     for name, value in about.items():
         part = _NUMBERED.fullmatch(name)
         if part is not None:
             numbered.setdefault((part[1], int(part[2])), {})[part[3]] = value
-    for (side, _), said in sorted(numbered.items()):
+    for (side, _), turn in sorted(numbered.items()):
         if side == "prompt":
-            prompt += message({"role": "user", **said})
+            prompt += message({"role": "user", **turn})
         else:
-            reply = str(said.get("content", ""))
+            reply = str(turn.get("content", ""))
     return prompt, reply
 
 
 def _answered(given: Any) -> str:
-    said = [m for m in conversation(given) if m["role"] == "assistant"] if given is not None else []
-    return str(said[-1]["content"]) if said else ""
+    answers = [m for m in conversation(given) if m["role"] == "assistant"] if given is not None else []
+    return str(answers[-1]["content"]) if answers else ""
 
 
-def _calls(facts: Mapping[str, Any]) -> dict[str, Any]:
+def _calls(facts: Row) -> Cells:
     calls = {"tool_calls": _list(facts["tool_calls"])} if facts.get("tool_calls") else {}
     return calls | ({"tool_call_id": facts["id"]} if facts.get("id") else {})
 
 
 def _first(value: Any) -> str | None:
-    found = _list(value)
-    return str(found[0]) if isinstance(found, list) and found else str(found) if found else None
+    first = _list(value)
+    return str(first[0]) if isinstance(first, list) and first else str(first) if first else None
 
 
 def _list(value: Any) -> Any:
     return json.loads(value) if isinstance(value, str) and value[:1] == "[" else value
 
 
-def _attributes(holder: Row) -> dict[str, Any]:
+def _attributes(holder: Row) -> Cells:
     """OTLP's list of keys and typed values, as a plain object."""
     return {str(pair["key"]): _value(pair.get("value")) for pair in holder.get("attributes") or ()}
 

@@ -1,11 +1,11 @@
-"""ShareGPT's files: {"conversations": [{"from": "human", "value": ...}, ...]}, and their form for preferences."""
+"""Convert ShareGPT's files: {"conversations": [{"from": "human", "value": ...}, ...]}, also those of preferences."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
 
-from feedback.formats import Row
+from feedback.formats import Cells, Chat, Row
 from feedback.formats.chat import answer, message, turns
 from infra.artifact import key_of
 
@@ -15,15 +15,15 @@ def recognises(row: Row) -> bool:
     return isinstance(row.get("conversations"), list)
 
 
-def rows(row: Row) -> list[dict[str, Any]]:
+def rows(row: Row, *, scale: float = 5) -> list[Cells]:
     """One row for each answer, or one preference where `chosen` and `rejected` are given."""
-    messages: list[dict[str, Any]] = []
+    messages: Chat = []
     if row.get("system"):
         messages.append({"role": "system", "content": row["system"]})
-    for said in row["conversations"]:
-        messages += _function_call(said) or message(said)
+    for turn in row["conversations"]:
+        messages += _function_call(turn) or message(turn)
     session = str(row.get("id") or "c-" + key_of(messages)[:24])
-    more: dict[str, Any] = {"session": session} | ({"tools": row["tools"]} if row.get("tools") else {})
+    more: Cells = {"session": session} | ({"tools": row["tools"]} if row.get("tools") else {})
     if row.get("chosen") is not None and row.get("rejected") is not None:
         return [{"messages": messages, "chosen": _text(row["chosen"]), "rejected": _text(row["rejected"]), **more}]
     lessons = turns(messages)
@@ -34,14 +34,14 @@ def rows(row: Row) -> list[dict[str, Any]]:
     return [{"messages": before, "reference": text, **more} for before, text in lessons]
 
 
-def _function_call(said: Any) -> list[dict[str, Any]]:
+def _function_call(turn: Any) -> Chat:
     """LLaMA-Factory's turns from `function_call`, whose value is JSON text."""
-    if not isinstance(said, dict) or said.get("from") != "function_call":
+    if not isinstance(turn, dict) or turn.get("from") != "function_call":
         return []
-    call = json.loads(said["value"])
+    call = json.loads(turn["value"])
     calls = call if isinstance(call, list) else [call]
     return message({"role": "assistant", "content": "", "tool_calls": calls})
 
 
-def _text(said: Any) -> str:
-    return str(said["value"]) if isinstance(said, dict) and "value" in said else answer(said)
+def _text(turn: Any) -> str:
+    return str(turn["value"]) if isinstance(turn, dict) and "value" in turn else answer(turn)

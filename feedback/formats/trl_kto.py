@@ -1,10 +1,8 @@
-"""TRL's unpaired preference (KTO) files: {"prompt", "completion", "label"}: an answer and whether it was good."""
+"""Convert TRL's unpaired preference (KTO) files: {"prompt", "completion", "label"}: whether an answer was good."""
 
 from __future__ import annotations
 
-from typing import Any
-
-from feedback.formats import Row
+from feedback.formats import Cells, Row
 from feedback.formats.chat import completion_text, prompt_messages
 
 
@@ -13,7 +11,7 @@ def recognises(row: Row) -> bool:
     return row.keys() >= {"prompt", "completion", "label"}
 
 
-def rows(row: Row) -> list[dict[str, Any]]:
+def rows(row: Row, *, scale: float = 5) -> list[Cells]:
     """One thumb."""
     if not isinstance(row["label"], bool | int):
         raise ValueError(f"label should be true or false, got {row['label']!r}")

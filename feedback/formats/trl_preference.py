@@ -1,10 +1,8 @@
-"""TRL's preference files: {"prompt", "chosen", "rejected"}, as text or messages, the prompt apart or within both."""
+"""Convert TRL's preference files: {"prompt", "chosen", "rejected"}, text or messages, the prompt apart or in both."""
 
 from __future__ import annotations
 
-from typing import Any
-
-from feedback.formats import Row
+from feedback.formats import Cells, Row
 from feedback.formats.chat import completion_text, message, prompt_messages
 
 
@@ -13,7 +11,7 @@ def recognises(row: Row) -> bool:
     return "chosen" in row and "rejected" in row
 
 
-def rows(row: Row) -> list[dict[str, Any]]:
+def rows(row: Row, *, scale: float = 5) -> list[Cells]:
     """One preference. Without a prompt, it is what both conversations begin with."""
     chosen, rejected = row["chosen"], row["rejected"]
     tools = {"tools": row["tools"]} if row.get("tools") else {}
@@ -30,7 +28,7 @@ def rows(row: Row) -> list[dict[str, Any]]:
         raise ValueError(
             "chosen and rejected are texts and there is no prompt; expected a prompt, or lists of messages"
         )
-    one, other = ([m for said in side for m in message(said)] for side in (chosen, rejected))
+    one, other = ([m for turn in side for m in message(turn)] for side in (chosen, rejected))
     same = 0
     while same < min(len(one), len(other)) and one[same] == other[same]:
         same += 1

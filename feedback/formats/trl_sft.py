@@ -1,10 +1,8 @@
-"""TRL's prompt-completion files: {"prompt", "completion"}, as text or messages."""
+"""Convert TRL's prompt-completion files: {"prompt", "completion"}, as text or messages."""
 
 from __future__ import annotations
 
-from typing import Any
-
-from feedback.formats import Row
+from feedback.formats import Cells, Row
 from feedback.formats.chat import completion_text, prompt_messages
 
 
@@ -13,6 +11,6 @@ def recognises(row: Row) -> bool:
     return "prompt" in row and "completion" in row
 
 
-def rows(row: Row) -> list[dict[str, Any]]:
+def rows(row: Row, *, scale: float = 5) -> list[Cells]:
     """One reference."""
     return [{"messages": prompt_messages(row["prompt"]), "reference": completion_text(row["completion"])}]

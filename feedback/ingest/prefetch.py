@@ -15,14 +15,14 @@ import sys
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from feedback.ingest.prepare import PreparedFeedback, prepare
 from feedback.ingest.subjects import RawBatch, Steps
-from feedback.lake.lake import QuarantineRow
+from feedback.lake.frames import QuarantineRow
 from feedback.lake.quarantine import releases
 from feedback.redaction.redact import Redactor, finder_of
-from feedback.sources.landing import reject_id, rejects_after, source_rejects
+from feedback.sources.landing import RejectedRow, rejects_after, source_rejects
 from feedback.sources.watermark import fingerprint
 from feedback.store.store import Ready, Store, feedback_ready
 from infra.database.connect import connect
@@ -106,21 +106,21 @@ def _read(store: Store, fresh: Sequence[Ready]) -> RawBatch:
     return RawBatch(fresh, store.interactions_of(wanted), words, releases(store.engine, events))
 
 
-def _rejected(rows: Sequence[Any], steps: Steps) -> list[QuarantineRow]:
+def _rejected(rows: Sequence[RejectedRow], steps: Steps) -> list[QuarantineRow]:
     """The quarantine rows of files' rows that could not be read, their raw text redacted."""
     find = finder_of(steps.redact)  # once for all of them
 
-    def held(row: Any) -> QuarantineRow:
+    def held(row: RejectedRow) -> QuarantineRow:
         redactor = Redactor(find=find)
         return QuarantineRow(
-            row_id=reject_id(row),
-            tenant=str(row.tenant),
-            subject=str(row.place),
+            row_id=row.row_id,
+            tenant=row.tenant,
+            subject=row.place,
             events=(),
             step="source",
-            code=str(row.code),
-            detail=redactor.text(str(row.detail)),
-            content=redactor.text(str(row.raw)) if steps.redact.enabled else str(row.raw),
+            code=row.code,
+            detail=redactor.text(row.detail),
+            content=redactor.text(row.raw) if steps.redact.enabled else row.raw,
             created_at=row.at,
         )
 

@@ -25,7 +25,7 @@ from feedback.ingest.build_examples import ACCEPTED
 from feedback.ingest.conflicts import Outcome
 from feedback.ingest.prepare import PreparedFeedback
 from feedback.ingest.subjects import Key, Steps, Subject
-from feedback.lake.lake import EventOutcome, QuarantineRow
+from feedback.lake.frames import EventOutcome, QuarantineRow
 from infra.artifact import key_of
 
 Check = Callable[[Sequence[Example]], dict[str, tuple[str, str]]]

@@ -17,7 +17,7 @@ from feedback.index.ingest_index import IngestIndex
 from feedback.index.update import IndexUpdate
 from feedback.ingest.run import commit, locked
 from feedback.lake.lake import Lake, Manifest
-from feedback.sources.landing import reject_id, rejects_after, source_rejects
+from feedback.sources.landing import rejects_after, source_rejects
 from feedback.sources.watermark import fingerprint, store_mismatch, with_fingerprints
 from feedback.store.store import Store, feedback, feedback_ready
 from infra.database.schema import create_tables
@@ -85,7 +85,7 @@ def _rewound(store: Store, lake: Lake, last: Manifest) -> Manifest:
             return [(r[0], (r[1], r[2]) if r[0] == r[3] else None) for r in connection.execute(query)]
 
     def rejects(cursor: int) -> Sequence[Row]:
-        return [(row.seq, (str(row.tenant), reject_id(row))) for row in rejects_after(store.engine, cursor, _LOT)]
+        return [(row.seq, (row.tenant, row.row_id)) for row in rejects_after(store.engine, cursor, _LOT)]
 
     ready = _parting(store, lake, last, feedback_ready, ("fates", "event_id"), turns)
     rejected = _parting(store, lake, last, source_rejects, ("quarantine", "row_id"), rejects)

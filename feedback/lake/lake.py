@@ -1,4 +1,4 @@
-"""The growing, versioned store of accepted examples, of quarantined rows, and of how each event ended.
+"""Keep the lake: the versioned store of accepted examples, of quarantined rows, and of how each event ended.
 
 Three Delta tables (`accepted`, `quarantine`, `fates`) and one folder of manifests, on disk or in an S3-compatible store
 (feedback/lake/storage.py). A batch is first staged whole on local disk, then appended table by table under a Delta
@@ -14,21 +14,28 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from feedback.events import Message, Moment, message_json
 from feedback.examples import Example
 from feedback.index.update import IndexUpdate
+from feedback.lake.frames import (
+    EventOutcome,
+    QuarantineRow,
+    accepted_frame,
+    example_of,
+    no_examples,
+    outcome_frame,
+    quarantine_frame,
+)
 from feedback.lake.storage import LakeStorage, claim_storage, storage_of
 from infra.artifact import atomic_write
 from infra.errors import CorruptArtifact
-from infra.settings import Config, Places
-from infra.stored_model import Stored, StoredFile
+from infra.settings import Places
+from infra.stored_model import StoredFile
 
 if TYPE_CHECKING:
     import polars as pl
@@ -37,51 +44,6 @@ if TYPE_CHECKING:
 TABLES = ("accepted", "quarantine", "fates")
 _APP = "ratchet-ingest"
 _READY = "ready.json"
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MESSAGES = json.JSONEncoder(ensure_ascii=False)
-_MICROSECOND = timedelta(microseconds=1)
-
-
-class QuarantineRow(Stored):
-    """Something that was kept out, and why, so that a person can read, correct and release it."""
-
-    row_id: str
-    """Hash of what is held and the code: the same thing held for the same reason is one row."""
-    tenant: str
-    """Whose data it is."""
-    subject: str
-    """Interaction, document event, or place in a file."""
-    events: tuple[str, ...]
-    """Feedback events that are held; empty for rows of files that could not be read."""
-    actor: str | None = None
-    """Who said it (pseudonym)."""
-    step: str
-    """Step that held it: source, normalise, redact, abuse, shape, expectations."""
-    code: str
-    """Reason in a word; counted by it."""
-    detail: str
-    """Reason in a sentence."""
-    content: str
-    """What is held (redacted), as JSON or raw text."""
-    created_at: Moment
-    """When the latest event was said, or the row was read (UTC)."""
-
-
-class EventOutcome(Stored):
-    """How one feedback event ended."""
-
-    tenant: str
-    """Whose data it is."""
-    event_id: str
-    """The event."""
-    subject: str
-    """Interaction it is about, or itself for a document."""
-    status: str
-    """accepted, merged or quarantined."""
-    code: str
-    """Reason in a word."""
-    examples: tuple[str, ...] = ()
-    """Examples that it made or that it was merged into."""
 
 
 class Manifest(StoredFile):
@@ -125,7 +87,7 @@ class Lake:
         return self._storage
 
     def claim_storage(self) -> None:
-        """Call before writing, with the lock held: see `feedback.lake.storage.settle`."""
+        """Call before writing, with the lock held: see `feedback.lake.storage.claim_storage`."""
         claim_storage(self.path, self._url)
 
     @property
@@ -144,7 +106,7 @@ class Lake:
         return self.path / "data_docs"
 
     def last(self) -> Manifest | None:
-        """The manifest of the latest batch that counts."""
+        """Return the manifest of the latest batch that counts."""
         numbers = self.storage.batches()
         if not numbers:
             return None
@@ -156,7 +118,7 @@ class Lake:
         return self.manifest(numbers[-1])
 
     def manifest(self, batch: int) -> Manifest:
-        """The manifest of one batch."""
+        """Return the manifest of one batch."""
         return Manifest.model_validate_json(self.storage.read(batch))
 
     def stage(
@@ -178,9 +140,9 @@ class Lake:
             shutil.rmtree(folder)
         folder.mkdir(parents=True)
         frames = {
-            "accepted": _accepted_frame(accepted, manifest.batch),
-            "quarantine": _plain_frame(quarantine, manifest.batch, _quarantine_schema()),
-            "fates": _plain_frame(outcomes, manifest.batch, _fates_schema()),
+            "accepted": accepted_frame(accepted, manifest.batch),
+            "quarantine": quarantine_frame(quarantine, manifest.batch),
+            "fates": outcome_frame(outcomes, manifest.batch),
         }
         for table, frame in frames.items():
             frame.write_parquet(folder / f"{table}.parquet")
@@ -232,7 +194,7 @@ class Lake:
         shutil.rmtree(self._staging(manifest.batch), ignore_errors=True)
 
     def scan(self, table: str, *, through: int | None = None) -> pl.LazyFrame | None:
-        """Rows of one table in batches that count, up to and with batch `through`; None while there are none."""
+        """Scan a table's rows of batches that count, up to and with batch `through`; None while there are none."""
         import polars as pl
 
         last = self.last()
@@ -243,7 +205,7 @@ class Lake:
         return pl.scan_delta(there, storage_options=self.storage.options).filter(pl.col("batch") <= limit)
 
     def table(self, name: str) -> DeltaTable | None:
-        """One of the Delta tables as it stands; None until it has a row."""
+        """Open one of the Delta tables as it stands; None until it has a row."""
         from deltalake import DeltaTable
 
         where, options = self.storage.table(name), self.storage.options
@@ -251,20 +213,21 @@ class Lake:
         return DeltaTable(where, storage_options=options) if there else None
 
     def current(self, *, tenant: str | None = None, through: int | None = None) -> pl.DataFrame:
-        """Accepted rows as they stand: of every subject those of the latest batch that names it, in a stable order."""
+        """Read accepted rows as they stand: of a subject those of the latest batch that names it, in a stable order."""
         import polars as pl
 
-        accepted, fates = self.scan("accepted", through=through), self.scan("fates", through=through)
-        if accepted is None or fates is None:
-            return _frame({}, _accepted_schema())
+        accepted, outcomes = self.scan("accepted", through=through), self.scan("fates", through=through)
+        if accepted is None or outcomes is None:
+            return no_examples()
         if tenant is not None:
-            accepted, fates = accepted.filter(pl.col("tenant") == tenant), fates.filter(pl.col("tenant") == tenant)
-        latest = fates.group_by("tenant", "subject").agg(pl.col("batch").max())
+            accepted = accepted.filter(pl.col("tenant") == tenant)
+            outcomes = outcomes.filter(pl.col("tenant") == tenant)
+        latest = outcomes.group_by("tenant", "subject").agg(pl.col("batch").max())
         joined = accepted.join(latest, on=["tenant", "subject", "batch"], how="semi")
         return joined.sort("tenant", "example_id").collect()
 
     def examples(self, *, tenant: str | None = None, through: int | None = None) -> list[Example]:
-        """Accepted examples as they stand, in a stable order."""
+        """Read accepted examples as they stand, in a stable order."""
         return [example_of(row) for row in self.current(tenant=tenant, through=through).iter_rows(named=True)]
 
     def _next(self) -> int:
@@ -278,93 +241,3 @@ class Lake:
 def lake_of(places: Places) -> Lake:
     """The lake of a pipeline."""
     return Lake(places.lake_dir, places.lake_url)
-
-
-def example_of(row: Mapping[str, Any]) -> Example:
-    """The example a row of the accepted table stands for."""
-    # What was null was not said, or not asked yet: a lake keeps the columns of every release that wrote to it.
-    fields = {name: value for name, value in row.items() if value is not None and name not in ("messages", "batch")}
-    messages = tuple(Message.model_validate(m, extra="allow") for m in json.loads(row["messages"]))
-    return Example.model_validate({**fields, "messages": messages})
-
-
-def _accepted_frame(examples: Sequence[Example], batch: int) -> pl.DataFrame:
-    schema = _accepted_schema()
-    texts: dict[tuple[str, str], str] = {}  # examples of one subject share their prompt
-
-    def messages(example: Example) -> str:
-        key = (example.tenant, example.subject)
-        if key not in texts:
-            texts[key] = _MESSAGES.encode([message_json(m) for m in example.messages])
-        return texts[key]
-
-    columns = _columns(examples, Example.model_fields)
-    columns["batch"] = [batch] * len(examples)
-    columns["messages"] = [messages(e) for e in examples]
-    return _frame(columns, schema)
-
-
-def _plain_frame(values: Sequence[Config], batch: int, schema: dict[str, Any]) -> pl.DataFrame:
-    columns = _columns(values, [name for name in schema if name != "batch"])
-    return _frame({"batch": [batch] * len(values), **columns}, schema)
-
-
-def _columns(values: Sequence[Config], names: Iterable[str]) -> dict[str, list[Any]]:
-    fields = [vars(value) for value in values]
-    return {name: [row[name] for row in fields] for name in names}
-
-
-def _frame(columns: Mapping[str, list[Any]], schema: dict[str, Any]) -> pl.DataFrame:
-    """The columns as a table; lists and moments go a way that polars is fast on."""
-    import polars as pl
-
-    def made(name: str, kind: Any) -> pl.Series:
-        values = columns.get(name, [])
-        if kind == pl.List(pl.String):
-            return _lists(values).alias(name)
-        if kind == pl.Datetime("us", "UTC"):
-            return pl.Series(name, [(value - _EPOCH) // _MICROSECOND for value in values], dtype=pl.Int64).cast(kind)
-        return pl.Series(name, values, dtype=kind)
-
-    return pl.DataFrame([made(name, kind) for name, kind in schema.items()])
-
-
-def _lists(values: Sequence[Sequence[str]]) -> pl.Series:
-    """A column of lists of text."""
-    import polars as pl
-
-    rows = pl.DataFrame({"row": range(len(values))}, schema={"row": pl.Int64})
-    flat = {
-        "row": [row for row, value in enumerate(values) for _ in value],
-        "text": [text for value in values for text in value],
-    }
-    grouped = pl.DataFrame(flat, schema={"row": pl.Int64, "text": pl.String}).group_by("row").agg("text")
-    joined = rows.join(grouped, on="row", how="left", maintain_order="left")
-    return joined["text"].fill_null(pl.Series([[]], dtype=pl.List(pl.String)))
-
-
-def _accepted_schema() -> dict[str, Any]:
-    import polars as pl
-
-    flags, texts = {"good", "trusted", "explored"}, list(Example.model_fields)
-    schema: dict[str, Any] = {"batch": pl.Int64}
-    for name in texts:
-        schema[name] = pl.Boolean if name in flags else pl.String
-    schema["weight"] = pl.Float64
-    schema["source_events"] = schema["cut"] = pl.List(pl.String)
-    schema["created_at"] = pl.Datetime("us", "UTC")
-    return schema
-
-
-def _quarantine_schema() -> dict[str, Any]:
-    import polars as pl
-
-    schema: dict[str, Any] = {"batch": pl.Int64} | dict.fromkeys(QuarantineRow.model_fields, pl.String)
-    return schema | {"events": pl.List(pl.String), "created_at": pl.Datetime("us", "UTC")}
-
-
-def _fates_schema() -> dict[str, Any]:
-    import polars as pl
-
-    schema: dict[str, Any] = {"batch": pl.Int64} | dict.fromkeys(EventOutcome.model_fields, pl.String)
-    return schema | {"examples": pl.List(pl.String)}

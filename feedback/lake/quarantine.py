@@ -13,7 +13,8 @@ from pydantic import TypeAdapter, ValidationError
 from sqlalchemy import Column, Connection, Engine, Index, String, Table, Text, UniqueConstraint, func, insert, select
 
 from feedback.events import Feedback, Interaction, Value
-from feedback.lake.lake import Lake, QuarantineRow
+from feedback.lake.frames import QuarantineRow
+from feedback.lake.lake import Lake
 from feedback.store.store import Store, feedback, feedback_ready, land_feedback, land_interactions, requeue
 from infra.database.connect import UtcDateTime, begin_write, metadata, now
 from infra.errors import NotFound, UserError

@@ -18,7 +18,6 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 from pydantic import Field, model_validator
 
@@ -27,14 +26,23 @@ from feedback.examples import SHAPES, Example
 from feedback.lake.lake import Lake
 from feedback.snapshots.contamination import NEAR, NEAR_MIN_WORDS, ContaminationCheck
 from feedback.snapshots.gate_items import GateItem, dated_items, items_of, newest
-from feedback.snapshots.layout import GATE_FILES, MANIFEST, SHOWN, TRAIN, VALIDATION, Snapshot
+from feedback.snapshots.layout import (
+    GATE_FILES,
+    MANIFEST,
+    SHOWN,
+    TRAIN,
+    VALIDATION,
+    Snapshot,
+    SnapshotIdentity,
+    SnapshotManifest,
+    read_manifest,
+)
 from feedback.snapshots.split_recovery import recover_splits
 from feedback.snapshots.splits import SplitStore, prompt_hash
-from infra.artifact import canonical_json, digest_dir, digest_file, finished_record, key_of, publish, read_record
+from infra.artifact import canonical_json, digest_dir, digest_file, finished_record, publish, read_record
 from infra.database.connect import now
 from infra.errors import CorruptArtifact, NotFound
 from infra.settings import Config
-from infra.stored_model import refuse_newer
 
 __all__ = ["Snapshot", "SnapshotConfig", "cut_snapshot", "example_ids", "load_snapshot", "training_parts"]
 _ALGORITHM = 1
@@ -105,19 +113,18 @@ def load_snapshot(path: Path) -> Snapshot:
     record = read_record(path)
     if record is None:
         raise NotFound(f"{path} is no finished snapshot: no record.json; cut one with `ratchet data cut`")
-    manifest = json.loads((path / MANIFEST).read_text())
-    refuse_newer("snapshot", manifest.get("form", 1), str(path / MANIFEST))
-    if key_of(manifest["identity"]) != record.key:
+    manifest = read_manifest(path)
+    if manifest.identity.key != record.key:
         raise CorruptArtifact(
             f"{path}: the manifest was changed after the snapshot was cut; restore it or cut it again"
         )
     return Snapshot(
         id=record.name,
-        tenant=manifest["identity"]["tenant"],
+        tenant=manifest.identity.tenant,
         path=path,
         digest=record.digest,
-        counts=manifest["counts"],
-        removed=manifest["removed"],
+        counts=manifest.counts,
+        removed=manifest.removed,
     )
 
 
@@ -210,12 +217,12 @@ def _publish(snapshots_dir: Path, staging: Path, config: SnapshotConfig, tenant:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("w") as file:
             file.writelines(canonical_json(row) + "\n" for row in rows)
-    identity: dict[str, Any] = {
-        "algorithm": _ALGORITHM,
-        "tenant": tenant,
-        "config": config.model_dump(mode="json"),
-        "files": {name: digest_file(staging / name) for name in files},
-    }
+    identity = SnapshotIdentity(
+        algorithm=_ALGORITHM,
+        tenant=tenant,
+        config=config.model_dump(mode="json"),
+        files={name: digest_file(staging / name) for name in files},
+    )
     counts = {
         "train": _by_shape(split.train),
         "validation": _by_shape(split.validation),
@@ -223,13 +230,12 @@ def _publish(snapshots_dir: Path, staging: Path, config: SnapshotConfig, tenant:
         "frozen": {"items": len(split.frozen), "groups": len({i.group for i in split.frozen})},
     }
     removed = {reason: number for reason, number in sorted(split.removed.items()) if number}
-    manifest = {"identity": identity, "counts": counts, "removed": removed}
+    manifest = SnapshotManifest(identity=identity, counts=counts, removed=removed)
     (staging / MANIFEST).write_text(canonical_json(manifest) + "\n")
-    key = key_of(identity)
-    name = "s-" + key[:24]
+    name = "s-" + identity.key[:24]
     record = finished_record(
         name=name,
-        key=key,
+        key=identity.key,
         digest=digest_dir(staging),
         config=config.model_dump(mode="json"),
         result={"counts": counts, "removed": removed},

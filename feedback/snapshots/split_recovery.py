@@ -14,7 +14,7 @@ from pathlib import Path
 
 from feedback.examples import user_text
 from feedback.snapshots.gate_items import GateItem
-from feedback.snapshots.layout import GATE_FILES, MANIFEST, TRAIN, VALIDATION
+from feedback.snapshots.layout import GATE_FILES, TRAIN, VALIDATION, read_manifest
 from feedback.snapshots.splits import SplitStore
 from infra.artifact import read_record
 
@@ -48,7 +48,7 @@ def _snapshots(snapshots_dir: Path, tenant: str) -> Iterator[Path]:
     """Folders of the tenant's finished snapshots, the oldest first."""
     made = [(record.created_at, path) for path in snapshots_dir.glob("s-*") if (record := read_record(path))]
     for _, path in sorted(made):
-        if json.loads((path / MANIFEST).read_text())["identity"]["tenant"] == tenant:
+        if read_manifest(path).identity.tenant == tenant:
             yield path
 
 

@@ -1,18 +1,19 @@
-"""Bring a source's events into the store: each lot with its watermark in one transaction, nothing lost or doubled.
+"""Land a source's events in the store: each lot with its watermark in one transaction, nothing lost or doubled.
 
 Rows that could not be read are kept beside the events, and the next ingest puts them in quarantine with their reason.
 """
 
 from __future__ import annotations
 
-import importlib
+import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, cast
+from datetime import datetime
+from typing import Any, cast
 
 from pydantic import Field, JsonValue, ValidationError, field_validator, model_validator
-from sqlalchemy import Column, Engine, Index, String, Table, Text, UniqueConstraint, insert, select
+from sqlalchemy import Column, Connection, Engine, Index, String, Table, Text, UniqueConstraint, insert, select
 
 from feedback.events import Feedback, Interaction, storable
 from feedback.sources import SOURCES
@@ -50,9 +51,23 @@ source_rejects = Table(
 RAW_CHARS = 4_000
 
 
-def reject_id(row: Any) -> str:
-    """Id of the quarantine row that a row of `source_rejects` becomes."""
-    return key_of([str(row.tenant), str(row.source), str(row.place), str(row.code)])
+@dataclass(frozen=True)
+class RejectedRow:
+    """A row of `source_rejects`."""
+
+    seq: int
+    source: str
+    tenant: str
+    place: str
+    code: str
+    detail: str
+    raw: str
+    at: datetime
+
+    @property
+    def row_id(self) -> str:
+        """Id of the quarantine row that it becomes."""
+        return key_of([self.tenant, self.source, self.place, self.code])
 
 
 @dataclass(frozen=True)
@@ -75,14 +90,6 @@ class Lot:
     rejects: list[Reject] = field(default_factory=list)
     tenant: str = "default"
     """Whose rejects these are."""
-
-
-class SourceModule(Protocol):
-    """What a file of this folder offers."""
-
-    Options: type[Config]
-
-    def read(self, options: Config, watermark: JsonValue | None) -> Iterator[Lot]: ...
 
 
 class SourceSpec(Config):
@@ -114,14 +121,9 @@ class SourceSpec(Config):
             ValueError: they do not fit.
         """
         try:
-            return source_module(self.kind).Options.model_validate(dict(self.options))
+            return SOURCES[self.kind].Options.model_validate(dict(self.options))
         except ValidationError as error:
             raise ValueError(f"options of source {self.name!r} ({self.kind}): {in_a_line(error)}") from error
-
-
-def source_module(kind: str) -> SourceModule:
-    """The module of a registered kind."""
-    return cast("SourceModule", importlib.import_module(SOURCES[kind]))
 
 
 def land(store: Store, spec: SourceSpec) -> dict[str, int]:
@@ -134,7 +136,7 @@ def land(store: Store, spec: SourceSpec) -> dict[str, int]:
     options = spec.parsed()
     if not getattr(options, "hashed_users", True) and (salt := os.environ.get(SALT)):
         verify_salt(store.engine, salt)
-    for lot in source_module(spec.kind).read(options, watermark_of(store.engine, spec.name)):
+    for lot in SOURCES[spec.kind].read(options, watermark_of(store.engine, spec.name)):
         with begin_write(store.engine) as connection:
             new_interactions = land_interactions(connection, lot.interactions) if lot.interactions else Landed(0, 0)
             new_feedback = land_feedback(connection, lot.feedback) if lot.feedback else Landed(0, 0)
@@ -149,22 +151,20 @@ def land(store: Store, spec: SourceSpec) -> dict[str, int]:
 
 
 def watermark_of(engine: Engine, source: str) -> JsonValue | None:
-    """Where a source goes on."""
-    import json
-
+    """Return where a source goes on."""
     with engine.connect() as connection:
         row = connection.execute(select(source_marks.c.mark).where(source_marks.c.source == source)).first()
     return None if row is None else cast("JsonValue", json.loads(row[0]))
 
 
-def rejects_after(engine: Engine, cursor: int, limit: int) -> list[Any]:
-    """Up to `limit` rejected rows after sequence `cursor`: rows of `source_rejects`."""
+def rejects_after(engine: Engine, cursor: int, limit: int) -> list[RejectedRow]:
+    """Read up to `limit` rejected rows after sequence `cursor`."""
     query = select(source_rejects).where(source_rejects.c.seq > cursor).order_by(source_rejects.c.seq).limit(limit)
     with engine.connect() as connection:
-        return list(connection.execute(query))
+        return [RejectedRow(**row) for row in connection.execute(query).mappings()]
 
 
-def _keep_rejects(connection: Any, source: str, lot: Lot) -> int:
+def _keep_rejects(connection: Connection, source: str, lot: Lot) -> int:
     places = {reject.place: reject for reject in lot.rejects}
     raws = {place: storable(reject.raw)[:RAW_CHARS] for place, reject in places.items()}
     gone = erased_rejects(connection, lot.tenant, list(raws.values())) if raws else set()

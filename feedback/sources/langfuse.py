@@ -1,4 +1,4 @@
-"""Langfuse exports (traces, observations, scores), as files."""
+"""Read Langfuse exports (traces, observations, scores), as files."""
 
 from __future__ import annotations
 
@@ -19,5 +19,5 @@ class Options(files.FileOptions):
 
 
 def read(options: Options, watermark: JsonValue | None) -> Iterator[Lot]:
-    """What is new in these files."""
+    """Read what is new in these files."""
     return files.read(options, watermark)

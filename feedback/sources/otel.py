@@ -1,4 +1,4 @@
-"""OpenTelemetry GenAI spans in OTLP JSON, as the collector's file exporter writes them."""
+"""Read OpenTelemetry GenAI spans in OTLP JSON, as the collector's file exporter writes them."""
 
 from __future__ import annotations
 
@@ -19,5 +19,5 @@ class Options(files.FileOptions):
 
 
 def read(options: Options, watermark: JsonValue | None) -> Iterator[Lot]:
-    """What is new in these files."""
+    """Read what is new in these files."""
     return files.read(options, watermark)

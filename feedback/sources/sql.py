@@ -1,4 +1,4 @@
-"""Any SQL database, by query: whatever SQLAlchemy has a driver for.
+"""Read any SQL database by query: whatever SQLAlchemy has a driver for.
 
 The query's rows are read in the order of a growing column, from where the last run stopped. The URL, which may hold a
 password, comes from the environment.
@@ -14,9 +14,10 @@ from typing import Any, cast
 from uuid import UUID
 
 from pydantic import Field, JsonValue
-from sqlalchemy import bindparam, create_engine, text
+from sqlalchemy import Engine, bindparam, create_engine, text
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
+from feedback.formats import Cells
 from feedback.sources.files import add_row
 from feedback.sources.landing import Lot
 from feedback.sources.mapping import RowOptions
@@ -50,13 +51,13 @@ def read(options: Options, watermark: JsonValue | None) -> Iterator[Lot]:
         UserError: the URL is missing or cannot be understood, or the database refuses the query.
     """
     last = _unpacked(watermark["after"]) if isinstance(watermark, dict) and "after" in watermark else None
-    engine = _engine(secret(options.url_env), options)
+    database = _connected(secret(options.url_env), options)
     try:
-        if last is not None and _gone_back(engine, options, last):
+        if last is not None and _gone_back(database, options, last):
             last = None
         after = last - options.reread if isinstance(last, int) else last
         while True:
-            rows = _rows(engine, options, after)
+            rows = _rows(database, options, after)
             if not rows:
                 return
             lot, at = (
@@ -74,10 +75,10 @@ def read(options: Options, watermark: JsonValue | None) -> Iterator[Lot]:
             if len(rows) < options.lot:
                 return
     finally:
-        engine.dispose()
+        database.dispose()
 
 
-def _engine(url: str, options: Options) -> Any:
+def _connected(url: str, options: Options) -> Engine:
     try:
         return create_engine(url, hide_parameters=True)
     except (ArgumentError, ImportError) as error:
@@ -88,10 +89,10 @@ def _engine(url: str, options: Options) -> Any:
         ) from None
 
 
-def _gone_back(engine: Any, options: Options, last: Any) -> bool:
+def _gone_back(database: Engine, options: Options, last: Any) -> bool:
     """Whether the table ends before the key that was read last: it was restored from a backup, say, and gives the same
     keys out again. It is then read from its beginning; rows that are here already are recognised."""
-    back = not _rows(engine, options, last, since=True) and bool(_rows(engine, options, None))
+    back = not _rows(database, options, last, since=True) and bool(_rows(database, options, None))
     if back:
         log.warning(
             "the database in %s has no row from %s = %s on, up to which it was read: it was restored from a backup, or "
@@ -101,7 +102,7 @@ def _gone_back(engine: Any, options: Options, last: Any) -> bool:
     return back
 
 
-def _rows(engine: Any, options: Options, after: Any, *, since: bool = False) -> list[dict[str, Any]]:
+def _rows(database: Engine, options: Options, after: Any, *, since: bool = False) -> list[Cells]:
     where = "" if after is None else f"WHERE q.{options.key} {'>=' if since else '>'} :after "
     # The key's name is checked by its pattern; the query is the operator's own.
     statement = text(
@@ -110,16 +111,16 @@ def _rows(engine: Any, options: Options, after: Any, *, since: bool = False) -> 
     if after is not None:
         statement = statement.bindparams(bindparam("after", after))
     try:
-        with engine.connect() as connection:
-            found = [dict(row) for row in connection.execute(statement).mappings()]
+        with database.connect() as connection:
+            rows = [dict(row) for row in connection.execute(statement).mappings()]
     except SQLAlchemyError as error:
-        said = str(getattr(error, "orig", None) or type(error).__name__).splitlines()[0]
-        raise UserError(f"the database in {options.url_env} refuses the query: {said}; mend `query` or `key`") from None
-    if found and options.key not in found[0]:
+        why = str(getattr(error, "orig", None) or type(error).__name__).splitlines()[0]
+        raise UserError(f"the database in {options.url_env} refuses the query: {why}; mend `query` or `key`") from None
+    if rows and options.key not in rows[0]:
         raise UserError(f"the query gives no column {options.key!r}; name a unique, growing one as `key`")
-    if any(row[options.key] is None for row in found):
+    if any(row[options.key] is None for row in rows):
         raise UserError(f"column {options.key!r} is null in some rows; name a unique, growing one as `key`")
-    return found
+    return rows
 
 
 def _plain(value: Any) -> Any:
@@ -144,6 +145,7 @@ def _packed(value: Any) -> JsonValue:
 def _unpacked(value: JsonValue) -> Any:
     if not isinstance(value, dict):
         return value
-    ((kind, said),) = value.items()
-    readers: dict[str, Any] = {"time": datetime.fromisoformat, "date": date.fromisoformat, "decimal": Decimal}
-    return readers[kind](said)
+    ((kind, text_of),) = value.items()
+    if kind == "time":
+        return datetime.fromisoformat(str(text_of))
+    return date.fromisoformat(str(text_of)) if kind == "date" else Decimal(str(text_of))

@@ -1,4 +1,4 @@
-"""Whether a database is still the one that a reader's cursor was taken from.
+"""Check that a database is still the one that a reader's cursor (watermark) was taken from.
 
 A cursor is a sequence number, and a database that was restored from a backup gives the same numbers out a second time:
 whoever goes on after the cursor then skips what came meanwhile, in silence. So every cursor that is kept outside of
@@ -20,7 +20,7 @@ _DIGITS = 32
 
 
 def fingerprint(engine: Engine, table: Table, seq: int) -> str | None:
-    """Hash of what never changes of the row with this sequence number; None where there is none (any more)."""
+    """Hash what never changes of the row with this sequence number; None where there is none (any more)."""
     columns = {
         feedback_ready: (feedback.c.tenant, feedback.c.event_id, feedback.c.received_at),
         feedback: (feedback.c.tenant, feedback.c.event_id, feedback.c.received_at),
@@ -36,24 +36,24 @@ def fingerprint(engine: Engine, table: Table, seq: int) -> str | None:
 
 
 def high_water(engine: Engine, table: Table) -> int:
-    """The highest sequence number that was ever given out: it stays when `ratchet forget` deletes the last rows."""
+    """Return the highest sequence number ever given out: it stays when `ratchet forget` deletes the last rows."""
     name = table.name
     with engine.connect() as connection:
         there = int(connection.execute(select(func.coalesce(func.max(table.c.seq), 0))).scalar_one())
         given: int | None = None
         if engine.dialect.name == "sqlite" and inspect(connection).has_table("sqlite_sequence"):
-            asked = text("SELECT seq FROM sqlite_sequence WHERE name = :name")
-            given = connection.execute(asked, {"name": name}).scalar()
+            query = text("SELECT seq FROM sqlite_sequence WHERE name = :name")
+            given = connection.execute(query, {"name": name}).scalar()
         elif engine.dialect.name == "postgresql":
             sequence = connection.execute(text("SELECT pg_get_serial_sequence(:name, 'seq')"), {"name": name}).scalar()
             if sequence is not None:  # its own name, from the database
-                asked = text(f"SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM {sequence}")  # noqa: S608
-                given = connection.execute(asked).scalar()
+                query = text(f"SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM {sequence}")  # noqa: S608
+                given = connection.execute(query).scalar()
     return max(there, int(given or 0))
 
 
 def watermark_mismatch(engine: Engine, table: Table, cursor: int, mark: str | None) -> str | None:
-    """Why the database is not the one that `cursor` was taken from, in words; None where it may be.
+    """Say why the database is not the one that `cursor` was taken from, or None where it may be.
 
     Args:
         mark: fingerprint of the row at the cursor when it was read; None where none was kept.
@@ -63,14 +63,14 @@ def watermark_mismatch(engine: Engine, table: Table, cursor: int, mark: str | No
     highest = high_water(engine, table)
     if highest < cursor:
         return f"it was read up to number {cursor} of {table.name}, but the database has given out {highest} only"
-    found = fingerprint(engine, table, cursor) if mark is not None else None
-    if found is not None and found != mark:
+    there = fingerprint(engine, table, cursor) if mark is not None else None
+    if there is not None and there != mark:
         return f"it was read up to number {cursor} of {table.name}, and number {cursor} (of {highest}) is another now"
     return None
 
 
 def with_fingerprints(store: Store, manifest: Manifest) -> Manifest:
-    """The manifest with fingerprints of the store's rows at its cursors."""
+    """Return the manifest with fingerprints of the store's rows at its cursors."""
     return manifest.model_copy(
         update={
             "cursor_mark": fingerprint(store.engine, feedback_ready, manifest.cursor),
@@ -80,7 +80,7 @@ def with_fingerprints(store: Store, manifest: Manifest) -> Manifest:
 
 
 def store_mismatch(store: Store, manifest: Manifest) -> str | None:
-    """Why the store is not the one that this batch was read from; None where it may be."""
+    """Say why the store is not the one that this batch was read from; None where it may be."""
     return watermark_mismatch(
         store.engine, feedback_ready, manifest.cursor, manifest.cursor_mark
     ) or watermark_mismatch(store.engine, source_rejects, manifest.rejects_cursor, manifest.rejects_mark)

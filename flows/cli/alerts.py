@@ -45,7 +45,8 @@ def list_(
 @app.command()
 def test(config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) -> None:
     """Send one alert to every receiver of the config now, and say which took it; exit code 1 when one did not."""
-    from infra.alerts.outbox import Alert, send_now
+    from infra.alerts.delivery import send_now
+    from infra.alerts.outbox import Alert
 
     settings = load(config)
     alert = Alert(

@@ -51,9 +51,9 @@ def replay(
 @app.command()
 def schema() -> None:
     """Print the JSON schema of scorecard.json."""
-    from evaluation.scorecard import scorecard_schema
+    from evaluation.scorecard import Scorecard
 
-    as_json(scorecard_schema())
+    as_json(Scorecard.model_json_schema())
 
 
 def compare(

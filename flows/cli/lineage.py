@@ -66,10 +66,10 @@ def why(
             f"  routing: arm {answer.arm}, with chance {answer.probability:.0%}; {_entry(answer.release, 'no release')}"
         )
     if answer.gated is not None:
-        gate = answer.gated.evidence.get("gate") or {}
-        override = answer.gated.evidence.get("override")
-        why_in = f"override by {override['actor']}: {override['reason']}" if override else str(gate.get("reason"))
-        say(f"  let in: {why_in} (ledger line {answer.gated.seq}, scorecard {str(gate.get('scorecard', '-'))[:16]})")
+        gate, override = answer.gated.evidence.gate, answer.gated.evidence.override
+        why_in = f"override by {override.actor}: {override.reason}" if override else str(gate and gate.reason)
+        scorecard = (gate and gate.scorecard) or "-"
+        say(f"  let in: {why_in} (ledger line {answer.gated.seq}, scorecard {scorecard[:16]})")
     if answer.like_barred is not None:
         say(f"  most like the barred {answer.like_barred.version}: likeness {answer.like_barred.likeness:.2f}")
     if answer.record is not None:

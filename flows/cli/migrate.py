@@ -63,7 +63,7 @@ def _differences(engine: Engine) -> list[str]:
     from infra.database.schema import differences
 
     with engine.connect() as connection:
-        return [d.words for d in differences(connection, declared()) if d.kind != "remove_index"]
+        return [d.description for d in differences(connection, declared()) if d.kind != "remove_index"]
 
 
 def _backup(database: str, dialect: str) -> str:

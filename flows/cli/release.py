@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from deploy.ledger.ledger import Entry
-    from deploy.ledger.state import Standing
+    from deploy.ledger.state import ReleaseState
 
 Reason = Annotated[str, typer.Option(help="Why; it stands in the ledger for ever.")]
 
@@ -32,9 +32,10 @@ def release(
     json: JsonOption = False,
 ) -> None:
     """Open a version's canary: with the gate verdict it has in the ledger, or by a named person's override."""
-    from deploy.controller.run import make_prover
+    from deploy.controller.proving import make_prover
+    from deploy.controller.rounds import releases_of
+    from deploy.ledger.evidence import Override
     from deploy.registry.reconcile import grounds_of
-    from deploy.release.lifecycle import Override, open_release
     from deploy.versions.versions import find_version
     from flows.cli.run import person
     from flows.config.job_files import controller_job
@@ -43,24 +44,15 @@ def release(
     from training.base_model import resolve_base
 
     settings = load(config)
-    whose, engine = tenant_of(settings, tenant), open_database(settings.places)
+    whose, database = tenant_of(settings, tenant), open_database(settings.places)
     base = resolve_base(settings.base_model, settings.places.cache_dir)
     # Looked for first: a slip of the pen is no refusal of the engine, and alerts nobody.
     find_version(settings.places.versions_dir, settings.places.stages_dir, version, base=base.path)
     override = Override(actor=override_by, reason=reason) if override_by is not None else None
-    entry = open_release(
-        engine,
-        whose,
-        version,
-        versions_dir=settings.places.versions_dir,
-        policy=settings.canary,
-        prove=make_prover(controller_job(settings, base)),
-        shadow_only=settings.serving.upstream_url is not None,
-        shared=settings.tenants[0],
-        actor=person(),
-        gate=None if override else grounds_of(engine, whose, version),
-        override=override,
-    )
+    job = controller_job(settings, base)
+    releases = releases_of(database, whose, job, make_prover(job))
+    gate = None if override else grounds_of(database, whose, version)
+    entry = releases.open(version, actor=person(), gate=gate, override=override)
     if json:
         as_json(entry)
     elif entry.action == "canary":
@@ -77,8 +69,9 @@ def rollback(
     json: JsonOption = False,
 ) -> None:
     """Take back what is under watch, else the champion. It is barred, and nights release nothing meanwhile."""
-    from deploy.controller.run import make_prover
-    from deploy.release.lifecycle import roll_back
+    from deploy.controller.proving import make_prover
+    from deploy.ledger.evidence import Proof
+    from deploy.release.rollback import roll_back
     from flows.cli.run import person
     from flows.config.job_files import controller_job
     from flows.config.pipeline import tenant_of
@@ -94,7 +87,7 @@ def rollback(
     except Unavailable as error:
         # Going back must work when half the house is on fire; the gateway proves what it loads anyway.
         note(f"warning: {error}; the target is not proved")
-        prove = lambda version: {"version": version, "proved": False}  # noqa: E731
+        prove = lambda version: Proof(version=version, proved=False)  # noqa: E731
     entry = roll_back(
         open_database(settings.places),
         tenant_of(settings, tenant),
@@ -158,7 +151,7 @@ def pause(
     """Stop nights from releasing. What is live, or under watch, stays so."""
     from datetime import timedelta
 
-    from deploy.release.lifecycle import pause as stop
+    from deploy.release.manual_controls import pause as stop
     from infra.database.connect import now
 
     engine, whose, who = _open(config, tenant)
@@ -171,7 +164,7 @@ def resume(
     reason: Reason, config: ConfigOption = DEFAULT_CONFIG, tenant: TenantOption = None, json: JsonOption = False
 ) -> None:
     """Let nights release again after a rollback or a pause."""
-    from deploy.release.lifecycle import resume as go_on
+    from deploy.release.manual_controls import resume as go_on
 
     engine, whose, who = _open(config, tenant)
     _say_entry(go_on(engine, whose, actor=who, reason=reason), json, "promotions go on")
@@ -185,7 +178,7 @@ def bar(
     json: JsonOption = False,
 ) -> None:
     """Never release a version, whatever a gate says. What is live is taken back with `ratchet rollback`."""
-    from deploy.release.lifecycle import bar as keep_out
+    from deploy.release.manual_controls import bar as keep_out
 
     engine, whose, who = _open(config, tenant)
     _say_entry(keep_out(engine, whose, version, actor=who, reason=reason), json, "{version} is barred")
@@ -199,7 +192,7 @@ def unbar(
     json: JsonOption = False,
 ) -> None:
     """Allow a barred version to be released again."""
-    from deploy.release.lifecycle import lift_bar
+    from deploy.release.manual_controls import lift_bar
 
     engine, whose, who = _open(config, tenant)
     _say_entry(lift_bar(engine, whose, version, actor=who, reason=reason), json, "{version} may be released again")
@@ -207,7 +200,7 @@ def unbar(
 
 def drill(config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) -> None:
     """Prove on the running stack that a rollback works, with a tenant that has no users; exit code 1 if not."""
-    from deploy.controller.run import make_prover
+    from deploy.controller.proving import make_prover
     from deploy.ledger.ledger import current
     from deploy.rollback_drill import drill as run
     from flows.config.job_files import controller_job
@@ -225,7 +218,7 @@ def drill(config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) -> No
         version=version,
         versions_dir=settings.places.versions_dir,
         prove=make_prover(controller_job(settings, base)),
-        say=note,
+        on_progress=note,
     )
     if json:
         as_json({**report.model_dump(mode="json"), "passed": report.passed})
@@ -241,7 +234,7 @@ def drill(config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) -> No
         raise typer.Exit(1)
 
 
-def drill_version(standing: Standing, versions_dir: Path) -> str:
+def drill_version(state: ReleaseState, versions_dir: Path) -> str:
     """The version to drill with: the live one, else any that is there.
 
     Raises:
@@ -251,7 +244,7 @@ def drill_version(standing: Standing, versions_dir: Path) -> str:
     from infra.errors import UserError
 
     there = list_versions(versions_dir)
-    live = [name for name in (standing.champion, standing.previous) if name in there]
+    live = [name for name in (state.champion, state.previous) if name in there]
     if not there:
         raise UserError(f"no version in {versions_dir} to drill with; the first night that trains one makes it")
     return live[0] if live and live[0] is not None else there[-1]

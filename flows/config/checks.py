@@ -117,7 +117,7 @@ def _metrics(config: PipelineConfig) -> list[Mistake]:
 
 def _win_rates(config: PipelineConfig) -> list[str]:
     """Every win-rate that the configured judges may give."""
-    from evaluation.judges.win_rates import OPPONENTS, win_rate_name
+    from evaluation.run.win_rates import OPPONENTS, win_rate_name
 
     names = [
         win_rate_name(index, judge.name, against)

@@ -9,7 +9,7 @@ from flows.config.pipeline import PipelineConfig
 from infra.alerts.config import AlertsConfig
 
 if TYPE_CHECKING:
-    from deploy.controller.run import ControllerJob
+    from deploy.controller.job import ControllerJob
     from training.base_model import Base
 
 
@@ -48,7 +48,7 @@ def gateway_job(config: PipelineConfig, base: Base) -> GatewayJob:
 
 def controller_job(config: PipelineConfig, base: Base) -> ControllerJob:
     """For `python -m deploy.controller`, and for whoever else must prove a version in the engine."""
-    from deploy.controller.run import ControllerJob
+    from deploy.controller.job import ControllerJob
 
     return ControllerJob(
         database_url=config.places.database,

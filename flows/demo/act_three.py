@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from deploy.ledger.ledger import Entry
-from deploy.release.rollback import lift_bar, resume
+from deploy.release.manual_controls import lift_bar, resume
 from feedback.store.store import Store
 from flows.demo.desk import TENANT
 from flows.demo.facts import ActFacts

@@ -14,7 +14,8 @@ from collections import Counter
 from typing import Any
 
 from feedback.events import pseudonym
-from feedback.lake.lake import QuarantineRow, lake_of
+from feedback.lake.frames import QuarantineRow
+from feedback.lake.lake import lake_of
 from feedback.lake.quarantine import held_rows
 from feedback.store.store import Store
 from flows.config.load import load_config

@@ -7,10 +7,11 @@ import subprocess
 import sys
 import time
 
-from deploy.controller.run import make_prover
+from deploy.controller.proving import make_prover
+from deploy.controller.rounds import releases_of
+from deploy.ledger.evidence import Override
 from deploy.ledger.ledger import Entry
 from deploy.nights.record import NightRecord
-from deploy.release.lifecycle import Override, open_release
 from deploy.versions.versions import publish_version
 from evaluation.scorecard import Scorecard, read_scorecard
 from flows.config.job_files import controller_job
@@ -83,16 +84,9 @@ def release_by_hand(play: Play, version: str, *, actor: str, reason: str) -> Ent
             record = read_record(folder)
             if record is not None and version_name(record.digest) == version:
                 publish_version(folder, places.versions_dir)
-    return open_release(
-        play.engine,
-        TENANT,
-        version,
-        versions_dir=places.versions_dir,
-        policy=play.config.canary,
-        prove=make_prover(controller_job(play.config, play.base)),
-        actor=actor,
-        override=Override(actor=actor, reason=reason),
-    )
+    job = controller_job(play.config, play.base)
+    releases = releases_of(play.engine, TENANT, job, make_prover(job))
+    return releases.open(version, actor=actor, override=Override(actor=actor, reason=reason))
 
 
 def brief(text: str, limit: int = 300) -> str:

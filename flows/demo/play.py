@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Engine
 
-from deploy.ledger.ledger import Entry, Standing, current, history
+from deploy.ledger.ledger import Entry, ReleaseState, current, history
 from flows.config.pipeline import PipelineConfig
 from flows.demo.desk import TENANT, open_desk, receiver_port
 from flows.demo.facts import ActFacts, LedgerLine, write_facts
@@ -54,7 +54,7 @@ class Play:
         """The desk's agents."""
         return [f"agent-{index + 1}" for index in range(self.sizes.agents)]
 
-    def standing(self) -> Standing:
+    def standing(self) -> ReleaseState:
         """What is live now."""
         return current(self.engine, TENANT)
 

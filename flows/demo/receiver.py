@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from flows.demo.facts import ReceivedAlert
-from infra.alerts.outbox import signature_holds
+from infra.alerts.signature import signature_holds
 from infra.database.connect import now
 
 

@@ -15,21 +15,16 @@ from pathlib import Path
 from deploy.experiments.arena import forget_pairs
 from deploy.experiments.shadow import forget_shadows
 from deploy.ledger.ledger import current
-from feedback.erasure import (
-    TOMBSTONE,
-    Belongings,
-    erase_data_docs,
-    erase_from_lake,
-    erase_from_snapshots,
-    erase_from_store,
-    find_belongings,
-    join_belongings,
-)
+from feedback.erasure.belongings import Belongings, find_belongings, join_belongings
+from feedback.erasure.lake import erase_data_docs, erase_from_lake
+from feedback.erasure.snapshots import TOMBSTONE, erase_from_snapshots
+from feedback.erasure.store import erase_from_store
 from feedback.events import pseudonym
 from feedback.ingest.run import locked
 from feedback.lake.lake import Lake, lake_of
 from feedback.lake.orphans import orphaned_events
 from feedback.redaction.redact import finder_of
+from feedback.sources.erasure import erase_at_sources, out_of_reach, own_stores
 from feedback.store.store import Store
 from feedback.store.tombstones import Tombstone, name_hash, tombstones
 from feedback.store.user_salt import SALT, verify_salt
@@ -39,7 +34,6 @@ from flows.erasure.mlflow_copies import forget_traces, scrub_copies
 from flows.erasure.redact_files import scrub, search
 from flows.erasure.replacement import alert_in_use, live_versions, replacement_plan
 from flows.erasure.report import ErasurePreview, ErasureReport
-from flows.erasure.sources import erase_traces, gateway_stores, out_of_reach
 from flows.night.lock import lock_nights
 from flows.night.record import abandon_nights
 from infra.artifact import atomic_write
@@ -58,8 +52,8 @@ class Erasure:
     config: PipelineConfig
     store: Store
     lake: Lake
-    gateways: Mapping[str, Store]
-    """Databases that gateways have for themselves, by source."""
+    apart: Mapping[str, Store]
+    """Stores of events that sources have for themselves, by source."""
     user: str | None
     """The id that applications send, where it is known."""
     belongings: Belongings
@@ -86,7 +80,7 @@ class Erasure:
         leave = [self.lake.path / table for table in ("accepted", "quarantine", "fates")]
         leave += [places.snapshots_dir, places.versions_dir, places.run_dir]
         self.removed |= scrub(places.home_dir, belongings, leave=leave)
-        self.removed |= _clear_caches(places) | erase_traces(self.config, self.user)
+        self.removed |= _clear_caches(places) | erase_at_sources(self.config.ingest.sources, self.user)
         self.removed["traces of this pipeline"] = forget_traces(places, self.config.pipeline, belongings)
         copies, self.searched, self.left = scrub_copies(places, self.config.pipeline, belongings)
         self.removed |= copies
@@ -116,9 +110,9 @@ class Erasure:
             reason=reason,
             at=now(),
         )
-        for name, other in self.gateways.items():  # before ours, by which an interrupted call is begun again
+        for name, other in self.apart.items():  # before ours, by which an interrupted call is begun again
             rows = erase_from_store(other, belongings, stone, self.user)
-            self.removed[f"gateway's store {name}"] = sum(rows.values())
+            self.removed[name] = sum(rows.values())
         again = orphaned_events(self.lake, self.tenant)
         self.removed |= erase_from_store(store, belongings, stone, self.user, again=again)
 
@@ -130,7 +124,7 @@ class Erasure:
             self.lake.storage.fetch(Path(folder))
             there, left_there = search(Path(folder), self.belongings)
         left += [f"{places.lake_url}: {name}" for name in left_there]
-        return here + there + self.searched, [*left, *self.left, *out_of_reach(self.config, self.user)]
+        return here + there + self.searched, [*left, *self.left, *out_of_reach(self.config.ingest.sources, self.user)]
 
 
 def forget(
@@ -157,10 +151,10 @@ def forget(
     """
     places, lake = config.places, lake_of(config.places)
     person, raw = _person(store, user, hashed)
-    gateways = gateway_stores(config)
+    apart = own_stores(config.ingest.sources)
     with lock_nights(places, tenant), locked(lake):
-        belongings = _find(config, [store, *gateways.values()], lake, tenant, person, raw)
-        erasure = Erasure(config, store, lake, gateways, raw, belongings)
+        belongings = _find(config, [store, *apart.values()], lake, tenant, person, raw)
+        erasure = Erasure(config, store, lake, apart, raw, belongings)
         # The lake comes late, and the store last: by their rows an interrupted call is begun again, and finds the rest.
         progress("snapshots")
         erase_from_snapshots(places.snapshots_dir, belongings)
@@ -206,9 +200,9 @@ def preview_erasure(
     """
     lake = lake_of(config.places)
     person, raw = _person(store, user, hashed)
-    gateways = gateway_stores(config)
+    apart = own_stores(config.ingest.sources)
     with locked(lake):
-        belongings = _find(config, [store, *gateways.values()], lake, tenant, person, raw)
+        belongings = _find(config, [store, *apart.values()], lake, tenant, person, raw)
         holders = find_holders(config.places, belongings)
         live = live_versions(store, tenant, holders.versions)
         return ErasurePreview(

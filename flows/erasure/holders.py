@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from deploy.versions.provenance import stages_on, versions_of, with_later_stages
-from feedback.erasure import Belongings, digests_of, erased_rows
-from feedback.snapshots.layout import TRAIN, VALIDATION
+from feedback.erasure.belongings import Belongings
+from feedback.erasure.snapshots import digests_of, erased_rows
+from feedback.snapshots.layout import TRAIN, VALIDATION, read_manifest
 from feedback.store.tombstones import name_hash
 from infra.settings import Places
 
@@ -35,8 +36,7 @@ def find_holders(places: Places, belongings: Belongings) -> Holders:
     rows: dict[str, int] = {}
     digests: set[str] = set()
     for folder in sorted(places.snapshots_dir.glob("s-*")):
-        manifest = json.loads((folder / "manifest.json").read_text())
-        if manifest["identity"]["tenant"] != belongings.tenant:
+        if read_manifest(folder).identity.tenant != belongings.tenant:
             continue
         parts = erased_rows(folder, mark)
         for file in folder.rglob("*.jsonl"):

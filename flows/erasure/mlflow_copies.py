@@ -13,7 +13,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from feedback.erasure import Belongings
+from feedback.erasure.belongings import Belongings
 from flows.erasure.redact_files import SCRUBBED, scrub, search
 from infra.errors import Unavailable
 from infra.settings import Places

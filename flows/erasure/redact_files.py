@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
 from typing import Any
 
-from evaluation.report.report import EXAMPLES
-from feedback.erasure import Belongings
+from evaluation.report.examples import EXAMPLES
+from feedback.erasure.belongings import Belongings
 from infra.artifact import atomic_write
 
 GONE = "[forgotten]"

@@ -6,9 +6,9 @@ import json
 from collections.abc import Collection, Mapping
 
 from deploy.ledger.ledger import current
-from deploy.ledger.state import Standing
+from deploy.ledger.state import ReleaseState
 from deploy.versions.provenance import stage_folders, versions_of, with_later_stages
-from feedback.erasure import TOMBSTONE
+from feedback.erasure.snapshots import TOMBSTONE
 from feedback.store.store import Store
 from feedback.store.tombstones import tombstones
 from infra.alerts.outbox import Alert, enqueue
@@ -37,7 +37,7 @@ def pending(places: Places, store: Store, tenant: str) -> dict[str, str]:
     return live_versions(store, tenant, named | set(versions_of(places, with_later_stages(places, tainted))))
 
 
-def replacement_plan(standing: Standing, live: Mapping[str, str], versions: Collection[str]) -> list[str]:
+def replacement_plan(standing: ReleaseState, live: Mapping[str, str], versions: Collection[str]) -> list[str]:
     """Say what to do about versions that learned from rows that are gone, step by step, with the commands."""
     if not live:
         idle = f"{len(versions)} version(s) that nobody gets" if versions else "no version"

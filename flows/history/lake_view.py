@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from feedback.erasure import erased_rows
+from feedback.erasure.snapshots import erased_rows
 from feedback.examples import Example
 from feedback.lake.lake import Lake
 from feedback.snapshots.snapshot import Snapshot, load_snapshot

@@ -8,7 +8,7 @@ from typing import Any
 
 from deploy.nights.record import NightRecord
 from deploy.nights.steps import RESCORE, VERDICT
-from evaluation.gate.comparison import find_version, joined
+from evaluation.gate.comparison import joint_scorecard, version_called
 from evaluation.gate.policy import GatePolicy
 from evaluation.scorecard import Scorecard, read_scorecard
 from flows.config.pipeline import PipelineConfig
@@ -72,7 +72,7 @@ def scorecard_with(config: PipelineConfig, tenant: str, a: str, b: str) -> tuple
     ours: list[tuple[Scorecard, str]] = []
     theirs: list[tuple[Scorecard, str]] = []
     for scorecard in _scorecards(config, tenant):
-        one, other = find_version(scorecard, a), find_version(scorecard, b)
+        one, other = version_called(scorecard, a), version_called(scorecard, b)
         if one is not None and other is not None:
             return scorecard, one.version, other.version
         ours += [(scorecard, one.version)] if one is not None else []
@@ -85,7 +85,7 @@ def scorecard_with(config: PipelineConfig, tenant: str, a: str, b: str) -> tuple
             )
     for first, one_version in ours:
         for second, other_version in theirs:
-            both = joined(first, one_version, second, other_version)
+            both = joint_scorecard(first, one_version, second, other_version)
             if both is not None:
                 return both, one_version, other_version
     raise NotFound(

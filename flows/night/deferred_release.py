@@ -8,10 +8,12 @@ costs seconds a night.
 from __future__ import annotations
 
 from deploy.controller.liveness import deliver_if_silent
-from deploy.ledger.ledger import Entry, Standing
+from deploy.ledger.evidence import NightReference, VerdictSummary
+from deploy.ledger.ledger import Entry, ReleaseState
 from deploy.nights.steps import FINGERPRINT, SNAPSHOT, VERDICT
-from deploy.release.lifecycle import night_line
-from feedback.erasure import TOMBSTONE, erased_rows
+from deploy.release.lifecycle import night_entry
+from deploy.release.preconditions import deferred_release
+from feedback.erasure.snapshots import TOMBSTONE, erased_rows
 from flows.config.job_files import controller_job
 from flows.night.record import Night
 from flows.night.should_train import fingerprint_of, last_night_with_verdict
@@ -23,10 +25,10 @@ from tasks.reporting import prefect_artifacts
 from training.base_model import Base
 
 
-def release_deferred_winner(night: Night, base: Base, standing: Standing) -> str | None:
+def release_deferred_winner(night: Night, base: Base, standing: ReleaseState) -> str | None:
     """Say what became tonight of the last verdict's winner, where that was not released yet; None where none waits."""
     places, prover = night.places, controller_job(night.config, base)
-    written = night_line(open_database(places), night.tenant, night.night_id)
+    written = night_entry(open_database(places), night.tenant, night.night_id)
     if written is not None:  # killed after this night's entry was written
         return _outcome(written)
     earlier = last_night_with_verdict(night)
@@ -40,10 +42,11 @@ def release_deferred_winner(night: Night, base: Base, standing: Standing) -> str
         return None
     if _erased_since(places, snapshot, verdict.winner):
         return None
-    deferred = release.deferred_release(
-        verdict,
+    deferred = deferred_release(
+        open_database(places),
         night.tenant,
-        places,
+        verdict.winner,
+        VerdictSummary.of(verdict),
         since=earlier.started_at,
         shadow_only=prover.shadow_only,
         held=earlier.state == "done",
@@ -60,14 +63,13 @@ def release_deferred_winner(night: Night, base: Base, standing: Standing) -> str
         challengers=earlier.challengers(),
         refusal=None,
         places=places,
-        policy=night.config.canary,
         prover=prover,
-        evidence={
-            "snapshot": earlier.stored(SNAPSHOT),
-            "mlflow_run": open_tracker(judged).run_id(judged.run_key),
-            "note": earlier.request.note,
-            "judged_in": earlier.night_id,
-        },
+        reference=NightReference(
+            snapshot=earlier.stored(SNAPSHOT),
+            mlflow_run=open_tracker(judged).run_id(judged.run_key),
+            note=earlier.request.note,
+            judged_in=earlier.night_id,
+        ),
     )
     prefect_artifacts.show_verdict(verdict, entry)
     deliver_if_silent(open_database(places), night.config.alerts)

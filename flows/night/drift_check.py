@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from deploy.ledger.ledger import Standing, history
+from deploy.ledger.ledger import ReleaseState, history
 from deploy.nights.steps import SNAPSHOT
 from feedback.quality.drift import DriftReport, undetermined
 from feedback.snapshots.snapshot import Snapshot, load_snapshot
@@ -14,7 +14,7 @@ from infra.errors import NotFound
 from tasks import intake, notify
 
 
-def check_drift(night: Night, snapshot: str | None, standing: Standing) -> DriftReport:
+def check_drift(night: Night, snapshot: str | None, standing: ReleaseState) -> DriftReport:
     """Compare what is new with the champion's snapshot; without one (the base model serves) there is nothing to do."""
     config = night.config
     reference = _snapshot_of(night, standing) if snapshot else None
@@ -33,9 +33,9 @@ def check_drift(night: Night, snapshot: str | None, standing: Standing) -> Drift
     return report
 
 
-def _snapshot_of(night: Night, standing: Standing) -> Snapshot | None:
+def _snapshot_of(night: Night, standing: ReleaseState) -> Snapshot | None:
     for line in reversed(history(open_database(night.places), night.tenant)):
-        name = (line.evidence.get("gate") or {}).get("snapshot")
+        name = line.evidence.gate.snapshot if line.evidence.gate else None
         if line.version == standing.champion and name:
             try:
                 return load_snapshot(night.places.snapshots_dir / str(name))

@@ -5,7 +5,7 @@ A night in which nothing came in either leaves no run: it costs seconds, and the
 
 from __future__ import annotations
 
-from deploy.ledger.ledger import Standing
+from deploy.ledger.ledger import ReleaseState
 from deploy.nights.steps import RESCORE
 from feedback.ingest.run import IngestReport
 from feedback.quality.drift import DriftReport
@@ -21,7 +21,7 @@ from training.base_model import Base
 def end_without_verdict(
     night: Night,
     base: Base,
-    standing: Standing,
+    standing: ReleaseState,
     report: IngestReport,
     drift: DriftReport,
     snapshot: str | None,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Sequence
 
-from deploy.ledger.ledger import Standing
+from deploy.ledger.ledger import ReleaseState
 from deploy.nights.steps import RESCORE, Rescored
 from evaluation.gate.policy import GatePolicy
 from evaluation.job.config import EvaluationConfig
@@ -29,7 +29,9 @@ from training.base_model import Base
 log = logging.getLogger(__name__)
 
 
-def should_rescore(standing: Standing, items: Sequence[GateItem], scored: Collection[str], policy: GatePolicy) -> bool:
+def should_rescore(
+    standing: ReleaseState, items: Sequence[GateItem], scored: Collection[str], policy: GatePolicy
+) -> bool:
     """Decide whether enough units are new for the champion to be scored again.
 
     Args:
@@ -44,7 +46,7 @@ def should_rescore(standing: Standing, items: Sequence[GateItem], scored: Collec
 
 
 def rescore_if_due(
-    night: Night, base: Base, standing: Standing, report: IngestReport, drift: DriftReport, name: str | None
+    night: Night, base: Base, standing: ReleaseState, report: IngestReport, drift: DriftReport, name: str | None
 ) -> None:
     """Score champion, predecessor and base on the gate's items before a night ends early, if enough of them are new.
 
@@ -58,7 +60,7 @@ def rescore_if_due(
 
 
 def _rescore(
-    night: Night, base: Base, standing: Standing, report: IngestReport, drift: DriftReport, snapshot: Snapshot
+    night: Night, base: Base, standing: ReleaseState, report: IngestReport, drift: DriftReport, snapshot: Snapshot
 ) -> Rescored:
     champion, predecessor = standing.champion, standing.predecessor
     assert champion is not None and predecessor is not None  # should_rescore asks for both
@@ -89,7 +91,7 @@ def champion_evaluation(config: EvaluationConfig, primary: str) -> EvaluationCon
     return EvaluationConfig.model_validate(config.model_dump() | changes)
 
 
-def _already_scored(night: Night, standing: Standing) -> set[str]:
+def _already_scored(night: Night, standing: ReleaseState) -> set[str]:
     """The gate items of the last night without a verdict that scored the same two versions."""
     same = (standing.champion, standing.predecessor)
     for earlier in reversed(nights_of(night.config, night.tenant)):

@@ -6,9 +6,9 @@ import logging
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
-from deploy.ledger.ledger import Standing
+from deploy.ledger.evidence import NightReference
+from deploy.ledger.ledger import ReleaseState
 from deploy.nights.challenger import Challenger
 from deploy.nights.steps import APPROVAL_ASKED, TWIN_DUE, checkpoint_step, train_step, twin_step
 from evaluation.gate.verdict import Verdict
@@ -16,7 +16,7 @@ from evaluation.job.config import EvaluationConfig, EvaluationJob
 from evaluation.run.noise_floors import hardware_name
 from feedback.snapshots.snapshot import Snapshot, load_snapshot
 from flows.night.approval_form import ask_approval
-from flows.night.candidates import evaluation_job
+from flows.night.candidates import NightData, NightVersions
 from flows.night.record import Night
 from flows.planning.gate_power import gate_power
 from infra.alerts.outbox import Alert
@@ -126,7 +126,7 @@ def take_checkpoint(night: Night, name: str, base: Base) -> Challenger:
 def judge_night(
     night: Night,
     base: Base,
-    standing: Standing,
+    standing: ReleaseState,
     challengers: tuple[Challenger, ...],
     twin: Challenger | None,
     snapshot: Snapshot,
@@ -148,7 +148,7 @@ def judge_night(
 def evaluation_of(
     night: Night,
     base: Base,
-    standing: Standing,
+    standing: ReleaseState,
     challengers: tuple[Challenger, ...],
     twin: Challenger | None,
     snapshot: Snapshot,
@@ -156,22 +156,16 @@ def evaluation_of(
 ) -> EvaluationJob:
     """Make the job of the night's evaluation, on the gate items in its folder."""
     training, config = night.training, night.config
-    return evaluation_job(
-        night_id=night.night_id,
-        base=base,
-        standing=standing,
-        challengers=challengers,
-        twin=twin,
-        items=night.folder / "items.jsonl",
-        examples=night.folder / "shown.jsonl",
-        train=snapshot.train,
-        config=evaluation,
+    versions = NightVersions(
+        base, standing, challengers, twin, training.seed, config.places, serving_engine=config.serving.engine
+    )
+    return versions.job(
+        night.night_id,
+        NightData(night.folder / "items.jsonl", night.folder / "shown.jsonl", snapshot.train),
+        evaluation,
         primary=night.gate.primary,
-        places=config.places,
-        seed=training.seed,
         dtype=config.serving.dtype,
         threads=training.threads,
-        engine=config.serving.engine,
     )
 
 
@@ -203,6 +197,6 @@ def alert_reviewers(night: Night, verdict: Verdict) -> str:
     return now().isoformat()
 
 
-def evidence(night: Night, snapshot: Snapshot, tracker: Tracker) -> dict[str, Any]:
+def night_reference(night: Night, snapshot: Snapshot, tracker: Tracker) -> NightReference:
     """Name what the night's ledger entry points to."""
-    return {"snapshot": snapshot.id, "mlflow_run": tracker.run_id(night.run_key), "note": night.request.note}
+    return NightReference(snapshot=snapshot.id, mlflow_run=tracker.run_id(night.run_key), note=night.request.note)

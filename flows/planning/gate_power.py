@@ -10,7 +10,7 @@ from datetime import datetime
 
 from deploy.engines import SERVING_ENGINES
 from evaluation.gate.policy import GatePolicy
-from evaluation.gate.power import what_it_sees
+from evaluation.gate.power import describe_power
 from feedback.examples import SHAPES
 from feedback.snapshots.snapshot import Snapshot, load_snapshot
 from flows.config.pipeline import PipelineConfig
@@ -76,7 +76,7 @@ def gate_power(policy: GatePolicy, units: int, challengers: int) -> str:
             f"the gate set has {units} conversations, the policy asks for {policy.min_units}: nothing is promoted "
             f"before {policy.min_units - units} more have labels by trusted people"
         )
-    return what_it_sees(policy, units, challengers=max(1, challengers))
+    return describe_power(policy, units, challengers=max(1, challengers))
 
 
 def units_of(snapshot: Snapshot) -> int:

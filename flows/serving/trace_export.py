@@ -1,7 +1,7 @@
-"""New interactions and feedback on their way to MLflow's trace page: sampled, later, and never the only copy.
+"""Export new interactions and feedback to MLflow's trace page: sampled, later, and never the only copy.
 
-Where it stopped is kept in a file, written after MLflow took a lot: a crash in between sends it again. While MLflow is
-away nothing is sent, and nothing is lost. Where the store was restored from a backup, all of it is looked at again:
+Where it stopped is kept in a file, written after MLflow took a batch: a crash in between sends it again. While MLflow
+is away nothing is sent, and nothing is lost. Where the store was restored from a backup, all of it is looked at again:
 traces are known by their ids, and of feedback what was received up to the last that was sent is passed over.
 """
 
@@ -18,15 +18,16 @@ from feedback.store.store import Store, feedback_ready, interactions
 from infra.artifact import atomic_write
 from infra.database.open import open_database
 from infra.errors import Unavailable
-from infra.settings import Config, Places
+from infra.settings import Places
+from infra.stored_model import Stored
 from infra.telemetry.config import TracesConfig
-from infra.telemetry.interaction_traces import Said, Shown, TraceSender, chosen
+from infra.telemetry.interaction_traces import Assessment, InteractionTrace, TraceSender, is_sampled
 
 log = logging.getLogger(__name__)
 
 
-class Cursor(Config):
-    """Where sending goes on."""
+class Cursor(Stored):
+    """Where sending goes on, as `traces.json` keeps it."""
 
     interactions: int = 0
     """Number in the store up to which interactions were sent."""
@@ -43,7 +44,7 @@ class Cursor(Config):
 
 
 def send_traces(places: Places, pipeline: str, config: TracesConfig) -> dict[str, int]:
-    """Send one lot of what is new; how many interactions and feedback went. Nothing when no share is asked for."""
+    """Send one batch of what is new; how many interactions and feedback went. Nothing when no share is asked for."""
     sent = {"interactions": 0, "feedback": 0}
     if config.share <= 0:
         return sent
@@ -52,8 +53,8 @@ def send_traces(places: Places, pipeline: str, config: TracesConfig) -> dict[str
     cursor = _cursor(file, store)
     try:
         new = store.interactions_after(cursor.interactions, config.lot)
-        picked = [shown_of(one) for _, one in new if chosen(one.interaction_id, config.share)]
-        sender.show(picked)
+        picked = [trace_of(each) for _, each in new if is_sampled(each.interaction_id, config.share)]
+        sender.send(picked)
         if new:
             mark = fingerprint(store.engine, interactions, new[-1][0])
             cursor = _kept(file, cursor, interactions=new[-1][0], interactions_mark=mark)
@@ -61,10 +62,11 @@ def send_traces(places: Places, pipeline: str, config: TracesConfig) -> dict[str
         if len(new) == config.lot:
             return sent  # feedback waits until the answers are there
         for ready in store.feedback_after(cursor.feedback, config.lot):
-            said = said_of(ready.feedback)
+            assessment = assessment_of(ready.feedback)
             known = cursor.sent_before is not None and ready.received_at <= cursor.sent_before
-            if said is not None and not ready.orphan and not known and chosen(said.interaction_id, config.share):
-                sender.say(said)
+            sampled = assessment is not None and is_sampled(assessment.interaction_id, config.share)
+            if assessment is not None and sampled and not ready.orphan and not known:
+                sender.assess(assessment)
                 sent["feedback"] += 1
             cursor = _kept(
                 file,
@@ -79,56 +81,56 @@ def send_traces(places: Places, pipeline: str, config: TracesConfig) -> dict[str
     return sent
 
 
-def shown_of(interaction: Interaction) -> Shown:
-    """An interaction as MLflow shows it."""
+def trace_of(interaction: Interaction) -> InteractionTrace:
+    """Convert an interaction to a trace."""
     begun = interaction.created_at
     ended = begun + timedelta(milliseconds=interaction.latency_ms)
-    facts = {"version": interaction.version, "tenant": interaction.tenant, "task": interaction.task or ""}
+    tags = {"version": interaction.version, "tenant": interaction.tenant, "task": interaction.task or ""}
     if interaction.routing is not None:
-        facts |= {"arm": interaction.routing.arm, "ledger_line": str(interaction.routing.release_seq)}
-    return Shown(
+        tags |= {"arm": interaction.routing.arm, "ledger_line": str(interaction.routing.release_seq)}
+    return InteractionTrace(
         interaction_id=interaction.interaction_id,
         messages=[message_json(message) for message in interaction.messages],
         answer=interaction.answer,
         begun_ns=int(begun.timestamp() * 1e9),
         ended_ns=int(ended.timestamp() * 1e9),
-        facts={name: value for name, value in facts.items() if value},
+        tags={name: value for name, value in tags.items() if value},
         user=interaction.user,
         session=interaction.session,
     )
 
 
-def said_of(event: Feedback) -> Said | None:
-    """A feedback as an assessment; None for what is about no interaction."""
+def assessment_of(event: Feedback) -> Assessment | None:
+    """Convert a feedback to an assessment; None for what is about no interaction."""
     value = event.value
     if event.interaction_id is None:
         return None
-    told: bool | float | str
+    shown: bool | float | str
     if isinstance(value, Thumb):
-        told = value.up
+        shown = value.up
     elif isinstance(value, Rating):
-        told = float(value.score)
+        shown = float(value.score)
     elif isinstance(value, Edit | Reference):
-        told = value.text
+        shown = value.text
     elif isinstance(value, Preference):
-        told = value.chosen
+        shown = value.chosen
     else:
         return None
-    return Said(event.interaction_id, event.kind, told, event.actor, event.comment)
+    return Assessment(event.interaction_id, event.kind, shown, event.actor, event.comment)
 
 
 def _cursor(file: Path, store: Store) -> Cursor:
     """Where it stopped; the beginning where the store is no longer the one that was read."""
     if not file.exists():
         return Cursor()
-    found = Cursor.model_validate_json(file.read_bytes())
+    cursor = Cursor.model_validate_json(file.read_bytes())
     why = watermark_mismatch(
-        store.engine, interactions, found.interactions, found.interactions_mark
-    ) or watermark_mismatch(store.engine, feedback_ready, found.feedback, found.feedback_mark)
+        store.engine, interactions, cursor.interactions, cursor.interactions_mark
+    ) or watermark_mismatch(store.engine, feedback_ready, cursor.feedback, cursor.feedback_mark)
     if why is None:
-        return found
+        return cursor
     log.warning("the store was restored from a backup, or is another one: %s; traces are sent from its beginning", why)
-    return _kept(file, Cursor(received=found.received, sent_before=found.received))
+    return _kept(file, Cursor(received=cursor.received, sent_before=cursor.received))
 
 
 def _kept(file: Path, cursor: Cursor, **changes: Any) -> Cursor:

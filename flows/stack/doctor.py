@@ -276,17 +276,17 @@ def _base(config: PipelineConfig) -> Finding:
 
 def _gate(config: PipelineConfig) -> Finding:
     """Compute what gain the gate can detect, so that nobody waits years for a promotion."""
-    from evaluation.gate.power import smallest_gain, what_it_sees
+    from evaluation.gate.power import describe_power, minimum_detectable_effect
     from flows.planning.gate_power import next_night
 
     units = config.gate.min_units
     planned = max((next_night(config, tenant) for tenant in config.tenants), key=lambda night: night.challengers)
     challengers = planned.challengers
-    detectable = smallest_gain(config.gate, units, challengers=challengers)
+    detectable = minimum_detectable_effect(config.gate, units, challengers=challengers)
     return Finding(
         what="gate",
         state="ok" if detectable < 0.2 else "warning",
-        found="; ".join((what_it_sees(config.gate, units, challengers=challengers), *planned.notes)),
+        found="; ".join((describe_power(config.gate, units, challengers=challengers), *planned.notes)),
         advice="" if detectable < 0.2 else "collect more trusted labels, or accept more wrong promotions a year",
     )
 
@@ -306,7 +306,7 @@ def _mlflow(config: PipelineConfig) -> Iterator[Finding]:
 
 
 def _refused_now(config: PipelineConfig) -> Iterator[str]:
-    from deploy.registry.aliases import EXPERIMENT
+    from deploy.registry.model_registry import EXPERIMENT
     from infra.telemetry.mlflow_refusals import experiment_refused
 
     for name in (config.pipeline, EXPERIMENT):

@@ -1,4 +1,4 @@
-"""Where alerts go. Apart from the outbox, so that a pipeline's config can be read without a database driver."""
+"""Configure where alerts go; apart from the outbox, so that reading a config needs no database driver."""
 
 from __future__ import annotations
 

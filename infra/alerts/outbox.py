@@ -1,28 +1,20 @@
-"""Alerts: written to an outbox in the transaction that made them true, delivered at least once by our own sender.
+"""Write alerts to an outbox in the transaction that made them true, and deliver them at least once.
 
-    with begin_write(engine) as connection:
-        ...                                       # what happened
-        enqueue(connection, Alert(kind="promoted", title="v1 is live", ...))
-    deliver(engine, config.alerts)                # the controller does this every second
-
-A webhook request carries `X-Ratchet-Delivery` (the alert's id: the receiver drops what it has seen),
-`X-Ratchet-Timestamp` (seconds) and `X-Ratchet-Signature: v1,<base64 of HMAC-SHA256 of "id.timestamp.body">`.
+with begin_write(database) as connection:
+    ...                                       # what happened
+    enqueue(connection, Alert(kind="promoted", title="v1 is live", ...))
+deliver(database, config.alerts)              # the controller does this every second (infra/alerts/delivery.py)
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import hmac
-import logging
-import os
-import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, JsonValue
+from pydantic_core import to_jsonable_python
 from sqlalchemy import (
     JSON,
     Column,
@@ -42,29 +34,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql, sqlite
 
-from infra.alerts.config import AlertsConfig, Webhook
-from infra.artifact import canonical_json
+from infra.alerts.config import AlertsConfig
 from infra.database.connect import UtcDateTime, begin_write, metadata, now
 from infra.settings import Config
-
-__all__ = [
-    "Alert",
-    "AlertsConfig",
-    "Severity",
-    "StoredAlert",
-    "Webhook",
-    "deliver",
-    "deliver_to",
-    "deliveries",
-    "enqueue",
-    "list_alerts",
-    "outbox",
-    "send_now",
-    "sign",
-    "signature_holds",
-]
-
-log = logging.getLogger(__name__)
 
 Severity = Literal["info", "warning", "critical"]
 
@@ -115,8 +87,8 @@ class Alert(Config):
     """What the reader can do now, with the command."""
     links: Mapping[str, str] = {}
     """Label -> URL of where to look."""
-    payload: Mapping[str, Any] = {}
-    """Facts for machines, as JSON."""
+    payload: Annotated[Mapping[str, JsonValue], BeforeValidator(to_jsonable_python)] = {}
+    """Facts for machines, as JSON; a model of them becomes its JSON."""
     dedupe_key: str | None = Field(default=None, max_length=300)
     """An alert with the key of an earlier one is not written again."""
     created_at: datetime = Field(default_factory=now)
@@ -140,12 +112,12 @@ def enqueue(connection: Connection, alert: Alert) -> bool:
     return connection.execute(statement).rowcount == 1
 
 
-def list_alerts(engine: Engine, *, tenant: str | None = None, limit: int = 20) -> list[StoredAlert]:
-    """The newest alerts first, of one tenant or of all, with what became of them."""
+def list_alerts(database: Engine, *, tenant: str | None = None, limit: int = 20) -> list[StoredAlert]:
+    """List the newest alerts first, of one tenant or of all, with what became of them."""
     query = select(outbox).order_by(outbox.c.created_at.desc(), outbox.c.alert_id).limit(limit)
     if tenant is not None:
         query = query.where(or_(outbox.c.tenant == tenant, outbox.c.tenant.is_(None)))
-    with engine.connect() as connection:
+    with database.connect() as connection:
         rows = connection.execute(query).mappings().all()
         states = connection.execute(
             select(deliveries).where(deliveries.c.alert_id.in_([row["alert_id"] for row in rows]))
@@ -167,111 +139,8 @@ def list_alerts(engine: Engine, *, tenant: str | None = None, limit: int = 20) -
     ]
 
 
-def deliver(engine: Engine, config: AlertsConfig, *, limit: int = 50) -> int:
-    """Send what is due to every destination, oldest first; returns how many deliveries succeeded.
-
-    At least once: a crash between the receiver's answer and our note of it sends the alert again, with the same id.
-    A failure is noted and tried again later; it never raises.
-    """
-    return sum(
-        deliver_to(engine, destination, lambda alert, to=destination: _send(to, alert, config), config, limit=limit)  # type: ignore[misc]
-        for destination in destinations(config)
-    )
-
-
-def deliver_to(
-    engine: Engine,
-    destination: str,
-    send: Callable[[Alert], str | None],
-    config: AlertsConfig,
-    *,
-    limit: int = 50,
-) -> int:
-    """Send what is due to one destination, oldest first; returns how many it took.
-
-    Args:
-        send: None when the receiver took it, else what went wrong (without any secret).
-    """
-    sent = 0
-    for alert, attempts in _due(engine, destination, config, limit):
-        error = send(with_links(alert, config))
-        _note(engine, alert.alert_id, destination, attempts + 1, error, config)
-        if error is None:
-            sent += 1
-        else:
-            log.warning("alert %s (%s) did not reach %s: %s", alert.alert_id, alert.kind, destination, error)
-    return sent
-
-
-def destinations(config: AlertsConfig) -> tuple[str, ...]:
-    """Names of all receivers of the config, as the outbox knows them."""
-    return (*(f"webhook:{name}" for name in config.webhooks), *(f"apprise:{name}" for name in config.apprise))
-
-
-def send_now(alert: Alert, config: AlertsConfig) -> dict[str, str | None]:
-    """Send an alert past the outbox; destination -> None when it was taken, else what went wrong."""
-    return {to: _send(to, with_links(alert, config), config) for to in destinations(config)}
-
-
-def with_links(alert: Alert, config: AlertsConfig) -> Alert:
-    """The alert with the console's page about it, where the config says how readers reach the console."""
-    if config.console_url is None or "console" in alert.links:
-        return alert
-    page = _PAGES.get(alert.kind, "live")
-    return alert.model_copy(update={"links": {**alert.links, "console": f"{config.console_url.rstrip('/')}#{page}"}})
-
-
-# Kind of alert -> page of the console that answers it; the others begin at the live one.
-_PAGES = {
-    "held": "nights",
-    "run_failed": "nights",
-    "approval_needed": "nights",
-    "drift": "nights",
-    "quarantine_spike": "quarantine",
-    "ingest_stale": "quarantine",
-    "release_opened": "canary",
-    "canary_step": "canary",
-    "canary_unwatched": "canary",
-    "ledger_unread": "ledger",
-    "deadline": "canary",
-    "rated_unequally": "canary",
-    "incident": "canary",
-    "rolled_back": "ledger",
-    "withdrawn": "ledger",
-    "alias_put_back": "ledger",
-}
-
-
-def sign(secret: str, delivery: str, timestamp: str, body: bytes) -> str:
-    """The value of X-Ratchet-Signature (the scheme of Standard Webhooks: HMAC-SHA256 of "id.timestamp.body")."""
-    message = f"{delivery}.{timestamp}.".encode() + body
-    return "v1," + base64.b64encode(hmac.new(secret.encode(), message, hashlib.sha256).digest()).decode()
-
-
-def signature_holds(secret: str, headers: Mapping[str, str], body: bytes, *, tolerance_seconds: float = 300) -> bool:
-    """For receivers: whether the request comes from who holds the secret, and is not an old one played again.
-
-    `headers` must have lower-case names. Whatever they hold, the answer is yes or no: it is asked before anything is
-    known of the sender.
-    """
-    delivery, timestamp = headers.get("x-ratchet-delivery", ""), headers.get("x-ratchet-timestamp", "")
-    try:
-        expected = sign(secret, delivery, timestamp, body).encode()
-        found = headers.get("x-ratchet-signature", "").encode()
-    except UnicodeEncodeError:  # a lone surrogate: nothing of ours
-        return False
-    if not hmac.compare_digest(expected, found):
-        return False
-    # Signed by who holds the secret, so it is ours, or that of somebody who may do the same.
-    plain = timestamp.isascii() and timestamp.isdigit() and len(timestamp) <= _STAMP_DIGITS
-    return plain and abs(time.time() - int(timestamp)) <= tolerance_seconds
-
-
-_STAMP_DIGITS = 12
-"""Seconds since 1970 fit in for thirty thousand years."""
-
-
-def _due(engine: Engine, destination: str, config: AlertsConfig, limit: int) -> list[tuple[Alert, int]]:
+def due(database: Engine, destination: str, config: AlertsConfig, limit: int) -> list[tuple[Alert, int]]:
+    """List the alerts that one destination should have by now, oldest first, each with the number of failed tries."""
     at = now()
     state = and_(deliveries.c.alert_id == outbox.c.alert_id, deliveries.c.destination == destination)
     query = (
@@ -285,7 +154,7 @@ def _due(engine: Engine, destination: str, config: AlertsConfig, limit: int) -> 
         .order_by(outbox.c.created_at, outbox.c.alert_id)
         .limit(limit)
     )
-    with engine.connect() as connection:
+    with database.connect() as connection:
         return [_alert(row) for row in connection.execute(query).mappings()]
 
 
@@ -295,9 +164,10 @@ def _alert(row: RowMapping) -> tuple[Alert, int]:
     return Alert(**values), attempts
 
 
-def _note(
-    engine: Engine, alert_id: str, destination: str, attempts: int, error: str | None, config: AlertsConfig
+def note_delivery(
+    database: Engine, alert_id: str, destination: str, attempts: int, error: str | None, config: AlertsConfig
 ) -> None:
+    """Note that a destination took an alert (`error` None), or when to try again."""
     wait = min(config.retry_seconds * 2.0 ** min(attempts - 1, 30), config.retry_max_seconds)
     values = {
         "attempts": attempts,
@@ -306,57 +176,6 @@ def _note(
         "last_error": error,
     }
     where = and_(deliveries.c.alert_id == alert_id, deliveries.c.destination == destination)
-    with begin_write(engine) as connection:
+    with begin_write(database) as connection:
         if connection.execute(update(deliveries).where(where).values(**values)).rowcount == 0:
             connection.execute(insert(deliveries).values(alert_id=alert_id, destination=destination, **values))
-
-
-def _send(destination: str, alert: Alert, config: AlertsConfig) -> str | None:
-    """None when the receiver took it, else what went wrong (without any secret)."""
-    kind, _, name = destination.partition(":")
-    if kind == "webhook":
-        return _post(alert, config.webhooks[name], config.timeout_seconds)
-    return _notify(alert, config.apprise[name])
-
-
-def _post(alert: Alert, webhook: Webhook, timeout: float) -> str | None:
-    import httpx
-
-    secret = os.environ.get(webhook.secret_env)
-    if not secret:
-        return f"environment variable {webhook.secret_env} is not set: nothing is sent unsigned; export it"
-    body = canonical_json(alert.model_dump(mode="json", exclude={"dedupe_key"})).encode()
-    timestamp = str(int(time.time()))
-    headers = {
-        "Content-Type": "application/json",
-        "X-Ratchet-Delivery": alert.alert_id,
-        "X-Ratchet-Timestamp": timestamp,
-        "X-Ratchet-Signature": sign(secret, alert.alert_id, timestamp, body),
-    }
-    try:
-        answer = httpx.post(webhook.url, content=body, headers=headers, timeout=timeout)
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        return f"{type(error).__name__}: {error}"
-    return None if answer.is_success else f"HTTP {answer.status_code}"
-
-
-def _notify(alert: Alert, variable: str) -> str | None:
-    import apprise
-
-    url = os.environ.get(variable)
-    if not url:
-        return f"environment variable {variable} is not set; export the apprise URL"
-    sender = apprise.Apprise()
-    if not sender.add(url):
-        return f"environment variable {variable} holds no URL that apprise knows"
-    lines = [alert.text, f"Next: {alert.next_step}" if alert.next_step else ""]
-    lines += [f"{label}: {link}" for label, link in alert.links.items()]
-    level = {"info": "info", "warning": "warning", "critical": "failure"}[alert.severity]
-    taken = sender.notify(
-        title=f"[{alert.tenant or 'ratchet'}] {alert.title}",
-        body="\n".join(line for line in lines if line) or alert.title,
-        # Said, so that whoever shows it as HTML escapes it first.
-        body_format="text",
-        notify_type=level,
-    )
-    return None if taken else "the service did not take it"

@@ -1,4 +1,4 @@
-"""Alerts as Prefect events, so that automations can act on them: stable names, documented payloads, at least once.
+"""Send alerts to Prefect as events, so that automations can act on them: stable names and payloads, at least once.
 
 Event `ratchet.<kind>` about the resource `ratchet.tenant.<tenant>` (or `ratchet.pipeline`), with the alert's id as the
 event's id: Prefect drops the second of two with one id. The outbox keeps what Prefect does not have yet.
@@ -7,11 +7,14 @@ event's id: Prefect drops the second of two with one id. The outbox keeps what P
 from __future__ import annotations
 
 import uuid
-from typing import Any
+from typing import TypedDict
 
 import httpx
+from pydantic import JsonValue
 
-from infra.alerts.outbox import Alert, AlertsConfig, deliver_to
+from infra.alerts.config import AlertsConfig
+from infra.alerts.delivery import deliver_to
+from infra.alerts.outbox import Alert
 from infra.database.open import open_database
 from infra.settings import Places
 from infra.sign_in import prefect_headers
@@ -39,8 +42,32 @@ def mirror_alerts(places: Places, config: AlertsConfig) -> int:
     return deliver_to(open_database(places), DESTINATION, send, config)
 
 
-def event_of(alert: Alert) -> dict[str, Any]:
-    """The event that stands for an alert."""
+class EventPayload(TypedDict):
+    """What an automation can read of an alert."""
+
+    alert_id: str
+    kind: str
+    severity: str
+    tenant: str | None
+    title: str
+    text: str
+    next_step: str
+    links: dict[str, str]
+    facts: dict[str, JsonValue]
+
+
+class PrefectEvent(TypedDict):
+    """An event as Prefect's API takes it."""
+
+    id: str
+    occurred: str
+    event: str
+    resource: dict[str, str]
+    payload: EventPayload
+
+
+def event_of(alert: Alert) -> PrefectEvent:
+    """Convert an alert to the event that stands for it."""
     about = f"tenant.{alert.tenant}" if alert.tenant else "pipeline"
     return {
         "id": str(uuid.uuid5(uuid.NAMESPACE_OID, alert.alert_id)),

@@ -1,4 +1,4 @@
-"""One SQL database for what processes must agree on: SQLite (WAL) by default, Postgres by URL.
+"""Connect to the SQL database of what processes must agree on: SQLite (WAL) by default, Postgres by URL.
 
 Every owner declares its tables on `metadata` in its own file; how they are made and changed is in
 infra/database/schema.py.
@@ -17,7 +17,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.types import BigInteger, TypeDecorator
 
-from infra.database.timeouts import WORK, Waits, driver_arguments, hold_to
+from infra.database.timeouts import BATCH, Timeouts, apply_timeouts, driver_arguments
 from infra.errors import UserError
 from infra.settings import secret
 
@@ -49,13 +49,13 @@ class UtcDateTime(TypeDecorator[datetime]):
         return datetime.fromtimestamp(value // 1_000_000, UTC).replace(microsecond=value % 1_000_000)
 
 
-def connect(url: str, waits: Waits = WORK) -> Engine:
-    """An engine for `url`. SQLite gets WAL, full durability at commit, and waits up to 30 s for a lock.
+def connect(url: str, timeouts: Timeouts = BATCH) -> Engine:
+    """Connect to `url`. SQLite gets WAL, full durability at commit, and waits up to 30 s for a lock.
 
     ``env:NAME`` stands for the URL in that environment variable: job files then hold no password.
 
     Args:
-        waits: how long the database may keep its callers (see `infra.database.timeouts`).
+        timeouts: how long the database may keep its callers (see `infra.database.timeouts`).
 
     Raises:
         UserError: the URL cannot be understood, or the variable is not set.
@@ -69,23 +69,25 @@ def connect(url: str, waits: Waits = WORK) -> Engine:
     if parsed.get_backend_name() != "sqlite":
         # Parameters are hidden everywhere: they hold what users said, and errors end in logs.
         # A server that does not answer at all must cost a caller seconds, not the system's minutes.
-        engine = create_engine(
+        database = create_engine(
             parsed,
             pool_pre_ping=True,
-            pool_timeout=waits.pool,
-            connect_args=driver_arguments(parsed, waits),
+            pool_timeout=timeouts.pool,
+            connect_args=driver_arguments(parsed, timeouts),
             hide_parameters=True,
         )
         if parsed.get_backend_name() == "postgresql":
-            hold_to(engine, waits)
-        return engine
+            apply_timeouts(database, timeouts)
+        return database
     file = Path(parsed.database) if parsed.database and parsed.database != ":memory:" else None
     if file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
-    patience = min(30.0, waits.lock)
-    engine = create_engine(parsed, connect_args={"timeout": patience, "check_same_thread": False}, hide_parameters=True)
+    patience = min(30.0, timeouts.lock)
+    database = create_engine(
+        parsed, connect_args={"timeout": patience, "check_same_thread": False}, hide_parameters=True
+    )
 
-    @event.listens_for(engine, "connect")
+    @event.listens_for(database, "connect")
     def _configure(connection: Any, _: Any) -> None:
         # We say BEGIN ourselves (below): the driver's implicit begin would upgrade read locks to write locks late,
         # which fails with "database is locked" instead of waiting.
@@ -99,16 +101,16 @@ def connect(url: str, waits: Waits = WORK) -> Engine:
             file.chmod(0o600)  # it holds what users said; its log gets the same
         cursor.close()
 
-    @event.listens_for(engine, "begin")
+    @event.listens_for(database, "begin")
     def _begin(connection: Connection) -> None:
         immediate = connection.get_execution_options().get("ratchet_write", False)
         connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
 
-    return engine
+    return database
 
 
 @contextmanager
-def begin_write(engine: Engine) -> Iterator[Connection]:
-    """A transaction that takes the write lock at its start (SQLite) and commits at the end of the block."""
-    with engine.connect().execution_options(ratchet_write=True) as connection, connection.begin():
+def begin_write(database: Engine) -> Iterator[Connection]:
+    """Begin a transaction that takes the write lock at its start (SQLite) and commits at the end of the block."""
+    with database.connect().execution_options(ratchet_write=True) as connection, connection.begin():
         yield connection

@@ -1,4 +1,4 @@
-"""What a database's error means: it is away, its tables are not ours, or it refuses this row. By code, not by class.
+"""Classify database errors by code: it is away, its tables are not ours, or it refuses this row.
 
 Drivers raise the same class for "disk full" and "no such column"; only the first of them passes by itself.
 """
@@ -78,9 +78,9 @@ def is_rows_own(error: BaseException) -> bool:
 
 
 def in_short(error: BaseException) -> str:
-    """The error's first line: what follows may hold a whole statement with people's texts."""
-    said = str(getattr(error, "orig", None) or error).strip()
-    return (said.splitlines() or [type(error).__name__])[0][:500]
+    """Shorten an error to its first line: what follows may hold a whole statement with people's texts."""
+    message = str(getattr(error, "orig", None) or error).strip()
+    return (message.splitlines() or [type(error).__name__])[0][:500]
 
 
 def _code(error: BaseException) -> tuple[int | str | None, BaseException | None]:

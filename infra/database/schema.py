@@ -1,4 +1,4 @@
-"""Which version the SQL tables have, and whether this release is made for it.
+"""Version the SQL schema: create its tables, migrate them, and refuse those of another release.
 
 Tables are made and changed by the revisions in `infra/database/migrations` and by nothing else: an empty database is
 made by running them all, one of an earlier release is brought up by `ratchet migrate`, and every process that opens a
@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -39,10 +40,10 @@ class SchemaMismatch(UserError):
 
 @dataclass(frozen=True)
 class SchemaState:
-    """Where a database stands."""
+    """Which revision a database has."""
 
-    found: str | None
-    """Its revision; None where none is written down."""
+    revision: str | None
+    """None where none is written down."""
     kind: Literal["empty", "unversioned", "older", "current", "newer"]
     """What that is to this release; unversioned: tables as 0.1.0 made them, which kept no version."""
 
@@ -53,7 +54,7 @@ class Difference:
 
     kind: str
     """Alembic's word for what would mend it."""
-    words: str
+    description: str
     """For people."""
 
 
@@ -63,110 +64,109 @@ def head() -> str:
 
 
 def state_of(connection: Connection) -> SchemaState:
-    """Where a database stands."""
+    """Read which revision a database has, and what that is to this release."""
     tables = set(inspect(connection).get_table_names())
-    found = None
+    revision = None
     if VERSION_TABLE in tables:
-        found = connection.scalar(text(f"SELECT version_num FROM {VERSION_TABLE}"))  # noqa: S608  a name of our own
-    if found is None:
+        revision = connection.scalar(text(f"SELECT version_num FROM {VERSION_TABLE}"))  # noqa: S608  a name of our own
+    if revision is None:
         return SchemaState(None, "unversioned" if tables and tables & _first_tables().tables.keys() else "empty")
-    if found == head():
-        return SchemaState(found, "current")
-    return SchemaState(found, "older" if found in _revisions() else "newer")
+    if revision == head():
+        return SchemaState(revision, "current")
+    return SchemaState(revision, "older" if revision in _revisions() else "newer")
 
 
-def check(engine: Engine) -> None:
-    """See that the tables are those of this release.
+def check(database: Engine) -> None:
+    """Check that the tables are those of this release.
 
     Raises:
         SchemaMismatch: they are not, or there are none.
     """
-    with engine.connect() as connection:
+    with database.connect() as connection:
         state = state_of(connection)
     if state.kind != "current":
-        raise SchemaMismatch(_mismatch(engine, state))
+        raise SchemaMismatch(_mismatch(database, state))
 
 
-def prepare(engine: Engine) -> None:
-    """Make the tables of an empty database, see of any other that they are those of this release.
+def create_tables(database: Engine) -> None:
+    """Create the tables of an empty database; check of any other that they are those of this release.
 
     Several processes may start on an empty database at once: one makes the tables, the others wait and find them.
 
     Raises:
         SchemaMismatch: the tables are of another release.
     """
-    with engine.connect() as connection:
+    with database.connect() as connection:
         state = state_of(connection)
     if state.kind == "empty":
-        with _alone(engine) as connection:
+        with _exclusive(database) as connection:
             state = state_of(connection)
             if state.kind == "empty":
                 _upgrade(connection)
                 return
     if state.kind != "current":
-        raise SchemaMismatch(_mismatch(engine, state))
+        raise SchemaMismatch(_mismatch(database, state))
 
 
-def pending(engine: Engine) -> list[tuple[str, str]]:
-    """(revision, what it does) of what `migrate` would run; nothing is changed.
+def pending(database: Engine) -> list[tuple[str, str]]:
+    """List what `migrate` would run, as (revision, what it does); nothing is changed.
 
     Raises:
         SchemaMismatch: as `migrate`.
     """
-    with engine.connect() as connection:
-        state = _migratable(engine, connection)
+    with database.connect() as connection:
+        state = _migratable(database, connection)
     scripts = _scripts()
-    todo = [name for name in _revisions() if state.found is None or name > state.found]
+    todo = [name for name in _revisions() if state.revision is None or name > state.revision]
     return [(name, str(scripts.get_revision(name).doc)) for name in todo]
 
 
-def migrate(engine: Engine, tell: Callable[[str, str], None] = lambda *_: None) -> None:
+def migrate(database: Engine, on_step: Callable[[str, str], None] = lambda *_: None) -> None:
     """Bring the tables to this release, in one transaction: all of it or nothing. Harmless when they are there.
 
     Args:
-        tell: called with the revision and what it did, after each.
+        on_step: called with the revision and what it did, after each.
 
     Raises:
         SchemaMismatch: a newer release changed them, or they are not as 0.1.0 left them.
     """
-    with _alone(engine) as connection:
-        if _migratable(engine, connection).kind != "current":
-            _upgrade(connection, tell)
+    with _exclusive(database) as connection:
+        if _migratable(database, connection).kind != "current":
+            _upgrade(connection, on_step)
 
 
 def differences(connection: Connection, tables: MetaData) -> list[Difference]:
-    """How the database's tables differ from `tables`. Other tables in the same database are not looked at."""
+    """List how the database's tables differ from `tables`. Other tables in the same database are not looked at."""
     from alembic.autogenerate import compare_metadata
     from alembic.migration import MigrationContext
 
-    def ours(item: Any, name: str | None, kind: str, reflected: bool, compared: Any) -> bool:
+    def is_compared(item: Any, name: str | None, kind: str, reflected: bool, compared: Any) -> bool:
         return kind != "table" or name in tables.tables
 
-    options = {"include_object": ours, "compare_type": True, "version_table": VERSION_TABLE}
+    options = {"include_object": is_compared, "compare_type": True, "version_table": VERSION_TABLE}
     context = MigrationContext.configure(connection, opts=options)
-    found: list[Difference] = []
-    for one in compare_metadata(context, tables):
-        found += [_difference(*change) for change in (one if isinstance(one, list) else [one])]
-    return found
+    changes = compare_metadata(context, tables)
+    single = chain.from_iterable(change if isinstance(change, list) else [change] for change in changes)
+    return [_difference(*change) for change in single]
 
 
-def _difference(kind: str, *what: Any) -> Difference:
+def _difference(kind: str, *parts: Any) -> Difference:
     if kind.endswith("_column"):
-        words = f"{what[1]}.{what[2].name} {'is missing' if kind == 'add_column' else 'is unknown'}"
+        description = f"{parts[1]}.{parts[2].name} {'is missing' if kind == 'add_column' else 'is unknown'}"
     elif kind.startswith("modify_"):
-        words = f"{what[1]}.{what[2]}: {kind.removeprefix('modify_')} is {what[4]}, expected {what[5]}"
+        description = f"{parts[1]}.{parts[2]}: {kind.removeprefix('modify_')} is {parts[4]}, expected {parts[5]}"
     else:
-        named = what[0].name or ", ".join(getattr(what[0], "columns", {}).keys())
+        named = parts[0].name or ", ".join(getattr(parts[0], "columns", {}).keys())
         missing = "is missing" if kind.startswith("add_") else "is unknown"
-        words = f"{kind.partition('_')[2]} {named} of {getattr(what[0], 'table', what[0])} {missing}"
-    return Difference(kind, words)
+        description = f"{kind.partition('_')[2]} {named} of {getattr(parts[0], 'table', parts[0])} {missing}"
+    return Difference(kind, description)
 
 
 @contextmanager
-def _alone(engine: Engine) -> Iterator[Connection]:
+def _exclusive(database: Engine) -> Iterator[Connection]:
     """A transaction that nobody else makes or changes tables beside."""
-    with begin_write(engine) as connection:
-        if engine.dialect.name == "postgresql":
+    with begin_write(database) as connection:
+        if database.dialect.name == "postgresql":
             # However long others take, and however large the tables are: time limits are for serving.
             for limit in ("lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout"):
                 connection.execute(text(f"SET LOCAL {limit} = 0"))
@@ -174,21 +174,21 @@ def _alone(engine: Engine) -> Iterator[Connection]:
         yield connection
 
 
-def _migratable(engine: Engine, connection: Connection) -> SchemaState:
+def _migratable(database: Engine, connection: Connection) -> SchemaState:
     state = state_of(connection)
     if state.kind == "newer":
-        raise SchemaMismatch(_mismatch(engine, state))
+        raise SchemaMismatch(_mismatch(database, state))
     if state.kind == "unversioned":
-        wrong = [one.words for one in differences(connection, _first_tables()) if one.kind not in _MADE_GOOD]
+        wrong = [each.description for each in differences(connection, _first_tables()) if each.kind not in _MADE_GOOD]
         if wrong:
             raise SchemaMismatch(
-                f"the tables of {_name(engine)} keep no version and are not as Ratchet 0.1.0 made them: "
+                f"the tables of {_name(database)} keep no version and are not as Ratchet 0.1.0 made them: "
                 f"{'; '.join(wrong[:5])}{' ...' if len(wrong) > 5 else ''}; restore them from a backup of 0.1.0"
             )
     return state
 
 
-def _upgrade(connection: Connection, tell: Callable[[str, str], None] = lambda *_: None) -> None:
+def _upgrade(connection: Connection, on_step: Callable[[str, str], None] = lambda *_: None) -> None:
     from alembic.config import Config
     from alembic.runtime.environment import EnvironmentContext
 
@@ -199,7 +199,7 @@ def _upgrade(connection: Connection, tell: Callable[[str, str], None] = lambda *
 
     def applied(ctx: MigrationContext, step: MigrationInfo, heads: Any, run_args: Any) -> None:
         name = str(step.up_revision_id)
-        tell(name, str(scripts.get_revision(name).doc))
+        on_step(name, str(scripts.get_revision(name).doc))
 
     with _ALEMBIC, EnvironmentContext(Config(), scripts, fn=steps) as environment:
         environment.configure(connection=connection, version_table=VERSION_TABLE, on_version_apply=applied)
@@ -224,32 +224,21 @@ def _revisions() -> Sequence[str]:
     return sorted(file.name[1:5] for file in (_FOLDER / "versions").glob("r[0-9]*.py"))
 
 
-def _mismatch(engine: Engine, state: SchemaState) -> str:
-    name = _name(engine)
+def _mismatch(database: Engine, state: SchemaState) -> str:
+    name = _name(database)
     if state.kind == "empty":
         return f"{name} holds no tables of Ratchet; check the address, or start the pipeline that it belongs to first"
     if state.kind == "newer":
         return (
-            f"the tables of {name} have version {state.found}, which this release of Ratchet, made for {head()}, does "
-            "not know: a newer one changed them; use that one, or restore the backup made before it"
+            f"the tables of {name} have version {state.revision}, which this release of Ratchet, made for {head()}, "
+            "does not know: a newer one changed them; use that one, or restore the backup made before it"
         )
-    found = f"version {state.found}" if state.found else "no version, as of Ratchet 0.1.0"
+    version = f"version {state.revision}" if state.revision else "no version, as of Ratchet 0.1.0"
     return (
-        f"the tables of {name} have {found}, this release of Ratchet needs {head()}: stop what runs, make a backup and "
-        "run `ratchet migrate`"
+        f"the tables of {name} have {version}, this release of Ratchet needs {head()}: stop what runs, make a backup "
+        "and run `ratchet migrate`"
     )
 
 
-def _name(engine: Engine) -> str:
-    return f"database {engine.url.render_as_string(hide_password=True)}"
-
-
-def create_tables(engine: Engine) -> None:
-    """Make the tables of an empty database, several processes at once if need be; refuse those of another release.
-
-    Raises:
-        SchemaMismatch: see `infra.database.schema`.
-    """
-    from infra.database.schema import prepare
-
-    prepare(engine)
+def _name(database: Engine) -> str:
+    return f"database {database.url.render_as_string(hide_password=True)}"

@@ -1,4 +1,4 @@
-"""How long a database may keep its callers waiting: two profiles, and how a connection is held to them.
+"""Limit how long a database may keep its callers waiting: two profiles of timeouts.
 
 Three things can keep a caller: a lock that somebody holds, a server that works too long, and one that says nothing at
 all (frozen, or cut off by a network that drops packets). The first two the server ends itself, if told to. The third it
@@ -18,7 +18,7 @@ from sqlalchemy import URL, Engine, event
 from infra.settings import Config
 
 
-class Waits(Config):
+class Timeouts(Config):
     """Longest waits of one kind of caller, in seconds."""
 
     connect: float = Field(gt=0)
@@ -37,7 +37,7 @@ class Waits(Config):
     """For the other machine's kernel: what was sent is acknowledged within it, or the connection is dead."""
 
 
-WORK = Waits(
+BATCH = Timeouts(
     connect=5,
     lock=30 * 60,
     statement=60 * 60,
@@ -49,9 +49,9 @@ WORK = Waits(
 """Ingest, forget, migrations, the command line: what they do may take long, and waiting is better than failing."""
 
 
-def serving(seconds: float) -> Waits:
-    """The profile of a gateway: nobody's answer waits for the database much longer than `seconds`."""
-    return Waits(
+def serving(seconds: float) -> Timeouts:
+    """Make the profile of a gateway: nobody's answer waits for the database much longer than `seconds`."""
+    return Timeouts(
         connect=seconds,
         lock=seconds,
         statement=seconds,
@@ -62,29 +62,29 @@ def serving(seconds: float) -> Waits:
     )
 
 
-def driver_arguments(url: URL, waits: Waits) -> dict[str, Any]:
-    """What libpq is told of one connection; what the URL says itself stands."""
+def driver_arguments(url: URL, timeouts: Timeouts) -> dict[str, Any]:
+    """Make libpq's arguments of one connection; what the URL says itself stands."""
     if not _is_libpq(url):
         return {}
     arguments = {
         # libpq counts in whole seconds and takes 1 for 2.
-        "connect_timeout": max(2, math.ceil(waits.connect)),
+        "connect_timeout": max(2, math.ceil(timeouts.connect)),
         "keepalives": 1,
-        "keepalives_idle": max(1, math.ceil(waits.unacknowledged / 2)),
-        "keepalives_interval": max(1, math.ceil(waits.unacknowledged / 6)),
+        "keepalives_idle": max(1, math.ceil(timeouts.unacknowledged / 2)),
+        "keepalives_interval": max(1, math.ceil(timeouts.unacknowledged / 6)),
         "keepalives_count": 3,
-        "tcp_user_timeout": math.ceil(waits.unacknowledged * 1000),
+        "tcp_user_timeout": math.ceil(timeouts.unacknowledged * 1000),
     }
     return {name: value for name, value in arguments.items() if name not in url.query}
 
 
-def hold_to(engine: Engine, waits: Waits) -> None:
-    """Have every new connection of a Postgres engine keep to `waits`."""
-    stated = str(engine.url.query.get("options", ""))
+def apply_timeouts(database: Engine, timeouts: Timeouts) -> None:
+    """Have every new connection to a Postgres database keep to `timeouts`."""
+    stated = str(database.url.query.get("options", ""))
     limits = {
-        "lock_timeout": waits.lock,
-        "statement_timeout": waits.statement,
-        "idle_in_transaction_session_timeout": waits.idle_in_transaction,
+        "lock_timeout": timeouts.lock,
+        "statement_timeout": timeouts.statement,
+        "idle_in_transaction_session_timeout": timeouts.idle_in_transaction,
     }
     # By SET and not by the startup packet's `options`, which PgBouncer refuses.
     settings = ", ".join(
@@ -95,18 +95,18 @@ def hold_to(engine: Engine, waits: Waits) -> None:
 
     if settings:
 
-        @event.listens_for(engine, "connect")
+        @event.listens_for(database, "connect")
         def _limit(connection: Any, _: Any) -> None:
             cursor = connection.cursor()
             cursor.execute(f"SELECT {settings}")
             cursor.close()
             connection.commit()  # a SET of a transaction that is rolled back never was
 
-    if engine.dialect.driver == "psycopg":
-        _limit_silence(engine, waits.silence)
+    if database.dialect.driver == "psycopg":
+        _limit_silence(database, timeouts.silence)
 
 
-def _limit_silence(engine: Engine, seconds: float) -> None:
+def _limit_silence(database: Engine, seconds: float) -> None:
     import psycopg
 
     class Impatient(psycopg.Connection[Any]):
@@ -130,7 +130,7 @@ def _limit_silence(engine: Engine, seconds: float) -> None:
             except StopIteration as end_of_it:
                 return end_of_it.value
 
-    @event.listens_for(engine, "do_connect")
+    @event.listens_for(database, "do_connect")
     def _connect(dialect: Any, _: Any, arguments: list[Any], named: dict[str, Any]) -> Any:
         return Impatient.connect(*arguments, **named)
 

@@ -1,4 +1,4 @@
-"""A job in a process of its own, both ends of it: stages and evaluations are started, watched and reported alike.
+"""Run a job in a child process, both ends of it: stages and evaluations are started, watched and reported alike.
 
 The one who starts it (`run_child`) writes the job's file, passes its progress on while it runs, and turns its failure
 into an error of the kind that it failed with. The process itself (`child_main`) dies with the one who started it.
@@ -31,7 +31,7 @@ ERROR = "error.json"
 class Child:
     """`python -m module job.json`, and where it keeps what it says."""
 
-    what: str
+    label: str
     """For people, such as "the evaluation"."""
     module: str
     """Module that is run."""
@@ -45,8 +45,8 @@ class Child:
     """More than one: torchrun starts so many, which train together."""
 
 
-def run_child(child: Child, job: Config, look: Callable[[], None]) -> int:
-    """Run the job to its end; the exit code. `look` is called again and again meanwhile.
+def run_child(child: Child, job: Config, on_wait: Callable[[], None]) -> int:
+    """Run the job to its end; return the exit code. `on_wait` is called again and again meanwhile.
 
     The child dies with the thread that called this function.
     """
@@ -72,27 +72,27 @@ def run_child(child: Child, job: Config, look: Callable[[], None]) -> int:
     try:
         while process.poll() is None:
             time.sleep(0.2)
-            look()
+            on_wait()
     finally:
         if process.poll() is None:
             process.kill()
             process.wait()
-    look()
+    on_wait()
     return int(process.returncode)
 
 
 def failure_of(child: Child, code: int) -> RatchetError:
-    """What a child that made no record died of: of the kind that it failed with, naming its log."""
+    """Make the error that a child which made no record died of: of the kind that it failed with, naming its log."""
     try:
-        said = json.loads((child.folder / ERROR).read_text())
+        failure = json.loads((child.folder / ERROR).read_text())
     except (OSError, ValueError):
         lines = child.log.read_text(errors="replace").strip().splitlines()
         return RatchetError(
-            f"{child.what} ended with exit code {code} and no record: {lines[-1] if lines else 'no output'} "
+            f"{child.label} ended with exit code {code} and no record: {lines[-1] if lines else 'no output'} "
             f"(log: {child.log}); start it again, it resumes"
         )
-    kind = getattr(infra.errors, said["type"], RatchetError)
-    error: RatchetError = kind(f"{child.what} failed: {said['message']} (log: {child.log})")
+    kind = getattr(infra.errors, failure["type"], RatchetError)
+    error: RatchetError = kind(f"{child.label} failed: {failure['message']} (log: {child.log})")
     return error
 
 

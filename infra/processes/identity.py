@@ -1,4 +1,4 @@
-"""Know a process for sure, and stop exactly that one.
+"""Identify a process, and stop exactly that one.
 
 A process id alone says little: the system gives it to somebody else later. So a process is remembered by its id and a
 *mark* (the boot it lives in and the tick it started at), and nothing here signals a process whose mark has changed.
@@ -32,7 +32,7 @@ class ProcessIdentity(Config):
 
 
 def identify(pid: int) -> ProcessIdentity | None:
-    """The identity of a running process, or None when there is no such process (a zombie counts as gone)."""
+    """Identify a running process; None when there is no such process (a zombie counts as gone)."""
     if Path("/proc/self/stat").exists():
         try:
             stat = Path(f"/proc/{pid}/stat").read_text()
@@ -105,19 +105,19 @@ def _descendants(pid: int) -> list[ProcessIdentity]:
         children = psutil.Process(pid).children(recursive=True)
     except psutil.NoSuchProcess:
         return []
-    return [found for child in children if (found := identify(child.pid)) is not None]
+    return [identity for child in children if (identity := identify(child.pid)) is not None]
 
 
 def _session(leader: int) -> list[ProcessIdentity]:
     # The system does not give out an id again while a session of that number lives, so these are the leader's own.
-    found = []
+    members = []
     for pid in psutil.pids():
         try:
             if pid != leader and os.getsid(pid) == leader and (member := identify(pid)) is not None:
-                found.append(member)
+                members.append(member)
         except (ProcessLookupError, PermissionError):
             continue
-    return found
+    return members
 
 
 def _signal(pid: int, number: signal.Signals) -> None:

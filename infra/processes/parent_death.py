@@ -1,4 +1,4 @@
-"""A child process that does not outlive the one that started it, however that one ends."""
+"""End a child process with the one that started it, however that one ends."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def die_with_parent() -> None:
         return
     parent = int(named)
     if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun stands between: whoever of the two ends, this process ends
-        threading.Thread(target=_look, args=(parent,), daemon=True).start()
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
         parent = os.getppid()
     if sys.platform == "linux":
         pr_set_pdeathsig = 1
@@ -31,10 +31,10 @@ def die_with_parent() -> None:
     if os.getppid() != parent:  # it ended before we asked
         os._exit(1)
     if sys.platform != "linux":
-        threading.Thread(target=_look, args=(parent,), daemon=True).start()
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
 
-def _look(pid: int) -> None:
+def _end_with(pid: int) -> None:
     """End this process when the other has ended."""
     import psutil
 

@@ -1,4 +1,4 @@
-"""Run a handful of servers on one machine, and keep them running.
+"""Start, stop and inspect the local stack: a handful of servers on one machine, kept running.
 
 ``up`` starts a supervisor process (infra.processes.supervisor) that starts the parts in order, waits until each is
 healthy, restarts one that dies, and writes what it knows into ``stack-state.json``. ``status`` reads that file;
@@ -236,13 +236,13 @@ def _start_supervisor(plan: StackPlan) -> ProcessIdentity:
 def _wait_ready(plan: StackPlan, supervisor: ProcessIdentity, on_progress: Progress) -> None:
     started = time.monotonic()
     limits = {spec.name: spec for spec in plan.processes}
-    told: dict[str, str] = {}
+    reported: dict[str, str] = {}
     since: dict[str, float] = {}
     while True:
         state = status(plan.run_dir)
         for part in state.parts:
-            if told.get(part.name) != part.state:
-                told[part.name] = part.state
+            if reported.get(part.name) != part.state:
+                reported[part.name] = part.state
                 since.setdefault(part.name, time.monotonic())
                 if part.state == "starting":
                     since[part.name] = time.monotonic()

@@ -1,4 +1,4 @@
-"""The process that holds the parts of a stack: start, watch, restart after a pause, stop in reverse order.
+"""Supervise the parts of a stack: start, watch, restart after a pause, stop in reverse order.
 
     python -m infra.processes.supervisor stack.json
 
@@ -26,7 +26,7 @@ from infra.processes.job_file import job_main
 from infra.processes.locks import LockHeld, try_hold
 from infra.processes.stack import PartState, PartStatus, PidFile, ProcessSpec, StackPlan, StackStatus, read_pid_file
 
-# Nobody's software phones home from a Ratchet machine. Handed to every part.
+# Turns off the telemetry of the servers and libraries; handed to every part.
 TELEMETRY_OFF = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -95,7 +95,7 @@ class _Part:
         if self.child is not None:
             self.child.poll()
 
-    def look(self, check_seconds: float) -> None:
+    def advance(self, check_seconds: float) -> None:
         """Advance this part by one step: notice its death, restart it after a pause, ask for its health."""
         now = time.monotonic()
         if self.state == "restarting":
@@ -203,7 +203,7 @@ def _supervise(plan: StackPlan) -> None:
                 if all(by_name[name].state == "ready" for name in part.spec.after):
                     part.start()
             else:
-                part.look(plan.check_seconds)
+                part.advance(plan.check_seconds)
         written = _write_state(plan, parts, written)
         time.sleep(plan.poll_seconds)
     for part in reversed(parts):

@@ -1,4 +1,4 @@
-"""Whether interactions are shown in MLflow as traces. Apart from its code so that the config can be read without it."""
+"""Configure the export of interactions to MLflow as traces; apart from its code, so that reading it imports little."""
 
 from __future__ import annotations
 

@@ -50,12 +50,12 @@ class Journal:
         """Note how many operations were sent."""
         atomic_write(self._sent, str(count))
 
-    def set_refusal(self, why: str | None) -> None:
+    def set_refusal(self, reason: str | None) -> None:
         """Note why MLflow takes nothing until a person mends it; None: it takes what it is given."""
-        if why is None:
+        if reason is None:
             self._refusal.unlink(missing_ok=True)
         else:
-            atomic_write(self._refusal, why + "\n")
+            atomic_write(self._refusal, reason + "\n")
 
     def refusal(self) -> str | None:
         """Why MLflow takes nothing, as last noted."""

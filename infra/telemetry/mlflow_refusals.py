@@ -1,4 +1,4 @@
-"""What MLflow means when it says no: not this one thing, or nothing of the kind until a person has mended something.
+"""Classify MLflow's refusals: of this one request, or of everything until a person has mended something.
 
 Deleting an experiment or a run on MLflow's page only marks it. It is still found by its name, and everything that is
 written to it is refused until it is restored; so is everything when a sign-in expires or a quota is used up. Whoever
@@ -84,17 +84,17 @@ def expect_experiment(client: MlflowClient, experiment_id: str) -> None:
         Gone: it is not there.
     """
     with _gone():
-        found = client.get_experiment(experiment_id)
-    if found.lifecycle_stage == _DELETED:
-        raise deleted_experiment(str(found.name))
+        entity = client.get_experiment(experiment_id)
+    if entity.lifecycle_stage == _DELETED:
+        raise deleted_experiment(str(entity.name))
 
 
 def expect_run(client: MlflowClient, run_id: str) -> None:
     """Check that a run takes what is written to it. Raises as `expect_experiment`."""
     with _gone():
-        found = client.get_run(run_id)
-    if found.info.lifecycle_stage == _DELETED:
-        name = found.info.run_name or run_id
+        entity = client.get_run(run_id)
+    if entity.info.lifecycle_stage == _DELETED:
+        name = entity.info.run_name or run_id
         raise Refused(f"the run {name} is deleted in MLflow (id {run_id}): restore it", "run")
 
 
@@ -111,13 +111,13 @@ def experiment_refused(url: str, name: str) -> str | None:
     from requests.exceptions import RequestException
 
     try:
-        found = MlflowClient(tracking_uri=url).get_experiment_by_name(name)
+        entity = MlflowClient(tracking_uri=url).get_experiment_by_name(name)
     except (MlflowException, RequestException, OSError) as error:
         refused = None if did_not_answer(error) else of_everything(error)
         if refused is not None:
             return str(refused)
         raise Unavailable(f"MLflow at {url} does not answer ({one_line(error)})") from error
-    deleted = found is not None and found.lifecycle_stage == _DELETED
+    deleted = entity is not None and entity.lifecycle_stage == _DELETED
     return str(deleted_experiment(name)) if deleted else None
 
 

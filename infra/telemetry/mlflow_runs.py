@@ -45,9 +45,9 @@ class RunIndex:
         Raises:
             Refused: it is deleted.
         """
-        found = self._find_or_create(client, name)
-        self._remember(_EXPERIMENT, found)
-        return found
+        experiment_id = self._find_or_create(client, name)
+        self._remember(_EXPERIMENT, experiment_id)
+        return experiment_id
 
     def find(self, client: MlflowClient, experiment_id: str, key: str) -> str | None:
         """The id of the run, asking MLflow where it is not known yet; None where it has none."""
@@ -80,17 +80,17 @@ class RunIndex:
     def _find_or_create(self, client: MlflowClient, name: str) -> str:
         from mlflow.exceptions import RestException
 
-        found = client.get_experiment_by_name(name)
-        if found is None:
+        experiment = client.get_experiment_by_name(name)
+        if experiment is None:
             try:
                 return str(client.create_experiment(name))
             except RestException:  # somebody else made it meanwhile
-                found = client.get_experiment_by_name(name)
-                if found is None:
+                experiment = client.get_experiment_by_name(name)
+                if experiment is None:
                     raise
-        if found.lifecycle_stage == "deleted":
+        if experiment.lifecycle_stage == "deleted":
             raise deleted_experiment(name)
-        return str(found.experiment_id)
+        return str(experiment.experiment_id)
 
     def _known(self) -> dict[str, str]:
         if self._ids is None:

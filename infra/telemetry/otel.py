@@ -1,4 +1,4 @@
-"""OpenTelemetry traces of gateway and flows, for those who ask for them by the standard variables.
+"""Send OpenTelemetry traces of gateway and flows, for those who ask for them by the standard variables.
 
     OTEL_EXPORTER_OTLP_ENDPOINT=http://collector:4318 ratchet serve gateway        # needs the extra `otel`
 

@@ -1,4 +1,4 @@
-"""Processor, memory and disk of this machine while a block runs, as points named as MLflow names its system metrics."""
+"""Sample processor, memory and disk of this machine while a block runs, under MLflow's names of system metrics."""
 
 from __future__ import annotations
 

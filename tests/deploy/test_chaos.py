@@ -20,10 +20,12 @@ import pytest
 from sqlalchemy import text
 
 from deploy.canary.policy import CanaryPolicy
-from deploy.controller.run import ControllerJob, last_beats
+from deploy.controller.heartbeat import last_beats
+from deploy.controller.job import ControllerJob
+from deploy.ledger.evidence import Override
 from deploy.ledger.ledger import current, history
-from deploy.registry.aliases import Registry
-from deploy.release.lifecycle import Override, open_release
+from deploy.registry.model_registry import ModelRegistry
+from deploy.release.opening import Releases
 from deploy.versions.parity import prover
 from feedback.store.store import Store
 from feedback.store.store import feedback as feedback_table
@@ -214,16 +216,13 @@ def _chaos(stack: Stack, server: Postgres, folder: Path, ends: ExitStack) -> Non
         thread.start()
     time.sleep(2.0)
     with stack.engine() as client:
-        open_release(
+        Releases(
             stack.database,
             "default",
-            stack.versions[0],
             versions_dir=stack.versions_dir,
             policy=POLICY,
             prove=prover(client, stack.versions_dir, base_version=BASE),
-            actor="test",
-            override=Override(actor="ada", reason="chaos"),
-        )
+        ).open(stack.versions[0], actor="test", override=Override(actor="ada", reason="chaos"))
     down: dict[str, tuple[float, float]] = {}
     for part in (gateway, engine, mlflow, controller):
         began = time.monotonic()
@@ -277,9 +276,9 @@ def _check(stack: Stack, users: Users, down: dict[str, tuple[float, float]], mlf
     assert outside(users.refused, "gateway", "postgres") == []
     standing = current(stack.database, "default")
     assert standing.champion == stack.versions[0] and standing.holdback == BASE
-    registry = Registry(mlflow_url, "chaos")
+    registry = ModelRegistry(mlflow_url, "chaos")
     wanted = {"champion": stack.versions[0], "previous": BASE}
-    _until(lambda: {alias: registry.version_of(n)[0] for alias, n in registry.aliases().items()} == wanted)
+    _until(lambda: {alias: registry.version_of(n).version for alias, n in registry.aliases().items()} == wanted)
     assert httpx.get(f"{stack.url}/readyz").json()["status"] == "ready"
 
 

@@ -25,7 +25,7 @@ def test_the_declared_tables_are_those_of_the_last_revision(
     create_tables(engine)
     with engine.connect() as connection:
         found = differences(connection, declared())
-    assert [one.words for one in found] == [], RULE
+    assert [one.description for one in found] == [], RULE
 
 
 def test_every_table_is_in_the_list() -> None:

@@ -19,7 +19,8 @@ from deploy.canary.rescore import rescored
 from deploy.ledger.ledger import current, history
 from deploy.nights.record import NightRecord
 from deploy.nights.steps import RESCORE
-from deploy.release.lifecycle import pause, promote, resume, start
+from deploy.release.lifecycle import promote, start
+from deploy.release.manual_controls import pause, resume
 from evaluation.run.noise_floors import known_floors
 from evaluation.scorecard import read_scorecard
 from feedback.snapshots.gate_items import gate_items
@@ -145,7 +146,7 @@ def test_a_night_promotes_what_measurably_wins(reference: PipelineConfig) -> Non
     night = last_night(reference)
     assert night is not None
     assert lines[-1].night_id == night.night_id
-    assert lines[-1].evidence["gate"]["snapshot"] == night.steps["snapshot"]
+    assert lines[-1].evidence.model_dump()["gate"]["snapshot"] == night.steps["snapshot"]
 
 
 def test_prefect_shows_the_scorecard_the_verdict_and_the_way_to_mlflow(reference: PipelineConfig) -> None:
@@ -325,7 +326,7 @@ def test_a_winner_held_for_what_passes_is_released_by_a_later_night_with_nothing
     assert "verdict" not in released.steps and "plan" not in released.steps  # nothing trained or judged again
     line = history(engine, "default")[-1]
     assert (line.action, line.version, line.night_id) == ("canary", winner, released.night_id)
-    gate = line.evidence["gate"]
+    gate = line.evidence.model_dump()["gate"]
     assert (gate["judged_in"], gate["snapshot"]) == (judged.night_id, judged.steps["snapshot"])
     assert gate["mlflow_run"]
     assert nights()[1].startswith(f"nothing new since night {judged.night_id}")
@@ -336,7 +337,7 @@ def test_a_quiet_night_scores_the_live_champion_again_on_what_is_new(running_sta
     config = running_stack.neighbour(tmp_path, **TRAINING)
     ratchet("run", "nightly", "--json", config=config_file(config))
     engine = open_database(config.places)
-    promote(engine, current(engine, "default"), policy=config.canary, reason="the canary won", evidence={})
+    promote(engine, current(engine, "default"), policy=config.canary, reason="the canary won")
     standing = current(engine, "default")
     assert standing.champion is not None and standing.previous == standing.base
     values = yaml.safe_load(config_file(config).read_text()) | {"schedule": {"min_new_examples": 10_000}}

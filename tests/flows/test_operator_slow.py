@@ -23,7 +23,7 @@ from flows.config.load import load_config
 from flows.config.pipeline import PipelineConfig
 from flows.night.record import nights_of
 from flows.stack.first_keys import first_keys
-from infra.alerts.outbox import signature_holds
+from infra.alerts.signature import signature_holds
 from infra.database.open import open_database
 from infra.sign_in import mlflow_login, prefect_headers
 from tests.chromium import chromium, shot

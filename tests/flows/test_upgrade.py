@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Engine, func, select
 
 from deploy.api_keys import create_key, list_keys
-from deploy.controller.canary_watch import policy_of
+from deploy.controller.canary_watch import policy_in_force
 from deploy.controller.run import run
 from deploy.gateway.__main__ import main as gateway
 from deploy.gateway.backends.replicas import Engines
@@ -97,7 +97,7 @@ def test_the_database_is_recognised_migrated_and_read(dialect: str, file: Path, 
     standing = current(engine, "default")
     assert [line.action for line in history(engine, "default")] == ["baseline", "gated", "canary"]
     assert standing.canary is not None and standing.champion is not None
-    assert policy_of(engine, standing, load_config(file).canary) == load_config(file).canary
+    assert policy_in_force(engine, standing, load_config(file).canary) == load_config(file).canary
     assert renew(engine, canary_lease("default"), "a-test", 60.0)
     table = routed(engine, standing.champion)
     assert (table.challenger, table.champion) == (standing.canary, standing.champion) and table.share > 0

@@ -27,7 +27,7 @@ def launch_stage(job: StageJob, on_progress: OnProgress = lambda line: None) -> 
         ProgressFollower(job.final / FILE, on_progress).look()
         return finished
     child = Child(
-        what=f"stage {job.label}",
+        label=f"stage {job.label}",
         module="training",
         folder=job.work,
         log=job.stages_dir / "logs" / f"{job.key[:16]}.log",

@@ -9,8 +9,8 @@ from sqlalchemy import Engine
 
 from deploy.api_keys import ApiKey, Scope, verify
 from deploy.engines.protocol import ApiError
-from deploy.gateway.access.key_cache import KeyBook
-from deploy.gateway.database.query_executor import Reach
+from deploy.gateway.access.key_cache import KeyCache
+from deploy.gateway.database.query_executor import QueryExecutor
 from infra.database.errors import is_away
 
 REMEMBER_SECONDS = 2.0
@@ -28,15 +28,15 @@ class Gatekeeper:
 
     def __init__(
         self,
-        engine: Engine,
+        database: Engine,
         *,
         requests_per_minute: float,
         offline_seconds: float = 600.0,
-        reach: Reach | None = None,
-        book: KeyBook | None = None,
+        reach: QueryExecutor | None = None,
+        book: KeyCache | None = None,
     ) -> None:
-        self._engine = engine
-        self._reach = reach or Reach()
+        self._database = database
+        self._reach = reach or QueryExecutor()
         self._book = book
         self._offline_seconds = offline_seconds
         self._rate = requests_per_minute / 60.0
@@ -68,7 +68,7 @@ class Gatekeeper:
         if found is not None and at - found[1] < REMEMBER_SECONDS:
             return found[0]
         try:
-            key = await self._reach.ask(verify, self._engine, secret)
+            key = await self._reach.ask(verify, self._database, secret)
         except Exception as error:
             believed = self._believed(secret, at) if is_away(error) else None
             if believed is None:

@@ -8,14 +8,14 @@ from collections.abc import Callable, Mapping
 from sqlalchemy import Engine
 
 from deploy.api_keys import ApiKey, hash_of, keys_by_hash
-from deploy.gateway.database.background import Background, again_and_again
-from deploy.gateway.database.query_executor import Reach
+from deploy.gateway.database.background import Background, repeat_forever
+from deploy.gateway.database.query_executor import QueryExecutor
 
 EVERY_SECONDS = 10.0
 """How often the keys are read; one made or revoked within it before an outage is not known of in it."""
 
 
-class KeyBook:
+class KeyCache:
     """The keys that were valid when the database last answered.
 
     Args:
@@ -25,13 +25,13 @@ class KeyBook:
 
     def __init__(
         self,
-        engine: Engine,
-        reach: Reach,
+        database: Engine,
+        reach: QueryExecutor,
         *,
         offline_seconds: float,
         keep: Callable[[Mapping[str, ApiKey]], None] = lambda _: None,
     ) -> None:
-        self._engine, self._reach, self._keep = engine, reach, keep
+        self._database, self._reach, self._keep = database, reach, keep
         self._offline_seconds = offline_seconds
         self._keys: Mapping[str, ApiKey] = {}
         self.read_at = float("-inf")
@@ -46,7 +46,7 @@ class KeyBook:
         """
         if keys:
             self._keys, self.read_at = keys, time.monotonic() - max(0.0, time.time() - read_at)
-        work = again_and_again("reading the keys", self._read, EVERY_SECONDS)
+        work = repeat_forever("reading the keys", self._read, EVERY_SECONDS)
         self._background.start("reading the keys", work)
 
     async def stop(self) -> None:
@@ -71,6 +71,6 @@ class KeyBook:
         self.read_at = time.monotonic()
 
     def _read_and_keep(self) -> Mapping[str, ApiKey]:
-        keys = keys_by_hash(self._engine)
+        keys = keys_by_hash(self._database)
         self._keep(keys)
         return keys

@@ -6,12 +6,11 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from deploy.engines.client import EngineClient, EngineRefusal
 from deploy.engines.dialect import Dialect
+from deploy.ledger.evidence import Proof
 from deploy.versions.parity import prover
 from infra.errors import RatchetError, Unavailable
 
@@ -22,7 +21,7 @@ IDLE_SECONDS = 60.0
 PROVE_TRIES = 5
 
 
-class Loading:
+class AdapterLoader:
     """Knows which versions the engine was proved to serve; proves others when they are first needed."""
 
     def __init__(
@@ -110,7 +109,7 @@ class Loading:
 
     async def _load(self, version: str) -> None:
         try:
-            measured = await self._prove_patiently(version)
+            proof = await self._prove_patiently(version)
         except (Unavailable, EngineRefusal):
             raise  # says something of the engine now, nothing of the version
         except RatchetError as error:
@@ -119,9 +118,9 @@ class Loading:
             raise
         self._failed.pop(version, None)
         self._proved[version] = time.monotonic()
-        log.info("version %s is loaded and proved: %s", version, dict(measured))
+        log.info("version %s is loaded and proved: %s", version, proof.model_dump(mode="json"))
 
-    async def _prove_patiently(self, version: str) -> Mapping[str, Any]:
+    async def _prove_patiently(self, version: str) -> Proof:
         for _ in range(PROVE_TRIES - 1):
             try:
                 return await asyncio.to_thread(self._prove, version)

@@ -8,7 +8,7 @@ from contextlib import aclosing
 from typing import Any
 
 from deploy.engines.client import AsyncEngineClient, EngineRefusal
-from deploy.gateway.backends.adapter_loading import Loading
+from deploy.gateway.backends.adapter_loading import AdapterLoader
 from infra.errors import RatchetError, Unavailable
 
 TRIES = 4
@@ -18,7 +18,7 @@ TRIES = 4
 class Replica:
     """One engine: its connections, what it was proved to serve, and how many requests it has."""
 
-    def __init__(self, client: AsyncEngineClient, loading: Loading) -> None:
+    def __init__(self, client: AsyncEngineClient, loading: AdapterLoader) -> None:
         self.client, self.loading = client, loading
         self.busy = 0
 

@@ -17,7 +17,7 @@ from sqlalchemy import Engine
 
 from deploy.gateway.capture.spool import Spool
 from deploy.gateway.database.background import Background
-from deploy.gateway.database.query_executor import Reach
+from deploy.gateway.database.query_executor import QueryExecutor
 from feedback.events import Interaction
 from feedback.store.store import land_interactions
 from infra.database.connect import begin_write
@@ -33,7 +33,7 @@ KEEP_SECONDS = 5.0
 Refused = list[tuple[Interaction, Exception]]
 
 
-class Capture:
+class CaptureQueue:
     """Stores interactions in lots: those that arrive during one commit share the next.
 
     Args:
@@ -42,12 +42,12 @@ class Capture:
     """
 
     def __init__(
-        self, engine: Engine, spool: Spool, *, seconds: float = KEEP_SECONDS, reach: Reach | None = None
+        self, database: Engine, spool: Spool, *, seconds: float = KEEP_SECONDS, reach: QueryExecutor | None = None
     ) -> None:
-        self._engine = engine
+        self._database = database
         self._spool = spool
         self._seconds = seconds
-        self._reach = reach or Reach()
+        self._reach = reach or QueryExecutor()
         self._waiting: asyncio.Queue[tuple[Interaction, asyncio.Future[None]]] = asyncio.Queue()
         self._background = Background()
         # Threads of their own, one for each thing that may hang: an answer must never wait for a thread.
@@ -186,7 +186,7 @@ class Capture:
         return refused
 
     def _commit_whole(self, lot: Sequence[Interaction]) -> None:
-        with begin_write(self._engine) as connection:
+        with begin_write(self._database) as connection:
             land_interactions(connection, lot)
 
     async def _land(self) -> None:

@@ -18,16 +18,16 @@ from deploy.engines.client import EngineRefusal
 from deploy.engines.protocol import ApiError, ChatRequest
 from deploy.gateway.backends.replicas import Engines
 from deploy.gateway.chat.exchange import Caller, Exchange, new_interaction_id
-from deploy.gateway.chat.record import Keeping, unavailable
+from deploy.gateway.chat.record import InteractionRecorder, unavailable
 from deploy.gateway.database.background import told
 from deploy.gateway.routing.assign import Assignment, RoutingTable
 from deploy.gateway.routing.follow_ledger import Tables
-from deploy.gateway.routing.sticky import Assignments
+from deploy.gateway.routing.sticky import StickyAssignments
 from deploy.versions.versions import is_published
 from infra.errors import RatchetError, Unavailable
 
 
-class Answering:
+class ChatHandler:
     """Routes, asks an engine, stores, answers."""
 
     def __init__(
@@ -36,8 +36,8 @@ class Answering:
         *,
         engines: Engines,
         tables: Tables,
-        assignments: Assignments,
-        keeping: Keeping,
+        assignments: StickyAssignments,
+        keeping: InteractionRecorder,
         salt: str,
     ) -> None:
         self._job = job

@@ -15,7 +15,7 @@ from deploy.api_keys import ApiKey
 from deploy.engines.protocol import ApiError, ChatRequest
 from deploy.experiments.arena import Pair, choose
 from deploy.gateway.chat.exchange import Caller, Exchange, new_interaction_id
-from deploy.gateway.database.query_executor import Reach
+from deploy.gateway.database.query_executor import QueryExecutor
 from deploy.gateway.routing.assign import Assignment, RoutingTable
 from feedback.events import pseudonym
 from feedback.store.store import Receipt
@@ -104,7 +104,7 @@ async def two_answers(
 
 
 async def keep_choice(
-    choice: ArenaChoice, *, key: ApiKey, user_header: str | None, salt: str, database: Engine, reach: Reach
+    choice: ArenaChoice, *, key: ApiKey, user_header: str | None, salt: str, database: Engine, reach: QueryExecutor
 ) -> Receipt | None:
     """Store what a person prefers.
 

@@ -18,7 +18,7 @@ from deploy.engines.client import AsyncEngineClient, EngineRefusal
 from deploy.engines.protocol import ApiError
 from deploy.gateway.chat.answer import unfinished
 from deploy.gateway.chat.exchange import Exchange
-from deploy.gateway.chat.record import Keeping, unavailable
+from deploy.gateway.chat.record import InteractionRecorder, unavailable
 from deploy.gateway.chat.tool_calls import answer_text, assembled, object_of, objects
 from feedback.events import Message
 from infra.errors import Unavailable
@@ -27,7 +27,7 @@ from infra.errors import Unavailable
 class Passthrough:
     """The upstream champion, asked as its clients would ask it."""
 
-    def __init__(self, client: AsyncEngineClient, model: str, keeping: Keeping) -> None:
+    def __init__(self, client: AsyncEngineClient, model: str, keeping: InteractionRecorder) -> None:
         self._client, self._model, self._keeping = client, model, keeping
 
     async def close(self) -> None:

@@ -8,17 +8,17 @@ from typing import Any
 
 from deploy.config import GatewayJob
 from deploy.engines.protocol import ApiError
-from deploy.gateway.capture.queue import Capture
+from deploy.gateway.capture.queue import CaptureQueue
 from deploy.gateway.chat.exchange import Exchange
 from deploy.gateway.telemetry.metrics import Metrics
 from feedback.events import Interaction, Message, Routing, pseudonym
 from infra.database.errors import OTHER_TABLES, is_of_other_tables
 
 
-class Keeping:
+class InteractionRecorder:
     """Makes interactions of exchanges and has them stored."""
 
-    def __init__(self, job: GatewayJob, capture: Capture, metrics: Metrics, salt: str) -> None:
+    def __init__(self, job: GatewayJob, capture: CaptureQueue, metrics: Metrics, salt: str) -> None:
         self._job, self._capture, self._metrics, self._salt = job, capture, metrics, salt
 
     def settings(self, exchange: Exchange) -> dict[str, Any]:

@@ -15,18 +15,18 @@ from deploy.gateway.backends.replicas import Engines
 from deploy.gateway.chat.answer import engine_name
 from deploy.gateway.chat.exchange import Exchange
 from deploy.gateway.database.background import told
-from deploy.gateway.database.query_executor import Reach
+from deploy.gateway.database.query_executor import QueryExecutor
 from infra.database.errors import in_short
 from infra.errors import RatchetError
 
 log = logging.getLogger(__name__)
 
 
-class Shadowing:
+class ShadowRunner:
     """Has the version in shadow answer copies, and keeps what it said."""
 
-    def __init__(self, job: GatewayJob, database: Engine, engines: Engines, reach: Reach | None = None) -> None:
-        self._reach = reach or Reach()
+    def __init__(self, job: GatewayJob, database: Engine, engines: Engines, reach: QueryExecutor | None = None) -> None:
+        self._reach = reach or QueryExecutor()
         self._job, self._database, self._engines = job, database, engines
         self._running: set[asyncio.Task[None]] = set()
         self.dropped = 0

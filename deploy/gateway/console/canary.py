@@ -6,9 +6,10 @@ from datetime import datetime
 
 from sqlalchemy import Engine
 
-from deploy.canary.assess import Assessment, RatedUnit
+from deploy.canary.assess import Assessment
 from deploy.canary.policy import CanaryPolicy
-from deploy.controller.canary_watch import judge, policy_of, rated_units
+from deploy.canary.units import FrozenUnit
+from deploy.controller.canary_watch import assess_watch, policy_in_force, rated_units
 from deploy.ledger.ledger import current
 from deploy.ledger.state import Watch
 from infra.database.connect import now
@@ -41,15 +42,15 @@ class Curve(Config):
     """Shares of traffic."""
 
 
-def curve(engine: Engine, tenant: str, default: CanaryPolicy, *, at: datetime | None = None) -> Curve | None:
+def curve(database: Engine, tenant: str, default: CanaryPolicy, *, at: datetime | None = None) -> Curve | None:
     """Compute the curves of a tenant's open watch; None without one."""
-    standing = current(engine, tenant)
+    standing = current(database, tenant)
     watch = standing.watch
     if watch is None:
         return None
-    at, policy = at or now(), policy_of(engine, standing, default)
-    judged = judge(engine, standing, watch, policy, at)
-    back, forward = wealth(rated_units(engine, tenant, watch, policy, at), policy)
+    at, policy = at or now(), policy_in_force(database, standing, default)
+    judged = assess_watch(database, standing, watch, policy, at)
+    back, forward = wealth(rated_units(database, tenant, watch, policy, at), policy)
     kept = thinned(len(back), POINTS)
     return Curve(
         now=at.isoformat(),
@@ -66,7 +67,7 @@ def curve(engine: Engine, tenant: str, default: CanaryPolicy, *, at: datetime | 
     )
 
 
-def wealth(units: tuple[RatedUnit, ...], policy: CanaryPolicy) -> tuple[list[float], list[float]]:
+def wealth(units: tuple[FrozenUnit, ...], policy: CanaryPolicy) -> tuple[list[float], list[float]]:
     """(evidence that it is worse, evidence that it is not worse) after each unit, as log wealth; the former's best."""
     if not units:
         return [], []

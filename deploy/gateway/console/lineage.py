@@ -42,13 +42,13 @@ class Cards(Config):
     cards: tuple[Card, ...]
 
 
-def trace(engine: Engine, console: ConsoleJob, tenant: str, name: str) -> Cards:
+def trace(database: Engine, console: ConsoleJob, tenant: str, name: str) -> Cards:
     """Say everything that is known of an id, whatever it names.
 
     Raises:
         NotFound: it names nothing of this tenant.
     """
-    lookup = Lookup(Places(home=console.home), Store(engine), tenant)
+    lookup = Lookup(Places(home=console.home), Store(database), tenant)
     cards = [card for of in (_answer, _event, _examples, _version, _snapshot, _night) for card in of(lookup, name)]
     if not cards:
         raise NotFound(
@@ -128,8 +128,8 @@ def _version(lookup: Lookup, name: str) -> list[Card]:
         return []
     folder = lookup.places.versions_dir / name
     record = read_record(folder) if "/" not in name and not name.startswith(".") else None
-    gates = [dict(entry.evidence.get("gate") or {}) for entry in about]
-    gate = next((gate for gate in gates if gate), {})
+    gate = next((entry.evidence.gate for entry in about if entry.evidence.gate is not None), None)
+    snapshot = gate.snapshot if gate is not None else None
     facts = {
         "releases": [f"{e.seq}: {e.action} by {e.actor} at {e.at:%Y-%m-%d %H:%M} ({e.reason})" for e in about],
         "made of": record.name if record else None,
@@ -137,13 +137,13 @@ def _version(lookup: Lookup, name: str) -> list[Card]:
         "parents": dict(record.parents) if record else None,
         "result": {measure: record.result.get(measure) for measure in _MEASURES} if record else None,
         "digest": record.digest if record else None,
-        "snapshot": gate.get("snapshot"),
-        "gain": gate.get("gain"),
-        "MLflow run": gate.get("mlflow_run"),
+        "snapshot": snapshot,
+        "gain": gate.gain if gate is not None else None,
+        "MLflow run": gate.mlflow_run if gate is not None else None,
     }
     nights = [entry.night_id for entry in about]
     others = [version for entry in entries for version in (entry.version, entry.previous) if version != name]
-    return [_card("version", name, facts, [gate.get("snapshot"), *nights, *others])]
+    return [_card("version", name, facts, [snapshot, *nights, *others])]
 
 
 def _snapshot(lookup: Lookup, name: str) -> list[Card]:

@@ -22,6 +22,7 @@ from deploy.engines.protocol import ApiError, parse
 from deploy.gateway.access.gatekeeper import Gatekeeper
 from deploy.gateway.backends.replicas import Engines
 from deploy.gateway.console import canary, lineage, nights, quality, quarantine, releases
+from deploy.ledger.evidence import Proof
 from infra.errors import Conflict, NotFound, RatchetError, Unavailable, UserError
 from infra.settings import Config
 
@@ -180,7 +181,7 @@ def _add_actions(app: FastAPI, console: ConsoleJob, database: Engine, keeper: Ga
         asked: TakeBack = parse(TakeBack, await _small(request))
         running = asyncio.get_running_loop()
 
-        def prove(version: str) -> dict[str, Any]:
+        def prove(version: str) -> Proof:
             return prove_in(loading, version, running)
 
         return _json(await _run(lambda: releases.take_back(database, key, asked, console.pause_seconds, prove)))
@@ -195,7 +196,7 @@ def _add_actions(app: FastAPI, console: ConsoleJob, database: Engine, keeper: Ga
 
 def prove_in(
     loading: Engines, version: str, running: asyncio.AbstractEventLoop, *, seconds: float = PROVE_SECONDS
-) -> dict[str, Any]:
+) -> Proof:
     """Have the gateway's engines load and prove a version; called on another thread than the loop's.
 
     Raises:
@@ -209,7 +210,7 @@ def prove_in(
         raise Unavailable(
             f"no engine has loaded and proved {version} within {seconds:g} s; look at the engine's log and load"
         ) from None
-    return {"version": version, "proved": True}
+    return Proof(version=version, proved=True)
 
 
 async def _admit(keeper: Gatekeeper, request: Request, scope: Scope) -> ApiKey:

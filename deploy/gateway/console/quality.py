@@ -63,11 +63,11 @@ class Quality(Config):
     versions: tuple[VersionQuality, ...]
 
 
-def quality_of_versions(engine: Engine, home: Path, tenant: str) -> Quality:
+def quality_of_versions(database: Engine, home: Path, tenant: str) -> Quality:
     """List the versions that were measured or rated, newest measurement first."""
-    standing = current(engine, tenant)
+    standing = current(database, tenant)
     measured = measurements(home, tenant)
-    thumbs = satisfied(engine, tenant)
+    thumbs = satisfied(database, tenant)
     roles = {standing.base: "base", standing.previous: "previous", standing.canary: "canary"}
     roles[standing.champion] = "champion"
     return Quality(
@@ -112,7 +112,7 @@ def measurements(home: Path, tenant: str) -> Mapping[str, Measurement]:
     return latest
 
 
-def satisfied(engine: Engine, tenant: str) -> Mapping[str, Thumbs]:
+def satisfied(database: Engine, tenant: str) -> Mapping[str, Thumbs]:
     """Return by version how many rating users were satisfied (mean of what they said at least one half).
 
     The unit is the user, as everywhere: one person's hundred thumbs count once. Pinned and arena answers are left out,
@@ -137,7 +137,7 @@ def satisfied(engine: Engine, tenant: str) -> Mapping[str, Thumbs]:
         .group_by(interactions.c.version, "unit")
     )
     counts: dict[str, list[int]] = {}
-    with engine.connect() as connection:
+    with database.connect() as connection:
         for version, _, score in connection.execute(per_user):
             entry = counts.setdefault(version, [0, 0])
             entry[0] += int(score >= 0.5)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Engine
 
 from deploy.api_keys import ApiKey
-from feedback.lake.lake import QuarantineRow
+from feedback.lake.frames import QuarantineRow
 from feedback.store.store import Store
 from infra.errors import NotFound
 from infra.settings import Config, Places
@@ -28,19 +28,19 @@ class HeldRows(Config):
     rows: tuple[QuarantineRow, ...]
 
 
-def held(engine: Engine, home: Path, tenant: str, code: str | None, limit: int) -> HeldRows:
+def held(database: Engine, home: Path, tenant: str, code: str | None, limit: int) -> HeldRows:
     """List the rows that wait for a decision, newest first, with the number for every reason."""
     from feedback.lake.lake import lake_of
     from feedback.lake.quarantine import held_rows
 
-    rows = held_rows(Store(engine), lake_of(Places(home=home)), tenant=tenant)
+    rows = held_rows(Store(database), lake_of(Places(home=home)), tenant=tenant)
     shown = [row for row in rows if code is None or row.code == code]
     return HeldRows(
         total=len(rows), codes=dict(Counter(row.code for row in rows).most_common()), rows=tuple(shown[:limit])
     )
 
 
-def decide(engine: Engine, home: Path, key: ApiKey, row_id: str, decision: str, request: Decision) -> str:
+def decide(database: Engine, home: Path, key: ApiKey, row_id: str, decision: str, request: Decision) -> str:
     """Accept or drop a row of the key's own tenant; return its id.
 
     Raises:
@@ -50,7 +50,7 @@ def decide(engine: Engine, home: Path, key: ApiKey, row_id: str, decision: str, 
     from feedback.lake.lake import lake_of
     from feedback.lake.quarantine import accept, drop, show
 
-    store, lake = Store(engine), lake_of(Places(home=home))
+    store, lake = Store(database), lake_of(Places(home=home))
     row = show(store, lake, row_id)
     if row.tenant != key.tenant:
         raise NotFound(f"no quarantined row {row_id!r}")

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from sqlalchemy import Engine
 
 from deploy.api_keys import ApiKey
 from deploy.canary.assess import Assessment
-from deploy.controller.canary_watch import last_assessment
-from deploy.controller.run import last_beats
+from deploy.canary.last_assessment import last_assessment
+from deploy.controller.heartbeat import last_beats
+from deploy.ledger.evidence import Prove
 from deploy.ledger.ledger import Entry, current, history
-from deploy.release.lifecycle import resume, roll_back
+from deploy.release.manual_controls import resume
+from deploy.release.rollback import roll_back_from
 from infra.alerts.outbox import StoredAlert, list_alerts
 from infra.database.connect import now
 from infra.errors import Conflict
@@ -77,29 +79,29 @@ class Ledger(Config):
     lines: tuple[Entry, ...]
 
 
-def live(engine: Engine, tenant: str) -> Live:
+def live(database: Engine, tenant: str) -> Live:
     """Summarise a tenant's release, the last judgement of its watch, alerts, and the controller's sign of life."""
-    standing, entries = current(engine, tenant), history(engine, tenant)
-    why = next((entry for entry in reversed(entries) if entry.seq == standing.champion_seq), None)
-    judged = last_assessment(engine, tenant) if standing.watch else None
-    beats = [at for at, _ in last_beats(engine).values()]
+    state, entries = current(database, tenant), history(database, tenant)
+    why = next((entry for entry in reversed(entries) if entry.seq == state.champion_seq), None)
+    judged = last_assessment(database, tenant) if state.watch else None
+    beats = [beat.at for beat in last_beats(database).values()]
     return Live(
         now=now().isoformat(),
-        seq=standing.seq,
-        champion=standing.champion,
-        since=standing.since.isoformat() if standing.since else None,
+        seq=state.seq,
+        champion=state.champion,
+        since=state.since.isoformat() if state.since else None,
         by=why.actor if why else None,
         why=why.reason if why else "nothing was ever released: the first night makes the base model the champion",
-        previous=standing.previous,
-        base=standing.base,
-        canary=standing.canary,
-        canary_share=standing.canary_share,
-        holdback=standing.holdback,
-        barred=standing.barred,
-        paused=standing.paused_at(now()),
+        previous=state.previous,
+        base=state.base,
+        canary=state.canary,
+        canary_share=state.canary_share,
+        holdback=state.holdback,
+        barred=state.barred,
+        paused=state.paused_at(now()),
         judged=judged[0] if judged else None,
         controller_seen=max(beats).isoformat() if beats else None,
-        alerts=tuple(_sent(alert) for alert in list_alerts(engine, tenant=tenant, limit=20)),
+        alerts=tuple(_sent(alert) for alert in list_alerts(database, tenant=tenant, limit=20)),
     )
 
 
@@ -117,27 +119,27 @@ def _sent(alert: StoredAlert) -> SentAlert:
     )
 
 
-def ledger(engine: Engine, tenant: str) -> Ledger:
+def ledger(database: Engine, tenant: str) -> Ledger:
     """Read the ledger, newest entry first, and say whether a rollback leads anywhere."""
-    standing = current(engine, tenant)
+    state = current(database, tenant)
     return Ledger(
-        seq=standing.seq,
-        champion=standing.champion,
-        canary=standing.canary,
-        previous=standing.previous,
-        base=standing.base,
-        paused=standing.paused_at(now()),
-        can_roll_back=standing.champion is not None and bool(standing.canary or standing.champion != standing.base),
-        lines=tuple(reversed(history(engine, tenant))),
+        seq=state.seq,
+        champion=state.champion,
+        canary=state.canary,
+        previous=state.previous,
+        base=state.base,
+        paused=state.paused_at(now()),
+        can_roll_back=state.champion is not None and bool(state.canary or state.champion != state.base),
+        lines=tuple(reversed(history(database, tenant))),
     )
 
 
 def take_back(
-    engine: Engine,
+    database: Engine,
     key: ApiKey,
     request: TakeBack,
     pause_seconds: float | None,
-    prove: Callable[[str], Mapping[str, Any]],
+    prove: Prove,
 ) -> Entry:
     """Roll back what stood when the person decided.
 
@@ -145,24 +147,23 @@ def take_back(
         Conflict: the ledger moved since the person looked.
         RefusedTransition: there is nothing to take back, or the target is refused.
     """
-    standing = current(engine, key.tenant)
-    if standing.seq != request.expected_seq:
+    state = current(database, key.tenant)
+    if state.seq != request.expected_seq:
         raise Conflict(
-            f"the ledger moved on to line {standing.seq} while you looked at line {request.expected_seq}; "
+            f"the ledger moved on to line {state.seq} while you looked at line {request.expected_seq}; "
             "look again and decide anew"
         )
-    return roll_back(
-        engine,
-        key.tenant,
+    return roll_back_from(
+        database,
+        state,
         to=request.to,
         actor=f"console:{key.name}",
         reason=request.reason,
         pause_seconds=pause_seconds,
         prove=prove,
-        decided_on=standing,
     )
 
 
-def go_on(engine: Engine, key: ApiKey, reason: str) -> Entry:
+def go_on(database: Engine, key: ApiKey, reason: str) -> Entry:
     """Let nights release again."""
-    return resume(engine, key.tenant, actor=f"console:{key.name}", reason=reason)
+    return resume(database, key.tenant, actor=f"console:{key.name}", reason=reason)

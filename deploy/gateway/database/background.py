@@ -45,7 +45,7 @@ class Background:
         log.critical("%s has ended, start this gateway again", name, exc_info=error)
 
 
-async def again_and_again(name: str, step: Callable[[], Awaitable[None]], seconds: float) -> None:
+async def repeat_forever(name: str, step: Callable[[], Awaitable[None]], seconds: float) -> None:
     """Do `step` for ever, `seconds` apart, whatever goes wrong in one of them; the same trouble is told once."""
     told: str | None = None
     while True:

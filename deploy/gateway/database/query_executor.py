@@ -22,7 +22,7 @@ THREADS = 16
 AWAY = "the database does not answer; try again"
 
 
-class Reach:
+class QueryExecutor:
     """Asks the database, and knows whether it is away.
 
     Args:

@@ -9,7 +9,7 @@ from datetime import datetime
 
 from sqlalchemy import Engine
 
-from deploy.gateway.database.query_executor import Reach
+from deploy.gateway.database.query_executor import QueryExecutor
 from deploy.gateway.routing.assign import RoutingTable
 from deploy.gateway.routing.ledger_view import LedgerView
 from infra.alerts.outbox import Alert, enqueue
@@ -23,8 +23,8 @@ _FIRST_LEASE_SECONDS = 10.0
 class RoutingAlerts:
     """Alerts once for each trouble; what could not be written is written at the next look."""
 
-    def __init__(self, engine: Engine, reach: Reach) -> None:
-        self._engine, self._reach = engine, reach
+    def __init__(self, database: Engine, reach: QueryExecutor) -> None:
+        self._database, self._reach = database, reach
         self._lost_from: dict[tuple[str, int], float] = {}
         self._told: set[str] = set()
 
@@ -58,7 +58,7 @@ class RoutingAlerts:
         self._told.add(key)
 
     def _write(self, alert: Alert) -> None:
-        with begin_write(self._engine) as connection:
+        with begin_write(self._database) as connection:
             enqueue(connection, alert)
 
 

@@ -10,10 +10,9 @@ from __future__ import annotations
 import hashlib
 from typing import Literal
 
-from deploy.ledger.state import Standing
+from deploy.ledger.state import ReleaseState
+from feedback.events import Arm
 from infra.settings import Config
-
-Arm = Literal["champion", "canary", "holdback", "pinned", "arena"]
 
 
 class Assignment(Config):
@@ -72,7 +71,7 @@ class RoutingTable(Config):
         return tuple(dict.fromkeys((*self.versions, *([self.shadow] if self.shadow else []))))
 
 
-def table_of(standing: Standing, *, base: str, lease_valid: bool) -> RoutingTable:
+def routing_table(state: ReleaseState, *, base: str, lease_valid: bool) -> RoutingTable:
     """The routing of one tenant.
 
     Args:
@@ -80,14 +79,14 @@ def table_of(standing: Standing, *, base: str, lease_valid: bool) -> RoutingTabl
         lease_valid: whether the controller watches (deploy/ledger/lease.py); without it an open watch routes nobody.
     """
     plain = RoutingTable(
-        tenant=standing.tenant,
-        seq=standing.seq,
-        champion=standing.champion or base,
-        champion_seq=standing.champion_seq,
-        shadow=standing.shadow,
-        shadow_share=standing.shadow_share if standing.shadow else 0.0,
+        tenant=state.tenant,
+        seq=state.seq,
+        champion=state.champion or base,
+        champion_seq=state.champion_seq,
+        shadow=state.shadow,
+        shadow_share=state.shadow_share if state.shadow else 0.0,
     )
-    watch = standing.watch
+    watch = state.watch
     if watch is None:
         return plain
     if not lease_valid:

@@ -16,11 +16,11 @@ from contextlib import suppress
 from sqlalchemy import Engine
 
 from deploy.gateway.backends.replicas import Engines
-from deploy.gateway.database.background import Background, again_and_again, told
-from deploy.gateway.database.query_executor import Reach
+from deploy.gateway.database.background import Background, repeat_forever, told
+from deploy.gateway.database.query_executor import QueryExecutor
 from deploy.gateway.routing.alerts import RoutingAlerts, unwatched_alert
-from deploy.gateway.routing.assign import RoutingTable, table_of
-from deploy.gateway.routing.ledger_view import LedgerView, read_anew
+from deploy.gateway.routing.assign import RoutingTable, routing_table
+from deploy.gateway.routing.ledger_view import LedgerView, refresh
 from deploy.ledger.state import DRILL_TENANT
 from infra.database.errors import in_short, is_away
 from infra.errors import RatchetError
@@ -40,28 +40,28 @@ class Tables:
 
     def __init__(
         self,
-        engine: Engine,
+        database: Engine,
         engines: Engines,
         *,
         shared: str,
         base: str,
         poll_seconds: float,
-        reach: Reach | None = None,
+        reach: QueryExecutor | None = None,
         keep: Callable[[LedgerView], None] | None = None,
     ) -> None:
-        self._engine = engine
+        self._database = database
         self._engines = engines
         self._shared = shared
         self._base = base
         self._poll_seconds = poll_seconds
-        self._reach = reach or Reach()
+        self._reach = reach or QueryExecutor()
         self._background = Background()
         self._changed = asyncio.Event()
         self._keep = keep
         self._kept = LedgerView()
         self._view = LedgerView()
         self._tables: dict[str, RoutingTable] = {}
-        self._alerts = RoutingAlerts(engine, self._reach)
+        self._alerts = RoutingAlerts(database, self._reach)
         # One thread of its own: whoever else waits for the database must not keep it from being asked.
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="ledger")
         self._task: asyncio.Task[None] | None = None
@@ -153,7 +153,7 @@ class Tables:
         if table is None or table.phase is None or self._view.lease_runs(tenant):
             return table
         known = self._view.standings.get(tenant)
-        return table_of(known, base=self._base, lease_valid=False) if known is not None else table
+        return routing_table(known, base=self._base, lease_valid=False) if known is not None else table
 
     async def _first(self, reading: asyncio.Task[None], before: LedgerView | None) -> None:
         try:
@@ -176,7 +176,7 @@ class Tables:
 
     async def _read(self) -> None:
         self._reach.asking()
-        view = await asyncio.get_running_loop().run_in_executor(self._reader, read_anew, self._engine, self._view)
+        view = await asyncio.get_running_loop().run_in_executor(self._reader, refresh, self._database, self._view)
         self._view, self._read_at = view, time.monotonic()
         self._reach.answered()
         if self.failing is not None:
@@ -205,7 +205,7 @@ class Tables:
                 await asyncio.to_thread(self._keep, view)
                 self._kept = view
 
-        await again_and_again("building the routing tables", build, self._poll_seconds)
+        await repeat_forever("building the routing tables", build, self._poll_seconds)
 
     async def _keep_alerting(self) -> None:
         async def alert() -> None:
@@ -213,7 +213,7 @@ class Tables:
             if self._reach.away is None and self.failing is None:
                 await self._alerts.look(self._view, self.all)
 
-        await again_and_again("alerting about routing", alert, 0.0)
+        await repeat_forever("alerting about routing", alert, 0.0)
 
     def _build_and_warm(self) -> None:
         if self._build():
@@ -225,7 +225,7 @@ class Tables:
         changed = False
         for tenant, known in self._view.standings.items():
             alive = known.watch is None or self._view.lease_runs(tenant)
-            table = table_of(known, base=self._base, lease_valid=alive)
+            table = routing_table(known, base=self._base, lease_valid=alive)
             if table == self._tables.get(tenant):
                 continue
             self._tables[tenant] = table

@@ -12,7 +12,7 @@ from sqlalchemy import Engine
 from deploy.ledger.last_known import closed, last_known
 from deploy.ledger.lease import all_seconds_left, canary_lease
 from deploy.ledger.ledger import history, last_seqs
-from deploy.ledger.state import Standing, has_release
+from deploy.ledger.state import ReleaseState, has_release
 from infra.database.errors import in_short, is_away, is_of_other_tables
 
 log = logging.getLogger(__name__)
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 class LedgerView:
     """What routing rests on."""
 
-    standings: Mapping[str, Standing] = field(default_factory=dict)
+    standings: Mapping[str, ReleaseState] = field(default_factory=dict)
     """Tenant -> what its lines add up to, as far as they can be read."""
     named: Mapping[str, frozenset[str]] = field(default_factory=dict)
     """Tenant -> versions that its lines name."""
@@ -41,7 +41,7 @@ class LedgerView:
         return time.monotonic() < self.lease_ends.get(tenant, 0.0)
 
 
-def read_anew(engine: Engine, before: LedgerView) -> LedgerView:
+def refresh(database: Engine, before: LedgerView) -> LedgerView:
     """The view now: lines of those tenants that have new ones, leases of all.
 
     What one tenant's lines hold, however odd, is that tenant's trouble: it goes to its last known champion, and nobody
@@ -50,29 +50,29 @@ def read_anew(engine: Engine, before: LedgerView) -> LedgerView:
     Raises:
         Exception: the database cannot be asked; nothing of `before` is wrong for it but its age.
     """
-    at, left = time.monotonic(), all_seconds_left(engine)
+    at, left = time.monotonic(), all_seconds_left(database)
     standings, named, released = dict(before.standings), dict(before.named), set(before.released)
-    seqs = last_seqs(engine)
+    seqs = last_seqs(database)
     for tenant, seq in seqs.items():
         known = standings.get(tenant)
         if known is not None and seq == known.seq:
             continue
         try:
-            lines = history(engine, tenant)
-            standings[tenant] = last_known(lines, tenant=tenant)
-            named[tenant] = frozenset(line.version for line in lines)
-            if has_release(lines):
+            entries = history(database, tenant)
+            standings[tenant] = last_known(entries, tenant=tenant)
+            named[tenant] = frozenset(entry.version for entry in entries)
+            if has_release(entries):
                 released.add(tenant)
         except Exception as error:
             if is_away(error) or is_of_other_tables(error):
                 raise
             why = f"its lines cannot be read ({type(error).__name__}: {in_short(error)})"
-            standings[tenant] = closed(known or Standing(tenant=tenant), why)
+            standings[tenant] = closed(known or ReleaseState(tenant=tenant), why)
         _log_unread(tenant, known, standings[tenant])
     ends = {tenant: at + left.get(canary_lease(tenant), 0.0) for tenant in seqs}
     return LedgerView(standings, named, frozenset(released), ends)
 
 
-def _log_unread(tenant: str, before: Standing | None, now: Standing) -> None:
+def _log_unread(tenant: str, before: ReleaseState | None, now: ReleaseState) -> None:
     if now.unread is not None and (before is None or before.unread != now.unread):
         log.error("tenant %s goes to its last known champion, %s: %s", tenant, now.champion or "the base", now.unread)

@@ -6,19 +6,19 @@ from collections import OrderedDict
 
 from sqlalchemy import Engine, select
 
-from deploy.gateway.database.query_executor import Reach
+from deploy.gateway.database.query_executor import QueryExecutor
 from deploy.gateway.routing.assign import Assignment, RoutingTable, assign, keep
 from feedback.store.store import interactions
 
 REMEMBER = 100_000
 
 
-class Assignments:
+class StickyAssignments:
     """Deals units to arms, sticky over steps and gateways. The memory is only a cache."""
 
-    def __init__(self, engine: Engine, reach: Reach | None = None) -> None:
-        self._engine = engine
-        self._reach = reach or Reach()
+    def __init__(self, database: Engine, reach: QueryExecutor | None = None) -> None:
+        self._database = database
+        self._reach = reach or QueryExecutor()
         self._memory: OrderedDict[tuple[str, int, str], tuple[str, float]] = OrderedDict()
 
     async def of(self, table: RoutingTable, unit: str) -> Assignment:
@@ -49,6 +49,6 @@ class Assignments:
             .order_by(interactions.c.seq)
             .limit(1)
         )
-        with self._engine.connect() as connection:
+        with self._database.connect() as connection:
             row = connection.execute(query).first()
         return None if row is None else (str(row.arm), float(row.probability))

@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
-class Counting:
+class MetricsMiddleware:
     """Counts requests and times them up to the last byte. Plain ASGI: it stands in no stream's way."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:

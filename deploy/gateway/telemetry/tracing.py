@@ -7,7 +7,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from infra.telemetry.otel import span
 
 
-class Traced:
+class TracingMiddleware:
     """Wraps requests into spans; does nothing where no tracing was started."""
 
     def __init__(self, app: ASGIApp) -> None:

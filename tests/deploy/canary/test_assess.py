@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import random
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,11 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from deploy.canary.assess import Assessment, RatedUnit, assess, frozen_before, rescore_verdict, units_of
+from deploy.canary.assess import Assessment, assess, rescore_verdict
 from deploy.canary.policy import CanaryPolicy
 from deploy.canary.power import formula_units, plan
 from deploy.canary.sequential_tests import log_wealth_counts, log_wealth_not_worse, log_wealth_ratio, log_wealth_worse
+from deploy.canary.units import AssignedCount, FrozenUnit, Observations, frozen_before, frozen_units
 from deploy.ledger.state import Watch
+from feedback.store.rated_units import RatedUnit
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
 POLICY = CanaryPolicy(
@@ -53,20 +55,20 @@ HOLDBACK = WATCH.model_copy(
 
 def people(
     number: int, *, new: float, old: float, share: float = 0.5, seed: int = 1, start: int = 0
-) -> list[RatedUnit]:
+) -> list[FrozenUnit]:
     """Users one second apart; `new` and `old` are the shares that each arm satisfies."""
     dice = random.Random(seed)
     found = []
     for i in range(start, start + number):
         treated = dice.random() < share
         score = float(dice.random() < (new if treated else old))
-        found.append(RatedUnit(f"user {i}", treated, share, score, T0 + timedelta(seconds=i)))
+        found.append(FrozenUnit(f"user {i}", treated, share, score, T0 + timedelta(seconds=i)))
     return found
 
 
-def judged(units: list[RatedUnit], *, seconds: float = 5000, watch: Watch = WATCH, **more: Any) -> Assessment:
+def judged(units: list[FrozenUnit], *, seconds: float = 5000, watch: Watch = WATCH, **more: Any) -> Assessment:
     policy = POLICY.model_copy(update=more.pop("policy", {}))
-    return assess(watch, units, policy, at=T0 + timedelta(seconds=seconds), **more)
+    return assess(watch, Observations(tuple(units), **more), policy, at=T0 + timedelta(seconds=seconds))
 
 
 def test_a_worse_version_goes_back_and_says_after_how_many() -> None:
@@ -112,9 +114,9 @@ def test_the_holdback_still_goes_back_and_settles_when_it_is_over() -> None:
 
 
 def test_a_bad_night_takes_back_the_champion_and_only_spends_its_part() -> None:
-    found = judged([], watch=HOLDBACK, seconds=300, rescored=[0.4, 0.0005])
+    found = judged([], watch=HOLDBACK, seconds=300, rescore_p_values=(0.4, 0.0005))
     assert (found.decision, found.signal) == ("back", "rescore")
-    assert judged([], seconds=300, rescored=[0.0]).decision == "watch"  # not champion yet
+    assert judged([], seconds=300, rescore_p_values=(0.0,)).decision == "watch"  # not champion yet
     total = sum(0.01 * 6 / (math.pi * night) ** 2 for night in range(1, 10_000))
     assert total <= 0.01
     assert rescore_verdict([1.0, 0.01 * 6 / (math.pi * 2) ** 2], 0.01) is not None
@@ -148,36 +150,31 @@ def test_the_report_counts_per_rated_and_per_assigned() -> None:
     assert judged([]).version.complaints_per_rated is None
 
 
-@dataclass(frozen=True)
-class Row:
-    unit: str
-    arm: str
-    probability: float
-    score: float
-    first_seen: datetime
+def rated(unit: str, arm: str, probability: float, score: float, first_seen: datetime) -> RatedUnit:
+    return RatedUnit(unit, arm, probability, score, first_seen, first_seen, trusted=False, ratings=1)
 
 
 def test_rows_become_units_by_release_and_arm_each_unit_once() -> None:
     at = T0
     rows = {
         3: [
-            Row("a", "canary", 0.3, 1, at),
-            Row("b", "champion", 0.7, 0, at - timedelta(seconds=1)),
-            Row("late", "canary", 0.3, 0, at + timedelta(seconds=1)),
-            Row("pin", "pinned", 1.0, 0, at),
-            Row("all", "champion", 1.0, 0, at),
+            rated("a", "canary", 0.3, 1, at),
+            rated("b", "champion", 0.7, 0, at - timedelta(seconds=1)),
+            rated("late", "canary", 0.3, 0, at + timedelta(seconds=1)),
+            rated("pin", "pinned", 1.0, 0, at),
+            rated("all", "champion", 1.0, 0, at),
         ],
-        7: [Row("a", "champion", 0.9, 0, at), Row("c", "holdback", 0.1, 1, at), Row("d", "champion", 0.9, 1, at)],
-        9: [Row("e", "champion", 0.9, 0, at)],
+        7: [rated("a", "champion", 0.9, 0, at), rated("c", "holdback", 0.1, 1, at), rated("d", "champion", 0.9, 1, at)],
+        9: [rated("e", "champion", 0.9, 0, at)],
     }
-    found = units_of(HOLDBACK, rows, frozen_before=at)
+    found = frozen_units(HOLDBACK, rows, frozen_before=at)
     assert [(u.unit, u.treated, round(u.share, 9), u.score) for u in found] == [
         ("b", False, 0.3, 0),
         ("a", True, 0.3, 1),
         ("c", False, 0.9, 1),
         ("d", True, 0.9, 1),
     ]
-    assert [u.unit for u in units_of(WATCH, rows, frozen_before=at)] == ["b", "a"]
+    assert [u.unit for u in frozen_units(WATCH, rows, frozen_before=at)] == ["b", "a"]
     assert frozen_before(POLICY, at) == at - timedelta(seconds=10)
 
 
@@ -186,7 +183,7 @@ def test_rows_become_units_by_release_and_arm_each_unit_once() -> None:
 def test_the_state_is_recomputed_from_rows_alone(rows: list[tuple[bool, bool, float]]) -> None:
     """What was known after n users does not depend on those after them, nor on the order the rows are read in."""
     units = [
-        RatedUnit(f"u{i}", treated, share, float(satisfied), T0 + timedelta(seconds=i))
+        FrozenUnit(f"u{i}", treated, share, float(satisfied), T0 + timedelta(seconds=i))
         for i, (treated, satisfied, share) in enumerate(rows)
     ]
     complaint = np.array([u.complaint for u in units], dtype=bool)
@@ -309,11 +306,13 @@ def test_policies_that_contradict_themselves_are_refused() -> None:
 
 
 def test_users_not_dealt_by_their_shares_stop_the_way_forward_but_not_back() -> None:
+    lopsided = AssignedCount(treated=700, both=1000, share=0.5)
+    fair = (AssignedCount(treated=510, both=1000, share=0.5), AssignedCount(treated=12, both=200, share=0.05))
     better = people(300, new=0.95, old=0.5)
-    found = judged(better, dealt=[(700, 1000, 0.5)])
+    found = judged(better, assigned_by_share=(lopsided,))
     assert found.misassigned and found.decision == "watch" and "routing is broken" in found.reason
-    assert judged(better, dealt=[(510, 1000, 0.5), (12, 200, 0.05)]).decision == "forward"
-    assert judged(people(300, new=0.3, old=0.9), dealt=[(700, 1000, 0.5)]).decision == "back"
+    assert judged(better, assigned_by_share=fair).decision == "forward"
+    assert judged(people(300, new=0.3, old=0.9), assigned_by_share=(lopsided,)).decision == "back"
 
 
 def test_the_sample_ratio_check_keeps_its_error_rate() -> None:

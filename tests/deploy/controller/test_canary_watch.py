@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from deploy.canary.last_assessment import last_assessment
 from deploy.canary.policy import CanaryPolicy
 from deploy.canary.rescore import record_rescore, rescored
-from deploy.controller.canary_watch import last_assessment, look, policy_of, watch_quality
+from deploy.controller.canary_watch import policy_in_force, watch_canary
+from deploy.controller.quality_watch import watch_quality
+from deploy.ledger.evidence import Proof, Prove, VerdictSummary
 from deploy.ledger.lease import canary_lease, lease_valid, renew
 from deploy.ledger.ledger import current, history
-from deploy.release.lifecycle import Prove, lift_bar, open_release, promote, resume, settle, start
+from deploy.release.lifecycle import complete_holdback, promote, start
+from deploy.release.manual_controls import lift_bar, resume
+from deploy.release.opening import Releases
 from infra.alerts.outbox import list_alerts
 from infra.database.connect import connect, now
 from infra.database.schema import create_tables
@@ -48,22 +51,17 @@ class Live:
         self.v1 = published(folder, "one")
 
     def open(self, version: str, policy: CanaryPolicy = POLICY) -> None:
-        open_release(
-            self.db,
-            "t",
-            version,
-            versions_dir=self.folder / "versions",
-            policy=policy,
-            prove=lambda name: {"proved": name},
-            actor="night",
-            gate={"decision": "promote"},
-        )
+        Releases(
+            self.db, "t", versions_dir=self.folder / "versions", policy=policy, prove=lambda name: Proof(version=name)
+        ).open(version, actor="night", gate=VerdictSummary(decision="promote"))
 
     def look(
         self, seconds: float, *, holder: str = "a", policy: CanaryPolicy = POLICY, prove: Prove | None = None
     ) -> str | None:
         """A look so many seconds from now."""
-        judged = look(self.db, "t", policy=policy, holder=holder, at=now() + timedelta(seconds=seconds), prove=prove)
+        judged = watch_canary(
+            self.db, "t", policy=policy, holder=holder, at=now() + timedelta(seconds=seconds), prove=prove
+        )
         return judged.decision if judged else None
 
     @property
@@ -88,7 +86,10 @@ def test_a_worse_version_is_taken_back_with_its_evidence(live: Live) -> None:
     assert live.look(25) == "back"
     line = history(live.db, "t")[-1]
     assert (line.action, line.version, line.previous, line.actor) == ("rolled_back", live.v1, "base-1", "controller")
-    assert line.evidence["rated"] == 150 and line.evidence["version"]["assigned"] == counts[live.v1]
+    assert (
+        line.evidence.model_dump()["rated"] == 150
+        and line.evidence.model_dump()["version"]["assigned"] == counts[live.v1]
+    )
     after = current(live.db, "t")
     assert after.champion == "base-1" and live.v1 in after.barred and after.paused_at(now())
     assert live.alerts[-1] == "rolled_back"
@@ -138,11 +139,11 @@ def test_a_champion_that_disappoints_in_its_holdback_goes_back(live: Live) -> No
 
 def _second_champion_found_worse(live: Live) -> str:
     """Two releases on, in the second's holdback, and a night finds it worse; returns the second version."""
-    promote(live.db, current(live.db, "t"), policy=POLICY, reason="not worse", evidence={})
-    settle(live.db, current(live.db, "t"), reason="over", evidence={})
+    promote(live.db, current(live.db, "t"), policy=POLICY, reason="not worse")
+    complete_holdback(live.db, current(live.db, "t"), reason="over")
     v2 = published(live.folder, "two")
     live.open(v2)
-    promote(live.db, current(live.db, "t"), policy=POLICY, reason="not worse", evidence={})
+    promote(live.db, current(live.db, "t"), policy=POLICY, reason="not worse")
     assert record_rescore(live.db, "t", v2, "n1", 0.0001)
     return v2
 
@@ -151,23 +152,23 @@ def _second_champion_found_worse(live: Live) -> str:
 def test_a_fallback_that_fails_its_probe_yields_to_the_one_before_it(live: Live, failure: Exception) -> None:
     _second_champion_found_worse(live)
 
-    def prove(version: str) -> Mapping[str, Any]:
+    def prove(version: str) -> Proof:
         raise failure
 
     assert live.look(5, prove=prove) == "back"
     line = history(live.db, "t")[-1]
-    assert line.previous == "base-1" and live.v1 in line.evidence["targets_refused"]
+    assert line.previous == "base-1" and live.v1 in (line.evidence.targets_refused or {})
 
 
 def test_an_engine_that_cannot_be_reached_does_not_hold_a_rollback_up(live: Live) -> None:
     v2 = _second_champion_found_worse(live)
 
-    def prove(version: str) -> Mapping[str, Any]:
+    def prove(version: str) -> Proof:
         raise Unavailable("the engine does not answer")
 
     assert live.look(5, prove=prove) == "back"
     line = history(live.db, "t")[-1]
-    assert (line.version, line.previous) == (v2, live.v1) and live.v1 in line.evidence["target_not_proved"]
+    assert (line.version, line.previous) == (v2, live.v1) and live.v1 in (line.evidence.target_not_proved or {})
 
 
 def test_a_night_that_finds_the_champion_worse_takes_it_back(live: Live) -> None:
@@ -181,17 +182,17 @@ def test_a_night_that_finds_the_champion_worse_takes_it_back(live: Live) -> None
     with pytest.raises(UserError):
         record_rescore(live.db, "t", live.v1, "n3", 1.5)
     assert live.look(5) == "back"
-    assert history(live.db, "t")[-1].evidence["signal"] == "rescore"
+    assert history(live.db, "t")[-1].evidence.signal == "rescore"
 
 
 def test_a_version_released_again_is_not_taken_back_for_what_its_earlier_release_was_found_to_be(live: Live) -> None:
-    promote(live.db, current(live.db, "t"), policy=POLICY, reason="not worse", evidence={})
+    promote(live.db, current(live.db, "t"), policy=POLICY, reason="not worse")
     assert record_rescore(live.db, "t", live.v1, "n1", 0.0001)
     assert live.look(5) == "back"
     lift_bar(live.db, "t", live.v1, actor="ada", reason="the gate items were wrong")
     resume(live.db, "t", actor="ada", reason="known why")
     live.open(live.v1)
-    promote(live.db, current(live.db, "t"), policy=POLICY, reason="not worse", evidence={})
+    promote(live.db, current(live.db, "t"), policy=POLICY, reason="not worse")
     assert live.look(5) == "watch"
     assert record_rescore(live.db, "t", live.v1, "n2", 0.5)
     assert rescored(live.db, "t", live.v1, since=current(live.db, "t").since) == (0.5,)
@@ -201,7 +202,7 @@ def test_a_version_released_again_is_not_taken_back_for_what_its_earlier_release
 def test_looking_again_gives_the_same_judgement(live: Live) -> None:
     serve(live.db, 20, {"base-1": 0.8, live.v1: 0.8})
     at = now() + timedelta(seconds=25)
-    first, second = (look(live.db, "t", policy=POLICY, holder="a", at=at) for _ in range(2))
+    first, second = (watch_canary(live.db, "t", policy=POLICY, holder="a", at=at) for _ in range(2))
     assert first == second and first is not None and first.rated == 20
 
 
@@ -226,7 +227,7 @@ def test_one_controller_watches_at_a_time_and_its_lease_keeps_the_canary_open(li
 
 def test_the_policy_stated_at_the_opening_counts(live: Live) -> None:
     other = POLICY.model_copy(update={"minimum_seconds": 3000.0})
-    assert policy_of(live.db, current(live.db, "t"), other) == POLICY
+    assert policy_in_force(live.db, current(live.db, "t"), other) == POLICY
     serve(live.db, 150, {"base-1": 0.4, live.v1: 0.95})
     assert live.look(31, policy=other) == "forward"
 

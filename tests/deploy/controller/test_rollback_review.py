@@ -10,11 +10,14 @@ from typing import Any
 import pytest
 
 from deploy.canary.policy import CanaryPolicy
-from deploy.controller.canary_watch import look
-from deploy.controller.rollback_review import BlindVerdict, judge_bars, judge_of
+from deploy.controller.canary_watch import watch_canary
+from deploy.controller.rollback_review import BlindVerdict, judge_of, review_rollbacks
+from deploy.ledger.evidence import Proof, VerdictSummary
 from deploy.ledger.ledger import current, history
-from deploy.release.lifecycle import open_release, start
-from evaluation.job.config import JudgeConfig
+from deploy.release.lifecycle import start
+from deploy.release.opening import Releases
+from evaluation.judges.config import JudgeConfig
+from evaluation.judges.openai_compatible import OpenAiConfig
 from infra.alerts.outbox import list_alerts
 from infra.database.connect import connect, now
 from infra.database.schema import create_tables
@@ -35,18 +38,11 @@ def sent_back(tmp_path: Path) -> Any:
     create_tables(db)
     start(db, "t", "base-1")
     version = published(tmp_path, "one")
-    open_release(
-        db,
-        "t",
-        version,
-        versions_dir=tmp_path / "versions",
-        policy=POLICY,
-        prove=lambda name: {"proved": name},
-        actor="night",
-        gate={"decision": "promote"},
+    Releases(db, "t", versions_dir=tmp_path / "versions", policy=POLICY, prove=lambda name: Proof(version=name)).open(
+        version, actor="night", gate=VerdictSummary(decision="promote")
     )
     serve(db, 300, {"base-1": 0.9, version: 0.3})
-    judged = look(db, "t", policy=POLICY, holder="test", at=now() + timedelta(seconds=30))
+    judged = watch_canary(db, "t", policy=POLICY, holder="test", at=now() + timedelta(seconds=30))
     assert judged is not None and judged.decision == "back"
     return db, version
 
@@ -59,21 +55,21 @@ def test_a_judge_that_prefers_its_answers_lifts_the_bar(sent_back: Any) -> None:
         seen.extend(pairs)
         return [1.0] * len(pairs)
 
-    [line] = judge_bars(db, "t", policy=POLICY, answer=answer, prefer=prefer)
+    [line] = review_rollbacks(db, "t", policy=POLICY, answer=answer, prefer=prefer)
     assert (line.action, line.version, line.actor) == ("unbarred", version, "controller")
     assert current(db, "t").barred == {} and current(db, "t").champion == "base-1" and current(db, "t").paused
     assert len(seen) == 40
     # From both arms: half of the pairs hold the stored answer as ours, half as theirs; "hi" is what serve() answered.
     assert {(ours, theirs) for _, ours, theirs in seen} == {("hi", "answer of base-1"), (f"answer of {version}", "hi")}
     assert [alert.kind for alert in list_alerts(db)][:1] == ["bar_lifted"]
-    assert judge_bars(db, "t", policy=POLICY, answer=answer, prefer=prefer) == [], "once"
+    assert review_rollbacks(db, "t", policy=POLICY, answer=answer, prefer=prefer) == [], "once"
     assert len(seen) == 40
 
 
 @pytest.mark.parametrize("score", [0.0, 0.5])
 def test_a_judge_that_agrees_or_cannot_tell_leaves_the_bar(sent_back: Any, score: float) -> None:
     db, version = sent_back
-    assert judge_bars(db, "t", policy=POLICY, answer=answer, prefer=lambda pairs: [score] * len(pairs)) == []
+    assert review_rollbacks(db, "t", policy=POLICY, answer=answer, prefer=lambda pairs: [score] * len(pairs)) == []
     assert version in current(db, "t").barred and history(db, "t")[-1].action == "rolled_back"
 
 
@@ -84,15 +80,13 @@ def test_a_judge_that_is_down_is_asked_again(sent_back: Any) -> None:
         raise RatchetError("away")
 
     with pytest.raises(RatchetError):
-        judge_bars(db, "t", policy=POLICY, answer=answer, prefer=down)
-    assert len(judge_bars(db, "t", policy=POLICY, answer=answer, prefer=lambda pairs: [1.0] * len(pairs))) == 1
+        review_rollbacks(db, "t", policy=POLICY, answer=answer, prefer=down)
+    assert len(review_rollbacks(db, "t", policy=POLICY, answer=answer, prefer=lambda pairs: [1.0] * len(pairs))) == 1
 
 
 def test_only_a_judge_without_need_of_references_is_asked(tmp_path: Path) -> None:
     assert judge_of([JudgeConfig()], tmp_path) is None
-    assert (
-        judge_of([JudgeConfig(), JudgeConfig(name="openai", base_url="http://x/v1", model="m")], tmp_path) is not None
-    )
+    assert judge_of([JudgeConfig(), OpenAiConfig(base_url="http://x/v1", model="m")], tmp_path) is not None
 
 
 def test_the_sign_test() -> None:

@@ -18,19 +18,18 @@ import pytest
 from sqlalchemy import Engine
 
 from deploy.canary.policy import CanaryPolicy
-from deploy.controller.run import (
-    ControllerJob,
-    _all_alive,
-    _every,
-    judge_once,
-    last_beats,
-    watch_once,
-    watch_qualities,
-)
+from deploy.controller.heartbeat import last_beats
+from deploy.controller.job import ControllerJob
+from deploy.controller.rounds import judge_once, watch_once, watch_qualities
+from deploy.controller.run import _all_alive, _every
+from deploy.ledger.evidence import Proof, VerdictSummary
 from deploy.ledger.lease import lease_valid
 from deploy.ledger.ledger import current, history
-from deploy.release.lifecycle import open_release, start
-from infra.alerts.outbox import AlertsConfig, Webhook, list_alerts, signature_holds
+from deploy.release.lifecycle import start
+from deploy.release.opening import Releases
+from infra.alerts.config import AlertsConfig, Webhook
+from infra.alerts.outbox import list_alerts
+from infra.alerts.signature import signature_holds
 from infra.database.connect import connect
 from infra.database.schema import create_tables
 from infra.errors import Unavailable, UserError
@@ -121,15 +120,8 @@ def test_it_takes_a_bad_version_back_also_after_being_killed(
         create_tables(engine)
         until(lambda: current(engine, "t").champion == "base-1")
         until(lambda: last_beats(engine))
-        open_release(
-            engine,
-            "t",
-            v1,
-            versions_dir=job.versions_dir,
-            policy=POLICY,
-            prove=lambda name: {},
-            actor="night",
-            gate={"decision": "promote"},
+        Releases(engine, "t", versions_dir=job.versions_dir, policy=POLICY, prove=lambda name: Proof()).open(
+            v1, actor="night", gate=VerdictSummary(decision="promote")
         )
         until(lambda: lease_valid(engine, "t"))
         serve(engine, 20, {"base-1": 0.9, v1: 0.2}, tenant="t")
@@ -148,8 +140,8 @@ def test_it_takes_a_bad_version_back_also_after_being_killed(
         assert process.returncode == 0, log
     assert [entry.action for entry in history(engine, "t")] == ["baseline", "gated", "canary", "rolled_back"]
     assert len({str(alert["alert_id"]) for alert in alerts}) == 3
-    beat, facts = last_beats(engine)[job.holder]
-    assert "MLflow" in str(facts["mlflow"].get("t", "MLflow")) and beat is not None
+    beat = last_beats(engine)[job.holder]
+    assert "MLflow" in str(beat.activity.mlflow.get("t", "MLflow")) and beat.at is not None
 
 
 def test_a_stopped_controller_gives_its_lease_back(
@@ -164,16 +156,13 @@ def test_a_stopped_controller_gives_its_lease_back(
     v1 = published(tmp_path, "one")
     with controller(path) as process:
         until(lambda: current(engine, "t").champion == "base-1")
-        open_release(
+        Releases(
             engine,
             "t",
-            v1,
             versions_dir=job.versions_dir,
             policy=POLICY.model_copy(update={"lease_seconds": 600.0}),
-            prove=lambda name: {},
-            actor="night",
-            gate={"decision": "promote"},
-        )
+            prove=lambda name: Proof(),
+        ).open(v1, actor="night", gate=VerdictSummary(decision="promote"))
         until(lambda: lease_valid(engine, "t"))
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=60)
@@ -186,15 +175,8 @@ def test_one_tenants_failure_does_not_keep_the_others(tmp_path: Path) -> None:
     create_tables(engine)
     for tenant in ("a", "b"):
         start(engine, tenant, "base-1")
-        open_release(
-            engine,
-            tenant,
-            published(tmp_path, tenant),
-            versions_dir=job.versions_dir,
-            policy=POLICY,
-            prove=lambda name: {},
-            actor="night",
-            gate={"decision": "promote"},
+        Releases(engine, tenant, versions_dir=job.versions_dir, policy=POLICY, prove=lambda name: Proof()).open(
+            published(tmp_path, tenant), actor="night", gate=VerdictSummary(decision="promote")
         )
     with engine.begin() as connection:  # a share that no table of the feedback store can explain
         connection.exec_driver_sql("DROP TRIGGER releases_no_update")
@@ -248,15 +230,8 @@ def test_one_tenants_failure_keeps_no_other_from_its_shadow_or_its_quality(tmp_p
         connection.exec_driver_sql("UPDATE releases SET action = 'unknown' WHERE tenant = 'a'")
     watch_qualities(engine, job)
     assert [alert.tenant for alert in list_alerts(engine) if alert.kind == "quality_drift"] == ["b"]
-    open_release(
-        engine,
-        "b",
-        published(tmp_path, "b"),
-        versions_dir=job.versions_dir,
-        policy=shadow,
-        prove=lambda name: {},
-        actor="night",
-        gate={"decision": "promote"},
+    Releases(engine, "b", versions_dir=job.versions_dir, policy=shadow, prove=lambda name: Proof()).open(
+        published(tmp_path, "b"), actor="night", gate=VerdictSummary(decision="promote")
     )
     judge_once(engine, job, None, None)
     assert history(engine, "b")[-1].action == "canary"

@@ -24,7 +24,7 @@ from deploy.config import EngineJob, ServingConfig
 from deploy.engines.client import AsyncEngineClient, EngineClient, EngineRefusal
 from deploy.engines.dialect import EMBEDDED, Dialect
 from deploy.engines.vllm import DIALECT as VLLM
-from deploy.gateway.backends.adapter_loading import Loading
+from deploy.gateway.backends.adapter_loading import AdapterLoader
 from deploy.gateway.backends.replicas import Engines, Replica
 from deploy.versions.parity import ParityError, check_parity, prover
 from infra.errors import RatchetError
@@ -193,7 +193,7 @@ def test_after_a_restart_versions_are_loaded_and_proved_again_before_they_answer
     """The gateway's own way of asking, with the engine killed in between, and beyond its limit of loaded versions."""
 
     def replica(limit: int = 64) -> Replica:
-        loading = Loading(
+        loading = AdapterLoader(
             url=running.url,
             key=ENGINE_KEY,
             dialect=running.dialect,
@@ -241,7 +241,7 @@ def test_after_a_restart_versions_are_loaded_and_proved_again_before_they_answer
 
 def test_a_second_replica_answers_when_the_first_is_gone(running: Running, versions: list[str]) -> None:
     def replica(url: str) -> Replica:
-        loading = Loading(
+        loading = AdapterLoader(
             url=url,
             key=ENGINE_KEY,
             dialect=running.dialect,

@@ -15,7 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from deploy.api_keys import create_key
 from deploy.canary.policy import CanaryPolicy
-from deploy.gateway.routing.assign import assign, table_of
+from deploy.gateway.routing.assign import assign, routing_table
 from deploy.ledger.ledger import Entry, append, append_in, current, history
 from deploy.release.lifecycle import promote, step
 from feedback.store.store import Store
@@ -91,7 +91,7 @@ def test_two_gateways_deal_a_user_alike_and_two_promoters_race_to_one_winner(pai
                 }
             )
     assert dealt[0] == dealt[1] and set(dealt[0].values()) == {BASE, version}
-    table = table_of(current(pair.database, "default"), base=BASE, lease_valid=True)
+    table = routing_table(current(pair.database, "default"), base=BASE, lease_valid=True)
     assert assign(table, "x").release_seq == opened.seq
     pair.say("withdrawn", version, previous=BASE)
 
@@ -121,9 +121,9 @@ def test_two_promoters_race_two_hundred_times(postgres_url: str) -> None:
             barrier.wait(60)
             try:
                 if name == "step":
-                    step(own, before[number], 0.5, reason="race", evidence={})
+                    step(own, before[number], 0.5, reason="race")
                 else:
-                    promote(own, before[number], policy=policy, reason="race", evidence={}, actor="other")
+                    promote(own, before[number], policy=policy, reason="race", actor="other")
                 winners[number].append(name)
             except Conflict:
                 pass

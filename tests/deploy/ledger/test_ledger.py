@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy import Engine, delete, text, update
 from sqlalchemy.exc import DatabaseError
 
+from deploy.ledger.evidence import Evidence
 from deploy.ledger.ledger import (
     Entry,
     RefusedTransition,
@@ -19,8 +20,8 @@ from deploy.ledger.ledger import (
     current,
     history,
     last_seq,
+    release_state,
     releases,
-    standing,
     tenants,
 )
 from infra.database.connect import connect
@@ -47,7 +48,9 @@ print(wins)
 
 
 def held(actor: str = "a", **evidence: str) -> Entry:
-    return Entry(tenant="t", action="held", version="v", actor=actor, reason="r", evidence=evidence)
+    return Entry(
+        tenant="t", action="held", version="v", actor=actor, reason="r", evidence=Evidence.model_validate(evidence)
+    )
 
 
 @pytest.fixture
@@ -67,7 +70,7 @@ def test_lines_come_back_as_written_and_add_up(engine: Engine) -> None:
     line = append(engine, held(note="x"), current(engine, "t").seq)
     assert history(engine, "t")[-1] == line
     assert (line.tenant_seq, line.seq) == (2, 2)
-    assert current(engine, "t") == standing(history(engine, "t"))
+    assert current(engine, "t") == release_state(history(engine, "t"))
     assert tenants(engine) == ["t"] and last_seq(engine) == last_seq(engine, "t") == 2
     assert history(engine, "t", after_seq=1) == [line]
     assert current(engine, "nobody").champion is None
@@ -127,7 +130,7 @@ def test_what_does_not_follow_is_never_written(engine: Engine) -> None:
     with pytest.raises(RefusedTransition):
         append(engine, Entry(tenant="t", action="champion", version="v1", actor="a", reason="r"), 1)
     with pytest.raises(ValueError, match="serialize"):
-        append(engine, held().model_copy(update={"evidence": {"x": object()}}), 1)
+        append(engine, held().model_copy(update={"evidence": Evidence.model_validate({"x": object()})}), 1)
     assert len(history(engine, "t")) == 1
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from deploy.ledger.state import Action, Entry, RefusedTransition, Standing
-from deploy.ledger.transitions import apply, standing
+from deploy.ledger.state import Action, Entry, RefusedTransition, ReleaseState
+from deploy.ledger.transitions import apply, release_state
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -41,44 +41,44 @@ CHAMPION: tuple[Action, str, dict[str, Any]] = ("champion", "v1", {"previous": "
 
 
 def test_nothing_stands_before_the_first_line() -> None:
-    empty = standing([], tenant="t")
-    assert empty == Standing(tenant="t")
+    empty = release_state([], tenant="t")
+    assert empty == ReleaseState(tenant="t")
     assert empty.seq == 0 and empty.champion is None and empty.pinned == frozenset()
 
 
 def test_a_release_goes_gated_canary_champion_superseded() -> None:
-    gated = standing(build(BASE, GATED))
+    gated = release_state(build(BASE, GATED))
     assert (gated.champion, gated.gated, gated.canary, gated.release_seq) == ("base", "v1", None, 10)
 
-    canary = standing(build(BASE, GATED, CANARY))
+    canary = release_state(build(BASE, GATED, CANARY))
     assert (canary.champion, canary.canary, canary.canary_share, canary.release_seq) == ("base", "v1", 0.1, 30)
     assert canary.gated is None and canary.holdback is None
 
-    stepped = standing(build(BASE, GATED, CANARY, ("canary", "v1", {"share": 0.5})))
+    stepped = release_state(build(BASE, GATED, CANARY, ("canary", "v1", {"share": 0.5})))
     assert stepped.watch is not None
     assert (stepped.canary_share, stepped.watch.step, stepped.watch.opened_seq) == (0.5, 1, 30)
     assert stepped.watch.shares == ((30, 0.1), (40, 0.5))
     assert stepped.release_seq == 30  # the salt stays: nobody changes arms at a step
 
-    promoted = standing(build(BASE, GATED, CANARY, CHAMPION))
+    promoted = release_state(build(BASE, GATED, CANARY, CHAMPION))
     assert (promoted.champion, promoted.previous, promoted.holdback) == ("v1", "base", "base")
     assert promoted.holdback_share == pytest.approx(0.05)
     assert promoted.canary is None and promoted.canary_share == 0.0 and promoted.release_seq == 40
     assert promoted.since == T0 + timedelta(minutes=4)
 
-    over = standing(build(BASE, GATED, CANARY, CHAMPION, ("superseded", "base")))
+    over = release_state(build(BASE, GATED, CANARY, CHAMPION, ("superseded", "base")))
     assert (over.champion, over.previous, over.watch, over.release_seq) == ("v1", "base", None, 40)
     assert over.pinned == {"v1", "base"}
 
 
 def test_no_holdback_closes_the_watch_at_promotion() -> None:
-    done = standing(build(BASE, GATED, CANARY, ("champion", "v1", {"previous": "base", "share": 0.0})))
+    done = release_state(build(BASE, GATED, CANARY, ("champion", "v1", {"previous": "base", "share": 0.0})))
     assert done.champion == "v1" and done.watch is None
 
 
 def test_rolling_back_a_canary_bars_it_and_pauses() -> None:
     until = (T0 + timedelta(days=1)).isoformat()
-    back = standing(
+    back = release_state(
         build(BASE, GATED, CANARY, ("rolled_back", "v1", {"previous": "base", "evidence": {"paused_until": until}}))
     )
     assert (back.champion, back.watch, dict(back.barred)) == ("base", None, {"v1": "because"})
@@ -96,7 +96,7 @@ def test_rolling_back_champions_walks_back_and_never_to_a_barred_one() -> None:
         ("canary", "v2", {"share": 0.5}),
         ("champion", "v2", {"previous": "v1"}),
     )
-    live = standing(lines)
+    live = release_state(lines)
     assert live.fallback() == "v1"
     more = build(*[(e.action, e.version, {"previous": e.previous, "share": e.share}) for e in lines])  # type: ignore[arg-type]  # an action may be another release's
     after = apply(
@@ -121,8 +121,8 @@ def test_rolling_back_champions_walks_back_and_never_to_a_barred_one() -> None:
 def test_bars_are_lifted_by_a_line_and_by_nothing_else() -> None:
     lines: list[Any] = [BASE, ("barred", "v1")]
     with pytest.raises(RefusedTransition, match="lift the bar"):
-        standing(build(*lines, GATED))
-    assert standing(build(*lines, ("unbarred", "v1"), GATED)).gated == "v1"
+        release_state(build(*lines, GATED))
+    assert release_state(build(*lines, ("unbarred", "v1"), GATED)).gated == "v1"
 
 
 @pytest.mark.parametrize(
@@ -149,14 +149,14 @@ def test_bars_are_lifted_by_a_line_and_by_nothing_else() -> None:
 )
 def test_lines_that_do_not_follow_are_refused(lines: list[Any], message: str) -> None:
     with pytest.raises(RefusedTransition, match=message):
-        standing(build(*lines))
+        release_state(build(*lines))
 
 
 def test_a_held_night_changes_nothing_but_the_place() -> None:
-    before, after = standing(build(BASE, GATED, CANARY)), standing(build(BASE, GATED, CANARY, ("held", "v9")))
+    before, after = release_state(build(BASE, GATED, CANARY)), release_state(build(BASE, GATED, CANARY, ("held", "v9")))
     assert after.model_copy(update={"seq": before.seq, "tenant_seq": before.tenant_seq}) == before
 
 
 def test_withdrawing_bars_nothing() -> None:
-    gone = standing(build(BASE, GATED, CANARY, ("withdrawn", "v1")))
+    gone = release_state(build(BASE, GATED, CANARY, ("withdrawn", "v1")))
     assert gone.champion == "base" and gone.watch is None and not gone.barred and not gone.paused

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from mlflow.tracking import MlflowClient
 
 from deploy.canary.policy import CanaryPolicy
-from deploy.controller.run import ControllerJob, follow_once
+from deploy.controller.job import ControllerJob
+from deploy.controller.rounds import follow_once
+from deploy.ledger.evidence import Proof, VerdictSummary
 from deploy.ledger.ledger import current, history
-from deploy.registry.aliases import EXPERIMENT, Registry
+from deploy.registry.model_registry import EXPERIMENT, ModelRegistry
 from deploy.registry.reconcile import OVERRIDE_BY, OVERRIDE_REASON, reconcile
-from deploy.release.lifecycle import bar, open_release, promote, start, withdraw
+from deploy.release.lifecycle import promote, start, withdraw
+from deploy.release.manual_controls import bar
+from deploy.release.opening import Releases
 from deploy.versions.versions import load_version
 from infra.alerts.outbox import list_alerts
 from infra.database.connect import connect
@@ -33,38 +36,28 @@ class Hand:
         self.db = connect(f"sqlite:///{folder / 'db.sqlite'}")
         create_tables(self.db)
         start(self.db, "t", "base-1")
-        self.registry = Registry(url, f"hand-{folder.name}")
+        self.registry = ModelRegistry(url, f"hand-{folder.name}")
         self.v1, self.v2 = published(folder, "one"), published(folder, "two")
+        self.releases = Releases(self.db, "t", versions_dir=folder / "versions", policy=POLICY, prove=self.prove)
         self.reconcile()
 
-    def prove(self, version: str) -> Mapping[str, Any]:
+    def prove(self, version: str) -> Proof:
         if version in self.unprovable:
             raise RatchetError("the engine serves something else")
-        return {"proved": version}
+        return Proof(version=version)
 
     def open(self, version: str) -> None:
-        open_release(
-            self.db,
-            "t",
-            version,
-            versions_dir=self.folder / "versions",
-            policy=POLICY,
-            prove=self.prove,
-            actor="night",
-            gate={"decision": "promote", "scorecard": "s1"},
-        )
+        self.releases.open(version, actor="night", gate=VerdictSummary(decision="promote", scorecard="s1"))
 
     def reconcile(self) -> list[str]:
-        return reconcile(
-            self.db, self.registry, "t", versions_dir=self.folder / "versions", policy=POLICY, prove=self.prove
-        )
+        return reconcile(self.releases, self.registry)
 
     def number(self, version: str, **tags: str) -> str:
         return self.registry.register(version, load_version(self.folder / "versions", version), tags)
 
     @property
     def aliases(self) -> dict[str, str | None]:
-        return {alias: self.registry.version_of(number)[0] for alias, number in self.registry.aliases().items()}
+        return {alias: self.registry.version_of(number).version for alias, number in self.registry.aliases().items()}
 
     @property
     def put_back(self) -> list[str]:
@@ -80,7 +73,7 @@ def test_the_registry_follows_a_release_from_canary_to_champion(hand: Hand) -> N
     assert hand.aliases == {"champion": "base-1"}
     hand.open(hand.v1)
     assert hand.reconcile() == ["challenger"] and hand.aliases == {"champion": "base-1", "challenger": hand.v1}
-    promote(hand.db, current(hand.db, "t"), policy=POLICY, reason="r", evidence={})
+    promote(hand.db, current(hand.db, "t"), policy=POLICY, reason="r")
     hand.reconcile()
     assert hand.aliases == {"champion": hand.v1, "previous": "base-1"}
     assert hand.reconcile() == [] and hand.put_back == []
@@ -94,7 +87,8 @@ def test_a_version_that_passed_a_gate_before_is_released_through_the_canary(hand
     hand.reconcile()
     line = history(hand.db, "t")[-1]
     assert (line.action, line.version, line.actor) == ("canary", hand.v1, "mlflow")
-    assert line.evidence["gate"]["scorecard"] == "s1" and line.evidence["parity"] == {"proved": hand.v1}
+    assert line.evidence.gate is not None and line.evidence.gate.scorecard == "s1"
+    assert line.evidence.parity == Proof(version=hand.v1)
     assert hand.aliases == {"champion": "base-1", "challenger": hand.v1} and hand.put_back == []
 
 
@@ -148,7 +142,7 @@ def test_what_may_not_be_released_is_put_back_with_an_alert(hand: Hand, case: st
 def test_an_mlflow_restored_from_a_backup_asks_for_no_release(hand: Hand) -> None:
     for version in (hand.v1, hand.v2):
         hand.open(version)
-        promote(hand.db, current(hand.db, "t"), policy=POLICY, reason="r", evidence={})
+        promote(hand.db, current(hand.db, "t"), policy=POLICY, reason="r")
         hand.reconcile()
     assert hand.aliases["champion"] == hand.v2
     before, number = len(history(hand.db, "t")), hand.number(hand.v1)
@@ -199,7 +193,7 @@ def test_a_deleted_experiment_is_told_once_and_aliases_follow_when_it_is_restore
 
 
 def test_while_mlflow_is_down_nothing_happens(hand: Hand) -> None:
-    hand.registry = Registry("http://127.0.0.1:9", "x")
+    hand.registry = ModelRegistry("http://127.0.0.1:9", "x")
     with pytest.raises(Unavailable):
         hand.reconcile()
     assert len(history(hand.db, "t")) == 1

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
-from deploy.controller.run import ControllerJob, run
+from deploy.controller.job import ControllerJob
+from deploy.controller.run import run
 from deploy.ledger.ledger import current, history
-from deploy.registry.aliases import Registry
+from deploy.registry.model_registry import ModelRegistry
 from infra.alerts.outbox import list_alerts
 from infra.database.connect import connect
 from infra.database.schema import create_tables
@@ -65,10 +66,10 @@ class World:
             registry_seconds=0.5,
             holder="test",
         )
-        self.registry = Registry(server.url, "desk")
+        self.registry = ModelRegistry(server.url, "desk")
 
     def aliases(self) -> dict[str, str | None]:
-        return {alias: self.registry.version_of(number)[0] for alias, number in self.registry.aliases().items()}
+        return {alias: self.registry.version_of(number).version for alias, number in self.registry.aliases().items()}
 
 
 @pytest.fixture

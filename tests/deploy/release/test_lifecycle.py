@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
@@ -11,23 +11,13 @@ from typing import Any
 import pytest
 
 from deploy.canary.policy import CanaryPolicy
+from deploy.ledger.evidence import Evidence, Override, Proof, VerdictSummary
 from deploy.ledger.ledger import Entry, RefusedTransition, append, current, history
 from deploy.ledger.state import has_release
-from deploy.release.lifecycle import (
-    Override,
-    bar,
-    hold,
-    lift_bar,
-    open_release,
-    pause,
-    promote,
-    resume,
-    roll_back,
-    settle,
-    start,
-    step,
-    withdraw,
-)
+from deploy.release.lifecycle import complete_holdback, hold, promote, start, step, withdraw
+from deploy.release.manual_controls import bar, lift_bar, pause, resume
+from deploy.release.opening import Releases
+from deploy.release.rollback import roll_back, roll_back_from
 from deploy.release.shared_champion import inherit
 from infra.alerts.outbox import list_alerts
 from infra.database.connect import connect, now
@@ -36,7 +26,7 @@ from infra.errors import Conflict, CorruptArtifact, NotFound, RatchetError
 from tests.deploy.stages import published
 
 POLICY = CanaryPolicy(steps=(0.1, 0.5), minimum_seconds=0, holdback=0.1)
-PASSED = {"decision": "promote", "reason": "wins by 8 points", "scorecard": "abc"}
+PASSED = VerdictSummary(decision="promote", reason="wins by 8 points", scorecard="abc")
 
 
 class Engines:
@@ -45,11 +35,11 @@ class Engines:
     def __init__(self, *refuses: str) -> None:
         self.refuses, self.proved = set(refuses), list[str]()
 
-    def __call__(self, version: str) -> Mapping[str, Any]:
+    def __call__(self, version: str) -> Proof:
         if version in self.refuses:
             raise RatchetError(f"{version} answers like the base model")
         self.proved.append(version)
-        return {"error": 0.001}
+        return Proof(effect=0.001)
 
 
 class World:
@@ -62,15 +52,18 @@ class World:
         start(self.db, "t", "base-1")
         self.v1, self.v2 = published(tmp_path, "one"), published(tmp_path, "two")
 
-    def open(self, version: str, **more: Any) -> Entry:
-        options: dict[str, Any] = {"gate": PASSED, "actor": "night", "policy": POLICY, "prove": self.prove} | more
-        return open_release(self.db, "t", version, versions_dir=self.tmp_path / "versions", **options)
+    def open(
+        self, version: str, *, policy: CanaryPolicy = POLICY, gate: VerdictSummary | None = PASSED, **more: Any
+    ) -> Entry:
+        versions = self.tmp_path / "versions"
+        releases = Releases(self.db, "t", versions_dir=versions, policy=policy, prove=self.prove)
+        return releases.open(version, **{"actor": "night", "gate": gate} | more)
 
     def make_champion(self, version: str, policy: CanaryPolicy = POLICY) -> None:
         self.open(version)
-        promote(self.db, current(self.db, "t"), policy=policy, reason="not worse", evidence={})
+        promote(self.db, current(self.db, "t"), policy=policy, reason="not worse")
         if policy.holdback:
-            settle(self.db, current(self.db, "t"), reason="over", evidence={})
+            complete_holdback(self.db, current(self.db, "t"), reason="over")
 
     @property
     def actions(self) -> list[str]:
@@ -89,14 +82,20 @@ def world(tmp_path: Path) -> World:
 def test_a_whole_release_each_line_with_its_alert(world: World) -> None:
     opened = world.open(world.v1, night_id="n1")
     assert (opened.action, opened.share, opened.previous) == ("canary", 0.1, "base-1")
-    assert opened.evidence["gate"] == PASSED and opened.evidence["parity"] == {"error": 0.001}
+    assert opened.evidence.gate == PASSED and opened.evidence.parity == Proof(effect=0.001)
     assert world.prove.proved == [world.v1]
-    step(world.db, current(world.db, "t"), 0.5, reason="fine so far", evidence={"rated": 40})
-    promote(world.db, current(world.db, "t"), policy=POLICY, reason="not worse", evidence={"rated": 400})
+    step(world.db, current(world.db, "t"), 0.5, reason="fine so far", evidence=Evidence.model_validate({"rated": 40}))
+    promote(
+        world.db,
+        current(world.db, "t"),
+        policy=POLICY,
+        reason="not worse",
+        evidence=Evidence.model_validate({"rated": 400}),
+    )
     live = current(world.db, "t")
     assert (live.champion, live.holdback) == (world.v1, "base-1")
     assert live.holdback_share == pytest.approx(0.1)
-    settle(world.db, live, reason="a week without harm", evidence={})
+    complete_holdback(world.db, live, reason="a week without harm")
     assert world.actions == ["baseline", "gated", "canary", "canary", "champion", "superseded"]
     assert world.alerts == ["baseline", "release_opened", "canary_step", "promoted", "settled"]
     told = list_alerts(world.db)[1]
@@ -135,13 +134,13 @@ def test_the_same_night_run_twice_at_once_writes_one_release(world: World) -> No
 
 
 def test_a_release_needs_the_gate_or_a_named_override(world: World) -> None:
-    for gate in (None, {"decision": "reject"}, {"decision": "inconclusive"}):
+    for gate in (None, VerdictSummary(decision="reject"), VerdictSummary(decision="inconclusive")):
         with pytest.raises(RefusedTransition, match="named override"):
             world.open(world.v1, gate=gate)
     with pytest.raises(RefusedTransition, match="a name and a reason"):
         world.open(world.v1, gate=None, override=Override(actor=" ", reason="x"))
     line = world.open(world.v1, gate=None, override=Override(actor="ada", reason="the customer waits"))
-    assert line.actor == "ada" and line.evidence["override"] == {"actor": "ada", "reason": "the customer waits"}
+    assert line.actor == "ada" and line.evidence.override == Override(actor="ada", reason="the customer waits")
     newest = list_alerts(world.db)[0]
     assert newest.kind == "release_opened" and newest.severity == "warning"
 
@@ -187,8 +186,15 @@ def test_barred_weights_and_the_champions_own_are_refused(world: World) -> None:
 
 def test_rolling_back_a_canary(world: World) -> None:
     world.open(world.v1)
-    line = roll_back(world.db, "t", actor="controller", reason="complaints", evidence={"rated": 99}, pause_seconds=3600)
-    assert (line.version, line.previous, line.evidence["rated"]) == (world.v1, "base-1", 99)
+    line = roll_back(
+        world.db,
+        "t",
+        actor="controller",
+        reason="complaints",
+        evidence=Evidence.model_validate({"rated": 99}),
+        pause_seconds=3600,
+    )
+    assert (line.version, line.previous, line.evidence.model_dump()["rated"]) == (world.v1, "base-1", 99)
     after = current(world.db, "t")
     assert (after.champion, after.watch, dict(after.barred)) == ("base-1", None, {world.v1: "complaints"})
     assert after.paused_at(now()) and not after.paused_at(now() + timedelta(hours=2))
@@ -212,7 +218,7 @@ def test_rolling_back_a_champion_goes_to_the_last_that_can_be_proved(world: Worl
     world.make_champion(world.v1)
     world.make_champion(world.v2)
     line = roll_back(world.db, "t", actor="ada", reason="bad", prove=Engines(world.v1))
-    assert line.previous == "base-1" and world.v1 in line.evidence["targets_refused"]
+    assert line.previous == "base-1" and world.v1 in (line.evidence.targets_refused or {})
     assert set(current(world.db, "t").barred) == {world.v2}  # failing its probe is no bar
 
 
@@ -234,7 +240,7 @@ def test_rolling_back_to_a_named_version(world: World) -> None:
 
 def test_in_the_holdback_the_new_champion_goes_back(world: World) -> None:
     world.open(world.v1)
-    promote(world.db, current(world.db, "t"), policy=POLICY, reason="not worse", evidence={})
+    promote(world.db, current(world.db, "t"), policy=POLICY, reason="not worse")
     line = roll_back(world.db, "t", actor="controller", reason="complaints")
     after = current(world.db, "t")
     assert (line.version, after.champion, after.watch) == (world.v1, "base-1", None)
@@ -246,9 +252,9 @@ def test_a_move_decided_on_an_old_standing_is_lost_whole(world: World) -> None:
     hold(world.db, "t", world.v2, reason="later", night_id="n5")
     before = world.alerts
     moves: list[Callable[[], Entry]] = [
-        lambda: step(world.db, old, 0.5, reason="r", evidence={}),
-        lambda: promote(world.db, old, policy=POLICY, reason="r", evidence={}),
-        lambda: roll_back(world.db, "t", actor="controller", reason="r", decided_on=old),
+        lambda: step(world.db, old, 0.5, reason="r"),
+        lambda: promote(world.db, old, policy=POLICY, reason="r"),
+        lambda: roll_back_from(world.db, old, actor="controller", reason="r"),
         lambda: withdraw(world.db, old, actor="a", reason="r"),
     ]
     for move in moves:
@@ -287,12 +293,12 @@ def test_lines_without_a_baseline_are_refused(world: World) -> None:
 def test_a_verdict_against_an_earlier_champion_releases_nothing(tmp_path: Path) -> None:
     world = World(tmp_path)
     world.make_champion(world.v1, POLICY.model_copy(update={"holdback": 0.0}))
-    stale = PASSED | {"champion": "base-1"}
+    stale = PASSED.model_copy(update={"champion": "base-1"})
     with pytest.raises(RefusedTransition, match=f"compared with base-1, but {world.v1} is champion by now"):
         world.open(world.v2, gate=stale)
     held = world.open(world.v2, gate=stale, night_id="n1")
     assert held.action == "held" and "compared with base-1" in held.reason
-    assert world.open(world.v2, gate=PASSED | {"champion": world.v1}).action == "canary"
+    assert world.open(world.v2, gate=PASSED.model_copy(update={"champion": world.v1})).action == "canary"
 
 
 def test_a_newer_version_ends_the_shadow_of_the_one_before_with_a_line(world: World) -> None:
@@ -315,16 +321,16 @@ def test_a_tenant_without_a_champion_takes_over_the_shared_one_and_is_compared_w
     assert inherit(world.db, "u", "t") is None  # once is enough
     assert inherit(world.db, "t", "t") is None
     assert not has_release(history(world.db, "u"))  # it goes on following the shared one
-    options: dict[str, Any] = {"versions_dir": world.tmp_path / "versions", "policy": POLICY, "prove": world.prove}
-    stale = PASSED | {"champion": "base-1"}
-    with pytest.raises(RefusedTransition, match=f"compared with base-1, but {world.v1} is champion by now"):
-        open_release(world.db, "u", world.v2, gate=stale, actor="night", shared="t", **options)
-    opened = open_release(
-        world.db, "u", world.v2, gate=PASSED | {"champion": world.v1}, actor="night", shared="t", **options
+    releases = Releases(
+        world.db, "u", versions_dir=world.tmp_path / "versions", policy=POLICY, prove=world.prove, shared="t"
     )
+    stale = PASSED.model_copy(update={"champion": "base-1"})
+    with pytest.raises(RefusedTransition, match=f"compared with base-1, but {world.v1} is champion by now"):
+        releases.open(world.v2, gate=stale, actor="night")
+    opened = releases.open(world.v2, gate=PASSED.model_copy(update={"champion": world.v1}), actor="night")
     assert opened.previous == world.v1  # whom the canary does not answer gets what answered before
-    promote(world.db, current(world.db, "u"), policy=POLICY, reason="not worse", evidence={})
-    settle(world.db, current(world.db, "u"), reason="over", evidence={})
+    promote(world.db, current(world.db, "u"), policy=POLICY, reason="not worse")
+    complete_holdback(world.db, current(world.db, "u"), reason="over")
     world.make_champion(world.v2, POLICY.model_copy(update={"holdback": 0.0}))
     assert inherit(world.db, "u", "t") is None  # it has its own now
     with pytest.raises(RefusedTransition, match="a champion of its own"):

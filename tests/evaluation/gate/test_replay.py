@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.gate.comparison import compare_versions, find_version
+from evaluation.gate.comparison import compare_versions, version_called
 from evaluation.gate.decide import decide
 from evaluation.gate.policy import GatePolicy
-from evaluation.gate.power import smallest_gain, what_it_sees
+from evaluation.gate.power import describe_power, minimum_detectable_effect
 from evaluation.gate.replay import replay, stored_scorecard
 from evaluation.run.run import evaluate
 from evaluation.scorecard import read_scorecard
@@ -79,14 +79,14 @@ def test_any_two_versions_are_compared_in_pairs() -> None:
     assert (equal.difference, equal.p_better) == (0.0, 1.0)
     with pytest.raises(NotFound, match="zzz is not on the scorecard"):
         compare_versions(card, "zzz", "a")
-    assert find_version(card, "challenger") is not None
-    assert find_version(card, "cham") is not None  # the beginning of one name only
-    assert find_version(card, "nobody") is None
+    assert version_called(card, "challenger") is not None
+    assert version_called(card, "cham") is not None  # the beginning of one name only
+    assert version_called(card, "nobody") is None
 
 
 def test_planning_says_what_a_gate_set_can_see() -> None:
     rules = GatePolicy(alpha_night=0.05)
-    assert smallest_gain(rules, 495) == pytest.approx(0.05, abs=2e-4)
-    assert smallest_gain(rules, 495, challengers=4) > 0.05
-    assert "with 100 conversations the gate sees gains from about 11 points" in what_it_sees(rules, 100)
-    assert "5 points would take 495" in what_it_sees(rules, 100)
+    assert minimum_detectable_effect(rules, 495) == pytest.approx(0.05, abs=2e-4)
+    assert minimum_detectable_effect(rules, 495, challengers=4) > 0.05
+    assert "with 100 conversations the gate sees gains from about 11 points" in describe_power(rules, 100)
+    assert "5 points would take 495" in describe_power(rules, 100)

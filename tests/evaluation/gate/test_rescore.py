@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from evaluation.gate.rescore import rescore
+from evaluation.gate.rescore import NotRescored, Rescore, rescore
 from evaluation.scorecard import NoiseFloor, Scorecard
 from tests.evaluation.cards import policy, scorecard, share, version
 
@@ -20,13 +20,13 @@ def card(champion: list[float], before: list[float], **changes: object) -> Score
 def test_only_fresh_items_speak() -> None:
     worse_on_fresh = [0.0] * (N // 2) + [1.0] * (N // 2)
     better_on_fresh = [1.0] * (N // 2) + [0.0] * (N // 2)
-    found, _ = rescore(card(worse_on_fresh, better_on_fresh), "before", policy())
-    assert found is not None
+    found = rescore(card(worse_on_fresh, better_on_fresh), "before", policy())
+    assert isinstance(found, Rescore)
     assert (found.units, found.mean) == (N // 2, -1.0)
     assert found.p_value < 1e-4
-    turned, _ = rescore(card(better_on_fresh, worse_on_fresh), "before", policy())
-    assert turned is not None and turned.p_value == 1.0
-    again, _ = rescore(card(worse_on_fresh, better_on_fresh), "before", policy())
+    turned = rescore(card(better_on_fresh, worse_on_fresh), "before", policy())
+    assert isinstance(turned, Rescore) and turned.p_value == 1.0
+    again = rescore(card(worse_on_fresh, better_on_fresh), "before", policy())
     assert again == found
 
 
@@ -34,12 +34,12 @@ def test_a_loss_within_the_noise_floor_is_no_word_against_the_champion() -> None
     before = [1.0] * N
     champion = [0.0] * 8 + [1.0] * (N - 8)
     given = card(champion, before)
-    found, _ = rescore(given, "before", policy())
-    assert found is not None and (found.mean, found.p_value < 0.01) == (-0.4, True)
+    found = rescore(given, "before", policy())
+    assert isinstance(found, Rescore) and (found.mean, found.p_value < 0.01) == (-0.4, True)
     for floor, shown in ((0.01, True), (0.4, False), (0.5, False)):
         noisy = given.model_copy(update={"noise": {"primary": NoiseFloor(same_weights=floor, same_weights_items=16)}})
-        found, _ = rescore(noisy, "before", policy())
-        assert found is not None and (found.p_value < 0.05) == shown, floor
+        found = rescore(noisy, "before", policy())
+        assert isinstance(found, Rescore) and (found.p_value < 0.05) == shown, floor
 
 
 def test_nothing_is_said_where_nothing_can_be_compared() -> None:
@@ -53,9 +53,9 @@ def test_nothing_is_said_where_nothing_can_be_compared() -> None:
         (card(same, same), "before", {"primary": "bleu"}, "no values for bleu"),
         (card(same, same), "before", {"min_fresh_units": 21}, "20 units with fresh items"),
     ):
-        found, why_not = rescore(given, predecessor, policy(**changes))
-        assert found is None
-        assert word in why_not
+        found = rescore(given, predecessor, policy(**changes))
+        assert isinstance(found, NotRescored)
+        assert word in found.reason
 
 
 @pytest.mark.parametrize("about", ["champion", "before"])
@@ -76,6 +76,6 @@ def test_weights_that_are_not_proved_to_be_the_served_ones_say_nothing(
     same = {"champion": share(N, 20), "before": share(N, 20)}
     roles = {"champion": "champion", "before": "reference"}
     cards = [version(name, role, **({"parity": parity} if name == about else {})) for name, role in roles.items()]
-    found, why_not = rescore(scorecard(same, versions=cards), "before", policy(require_parity=required))
-    assert (found is not None) == said
-    assert said or (about in why_not and parity in why_not)
+    found = rescore(scorecard(same, versions=cards), "before", policy(require_parity=required))
+    assert isinstance(found, Rescore) == said
+    assert isinstance(found, Rescore) or (about in found.reason and parity in found.reason)

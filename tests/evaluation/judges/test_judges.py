@@ -13,15 +13,21 @@ import pytest
 from pydantic import ValidationError
 
 import evaluation.judges
-from evaluation.job.config import Candidate, EvaluationConfig, EvaluationJob, JudgeConfig
+from evaluation.answers.entries import ANSWERS, AnswerEntry
+from evaluation.job.config import Candidate, EvaluationConfig, EvaluationJob
 from evaluation.job.items import read_items
-from evaluation.job.journal import Rows
+from evaluation.job.journal import Journal
 from evaluation.judges import JUDGES, build_judge
+from evaluation.judges.config import JudgeConfig
 from evaluation.judges.judge import JudgeDown, JudgeOverBudget, Pair
-from evaluation.judges.win_rates import judge_answers
+from evaluation.run.win_rates import judge_answers
 from evaluation.scorecard import JudgeReport
 from infra.errors import UserError
 from tests.evaluation.night import write_items
+
+
+def entry(answer: str) -> AnswerEntry:
+    return AnswerEntry(answer=answer, answer_tokens=2, truncated=False, seconds=0.0, reference_logprobs=())
 
 
 def pair(ours: str, theirs: str, reference: str = "the cat sat on the mat") -> Pair:
@@ -155,11 +161,10 @@ def test_what_a_judge_cost_is_kept_through_a_kill(tmp_path: Path) -> None:
     new = Candidate(version="new", label="new", kind="adapter", digest="e", path=tmp_path)
 
     def judged(name: str, url: str, stop_after: int, budget: int) -> list[JudgeReport]:
-        rows = Rows(tmp_path / name / "rows.jsonl")
-        if rows.get("answer", "base", items[0].item_id) is None:
+        journal = Journal(tmp_path / name / "rows.jsonl")
+        if journal.get(ANSWERS, "base", items[0].item_id) is None:
             for version in ("base", "new"):
-                said = [(("answer", version, i.item_id), {"answer": f"{version} {i.item_id}"}) for i in items]
-                rows.append(said)
+                journal.append(ANSWERS, [((version, i.item_id), entry(f"{version} {i.item_id}")) for i in items])
         job = EvaluationJob(
             base_path=tmp_path,
             base_digest="d",
@@ -177,7 +182,7 @@ def test_what_a_judge_cost_is_kept_through_a_kill(tmp_path: Path) -> None:
             if done == stop_after:
                 raise KeyboardInterrupt
 
-        return judge_answers(job, items, rows, ["base", "new"], tmp_path / name / "cache", on_done)
+        return judge_answers(job, items, journal, ["base", "new"], tmp_path / name / "cache", on_done)
 
     with server(lambda prompt: "1") as (url, prompts):
         whole = judged("whole", url, stop_after=0, budget=100)
@@ -221,20 +226,20 @@ def test_the_reward_model_prefers_what_it_scores_higher(tiny_base: Path, tmp_pat
         Pair(question="", reference="", ours=ours, theirs=theirs, messages=messages)
         for ours, theirs in ((GOOD, BAD), (BAD, GOOD), (GOOD, GOOD))
     ]
-    judge = build_judge(JudgeConfig(name="reward"), tmp_path / "cache", job)
+    judge = build_judge(JudgeConfig.model_validate({"name": "reward"}), tmp_path / "cache", job.night_reward_model)
     assert judge.compare(pairs) == [1.0, 0.0, 0.5]
     assert judge.tally.calls == 2  # each answer is scored once
     assert judge.model_digest == f"reward:{record.digest}"
     with pytest.raises(JudgeDown, match="no recipe of tonight made a reward model"):
-        build_judge(JudgeConfig(name="reward"), tmp_path / "cache").compare(pairs)
+        build_judge(JudgeConfig.model_validate({"name": "reward"}), tmp_path / "cache").compare(pairs)
 
 
 def test_the_registry_holds_every_judge_file_and_nothing_else(tmp_path: Path) -> None:
     folder = Path(evaluation.judges.__file__).parent
-    shared = {"__init__", "judge", "length_control", "win_rates"}
+    shared = {"__init__", "config", "judge", "length_control"}
     files = {f"evaluation.judges.{file.stem}" for file in folder.glob("*.py") if file.stem not in shared}
-    assert files == set(JUDGES.values())
-    with pytest.raises(UserError, match="'oracle' is not known; use one of openai, reference, reward"):
+    assert files == set(JUDGES.built_in.values())
+    with pytest.raises(UserError, match="unknown judge 'oracle'; expected one of openai, reference, reward"):
         build_judge(JudgeConfig(name="oracle"), tmp_path)
     with pytest.raises(ValidationError, match="needs base_url and model"):
         JudgeConfig(name="openai")

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 import evaluation.metrics
-from evaluation.metrics import METRICS, metric
-from evaluation.metrics.metric import Answered
+from evaluation.metrics import METRICS, find_metric
+from evaluation.metrics.metric import MetricInput
 from evaluation.metrics.python_metric import score_apart
 from infra.errors import UserError
 from training.graders.apart import GraderApart
@@ -18,7 +18,7 @@ TRIAGE = '{"category": "billing", "order": 7, "urgent": true, "note": null}'
 
 
 def value(name: str, answer: str, reference: str, **facts: object) -> float | None:
-    return metric(name).score(Answered(reference=reference, answer=answer, **facts))  # type: ignore[arg-type]
+    return find_metric(name).score(MetricInput(reference=reference, answer=answer, **facts))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -138,19 +138,19 @@ def test_a_function_of_your_own_is_a_metric_with_a_time_limit(tmp_path: Path, mo
     grader = GraderApart(name)
     try:
         given = [("abc", "abc"), ("ab", "abc"), ("hang", "abc"), ("abc", "abc"), ("nan", "abc"), ("abc", "skip")]
-        values = [score_apart(grader, Answered(reference=r, answer=a), seconds=2.0) for a, r in given]
+        values = [score_apart(grader, MetricInput(reference=r, answer=a), seconds=2.0) for a, r in given]
     finally:
         grader.stop()
     assert values == [1.0, 0.5, 0.0, 1.0, 0.0, None]
     with pytest.raises(UserError, match=r"python:my_own_metric:nothing cannot be used: AttributeError"):
-        metric("python:my_own_metric:nothing")
+        find_metric("python:my_own_metric:nothing")
     with pytest.raises(UserError, match="names no function"):
-        metric("python:no function")
+        find_metric("python:no function")
 
 
 def test_length_counts_tokens_and_has_no_better_direction() -> None:
     assert value("length", "abc", "x", answer_tokens=17) == 17.0
-    assert metric("length").direction == "neutral"
+    assert find_metric("length").direction == "neutral"
 
 
 def test_the_registry_holds_every_metric_file_and_nothing_else() -> None:
@@ -158,7 +158,7 @@ def test_the_registry_holds_every_metric_file_and_nothing_else() -> None:
     shared = {"__init__", "metric", "python_metric", "safety"}
     assert {file.stem for file in folder.glob("*.py")} - shared == set(METRICS)
     for name in METRICS:
-        assert metric(name).name == name
+        assert find_metric(name).name == name
 
 
 def test_whether_a_metric_applies_depends_on_the_question_alone() -> None:
@@ -170,5 +170,5 @@ def test_whether_a_metric_applies_depends_on_the_question_alone() -> None:
 
 
 def test_an_unknown_metric_is_named_with_those_there_are() -> None:
-    with pytest.raises(UserError, match=r"'bleurt' is not known; use one of chrf, exact_match"):
-        metric("bleurt")
+    with pytest.raises(UserError, match=r"unknown metric 'bleurt'; expected one of chrf, exact_match"):
+        find_metric("bleurt")

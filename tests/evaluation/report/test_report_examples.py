@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from evaluation.gate.decide import decide
+from evaluation.report.examples import ReportExample
 from evaluation.report.report import SHOWN, write_report
 from tests.evaluation.cards import policy, scorecard, share
 
@@ -13,14 +13,14 @@ from tests.evaluation.cards import policy, scorecard, share
 def page(folder: Path, leads: list[float]) -> str:
     card = scorecard({"champion": share(60, 20), "good": share(60, 45)})
     verdict = decide(card, policy())
-    examples: list[dict[str, Any]] = [
-        {
-            "item_id": f"x{number}",
-            "question": f"question-{number}.",
-            "reference": "r",
-            "answers": {"champion": "a", "good": "b"},
-            "metrics": {verdict.primary: {"champion": 0.0, "good": lead}},
-        }
+    examples = [
+        ReportExample(
+            item_id=f"x{number}",
+            question=f"question-{number}.",
+            reference="r",
+            answers={"champion": "a", "good": "b"},
+            metrics={verdict.primary: {"champion": 0.0, "good": lead}},
+        )
         for number, lead in enumerate(leads)
     ]
     write_report(card, verdict, folder / "report.html", examples=examples)

@@ -5,25 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from evaluation.answers.entries import ANSWERS, SECOND_ANSWERS, UNSAFE, AnswerEntry, UnsafeEntry
 from evaluation.job.config import Candidate, EvaluationConfig, EvaluationJob
 from evaluation.job.items import read_items
-from evaluation.job.journal import Row, Rows
-from evaluation.judges.win_rates import win_rate_name
+from evaluation.job.journal import Journal
 from evaluation.run.build_scorecard import build_scorecard
 from evaluation.run.questions import Questions
+from evaluation.run.win_rates import win_rate_name
 from evaluation.scorecard import Scorecard
 from tests.evaluation.night import write_items
 
 
-def row(answer: str, nats: float = 1.0) -> Row:
-    """What a version's answer leaves in the log."""
-    return {
-        "answer": answer,
-        "answer_tokens": 3,
-        "truncated": False,
-        "seconds": 0.1,
-        "reference_logprobs": [-nats],
-    }
+def entry(answer: str, nats: float = 1.0) -> AnswerEntry:
+    """What a version's answer leaves in the journal."""
+    return AnswerEntry(answer=answer, answer_tokens=3, truncated=False, seconds=0.1, reference_logprobs=(-nats,))
 
 
 def test_a_metric_that_second_answers_have_no_value_for_has_no_noise_floor(tmp_path: Path) -> None:
@@ -45,10 +40,10 @@ def measured(folder: Path) -> Scorecard:
     """A scorecard of a base alone, whose second answers are less likely by a quarter of a nat."""
     write_items(folder / "items.jsonl", 4)
     items = read_items(folder / "items.jsonl")
-    rows = Rows(folder / "rows.jsonl")
-    rows.append([(("answer", "base", item.item_id), row("no")) for item in items])
-    rows.append([(("again", "base", item.item_id), row("no", 1.25)) for item in items])
-    rows.append([(("unsafe", "base", item.item_id), {"value": 0.4}) for item in items])
+    journal = Journal(folder / "rows.jsonl")
+    journal.append(ANSWERS, [(("base", item.item_id), entry("no")) for item in items])
+    journal.append(SECOND_ANSWERS, [(("base", item.item_id), entry("no", 1.25)) for item in items])
+    journal.append(UNSAFE, [(("base", item.item_id), UnsafeEntry(value=0.4)) for item in items])
     job = EvaluationJob(
         base_path=folder,
         base_digest="d",
@@ -58,5 +53,5 @@ def measured(folder: Path) -> Scorecard:
         config=EvaluationConfig(metrics=("loss", "unsafe")),
         output_dir=folder / "out",
     )
-    questions = Questions(items=items, shown=[], set_aside=(), digest="digest", tokenizer=None)
-    return build_scorecard(job, questions, rows, {}, [], None)
+    questions = Questions(items=items, visible=[], set_aside=(), digest="digest", tokenizer=None)
+    return build_scorecard(job, questions, journal, {}, [], None)

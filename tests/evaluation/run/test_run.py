@@ -16,7 +16,9 @@ from typing import Any
 import pytest
 
 from evaluation.gate.decide import decide
-from evaluation.job.config import Candidate, EvaluationConfig, EvaluationJob, JudgeConfig, evaluation_key
+from evaluation.job.config import Candidate, EvaluationConfig, EvaluationJob, evaluation_key
+from evaluation.judges.config import JudgeConfig
+from evaluation.judges.openai_compatible import OpenAiConfig
 from evaluation.report.report import publish_report
 from evaluation.run.launch import launch_evaluation
 from evaluation.run.run import evaluate
@@ -259,7 +261,7 @@ def test_other_weights_than_were_trained_fail_parity(night: Night, tmp_path: Pat
 
 
 def test_a_judge_that_is_down_makes_the_night_inconclusive(night: Night, tmp_path: Path) -> None:
-    judge = JudgeConfig(name="openai", base_url="http://127.0.0.1:9/v1", model="m", retries=0)
+    judge = OpenAiConfig(base_url="http://127.0.0.1:9/v1", model="m", retries=0)
     config = EvaluationConfig(max_new_tokens=4, batch_size=8, noise_items=0, regression=False, judges=(judge,))
     card = run(night.job(tmp_path / "out", config=config))
     assert [j.state for j in card.judges] == ["down"]
@@ -316,7 +318,7 @@ def test_wrong_items_are_refused_before_any_model_is_loaded(
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"judges": (JudgeConfig(name="oracle"),)}, r"judge 'oracle' is not known; use one of openai, reference"),
+        ({"judges": (JudgeConfig(name="oracle"),)}, r"unknown judge 'oracle'; expected one of openai, reference"),
         ({"regression_tasks": ("helaswag", "hellaswag")}, "lm-eval knows no task helaswag; "),
     ],
 )

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from feedback.examples import ShapeRules
-from feedback.formats import FORMATS, format_module, format_of
+from feedback.formats import FORMATS, format_of
 from feedback.formats.chat import answer
 from feedback.ingest.build_examples import build
 from feedback.sources.mapping import RowOptions, events_of
@@ -221,7 +221,7 @@ def test_a_row_is_recognised_and_means_what_its_tool_says(name: str) -> None:
 
 def test_every_dialect_is_tried() -> None:
     assert {dialect for dialect, _, _ in CASES.values()} == FORMATS.keys()
-    here = {path.stem for path in Path(format_module("openai").__file__).parent.glob("*.py")}  # type: ignore[attr-defined]
+    here = {path.stem for path in Path(FORMATS["openai"].__file__).parent.glob("*.py")}  # type: ignore[attr-defined]
     assert here - {"__init__", "chat"} == FORMATS.keys()
 
 
@@ -236,11 +236,11 @@ def test_an_answer_that_is_json_stays_what_was_said(said: str) -> None:
         ({"prompt": asked, "completion": said, "label": True}, "answer"),
         ({"prompt": asked, "chosen": said, "rejected": "no"}, "chosen"),
     ):
-        [cells] = format_module(format_of(row)).rows(row)
+        [cells] = FORMATS[format_of(row)].rows(row)
         assert cells[cell] == said
         assert cells["messages"] == [{"role": "user", "content": asked}]
     run = {"id": "r1", "run_type": "chain", "start_time": "2026-01-02T03:04:05", "inputs": {"question": "which?"}}
-    [cells] = format_module("langsmith").rows(run | {"outputs": {"answer": said}})
+    [cells] = FORMATS["langsmith"].rows(run | {"outputs": {"answer": said}})
     assert cells["answer"] == said
     assert answer(json.dumps({"role": "assistant", "content": said})) == said  # a wrapping is opened, once
     assert answer(json.dumps({"choices": [{"message": {"role": "assistant", "content": said}}]})) == said

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from feedback.formats import format_of, rows_of
+from feedback.formats import FORMATS, format_of
 from tests.feedback.formats.test_formats import GENAI, events, span
 
 RATED: dict[str, dict[str, Any]] = {
@@ -26,7 +26,7 @@ def test_a_share_of_the_best_score_is_one_on_the_files_scale(
     else:
         row = RATED[dialect] | {"value" if dialect == "langfuse" else "score": given}
     assert format_of(row) == dialect
-    (cells,) = rows_of(dialect, row, scale=scale)
+    (cells,) = FORMATS[dialect].rows(row, scale=scale)
     assert cells["rating"] == score
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from feedback.erasure import erase_from_lake, find_belongings
+from feedback.erasure.belongings import find_belongings
+from feedback.erasure.lake import erase_from_lake
 from feedback.events import Rating
 from feedback.ingest.run import locked, run_ingest
 from feedback.lake.lake import Lake

@@ -17,7 +17,7 @@ from feedback.ingest.run import run_ingest
 from feedback.lake.quarantine import held_rows
 from feedback.sources import SOURCES
 from feedback.sources.files import Options, add_row
-from feedback.sources.landing import Lot, SourceSpec, land, rejects_after, source_module
+from feedback.sources.landing import Lot, SourceSpec, land, rejects_after
 from feedback.store.store import Store
 from infra.errors import UserError
 from tests.feedback.world import FAST, START, interaction, make_lake, make_store, said
@@ -36,10 +36,10 @@ def row(**cells: object) -> dict[str, object]:
 
 def test_every_registered_source_offers_what_landing_needs() -> None:
     for kind in SOURCES:
-        module = source_module(kind)
+        module = SOURCES[kind]
         assert callable(module.read) and module.Options.model_json_schema()["properties"]
-    here = {path.stem for path in Path(source_module("files").__file__).parent.glob("*.py")}  # type: ignore[attr-defined]
-    assert here - {"__init__", "landing", "mapping", "storage", "watermark"} == SOURCES.keys()
+    here = {path.stem for path in Path(SOURCES["files"].__file__).parent.glob("*.py")}  # type: ignore[attr-defined]
+    assert here - {"__init__", "landing", "mapping", "storage", "watermark", "erasure"} == SOURCES.keys()
 
 
 def test_rows_become_events_by_the_declared_columns(tmp_path: Path) -> None:

@@ -6,8 +6,10 @@ import json
 from pathlib import Path
 
 from deploy.canary.policy import CanaryPolicy
+from deploy.ledger.evidence import Override, Proof
 from deploy.ledger.ledger import current, history
-from deploy.release.lifecycle import Override, open_release, start
+from deploy.release.lifecycle import start
+from deploy.release.opening import Releases
 from flows.config.load import load_config
 from infra.database.open import open_database
 from tests.deploy.stages import published
@@ -20,16 +22,13 @@ def test_a_person_withdraws_pauses_bars_and_lets_go(tiny_base: Path, tmp_path: P
     engine, why = open_database(config.places), ("--reason", "price list changes", "--json")
     start(engine, "default", "base-1")
     one, two = published(tmp_path, "one"), published(tmp_path, "two")
-    open_release(
+    Releases(
         engine,
         "default",
-        one,
         versions_dir=tmp_path / "versions",
         policy=CanaryPolicy(steps=(0.1,), shadow_share=0.5),
-        prove=lambda version: {"error": 0.0},
-        actor="ada",
-        override=Override(actor="ada", reason="a try"),
-    )
+        prove=lambda version: Proof(),
+    ).open(one, actor="ada", override=Override(actor="ada", reason="a try"))
     assert current(engine, "default").gated == one
     assert json.loads(ratchet("withdraw", *why, config=file).stdout)["version"] == one
     assert current(engine, "default").gated is None and current(engine, "default").barred == {}

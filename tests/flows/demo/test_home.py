@@ -8,7 +8,9 @@ import pytest
 
 from flows.demo import home
 from flows.demo.receiver import open_receiver
-from infra.alerts.outbox import Alert, AlertsConfig, Webhook, deliver, enqueue
+from infra.alerts.config import AlertsConfig, Webhook
+from infra.alerts.delivery import deliver
+from infra.alerts.outbox import Alert, enqueue
 from infra.database.connect import begin_write, connect
 from infra.database.schema import create_tables
 from infra.errors import UserError

@@ -16,13 +16,13 @@ from deploy.experiments.arena import Pair, record_pair, tally
 from deploy.experiments.shadow import ShadowAnswer, record_shadow, shadow_answers_of
 from deploy.gateway.console.lineage import trace
 from deploy.ledger.ledger import append
-from deploy.ledger.state import Entry, Standing
+from deploy.ledger.state import Entry, ReleaseState
 from deploy.lineage.lookup import Lookup
 from deploy.lineage.trace import trace as lineage
 from deploy.nights.request import NightRequest
 from deploy.nights.steps import SNAPSHOT
 from deploy.versions.versions import publish_version
-from feedback.erasure import find_belongings
+from feedback.erasure.belongings import find_belongings
 from feedback.events import Edit, Rating, Reference, Thumb, pseudonym
 from feedback.ingest.run import IngestConfig, run_ingest
 from feedback.lake.lake import Lake
@@ -250,7 +250,7 @@ def test_a_person_is_gone_from_everywhere(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_the_plan_names_what_replaces_each_live_version() -> None:
-    standing = Standing(tenant="acme", champion="v2", previous="v1", base="b", champions=("b", "v1", "v2"))
+    standing = ReleaseState(tenant="acme", champion="v2", previous="v1", base="b", champions=("b", "v1", "v2"))
     assert "nothing needs to be replaced" in replacement_plan(standing, {}, ["v7"])[0]
     steps = replacement_plan(standing, {"champion": "v2"}, ["v2"])
     assert "v2 (champion)" in steps[0] and "`ratchet run nightly --force`" in steps[0]

@@ -6,13 +6,13 @@ import json
 import shutil
 from pathlib import Path
 
-from deploy.ledger.ledger import Standing
+from deploy.ledger.ledger import ReleaseState
 from deploy.nights.challenger import Challenger, TrainedStage
 from evaluation.job.config import EvaluationConfig
 from evaluation.run.run import evaluate
 from evaluation.scorecard import read_scorecard
 from feedback.snapshots.layout import TRAIN
-from flows.night.candidates import evaluation_job
+from flows.night.candidates import NightData, NightVersions
 from infra.artifact import finished_record, write_record
 from infra.settings import Places
 from tests.evaluation.night import build_night, write_items
@@ -44,28 +44,23 @@ def test_a_night_s_job_names_everything_and_is_measured(tiny_base: Path, tmp_pat
     train.write_text("".join(json.dumps(row) + "\n" for row in rows))
     write_items(tmp_path / "shown.jsonl", 2, prefix="shown", part="validation")
     base = Base(name="tiny", path=tiny_base, digest=night.base.digest, source="folder")
-    job = evaluation_job(
-        night_id="n1",
-        base=base,
-        standing=Standing(tenant="default", champion=base.version, base=base.version, barred={"vbad": "worse"}),
-        challengers=(
+    versions = NightVersions(
+        base,
+        ReleaseState(tenant="default", champion=base.version, base=base.version, barred={"vbad": "worse"}),
+        (
             Challenger(recipe="one", stages=(first,)),
             Challenger(recipe="two", stages=(first, second)),
             Challenger(recipe="broken", error="out of memory"),
         ),
-        twin=None,
-        items=night.items,
-        examples=tmp_path / "shown.jsonl",
-        train=train,
-        config=EvaluationConfig(
-            metrics=("loss", "exact_match"), max_new_tokens=4, noise_items=0, regression=False, prompt_candidates=2
-        ),
-        primary="win_rate",
-        places=places,
+        replicate=None,
         seed=3,
-        dtype="float32",
-        threads=1,
+        places=places,
     )
+    config = EvaluationConfig(
+        metrics=("loss", "exact_match"), max_new_tokens=4, noise_items=0, regression=False, prompt_candidates=2
+    )
+    data = NightData(night.items, tmp_path / "shown.jsonl", train)
+    job = versions.job("n1", data, config, primary="win_rate", dtype="float32", threads=1)
     assert job.training_files == (train,) and job.judge_cache == places.evaluations_dir / "judged"
     assert job.prompt_metric == "loss"  # a win-rate is not a metric of one answer
     assert job.failed_challengers == ("broken",)
@@ -94,20 +89,14 @@ def test_the_data_of_an_older_checkpoint_are_looked_at_too(tiny_base: Path, tmp_
     write_record(stage, finished_record(name="stage", key="old", digest="d" * 64, parents=parents))
     base = Base(name="tiny", path=tiny_base, digest="b" * 64, source="folder")
     trained = TrainedStage(key="old", digest="d" * 64, kind="adapter", objective="sft")
-    job = evaluation_job(
-        night_id="n1",
-        base=base,
-        standing=Standing(tenant="default", champion=base.version, base=base.version),
-        challengers=(Challenger(recipe="checkpoint", stages=(trained,)),),
-        twin=None,
-        items=tmp_path / "items.jsonl",
-        examples=None,
-        train=tmp_path / "train.jsonl",
-        config=EvaluationConfig(),
-        primary="loss",
-        places=places,
+    versions = NightVersions(
+        base,
+        ReleaseState(tenant="default", champion=base.version, base=base.version),
+        (Challenger(recipe="checkpoint", stages=(trained,)),),
+        replicate=None,
         seed=0,
-        dtype="float32",
-        threads=1,
+        places=places,
     )
+    data = NightData(tmp_path / "items.jsonl", None, tmp_path / "train.jsonl")
+    job = versions.job("n1", data, EvaluationConfig(), primary="loss", dtype="float32", threads=1)
     assert job.training_files == (tmp_path / "train.jsonl", places.snapshots_dir / "s-one" / TRAIN)

@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 
+from deploy.ledger.evidence import Evidence
 from deploy.ledger.ledger import current
 from deploy.nights.request import NightRequest
 from deploy.nights.steps import FINGERPRINT, SNAPSHOT, VERDICT
-from deploy.release.lifecycle import hold, pause, start
-from feedback.erasure import TOMBSTONE
+from deploy.release.lifecycle import hold, start
+from deploy.release.manual_controls import pause
+from feedback.erasure.snapshots import TOMBSTONE
 from flows.config.pipeline import PipelineConfig
 from flows.night.deferred_release import release_deferred_winner
 from flows.night.record import open_night
@@ -37,7 +39,7 @@ def waits(folder: Path, *, winner: str | None = "v2", later: dict[str, Any] | No
         night.once(SNAPSHOT, lambda: "s-1")
         night.once(FINGERPRINT, lambda: fingerprint_of(night, "s-1", base))
         night.once(VERDICT, lambda: verdict(winner))
-        hold(engine, "default", "v2", reason="paused", night_id=night.night_id, evidence={"waits": True})
+        hold(engine, "default", "v2", reason="paused", night_id=night.night_id, evidence=Evidence(waits=True))
         night.close("done", "held")
         first = night.night_id
     config = PipelineConfig.model_validate(values | (later or {}))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from deploy.nights.request import NightRequest
-from evaluation.gate.power import what_it_sees
+from evaluation.gate.power import describe_power
 from feedback.events import Reference
 from feedback.ingest.run import run_ingest
 from feedback.snapshots.snapshot import SnapshotConfig, cut_snapshot
@@ -31,7 +31,7 @@ def pipeline(home: Path, **sections: Any) -> PipelineConfig:
 def test_before_the_first_snapshot_the_named_recipes_count(tmp_path: Path, methods: Any, count: int) -> None:
     config = pipeline(tmp_path, training={"methods": methods})
     assert expected_challengers(config, "acme") == count
-    expected = what_it_sees(config.gate, 5, challengers=count)
+    expected = describe_power(config.gate, 5, challengers=count)
     assert describe_gate_power(config) == [f"tenant acme: no snapshot yet; {expected}"]
     assert ("among 2 challengers" in expected) == (count == 2)
     assert next(finding for finding in examine(config) if finding.what == "gate").found == expected
@@ -53,10 +53,10 @@ def test_with_a_snapshot_what_its_data_support_counts(tmp_path: Path) -> None:
     assert count > 1
     assert expected_challengers(config, "acme") == count
     [said_of_acme] = describe_gate_power(config)
-    assert said_of_acme == f"tenant acme: {what_it_sees(config.gate, units_of(cut), challengers=count)}"
+    assert said_of_acme == f"tenant acme: {describe_power(config.gate, units_of(cut), challengers=count)}"
     with open_night(config, NightRequest(checkpoints=("abcdef:10",))) as night:
         sees = gate_power_of(night, plan, units_of(cut))
-    assert sees == what_it_sees(config.gate, units_of(cut), challengers=count + 1)  # a checkpoint is a challenger too
+    assert sees == describe_power(config.gate, units_of(cut), challengers=count + 1)  # a checkpoint is a challenger too
     assert plan_page(plan, sees).endswith(f"What the gate can tell tonight: {sees}.")
 
 

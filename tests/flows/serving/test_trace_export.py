@@ -12,7 +12,7 @@ from flows.serving.trace_export import send_traces
 from infra.database.open import open_database
 from infra.settings import Places
 from infra.telemetry.config import TracesConfig
-from infra.telemetry.interaction_traces import chosen, trace_id_of
+from infra.telemetry.interaction_traces import is_sampled, trace_id_of
 from tests.deploy.mlflow_server import mlflow_server
 from tests.flows.world import tell_feedback
 
@@ -82,7 +82,7 @@ def test_after_a_restore_of_the_store_new_answers_are_shown_and_old_words_not_do
 
 
 def test_the_sample_is_the_same_whoever_asks_and_as_large_as_stated() -> None:
-    picked = [name for name in map(str, range(4000)) if chosen(name, 0.25)]
+    picked = [name for name in map(str, range(4000)) if is_sampled(name, 0.25)]
     assert 900 < len(picked) < 1100
-    assert all(chosen(name, 0.5) for name in picked), "a larger share holds a smaller one"
-    assert not any(chosen(name, 0.0) for name in picked)
+    assert all(is_sampled(name, 0.5) for name in picked), "a larger share holds a smaller one"
+    assert not any(is_sampled(name, 0.0) for name in picked)

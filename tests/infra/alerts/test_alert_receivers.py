@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from infra.alerts.outbox import Alert, AlertsConfig, Webhook, deliver, enqueue, send_now, with_links
+from infra.alerts.config import AlertsConfig, Webhook
+from infra.alerts.delivery import deliver, send_now, with_links
+from infra.alerts.outbox import Alert, enqueue
 from infra.database.connect import begin_write, connect
 from infra.database.schema import create_tables
 from tests.infra.alerts.test_outbox import SECRET, Receiver, environment

@@ -15,17 +15,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, update
 
-from infra.alerts.outbox import (
-    Alert,
-    AlertsConfig,
-    Webhook,
-    deliver,
-    deliveries,
-    enqueue,
-    list_alerts,
-    sign,
-    signature_holds,
-)
+from infra.alerts.config import AlertsConfig, Webhook
+from infra.alerts.delivery import deliver
+from infra.alerts.outbox import Alert, deliveries, enqueue, list_alerts
+from infra.alerts.signature import sign, signature_holds
 from infra.database.connect import begin_write, connect, now
 from infra.database.schema import create_tables
 

@@ -54,10 +54,10 @@ def test_a_request_becomes_a_span_with_route_status_and_version(collector: Colle
     from fastapi import FastAPI, Response
     from fastapi.testclient import TestClient
 
-    from deploy.gateway.telemetry.tracing import Traced
+    from deploy.gateway.telemetry.tracing import TracingMiddleware
 
     app = FastAPI()
-    app.add_middleware(Traced)
+    app.add_middleware(TracingMiddleware)
 
     @app.post("/v1/things/{name}")
     def thing(name: str) -> Response:

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import IntegrityError, OperationalError
 
-from deploy.gateway.capture.queue import Capture
+from deploy.gateway.capture.queue import CaptureQueue
 from deploy.gateway.capture.spool import Spool
 from feedback.events import Interaction, Message
 from feedback.store.store import Store
@@ -29,11 +29,11 @@ def interaction(name: str) -> Interaction:
     return Interaction(interaction_id=name, tenant="t", version="v", messages=(message,), answer="a", created_at=now())
 
 
-def captured(engine: Engine, spool: Spool, test: Callable[[Capture], Awaitable[None]]) -> None:
+def captured(engine: Engine, spool: Spool, test: Callable[[CaptureQueue], Awaitable[None]]) -> None:
     """Do `test` with a capture that works."""
 
     async def run() -> None:
-        capture = Capture(engine, spool, seconds=SECONDS)
+        capture = CaptureQueue(engine, spool, seconds=SECONDS)
         capture.start()
         await test(capture)
         await capture.stop()
@@ -41,7 +41,7 @@ def captured(engine: Engine, spool: Spool, test: Callable[[Capture], Awaitable[N
     asyncio.run(run())
 
 
-async def landed(capture: Capture) -> None:
+async def landed(capture: CaptureQueue) -> None:
     for _ in range(400):
         if not capture.spooled and capture.away is None:
             return
@@ -53,7 +53,7 @@ def stored(engine: Engine) -> list[str]:
     return [one.interaction_id for _, one in Store(engine).interactions_after(0, 100)]
 
 
-async def kept_in(capture: Capture, name: str) -> float:
+async def kept_in(capture: CaptureQueue, name: str) -> float:
     began = time.monotonic()
     await asyncio.wait_for(capture.keep(interaction(name)), 15)
     return time.monotonic() - began
@@ -66,7 +66,7 @@ def test_a_writer_that_is_stuck_costs_one_answer_a_moment_and_nothing_is_lost(
     engine, other = connect(postgres_url), connect(postgres_url)
     create_tables(engine)
 
-    async def test(capture: Capture) -> None:
+    async def test(capture: CaptureQueue) -> None:
         with other.connect() as held, held.begin():
             held.execute(text("SELECT pg_advisory_xact_lock(7203641)"))
             assert await kept_in(capture, "first") < SECONDS + 3
@@ -87,7 +87,7 @@ def test_a_frozen_server_costs_one_answer_a_moment_and_its_connection_is_given_u
     engine = connect(postgres_server.new_database(), serving(0.5))
     create_tables(engine)
 
-    async def test(capture: Capture) -> None:
+    async def test(capture: CaptureQueue) -> None:
         await capture.keep(interaction("before"))
         with postgres_server.frozen():
             assert await kept_in(capture, "first") < SECONDS + 3
@@ -124,7 +124,7 @@ def test_a_missing_column_is_no_outage(database: str, request: pytest.FixtureReq
         connection.execute(text("ALTER TABLE interactions DROP COLUMN probability"))
     spool = Spool(tmp_path / "spool", 10_000_000)
 
-    async def test(capture: Capture) -> None:
+    async def test(capture: CaptureQueue) -> None:
         for name in ("1", "2"):
             with pytest.raises(Exception, match="probability") as refused:
                 await capture.keep(interaction(name))
@@ -149,7 +149,7 @@ def test_a_row_that_the_database_refuses_fails_alone_and_lets_the_spool_land(tmp
     spool = Spool(tmp_path / "spool", 10_000_000)
     spool.put([interaction("spooled-1"), interaction("odd-spooled"), interaction("spooled-2")])
 
-    async def test(capture: Capture) -> None:
+    async def test(capture: CaptureQueue) -> None:
         names = ["1", "odd", "2", "3"]
         results = await asyncio.gather(*(capture.keep(interaction(name)) for name in names), return_exceptions=True)
         assert [isinstance(result, IntegrityError) for result in results] == [False, True, False, False]
@@ -166,7 +166,7 @@ def test_a_sqlite_database_that_is_locked_or_full_is_away(tmp_path: Path) -> Non
     create_tables(engine)
     other = connect(f"sqlite:///{tmp_path / 'db'}")
 
-    async def test(capture: Capture) -> None:
+    async def test(capture: CaptureQueue) -> None:
         with other.connect() as held:
             held.exec_driver_sql("COMMIT")
             held.exec_driver_sql("BEGIN IMMEDIATE")
@@ -192,7 +192,7 @@ def test_a_capture_that_has_ended_keeps_nobody_waiting(tmp_path: Path) -> None:
     create_tables(engine)
 
     async def run() -> None:
-        capture = Capture(engine, Spool(tmp_path / "spool", 10_000_000), seconds=SECONDS)
+        capture = CaptureQueue(engine, Spool(tmp_path / "spool", 10_000_000), seconds=SECONDS)
         capture.start()
         await capture.keep(interaction("1"))
         capture._background._tasks["storing interactions"].cancel()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy.exc import IntegrityError
 
-from deploy.gateway.capture.queue import Capture
+from deploy.gateway.capture.queue import CaptureQueue
 from deploy.gateway.capture.spool import Spool
 from feedback.events import Interaction, Message
 from feedback.store.store import Store, land_interactions
@@ -84,7 +84,7 @@ def test_a_refusal_of_the_database_puts_nothing_that_was_said_into_the_log(
     spool = Spool(tmp_path / "spool", 1_000_000)
 
     async def keep() -> None:
-        capture = Capture(engine, spool)
+        capture = CaptureQueue(engine, spool)
         capture.start()
         with pytest.raises(IntegrityError) as caught:
             await capture.keep(told)

@@ -13,10 +13,10 @@ import httpx
 import pytest
 
 from deploy.canary.policy import CanaryPolicy
-from deploy.controller.canary_watch import judge, policy_of
+from deploy.controller.canary_watch import assess_watch, policy_in_force
 from deploy.engines.client import AsyncEngineClient
 from deploy.engines.dialect import EMBEDDED
-from deploy.gateway.backends.adapter_loading import Loading
+from deploy.gateway.backends.adapter_loading import AdapterLoader
 from deploy.gateway.backends.replicas import Engines, Replica
 from deploy.gateway.console.canary import curve, thinned
 from deploy.gateway.console.mount import STATIC, prove_in
@@ -119,7 +119,7 @@ def test_rollback_takes_back_what_the_person_saw_and_nothing_newer(serving: Stac
 def test_an_engine_that_says_nothing_is_a_clear_refusal_not_a_crash(serving: Stack) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections and never answers
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        loading = Loading(
+        loading = AdapterLoader(
             url=url,
             key="k",
             dialect=EMBEDDED,
@@ -154,8 +154,8 @@ def test_the_canarys_curve_ends_at_the_controllers_own_evidence(serving: Stack, 
     assert shown is not None
     standing = current(serving.database, tenant)
     assert standing.watch is not None
-    judged = judge(
-        serving.database, standing, standing.watch, policy_of(serving.database, standing, CanaryPolicy()), later
+    judged = assess_watch(
+        serving.database, standing, standing.watch, policy_in_force(serving.database, standing, CanaryPolicy()), later
     )
     assert judged.rated == shown.after[-1] == 30
     assert shown.back[-1] == pytest.approx(judged.evidence_back, abs=1e-4)

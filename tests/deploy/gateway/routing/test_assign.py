@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from deploy.gateway.routing.assign import RoutingTable, assign, keep, table_of
-from deploy.ledger.state import Entry, Standing
-from deploy.ledger.transitions import standing
+from deploy.gateway.routing.assign import RoutingTable, assign, keep, routing_table
+from deploy.ledger.state import Entry, ReleaseState
+from deploy.ledger.transitions import release_state
 
 
-def _standing(*lines: dict[str, Any]) -> Standing:
-    return standing(
+def _standing(*lines: dict[str, Any]) -> ReleaseState:
+    return release_state(
         Entry.model_validate({"tenant": "t", "seq": 10 + n, "actor": "a", "reason": "r", **line})
         for n, line in enumerate(lines)
     )
@@ -27,11 +27,11 @@ UNITS = [f"u-{number}" for number in range(1500)]
 
 
 def _table(*lines: dict[str, Any], lease: bool = True) -> RoutingTable:
-    return table_of(_standing(*lines), base="base-1", lease_valid=lease)
+    return routing_table(_standing(*lines), base="base-1", lease_valid=lease)
 
 
 def test_without_a_ledger_the_base_answers() -> None:
-    table = table_of(Standing(tenant="t"), base="base-1", lease_valid=True)
+    table = routing_table(ReleaseState(tenant="t"), base="base-1", lease_valid=True)
     assert assign(table, "u").model_dump() == {
         "version": "base-1", "arm": "champion", "probability": 1.0, "release_seq": 0
     }  # fmt: skip

@@ -12,7 +12,7 @@ from sqlalchemy import Engine, text
 
 from deploy.gateway.backends.replicas import Engines
 from deploy.gateway.routing.follow_ledger import Tables
-from deploy.gateway.routing.ledger_view import LedgerView, read_anew
+from deploy.gateway.routing.ledger_view import LedgerView, refresh
 from deploy.ledger.last_known import last_known
 from deploy.ledger.lease import canary_lease, renew
 from deploy.ledger.ledger import Entry, append, current, history
@@ -105,7 +105,7 @@ def test_an_odd_line_closes_its_own_tenants_watch_and_every_other_tenant_is_foll
 def test_a_gateway_that_starts_after_the_odd_line_knows_the_champion_too(engine: Engine) -> None:
     for line in ODD.values():
         put_odd_line(engine, "a", **line)
-    view = read_anew(engine, LedgerView())
+    view = refresh(engine, LedgerView())
     assert (view.standings["a"].champion, view.standings["a"].watch) == ("v0", None)
     assert view.standings["b"].watch is not None and view.standings["b"].unread is None
 

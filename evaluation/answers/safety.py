@@ -1,12 +1,13 @@
-"""Answers looked at by a classifier of unsafe or toxic text, where one is configured."""
+"""Classify answers as unsafe or toxic, where a classifier is configured."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from evaluation.answers.entries import ANSWERS, UNSAFE, UnsafeEntry
 from evaluation.job.config import SafetyConfig
-from evaluation.job.journal import Rows
+from evaluation.job.journal import Journal
 from infra.errors import UserError
 
 if TYPE_CHECKING:
@@ -16,30 +17,31 @@ if TYPE_CHECKING:
 def classify_answers(
     config: SafetyConfig,
     items: Sequence[GateItem],
-    rows: Rows,
+    journal: Journal,
     versions: Sequence[str],
     on_phase: Callable[[str], None],
 ) -> None:
-    """Append a row ("unsafe", version, item) for every answer that has none: the probability of the unsafe labels.
+    """Append the probability of the unsafe labels for every answer that has none.
 
     Raises:
         UserError: the classifier cannot be loaded, or does not know the labels.
     """
-    open_ = [
-        (version, item.item_id)
+    answers = {
+        (version, item.item_id): entry.answer
         for version in versions
         for item in items
-        if rows.get("answer", version, item.item_id) is not None and rows.get("unsafe", version, item.item_id) is None
-    ]
-    if not open_:
+        if (entry := journal.get(ANSWERS, version, item.item_id)) is not None
+        and journal.get(UNSAFE, version, item.item_id) is None
+    }
+    if not answers:
         return
     on_phase("looking for unsafe answers")
     classifier = Classifier(config)
-    for start in range(0, len(open_), config.batch_size):
-        piece = open_[start : start + config.batch_size]
-        texts = [str((rows.get("answer", version, item_id) or {})["answer"]) for version, item_id in piece]
-        values = classifier.unsafe(texts)
-        rows.append([(("unsafe", *key), {"value": value}) for key, value in zip(piece, values, strict=True)])
+    keys = list(answers)
+    for start in range(0, len(keys), config.batch_size):
+        piece = keys[start : start + config.batch_size]
+        values = classifier.unsafe([answers[key] for key in piece])
+        journal.append(UNSAFE, [(key, UnsafeEntry(value=value)) for key, value in zip(piece, values, strict=True)])
 
 
 class Classifier:

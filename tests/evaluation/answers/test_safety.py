@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from evaluation.answers.entries import ANSWERS, UNSAFE, AnswerEntry
+from evaluation.answers.safety import Classifier, classify_answers
 from evaluation.job.config import SafetyConfig
 from evaluation.job.items import read_items
-from evaluation.job.journal import Rows
-from evaluation.metrics.safety import Classifier, classify_answers
+from evaluation.job.journal import Journal
 from infra.errors import UserError
 from tests.evaluation.night import write_items
 
@@ -31,14 +32,18 @@ def classifier(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 def test_every_answer_gets_a_probability_once(classifier: Path, tmp_path: Path) -> None:
     write_items(tmp_path / "items.jsonl", 5)
     items = read_items(tmp_path / "items.jsonl")
-    rows = Rows(tmp_path / "rows.jsonl")
-    rows.append([(("answer", "v", item.item_id), {"answer": "no " * n}) for n, item in enumerate(items)])
+    journal = Journal(tmp_path / "rows.jsonl")
+    answers = [
+        AnswerEntry(answer="no " * n, answer_tokens=n, truncated=False, seconds=0.0, reference_logprobs=())
+        for n in range(len(items))
+    ]
+    journal.append(ANSWERS, [(("v", item.item_id), entry) for item, entry in zip(items, answers, strict=True)])
     config = SafetyConfig(model=str(classifier), unsafe_labels=("toxic",), batch_size=2)
     phases: list[str] = []
     for _ in range(2):  # the second time there is nothing left to do
-        classify_answers(config, items, rows, ["v"], phases.append)
+        classify_answers(config, items, journal, ["v"], phases.append)
     assert len(phases) == 1
-    values = [row["value"] for row in rows.starting("unsafe", "v")]
+    values = [entry.value for entry in journal.entries(UNSAFE, "v").values()]
     assert len(values) == 5 and len(set(values)) > 1
     assert all(0 < value < 1 for value in values)
 
