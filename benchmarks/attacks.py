@@ -22,7 +22,7 @@ from pathlib import Path
 from feedback.abuse.config import AbuseConfig
 from feedback.events import Edit, Feedback, Interaction
 from feedback.ingest.run import IngestConfig, run_ingest
-from feedback.quality.expectations import ExpectationsConfig
+from feedback.quality.suite import ExpectationsConfig
 from tests.feedback.world import START, TOPICS, interaction, make_lake, make_store, put, said, ticket, triage
 
 POISON = '{"topic": "spam", "urgent": false, "team": "none"}'

@@ -115,7 +115,7 @@ def events(start: int, count: int, seed: int = 0) -> Iterator[tuple[Interaction,
 
 def fill(folder: Path, start: int, count: int) -> None:
     """Put events into the folder's store, in a process of its own: what that needs is not the ingest's."""
-    opened(folder)[0].engine.dispose()
+    opened(folder)[0].database.dispose()
     child = multiprocessing.get_context("spawn").Process(target=_fill, args=(folder, start, count))
     child.start()
     child.join()
@@ -136,7 +136,7 @@ def _fill(folder: Path, start: int, count: int) -> None:
 
 
 def _land(store: Store, lot: Sequence[tuple[Interaction, Feedback]]) -> None:
-    with begin_write(store.engine) as connection:
+    with begin_write(store.database) as connection:
         land_interactions(connection, [i for i, _ in lot])
         land_feedback(connection, [f for _, f in lot])
 

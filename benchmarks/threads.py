@@ -54,7 +54,7 @@ def compute() -> dict[str, float]:
         requests = [Request(prompt_ids=generator.encode_chat(one.messages()), max_tokens=16) for one in made[:16]]
         generator.generate(requests[:1])
         began = time.perf_counter()
-        tokens = sum(len(done.tokens) for done in generator.generate(requests))
+        tokens = sum(len(done.token_ids) for done in generator.generate(requests))
         generating = tokens / (time.perf_counter() - began)
     return {"training": training, "generating": generating, "cpu": time.process_time()}
 

@@ -73,7 +73,7 @@ class MetricInfo(Stored):
     """The reward model that gives it, as in `VersionCard.optimised_against`; empty for all other metrics."""
 
     def amount(self, value: float) -> str:
-        """A signed difference in words: points for yes/no metrics, else the metric's own units."""
+        """Format a signed difference: points for yes/no metrics, else the metric's own units."""
         return f"{100 * value:+.1f} points" if self.binary else f"{value:+.4f}"
 
 
@@ -259,24 +259,24 @@ class Scorecard(Stored):
         return f"{len(self.set_aside)} of {total} gate items were set aside for all versions: {causes}{more}."
 
     def card(self, version: str) -> VersionCard | None:
-        """The card of `version`, or None."""
+        """Get the card of `version`, or None."""
         return next((card for card in self.versions if card.version == version), None)
 
     def metric(self, name: str) -> MetricInfo | None:
-        """The metric called `name`, or None when it was not measured."""
+        """Get the metric called `name`, or None when it was not measured."""
         return next((metric for metric in self.metrics if metric.name == name), None)
 
     def noise_floor(self, name: str) -> float:
-        """How much the metric moves when nothing changed; 0 where that was not measured."""
+        """Get how much the metric moves when nothing changed; 0 where that was not measured."""
         noise = self.noise.get(name)
         return noise.floor if noise is not None else 0.0
 
     def table(self, metric: MetricInfo) -> Table:
-        """The table that holds `metric`."""
+        """Get the table that holds `metric`."""
         return self.gate if metric.table == "gate" else self.regression
 
     def has_values(self, metric: MetricInfo, version: str) -> bool:
-        """Whether `version` has a value of `metric` for any item."""
+        """Check whether `version` has a value of `metric` for any item."""
         values = self.table(metric).scores.get(metric.name, {}).get(version, ())
         return any(value is not None for value in values)
 

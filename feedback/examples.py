@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
-from feedback.events import Message, Moment
+from feedback.events import Message
+from feedback.field_types import Moment
 from infra.settings import Config
 from infra.stored_model import Stored
 

@@ -10,9 +10,10 @@ from typing import Any
 
 from prefect import flow
 
+from feedback.ingest.summary import summarise
 from flows.intake.run import ingest_all, log_ingest
 from flows.stack.open import open_config
-from tasks import intake, train
+from tasks import train
 from tasks.reporting import prefect_artifacts
 
 
@@ -28,4 +29,4 @@ def ingest(config: str = "ratchet.yaml") -> dict[str, Any]:
     report = ingest_all(settings, base)
     prefect_artifacts.show_intake(report)
     log_ingest(settings, report)
-    return {**report.model_dump(mode="json"), "said": intake.said_of(report)}
+    return {**report.model_dump(mode="json"), "said": summarise(report)}

@@ -25,6 +25,7 @@ from flows.night.deferred_release import release_deferred_winner
 from flows.night.drift_check import check_drift
 from flows.night.dry_run import DryRun, plan_dry_run
 from flows.night.ending import NightSummary, SkippedNight, alert_failure, skip_night, summary
+from flows.night.evaluation_items import write_evaluation_items
 from flows.night.missed_runs import why_skipped
 from flows.night.no_verdict import end_without_verdict
 from flows.night.record import Night, open_night
@@ -47,7 +48,7 @@ from flows.serving.prefect_runs import close_dead_runs
 from flows.stack.open import open_config
 from infra.cleanup import sweep
 from infra.database.open import open_database
-from tasks import intake, release, train
+from tasks import release, train
 from tasks.reporting import prefect_artifacts
 
 
@@ -98,7 +99,7 @@ def run_night(night: Night) -> None:
         end_without_verdict(night, base, standing, report, drift, name, deferred or str(reason))
         return
     snapshot = load_snapshot(places.snapshots_dir / name)
-    questions = intake.write_questions(snapshot, night.folder)
+    questions = write_evaluation_items(snapshot, night.folder)
     plan = night.once(PLAN, lambda: plan_training(night, snapshot.counts["train"], base))
     prefect_artifacts.show_plan(plan, gate_power_of(night, plan, units_of(snapshot)))
     if not (plan.recipes or night.request.checkpoints) or not questions:

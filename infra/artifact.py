@@ -116,7 +116,7 @@ class Record(StoredFile):
         """
         return self._parse("result", self.result, model)
 
-    def _parse(self, part: str, facts: Mapping[str, Any], model: type[Facts]) -> Facts:
+    def _parse(self, part: str, facts: object, model: type[Facts]) -> Facts:
         try:
             return model.model_validate(facts)
         except ValidationError as error:

@@ -1,4 +1,4 @@
-"""From challengers to a verdict: all versions measured on the same items, then the gate."""
+"""Evaluate challengers and decide their verdict, as tasks: all versions on the same items, then the gate."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 def evaluate(
     job: EvaluationJob, *, tracker: Tracker, night_key: str, recipes: Mapping[str, str], places: Places
 ) -> Scorecard:
-    """Champion, challengers and base answer the same items; what was finished before a kill is not asked again."""
+    """Have champion, challengers and base answer the same items; what was finished before a kill is not asked again."""
     launch_evaluation(job, ProgressBar("evaluation").show)
     scorecard = read_scorecard(job.output_dir)
     record_floors(open_database(places), scorecard)
@@ -44,7 +44,7 @@ def evaluate(
 
 @task(name="gate", cache_policy=NO_CACHE)
 def judge(scorecard: Scorecard, policy: GatePolicy) -> Verdict:
-    """Promote, reject, or inconclusive."""
+    """Decide: promote, reject, or inconclusive."""
     verdict = decide(scorecard, policy)
     for reason in verdict.reasons:
         log.info("%s: %s", verdict.decision, reason)
@@ -63,7 +63,7 @@ def count_uses(scorecard: Scorecard, places: Places, tenant: str) -> None:
 
 @task(name="scorecard page", cache_policy=NO_CACHE)
 def publish(folder: Path, verdict: Verdict, *, tracker: Tracker, night_key: str) -> None:
-    """The page with the verdict on it, in the evaluation's folder and on the night's run."""
+    """Publish the page with the verdict on it, in the evaluation's folder and on the night's run."""
     publish_report(folder, verdict)
     for name in ("report.html", "verdict.json"):
         tracker.artifact(night_key, folder / name, "evaluation")
@@ -73,5 +73,5 @@ def publish(folder: Path, verdict: Verdict, *, tracker: Tracker, night_key: str)
 def rescore_champion(
     scorecard: Scorecard, standing: ReleaseState, policy: GatePolicy, *, canary: CanaryPolicy, places: Places
 ) -> None:
-    """The live champion beside its predecessor on fresh items: a p-value that the watch of its holdback reads."""
+    """Re-score the live champion beside its predecessor on fresh items, for the watch of its holdback."""
     champion_rescore.rescore_champion(open_database(places), scorecard, standing, policy, canary)

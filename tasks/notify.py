@@ -14,9 +14,9 @@ from infra.settings import Places
 
 
 @task(name="alert", cache_policy=NO_CACHE)
-def alert(places: Places, config: AlertsConfig, what: Alert) -> None:
+def alert(places: Places, config: AlertsConfig, message: Alert) -> None:
     """Write an alert, and send it ourselves when no controller is alive to do it."""
     database = open_database(places)
     with begin_write(database) as connection:
-        enqueue(connection, what)
+        enqueue(connection, message)
     deliver_if_silent(database, config)

@@ -24,7 +24,7 @@ from training.stages.recipe_runner import train_recipe
 
 @task(name="find base model", cache_policy=NO_CACHE)
 def find_base(name: str, places: Places) -> Base:
-    """Where the base model is, converted if that was never done."""
+    """Find the base model, converting it if that was never done."""
     return resolve_base(name, places.cache_dir)
 
 
@@ -37,7 +37,7 @@ def plan(
     engine: str = "embedded",
     cache: Path | None = None,
 ) -> Plan:
-    """Which recipes tonight's data, budget and memory support, and the engine that serves could load."""
+    """Choose the recipes that tonight's data, budget and memory support and the serving engine can load."""
     return plan_here(counts, config, base, lora_only=SERVING_ENGINES.named(engine).lora_only, cache=cache)
 
 
@@ -52,11 +52,11 @@ def train(
     tracker: Tracker,
     night_key: str,
 ) -> Challenger:
-    """All stages of one recipe. A recipe that fails is a challenger without weights; the night goes on."""
+    """Train all stages of one recipe. A recipe that fails is a challenger without weights; the night goes on."""
     training_log = TrainingLog(tracker, night_key, recipe)
     training_log.open()
     run = partial(train_recipe, recipe, base=base, train=data[0], validation=data[1], config=config)
-    run_here = partial(run, stages_dir=places.stages_dir, cache=places.cache_dir, on_progress=training_log.note)
+    run_here = partial(run, stages_dir=places.stages_dir, cache=places.cache_dir, on_progress=training_log.log_progress)
     challenger = train_challenger(recipe, run_here)
     training_log.close(challenger, places.stages_dir)
     return challenger
@@ -64,7 +64,7 @@ def train(
 
 @task(name="checkpoint", task_run_name="checkpoint {named}", cache_policy=NO_CACHE)
 def checkpoint(named: str, base: Base, places: Places) -> Challenger:
-    """A kept checkpoint, named KEY:STEP, as a challenger; one that cannot be used is a challenger without weights.
+    """Make a challenger of a kept checkpoint, named KEY:STEP; one that cannot be used is a challenger without weights.
 
     Recipes were trained by the time it is asked for, and are not lost to a mistyped name.
     """

@@ -12,5 +12,5 @@ from infra.settings import Places
 
 @task(name="look at the watch", task_run_name="look at {tenant}", cache_policy=NO_CACHE)
 def look_at(places: Places, tenant: str) -> ReleaseSummary:
-    """Champion, canary and the last judgement."""
+    """Read champion, canary and the last judgement."""
     return summarise_release(open_database(places), tenant)

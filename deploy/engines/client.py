@@ -12,8 +12,9 @@ from typing import Any
 import httpx
 from pydantic import BaseModel, Field, ValidationError
 
+from deploy.engines.answers import ChatAnswer
 from deploy.engines.dialect import EMBEDDED, Dialect
-from deploy.engines.protocol import ChatAnswer, Model
+from deploy.engines.protocol import Model
 from infra.errors import CorruptArtifact, NotFound, RatchetError, Unavailable, UserError
 
 

@@ -1,4 +1,4 @@
-"""Work for a client ends when the client leaves: nobody pays for an answer that nobody reads."""
+"""Cancel work for a client that disconnects: nobody pays for an answer that nobody reads."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LOOK_SECONDS = 0.2
 
 
 async def cancel_on_disconnect(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """What `work` returns; if the client leaves before, it is cancelled.
+    """Return what `work` returns; if the client leaves before, it is cancelled.
 
     Raises:
         ApiError: 499, the client left (nobody sees it but the log).
@@ -38,7 +38,7 @@ async def cancel_on_disconnect(request: Request, work: Coroutine[Any, Any, T]) -
 
 
 async def first_or_disconnect(request: Request, steps: AsyncGenerator[T]) -> T:
-    """The first item of `steps`, awaited before a stream begins; if the client leaves before, `steps` is cancelled.
+    """Return the first item of `steps`, awaited before a stream begins; if the client leaves, `steps` is cancelled.
 
     A stream notices a client that leaves by itself, but only once it has begun: until then the request may wait long in
     a queue for somebody who is not there.

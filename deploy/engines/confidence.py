@@ -1,4 +1,4 @@
-"""How sure the champion is of an answer: what the abuse check asks of suspicious accounts, answered by the engine."""
+"""Score how confident the champion is in answers, by its serving engine, for the abuse check of accounts."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ MAX_TOKENS = 1_024
 
 
 def champion_confidence(places: Places, base: Base, url: str, dialect: Dialect = EMBEDDED) -> Confidence | None:
-    """The champion's mean log-probability per token of answers; None, said in the log, while no engine answers.
+    """Make the function that scores answers by the champion's mean log-probability per token.
 
-    Nothing is loaded until the check asks: on most nights it never does.
+    None, with a warning in the log, while no engine answers. Nothing is loaded until the check asks: on most nights it
+    never does.
     """
     key = os.environ.get(ENGINE_KEY, "")
     with EngineClient(url, key, dialect=dialect, timeout=10) as client:
@@ -37,7 +38,7 @@ def champion_confidence(places: Places, base: Base, url: str, dialect: Dialect =
             )
             return None
 
-    def ask(tenant: str, rows: Sequence[tuple[Sequence[Message], str]]) -> list[float | None]:
+    def mean_logprobs(tenant: str, rows: Sequence[tuple[Sequence[Message], str]]) -> list[float | None]:
         from transformers import AutoTokenizer
 
         from training.engines.native.packing.tokenization import Template, Unlearnable, plain
@@ -45,21 +46,21 @@ def champion_confidence(places: Places, base: Base, url: str, dialect: Dialect =
         template = Template(AutoTokenizer.from_pretrained(base.path, local_files_only=True))
         model = current(open_database(places), tenant).champion or base.version
         log.info("asking %s how sure it is of %s labels", model, len(rows))
-        found: list[float | None] = []
+        means: list[float | None] = []
         with EngineClient(url, key, dialect=dialect) as engine:
             for messages, answer in rows:
                 try:
                     tokens = template.answer(plain(messages), answer)
                 except Unlearnable:  # the model's template refuses the conversation: nothing can be said of it
-                    found.append(None)
+                    means.append(None)
                     continue
                 ids, loss = tokens.ids[-MAX_TOKENS:], tokens.loss[-MAX_TOKENS:]
                 try:
                     scores = engine.prompt_logprobs(model, ids)
                 except RatchetError as error:
                     raise RatchetError(f"the engine cannot score a label for the abuse check: {error}") from error
-                said = [score for score, counts in zip(scores, loss[1:], strict=True) if counts]
-                found.append(sum(said) / len(said) if said else 0.0)
-        return found
+                counted = [score for score, counts in zip(scores, loss[1:], strict=True) if counts]
+                means.append(sum(counted) / len(counted) if counted else 0.0)
+        return means
 
-    return ask
+    return mean_logprobs

@@ -1,13 +1,11 @@
-"""Parse and write the part of OpenAI's protocol that serving engines and gateway speak: requests, answers, errors."""
+"""Parse and write the part of OpenAI's protocol that serving engines and gateway speak: requests and errors."""
 
 from __future__ import annotations
 
-import json
-import time
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
 
 from infra.errors import UserError
 
@@ -41,15 +39,23 @@ def _whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-Integer = Annotated[int, BeforeValidator(_whole)]
-"""An integer as JSON Schema means it (2020-12, core, section 6.3): 5.0 is one, 5.5 and "5" are none."""
+WHOLE = BeforeValidator(_whole)
+"""Takes an integer as JSON Schema means it (2020-12, core, section 6.3): 5.0 is one, 5.5 and "5" are none."""
+
+
+# What a schema says of a field where it is parsed more widely, because `ChatRequest.check` refuses the rest in words of
+# its own, or because an upstream server may understand it.
+_NONE = {"type": "null"}
+_STOP = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "maxItems": 16}, _NONE]}
+_TEXT = {"type": "object", "properties": {"type": {"const": "text"}}, "required": ["type"]}
+ROLES = ("system", "developer", "user", "assistant", "tool")
 
 
 class TextPart(BaseModel):
     """A part of a message; only text is understood."""
 
     model_config = ConfigDict(frozen=True)
-    type: str
+    type: Annotated[str, WithJsonSchema({"const": "text"})]
     text: str = ""
 
 
@@ -57,7 +63,7 @@ class ChatMessage(BaseModel):
     """One message of a chat request."""
 
     model_config = ConfigDict(frozen=True)
-    role: str = Field(pattern="^(system|developer|user|assistant|tool)$")
+    role: Annotated[str, Field(pattern=f"^({'|'.join(ROLES)})$"), WithJsonSchema({"enum": list(ROLES)})]
     content: str | tuple[TextPart, ...] | None = None
     name: str | None = None
 
@@ -100,10 +106,10 @@ class Sampling(BaseModel):
     stream_options: StreamOptions | None = None
     temperature: float | None = Field(default=None, ge=0, le=2)
     top_p: float | None = Field(default=None, gt=0, le=1)
-    seed: Integer | None = Field(default=None, ge=-(2**63), lt=2**63)
-    stop: str | tuple[str, ...] | None = None
-    max_tokens: Integer | None = Field(default=None, ge=0, le=10_000_000)
-    n: Integer | None = None
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63), WHOLE] | None = None
+    stop: Annotated[str | tuple[str, ...] | None, WithJsonSchema(_STOP)] = None
+    max_tokens: Annotated[int, Field(ge=0, le=10_000_000), WHOLE] | None = None
+    n: Annotated[Annotated[int, WHOLE] | None, WithJsonSchema({"enum": [1, None]})] = None
     user: str | None = Field(default=None, max_length=200)
 
     @property
@@ -124,10 +130,10 @@ class ChatRequest(Sampling):
     """`POST /v1/chat/completions`."""
 
     messages: tuple[ChatMessage, ...] = Field(min_length=1)
-    max_completion_tokens: Integer | None = Field(default=None, ge=1, le=10_000_000)
-    tools: tuple[Any, ...] | None = None
-    response_format: ResponseFormat | None = None
-    logprobs: bool | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1, le=10_000_000), WHOLE] | None = None
+    tools: Annotated[tuple[Any, ...] | None, WithJsonSchema({"enum": [None, []]})] = None
+    response_format: Annotated[ResponseFormat | None, WithJsonSchema({"anyOf": [_TEXT, _NONE]})] = None
+    logprobs: Annotated[bool | None, WithJsonSchema({"enum": [None, False]})] = None
 
     def check(self) -> None:
         """Refuse what would otherwise be ignored and give a wrong answer."""
@@ -146,7 +152,7 @@ class CompletionRequest(Sampling):
     """`POST /v1/completions`, with a text or token ids."""
 
     prompt: str | tuple[int, ...]
-    prompt_logprobs: Integer | None = Field(default=None, ge=0)
+    prompt_logprobs: Annotated[int, Field(ge=0), WHOLE] | None = None
 
 
 def parse(kind: type[Model], body: bytes) -> Model:
@@ -177,134 +183,3 @@ def unknown_model(name: str, known: list[str]) -> ApiError:
     return ApiError(
         404, f"the model {name!r} does not exist; there are: {', '.join(known)}", code="model_not_found", param="model"
     )
-
-
-class Usage(BaseModel):
-    """Token counts, as an engine answers them."""
-
-    prompt_tokens: int = Field(ge=0)
-    completion_tokens: int = Field(ge=0)
-    total_tokens: int = Field(default=0, ge=0)
-
-
-class AnswerMessage(BaseModel):
-    """What the model answered."""
-
-    role: Literal["assistant"] = "assistant"
-    content: str | None
-
-
-class AnswerChoice(BaseModel):
-    """The one answer; more than one are not supported."""
-
-    index: int = Field(default=0, ge=0)
-    message: AnswerMessage
-    finish_reason: str
-
-
-class ChatAnswer(BaseModel):
-    """`POST /v1/chat/completions`, answered whole."""
-
-    id: str
-    object: Literal["chat.completion"] = "chat.completion"
-    created: int = Field(default=0, ge=0)
-    model: str
-    choices: tuple[AnswerChoice, ...] = Field(min_length=1)
-    usage: Usage
-
-    @property
-    def text(self) -> str:
-        """The answer as one text."""
-        return self.choices[0].message.content or ""
-
-    @property
-    def finish_reason(self) -> str:
-        """Why it ended."""
-        return self.choices[0].finish_reason
-
-
-class Delta(BaseModel):
-    """A piece of a streamed answer."""
-
-    content: str | None = None
-
-
-class ChunkChoice(BaseModel):
-    """The one answer, as far as this chunk goes."""
-
-    delta: Delta
-    finish_reason: str | None = None
-
-
-class StreamError(BaseModel):
-    """What ended a stream early."""
-
-    message: str | None = None
-
-
-class ChatChunk(BaseModel):
-    """One server-sent event of a streamed answer; one that only counts tokens has no choices."""
-
-    choices: tuple[ChunkChoice, ...] = ()
-    usage: Usage | None = None
-    error: StreamError | None = None
-
-
-def usage(prompt_tokens: int, completion_tokens: int) -> dict[str, int]:
-    """Write token counts."""
-    return {
-        "prompt_tokens": prompt_tokens,
-        "completion_tokens": completion_tokens,
-        "total_tokens": prompt_tokens + completion_tokens,
-    }
-
-
-def chat_answer(
-    answer_id: str, model: str, text: str, finish_reason: str, counts: dict[str, int], **extra: Any
-) -> dict[str, Any]:
-    """Write a whole answer."""
-    return {
-        "id": answer_id,
-        "object": "chat.completion",
-        "created": int(time.time()),
-        "model": model,
-        "choices": [
-            {
-                "index": 0,
-                "message": {"role": "assistant", "content": text, "refusal": None},
-                "logprobs": None,
-                "finish_reason": finish_reason,
-            }
-        ],
-        "usage": counts,
-        **extra,
-    }
-
-
-def chat_chunk(
-    answer_id: str,
-    model: str,
-    created: int,
-    *,
-    delta: dict[str, Any] | None = None,
-    finish_reason: str | None = None,
-    counts: dict[str, int] | None = None,
-    **extra: Any,
-) -> dict[str, Any]:
-    """Write one chunk of a stream; without `delta` it has no choices (the chunk that counts tokens)."""
-    choices = [] if delta is None else [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}]
-    return {
-        "id": answer_id,
-        "object": "chat.completion.chunk",
-        "created": created,
-        "model": model,
-        "choices": choices,
-        **({"usage": counts} if counts is not None else {}),
-        **extra,
-    }
-
-
-def event(value: Mapping[str, Any] | str) -> bytes:
-    """One server-sent event."""
-    data = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    return f"data: {data}\n\n".encode()

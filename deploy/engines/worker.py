@@ -1,4 +1,4 @@
-"""The one thread that owns the model: it steps the running batch and does everything else between steps.
+"""Run the model on the one thread that owns it: it steps the running batch and does everything else between steps.
 
 All other methods belong to the event loop's thread, so counts and references need no locks.
 """
@@ -85,7 +85,7 @@ class Worker:
         steps: asyncio.Queue[Step | Exception] = asyncio.Queue()
         self._answers[request.request_id] = steps
         finished = False
-        with self.hold(request.adapter):
+        with self.keep_loaded(request.adapter):
             try:
                 self._commands.put(lambda: self._add(request))
                 while not finished:
@@ -137,7 +137,7 @@ class Worker:
         return True
 
     @contextmanager
-    def hold(self, name: str | None) -> Iterator[None]:
+    def keep_loaded(self, name: str | None) -> Iterator[None]:
         """Keep an adapter or model loaded for the length of the block."""
         self.references[name] += 1
         try:

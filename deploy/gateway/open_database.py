@@ -22,8 +22,8 @@ AGAIN_SECONDS = 1.0
 class DatabaseOpener:
     """Makes the tables and checks the salt before anything is stored under it."""
 
-    def __init__(self, database: Engine, reach: QueryExecutor, salt: str) -> None:
-        self._database, self._reach, self._salt = database, reach, salt
+    def __init__(self, database: Engine, queries: QueryExecutor, salt: str) -> None:
+        self._database, self._queries, self._salt = database, queries, salt
         self._background = Background()
 
     @property
@@ -41,13 +41,13 @@ class DatabaseOpener:
             await asyncio.to_thread(self._open)
             return True
         try:
-            await self._reach.within(3 * self._reach.seconds, self._open)
+            await self._queries.within(3 * self._queries.seconds, self._open)
             return True
         except Exception as error:
             if not is_away(error):
                 raise
             log.error("the database is away, this gateway starts with what it last knew: %s", in_short(error))
-            self._reach.failed(in_short(error))
+            self._queries.mark_failed(in_short(error))
             self._background.start("opening the database", self._open_later())
             return False
 
@@ -59,7 +59,7 @@ class DatabaseOpener:
         while True:
             await asyncio.sleep(AGAIN_SECONDS)
             try:
-                await self._reach.within(3 * self._reach.seconds, self._open)
+                await self._queries.within(3 * self._queries.seconds, self._open)
                 break
             except Exception as error:
                 if not is_away(error):

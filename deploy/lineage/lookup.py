@@ -65,7 +65,7 @@ class Lookup:
     @cached_property
     def entries(self) -> tuple[Entry, ...]:
         """The tenant's ledger, oldest entry first."""
-        return tuple(history(self.store.engine, self.tenant))
+        return tuple(history(self.store.database, self.tenant))
 
     @cached_property
     def nights(self) -> tuple[NightRecord, ...]:
@@ -84,7 +84,7 @@ class Lookup:
 
     def _answers(self, which: ColumnElement[bool]) -> Answers:
         mine = (interactions.c.tenant == self.tenant) & which
-        with self.store.engine.connect() as connection:
+        with self.store.database.connect() as connection:
             count = connection.execute(select(func.count()).select_from(interactions).where(mine)).scalar_one()
             latest = connection.scalars(
                 select(interactions.c.interaction_id).where(mine).order_by(interactions.c.seq.desc()).limit(3)
@@ -94,14 +94,14 @@ class Lookup:
     def event(self, name: str) -> Feedback | None:
         """Load a feedback event; None where there is none of that id."""
         mine = (feedback.c.tenant == self.tenant) & (feedback.c.event_id == name)
-        with self.store.engine.connect() as connection:
+        with self.store.database.connect() as connection:
             body = connection.execute(select(feedback.c.body).where(mine)).scalar()
         return None if body is None else Feedback.model_validate_json(body)
 
     def events_about(self, interaction: str) -> list[str]:
         """Ids of the feedback on an answer, in order."""
         mine = (feedback.c.tenant == self.tenant) & (feedback.c.interaction_id == interaction)
-        with self.store.engine.connect() as connection:
+        with self.store.database.connect() as connection:
             return list(connection.scalars(select(feedback.c.event_id).where(mine).order_by(feedback.c.seq)))
 
     # --- the lake --------------------------------------------------------------------------------------------------

@@ -63,12 +63,12 @@ class RegressionScore(Stored):
 
 
 def pack_tasks() -> list[str]:
-    """Abilities in the bundled pack, passages included."""
+    """List the abilities in the bundled pack, passages included."""
     return sorted(file.stem for file in PACK.glob("*.jsonl"))
 
 
 def pack_documents(task: str, limit: int | None = None) -> list[ChoiceQuestion] | list[Passage]:
-    """The documents of one ability, the first `limit` of them."""
+    """Read the documents of one ability, the first `limit` of them."""
     lines = (PACK / f"{task}.jsonl").read_text().splitlines()[:limit]
     if task == PASSAGES:
         return [Passage.model_validate_json(line) for line in lines]
@@ -78,7 +78,7 @@ def pack_documents(task: str, limit: int | None = None) -> list[ChoiceQuestion] 
 def measure_again(
     generator: Generator, adapter: str | None, count: int, limit: int | None = None
 ) -> list[RegressionScore]:
-    """The bundled pack's scores of some `count` documents of every ability alike, once more in batches of another make.
+    """Score some `count` documents of the pack, of every ability alike, once more in batches of another make.
 
     The same weights on the same documents: what differs from `measure` is the instrument's doing.
     """
@@ -91,14 +91,14 @@ def measure_again(
 
 
 def choice_tokens(generator: Generator, context: str, continuation: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """(beginning, continuation) in tokens: tokenised as one text, parted where the context's own tokens end."""
+    """Tokenise a context and its continuation as one text, parted where the context's own tokens end."""
     whole = generator.encode(context + continuation)
     start = min(max(len(generator.encode(context.rstrip())), 1), len(whole) - 1)
     return whole[:start], whole[start:]
 
 
 def choice_score(task: str, name: str, likelihoods: Sequence[float], right: int) -> RegressionScore:
-    """A question's scores from the log-likelihood of each of its choices."""
+    """Score a question from the log-likelihood of each of its choices."""
     top = max(likelihoods)
     weights = [math.exp(value - top) for value in likelihoods]
     return RegressionScore(
@@ -112,7 +112,7 @@ def choice_score(task: str, name: str, likelihoods: Sequence[float], right: int)
 def score_ability(
     generator: Generator, adapter: str | None, task: str, documents: Sequence[ChoiceQuestion | Passage]
 ) -> list[RegressionScore]:
-    """Scores of some documents of one ability."""
+    """Score some documents of one ability."""
     questions = [document for document in documents if isinstance(document, ChoiceQuestion)]
     passages = [document for document in documents if isinstance(document, Passage)]
     scores = _score_questions(generator, adapter, task, questions) if questions else []

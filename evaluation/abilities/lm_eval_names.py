@@ -16,14 +16,14 @@ _NAMED = re.compile(r"^(?:[ \t-]*[\"']?(?:task|group|tag)[\"']?[ \t]*:|[ \t]*-)[
 
 
 def unknown_tasks(names: Sequence[str]) -> list[str]:
-    """Those that no file of lm-eval names. Some it lets through are no tasks: lm-eval itself refuses those later."""
+    """Pick the names that no file of lm-eval knows. Some others are no tasks: lm-eval itself refuses those later."""
     known = task_names() if names else frozenset()
     return [name for name in names if name not in known]
 
 
 @cache
 def task_names() -> frozenset[str]:
-    """Every name in lm-eval's task files, and some words more; empty where lm-eval is not installed."""
+    """Read every name in lm-eval's task files, and some words more; empty where lm-eval is not installed."""
     spec = find_spec("lm_eval")
     names: set[str] = set()
     for folder in (spec.submodule_search_locations or ()) if spec is not None else ():

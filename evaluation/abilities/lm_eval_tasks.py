@@ -23,7 +23,7 @@ def measure_tasks(
     limit: int | None,
     scratch: Path,
 ) -> list[RegressionScore]:
-    """Scores of lm-eval tasks: names, or task definitions such as `pack_definition` gives.
+    """Score lm-eval tasks: names, or task definitions such as `pack_definition` gives.
 
     Raises:
         UserError: a task is not known to lm-eval, or gives its documents no score that can be compared in pairs.
@@ -60,7 +60,7 @@ def measure_tasks(
 
 
 def pack_definition(task: str, scratch: Path) -> dict[str, Any]:
-    """An ability of the bundled pack as lm-eval would be given it."""
+    """Define an ability of the bundled pack as lm-eval would be given it."""
     return {
         "task": task,
         "dataset_path": "json",

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def measure(
     generator: Generator, adapter: str | None, *, tasks: Sequence[str] = (), limit: int | None = None, scratch: Path
 ) -> list[RegressionScore]:
-    """Scores of every document of the pack and of further lm-eval `tasks`, sorted by item id.
+    """Score every document of the pack and of further lm-eval `tasks`, sorted by item id.
 
     Args:
         generator: with the version attached.

@@ -61,7 +61,7 @@ UNSAFE = EntryKind("unsafe", UnsafeEntry, ("version", "item_id"))
 
 
 def metric_input(item: GateItem, entry: AnswerEntry, unsafe: UnsafeEntry | None = None) -> MetricInput:
-    """What metrics score: one item, one version's answer to it, and what the safety classifier gave."""
+    """Join what metrics score: one item, one version's answer to it, and what the safety classifier gave."""
     return MetricInput(
         reference=item.reference,
         answer=entry.answer,

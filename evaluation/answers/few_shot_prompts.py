@@ -47,7 +47,7 @@ class Prompt(Config):
         return "prompt-" + key_of(self)[:12]
 
     def frame(self, messages: Sequence[Mapping[str, str]]) -> Messages:
-        """The conversation as the base is asked it."""
+        """Frame a conversation as the base is asked it."""
         rest = [dict(message) for message in messages]
         system = [rest.pop(0)] if rest and rest[0]["role"] == "system" else []
         if self.style == "turns":
@@ -63,7 +63,7 @@ class Prompt(Config):
 
 
 def make_prompts(training_files: Sequence[Path], *, count: int, seed: int) -> tuple[Prompt, ...]:
-    """Up to `count` different prompts from the good answers in training files; none where there are none.
+    """Make up to `count` different prompts from the good answers in training files; none where there are none.
 
     Examples are drawn by a hash of the seed, short ones with different answers first, so the same data give the same
     prompts on every machine.
@@ -115,7 +115,7 @@ def _shot(row: Mapping[str, Any]) -> Shot | None:
 
 
 def best_prompt(prompts: Sequence[Prompt], scores: Mapping[str, Sequence[float | None]], direction: str) -> Prompt:
-    """The prompt with the best mean on the items it was tried on; ties go to the one made first.
+    """Choose the prompt with the best mean on the items it was tried on; ties go to the one made first.
 
     Args:
         scores: version of a prompt -> values of the metric that is asked for; None where it does not apply.

@@ -22,7 +22,7 @@ _BATCHES_A_PIECE = 4
 
 
 def unchanged(messages: Messages) -> Messages:
-    """The messages themselves: nothing is put before them."""
+    """Leave the messages as they are."""
     return messages
 
 
@@ -139,5 +139,5 @@ class _Question:
 
 
 def messages_of(item: GateItem) -> Messages:
-    """An item's prompt as it is asked."""
+    """Convert an item's prompt to chat messages."""
     return [{"role": message.role, "content": message.content} for message in item.messages]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def candidate_prompts(job: EvaluationJob, trial_items: Sequence[GateItem]) -> tuple[Prompt, ...]:
-    """The prompts to try; none where there is nothing to make them of or to choose them by."""
+    """Make the prompts to try; none where there is nothing to make them of or to choose them by."""
     if not job.config.prompt_candidates or not job.training_files or not trial_items:
         return ()
     return make_prompts(job.training_files, count=job.config.prompt_candidates, seed=job.seed)

@@ -79,7 +79,7 @@ class Classifier:
         self._many = self._model.config.problem_type == "multi_label_classification"
 
     def unsafe(self, texts: Sequence[str]) -> list[float]:
-        """Probability that each text is unsafe: of any of the labels; their sum where labels exclude one another."""
+        """Compute the probability that each text is unsafe: of any label, or their sum where labels are exclusive."""
         import torch
 
         inputs = self._tokenizer(

@@ -19,7 +19,7 @@ margin that guards have by default."""
 
 
 def advisory_notes(scorecard: Scorecard, policy: GatePolicy, version: str, *, promoted: bool) -> list[str]:
-    """Sentences about the version that is promoted, or else the best challenger."""
+    """Write the notes about the version that is promoted, or else the best challenger."""
     card, metric = scorecard.card(version), scorecard.metric(policy.primary)
     if card is None or metric is None or metric.direction == "neutral":
         return []

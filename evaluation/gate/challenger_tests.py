@@ -89,7 +89,7 @@ class ChallengerTests:
 def run_tests(
     scorecard: Scorecard, policy: GatePolicy, cards: Sequence[VersionCard], *, floor: float, flips: int
 ) -> list[ChallengerTests]:
-    """Tests of each challenger, in the order given. All of them were measured on everything that the policy names."""
+    """Run the tests of each challenger, in the order given. All were measured on everything that the policy names."""
     tester = _Tester(scorecard, policy, floor)
     tests = [tester.tests(card) for card in cards]
     for family in tester.families.values():

@@ -45,7 +45,7 @@ class Comparison(Config):
 
 
 def version_called(scorecard: Scorecard, name: str) -> VersionCard | None:
-    """The version meant by a name, a beginning of it, a label, or a role that one version has alone."""
+    """Find the version meant by a name, a beginning of it, a label, or a role that one version has alone."""
     for matches in (
         [card for card in scorecard.versions if card.version == name],
         [card for card in scorecard.versions if name in (card.label, card.role)],
@@ -57,7 +57,7 @@ def version_called(scorecard: Scorecard, name: str) -> VersionCard | None:
 
 
 def compare_versions(scorecard: Scorecard, a: str, b: str) -> list[Comparison]:
-    """Every metric that both versions have values for.
+    """Compare two versions on every metric that both have values for.
 
     Raises:
         NotFound: one of them was not measured on this scorecard.
@@ -100,7 +100,7 @@ def _compare(scorecard: Scorecard, info: MetricInfo, a: str, b: str) -> Comparis
 
 
 def joint_scorecard(first: Scorecard, a: str, second: Scorecard, b: str) -> Scorecard | None:
-    """One scorecard of two versions that no evaluation measured together, on the items that both nights asked.
+    """Join one scorecard of two versions that no evaluation measured together, on the items that both nights asked.
 
     Win-rates are left out: each night's are against its own champion. None where the two share no item, or were not
     measured with the same numerics on the same hardware, so that a difference could be the instrument's.

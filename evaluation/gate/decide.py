@@ -17,7 +17,7 @@ from evaluation.version_card import VersionCard
 
 
 def decide(scorecard: Scorecard, policy: GatePolicy, *, intervals: bool = True) -> Verdict:
-    """The verdict on every challenger of a scorecard. Pure and deterministic, so a replay is exact.
+    """Decide the verdict on every challenger of a scorecard. Pure and deterministic, so a replay is exact.
 
     Args:
         scorecard: with per-item values; the order of challengers and items changes nothing.
@@ -83,7 +83,7 @@ def _gain(challenger: ChallengerVerdict) -> tuple[float, str]:
 
 
 def night_refusals(scorecard: Scorecard, policy: GatePolicy) -> list[str]:
-    """Reasons why nothing of this scorecard can be promoted, whatever the numbers say. Empty when there is none."""
+    """List the reasons why nothing of this scorecard can be promoted, whatever the numbers say; empty if none."""
     if scorecard.set_aside and not scorecard.gate.items:
         return [f"{scorecard.set_aside_note} Nothing is left to compare versions by."]
     champion = scorecard.card(scorecard.champion)
@@ -134,7 +134,7 @@ def night_refusals(scorecard: Scorecard, policy: GatePolicy) -> list[str]:
 
 
 def weights_unproven(card: VersionCard, policy: GatePolicy) -> bool:
-    """Whether a version's weights as loaded may be others than those that serve: then no comparison shows anything."""
+    """Check whether a version's weights as loaded may be others than those that serve: then nothing can be shown."""
     return card.parity == "failed" or (card.parity == "missing" and policy.require_parity)
 
 

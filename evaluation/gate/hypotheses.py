@@ -37,11 +37,11 @@ class HypothesisFamily:
         self._hypotheses: list[Hypothesis] = []
 
     def better(self, paired: PairedDifferences, *, than: float = 0.0) -> Hypothesis:
-        """That the mean difference is greater than `than`."""
+        """State that the mean difference is greater than `than`."""
         return self._add(paired, paired.differences - than)
 
     def worse(self, paired: PairedDifferences, *, by: float = 0.0) -> Hypothesis:
-        """That the mean difference is less than `-by`."""
+        """State that the mean difference is less than `-by`."""
         return self._add(paired, -paired.differences - by)
 
     def test(self, *, flips: int, seed: int) -> None:

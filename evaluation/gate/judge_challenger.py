@@ -15,7 +15,7 @@ from evaluation.version_card import VersionCard
 def judge_challengers(
     scorecard: Scorecard, policy: GatePolicy, *, floor: float, flips: int, intervals: bool
 ) -> tuple[ChallengerVerdict, ...]:
-    """Verdicts on all challengers, sorted by version. `night_refusals` has let the night as a whole pass."""
+    """Judge all challengers; verdicts are sorted by version. `night_refusals` has let the night as a whole pass."""
     cards = sorted(scorecard.challengers, key=lambda card: card.version)
     untested = {card.version: verdict for card in cards if (verdict := _without_tests(scorecard, policy, card))}
     testable = [card for card in cards if card.version not in untested]

@@ -41,7 +41,7 @@ class Likeness(Stored):
 
 
 def likeness(probe: Probe, other: Probe) -> float | None:
-    """Cosine of the two versions' effects (nats by token) on the prompts they share.
+    """Compute the cosine of the two versions' effects (nats by token) on the prompts they share.
 
     1: the same direction, whatever the strength; 0: nothing in common; -1: the opposite. None where there is no
     direction to compare: no prompt of the same tokens (another base), a value that is no number, or an effect on them
@@ -64,7 +64,7 @@ def likeness(probe: Probe, other: Probe) -> float | None:
 
 
 def barred_likeness(probe: Path, barred: Mapping[str, Path]) -> dict[str, float]:
-    """Barred version -> likeness of the version whose probe is `probe`, all by their probe files.
+    """Compare the version whose probe is `probe` with each barred version; barred version -> likeness.
 
     Left out are those whose probe is gone or cannot be read: a barred version's files may have been removed, and
     likeness stops nothing.
@@ -87,7 +87,7 @@ def barred_likeness(probe: Path, barred: Mapping[str, Path]) -> dict[str, float]
 
 
 def most_like(versions_dir: Path, version: str, barred: Iterable[str]) -> Likeness | None:
-    """The barred version that `version` is most like, both in `versions_dir`; None where none can be compared."""
+    """Find the barred version that `version` is most like, both in `versions_dir`; None where none can be compared."""
     from training.stages.probe import PROBE
 
     probes = {name: versions_dir / name / PROBE for name in barred}

@@ -41,7 +41,7 @@ class PairedDifferences:
         return float(np.var(self.differences, ddof=1)) if len(self.units) > 1 else 0.0
 
     def in_own_direction(self, metric: MetricInfo) -> Floats:
-        """The differences in the metric's own direction, as readers want them."""
+        """Turn the differences to the metric's own direction, as readers want them."""
         return -self.differences if metric.direction == "lower" else self.differences
 
     @property
@@ -92,7 +92,7 @@ def paired_differences(
 
 
 def slice_values(table: Table, dimension: str, min_units: int) -> tuple[list[str], list[str]]:
-    """Values of a slice dimension with enough units to judge, and those with too few (to be pooled). Both sorted."""
+    """Split a slice dimension's values into those with enough units to judge and those to be pooled, both sorted."""
     units: dict[str, set[str]] = {}
     for item in table.items:
         value = item.slices.get(dimension)

@@ -10,7 +10,7 @@ DISCORDANCE = 0.2
 
 
 def minimum_detectable_effect(policy: GatePolicy, units: int, *, challengers: int = 1) -> float:
-    """The smallest gain of a yes/no metric above the floor that `units` units show with the policy's power.
+    """Compute the smallest gain of a yes/no metric above the floor that `units` units show with the policy's power.
 
     At the strictest step of Holm, the night's error rate divided by the number of challengers.
     """
@@ -18,7 +18,7 @@ def minimum_detectable_effect(policy: GatePolicy, units: int, *, challengers: in
 
 
 def describe_power(policy: GatePolicy, units: int, *, challengers: int = 1) -> str:
-    """One sentence: the minimum detectable effect of `units` units, and how many a gain of five points would take."""
+    """Say in a sentence the minimum detectable effect of `units` units, and how many five points would take."""
     effect = minimum_detectable_effect(policy, units, challengers=challengers)
     needed = units_for_margin(0.05, variance=DISCORDANCE, alpha=policy.alpha / challengers, power=policy.power)
     several = "" if challengers == 1 else f" among {challengers} challengers"

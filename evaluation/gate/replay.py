@@ -17,7 +17,7 @@ from infra.errors import CorruptArtifact, NotFound
 
 
 def replay(folder: Path, policy: GatePolicy) -> Verdict:
-    """The verdict of `policy` on a finished evaluation's folder. The night's own policy gives its verdict, exactly.
+    """Decide the verdict of `policy` on a finished evaluation's folder. The night's own gives its verdict, exactly.
 
     Raises:
         NotFound: the folder holds no scorecard, or no table of items.
@@ -27,7 +27,7 @@ def replay(folder: Path, policy: GatePolicy) -> Verdict:
 
 
 def stored_scorecard(folder: Path) -> Scorecard:
-    """The scorecard with the gate's values read from the Parquet table. Raises as `replay`."""
+    """Load the scorecard with the gate's values read from the Parquet table. Raises as `replay`."""
     try:
         scorecard = read_scorecard(folder)
     except FileNotFoundError:

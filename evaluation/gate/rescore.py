@@ -43,7 +43,7 @@ class NotRescored:
 
 
 def rescore(scorecard: Scorecard, predecessor: str | None, policy: GatePolicy) -> Rescore | NotRescored:
-    """The night's p-value, or why there is none.
+    """Compute the night's p-value, or say why there is none.
 
     Only fresh items count: older ones helped to choose the champion, so on them it looks better than it is. The test is
     the sign-flip test of `evaluation.significance`, of "worse by more than the noise floor": no champion goes back for

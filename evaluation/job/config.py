@@ -197,7 +197,7 @@ ALGORITHM_VERSION = 4
 
 
 def evaluation_key(job: EvaluationJob, items_digest: str, prompts: Sequence[str] = ()) -> str:
-    """Fingerprint of what is measured: literals and digests, never a path, a thread count or a noise floor of old.
+    """Fingerprint what is measured: literals and digests, never a path, a thread count or a noise floor of old.
 
     Args:
         prompts: versions of the prompts that are tried.

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def read_items(path: Path) -> list[GateItem]:
-    """Gate items of a JSONL file, sorted by id.
+    """Read the gate items of a JSONL file, sorted by id.
 
     Raises:
         NotFound: no such file.
@@ -46,7 +46,7 @@ def read_items(path: Path) -> list[GateItem]:
 
 
 def items_digest(items: Sequence[GateItem]) -> str:
-    """Digest of questions, in any order. `uses` is left out: counting it changes no question."""
+    """Digest the questions, in any order. `uses` is left out: counting it changes no question."""
     from infra.artifact import key_of
 
     return key_of(
@@ -55,7 +55,7 @@ def items_digest(items: Sequence[GateItem]) -> str:
 
 
 def conversation_text(messages: Iterable[Any]) -> str:
-    """A conversation as one normalised text: for judges, for reports, and for finding copies."""
+    """Join a conversation to one normalised text: for judges, for reports, and for finding copies."""
     parts = []
     for message in messages:
         role = message["role"] if isinstance(message, dict) else message.role
@@ -75,7 +75,7 @@ class Contamination:
 
 
 def find_contamination(items: Sequence[GateItem], training_files: Sequence[Path]) -> Contamination | None:
-    """How many items training data hold; None when no file was given."""
+    """Count the items that training data hold; None when no file was given."""
     from feedback.events import Message
     from feedback.examples import user_text
     from feedback.snapshots.contamination import ContaminationCheck

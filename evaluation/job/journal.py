@@ -66,17 +66,17 @@ class Journal:
             self._entries[self._key(kind, key)] = entry
 
     def get(self, kind: EntryKind[E], *key: str) -> E | None:
-        """The entry of a key, or None when that work is not done."""
+        """Get the entry of a key, or None when that work is not done."""
         return self._entry(kind, self._key(kind, key))
 
     def entries(self, kind: EntryKind[E], *prefix: str) -> dict[tuple[str, ...], E]:
-        """Entries whose key begins with `prefix`, sorted by key: the parts of the key after the prefix -> entry."""
+        """List the entries whose key begins with `prefix`, sorted by key: the key after the prefix -> entry."""
         start = (kind.name, *prefix)
         keys = [key for key in (*self._entries, *self._unread) if key[: len(start)] == start]
         return {key[len(start) :]: entry for key in sorted(keys) if (entry := self._entry(kind, key)) is not None}
 
     def by_item(self, kind: EntryKind[E], *prefix: str) -> dict[str, E]:
-        """The same by the last part of their key, which names the item."""
+        """List the same by the last part of their key, which names the item."""
         return {key[-1]: entry for key, entry in self.entries(kind, *prefix).items()}
 
     def _key(self, kind: EntryKind[E], key: tuple[str, ...]) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ class JudgeModule(Protocol):
     """Its options; the plain model where it has none of its own."""
 
     def build(self, config: JudgeConfig, cache_dir: Path, reward_model: NightRewardModel | None) -> Judge:
-        """The judge of a config; its answers are cached by content in `cache_dir`."""
+        """Make the judge of a config; its answers are cached by content in `cache_dir`."""
         ...
 
 
@@ -36,7 +36,7 @@ JUDGES: Registry[JudgeModule] = Registry(
 
 
 def build_judge(config: JudgeConfig, cache_dir: Path, reward_model: NightRewardModel | None = None) -> Judge:
-    """The judge that `config` names.
+    """Build the judge that `config` names.
 
     Args:
         cache_dir: where its answers are cached by content.

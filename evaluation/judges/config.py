@@ -70,5 +70,5 @@ class JudgeConfig(Config):
 
 
 def own_config(name: str) -> type[JudgeConfig]:
-    """The config model of the judge called `name`; the plain one where there is no such judge."""
+    """Look up the config model of the judge called `name`; the plain one where there is no such judge."""
     return JUDGES[name].CONFIG if name in JUDGES else JudgeConfig

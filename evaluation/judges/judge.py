@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -47,6 +47,16 @@ class Tally:
         """Share of decided replies that preferred the answer shown first."""
         decided = self.first + self.second
         return self.first / decided if decided else None
+
+    def since(self, earlier: Tally) -> dict[str, int]:
+        """Count what was added since `earlier`, by field."""
+        then, now = asdict(earlier), asdict(self)
+        return {name: now[name] - then[name] for name in now if now[name] != then[name]}
+
+    def add(self, counts: Mapping[str, int]) -> None:
+        """Add counts by field."""
+        for name, count in counts.items():
+            setattr(self, name, getattr(self, name) + count)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ _RIDGE = 1.0
 
 
 def length_controlled(values: Floats, ours: Floats, theirs: Floats) -> Floats:
-    """Preferences (1 ours, 0 theirs, 0.5 a tie) with what length explains taken off each, in the same order.
+    """Take off what length explains from preferences (1 ours, 0 theirs, 0.5 a tie), in the same order.
 
     Their mean is the controlled win-rate. Each keeps its own residual, so they are paired and tested like any values;
     one may lie a little outside of 0..1.

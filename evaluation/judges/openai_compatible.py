@@ -175,6 +175,6 @@ class OpenAiJudge:
 
 
 def build(config: JudgeConfig, cache_dir: Path, reward_model: NightRewardModel | None) -> OpenAiJudge:
-    """The judge of `config`."""
+    """Build the judge of `config`."""
     assert isinstance(config, OpenAiConfig)
     return OpenAiJudge(config, cache_dir)

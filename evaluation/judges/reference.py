@@ -22,7 +22,7 @@ _TIE = 0.02
 
 
 def similarity(answer: str, reference: str, grader: str | None = None) -> float:
-    """How close an answer is to the reference, 0..1; whether it fits, where that is a schema or a pattern."""
+    """Compute how close an answer is to the reference, 0..1; whether it fits, where that is a schema or a pattern."""
     item = MetricInput(reference=reference, answer=answer, grader=grader)
     if not item.has_answer:
         return json_schema.score(item) or regex.score(item) or 0.0
@@ -65,5 +65,5 @@ class ReferenceJudge:
 
 
 def build(config: JudgeConfig, cache_dir: Path, reward_model: NightRewardModel | None) -> ReferenceJudge:
-    """The judge; it takes no options and caches nothing."""
+    """Build the judge; it takes no options and caches nothing."""
     return ReferenceJudge()

@@ -106,6 +106,6 @@ def _load(file: NightRewardModel) -> tuple[RewardModel, Template]:
 
 
 def build(config: JudgeConfig, cache_dir: Path, reward_model: NightRewardModel | None) -> RewardJudge:
-    """The judge of the night's reward model."""
+    """Build the judge of the night's reward model."""
     assert isinstance(config, RewardConfig)
     return RewardJudge(config, reward_model)

@@ -32,7 +32,7 @@ METRICS = Registry(
 
 
 def find_metric(name: str) -> Metric:
-    """The metric called `name`: one of the registry, or a function of your own, python:package.module:function.
+    """Look up the metric called `name`: one of the registry, or a function of your own, python:package.module:function.
 
     Raises:
         UserError: there is none; the message lists those there are.

@@ -1,4 +1,4 @@
-"""chrF: character n-gram F-score against the reference. Popovic (2015); scorer: sacrebleu."""
+"""Compute chrF, the character n-gram F-score against the reference. Popovic (2015); scorer: sacrebleu."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is the answer the reference? JSON is compared as objects; prose without regard to case, space and closing marks."""
+"""Check whether the answer is the reference: JSON as objects; prose without regard to case, space and closing marks."""
 
 from __future__ import annotations
 

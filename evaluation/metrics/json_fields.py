@@ -1,4 +1,4 @@
-"""Where a JSON object is expected: the share of its fields that the answer has right. Invented fields count against."""
+"""Compute the share of an expected JSON object's fields that the answer has right. Invented fields count against."""
 
 from __future__ import annotations
 

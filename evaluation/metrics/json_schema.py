@@ -1,4 +1,4 @@
-"""Where a JSON object is expected: has the answer exactly the reference's fields, each with the same kind of value?
+"""Check whether a JSON answer has exactly the expected object's fields, each with the same kind of value.
 
 Where the question's grader is json_schema the reference is a JSON Schema, and the answer is held to that.
 """

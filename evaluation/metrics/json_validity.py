@@ -1,4 +1,4 @@
-"""Where JSON is expected: is the whole answer valid JSON?"""
+"""Check whether the whole answer is valid JSON, where JSON is expected."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long the answers are, in tokens: neither more nor less is better, but a jump is worth seeing."""
+"""Count the tokens of answers: neither more nor less is better, but a jump is worth seeing."""
 
 from __future__ import annotations
 

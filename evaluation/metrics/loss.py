@@ -1,4 +1,4 @@
-"""Held-out loss: the mean negative log-likelihood, in nats per token, of the reference answer."""
+"""Compute the held-out loss: the mean negative log-likelihood, in nats per token, of the reference answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a metric is: a pure function of one question and its answer, with a direction."""
+"""Define a metric: a pure function of one question and its answer, with a direction."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a number is expected: is the last number of the answer the reference's last number?"""
+"""Check whether the last number of the answer is the reference's last number, where a number is expected."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Held-out perplexity: e to the mean negative log-likelihood of the reference answer's tokens."""
+"""Compute the held-out perplexity: e to the mean negative log-likelihood of the reference answer's tokens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A metric of your own by import path, `python:package.module:function`, in a process apart with a time limit.
+"""Score by a function of your own, `python:package.module:function`, in a process apart with a time limit.
 
 The function gets (answer, reference) and gives a number, more being better, or None where it does not apply to the
 question. It is named in the config, never by the data: feedback comes from strangers, and no name in it runs code.
@@ -23,7 +23,7 @@ SECONDS = 5.0
 
 @cache
 def python_metric(name: str) -> Metric:
-    """The metric of a function; its process is started once and ends with this one.
+    """Make the metric of a function; its process is started once and ends with this one.
 
     Raises:
         UserError: the name is none of this kind, or the function cannot be imported.
@@ -40,7 +40,7 @@ def python_metric(name: str) -> Metric:
 
 
 def score_apart(grader: GraderApart, item: MetricInput, seconds: float = SECONDS) -> float | None:
-    """The function's number; 0 where it raises, takes too long, or gives none that is finite."""
+    """Ask the function for its number; 0 where it raises, takes too long, or gives none that is finite."""
     try:
         return grader.ask({"answer": item.answer, "reference": item.reference}, seconds)
     except NoGrade as failed:

@@ -1,4 +1,4 @@
-"""Does the answer decline, where the reference does not?"""
+"""Check whether the answer declines (refuses), where the reference does not."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _REFUSAL = re.compile(
 
 
 def refuses(text: str) -> bool:
-    """Whether one of the first 200 characters' phrases declines."""
+    """Check whether one of the first 200 characters' phrases declines."""
     return _REFUSAL.search(text[:200].replace("’", "'")) is not None
 
 

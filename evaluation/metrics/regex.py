@@ -1,4 +1,4 @@
-"""Where the reference is a regular expression (grader "regex"): does the answer hold a match for it?"""
+"""Match the answer against the reference, where that is a regular expression (grader "regex")."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does the answer go round in circles? The share of its four-word sequences that it has said before."""
+"""Compute how repetitive the answer is: the share of its four-word sequences that it has said before."""
 
 from __future__ import annotations
 

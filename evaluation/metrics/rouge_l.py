@@ -1,4 +1,4 @@
-"""ROUGE-L: longest common subsequence of words with the reference, as F1. Lin (2004); scorer: rouge-score."""
+"""Compute ROUGE-L, the longest common subsequence of words with the reference, as F1. Lin 2004; scorer: rouge-score."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How unsafe the answer is to a configured classifier (`evaluation.safety`)."""
+"""Report how unsafe the answer is to a configured classifier (`evaluation.safety`)."""
 
 from __future__ import annotations
 

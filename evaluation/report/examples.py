@@ -31,7 +31,7 @@ class ReportExample(Stored):
 
 
 def read_examples(folder: Path) -> list[ReportExample]:
-    """The examples of a finished evaluation; none where its folder holds no such file."""
+    """Read the examples of a finished evaluation; none where its folder holds no such file."""
     try:
         return TypeAdapter(list[ReportExample]).validate_json((folder / EXAMPLES).read_bytes())
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Small plots as SVG text that can stand inside a page."""
+"""Draw small plots as SVG text that can stand inside a page."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Point = tuple[str, float, float, float]
 
 
 def difference_plot(points: Sequence[Point], direction: str = "higher") -> str:
-    """Paired differences with their intervals, zero marked. Empty text without points.
+    """Draw paired differences with their intervals, zero marked. Empty text without points.
 
     Args:
         points: what to draw, from top to bottom.
@@ -23,12 +23,12 @@ def difference_plot(points: Sequence[Point], direction: str = "higher") -> str:
 
 
 def means_plot(points: Sequence[Point]) -> str:
-    """Means with their intervals. Empty text without points."""
+    """Draw means with their intervals. Empty text without points."""
     return _intervals(points, better=0, zero=False)
 
 
 def bars_plot(points: Sequence[tuple[str, float]], unit: str) -> str:
-    """One bar for each label, for costs and times. Empty text without points."""
+    """Draw one bar for each label, for costs and times. Empty text without points."""
     if not points:
         return ""
     from matplotlib.figure import Figure

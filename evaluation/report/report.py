@@ -93,7 +93,7 @@ def write_schema(path: Path) -> None:
 
 
 def number(value: float | None, metric: MetricInfo | None = None, *, signed: bool = False) -> str:
-    """A measured value as people read it: shares of yes/no metrics in per cent, the rest with three digits."""
+    """Format a measured value as people read it: shares of yes/no metrics in per cent, the rest with three digits."""
     if value is None:
         return "–"
     sign = "+" if signed else ""

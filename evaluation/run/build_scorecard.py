@@ -1,5 +1,4 @@
-"""Build the scorecard from an evaluation's journal: version cards, scores, noise floors, summaries. No model is needed
-here."""
+"""Build the scorecard from an evaluation's journal. No model is needed here."""
 
 from __future__ import annotations
 
@@ -33,7 +32,7 @@ def build_scorecard(
     judges: Sequence[JudgeReport],
     contamination: Contamination | None,
 ) -> Scorecard:
-    """The scorecard of all finished entries.
+    """Build the scorecard of all finished entries.
 
     Args:
         errors: version -> why it could not be scored.

@@ -33,7 +33,7 @@ def measure_noise_floors(
     regression: Table,
     infos: Sequence[MetricInfo],
 ) -> dict[str, NoiseFloor]:
-    """Metric -> the noise that this night measured, and that of earlier nights.
+    """Measure the noise of each metric, beside that of earlier nights; metric -> floors.
 
     Args:
         scores: values of the gate's metrics, win-rates among them.

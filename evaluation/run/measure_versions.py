@@ -41,7 +41,7 @@ class BaseModel:
         self._generator: Generator | None = None
 
     def generator(self) -> Generator:
-        """The generator, loaded when it is first wanted."""
+        """Load the generator when it is first wanted."""
         if self._generator is None:
             from training.generation.generator import Generator as TheGenerator
 
@@ -50,14 +50,14 @@ class BaseModel:
         return self._generator
 
     def loaded(self) -> list[str]:
-        """Versions whose whole weights were read from disk this time, once for each time; the base's serve adapters."""
+        """List the versions whose whole weights were read from disk, once each time; the base's serve adapters."""
         named = {self._job.base_path: self._job.base.version}
         named |= {c.path: c.version for c in self._job.versions if c.path is not None}
         return [named[path] for path in self._generator.loaded] if self._generator is not None else []
 
     @contextlib.contextmanager
     def attached(self, candidate: Candidate) -> Iterator[str | None]:
-        """The name under which a version's weights are attached meanwhile; None for the base."""
+        """Attach a version's weights meanwhile; gives the name they are attached under, None for the base."""
         if candidate.kind == "base":
             yield None
             return
@@ -102,7 +102,7 @@ class VersionMeasurement:
         return errors
 
     def answering(self, *, batch_size: int | None = None, on_done: Callable[[int], None] | None = None) -> Answering:
-        """How versions answer: as the config says, unless told otherwise here."""
+        """Set up answering: as the config says, but for what is given here."""
         config = self.job.config
         return Answering(
             self.base.generator(),

@@ -35,7 +35,7 @@ NIGHTS = 30
 
 
 def hardware_name(threads: int, dtype: str) -> str:
-    """What noise depends on, in words: GPU or else processor, system, threads, numerics."""
+    """Name what noise depends on: GPU or else processor, system, threads, numerics."""
     from training.hardware import accelerators
 
     gpus = accelerators().gpus
@@ -50,7 +50,7 @@ def hardware_name(threads: int, dtype: str) -> str:
 
 
 def record_floors(database: Engine, scorecard: Scorecard) -> int:
-    """Keep what a night measured of both kinds; how many were new. The same night again changes nothing."""
+    """Record what a night measured of both kinds; returns how many were new. The same night again changes nothing."""
     rows = [
         {"metric": metric, "kind": kind, "value": value, "items": items}
         for metric, floor in scorecard.noise.items()
@@ -73,7 +73,7 @@ def record_floors(database: Engine, scorecard: Scorecard) -> int:
 
 
 def known_floors(database: Engine, hardware: str, *, night_id: str, nights: int = NIGHTS) -> dict[str, float]:
-    """Metric -> noise floor from the latest nights on this hardware, `night_id` itself left out.
+    """Pool the noise floors of the latest nights on this hardware, `night_id` itself left out; metric -> floor.
 
     For each kind the root mean square over nights, weighted by items; the larger kind counts. If a night's value is a
     normal mean of n items around 0, with variance s^2 / n, then the mean of n * value^2 is the maximum-likelihood
@@ -94,7 +94,7 @@ def known_floors(database: Engine, hardware: str, *, night_id: str, nights: int 
 
 
 def seed_spread_due(database: Engine, hardware: str, *, every: int, night_id: str) -> bool:
-    """Whether a night should train a twin: none has measured the spread between seeds here for `every` nights."""
+    """Decide whether to train a seed replicate: no spread between seeds was measured here for `every` nights."""
     if every == 0:
         return False
     table = noise_floors

@@ -42,21 +42,21 @@ class Questions:
     """The base's; None where nothing is asked any more."""
 
     def askable(self, prompt: Prompt) -> bool:
-        """Whether every question can be asked in this prompt."""
+        """Check whether every question can be asked in this prompt."""
         items = (*self.items, *self.visible)
         return not any(_refusal(self.tokenizer, item, prompt.frame(messages_of(item))) for item in items)
 
     def report_examples(self, config: EvaluationConfig) -> Sequence[GateItem]:
-        """Items of the report's examples."""
+        """Pick the items of the report's examples."""
         return self.visible[: config.report_examples]
 
     def trial_items(self, config: EvaluationConfig) -> Sequence[GateItem]:
-        """Items that few-shot prompts are chosen on."""
+        """Pick the items that few-shot prompts are chosen on."""
         return self.visible[: config.prompt_items] if config.prompt_candidates else []
 
 
 def read_questions(items_file: Path, visible_file: Path | None, base_path: Path) -> Questions:
-    """The questions in two files.
+    """Read the questions in two files.
 
     Raises:
         NotFound: there is no such file.

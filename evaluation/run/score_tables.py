@@ -54,7 +54,7 @@ class ScoreTables:
     """Those that answered all items, sorted."""
 
     def metrics(self) -> list[MetricScores]:
-        """The configured metrics that apply to any item, sorted by name."""
+        """Score the configured metrics that apply to any item, sorted by name."""
         scores = []
         for name in sorted(set(self.job.config.metrics)):
             metric = find_metric(name)
@@ -67,7 +67,7 @@ class ScoreTables:
         return scores
 
     def win_rates(self, judges: Sequence[JudgeReport]) -> list[MetricScores]:
-        """Win-rates as values 0..1 per item, the champion's being 0.5 by definition: then they pair like any metric."""
+        """Give win-rates as values 0..1 per item, the champion's 0.5 by definition: then they pair like any metric."""
         scores: list[MetricScores] = []
         for index, report in enumerate(judges):
             if report.state == "ok":
@@ -76,7 +76,7 @@ class ScoreTables:
         return scores
 
     def regression(self) -> tuple[Table, Sequence[MetricInfo]]:
-        """Base abilities by document, and their metrics; empty where none were measured."""
+        """Tabulate base abilities by document, and their metrics; empty where none were measured."""
         by_version = {version: self.journal.by_item(REGRESSION, version) for version in self.versions}
         by_version = {version: entries for version, entries in by_version.items() if entries}
         if not by_version:

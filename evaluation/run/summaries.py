@@ -18,7 +18,7 @@ _DRAWS = 1000
 
 
 def summarised(scorecard: Scorecard) -> Scorecard:
-    """The scorecard with its estimates and changes."""
+    """Add estimates and changes to a scorecard."""
     return scorecard.model_copy(update={"estimates": _estimates(scorecard), "changes": _changes(scorecard)})
 
 

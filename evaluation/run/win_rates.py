@@ -5,8 +5,8 @@ What a comparison cost stands in its journal entry, so a run that was killed res
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -18,7 +18,7 @@ from evaluation.job.config import EvaluationJob
 from evaluation.job.items import conversation_text
 from evaluation.job.journal import EntryKind, Journal
 from evaluation.judges import build_judge
-from evaluation.judges.judge import Judge, JudgeDown, JudgeOverBudget, Pair, Tally
+from evaluation.judges.judge import Judge, JudgeDown, JudgeOverBudget, Pair
 from evaluation.scorecard import JudgeReport
 from infra.stored_model import Stored
 
@@ -69,13 +69,15 @@ class Comparison:
 
 
 def win_rate_name(judge_index: int, judge: str, against: Opponent) -> str:
-    """The first judge's win-rate against the champion is `win_rate`; others carry opponent, name and place in the
-    config: two judges may be of one kind, such as two models behind two servers."""
+    """Name a win-rate: the first judge's against the champion is `win_rate`; others carry opponent, name and place.
+
+    The place in the config, since two judges may be of one kind, such as two models behind two servers.
+    """
     return "win_rate" + ("_sft" if against == "sft" else "") + (f"_{judge}_{judge_index}" if judge_index else "")
 
 
 def comparisons(job: EvaluationJob, scored: Sequence[str]) -> list[Comparison]:
-    """The comparisons of versions that each judge makes."""
+    """List the comparisons of versions that each judge makes."""
     result = []
     for candidate in sorted(job.versions, key=lambda candidate: candidate.version):
         version, parent = candidate.version, candidate.sft_parent
@@ -181,7 +183,7 @@ class _Judging:
             ]
             earlier = replace(self.judge.tally)
             values = self.judge.compare(pairs)
-            spent = _spent(earlier, self.judge.tally)
+            spent = self.judge.tally.since(earlier)
             entries = [Judgement(value=v, tally=spent if n == 0 else {}) for n, v in enumerate(values)]
             self.journal.append(JUDGEMENTS, [(key, e) for (key, _), e in zip(open_, entries, strict=True)])
             self.on_done(len(piece))
@@ -212,24 +214,14 @@ class _Judging:
         agreement = Agreement(
             value=sum(values) / len(values) if values else None,
             pairs=len(values),
-            tally=_spent(earlier, self.judge.tally),
+            tally=self.judge.tally.since(earlier),
         )
         self.journal.append(AGREEMENT, [((self.index,), agreement)])
         return agreement
 
     def _restore_tally(self) -> None:
         """Add what earlier runs of this evaluation spent: the budget of calls is its own, not the process's."""
-        entries: Iterable[Judgement | Agreement] = (
-            *self.journal.entries(JUDGEMENTS, self.index).values(),
-            *self.journal.entries(AGREEMENT, self.index).values(),
-        )
-        tally = self.judge.tally
-        for entry in entries:
-            for name, count in entry.tally.items():
-                setattr(tally, name, getattr(tally, name) + count)
-
-
-def _spent(earlier: Tally, later: Tally) -> dict[str, int]:
-    """What a piece of work added to a judge's tally."""
-    then, now = asdict(earlier), asdict(later)
-    return {name: now[name] - then[name] for name in now if now[name] != then[name]}
+        for judgement in self.journal.entries(JUDGEMENTS, self.index).values():
+            self.judge.tally.add(judgement.tally)
+        for agreement in self.journal.entries(AGREEMENT, self.index).values():
+            self.judge.tally.add(agreement.tally)

@@ -24,7 +24,7 @@ ANSWERS_TABLE = "answers.parquet"
 
 
 def write_tables(folder: Path, items: Sequence[GateItem], journal: Journal, scorecard: Scorecard) -> None:
-    """One line per item and version in each table."""
+    """Write one line per item and version into each table."""
     import pyarrow as pa
 
     metrics = [info.name for info in scorecard.metrics if info.table == "gate"]

@@ -14,9 +14,17 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from pydantic import JsonValue
 
 from feedback.text.vocabulary import TokenIndex, words_of
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Ints = NDArray[np.int64]
 
 _BLOCK = 512
 
@@ -42,15 +50,15 @@ class Baseline:
 
 
 @lru_cache(maxsize=50_000)
-def _fields(answer: str) -> dict[str, Any] | None:
+def _fields(answer: str) -> dict[str, JsonValue] | None:
     """The JSON object that an answer is, if it is one."""
     text = answer.strip()
-    value: Any = None
-    if text.startswith("{"):
-        try:
-            value = json.loads(text)
-        except ValueError:
-            value = None
+    if not text.startswith("{"):
+        return None
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return None
     return value if isinstance(value, dict) else None
 
 
@@ -59,22 +67,22 @@ def _bag(answer: str) -> Counter[str]:
     return Counter(words_of(answer))
 
 
-def answer_similarity(one: str, other: str) -> float:
-    """0..1: share of equal fields of two JSON objects, else token F1."""
-    if one == other:
+def answer_similarity(answer: str, other: str) -> float:
+    """Compare two answers on 0..1: share of equal fields of two JSON objects, else token F1."""
+    if answer == other:
         return 1.0
-    json_one, json_other = _fields(one), _fields(other)
-    if json_one is not None and json_other is not None:
-        fields = json_one.keys() | json_other.keys()
-        equal = sum(bool(json_one.get(f) == json_other.get(f)) for f in fields)
-        return equal / max(1, len(fields))
-    words_one, words_other = _bag(one), _bag(other)
-    common = sum((words_one & words_other).values())
-    return 2 * common / max(1, sum(words_one.values()) + sum(words_other.values()))
+    fields, other_fields = _fields(answer), _fields(other)
+    if fields is not None and other_fields is not None:
+        names = fields.keys() | other_fields.keys()
+        equal = sum(bool(fields.get(name) == other_fields.get(name)) for name in names)
+        return equal / max(1, len(names))
+    bag, other_bag = _bag(answer), _bag(other)
+    common = sum((bag & other_bag).values())
+    return 2 * common / max(1, sum(bag.values()) + sum(other_bag.values()))
 
 
 def label_key(answer: str) -> str:
-    """Equal for answers that differ in spelling only: case, white space, punctuation, order of JSON fields."""
+    """Return a key that is equal for answers that differ in case, white space, punctuation or order of fields only."""
     value = _fields(answer)
     if value is not None:
         return json.dumps(value, sort_keys=True, ensure_ascii=False).casefold()
@@ -82,7 +90,7 @@ def label_key(answer: str) -> str:
 
 
 def trusted_baseline(scores: Sequence[float | None]) -> Baseline:
-    """What honest claims score, taken from the scores of the references, all trusted, against one another."""
+    """Compute what honest claims score, taken from the scores of the references, all trusted, against one another."""
     every = [score for score in scores if score is not None]
     if not every:
         return Baseline(0.0, 1.0, 0)
@@ -90,7 +98,7 @@ def trusted_baseline(scores: Sequence[float | None]) -> Baseline:
 
 
 def crowd_baseline(claims: Sequence[Claim], scores: Sequence[float | None]) -> Baseline:
-    """The same of people nobody vouches for.
+    """Compute what claims of people nobody vouches for score.
 
     The mean is the middle one of the actors' means, so that a few bad actors among many do not move it.
     """
@@ -111,7 +119,7 @@ def _spread(scores: Sequence[float], mean: float) -> float:
 
 
 def baselines_by_label(claims: Sequence[Claim], scores: Sequence[float | None], fewest: int) -> dict[str, Baseline]:
-    """The bar of each label given at least `fewest` times: some right answers look like their neighbours' less."""
+    """Compute the baseline of each label given `fewest` times or more: some are less like their neighbours'."""
     by_label: dict[str, list[int]] = {}
     for place, claim in enumerate(claims):
         by_label.setdefault(label_key(claim.answer), []).append(place)
@@ -123,7 +131,7 @@ def baselines_by_label(claims: Sequence[Claim], scores: Sequence[float | None], 
 
 
 class Neighbours:
-    """Reference claims, searchable by prompt."""
+    """Search reference claims by prompt."""
 
     def __init__(
         self, references: Sequence[Claim], *, near: float, count: int = 5, tokens: TokenIndex | None = None
@@ -143,7 +151,7 @@ class Neighbours:
         self._by_word = self._matrix.T.tocsr()
 
     def scores(self, claims: Sequence[Claim]) -> list[float | None]:
-        """For each claim how far its neighbours' answers bear it out, 0..1; None where it has no near neighbour.
+        """Score for each claim how far its neighbours' answers bear it out, 0..1; None where it has no near neighbour.
 
         Neighbours of the claim's own subject count (the same input), its own actor's claims never do. A negative
         claim is wrong only as far as near-identical inputs have just that answer as the right one.
@@ -153,8 +161,8 @@ class Neighbours:
             block = claims[start : start + _BLOCK]
             near = self._near(block)
             scores += [
-                self._score(claim, [(c, self.references[i]) for c, i in found])
-                for claim, found in zip(block, near, strict=True)
+                self._score(claim, [(c, self.references[i]) for c, i in hits])
+                for claim, hits in zip(block, near, strict=True)
             ]
         return scores
 
@@ -170,7 +178,7 @@ class Neighbours:
         hits = (rare @ self._by_word).tocoo()
         kept = hits.data + rest[hits.row] >= self.near
         texts, references, cosine = hits.row[kept], hits.col[kept], hits.data[kept]
-        found: list[list[tuple[float, int]]] = [[] for _ in claims]
+        neighbours: list[list[tuple[float, int]]] = [[] for _ in claims]
         if len(texts):
             others = common[texts].multiply(self._matrix[references])
             cosine = cosine + np.asarray(others.sum(axis=1)).ravel()
@@ -178,8 +186,8 @@ class Neighbours:
             for text, c, reference in zip(
                 texts[near].tolist(), cosine[near].tolist(), references[near].tolist(), strict=True
             ):
-                found[text].append((c, reference))
-        return found
+                neighbours[text].append((c, reference))
+        return neighbours
 
     def _score(self, claim: Claim, near: list[tuple[float, Claim]]) -> float | None:
         others = [(c, r) for c, r in near if r.actor != claim.actor]
@@ -195,7 +203,7 @@ class Neighbours:
         weight = sum(c**2 for c, _ in closest)
         return sum(c**2 * answer_similarity(claim.answer, r.answer) for c, r in closest) / weight
 
-    def _counted(self, claims: Sequence[Claim]) -> tuple[Any, Any, Any]:
+    def _counted(self, claims: Sequence[Claim]) -> tuple[Ints, Ints, Ints]:
         """(claim, word of its prompt, how often it is there), by claim and word."""
         import numpy as np
 

@@ -33,19 +33,19 @@ class LanguageMismatchConfig(Config):
 
 
 def is_language_mismatch(claim: Claim) -> bool:
-    """Whether a label is surely in another script or language than its prompt. Short texts never are."""
+    """Tell whether a label is surely in another script or language than its prompt. Short texts never are."""
     if not (_sure(claim.answer) and _sure(claim.prompt)):
         return False
     answered = language_of(claim.answer)  # the shorter one, and it may settle it
     if answered == "latin" and claim.prompt.isascii():
         return False
-    asked = language_of(claim.prompt)
+    prompted = language_of(claim.prompt)
     unsure = {"unknown", "latin"}
-    if asked in unsure or answered in unsure:
+    if prompted in unsure or answered in unsure:
         # A Latin text of an unknown language still differs from another script.
-        scripts = {"latin" if len(code) == 2 or code == "latin" else code for code in (asked, answered)}
+        scripts = {"latin" if len(code) == 2 or code == "latin" else code for code in (prompted, answered)}
         return "unknown" not in scripts and len(scripts) == 2
-    return asked != answered
+    return prompted != answered
 
 
 def _sure(text: str) -> bool:
@@ -54,7 +54,7 @@ def _sure(text: str) -> bool:
 
 
 def mismatching_accounts(claims: Sequence[tuple[str, bool, bool]], config: LanguageMismatchConfig) -> dict[str, str]:
-    """Suspect accounts with the reason, out of everybody's claims: (account, is foreign, account may be suspected)."""
+    """Find suspect accounts, with the reason, in everybody's claims: (account, is foreign, may be suspected)."""
     flags: dict[str, list[bool]] = defaultdict(list)
     suspects = set()
     for actor, foreign_label, suspect in claims:
@@ -62,12 +62,12 @@ def mismatching_accounts(claims: Sequence[tuple[str, bool, bool]], config: Langu
         if suspect:
             suspects.add(actor)
     total, foreign = sum(map(len, flags.values())), sum(map(sum, flags.values()))
-    found = {}
+    reasons = {}
     for actor in sorted(suspects):
         mine = flags[actor]
         others = total - len(mine)
         if len(mine) < config.min_claims or sum(mine) / len(mine) < config.own_share or not others:
             continue
         if (foreign - sum(mine)) / others <= config.others_share:
-            found[actor] = f"{sum(mine)} of {len(mine)} labels are in another language than their prompts"
-    return found
+            reasons[actor] = f"{sum(mine)} of {len(mine)} labels are in another language than their prompts"
+    return reasons

@@ -19,12 +19,12 @@ Exceeding = dict[str, tuple[list[Feedback], str]]
 
 
 def bursts(by_actor: Mapping[str, Sequence[Feedback]], *, most: int, seconds: float) -> Exceeding:
-    """Events that are among more than `most` of one account within so many seconds.
+    """Find events that are among more than `most` of one account within so many seconds.
 
     Imported events that share their moment with others of the account do not count: it is the time of their file or
     of their lot, or one that was kept too coarsely to tell how fast they came.
     """
-    found: Exceeding = {}
+    exceeding: Exceeding = {}
     for actor, events in by_actor.items():
         ordered = _in_time(_timed(events))
         first = 0
@@ -35,35 +35,35 @@ def bursts(by_actor: Mapping[str, Sequence[Feedback]], *, most: int, seconds: fl
             if place - first + 1 > most:
                 burst |= {e.event_id: e for e in ordered[first : place + 1]}
         if burst:
-            found[actor] = (list(burst.values()), f"{len(burst)} events, {most} within {seconds:g} s allowed")
-    return found
+            exceeding[actor] = (list(burst.values()), f"{len(burst)} events, {most} within {seconds:g} s allowed")
+    return exceeding
 
 
 def floods(
     by_actor: Mapping[str, Sequence[Feedback]],
-    before: Mapping[str, int],
+    earlier: Mapping[str, int],
     *,
     max_share: float,
     fair_multiple: float,
     min_events: int,
 ) -> Exceeding:
-    """Each account's latest events that exceed its share of the window; `before`: counts of the window so far.
+    """Find each account's latest events that exceed its share of the window; `earlier`: counts of the window so far.
 
     The share is `max_share` of all events, or `fair_multiple` times the mean account's where that is more, and never
     less than `min_events`.
     """
-    accounts = by_actor.keys() | before.keys()
-    total = sum(before.values()) + sum(len(events) for events in by_actor.values())
+    accounts = by_actor.keys() | earlier.keys()
+    total = sum(earlier.values()) + sum(len(events) for events in by_actor.values())
     share = max(max_share, fair_multiple / max(1, len(accounts)))
     allowed = max(min_events, int(share * total))
-    found: Exceeding = {}
+    exceeding: Exceeding = {}
     for actor, events in by_actor.items():
-        room = max(0, allowed - before.get(actor, 0))
+        room = max(0, allowed - earlier.get(actor, 0))
         if len(events) > room:
-            count = len(events) + before.get(actor, 0)
+            count = len(events) + earlier.get(actor, 0)
             why = f"the account gave {count} of {total} in the window, at most {allowed} are taken"
-            found[actor] = (_in_time(events)[room:], why)
-    return found
+            exceeding[actor] = (_in_time(events)[room:], why)
+    return exceeding
 
 
 def _timed(events: Sequence[Feedback]) -> list[Feedback]:

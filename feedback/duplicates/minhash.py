@@ -14,13 +14,13 @@ _BLOCK = 64
 """Texts that are signed at a time: their hashes stay in the processor's cache."""
 
 
-def _shingle_hashes(words: Sequence[str]) -> list[int]:
+def _shingle_hashes(tokens: Sequence[str]) -> list[int]:
     """CRC-32 of every shingle, one that is there twice twice: the least of them is the same."""
-    if len(words) <= 3:
-        return [zlib.crc32(" ".join(words).encode())] if words else []
-    text = " ".join(words)
+    if len(tokens) <= 3:
+        return [zlib.crc32(" ".join(tokens).encode())] if tokens else []
+    text = " ".join(tokens)
     joined = text.encode()
-    lengths = [len(word) + 1 for word in words] if text.isascii() else [len(word.encode()) + 1 for word in words]
+    lengths = [len(word) + 1 for word in tokens] if text.isascii() else [len(word.encode()) + 1 for word in tokens]
     ends = list(accumulate(lengths))  # one behind the space after each word
     crc32 = zlib.crc32
     return [crc32(joined[start : end - 1]) for start, end in zip([0, *ends], ends[2:], strict=False)]

@@ -19,7 +19,8 @@ from feedback.erasure.rejects import GONE, names_person, quarantined_rejects
 from feedback.examples import Example
 from feedback.lake.frames import example_of
 from feedback.lake.lake import Lake
-from feedback.redaction.redact import Finder, Redactor
+from feedback.redaction.patterns import Finder
+from feedback.redaction.redact import Redactor
 from feedback.snapshots.gate_items import item_id_of
 from feedback.sources.landing import RejectedRow, source_rejects
 from feedback.store.store import Store, feedback, interactions
@@ -95,7 +96,7 @@ def find_belongings(
     """
     belongings = Belongings(tenant, person)
     texts: list[str] = []
-    with store.engine.connect() as connection:
+    with store.database.connect() as connection:
         mine = select(interactions.c.interaction_id, interactions.c.body).where(
             interactions.c.tenant == tenant, interactions.c.user == person
         )
@@ -123,7 +124,7 @@ def find_belongings(
             texts += [example.text or "", *(m.content for m in example.messages if m.role != "system")]
     texts += _held_texts(lake, belongings)
     lying = quarantined_rejects(lake, tenant)
-    with store.engine.connect() as connection:
+    with store.database.connect() as connection:
         for row in connection.execute(select(source_rejects).where(names_person(tenant, person, raw))).mappings():
             reject = RejectedRow(**row)
             if reject.raw != GONE or lying.get(reject.row_id, GONE) != GONE:
@@ -195,7 +196,7 @@ def leave_shared_texts(store: Store, belongings: Belongings) -> None:
     """Take out needles and phrases that stand in other people's rows as well: those are theirs. Note whether another
     tenant knows the same id."""
     shared: set[str] = set()
-    with store.engine.connect() as connection:
+    with store.database.connect() as connection:
         for table, own in ((interactions, interactions.c.user), (feedback, feedback.c.actor)):
             names = interactions.c.interaction_id if table is interactions else feedback.c.event_id
             mine = belongings.interactions if table is interactions else belongings.events

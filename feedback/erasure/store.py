@@ -25,7 +25,7 @@ def erase_from_store(
     So do the events in `again`.
     """
     removed: dict[str, int] = {}
-    with begin_write(store.engine) as connection:
+    with begin_write(store.database) as connection:
         theirs = or_(feedback.c.actor == belongings.person, feedback.c.event_id.in_(sorted(belongings.events)[:_CHUNK]))
         seqs = list(connection.scalars(select(feedback.c.seq).where(feedback.c.tenant == belongings.tenant, theirs)))
         rest = sorted(belongings.events)[_CHUNK:]
@@ -59,8 +59,8 @@ def erase_from_store(
             sorted(belongings.events),
             barred,
         )
-    if store.engine.dialect.name == "sqlite":
-        with store.engine.connect() as connection:  # deleted rows stay in free pages until the file is rewritten
+    if store.database.dialect.name == "sqlite":
+        with store.database.connect() as connection:  # deleted rows stay in free pages until the file is rewritten
             raw_connection = connection.connection.dbapi_connection
             assert raw_connection is not None
             raw_connection.execute("VACUUM")

@@ -12,9 +12,9 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from feedback.events import event_time_of
 from feedback.formats import Cells, Chat, Row
 from feedback.formats.chat import answer, conversation, message, scored
+from feedback.formats.timestamps import event_time_of
 
 _NUMBERED = re.compile(r"gen_ai\.(prompt|completion)\.(\d+)\.(role|content)")
 

@@ -10,14 +10,8 @@ from pydantic import TypeAdapter
 
 from feedback.events import Document, Edit, Feedback, Interaction, Preference, Reference, Value, texts_of
 from feedback.ingest.subjects import Key, NormaliseConfig, Steps, Subject
-from feedback.redaction.redact import (
-    Finder,
-    Redactor,
-    find_personal,
-    may_hold_personal,
-    redact_feedback,
-    redact_interaction,
-)
+from feedback.redaction.patterns import Finder, find_personal, may_hold_personal
+from feedback.redaction.redact import Redactor, redact_feedback, redact_interaction
 from infra.errors import UserError
 
 _VALUE: TypeAdapter[Value] = TypeAdapter(Value)

@@ -1,8 +1,8 @@
-"""Batches read and prepared ahead: while one is judged and written, a second process prepares the next.
+"""Prefetch batches: while one is judged and written, a second process reads and prepares the next.
 
-What it does depends on the store alone (feedback/ingest/prepare.py), so it makes no difference who does it or when, but
-to the clock. The process (`python -m feedback.ingest.prefetch`) is told by its standard input what to read and answers
-with one pickled lot after another; it prepares one ahead, then waits until that is taken. It ends with its pipe.
+What it does depends on the store alone (feedback/ingest/prepare.py), so running it in another process changes only the
+run time. The process (`python -m feedback.ingest.prefetch`) reads its request from standard input and answers with one
+pickled batch after another; it prepares one ahead, then waits until that is taken. It ends with its pipe.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from infra.source_tree import python_path
 
 @dataclass(frozen=True)
 class PreparedBatch:
-    """What is new, prepared: the next batch."""
+    """The next batch: what is new, prepared."""
 
     cursor: int
     """Sequence in the store up to which feedback is in it."""
@@ -50,7 +50,7 @@ class PreparedBatch:
 
 
 @dataclass(frozen=True)
-class Cursor:
+class PrefetchRequest:
     """Where to read on, how much at a time, and what to do with it."""
 
     cursor: int
@@ -59,8 +59,8 @@ class Cursor:
     steps: Steps
 
 
-def prepared_batches(store: Store, reading: Cursor, *, apart: bool) -> Generator[PreparedBatch, None, None]:
-    """Everything new, a lot at a time; `apart`: prepared by a process of its own, one ahead.
+def prepared_batches(store: Store, request: PrefetchRequest, *, apart: bool) -> Generator[PreparedBatch, None, None]:
+    """Prepare everything new, a batch at a time; `apart`: prepared by a process of its own, one ahead.
 
     Close the generator when no more is wanted.
 
@@ -68,21 +68,21 @@ def prepared_batches(store: Store, reading: Cursor, *, apart: bool) -> Generator
         UserError: personal data where the policy refuses it.
         RatchetError: the process apart was killed; nothing is lost, run again.
     """
-    return _prepared_apart(store, reading) if apart else _prepared_here(store, reading)
+    return _prepared_apart(store, request) if apart else _prepared_here(store, request)
 
 
-def _prepared_here(store: Store, reading: Cursor) -> Generator[PreparedBatch, None, None]:
-    cursor, rejects_cursor, sweep = reading.cursor, reading.rejects_cursor, CycleCollection()
-    while (lot := _next_batch(store, reading, cursor, rejects_cursor)) is not None:
-        cursor, rejects_cursor, made = lot.cursor, lot.rejects_cursor, [lot]
-        del lot  # it is the taker's now, who may let go of it at once
+def _prepared_here(store: Store, request: PrefetchRequest) -> Generator[PreparedBatch, None, None]:
+    cursor, rejects_cursor, collect_cycles = request.cursor, request.rejects_cursor, CycleCollection()
+    while (batch := _next_batch(store, request, cursor, rejects_cursor)) is not None:
+        cursor, rejects_cursor, made = batch.cursor, batch.rejects_cursor, [batch]
+        del batch  # it is the taker's now, who may let go of it at once
         yield made.pop()
-        sweep()
+        collect_cycles()
 
 
-def _next_batch(store: Store, reading: Cursor, cursor: int, rejects_cursor: int) -> PreparedBatch | None:
-    fresh = store.feedback_after(cursor, reading.batch_events)
-    rejects = rejects_after(store.engine, rejects_cursor, reading.batch_events)
+def _next_batch(store: Store, request: PrefetchRequest, cursor: int, rejects_cursor: int) -> PreparedBatch | None:
+    fresh = store.feedback_after(cursor, request.batch_events)
+    rejects = rejects_after(store.database, rejects_cursor, request.batch_events)
     if not fresh and not rejects:
         return None
     cursor = fresh[-1].seq if fresh else cursor
@@ -90,20 +90,20 @@ def _next_batch(store: Store, reading: Cursor, cursor: int, rejects_cursor: int)
     return PreparedBatch(
         cursor=cursor,
         rejects_cursor=rejects_cursor,
-        rejects=_rejected(rejects, reading.steps) if rejects else [],
-        prepared=prepare(_read(store, fresh), reading.steps) if fresh else None,
-        cursor_mark=fingerprint(store.engine, feedback_ready, cursor),
-        rejects_mark=fingerprint(store.engine, source_rejects, rejects_cursor),
+        rejects=_rejected(rejects, request.steps) if rejects else [],
+        prepared=prepare(_read(store, fresh), request.steps) if fresh else None,
+        cursor_mark=fingerprint(store.database, feedback_ready, cursor),
+        rejects_mark=fingerprint(store.database, source_rejects, rejects_cursor),
     )
 
 
 def _read(store: Store, fresh: Sequence[Ready]) -> RawBatch:
     """The fresh feedback with its interactions and everything that was said of them so far."""
     wanted = {(r.feedback.tenant, r.feedback.interaction_id) for r in fresh if r.feedback.interaction_id is not None}
-    words = store.ready_for(wanted, through=fresh[-1].seq, known=fresh)
-    every = [*fresh, *(w for said in words.values() for w in said)]
+    history = store.ready_for(wanted, through=fresh[-1].seq, known=fresh)
+    every = [*fresh, *(ready for events in history.values() for ready in events)]
     events = {(r.feedback.tenant, r.feedback.event_id) for r in every}
-    return RawBatch(fresh, store.interactions_of(wanted), words, releases(store.engine, events))
+    return RawBatch(fresh, store.interactions_of(wanted), history, releases(store.database, events))
 
 
 def _rejected(rows: Sequence[RejectedRow], steps: Steps) -> list[QuarantineRow]:
@@ -127,7 +127,7 @@ def _rejected(rows: Sequence[RejectedRow], steps: Steps) -> list[QuarantineRow]:
     return [held(row) for row in rows]
 
 
-def _prepared_apart(store: Store, reading: Cursor) -> Generator[PreparedBatch, None, None]:
+def _prepared_apart(store: Store, request: PrefetchRequest) -> Generator[PreparedBatch, None, None]:
     process = subprocess.Popen(
         [sys.executable, "-m", "feedback.ingest.prefetch"],
         stdin=subprocess.PIPE,
@@ -135,16 +135,16 @@ def _prepared_apart(store: Store, reading: Cursor) -> Generator[PreparedBatch, N
         env={**os.environ, "PYTHONPATH": python_path()},
     )
     assert process.stdin is not None and process.stdout is not None
-    sweep = CycleCollection()
+    collect_cycles = CycleCollection()
     try:
-        pickle.dump((store.engine.url.render_as_string(hide_password=False), reading), process.stdin)
+        pickle.dump((store.database.url.render_as_string(hide_password=False), request), process.stdin)
         process.stdin.close()
-        while (said := _read_answer(process.stdout)) is not None:
-            if isinstance(said, Exception):
-                raise said
-            yield said
-            del said  # before the next is read
-            sweep()
+        while (answer := _read_answer(process.stdout)) is not None:
+            if isinstance(answer, Exception):
+                raise answer
+            yield answer
+            del answer  # before the next is read
+            collect_cycles()
     except (EOFError, pickle.UnpicklingError, BrokenPipeError) as error:
         raise RatchetError(
             f"the process that prepares batches ended by itself (exit code {process.wait()}), perhaps for want of "
@@ -157,12 +157,12 @@ def _prepared_apart(store: Store, reading: Cursor) -> Generator[PreparedBatch, N
 
 
 def _read_answer(stream: object) -> PreparedBatch | Exception | None:
-    said: PreparedBatch | Exception | None = pickle.load(stream)  # type: ignore[arg-type]  # noqa: S301 - of our own process
-    return said
+    answer: PreparedBatch | Exception | None = pickle.load(stream)  # type: ignore[arg-type]  # noqa: S301 - of our own process
+    return answer
 
 
 class CycleCollection:
-    """Looks for cycles between two batches. What the first batch imported stays, and is not looked at ever again."""
+    """Collect cyclic garbage between two batches. What the first batch imported stays, and is not looked at again."""
 
     def __init__(self) -> None:
         self._first = True
@@ -176,10 +176,11 @@ class CycleCollection:
 
 @contextmanager
 def cycle_collection_paused() -> Iterator[None]:
-    """A batch makes hundreds of thousands of objects without a cycle; looking for cycles among them costs a fifth.
+    """Pause Python's collection of cycles: a batch makes hundreds of thousands of objects without any, and looking for
+    them costs a fifth.
 
-    So that is done between batches only (`lots` does it), and what was there before, the imported libraries above all,
-    is left out.
+    It is done between batches only (`prepared_batches` does it), and leaves out what was there before, the imported
+    libraries above all.
     """
     was_on = gc.isenabled()
     gc.disable()
@@ -193,18 +194,19 @@ def cycle_collection_paused() -> Iterator[None]:
             gc.enable()
 
 
-def _serve(asked: BinaryIO, answers: BinaryIO) -> None:
+def _serve(requests: BinaryIO, answers: BinaryIO) -> None:
     try:
-        url, reading = pickle.load(asked)  # noqa: S301 - of the process that started this one
+        url, request = pickle.load(requests)  # noqa: S301 - of the process that started this one
         with cycle_collection_paused():
-            engine = connect(url)
-            check(engine)
-            for lot in _prepared_here(Store(engine), reading):
-                said = pickle.dumps(lot, protocol=pickle.HIGHEST_PROTOCOL)  # before it is asked for, and small to keep
-                del lot
-                answers.write(said)
+            database = connect(url)
+            check(database)
+            for batch in _prepared_here(Store(database), request):
+                # Before it is asked for, and small to keep.
+                answer = pickle.dumps(batch, protocol=pickle.HIGHEST_PROTOCOL)
+                del batch
+                answers.write(answer)
                 answers.flush()
-                del said
+                del answer
         last: Exception | None = None
     except EOFError:
         return  # who started this one is gone
@@ -215,13 +217,13 @@ def _serve(asked: BinaryIO, answers: BinaryIO) -> None:
 
 
 if __name__ == "__main__":
-    lot_stream = os.fdopen(os.dup(1), "wb")
+    batch_stream = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever a library prints goes to standard error
     # As the module `feedback.ingest.prefetch`, not `__main__`, so that the other side knows the classes by the same
     # name.
     from feedback.ingest import prefetch
 
     try:
-        prefetch._serve(sys.stdin.buffer, lot_stream)
+        prefetch._serve(sys.stdin.buffer, batch_stream)
     except BrokenPipeError:  # nobody wants more; what is still buffered goes nowhere
-        os.dup2(os.open(os.devnull, os.O_WRONLY), lot_stream.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), batch_stream.fileno())

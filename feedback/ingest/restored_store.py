@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from typing import Any
 
 from sqlalchemy import Table, func, select
 
@@ -49,7 +48,7 @@ def accept_store(store: Store, lake: Lake) -> AcceptedStore:
         UserError: store and lake belong together; there is nothing to accept.
         CorruptArtifact: lake and index do not belong together.
     """
-    create_tables(store.engine)
+    create_tables(store.database)
     with locked(lake):
         lake.claim_storage()
         with closing(IngestIndex(lake.index_path)) as index:
@@ -80,12 +79,12 @@ def _rewound(store: Store, lake: Lake, last: Manifest) -> Manifest:
             .order_by(feedback_ready.c.seq)
             .limit(_LOT)
         )
-        with store.engine.connect() as connection:
+        with store.database.connect() as connection:
             # A later turn of an event may be from after the restore, whatever the lake knows of the event.
             return [(r[0], (r[1], r[2]) if r[0] == r[3] else None) for r in connection.execute(query)]
 
     def rejects(cursor: int) -> Sequence[Row]:
-        return [(row.seq, (row.tenant, row.row_id)) for row in rejects_after(store.engine, cursor, _LOT)]
+        return [(row.seq, (row.tenant, row.row_id)) for row in rejects_after(store.database, cursor, _LOT)]
 
     ready = _parting(store, lake, last, feedback_ready, ("fates", "event_id"), turns)
     rejected = _parting(store, lake, last, source_rejects, ("quarantine", "row_id"), rejects)
@@ -100,19 +99,19 @@ def _parting(
     lake: Lake,
     last: Manifest,
     table: Table,
-    told: tuple[str, str],
+    dealt_by: tuple[str, str],
     rows_after: Callable[[int], Sequence[Row]],
 ) -> int:
     """The number up to which the table's rows are those that the lake dealt with.
 
     The latest batch whose own row still stands is a sure beginning; from there on, row by row as long as the lake knows
-    them (`told`: table and column that it does by). It stops at the first one that is new, so it skips none.
+    them (`dealt_by`: table and column that it does by). It stops at the first one that is new, so it skips none.
     """
     if _proved(store, last, table):
         return _cursor_of(last, table)[0]
     sure = next((m for m in _manifests_before(lake, last) if _proved(store, m, table)), None)
     cursor = _cursor_of(sure, table)[0] if sure is not None else 0
-    known = _known_after(lake, *told, batch=sure.batch if sure is not None else 0)
+    known = _known_after(lake, *dealt_by, batch=sure.batch if sure is not None else 0)
     while rows := rows_after(cursor):
         for seq, name in rows:
             if name not in known:
@@ -128,7 +127,7 @@ def _manifests_before(lake: Lake, last: Manifest) -> Iterator[Manifest]:
 def _proved(store: Store, manifest: Manifest, table: Table) -> bool:
     """Whether the row at the batch's cursor is there and the same: not refuted is not enough here."""
     cursor, mark = _cursor_of(manifest, table)
-    return mark is not None and mark == fingerprint(store.engine, table, cursor)
+    return mark is not None and mark == fingerprint(store.database, table, cursor)
 
 
 def _cursor_of(manifest: Manifest, table: Table) -> tuple[int, str | None]:
@@ -137,7 +136,7 @@ def _cursor_of(manifest: Manifest, table: Table) -> tuple[int, str | None]:
     return manifest.rejects_cursor, manifest.rejects_mark
 
 
-def _known_after(lake: Lake, table: str, column: str, *, batch: int) -> set[tuple[Any, Any]]:
+def _known_after(lake: Lake, table: str, column: str, *, batch: int) -> set[tuple[str, str]]:
     import polars as pl
 
     rows = lake.scan(table)

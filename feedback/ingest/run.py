@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, suppress
 from datetime import timedelta
 from pathlib import Path
@@ -24,14 +24,16 @@ from feedback.duplicates.fingerprints import DedupeConfig
 from feedback.examples import Example, ShapeRules
 from feedback.index.ingest_index import IngestIndex
 from feedback.index.update import IndexUpdate
-from feedback.ingest.prefetch import Cursor, PreparedBatch, cycle_collection_paused, prepared_batches
+from feedback.ingest.prefetch import PrefetchRequest, PreparedBatch, cycle_collection_paused, prepared_batches
 from feedback.ingest.resolve import ResolvedBatch, resolve
 from feedback.ingest.subjects import NormaliseConfig, Steps
+from feedback.lake.counts import contradictions, dealt_with, outcomes, unreadable_rows
 from feedback.lake.lake import Lake, Manifest
 from feedback.lake.maintenance import has_many_files, maintain
 from feedback.quality import expectations
-from feedback.quality.expectations import ExpectationError, ExpectationsConfig
+from feedback.quality.expectations import ExpectationError
 from feedback.quality.ingest_health import IngestHealthConfig
+from feedback.quality.suite import ExpectationsConfig
 from feedback.redaction.redact import RedactConfig
 from feedback.sources.landing import SourceSpec, land
 from feedback.sources.watermark import verify_store
@@ -97,6 +99,21 @@ class IngestReport(Stored):
     compacted: dict[str, int] = {}
     """Files of the lake that were put together, by table."""
 
+    @property
+    def outcomes(self) -> Mapping[str, int]:
+        """How many events ended how."""
+        return outcomes(self.counts)
+
+    @property
+    def unreadable_rows(self) -> int:
+        """Rows of files that could not be read."""
+        return unreadable_rows(self.counts)
+
+    @property
+    def contradictions(self) -> int:
+        """Examples that contradict an earlier one."""
+        return contradictions(self.counts)
+
 
 def run_ingest(
     store: Store,
@@ -116,27 +133,27 @@ def run_ingest(
             restored from a backup alone.
         UserError: another folder writes the remote lake, or its store cannot be reached.
     """
-    tell = progress or (lambda *_: None)
-    done: list[Manifest] = []
-    create_tables(store.engine)  # who opened the database may not know of the sources' tables
+    tell_progress = progress or (lambda *_: None)
+    manifests: list[Manifest] = []
+    create_tables(store.database)  # who opened the database may not know of the sources' tables
     with locked(lake):
         lake.claim_storage()
         verify_store(store, lake)
         landed = {}
         for place, spec in enumerate(sources):
-            tell(f"source {spec.name}", place, len(sources))
+            tell_progress(f"source {spec.name}", place, len(sources))
             landed[spec.name] = land(store, spec)
         store.give_up_waiting(now() - timedelta(hours=config.orphan_after_hours))
         index = IngestIndex(lake.index_path)
         try:
             staged = lake.staged()
             if staged is not None:
-                done.append(commit(lake, index, *staged))
+                manifests.append(commit(lake, index, *staged))
             last = lake.last() or Manifest(batch=1, cursor=0).model_copy(update={"batch": 0})
             index.expect(last.batch, lake.index_path)
             while True:
-                for manifest in _batches(store, lake, index, config, champion_confidence, last, tell):
-                    done.append(manifest)
+                for manifest in _batches(store, lake, index, config, champion_confidence, last, tell_progress):
+                    manifests.append(manifest)
                     last = manifest
                 if not _requeue_lost(store, index):
                     break
@@ -144,10 +161,10 @@ def run_ingest(
             index.close()
         _prune_docs(lake, config)
         compacted = {}
-        if done and config.compact_files and has_many_files(lake, config.compact_files):
-            tell("lake: putting small files together", 0, 1)
+        if manifests and config.compact_files and has_many_files(lake, config.compact_files):
+            tell_progress("lake: putting small files together", 0, 1)
             compacted = maintain(lake).compacted
-        return _report(done, landed, store.parked(), lake).model_copy(update={"compacted": compacted})
+        return _report(manifests, landed, store.parked(), lake).model_copy(update={"compacted": compacted})
 
 
 def _batches(
@@ -157,22 +174,22 @@ def _batches(
     config: IngestConfig,
     confidence: Confidence | None,
     last: Manifest,
-    tell: Progress,
+    tell_progress: Progress,
 ) -> Iterator[Manifest]:
     """Everything that waits after the batch `last`, a batch at a time, each once it counts."""
-    total, seen = store.ready_count(last.cursor), 0
-    reading = Cursor(last.cursor, last.rejects_cursor, config.batch_events, _steps(config))
+    total, taken = store.ready_count(last.cursor), 0
+    request = PrefetchRequest(last.cursor, last.rejects_cursor, config.batch_events, _steps(config))
     apart = config.ahead and total > config.batch_events
-    with cycle_collection_paused(), closing(prepared_batches(store, reading, apart=apart)) as fresh:
-        for lot in fresh:
-            left = -(-(total - seen) // config.batch_events)
+    with cycle_collection_paused(), closing(prepared_batches(store, request, apart=apart)) as batches:
+        for batch in batches:
+            left = -(-(total - taken) // config.batch_events)
             shown = left <= config.expectations.keep_docs  # earlier ones would be deleted at the end anyway
-            next_one = _compute(lot, lake, index, config, confidence, last, shown=shown)
+            next_one = _compute(batch, lake, index, config, confidence, last, shown=shown)
             last = commit(lake, index, *next_one)
             yield last
-            del lot, next_one  # before the next is made
-            seen += sum(last.counts.get("fates", {}).values())
-            tell("ingest", seen, max(total, seen))
+            del batch, next_one  # before the next is made
+            taken += dealt_with(last.counts)
+            tell_progress("ingest", taken, max(total, taken))
 
 
 def _requeue_lost(store: Store, index: IngestIndex) -> int:
@@ -185,7 +202,7 @@ def _requeue_lost(store: Store, index: IngestIndex) -> int:
     lost = index.merges.lost()
     if not lost:
         return 0
-    with begin_write(store.engine) as connection:  # of all tenants at once: their batches do not depend on a kill
+    with begin_write(store.database) as connection:  # of all tenants at once: their batches do not depend on a kill
         number = sum(requeue(connection, tenant, events) for tenant, events in lost.items())
     for tenant, events in lost.items():
         index.merges.mark_requeued(
@@ -200,7 +217,7 @@ def locked(lake: Lake) -> AbstractContextManager[None]:
 
 
 def _compute(
-    lot: PreparedBatch,
+    batch: PreparedBatch,
     lake: Lake,
     index: IngestIndex,
     config: IngestConfig,
@@ -228,16 +245,16 @@ def _compute(
             broken.docs = docs
             raise broken from error
 
-    resolved = resolve(lot.prepared, index, _steps(config), check, confidence) if lot.prepared else ResolvedBatch()
-    for row in lot.rejects:
+    resolved = resolve(batch.prepared, index, _steps(config), check, confidence) if batch.prepared else ResolvedBatch()
+    for row in batch.rejects:
         resolved.quarantine.append(row)
         resolved.count("quarantined rows", row.code)
     manifest = Manifest(
         batch=number,
-        cursor=lot.cursor,
-        rejects_cursor=lot.rejects_cursor,
-        cursor_mark=lot.cursor_mark,
-        rejects_mark=lot.rejects_mark,
+        cursor=batch.cursor,
+        rejects_cursor=batch.rejects_cursor,
+        cursor_mark=batch.cursor_mark,
+        rejects_mark=batch.rejects_mark,
         counts={step: dict(sorted(counts.items())) for step, counts in sorted(resolved.counts.items())},
         data_docs=docs.name if docs.exists() else None,
     )
@@ -262,14 +279,14 @@ def _prune_docs(lake: Lake, config: IngestConfig) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _report(done: Sequence[Manifest], landed: dict[str, dict[str, int]], parked: int, lake: Lake) -> IngestReport:
+def _report(manifests: Sequence[Manifest], landed: dict[str, dict[str, int]], parked: int, lake: Lake) -> IngestReport:
     counts: dict[str, Counter[str]] = {}
-    for manifest in done:
+    for manifest in manifests:
         for step, by_code in manifest.counts.items():
             counts.setdefault(step, Counter()).update(by_code)
-    docs = tuple(path for m in done if m.data_docs and (path := lake.docs_dir / m.data_docs).exists())
+    docs = tuple(path for m in manifests if m.data_docs and (path := lake.docs_dir / m.data_docs).exists())
     return IngestReport(
-        batches=tuple(m.batch for m in done),
+        batches=tuple(m.batch for m in manifests),
         landed=landed,
         counts={step: dict(sorted(by_code.items())) for step, by_code in sorted(counts.items())},
         shapes=dict(sorted(counts.get("shapes", Counter()).items())),

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from feedback.events import Message, Moment, message_json
+from feedback.events import Message, message_json
 from feedback.examples import Example
+from feedback.field_types import Moment
 from infra.settings import Config
 from infra.stored_model import Stored
 

@@ -1,4 +1,4 @@
-"""Keep the lake's tables healthy, and take rows out of them for good.
+"""Maintain the lake's tables (compaction, vacuum), and erase rows from them for good.
 
 Snapshots are copies with hashes of their own, so nothing here can change one. Readers see whole versions of a table;
 `maintain` leaves the files of versions younger than `keep_hours` alone, for whoever still reads them. `erase` does not:
@@ -46,7 +46,7 @@ def maintain(lake: Lake, *, keep_hours: int = 168) -> MaintenanceReport:
 
 
 def has_many_files(lake: Lake, most: int) -> bool:
-    """Whether a table is in more than `most` files, which every reader opens."""
+    """Tell whether a table is in more than `most` files, which every reader opens."""
     return any(len(table.file_uris()) > most for _, table in _tables(lake))
 
 
@@ -79,8 +79,8 @@ def drop_history(lake: Lake) -> None:
 
 
 def _tables(lake: Lake) -> list[tuple[str, DeltaTable]]:
-    found = [(name, lake.table(name)) for name in TABLES]
-    return [(name, table) for name, table in found if table is not None]
+    tables = ((name, lake.table(name)) for name in TABLES)
+    return [(name, table) for name, table in tables if table is not None]
 
 
 def _quoted(value: str) -> str:

@@ -1,6 +1,6 @@
-"""Feedback that was merged into somebody else's example, which is gone since: it has to be taken in again.
+"""Find orphaned events: merged into somebody else's example that is gone since, so that they can be re-ingested.
 
-A duplicate is not kept twice, so whoever takes the one copy away (a person is forgotten) takes what others said too.
+A duplicate is not kept twice, so whoever takes the one copy away (a person is erased) takes what others said too.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from feedback.lake.lake import Lake
 
 
 def orphaned_events(lake: Lake, tenant: str) -> list[str]:
-    """Events of a tenant whose fate names an example that stands no more, sorted."""
+    """List the events of a tenant whose outcome names an example that stands no more, sorted."""
     import polars as pl
 
     fates = lake.scan("fates")
@@ -20,5 +20,5 @@ def orphaned_events(lake: Lake, tenant: str) -> list[str]:
     named = mine.join(latest, on=["subject", "batch"], how="semi").explode("examples").drop_nulls("examples")
     standing = lake.current(tenant=tenant).lazy().select(pl.col("example_id").alias("examples"))
     lost = named.join(standing, on="examples", how="anti").select("event_id").unique().sort("event_id")
-    found: list[str] = lost.collect()["event_id"].to_list()
-    return found
+    events: list[str] = lost.collect()["event_id"].to_list()
+    return events

@@ -1,4 +1,4 @@
-"""What was kept out, for a person to read, correct and release, or to drop for good.
+"""List what was quarantined, for a person to read, correct and release, or to drop for good.
 
 A release gives the events another turn in the next ingest. What a person released counts as reviewed: it passes the
 checks that held it and speaks as trusted people do. Decisions are kept; nothing is deleted here.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import JsonValue, TypeAdapter, ValidationError
 from sqlalchemy import Column, Connection, Engine, Index, String, Table, Text, UniqueConstraint, func, insert, select
 
 from feedback.events import Feedback, Interaction, Value
@@ -48,7 +48,7 @@ quarantine_releases = Table(
 def held_rows(
     store: Store, lake: Lake, *, tenant: str | None = None, code: str | None = None, decided: bool = False
 ) -> list[QuarantineRow]:
-    """Rows in quarantine as things stand, those held last first; those a person decided on only with `decided`."""
+    """List rows in quarantine as things stand, those held last first; those a person decided on only with `decided`."""
     import polars as pl
 
     rows, fates = lake.scan("quarantine"), lake.scan("fates")
@@ -76,22 +76,22 @@ def held_rows(
 
 
 def show(store: Store, lake: Lake, row_id: str) -> QuarantineRow:
-    """One row by its id, or by the beginning of its id.
+    """Return one row by its id, or by the beginning of its id.
 
     Raises:
         NotFound: there is none, or several begin so.
     """
-    found = [row for row in held_rows(store, lake, decided=True) if row.row_id.startswith(row_id)]
-    if len({row.row_id for row in found}) != 1:
+    matching = [row for row in held_rows(store, lake, decided=True) if row.row_id.startswith(row_id)]
+    if len({row.row_id for row in matching}) != 1:
         raise NotFound(
-            f"{len(found)} quarantined rows begin with {row_id!r}, expected one; "
+            f"{len(matching)} quarantined rows begin with {row_id!r}, expected one; "
             "list them with `ratchet quarantine list`"
         )
-    return found[0]
+    return matching[0]
 
 
 def accept(
-    store: Store, lake: Lake, row_id: str, *, by: str, note: str = "", correction: Mapping[str, Any] | None = None
+    store: Store, lake: Lake, row_id: str, *, by: str, note: str = "", correction: Mapping[str, JsonValue] | None = None
 ) -> QuarantineRow:
     """Release a row: its events are ready again, reviewed, and with `correction` as their new value if one is given.
 
@@ -105,7 +105,7 @@ def accept(
     _undecided(store, lake, row_id)
     row = show(store, lake, row_id)
     fixed = _checked(row, correction)
-    with begin_write(store.engine) as connection:
+    with begin_write(store.database) as connection:
         _decide(connection, row, "accept", by, note)
         for part in fixed:
             if isinstance(part, Interaction):
@@ -136,30 +136,30 @@ def drop(store: Store, lake: Lake, row_id: str, *, by: str, note: str = "") -> Q
     """
     _undecided(store, lake, row_id)
     row = show(store, lake, row_id)
-    with begin_write(store.engine) as connection:
+    with begin_write(store.database) as connection:
         _decide(connection, row, "drop", by, note)
         released = quarantine_releases
         connection.execute(released.delete().where(released.c.row_id == row.row_id))  # it was released and held again
     return row
 
 
-def releases(engine: Engine, events: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str | None]:
-    """Which of the (tenant, event_id) pairs a person released, with the corrected value as JSON where there is one."""
+def releases(database: Engine, events: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str | None]:
+    """Return which (tenant, event_id) pairs a person released, with the corrected value as JSON where there is one."""
     wanted: dict[str, set[str]] = {}
     for tenant, event_id in events:
         wanted.setdefault(tenant, set()).add(event_id)
-    found: dict[tuple[str, str], str | None] = {}
-    with engine.connect() as connection:
+    released: dict[tuple[str, str], str | None] = {}
+    with database.connect() as connection:
         for tenant, ids in wanted.items():
             # Releases are few (people make them), so all of a tenant's are read rather than asking for each event.
             query = select(quarantine_releases.c.event_id, quarantine_releases.c.correction).where(
                 quarantine_releases.c.tenant == tenant
             )
-            found.update({(tenant, r[0]): r[1] for r in connection.execute(query) if r[0] in ids})
-    return found
+            released.update({(tenant, r[0]): r[1] for r in connection.execute(query) if r[0] in ids})
+    return released
 
 
-def _checked(row: QuarantineRow, correction: Mapping[str, Any] | None) -> list[Interaction | Feedback]:
+def _checked(row: QuarantineRow, correction: Mapping[str, JsonValue] | None) -> list[Interaction | Feedback]:
     if correction is None:
         if not row.events:
             raise UserError(
@@ -196,12 +196,12 @@ def _event(row: QuarantineRow) -> Any:
 
 
 def _undecided(store: Store, lake: Lake, row_id: str) -> None:
-    """Say so if a row was decided on: it may be listed no more, because its events have been dealt with anew."""
+    """Refuse a row that was decided on: it may be listed no more, because its events have been dealt with anew."""
     table = quarantine_decisions
     query = select(table.c.row_id, table.c.decision, table.c.by).where(
         table.c.row_id.startswith(row_id, autoescape=True)
     )
-    with store.engine.connect() as connection:
+    with store.database.connect() as connection:
         before = connection.execute(query).first()
     if before is not None and before.row_id not in {row.row_id for row in held_rows(store, lake)}:
         raise UserError(f"row {row_id[:12]} was decided before: {before.decision} by {before.by}")
@@ -237,7 +237,7 @@ def _decided(store: Store, lake: Lake, batches: Mapping[str, int]) -> set[str]:
         .join(feedback_ready, feedback_ready.c.feedback_seq == feedback.c.seq)
         .group_by(released.c.row_id, released.c.tenant)
     )
-    with store.engine.connect() as connection:
+    with store.database.connect() as connection:
         decided = set(connection.scalars(select(decisions.c.row_id)))
         accepted = set(connection.scalars(select(decisions.c.row_id).where(decisions.c.decision == "accept")))
         waited = [row for row in connection.execute(query) if row.row_id in accepted and row.row_id in batches]

@@ -1,4 +1,4 @@
-"""Where a lake's tables and manifests are: in its own folder, or at an S3-compatible address (extra `s3`).
+"""Store a lake's tables and manifests: in its own folder, or at an S3-compatible address (extra `s3`).
 
 Either way the folder keeps what only its writer needs: lock, staged batch, index of the past, Data Docs. A remote lake
 has one writing folder: `writer.json` names it, created by a conditional put (If-None-Match), as is every manifest, and
@@ -113,7 +113,7 @@ class ObjectStorage:
 
     def batches(self) -> list[int]:
         names: list[str] = []
-        with self._asked("list"), suppress(FileNotFoundError):
+        with self._translated_errors("list"), suppress(FileNotFoundError):
             names = self._files.ls(f"{self._path}/batches", detail=False)
         return sorted(int(Path(name).stem) for name in names if Path(name).stem.isdecimal())
 
@@ -129,16 +129,16 @@ class ObjectStorage:
             )
 
     def log(self, name: str) -> list[str]:
-        with self._asked("list"):
+        with self._translated_errors("list"):
             return [Path(n).name for n in self._files.ls(f"{self._path}/{name}/_delta_log", detail=False)]
 
     def drop_log(self, name: str, entries: Sequence[str]) -> None:
-        with self._asked("delete from"):
+        with self._translated_errors("delete from"):
             for entry in entries:
                 self._files.rm_file(f"{self._path}/{name}/_delta_log/{entry}")
 
     def fetch(self, folder: Path) -> None:
-        with self._asked("read"):
+        with self._translated_errors("read"):
             self._files.get(self._path, str(folder), recursive=True)
 
     def claim(self, folder_id: str) -> None:
@@ -158,7 +158,7 @@ class ObjectStorage:
 
     def _create(self, name: str, content: bytes) -> bool:
         """Put a new object; False if there is one already. The store decides, so there is no race."""
-        with self._asked("write to"):
+        with self._translated_errors("write to"):
             try:
                 self._files.pipe_file(f"{self._path}/{name}", content, mode="create")
             except FileExistsError:
@@ -166,7 +166,7 @@ class ObjectStorage:
         return True
 
     def _get(self, name: str) -> bytes:
-        with self._asked("read"):
+        with self._translated_errors("read"):
             content: bytes = self._files.cat_file(f"{self._path}/{name}")
         return content
 
@@ -181,18 +181,18 @@ class ObjectStorage:
         return self._opened
 
     @contextmanager
-    def _asked(self, what: str) -> Iterator[None]:
+    def _translated_errors(self, verb: str) -> Iterator[None]:
         try:
             yield
         except Exception as error:  # whatever the store's client calls it: botocore's are no OSErrors
             raise UserError(
-                f"cannot {what} the lake at {self.url}: {error}; mend places.lake_url, the AWS_ variables of the "
+                f"cannot {verb} the lake at {self.url}: {error}; mend places.lake_url, the AWS_ variables of the "
                 "environment, or install the extra `s3`"
             ) from error
 
 
 def storage_of(folder: Path, url: str | None = None) -> LakeStorage:
-    """Where the lake of this folder is: as it was settled once, or else as `url` says.
+    """Return where the lake of this folder is: as it was settled once, or else as `url` says.
 
     Raises:
         UserError: the folder's lake is somewhere else than `url`.
@@ -206,7 +206,7 @@ def storage_of(folder: Path, url: str | None = None) -> LakeStorage:
 
 
 def claim_storage(folder: Path, url: str | None) -> None:
-    """Before anything is written: a remote lake gets its only writer, and the folder remembers where it is.
+    """Claim a lake before anything is written: a remote one gets its only writer, and the folder remembers where it is.
 
     Raises:
         UserError: the folder has a lake of its own already, or another folder writes at `url`.

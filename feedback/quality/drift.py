@@ -1,4 +1,4 @@
-"""Has what users ask, or how they judge it, moved away from what the champion was trained on? Evidently, offline.
+"""Detect drift: have inputs, or how people judge answers, moved away from the champion's training data? (Evidently)
 
 Compared are the rows that feedback made, with those of the champion's snapshot; and all traffic, judged or not, with
 that of the champion's training data's time (feedback/quality/traffic_drift.py). Drift may make a night worth its time;
@@ -84,7 +84,7 @@ class DriftReport(Stored):
     """The same of all traffic."""
 
     def beside(self, traffic: DriftReport) -> DriftReport:
-        """This report on rows of feedback and one on all traffic, as one: what drifts in either has drifted."""
+        """Join this report on rows of feedback and one on all traffic, as one: what drifts in either has drifted."""
         shares = [share for share in (self.share, traffic.share) if share is not None]
         return DriftReport(
             share=max(shares, default=None),
@@ -96,9 +96,9 @@ class DriftReport(Stored):
         )
 
 
-def undetermined(why: str, what: str = "all") -> DriftReport:
-    """Nothing can be said of `what`, and why."""
-    return DriftReport(share=None, drifted=False, columns={}, left_out={what: why}, html=None)
+def undetermined(why: str, scope: str = "all") -> DriftReport:
+    """Report that nothing can be said of `scope`, and why."""
+    return DriftReport(share=None, drifted=False, columns={}, left_out={scope: why}, html=None)
 
 
 def feedback_drift(
@@ -109,25 +109,25 @@ def feedback_drift(
     if too_few := too_few_rows(len(current), len(reference), config):
         return undetermined(too_few)
     sides = _thinned(current, config), _thinned(reference, config)
-    now, before = (_frame(side) for side in sides)
-    now["topic"], before["topic"] = topics(*([prompt_text(e) for e in side] for side in sides))
-    return compare_tables(now, before, html, config)
+    tables = [_frame(side) for side in sides]
+    tables[0]["topic"], tables[1]["topic"] = topics(*([prompt_text(e) for e in side] for side in sides))
+    return compare_tables(tables[0], tables[1], html, config)
 
 
 def too_few_rows(current: int, reference: int, config: DriftConfig) -> str | None:
-    """Why so many rows cannot be compared, or None."""
+    """Say why so many rows cannot be compared, or None."""
     if min(current, reference) >= config.min_rows:
         return None
     return f"{current} current and {reference} reference rows; at least {config.min_rows} of each are needed"
 
 
-def compare_tables(now: pd.DataFrame, before: pd.DataFrame, html: Path, config: DriftConfig) -> DriftReport:
+def compare_tables(current: pd.DataFrame, reference: pd.DataFrame, html: Path, config: DriftConfig) -> DriftReport:
     """Compare two tables column by column; the report goes to `html`."""
     from evidently import DataDefinition, Dataset, Report
     from evidently.presets import DataDriftPreset
 
-    still = {column: 0.0 for column in now.columns if _one_value(now, before, column)}
-    kept = [column for column in now.columns if column not in still]
+    still = {column: 0.0 for column in current.columns if _one_value(current, reference, column)}
+    kept = [column for column in current.columns if column not in still]
     if not kept:
         return DriftReport(share=0.0, drifted=False, columns=still, left_out={}, html=None)
     names = {escaped(column): column for column in kept}
@@ -142,19 +142,19 @@ def compare_tables(now: pd.DataFrame, before: pd.DataFrame, html: Path, config: 
         cat_threshold=config.psi,
     )
     run = Report([preset]).run(
-        Dataset.from_pandas(_harmless(now[kept], categories), data_definition=definition),
-        Dataset.from_pandas(_harmless(before[kept], categories), data_definition=definition),
+        Dataset.from_pandas(_harmless(current[kept], categories), data_definition=definition),
+        Dataset.from_pandas(_harmless(reference[kept], categories), data_definition=definition),
     )
     html.parent.mkdir(parents=True, exist_ok=True)
     run.save_html(str(html))
-    found = still | {names[shown]: score for shown, score in _scores(run.dict()).items() if shown in names}
-    left_out = {column: "evidently gave no value" for column in kept if column not in found}
-    share = sum(score >= config.psi for score in found.values()) / len(found) if found else None
+    scores = still | {names[shown]: score for shown, score in _scores(run.dict()).items() if shown in names}
+    left_out = {column: "evidently gave no value" for column in kept if column not in scores}
+    share = sum(score >= config.psi for score in scores.values()) / len(scores) if scores else None
     return DriftReport(
         share=share,
         drifted=share is not None
-        and (share >= config.drift_share or any(found.get(c, 0.0) >= config.psi for c in config.deciding)),
-        columns=dict(sorted(found.items())),
+        and (share >= config.drift_share or any(scores.get(c, 0.0) >= config.psi for c in config.deciding)),
+        columns=dict(sorted(scores.items())),
         left_out=left_out,
         html=html,
     )
@@ -164,7 +164,7 @@ _NUMBERS = frozenset({"prompt_words", "response_words", "turns", "digits_share"}
 
 
 def texts_frame(prompts: Sequence[str], responses: Sequence[str], turns: Sequence[int]) -> pd.DataFrame:
-    """What is told from texts alone, a row each."""
+    """Make a table of what is told from texts alone, a row each."""
     import pandas as pd
 
     return pd.DataFrame(
@@ -202,20 +202,20 @@ def _thinned(examples: Sequence[Example], config: DriftConfig) -> list[Example]:
     return list(examples) if step <= 1 else [examples[int(place * step)] for place in range(config.max_rows)]
 
 
-def _one_value(now: pd.DataFrame, before: pd.DataFrame, column: str) -> bool:
+def _one_value(current: pd.DataFrame, reference: pd.DataFrame, column: str) -> bool:
     """Whether a column is the same in every row of both sides: nothing moved, and evidently has nothing to divide."""
-    values = {*now[column].unique(), *before[column].unique()}
+    values = {*current[column].unique(), *reference[column].unique()}
     return len(values) == 1
 
 
 def _scores(result: dict[str, Any]) -> dict[str, float]:
     """PSI by column, out of evidently's ValueDrift metrics."""
-    found = {}
+    scores = {}
     for metric in result["metrics"]:
         parameters = metric.get("config", {})
         if "ValueDrift" in str(metric.get("metric_name", metric.get("metric_id", ""))) or "column" in parameters:
             column = parameters.get("column")
             value = metric.get("value")
             if column is not None and isinstance(value, int | float):
-                found[str(column)] = float(value)
-    return found
+                scores[str(column)] = float(value)
+    return scores

@@ -1,8 +1,9 @@
-"""A great-expectations suite over a batch of examples, read from config, so that a data person can extend it.
+"""Evaluate a great-expectations suite over a batch of examples.
 
-Each expectation has a severity. `quarantine` keeps the rows that break it out of the lake; `stop` ends the run
-(nothing of the batch is taken). An expectation that *errors* says neither good nor bad of the data: it ends the run
-too. Data Docs are written to a folder. Nothing is sent anywhere: analytics are switched off before the first call.
+Each expectation of the suite (suite.py) has a severity. `quarantine` keeps the rows that break it out of the lake;
+`stop` ends the run (nothing of the batch is taken). An expectation that *errors* says neither good nor bad of the data:
+it ends the run too. Data Docs are written to a folder. Nothing is sent anywhere: analytics are switched off before the
+first call.
 """
 
 from __future__ import annotations
@@ -11,126 +12,21 @@ import json
 import logging
 import os
 import warnings
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
-
-from pydantic import Field, JsonValue, model_validator
+from typing import TYPE_CHECKING, Any, get_args
 
 from feedback.examples import Example, Shape
 from feedback.quality.data_docs import write_docs
 from feedback.quality.spark import require_spark, spark_frame
+from feedback.quality.suite import DEFAULT_SUITE, ExpectationsConfig, ExpectationSpec
 from infra.errors import RatchetError, UserError
-from infra.settings import Config
 
 if TYPE_CHECKING:
     import pandas as pd
-
-
-class ExpectationSpec(Config):
-    """One expectation of great-expectations, on the columns of `frame_of`."""
-
-    name: str = Field(pattern=r"^[a-z0-9-]+$")
-    """Reason that quarantined rows carry."""
-    expectation: str
-    """Class of great_expectations.expectations, such as ExpectColumnValueLengthsToBeBetween."""
-    arguments: Mapping[str, JsonValue] = {}
-    """Its arguments, such as column, min_value, max_value, regex, mostly."""
-    severity: Literal["quarantine", "stop"] = "quarantine"
-    """What a breach does: hold the rows, or stop the whole run."""
-    shapes: tuple[Shape, ...] = ()
-    """Shapes it looks at; none means all."""
-
-
-_ANSWERED: tuple[Shape, ...] = ("completion", "preference", "problem")
-DEFAULT_SUITE: tuple[ExpectationSpec, ...] = (
-    ExpectationSpec(
-        name="example-id-unique",
-        expectation="ExpectColumnValuesToBeUnique",
-        arguments={"column": "example_id"},
-        severity="stop",
-    ),
-    ExpectationSpec(
-        name="group-known",
-        expectation="ExpectColumnValuesToNotBeNull",
-        arguments={"column": "group"},
-        severity="stop",
-    ),
-    ExpectationSpec(
-        name="prompt-length",
-        expectation="ExpectColumnValueLengthsToBeBetween",
-        arguments={"column": "prompt", "min_value": 1, "max_value": 50_000},
-        shapes=("completion", "preference", "rated", "problem"),
-    ),
-    ExpectationSpec(
-        name="answer-length",
-        expectation="ExpectColumnValueLengthsToBeBetween",
-        arguments={"column": "response", "min_value": 1, "max_value": 20_000},
-        shapes=_ANSWERED,
-    ),
-    ExpectationSpec(
-        name="last-turn-not-assistant",
-        expectation="ExpectColumnValuesToBeInSet",
-        arguments={"column": "last_role", "value_set": ["user", "tool", "system"]},
-        shapes=("completion", "preference", "rated", "problem"),
-    ),
-    ExpectationSpec(
-        name="answer-is-not-markup",
-        expectation="ExpectColumnValuesToNotMatchRegex",
-        arguments={"column": "response", "regex": r"(?is)<script\b|<iframe\b|<\|im_(start|end)\|>|javascript:"},
-        shapes=_ANSWERED,
-    ),
-    ExpectationSpec(
-        name="answer-is-not-noise",
-        expectation="ExpectColumnValuesToNotMatchRegex",
-        arguments={"column": "response", "regex": r"(?s)(.)\1{199}"},
-        shapes=_ANSWERED,
-    ),
-    ExpectationSpec(
-        name="document-length",
-        expectation="ExpectColumnValueLengthsToBeBetween",
-        arguments={"column": "response", "min_value": 20},
-        shapes=("document",),
-    ),
-)
-
-
-class ExpectationsConfig(Config):
-    """What accepted rows must be like."""
-
-    enabled: bool = True
-    """Whether the suite runs."""
-    engine: Literal["pandas", "spark"] = "pandas"
-    """What computes it: pandas in this process, or Spark (extra `spark`) where one process is too small. Regular
-    expressions are Python's or Java's accordingly."""
-    spark_master: str = "local[*]"
-    """Spark's master, where SPARK_REMOTE does not name a server: this machine's cores, or an address of a cluster."""
-    suite: tuple[ExpectationSpec, ...] = DEFAULT_SUITE
-    """The suite. Giving one replaces the built-in suite."""
-    also: tuple[ExpectationSpec, ...] = ()
-    """Expectations beside those of the suite: the way to add one and keep the built-in ones."""
-    data_docs: bool = True
-    """Whether to write Data Docs (about 4 MB a batch)."""
-    keep_docs: int = Field(default=10, ge=1)
-    """How many batches' Data Docs are kept."""
-
-    @model_validator(mode="after")
-    def _names_once(self) -> ExpectationsConfig:
-        names = Counter(spec.name for spec in self.every)
-        if twice := sorted(name for name, count in names.items() if count > 1):
-            raise ValueError(
-                f"two expectations are named {twice[0]!r}; the name is the reason rows carry: give it once"
-            )
-        return self
-
-    @property
-    def every(self) -> tuple[ExpectationSpec, ...]:
-        """Suite and additions."""
-        return (*self.suite, *self.also)
 
 
 class ExpectationError(RatchetError):
@@ -155,7 +51,7 @@ _MADE: Mapping[str, Callable[[Example], str | int]] = {
 
 
 def frame_of(examples: Sequence[Example], columns: Sequence[str] = _COLUMNS) -> pd.DataFrame:
-    """One row an example: the columns that expectations may name."""
+    """Make the table of examples: the columns that expectations may name."""
     import pandas as pd
 
     fields = [vars(e) for e in examples]
@@ -174,12 +70,12 @@ def _columns_named(config: ExpectationsConfig) -> list[str]:
     """
     if any(not spec.expectation.startswith("ExpectColumn") for spec in config.every):
         return list(_COLUMNS)
-    said = json.dumps([dict(spec.arguments) for spec in config.every])
-    return [name for name in _COLUMNS if name in ("example_id", "shape") or name in said]
+    arguments = json.dumps([dict(spec.arguments) for spec in config.every])
+    return [name for name in _COLUMNS if name in ("example_id", "shape") or name in arguments]
 
 
 def response_of(example: Example) -> str:
-    """What the row teaches: completion, chosen answer, reference, or a document's text."""
+    """Return what the row teaches: completion, chosen answer, reference, or a document's text."""
     return example.completion or example.chosen or example.reference or example.text or ""
 
 
@@ -223,20 +119,20 @@ def refused_by_suite(
         return {}
     refused: dict[str, tuple[str, str]] = {}
     broken: list[str] = []
-    for found in evaluate_suite(examples, config, docs if config.data_docs else None):
-        spec = found.spec
-        if found.error is not None:
+    for finding in evaluate_suite(examples, config, docs if config.data_docs else None):
+        spec = finding.spec
+        if finding.error is not None:
             raise ExpectationError(
-                f"expectation {spec.name} ({spec.expectation}) could not be evaluated: {found.error}; that says "
+                f"expectation {spec.name} ({spec.expectation}) could not be evaluated: {finding.error}; that says "
                 "nothing of the data, so nothing was taken: mend the expectation and run again"
             )
-        if found.met:  # rows may break it all the same: as many as its `mostly` lets pass
+        if finding.met:  # rows may break it all the same: as many as its `mostly` lets pass
             continue
-        if spec.severity == "quarantine" and found.rows:
-            for example_id in found.rows:
+        if spec.severity == "quarantine" and finding.rows:
+            for example_id in finding.rows:
                 refused.setdefault(example_id, (f"expectation:{spec.name}", _why(spec)))
         else:
-            who = f"{len(found.rows)} rows break it" if found.rows else "the table as a whole breaks it"
+            who = f"{len(finding.rows)} rows break it" if finding.rows else "the table as a whole breaks it"
             broken.append(f"{spec.name}: {_why(spec)} ({who})")
     if broken:
         raise ExpectationError(
@@ -246,7 +142,7 @@ def refused_by_suite(
 
 
 def evaluate_suite(examples: Sequence[Example], config: ExpectationsConfig, docs: Path | None) -> list[Finding]:
-    """What every expectation says of the examples. Data Docs go to `docs`, if given.
+    """Evaluate every expectation on the examples. Data Docs go to `docs`, if given.
 
     Raises:
         UserError: the suite names an expectation or argument that does not exist.
@@ -281,16 +177,16 @@ def validate_suite(config: ExpectationsConfig) -> None:
         for shape in get_args(Shape)
     ]
     try:
-        found = evaluate_suite(rows, config.model_copy(update={"engine": "pandas"}), None)
+        results = evaluate_suite(rows, config.model_copy(update={"engine": "pandas"}), None)
     except ExpectationError as error:
         raise UserError(f"ingest.expectations: {error}") from error
-    if wrong := [f"{one.spec.name} ({one.spec.expectation}): {one.error}" for one in found if one.error is not None]:
+    if wrong := [f"{one.spec.name} ({one.spec.expectation}): {one.error}" for one in results if one.error is not None]:
         raise UserError("ingest.expectations: cannot be evaluated, mend or drop: " + " | ".join(wrong))
 
 
 def _finding(spec: ExpectationSpec, result: Any) -> Finding:
-    said = result.exception_info or {}
-    errors = [said] if "raised_exception" in said else [v for v in said.values() if isinstance(v, dict)]
+    info = result.exception_info or {}
+    errors = [info] if "raised_exception" in info else [v for v in info.values() if isinstance(v, dict)]
     raised = [str(e.get("exception_message")) for e in errors if e.get("raised_exception")]
     rows = tuple(str(row["example_id"]) for row in result.result.get("unexpected_index_list") or [])
     return Finding(spec, bool(result.success), rows, "; ".join(raised) if raised else None)

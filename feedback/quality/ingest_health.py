@@ -1,14 +1,15 @@
-"""Is something wrong with the intake? Far more held than usual, or feedback that nobody takes in. Pure functions."""
+"""Detect that something is wrong with ingestion: far more held than usual, or feedback that nobody takes in."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from statistics import median
 
 from pydantic import Field
 from sqlalchemy import Engine, func, select
 
+from feedback.lake.counts import Counts, dealt_with, outcomes, quarantined
 from feedback.lake.lake import Lake, Manifest
 from feedback.sources.watermark import store_mismatch
 from feedback.store.store import Store, feedback, feedback_ready
@@ -16,7 +17,7 @@ from infra.settings import Config
 
 
 class IngestHealthConfig(Config):
-    """When people are told about the intake."""
+    """When people are told about ingestion."""
 
     spike_events: int = Field(default=30, ge=1)
     """Fewest held events of one ingest that make a spike."""
@@ -43,28 +44,25 @@ class QuarantineSpike(Config):
     """Held events by reason."""
 
 
-def quarantine_spike(
-    counts: Mapping[str, Mapping[str, int]], before: Sequence[Manifest], config: IngestHealthConfig
-) -> QuarantineSpike | None:
-    """Whether an ingest with these counts held far more than the batches before it."""
-    fates = counts.get("fates", {})
-    held, events = fates.get("quarantined", 0), sum(fates.values())
-    usual = median(_share(m.counts) for m in before) if before else 0.0
+def quarantine_spike(counts: Counts, earlier: Sequence[Manifest], config: IngestHealthConfig) -> QuarantineSpike | None:
+    """Tell whether an ingest with these counts held far more than the batches before it."""
+    held, events = outcomes(counts).get("quarantined", 0), dealt_with(counts)
+    usual = median(_share(m.counts) for m in earlier) if earlier else 0.0
     if held < config.spike_events or held / events < usual + config.spike_rise:
         return None
-    return QuarantineSpike(held=held, events=events, usual=usual, reasons=dict(counts.get("quarantined", {})))
+    return QuarantineSpike(held=held, events=events, usual=usual, reasons=dict(quarantined(counts)))
 
 
 def batches_before(lake: Lake, first: int, config: IngestHealthConfig) -> list[Manifest]:
-    """The manifests of the batches before number `first`, as many as are the usual."""
+    """Return the manifests of the batches before number `first`, as many as are the usual."""
     return [lake.manifest(number) for number in range(max(1, first - config.usual_batches), first)]
 
 
-def ingest_stale(engine: Engine, lake: Lake, at: datetime, config: IngestHealthConfig) -> str | None:
-    """Why ingestion stands still, in a sentence; None where it does not."""
+def ingest_stale(database: Engine, lake: Lake, at: datetime, config: IngestHealthConfig) -> str | None:
+    """Say why ingestion stands still, in a sentence; None where it does not."""
     last = lake.last()
     cursor = last.cursor if last else 0
-    restored = store_mismatch(Store(engine), last) if last else None
+    restored = store_mismatch(Store(database), last) if last else None
     if restored is not None:
         return f"the database is not the one that the lake was filled from: {restored}"
     waiting = (
@@ -72,7 +70,7 @@ def ingest_stale(engine: Engine, lake: Lake, at: datetime, config: IngestHealthC
         .join(feedback_ready, feedback_ready.c.feedback_seq == feedback.c.seq)
         .where(feedback_ready.c.seq > cursor)
     )
-    with engine.connect() as connection:
+    with database.connect() as connection:
         oldest, count = connection.execute(waiting).one()
         latest = connection.execute(select(func.max(feedback.c.received_at))).scalar_one()
     if oldest is not None and at - oldest > timedelta(hours=config.stale_hours):
@@ -83,6 +81,5 @@ def ingest_stale(engine: Engine, lake: Lake, at: datetime, config: IngestHealthC
     return None
 
 
-def _share(counts: Mapping[str, Mapping[str, int]]) -> float:
-    fates = counts.get("fates", {})
-    return fates.get("quarantined", 0) / max(1, sum(fates.values()))
+def _share(counts: Counts) -> float:
+    return outcomes(counts).get("quarantined", 0) / max(1, dealt_with(counts))

@@ -1,4 +1,4 @@
-"""All traffic, judged or not: has what users ask, what they are told, or how often they judge it moved?
+"""Detect drift in all traffic, judged or not: in what users ask, what is answered, and how often they judge it.
 
 The answers since a moment (the newest row that the champion was trained on) are compared with those up to it, the
 latest of each. Their texts are redacted before anything is made of them.
@@ -16,7 +16,7 @@ from sqlalchemy import Engine
 from feedback.examples import user_text
 from feedback.quality.drift import DriftConfig, DriftReport, compare_tables, texts_frame, too_few_rows, undetermined
 from feedback.redaction.redact import RedactConfig, Redactor, finder_of, redact_interaction
-from feedback.store.answers import InteractionScores, recent_interactions
+from feedback.store.recent_interactions import InteractionScores, recent_interactions
 from feedback.text.topics import topics
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def traffic_drift(
-    engine: Engine,
+    database: Engine,
     tenant: str,
     *,
     border: datetime,
@@ -35,15 +35,14 @@ def traffic_drift(
 ) -> DriftReport:
     """Compare a tenant's answers after `border` with those up to it, as far as they had time to be judged by `now`."""
     settled = now - timedelta(minutes=config.settle_minutes)
-    current = recent_interactions(engine, tenant, after=border, through=settled, limit=config.max_rows)
-    reference = recent_interactions(engine, tenant, after=None, through=border, limit=config.max_rows)
+    current = recent_interactions(database, tenant, after=border, through=settled, limit=config.max_rows)
+    reference = recent_interactions(database, tenant, after=None, through=border, limit=config.max_rows)
     if too_few := too_few_rows(len(current), len(reference), config):
         return undetermined(too_few, "traffic")
     sides = [_frame(rows, config, redact) for rows in (current, reference)]
-    for (frame, _), found in zip(sides, topics(*(prompts for _, prompts in sides)), strict=True):
-        frame["topic"] = found
-    after, before = (frame.add_prefix("traffic.") for frame, _ in sides)
-    return compare_tables(after, before, html, config)
+    for (frame, _), named in zip(sides, topics(*(prompts for _, prompts in sides)), strict=True):
+        frame["topic"] = named
+    return compare_tables(*(frame.add_prefix("traffic.") for frame, _ in sides), html, config)
 
 
 def _frame(
@@ -51,16 +50,18 @@ def _frame(
 ) -> tuple[pd.DataFrame, list[str]]:
     """A row an answer, and the prompts."""
     redactor = Redactor(find=finder_of(redact))
-    seen = [redact_interaction(row.interaction, redactor) if redact.enabled else row.interaction for row in rows]
-    prompts = [user_text(one.messages) for one in seen]
-    frame = texts_frame(prompts, [one.answer for one in seen], [len(one.messages) for one in seen])
-    return frame.assign(task=[one.task or "none" for one in seen], feedback=[_said(r, config) for r in rows]), prompts
+    shown = [redact_interaction(row.interaction, redactor) if redact.enabled else row.interaction for row in rows]
+    prompts = [user_text(interaction.messages) for interaction in shown]
+    frame = texts_frame(prompts, [i.answer for i in shown], [len(i.messages) for i in shown])
+    return frame.assign(
+        task=[i.task or "none" for i in shown], feedback=[_last_verdict(r, config) for r in rows]
+    ), prompts
 
 
-def _said(row: InteractionScores, config: DriftConfig) -> str:
-    """The last that was said of an answer while it counts."""
+def _last_verdict(row: InteractionScores, config: DriftConfig) -> str:
+    """How an answer was judged last while it counts."""
     until = row.interaction.created_at + timedelta(minutes=config.settle_minutes)
-    scores = [score for score, at in row.said if at <= until]
+    scores = [score for score, at in row.scores if at <= until]
     if not scores:
         return "none"
     return "other" if scores[-1] is None else "good" if scores[-1] >= 0.5 else "bad"

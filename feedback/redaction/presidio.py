@@ -58,30 +58,30 @@ def presidio_finder(spacy_model: str | None = None) -> Callable[[str], Iterator[
         raise UserError(
             f"redact.recognisers asks for presidio, which is not installed ({error}); `pip install 'ratchet[presidio]'`"
         ) from None
-    evident, said = _id_recognisers()
+    evident, named = _id_recognisers()
     language = _language(spacy_model) if spacy_model else None
 
     def find(text: str) -> Iterator[Find]:
-        found: list[tuple[float, Find]] = []
+        hits: list[tuple[float, Find]] = []
         for could_hold, recogniser in recognisers:
             if not could_hold(text):
                 continue
             for hit in recogniser.analyze(text, recogniser.supported_entities, None) or ():
                 if hit.score >= LEAST_SCORE:
-                    found.append((-hit.score, (hit.start, hit.end, _KINDS[hit.entity_type])))
+                    hits.append((-hit.score, (hit.start, hit.end, _KINDS[hit.entity_type])))
         if _digits(4)(text):
-            for recogniser in (*evident, *(said if holds_word(text) else ())):
+            for recogniser in (*evident, *(named if holds_word(text) else ())):
                 for hit in recogniser.analyze(text, recogniser.supported_entities, None) or ():
-                    told = _BEFORE.search(text, max(0, hit.start - 100), hit.start) is not None
-                    if told or (recogniser in evident and hit.score >= LEAST_SCORE):
-                        found.append((-max(hit.score, LEAST_SCORE + told / 10), (hit.start, hit.end, "NATIONAL_ID")))
+                    preceded = _BEFORE.search(text, max(0, hit.start - 100), hit.start) is not None
+                    if preceded or (recogniser in evident and hit.score >= LEAST_SCORE):
+                        hits.append((-max(hit.score, LEAST_SCORE + preceded / 10), (hit.start, hit.end, "NATIONAL_ID")))
         if language is not None:
-            found += [
+            hits += [
                 (-0.85, (e.start_char, e.end_char, "PERSON"))
                 for e in language(text).ents
                 if e.label_ in ("PERSON", "PER")
             ]
-        return iter(first_come(hit for _, hit in sorted(found)))
+        return iter(first_come(hit for _, hit in sorted(hits)))
 
     return find
 

@@ -1,8 +1,5 @@
-"""Take personal data and secrets out of text before anything is learned from it.
+"""Redact personal data and secrets in text before anything is learned from it.
 
-Fast patterns, each behind a cheap test of whether the text can hold a match at all, and each confirmed by what the
-kind promises (Luhn for cards, ISO 7064 mod 97-10 for IBANs, `ipaddress` for addresses, digit counts for phones; what
-states number their people by is in national_ids.py).
 A value keeps one placeholder, such as [EMAIL_1], throughout one subject (an interaction and its feedback), so that
 text stays coherent; numbers are not shared between subjects, so nobody can be followed through the data, and no table
 is kept that would turn a placeholder back.
@@ -10,12 +7,11 @@ is kept that would turn a placeholder back.
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import JsonValue, model_validator
 
@@ -28,12 +24,12 @@ from feedback.events import (
     Preference,
     Reference,
 )
-from feedback.redaction.national_ids import EVIDENT, NEAR, SAID, checked_id, evident_id, holds_word, said_id
+from feedback.redaction.patterns import Entity, Finder, find_personal
 from feedback.redaction.spans import first_come
 from infra.settings import Config
 
-Entity = Literal["SECRET", "EMAIL", "IBAN", "CARD", "IP", "NATIONAL_ID", "PHONE", "PERSON"]
 Policy = Literal["redact", "drop", "refuse"]
+_PLACEHOLDER = re.compile(r"\[(SECRET|EMAIL|IBAN|CARD|IP|NATIONAL_ID|PHONE|PERSON)_(\d{1,6})\]")
 _IN_SIGHT = 2_000
 """Characters looked at behind a cut: more than anything that is found and holds white space is long."""
 
@@ -67,12 +63,8 @@ class RedactConfig(Config):
         return next((policy for name, policy in self.policies.items() if name == entity), self.policy)
 
 
-Finder = Callable[[str], Iterator[tuple[int, int, str]]]
-"""Text -> (start, end, entity) of every find, in order, none overlapping."""
-
-
 def finder_of(config: RedactConfig) -> Finder:
-    """What looks for personal data as the config says.
+    """Return what looks for personal data as the config says.
 
     Raises:
         UserError: presidio or its model is asked for and not installed.
@@ -86,7 +78,7 @@ def finder_of(config: RedactConfig) -> Finder:
 
 
 def find_both(other: Finder, *, ours: Finder | None = None) -> Finder:
-    """Everything that either finds; where the two overlap, ours counts."""
+    """Find everything that either finds; where the two overlap, ours counts."""
 
     def find(text: str) -> Iterator[tuple[int, int, str]]:
         return iter(first_come([*(ours or find_personal)(text), *other(text)]))
@@ -100,7 +92,7 @@ def _secrets_only(text: str) -> Iterator[tuple[int, int, str]]:
 
 @dataclass
 class Redactor:
-    """Redacts the texts of one subject with one numbering, and counts what it replaced."""
+    """Redact the texts of one subject with one numbering, and counts what it replaced."""
 
     placeholders: dict[tuple[str, str], str] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
@@ -109,7 +101,7 @@ class Redactor:
     _used: dict[str, int] = field(default_factory=dict)
 
     def text(self, text: str) -> str:
-        """`text` with every find replaced. Redacting again changes nothing."""
+        """Return `text` with every find replaced. Redacting again changes nothing."""
         if "[" in text:
             for entity, number in _PLACEHOLDER.findall(text):  # somebody's own [EMAIL_1] keeps its number to itself
                 self._used[entity] = max(self._used.get(entity, 0), int(number))
@@ -117,15 +109,15 @@ class Redactor:
         return self._replaced(text, finds) if finds else text
 
     def head(self, text: str, most: int) -> str:
-        """The redacted beginning of a text that is too long to be looked at whole: `most` characters of it, or up to
-        the end of what is found across that border, or to the beginning of a word whose end is out of sight."""
-        seen = text[: most + _IN_SIGHT]
-        finds = [find for find in (self.find or find_personal)(seen) if find[0] < most]
+        """Redact the beginning of a text that is too long to be looked at whole: `most` characters of it, or up to the
+        end of what is found across that border, or to the beginning of a word whose end is out of sight."""
+        visible = text[: most + _IN_SIGHT]
+        finds = [find for find in (self.find or find_personal)(visible) if find[0] < most]
         end = max(most, finds[-1][1] if finds else 0)
-        if end == most and len(seen) < len(text) and not any(map(str.isspace, seen[most:])):
-            end = next((at for at in range(most, 0, -1) if seen[at - 1].isspace()), 0)
+        if end == most and len(visible) < len(text) and not any(map(str.isspace, visible[most:])):
+            end = next((at for at in range(most, 0, -1) if visible[at - 1].isspace()), 0)
             end = min([end, *(start for start, stop, _ in finds if start < end < stop)])  # no part of a find alone
-        return self._replaced(seen[:end], [find for find in finds if find[1] <= end])
+        return self._replaced(visible[:end], [find for find in finds if find[1] <= end])
 
     def _replaced(self, text: str, finds: Iterable[tuple[int, int, str]]) -> str:
         pieces, position = [], 0
@@ -152,7 +144,7 @@ class Redactor:
 
 
 def redact_interaction(interaction: Interaction, redactor: Redactor) -> Interaction:
-    """The interaction with its prompt, answer and declared task redacted."""
+    """Redact an interaction: its prompt, answer and declared task."""
     messages = tuple(_redact_message(message, redactor) for message in interaction.messages)
     answer, task = redactor.text(interaction.answer), interaction.task
     task = redactor.text(task)[:200] if task else task
@@ -163,9 +155,9 @@ def redact_interaction(interaction: Interaction, redactor: Redactor) -> Interact
 
 
 def redact_feedback(event: Feedback, redactor: Redactor) -> Feedback:
-    """The feedback with its texts and comment redacted."""
+    """Redact feedback: its texts and comment."""
     value = event.value
-    update: dict[str, Any] = {}
+    update: dict[str, str] = {}
     if isinstance(value, Edit | Reference | Document):
         update = {"text": redactor.text(value.text)}
     elif isinstance(value, Preference):
@@ -185,208 +177,3 @@ def _redact_message(message: Message, redactor: Redactor) -> Message:
     if (content, name, calls) == (message.content, message.name, message.tool_calls):
         return message
     return message.model_copy(update={"content": content, "name": name, "tool_calls": calls})
-
-
-def find_personal(text: str) -> Iterator[tuple[int, int, str]]:
-    """(start, end, entity) of every find in `text`, in order, none overlapping; earlier kinds of the table win."""
-    return iter(first_come(_matches(text)))
-
-
-def _matches(text: str) -> Iterator[tuple[int, int, str]]:
-    """What every detector finds, one detector after the other."""
-    seen = _look(text)
-    if "digits" in seen and holds_word(text):
-        seen.add("id said")
-    if not seen:
-        return
-    for entity, needed, pattern, confirm in _DETECTORS:
-        if needed not in seen:
-            continue
-        for match in pattern.finditer(text):
-            start, end = match.span("v") if "v" in pattern.groupindex else match.span()
-            end = start + confirm(text[start:end])
-            if end > start:
-                yield start, end, entity
-
-
-def may_hold_personal(text: str) -> bool:
-    """False where `find_personal` surely finds nothing in a text, nor in any part of it."""
-    return bool(_look(text))
-
-
-def _look(text: str) -> set[str]:
-    """Which detectors could find anything at all: plain substring tests of what each of their matches must hold."""
-    seen: set[str] = set()
-    low = text.casefold()
-    if "@" in text:
-        seen.add("email")
-        if "://" in text:
-            seen.add("login")
-    if _DIGIT.search(text) is not None and _ANY_DIGITS.search(text) is not None:
-        seen.add("digits")
-        if "." in text:
-            seen.add("dotted")
-    if ":" in text and text.count(":") > 1:
-        seen.add("colons")
-    if any(word in low for word in _ASSIGNED_WORDS):
-        seen.add("assigned")
-    if "earer" in low or "asic" in low:
-        seen.add("bearer")
-    if (
-        any(start in text for start in _PLAIN_STARTS)
-        or ("_" in text and any(start in text for start in _UNDERSCORED_STARTS))
-        or ("-" in text and any(start in text for start in _DASHED_STARTS))
-    ):
-        seen.add("secret")
-    return seen
-
-
-def luhn(number: str) -> bool:
-    """Whether the digits pass the check of ISO/IEC 7812-1 annex B."""
-    total = 0
-    for place, digit in enumerate(reversed(number)):
-        doubled = int(digit) * (1 + place % 2)
-        total += doubled - 9 * (doubled > 9)
-    return total % 10 == 0
-
-
-def iban_length(candidate: str) -> int:
-    """How many characters of `candidate` are an IBAN of its country's length that passes mod 97-10 (ISO 13616)."""
-    wanted = _IBAN_LENGTHS.get(candidate[:2].upper())
-    places = [place for place, letter in enumerate(candidate, 1) if letter.isalnum()]
-    if wanted is None or len(places) < wanted:
-        return 0
-    taken = places[wanted - 1]
-    compact = "".join(letter for letter in candidate[:taken].upper() if letter.isalnum())
-    return taken if int("".join(str(int(c, 36)) for c in compact[4:] + compact[:4])) % 97 == 1 else 0
-
-
-def _card(candidate: str) -> int:
-    number = re.sub(r"[ -]", "", candidate)
-    fits = 13 <= len(number) <= 19 and number[0] in "23456" and len(set(number)) > 1 and luhn(number)
-    return len(candidate) if fits else 0
-
-
-def _ip(candidate: str) -> int:
-    try:
-        address = ipaddress.ip_address(candidate)
-    except ValueError:
-        return 0
-    named = any(letter.isdigit() for letter in candidate)  # a::b is C++
-    return len(candidate) if named and not (address.is_unspecified or address.is_loopback) else 0
-
-
-def _phone(candidate: str) -> int:
-    number = re.sub(r"\D", "", candidate)
-    fits = 7 <= len(number) <= 15 and len(set(number)) > 1 and not _DATE.fullmatch(candidate.strip())
-    return len(candidate) if fits else 0
-
-
-def _secret(candidate: str) -> int:
-    """What follows `password:` and the like: everything but placeholders and plain words."""
-    return 0 if candidate.startswith("[") or _DULL.fullmatch(candidate) else len(candidate)
-
-
-def _key(candidate: str) -> int:
-    """What follows `token:` and the like: only what no sentence would hold."""
-    return 0 if re.fullmatch(r"[A-Za-z][a-z-]*[.,;!?]*", candidate) else _secret(candidate)
-
-
-_PLACEHOLDER = re.compile(r"\[(SECRET|EMAIL|IBAN|CARD|IP|NATIONAL_ID|PHONE|PERSON)_(\d{1,6})\]")
-_DIGIT = re.compile(r"\d")
-_ANY_DIGITS = re.compile(r"\d[\d\s().:\-A-Za-z]{2,}|\d{3}")
-_DATE = re.compile(r"(\d{4}[-./ ]\d{1,2}[-./ ]\d{1,2}|\d{1,2}[-./ ]\d{1,2}[-./ ]\d{2,4})([ T]\d{1,2}(:\d{2}){0,2})?")
-_DULL = re.compile(
-    r"(x+|\*+|\.+|<.*>|\$\{.*\}|none|null|true|false|password|passwort|secret|token|changed?|reset|required|invalid|"
-    r"expired|wrong|incorrect|is|was|not|and|or|the|my|your|[a-z]{1,7})[.,;!?]*",
-    re.I,
-)
-_SECRETS = re.compile(
-    r"""(?x)
-    (?P<v>-----BEGIN\ [A-Z0-9 ]*PRIVATE\ KEY(?:\ BLOCK)?-----.*?(?:-----END\ [A-Z0-9 ]*PRIVATE\ KEY(?:\ BLOCK)?-----|\Z)
-    | \b(?:AKIA|ASIA|AGPA|AIDA|AROA)[A-Z0-9]{16}\b
-    | \bgh[pousr]_[A-Za-z0-9]{30,255}\b | \bgithub_pat_[A-Za-z0-9_]{40,255}\b | \bglpat-[A-Za-z0-9_-]{20,}
-    | \bxox[abeoprs]-[A-Za-z0-9-]{10,} | \bsk-[A-Za-z0-9_-]{20,} | \b[sr]k_(?:live|test)_[A-Za-z0-9]{16,}
-    | \bAIza[A-Za-z0-9_-]{35} | \bhf_[A-Za-z0-9]{30,} | \bnpm_[A-Za-z0-9]{36} | \bpypi-[A-Za-z0-9_-]{40,}
-    | \bSG\.[A-Za-z0-9_-]{16,}\.[A-Za-z0-9_-]{16,} | \bdop_v1_[a-f0-9]{64}\b | \bya29\.[A-Za-z0-9_-]{20,}
-    | \beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*
-    )""",
-    re.S,
-)
-_PLAIN_STARTS = (
-    "PRIVATE KEY", "AKIA", "ASIA", "AGPA", "AIDA", "AROA", "AIza", "SG.", "ya29.", "eyJ",
-)  # fmt: skip
-_UNDERSCORED_STARTS = (
-    "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "k_live_", "k_test_", "hf_", "npm_", "dop_v1_",
-)  # fmt: skip
-_DASHED_STARTS = (
-    "glpat-", "xoxa-", "xoxb-", "xoxe-", "xoxo-", "xoxp-", "xoxr-", "xoxs-", "sk-", "pypi-",
-)  # fmt: skip
-_ASSIGNED = re.compile(
-    r"""(?xi)\b(?:api[ _-]?key|access[ _-]?key|secret(?:[ _-]?(?:access)?[ _-]?key)?|client[ _-]?secret|auth[ _-]?token
-    |access[ _-]?token|refresh[ _-]?token|token)
-    (?:["']?\s*(?:[:=]|=>)\s*["']?|\s+is:?\s+["']?)(?P<v>[^\s"',;<>\[\]{}]{6,200})"""
-)
-_PASSWORD = re.compile(
-    r"""(?xi)\b(?:passwd|password|passwort|pwd|passphrase)
-    (?:["']?\s*(?:[:=]|=>)\s*["']?|\s+is:?\s+["']?)(?P<v>[^\s"',;<>\[\]{}]{6,200})"""
-)
-_ASSIGNED_WORDS = ("key", "secret", "token", "pass", "pwd")
-_BEARER = re.compile(r"(?i)\b(?:bearer|basic)\s+(?P<v>[A-Za-z0-9_\-.~+/]{16,}=*)")
-_URL_LOGIN = re.compile(r"(?i)\b[a-z][a-z0-9+.-]{1,15}://[^\s/:@]{1,100}:(?P<v>[^\s/@]{1,200})@")
-_EMAIL = re.compile(
-    r"(?<![\w.+%-])[\w](?:[\w.!#$%&'*+/=?^`{|}~-]{0,62}[\w+])?@"
-    r"(?:[A-Za-z0-9\u00a1-\uffff](?:[A-Za-z0-9\u00a1-\uffff-]{0,61}[A-Za-z0-9\u00a1-\uffff])?\.)+"
-    r"[A-Za-z\u00a1-\uffff]{2,24}(?![\w-])"
-)
-_IBAN = re.compile(r"(?<![A-Za-z0-9])[A-Za-z]{2}\d{2}(?:[ -]?[A-Za-z0-9]){11,30}")
-# fmt: off
-_IBAN_LENGTHS: dict[str, int] = {
-    country: int(length)
-    for length, countries in {
-        15: "NO", 16: "BE", 18: "DK FI FO GL NL SD", 19: "MK SI", 20: "AT BA EE KZ LT LU XK MN", 21: "CH HR LI LV",
-        22: "BG BH CR DE GB GE IE ME RS", 23: "AE GI IL IQ OM TL SO", 24: "AD CZ ES MD PK RO SA SE SK TN VG",
-        25: "LY PT ST", 26: "IS TR", 27: "BI DJ FR GR IT MC MR SM", 28: "AL AZ BY CY DO GT HU LB NI PL SV",
-        29: "BR EG PS QA UA", 30: "JO KW MU YE", 31: "MT SC", 32: "LC", 33: "RU",
-    }.items()
-    for country in countries.split()
-}
-# fmt: on
-_CARD = re.compile(r"(?<![\w.+-])(?:\d[ -]?){12,18}\d(?![\w-])(?!\.\d)")
-_IPV4 = re.compile(r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?![\w]|\.\d)")
-_IPV6 = re.compile(
-    r"(?<![\w:.])(?=[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*:)[0-9A-Fa-f:]{2,39}(?:(?<=:)(?:\d{1,3}\.){3}\d{1,3})?(?![\w:])"
-)
-_PHONE = re.compile(
-    r"""(?xi)(?<![\w.+/#-])(?P<v>
-      (?:\+|00)[1-9]\d{0,2}[ .\-/]?(?:\(0?\d{1,4}\)[ .\-/]?)?\d{1,5}(?:[ .\-/]?\d{2,5}){1,5}      # international
-    | (?:1[ .\-])?\(\d{3}\)[ .\-]?\d{3}[ .\-]\d{4} | (?:1[ .\-])?[2-9]\d{2}[.\-][2-9]\d{2}[.\-]\d{4}  # North America
-    | [2-9]\d{2}[ ][2-9]\d{2}[ ]\d{4}
-    | \(0\d{1,5}\)[ .\-/]?\d{2,5}(?:[ .\-/]?\d{2,5}){1,4} | 0\d{2,5}[ ./\-]\d{3,8}(?:[ .\-]\d{2,5}){0,3}  # trunk 0
-    | 0\d(?:[ .\-]\d{2}){4}                                                                            # France
-    )(?![\w]|[-/.]\d)"""
-)
-_PHONE_SAID = re.compile(
-    r"""(?xi)\b(?:phone|telephone|tel|mobile|cell|fax|whatsapp|call(?:\s+me)?(?:\s+(?:at|on|back\s+(?:at|on)))?|text\s+me\s+(?:at|on)
-    |reach\s+me\s+(?:at|on)|ring\s+me\s+(?:at|on)|handy|telefon|rufnummer|number\s+is)
-    \W{0,3}(?:(?:number|no|nr|num)\.?\W{0,3})?(?:is\W{0,2})?(?P<v>\+?\(?\d[\d ().\-/]{5,18}\d)(?![\w])"""
-)
-
-_DETECTORS: tuple[tuple[Entity, str, re.Pattern[str], Callable[[str], int]], ...] = (
-    ("SECRET", "secret", _SECRETS, len),
-    ("SECRET", "bearer", _BEARER, _secret),
-    ("SECRET", "login", _URL_LOGIN, _secret),
-    ("SECRET", "assigned", _PASSWORD, _secret),
-    ("SECRET", "assigned", _ASSIGNED, _key),
-    ("EMAIL", "email", _EMAIL, len),
-    ("IBAN", "digits", _IBAN, iban_length),
-    ("CARD", "digits", _CARD, _card),
-    ("IP", "dotted", _IPV4, _ip),
-    ("IP", "colons", _IPV6, _ip),
-    ("NATIONAL_ID", "digits", EVIDENT, evident_id),
-    ("NATIONAL_ID", "id said", SAID, said_id),
-    ("NATIONAL_ID", "id said", NEAR, checked_id),
-    ("PHONE", "digits", _PHONE, _phone),
-    ("PHONE", "digits", _PHONE_SAID, _phone),
-)
-"""(entity, what must have been seen, pattern, how many characters of a match are one). Earlier ones win."""

@@ -1,4 +1,7 @@
-"""What challengers are examined on. Nothing in training may import this module: it could only be to cheat."""
+"""Make and read gate items: what challengers are evaluated on.
+
+Evaluation only. Training must not import this module (import-linter holds it), to prevent leakage.
+"""
 
 from __future__ import annotations
 
@@ -46,50 +49,52 @@ class GateItem(Stored):
 
 
 def items_of(examples: Sequence[Example], part: GatePart, latest: datetime) -> list[GateItem]:
-    """One item per subject with a right answer, sorted by id. `latest` is the time that ages count from."""
+    """Make one item per subject with a right answer, sorted by id. `latest` is the time that ages count from."""
     return [item for item, _ in dated_items(examples, part, latest)]
 
 
 def dated_items(examples: Sequence[Example], part: GatePart, latest: datetime) -> list[tuple[GateItem, datetime]]:
-    """The same, each with the time its right answer was given."""
+    """Make the same items, each with the time its right answer was given."""
     by_subject: dict[str, list[Example]] = {}
     for example in examples:
         by_subject.setdefault(example.subject, []).append(example)
     made = (_item(rows, part, latest) for rows in by_subject.values())
-    return sorted((found for found in made if found is not None), key=lambda found: found[0].item_id)
+    return sorted((dated for dated in made if dated is not None), key=lambda dated: dated[0].item_id)
 
 
 def newest(examples: Iterable[Example], now: datetime) -> datetime:
-    """The time that ages count from: of the newest example, leaving out those dated in the future, as a lake may hold
-    them from before ingest held such feedback; `now` where there are no others."""
+    """Return the time that ages count from: the newest example's, or `now` where there is none.
+
+    Those dated in the future are left out: a lake may hold them from before ingest held such feedback.
+    """
     return max((e.created_at for e in examples if e.created_at <= now), default=now)
 
 
 def gate_items(snapshot: Snapshot, *, part: Literal["rolling", "frozen"] | None = None) -> list[GateItem]:
-    """The gate items of a snapshot, sorted by id, each with how often earlier verdicts used it."""
+    """Read the gate items of a snapshot, sorted by id, each with how often earlier verdicts used it."""
     files = [snapshot.path / name for kind, name in GATE_FILES.items() if part in (None, kind)]
     items = sorted((item for file in files for item in _read(file)), key=lambda item: item.item_id)
-    with SplitStore(snapshot.path.parent) as firewall:
-        uses = firewall.uses(snapshot.tenant)
+    with SplitStore(snapshot.path.parent) as splits:
+        uses = splits.uses(snapshot.tenant)
     return [item.model_copy(update={"uses": uses.get(item.item_id, 0)}) for item in items]
 
 
 def shown_items(snapshot: Snapshot) -> list[GateItem]:
-    """Items of the validation part: the ones that people may be shown."""
+    """Read the items of the validation part: the ones that people may be shown."""
     return _read(snapshot.path / SHOWN)
 
 
 def mark_used(snapshots_dir: Path, tenant: str, items: Iterable[str], verdict: str) -> None:
     """Note that a verdict used these items. Noting it again changes nothing."""
-    with SplitStore(snapshots_dir) as firewall:
-        firewall.mark_used(tenant, items, verdict)
+    with SplitStore(snapshots_dir) as splits:
+        splits.mark_used(tenant, items, verdict)
 
 
 def item_id_of(example: Example) -> str:
-    """The id of the gate item that an example makes when its right answer is chosen for its subject."""
+    """Return the id of the gate item that an example makes when its right answer is chosen for its subject."""
     reference = example.reference or example.completion or example.chosen or ""
-    said = [m.model_dump() for m in example.messages]
-    return "i-" + key_of([example.tenant, example.subject, said, reference])[:24]
+    messages = [m.model_dump() for m in example.messages]
+    return "i-" + key_of([example.tenant, example.subject, messages, reference])[:24]
 
 
 def _read(path: Path) -> list[GateItem]:
@@ -120,12 +125,12 @@ def _item(rows: Sequence[Example], part: GatePart, latest: datetime) -> tuple[Ga
 
 
 def _slices(example: Example, latest: datetime) -> dict[str, str]:
-    said = "\n".join(m.content for m in example.messages if m.role != "system")
-    words, days = len(said.split()), (latest - example.created_at).days
+    prompt = "\n".join(m.content for m in example.messages if m.role != "system")
+    words, days = len(prompt.split()), (latest - example.created_at).days
     return {
         "tenant": example.tenant,
         "task": example.task or "none",
         "length": "short" if words < 50 else "medium" if words < 250 else "long",
-        "language": language_of(said),
+        "language": language_of(prompt),
         "age": "week" if days < 7 else "month" if days < 30 else "older",
     }

@@ -160,10 +160,10 @@ def _split(examples: Sequence[Example], snapshots_dir: Path, config: SnapshotCon
         "rolling": config.rolling_share,
         "frozen": config.frozen_share,
     }
-    with SplitStore(snapshots_dir) as firewall:
-        recover_splits(firewall, snapshots_dir, tenant)
-        parts = firewall.assign(tenant, (e.group for e in examples), config.salt, shares)
-        uses = firewall.uses(tenant)
+    with SplitStore(snapshots_dir) as splits:
+        recover_splits(splits, snapshots_dir, tenant)
+        parts = splits.assign(tenant, (e.group for e in examples), config.salt, shares)
+        uses = splits.uses(tenant)
         gate = [e for e in examples if parts[e.group] in GATE_FILES]
         admitted = [e for e in gate if e.trusted and e.shape in ("completion", "preference", "problem")]
         out.removed["not admitted to the gate"] = len(gate) - len(admitted)
@@ -171,8 +171,8 @@ def _split(examples: Sequence[Example], snapshots_dir: Path, config: SnapshotCon
         worn = {item_id for item_id, count in uses.items() if count >= config.retire_uses}
         # Those that retired by age come last: a place is for a question of today, while there is one.
         eligible = sorted((born < oldest, born, i.item_id) for i, born in items if parts[i.group] == "frozen")
-        frozen = firewall.freeze(tenant, [item_id for *_, item_id in eligible], config.frozen_items, worn=worn)
-        examined = firewall.remember_prompts(tenant, [prompt_text(e) for e in admitted])
+        frozen = splits.freeze(tenant, [item_id for *_, item_id in eligible], config.frozen_items, worn=worn)
+        examined = splits.remember_prompts(tenant, [prompt_text(e) for e in admitted])
     for item, born in items:
         if item.item_id in frozen:
             out.frozen.append(item.model_copy(update={"part": "frozen"}))

@@ -23,21 +23,21 @@ _FILES = {"train": TRAIN, "validation": VALIDATION, **GATE_FILES}
 """Part -> file of a snapshot whose rows are in it."""
 
 
-def recover_splits(firewall: SplitStore, snapshots_dir: Path, tenant: str) -> int:
+def recover_splits(splits: SplitStore, snapshots_dir: Path, tenant: str) -> int:
     """Teach the record what the tenant's snapshots hold, where it does not know the newest one. Returns how many groups
     it had forgotten."""
     snapshots = list(_snapshots(snapshots_dir, tenant))
-    if not snapshots or firewall.knows(tenant, {g for groups in _parts(snapshots[-1]).values() for g in groups}):
+    if not snapshots or splits.knows(tenant, {g for groups in _parts(snapshots[-1]).values() for g in groups}):
         return 0
     forgotten = 0
     for snapshot in snapshots:  # the oldest first: the first assignment holds
         for part, groups in _parts(snapshot).items():
-            forgotten += firewall.learn(tenant, sorted(groups), part)
+            forgotten += splits.learn(tenant, sorted(groups), part)
         for part in GATE_FILES:
             items = [GateItem.model_validate_json(row) for row in _lines(snapshot / GATE_FILES[part])]
-            firewall.remember_prompts(tenant, [user_text(item.messages) for item in items])
+            splits.remember_prompts(tenant, [user_text(item.messages) for item in items])
             if part == "frozen":
-                firewall.freeze(tenant, [item.item_id for item in items], len(items))
+                splits.freeze(tenant, [item.item_id for item in items], len(items))
     log.warning(
         "firewall.db of %s was behind its snapshots: %s groups of %s put back", snapshots_dir, forgotten, tenant
     )

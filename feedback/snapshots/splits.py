@@ -56,8 +56,8 @@ class SplitStore:
     def __init__(self, snapshots_dir: Path) -> None:
         snapshots_dir.mkdir(parents=True, exist_ok=True)
         self._db = sqlite3.connect(snapshots_dir / "firewall.db", timeout=30, isolation_level=None)
-        found = self._db.execute("PRAGMA user_version").fetchone()[0]  # 0: form 1, which says nothing
-        refuse_newer("firewall", found, str(snapshots_dir / "firewall.db"))
+        form = self._db.execute("PRAGMA user_version").fetchone()[0]  # 0: form 1, which says nothing
+        refuse_newer("firewall", form, str(snapshots_dir / "firewall.db"))
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=FULL")
         self._db.executescript(_SCHEMA)

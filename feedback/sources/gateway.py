@@ -50,10 +50,10 @@ def read(options: Options, watermark: JsonValue | None) -> Iterator[Lot]:
     """
     if options.database_url is None:
         return
-    engine = connect(options.database_url)
-    check(engine)
-    store = Store(engine)
-    cursors = _cursors(store.engine, watermark if isinstance(watermark, dict) else {})
+    database = connect(options.database_url)
+    check(database)
+    store = Store(database)
+    cursors = _cursors(store.database, watermark if isinstance(watermark, dict) else {})
     while True:
         answers = store.interactions_after(cursors["interactions"], options.lot)
         full = len(answers) == options.lot
@@ -66,7 +66,7 @@ def read(options: Options, watermark: JsonValue | None) -> Iterator[Lot]:
             "feedback": events[-1].seq if events else cursors["feedback"],
             "waiting": waiting[-1][0] if waiting else cursors["waiting"],
         }
-        rows = {name: fingerprint(store.engine, table, cursors[name]) for name, table in _TABLES.items()}
+        rows = {name: fingerprint(store.database, table, cursors[name]) for name, table in _TABLES.items()}
         yield Lot(
             watermark=cast("JsonValue", {**cursors, _ROWS: rows}),
             interactions=[interaction for _, interaction in answers],
@@ -98,17 +98,17 @@ def own_store(options: Options, name: str) -> Store | None:
     return Store(database)
 
 
-def _cursors(engine: Engine, watermark: Mapping[str, JsonValue]) -> dict[str, int]:
+def _cursors(database: Engine, watermark: Mapping[str, JsonValue]) -> dict[str, int]:
     """Where to go on: after the watermark, or from the beginning where the database is not the one it was taken of."""
     cursors = {name: cast("int", watermark.get(name, 0)) for name in _TABLES}
     rows = cast("Mapping[str, str | None]", watermark.get(_ROWS) or {})
-    mismatches = (watermark_mismatch(engine, table, cursors[name], rows.get(name)) for name, table in _TABLES.items())
+    mismatches = (watermark_mismatch(database, table, cursors[name], rows.get(name)) for name, table in _TABLES.items())
     why = next((text for text in mismatches if text is not None), None)
     if why is None:
         return cursors
     log.warning(
         "the gateway's database at %s was restored from a backup, or is another one: %s; it is read from its beginning",
-        engine.url.render_as_string(hide_password=True),
+        database.url.render_as_string(hide_password=True),
         why,
     )
     return dict.fromkeys(_TABLES, 0)

@@ -15,7 +15,8 @@ from typing import Any, cast
 from pydantic import Field, JsonValue, ValidationError, field_validator, model_validator
 from sqlalchemy import Column, Connection, Engine, Index, String, Table, Text, UniqueConstraint, insert, select
 
-from feedback.events import Feedback, Interaction, storable
+from feedback.events import Feedback, Interaction
+from feedback.field_types import storable
 from feedback.sources import SOURCES
 from feedback.store.store import SEQUENCE, Landed, Store, land_feedback, land_interactions
 from feedback.store.tombstones import erased_rejects
@@ -135,9 +136,9 @@ def land(store: Store, spec: SourceSpec) -> dict[str, int]:
     counts = {"interactions": 0, "feedback": 0, "duplicates": 0, "rejects": 0}
     options = spec.parsed()
     if not getattr(options, "hashed_users", True) and (salt := os.environ.get(SALT)):
-        verify_salt(store.engine, salt)
-    for lot in SOURCES[spec.kind].read(options, watermark_of(store.engine, spec.name)):
-        with begin_write(store.engine) as connection:
+        verify_salt(store.database, salt)
+    for lot in SOURCES[spec.kind].read(options, watermark_of(store.database, spec.name)):
+        with begin_write(store.database) as connection:
             new_interactions = land_interactions(connection, lot.interactions) if lot.interactions else Landed(0, 0)
             new_feedback = land_feedback(connection, lot.feedback) if lot.feedback else Landed(0, 0)
             counts["rejects"] += _keep_rejects(connection, spec.name, lot)
@@ -150,17 +151,17 @@ def land(store: Store, spec: SourceSpec) -> dict[str, int]:
     return counts
 
 
-def watermark_of(engine: Engine, source: str) -> JsonValue | None:
+def watermark_of(database: Engine, source: str) -> JsonValue | None:
     """Return where a source goes on."""
-    with engine.connect() as connection:
+    with database.connect() as connection:
         row = connection.execute(select(source_marks.c.mark).where(source_marks.c.source == source)).first()
     return None if row is None else cast("JsonValue", json.loads(row[0]))
 
 
-def rejects_after(engine: Engine, cursor: int, limit: int) -> list[RejectedRow]:
+def rejects_after(database: Engine, cursor: int, limit: int) -> list[RejectedRow]:
     """Read up to `limit` rejected rows after sequence `cursor`."""
     query = select(source_rejects).where(source_rejects.c.seq > cursor).order_by(source_rejects.c.seq).limit(limit)
-    with engine.connect() as connection:
+    with database.connect() as connection:
         return [RejectedRow(**row) for row in connection.execute(query).mappings()]
 
 

@@ -9,9 +9,10 @@ from typing import Any, cast
 
 from pydantic import Field, field_validator
 
-from feedback.events import Feedback, Interaction, event_time, event_time_of, pseudonym
+from feedback.events import Feedback, Interaction
 from feedback.formats import FORMATS, Cells, Chat, Row, format_of
-from feedback.store.user_salt import SALT
+from feedback.formats.timestamps import event_time, event_time_of
+from feedback.store.user_salt import SALT, pseudonym
 from infra.artifact import key_of
 from infra.settings import Config, secret
 

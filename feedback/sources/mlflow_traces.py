@@ -11,9 +11,9 @@ from typing import Any
 
 from pydantic import Field, JsonValue
 
-from feedback.events import event_time_of
 from feedback.formats import Cells
 from feedback.formats.chat import answer, conversation, scored
+from feedback.formats.timestamps import event_time_of
 from feedback.sources.files import add_row
 from feedback.sources.landing import RAW_CHARS, Lot, Reject
 from feedback.sources.mapping import EVERY_COLUMN, RowOptions

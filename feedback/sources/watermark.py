@@ -19,7 +19,7 @@ from infra.errors import CorruptArtifact
 _DIGITS = 32
 
 
-def fingerprint(engine: Engine, table: Table, seq: int) -> str | None:
+def fingerprint(database: Engine, table: Table, seq: int) -> str | None:
     """Hash what never changes of the row with this sequence number; None where there is none (any more)."""
     columns = {
         feedback_ready: (feedback.c.tenant, feedback.c.event_id, feedback.c.received_at),
@@ -30,21 +30,21 @@ def fingerprint(engine: Engine, table: Table, seq: int) -> str | None:
     query = select(*columns).where(table.c.seq == seq)
     if table is feedback_ready:
         query = query.join(feedback, feedback.c.seq == feedback_ready.c.feedback_seq)
-    with engine.connect() as connection:
+    with database.connect() as connection:
         row = connection.execute(query).first()
     return None if row is None else key_of([*row[:-1], row[-1].isoformat()])[:_DIGITS]
 
 
-def high_water(engine: Engine, table: Table) -> int:
+def high_water(database: Engine, table: Table) -> int:
     """Return the highest sequence number ever given out: it stays when `ratchet forget` deletes the last rows."""
     name = table.name
-    with engine.connect() as connection:
+    with database.connect() as connection:
         there = int(connection.execute(select(func.coalesce(func.max(table.c.seq), 0))).scalar_one())
         given: int | None = None
-        if engine.dialect.name == "sqlite" and inspect(connection).has_table("sqlite_sequence"):
+        if database.dialect.name == "sqlite" and inspect(connection).has_table("sqlite_sequence"):
             query = text("SELECT seq FROM sqlite_sequence WHERE name = :name")
             given = connection.execute(query, {"name": name}).scalar()
-        elif engine.dialect.name == "postgresql":
+        elif database.dialect.name == "postgresql":
             sequence = connection.execute(text("SELECT pg_get_serial_sequence(:name, 'seq')"), {"name": name}).scalar()
             if sequence is not None:  # its own name, from the database
                 query = text(f"SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM {sequence}")  # noqa: S608
@@ -52,7 +52,7 @@ def high_water(engine: Engine, table: Table) -> int:
     return max(there, int(given or 0))
 
 
-def watermark_mismatch(engine: Engine, table: Table, cursor: int, mark: str | None) -> str | None:
+def watermark_mismatch(database: Engine, table: Table, cursor: int, mark: str | None) -> str | None:
     """Say why the database is not the one that `cursor` was taken from, or None where it may be.
 
     Args:
@@ -60,10 +60,10 @@ def watermark_mismatch(engine: Engine, table: Table, cursor: int, mark: str | No
     """
     if cursor == 0:
         return None
-    highest = high_water(engine, table)
+    highest = high_water(database, table)
     if highest < cursor:
         return f"it was read up to number {cursor} of {table.name}, but the database has given out {highest} only"
-    there = fingerprint(engine, table, cursor) if mark is not None else None
+    there = fingerprint(database, table, cursor) if mark is not None else None
     if there is not None and there != mark:
         return f"it was read up to number {cursor} of {table.name}, and number {cursor} (of {highest}) is another now"
     return None
@@ -73,8 +73,8 @@ def with_fingerprints(store: Store, manifest: Manifest) -> Manifest:
     """Return the manifest with fingerprints of the store's rows at its cursors."""
     return manifest.model_copy(
         update={
-            "cursor_mark": fingerprint(store.engine, feedback_ready, manifest.cursor),
-            "rejects_mark": fingerprint(store.engine, source_rejects, manifest.rejects_cursor),
+            "cursor_mark": fingerprint(store.database, feedback_ready, manifest.cursor),
+            "rejects_mark": fingerprint(store.database, source_rejects, manifest.rejects_cursor),
         }
     )
 
@@ -82,8 +82,8 @@ def with_fingerprints(store: Store, manifest: Manifest) -> Manifest:
 def store_mismatch(store: Store, manifest: Manifest) -> str | None:
     """Say why the store is not the one that this batch was read from; None where it may be."""
     return watermark_mismatch(
-        store.engine, feedback_ready, manifest.cursor, manifest.cursor_mark
-    ) or watermark_mismatch(store.engine, source_rejects, manifest.rejects_cursor, manifest.rejects_mark)
+        store.database, feedback_ready, manifest.cursor, manifest.cursor_mark
+    ) or watermark_mismatch(store.database, source_rejects, manifest.rejects_cursor, manifest.rejects_mark)
 
 
 def verify_store(store: Store, lake: Lake) -> None:

@@ -1,4 +1,4 @@
-"""What the canary reads of the store: units that rated answers given under a release, one score each.
+"""Read the units that rated answers given under a release, one score each: what a canary is judged by.
 
 A unit is who was randomised: the user, else the session, else the request.
 """
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Engine, func, select
+from sqlalchemy import Engine, Row, func, select
 
 from feedback.store.tables import feedback, interactions
 
@@ -30,8 +30,8 @@ class RatedUnit:
     ratings: int
 
 
-def rated_units(engine: Engine, tenant: str, release_seq: int, *, window_s: float | None = None) -> list[RatedUnit]:
-    """Units that rated answers given to them under a release, one score each, in a stable order.
+def rated_units(database: Engine, tenant: str, release_seq: int, *, window_s: float | None = None) -> list[RatedUnit]:
+    """Read the units that rated answers given to them under a release, one score each, in a stable order.
 
     Only the last word per (interaction, actor, kind) counts, and, with `window_s`, only words received within
     that many seconds of the unit's first interaction. Which words count follows the store's sequence, not clocks.
@@ -67,33 +67,33 @@ def rated_units(engine: Engine, tenant: str, release_seq: int, *, window_s: floa
         )
         .order_by(feedback.c.seq)
     )
-    words: dict[str, dict[tuple[str, str, str], Any]] = {}
-    with engine.connect() as connection:
+    ratings: dict[str, dict[tuple[str, str, str], Row[Any]]] = {}
+    with database.connect() as connection:
         for row in connection.execute(query):
             if window_s is None or (row.received_at - row.first_seen).total_seconds() <= window_s:
-                words.setdefault(row.unit, {})[(row.interaction_id, row.actor, row.kind)] = row
-    return [_rated(unit, list(last.values())) for unit, last in sorted(words.items())]
+                ratings.setdefault(row.unit, {})[(row.interaction_id, row.actor, row.kind)] = row
+    return [_rated(unit, list(last.values())) for unit, last in sorted(ratings.items())]
 
 
-def assigned_units(engine: Engine, tenant: str, release_seq: int) -> dict[str, int]:
-    """How many units each arm of a release has answered."""
+def assigned_units(database: Engine, tenant: str, release_seq: int) -> dict[str, int]:
+    """Count the units that each arm of a release has answered."""
     query = (
         select(interactions.c.arm, func.count(interactions.c.unit.distinct()))
         .where(interactions.c.tenant == tenant, interactions.c.release_seq == release_seq)
         .group_by(interactions.c.arm)
     )
-    with engine.connect() as connection:
+    with database.connect() as connection:
         return {row[0]: row[1] for row in connection.execute(query)}
 
 
-def _rated(unit: str, words: list[Any]) -> RatedUnit:
+def _rated(unit: str, ratings: list[Row[Any]]) -> RatedUnit:
     return RatedUnit(
         unit=unit,
-        arm=words[0].arm,
-        probability=words[0].probability,
-        score=sum(word.score for word in words) / len(words),
-        first_seen=words[0].first_seen,
-        rated_at=max(word.received_at for word in words),
-        trusted=all(word.trusted for word in words),
-        ratings=len(words),
+        arm=ratings[0].arm,
+        probability=ratings[0].probability,
+        score=sum(rating.score for rating in ratings) / len(ratings),
+        first_seen=ratings[0].first_seen,
+        rated_at=max(rating.received_at for rating in ratings),
+        trusted=all(rating.trusted for rating in ratings),
+        ratings=len(ratings),
     )

@@ -1,4 +1,4 @@
-"""The store's tables: interactions, feedback, and the line in which feedback gets its turn."""
+"""Declare the store's tables: interactions, feedback, and the line in which feedback gets its turn."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who was forgotten: what stays of a person is a line without content, and a bar against being brought in again.
+"""Keep tombstones of erased persons: a line without content, and a bar against being brought in again.
 
 Persons, their interactions and the feedback that went with them are kept as hashes. A source that is read again (a file
 that changed, a database's last rows) does not bring back what was said before the person was forgotten, whatever time
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any
+from datetime import datetime
 
 from sqlalchemy import JSON, Column, Connection, Engine, Integer, String, Table, Text, insert, select
 
@@ -41,7 +41,7 @@ forgotten_interactions = Table(
 
 
 class Tombstone(Stored):
-    """What is known of somebody who was forgotten."""
+    """What is known of somebody who was erased."""
 
     tenant: str
     """Whose data it was."""
@@ -57,21 +57,21 @@ class Tombstone(Stored):
     """Who asked."""
     reason: str
     """Why."""
-    at: Any
+    at: datetime
     """When (UTC)."""
 
 
 def name_hash(tenant: str, name: str) -> str:
-    """What is kept of a name: its hash, apart for each tenant."""
+    """Hash a name, apart for each tenant: all that is kept of it."""
     return hashlib.sha256(f"{tenant}\0{name}".encode()).hexdigest()
 
 
-def tombstones(engine: Engine, tenant: str | None = None) -> list[Tombstone]:
-    """Everybody who was forgotten, in order."""
+def tombstones(database: Engine, tenant: str | None = None) -> list[Tombstone]:
+    """List everybody who was erased, in order."""
     query = select(forgotten).order_by(forgotten.c.id)
     if tenant is not None:
         query = query.where(forgotten.c.tenant == tenant)
-    with engine.connect() as connection:
+    with database.connect() as connection:
         rows = [dict(row._mapping) for row in connection.execute(query)]
     return [Tombstone.model_validate({k: v for k, v in row.items() if k != "id"}) for row in rows]
 
@@ -108,19 +108,19 @@ def write_tombstone(
 
 
 def erased_rejects(connection: Connection, tenant: str, raws: Sequence[str]) -> set[str]:
-    """Those raw texts of unreadable rows that were a forgotten person's."""
+    """Return those raw texts of unreadable rows that were an erased person's."""
     marks = {name_hash(tenant, _reject(raw)): raw for raw in raws}
-    table, names, found = forgotten_interactions, sorted(marks), set[str]()
+    table, names, erased = forgotten_interactions, sorted(marks), set[str]()
     for start in range(0, len(names), 400):
         chunk = table.c.interaction.in_(names[start : start + 400])
-        found |= {marks[mark] for mark in connection.scalars(select(table.c.interaction).where(chunk))}
-    return found
+        erased |= {marks[mark] for mark in connection.scalars(select(table.c.interaction).where(chunk))}
+    return erased
 
 
 def filter_erased(
     connection: Connection, interactions: Sequence[Interaction], feedback: Sequence[Feedback]
 ) -> tuple[list[Interaction], list[Feedback]]:
-    """Those that are not what a forgotten person said before."""
+    """Filter out what an erased person said before they were erased."""
     names = {i.tenant for i in interactions} | {f.tenant for f in feedback}
     query = select(forgotten.c.tenant, forgotten.c.person, forgotten.c.at).where(forgotten.c.tenant.in_(names))
     gone = {(tenant, person): at for tenant, person, at in connection.execute(query)}
@@ -133,12 +133,12 @@ def filter_erased(
     marks = sorted(mark for _, mark in wanted)
     barred: set[tuple[str, str]] = set()
     for start in range(0, len(marks), 400):
-        found = connection.execute(
+        rows = connection.execute(
             select(table.c.tenant, table.c.interaction).where(table.c.interaction.in_(marks[start : start + 400]))
         )
-        barred |= {(tenant, mark) for tenant, mark in found}
+        barred |= {(tenant, mark) for tenant, mark in rows}
 
-    def theirs(tenant: str, person: str | None, names: Sequence[str | None], at: Any) -> bool:
+    def theirs(tenant: str, person: str | None, names: Sequence[str | None], at: datetime) -> bool:
         if any(name is not None and (tenant, name_hash(tenant, name)) in barred for name in names):
             return True
         left = gone.get((tenant, name_hash(tenant, person))) if person is not None else None

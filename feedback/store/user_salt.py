@@ -1,16 +1,19 @@
-"""Which salt a store's users were hashed with: nobody is found again, or counted as the same, under another one.
+"""Make pseudonyms of users under a salt, and verify that the salt is the one that this store's users have.
 
-Kept is what the salt makes of a constant, as it makes pseudonyms, so it tells no more than these do.
+Under another one nobody would be found again, or counted as the same. Kept is what the salt makes of a constant, as it
+makes pseudonyms, so it tells no more than these do.
 """
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 from contextlib import suppress
 
 from sqlalchemy import Column, Engine, Integer, String, Table, insert, select
 from sqlalchemy.exc import IntegrityError
 
-from feedback.events import pseudonym
+from feedback.field_types import storable
 from infra.database.connect import begin_write, metadata
 from infra.errors import UserError
 
@@ -25,18 +28,23 @@ salt_marks = Table(
 )
 
 
-def verify_salt(engine: Engine, salt: str) -> None:
-    """Check that `salt` is the store's; the first one that is used becomes it. The tables are there already.
+def pseudonym(identity: str, salt: str) -> str:
+    """Make a stable stand-in for a person's id: HMAC-SHA256 under `salt`, 96 bits; it cannot be turned back."""
+    return "u-" + hmac.new(salt.encode(), storable(identity).encode(), hashlib.sha256).hexdigest()[:24]
+
+
+def verify_salt(database: Engine, salt: str) -> None:
+    """Verify that `salt` is the store's; the first one that is used becomes it. The tables are there already.
 
     Raises:
         UserError: its users were hashed with another one.
     """
     mark = salt_fingerprint(salt)
-    known = _known(engine)
+    known = _known(database)
     if known is None:
-        with suppress(IntegrityError), begin_write(engine) as connection:  # another process was first
+        with suppress(IntegrityError), begin_write(database) as connection:  # another process was first
             connection.execute(insert(salt_marks).values(id=1, mark=mark))
-        known = _known(engine)
+        known = _known(database)
     if known != mark:
         raise UserError(
             f"{SALT} is not the one that this store's users were hashed with, so nobody would be found again; export "
@@ -45,10 +53,10 @@ def verify_salt(engine: Engine, salt: str) -> None:
 
 
 def salt_fingerprint(salt: str) -> str:
-    """What is kept of a salt, to know it again."""
+    """Compute the fingerprint that is kept of a salt, to know it again."""
     return pseudonym("ratchet: whose salt is this?", salt)
 
 
-def _known(engine: Engine) -> str | None:
-    with engine.connect() as connection:
+def _known(database: Engine) -> str | None:
+    with database.connect() as connection:
         return connection.scalars(select(salt_marks.c.mark)).first()

@@ -89,7 +89,7 @@ def _list_forgotten(places: Places, store: Store, tenant: str, json: bool) -> No
     from feedback.store.tombstones import tombstones
     from flows.erasure.replacement import pending
 
-    stones, waiting = tombstones(store.engine, tenant), pending(places, store, tenant)
+    stones, waiting = tombstones(store.database, tenant), pending(places, store, tenant)
     if json:
         as_json({"forgotten": [stone.model_dump(mode="json") for stone in stones], "waiting": waiting})
         return

@@ -143,10 +143,10 @@ def _answer(name: str | None, approved: bool, comment: str, config: Path, tenant
 def _show_verdict(settings: PipelineConfig, night: NightRecord) -> None:
     """What the answer is about, before it is given: verdict, numbers, and where the whole scorecard is."""
     from deploy.nights.steps import VERDICT
-    from flows.night.approval_form import what_to_read
+    from flows.night.approval_form import approval_page
 
     verdict = night.result(VERDICT)
     if verdict is not None:
         page = settings.places.evaluations_dir / night.night_id / "report.html"
         links = {"scorecard": page.as_uri()} if page.exists() else {}
-        say(what_to_read(verdict, links))
+        say(approval_page(verdict, links))

@@ -13,11 +13,11 @@ import shutil
 from collections import Counter
 from typing import Any
 
-from feedback.events import pseudonym
 from feedback.lake.frames import QuarantineRow
 from feedback.lake.lake import lake_of
 from feedback.lake.quarantine import held_rows
 from feedback.store.store import Store
+from feedback.store.user_salt import pseudonym
 from flows.config.load import load_config
 from flows.config.pipeline import PipelineConfig
 from flows.demo.desk import TENANT

@@ -19,7 +19,6 @@ from feedback.erasure.belongings import Belongings, find_belongings, join_belong
 from feedback.erasure.lake import erase_data_docs, erase_from_lake
 from feedback.erasure.snapshots import TOMBSTONE, erase_from_snapshots
 from feedback.erasure.store import erase_from_store
-from feedback.events import pseudonym
 from feedback.ingest.run import locked
 from feedback.lake.lake import Lake, lake_of
 from feedback.lake.orphans import orphaned_events
@@ -27,7 +26,7 @@ from feedback.redaction.redact import finder_of
 from feedback.sources.erasure import erase_at_sources, out_of_reach, own_stores
 from feedback.store.store import Store
 from feedback.store.tombstones import Tombstone, name_hash, tombstones
-from feedback.store.user_salt import SALT, verify_salt
+from feedback.store.user_salt import SALT, pseudonym, verify_salt
 from flows.config.pipeline import PipelineConfig
 from flows.erasure.holders import Holders, find_holders
 from flows.erasure.mlflow_copies import forget_traces, scrub_copies
@@ -96,8 +95,8 @@ class Erasure:
     def take_from_stores(self, holders: Holders, *, by: str, reason: str) -> None:
         """Delete the person's rows from the SQL stores, and write the record that stays."""
         belongings, store = self.belongings, self.store
-        create_tables(store.engine)  # a pipeline that never had shadows or an arena has no tables for them
-        with begin_write(store.engine) as connection:
+        create_tables(store.database)  # a pipeline that never had shadows or an arena has no tables for them
+        with begin_write(store.database) as connection:
             self.removed["shadow answers"] = forget_shadows(connection, self.tenant, belongings.interactions)
             self.removed["arena pairs"] = forget_pairs(connection, self.tenant, belongings.interactions)
         stone = Tombstone(
@@ -183,7 +182,7 @@ def forget(
         snapshots=holders.snapshots,
         versions=holders.versions,
         live=live,
-        plan=tuple(replacement_plan(current(store.engine, tenant), live, holders.versions)),
+        plan=tuple(replacement_plan(current(store.database, tenant), live, holders.versions)),
         searched=searched,
         too_short=belongings.short,
         left=tuple(left),
@@ -216,7 +215,7 @@ def preview_erasure(
             versions=holders.versions,
             stages=holders.stages,
             live=live,
-            plan=tuple(replacement_plan(current(store.engine, tenant), live, holders.versions)),
+            plan=tuple(replacement_plan(current(store.database, tenant), live, holders.versions)),
         )
 
 
@@ -224,7 +223,7 @@ def _person(store: Store, user: str, hashed: bool) -> tuple[str, str | None]:
     """The person's pseudonym, and the id that applications send, where that was given."""
     if hashed or _PSEUDONYM.fullmatch(user) is not None:
         return user, None
-    verify_salt(store.engine, secret(SALT))
+    verify_salt(store.database, secret(SALT))
     return pseudonym(user, secret(SALT)), user
 
 
@@ -259,7 +258,7 @@ def _clear_caches(places: Places) -> dict[str, int]:
 
 def _why_nothing(store: Store, tenant: str, person: str, user: str) -> str:
     mark = name_hash(tenant, person)
-    erased = [stone for stone in tombstones(store.engine, tenant) if stone.person == mark]
+    erased = [stone for stone in tombstones(store.database, tenant) if stone.person == mark]
     if erased:
         return f"nothing of that user is here: forgotten on {erased[-1].at:%Y-%m-%d} by {erased[-1].by}"
     return f"no interaction and no feedback of user {user!r} (pseudonym {person}) in tenant {tenant!r}; check the id"

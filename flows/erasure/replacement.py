@@ -18,7 +18,7 @@ from infra.settings import Places
 
 def live_versions(store: Store, tenant: str, versions: Collection[str]) -> dict[str, str]:
     """Return which of these versions users get now, by role."""
-    standing = current(store.engine, tenant)
+    standing = current(store.database, tenant)
     roles = {"champion": standing.champion, "previous": standing.previous}
     watch = standing.watch
     if watch is not None:
@@ -31,7 +31,7 @@ def pending(places: Places, store: Store, tenant: str) -> dict[str, str]:
 
     Among them those that were published, or trained further, only after the person was erased.
     """
-    named = {version for stone in tombstones(store.engine, tenant) for version in stone.versions}
+    named = {version for stone in tombstones(store.database, tenant) for version in stone.versions}
     marks = {folder.name: folder / TOMBSTONE for folder in stage_folders(places)}
     tainted = {key for key, mark in marks.items() if mark.exists() and json.loads(mark.read_text())["tenant"] == tenant}
     return live_versions(store, tenant, named | set(versions_of(places, with_later_stages(places, tainted))))
@@ -81,5 +81,5 @@ def alert_in_use(store: Store, tenant: str, live: Mapping[str, str]) -> None:
         next_step="`ratchet run nightly --force` trains a replacement without them",
         payload={"versions": dict(live)},
     )
-    with begin_write(store.engine) as connection:
+    with begin_write(store.database) as connection:
         enqueue(connection, alert)

@@ -51,7 +51,7 @@ def log_ingest(config: PipelineConfig, report: IngestReport) -> None:
 
 def log_report(tracker: Tracker, key: str, report: IngestReport) -> None:
     """Log what came in, by shape and by fate, and the Data Docs, on the run called `key`."""
-    counts = {**report.shapes, **report.counts.get("fates", {})}
+    counts = {**report.shapes, **report.outcomes}
     tracker.metrics(key, {f"intake.{name}": float(count) for name, count in counts.items()})
     for docs in _there(report.docs):
         tracker.artifact(key, docs, f"{DOCS}/{docs.name}")

@@ -1,4 +1,4 @@
-"""Where the gate's policy asks for a person: the run pauses with the scorecard, and no answer in time means no."""
+"""Pause a flow run until a person approves the release; no answer in time means no."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def ask_approval(
     try:
         answer = pause_flow_run(
             wait_for_input=Approval.with_initial_data(
-                description=text_only(what_to_read(verdict, links or {})), reviewer=""
+                description=text_only(approval_page(verdict, links or {})), reviewer=""
             ),
             timeout=max(1, int(hours * 3600)),
             poll_interval=poll_seconds,
@@ -50,8 +50,8 @@ def ask_approval(
     return f"{answer.reviewer or 'a person'} did not approve it: {answer.comment or 'no comment'}"
 
 
-def what_to_read(verdict: Verdict, links: Mapping[str, str | None]) -> str:
-    """What the form shows: the verdict's reasons, every challenger's numbers, and the way to the whole scorecard."""
+def approval_page(verdict: Verdict, links: Mapping[str, str | None]) -> str:
+    """Write what the form shows: the verdict, every challenger's numbers, and links to the whole scorecard."""
     lines = [f"# Release {verdict.winner}?", "", *(f"- {reason}" for reason in verdict.reasons), ""]
     lines += [f"| challenger | verdict | gain in {verdict.primary} | 95% interval | units |", "|---|---|---|---|---|"]
     for c in verdict.challengers:

@@ -18,11 +18,12 @@ from feedback.quality.drift import DriftReport
 from feedback.snapshots.gate_items import GateItem, gate_items
 from feedback.snapshots.snapshot import Snapshot, load_snapshot
 from flows.intake.mlflow_alerts import send_rest
+from flows.night.evaluation_items import write_evaluation_items
 from flows.night.record import Night, nights_of
 from flows.night.steps import evaluation_of
 from flows.night.tracking import log_night, open_tracker, system_metrics_logged
 from infra.errors import RatchetError
-from tasks import intake, judge
+from tasks import judge
 from tasks.reporting import prefect_artifacts
 from training.base_model import Base
 
@@ -66,7 +67,7 @@ def _rescore(
     assert champion is not None and predecessor is not None  # should_rescore asks for both
     log.info("nothing is judged tonight; %s is scored again beside %s on new gate items", champion, predecessor)
     places, policy, key = night.places, night.gate, night.run_key
-    intake.write_questions(snapshot, night.folder)
+    write_evaluation_items(snapshot, night.folder)
     tracker = open_tracker(night)
     log_night(tracker, night, report, snapshot, drift)
     evaluation = champion_evaluation(night.config.evaluation, policy.primary)

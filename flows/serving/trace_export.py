@@ -56,7 +56,7 @@ def send_traces(places: Places, pipeline: str, config: TracesConfig) -> dict[str
         picked = [trace_of(each) for _, each in new if is_sampled(each.interaction_id, config.share)]
         sender.send(picked)
         if new:
-            mark = fingerprint(store.engine, interactions, new[-1][0])
+            mark = fingerprint(store.database, interactions, new[-1][0])
             cursor = _kept(file, cursor, interactions=new[-1][0], interactions_mark=mark)
         sent["interactions"] = len(picked)
         if len(new) == config.lot:
@@ -72,7 +72,7 @@ def send_traces(places: Places, pipeline: str, config: TracesConfig) -> dict[str
                 file,
                 cursor,
                 feedback=ready.seq,
-                feedback_mark=fingerprint(store.engine, feedback_ready, ready.seq),
+                feedback_mark=fingerprint(store.database, feedback_ready, ready.seq),
                 received=max(cursor.received or ready.received_at, ready.received_at),
                 sent_before=cursor.sent_before if known else None,
             )
@@ -125,8 +125,8 @@ def _cursor(file: Path, store: Store) -> Cursor:
         return Cursor()
     cursor = Cursor.model_validate_json(file.read_bytes())
     why = watermark_mismatch(
-        store.engine, interactions, cursor.interactions, cursor.interactions_mark
-    ) or watermark_mismatch(store.engine, feedback_ready, cursor.feedback, cursor.feedback_mark)
+        store.database, interactions, cursor.interactions, cursor.interactions_mark
+    ) or watermark_mismatch(store.database, feedback_ready, cursor.feedback, cursor.feedback_mark)
     if why is None:
         return cursor
     log.warning("the store was restored from a backup, or is another one: %s; traces are sent from its beginning", why)

@@ -62,7 +62,7 @@ def serving(seconds: float) -> Timeouts:
     )
 
 
-def driver_arguments(url: URL, timeouts: Timeouts) -> dict[str, Any]:
+def driver_arguments(url: URL, timeouts: Timeouts) -> dict[str, int]:
     """Make libpq's arguments of one connection; what the URL says itself stands."""
     if not _is_libpq(url):
         return {}

@@ -139,7 +139,6 @@ def up(plan: StackPlan, *, on_progress: Progress = lambda line: None) -> bool:
 
 def down(run_dir: Path, *, on_progress: Progress = lambda line: None) -> list[str]:
     """Stop everything that ``up`` started in this folder; the names of what was stopped."""
-    stopped: list[str] = []
     supervisor = _supervisor(run_dir)
     seconds = 10.0 + sum(spec.stop_seconds for spec in _plan(run_dir).processes) if supervisor else 0.0
     running = [path.stem for path in sorted(run_dir.glob("*.pid")) if _is_running(path)]
@@ -156,9 +155,8 @@ def down(run_dir: Path, *, on_progress: Progress = lambda line: None) -> list[st
         if entry is not None:
             stop_tree(entry.identity, grace_seconds=10.0)
         path.unlink(missing_ok=True)
-    stopped.extend(running)
     (run_dir / "stack-state.json").unlink(missing_ok=True)
-    return stopped
+    return running
 
 
 def status(run_dir: Path) -> StackStatus:

@@ -18,12 +18,12 @@ from training.recipes.plan import GUESS, Plan
 
 
 def text_only(markdown: str) -> str:
-    """Markdown in which no HTML is left: Markdown may hold any, and a browser would obey it."""
+    """Escape all HTML in Markdown: Markdown may hold any, and a browser would obey it."""
     return html.escape(markdown, quote=False)
 
 
 def show_intake(report: IngestReport) -> None:
-    """A table of what came in, by step and reason."""
+    """Show a table of what came in, by step and reason."""
     rows = [
         {"step": step, "what": reason, "events": count}
         for step, counts in report.counts.items()
@@ -39,19 +39,19 @@ def show_intake(report: IngestReport) -> None:
 
 
 def show_drift(report: DriftReport) -> None:
-    """How far what users ask has moved since the champion was trained, column by column."""
+    """Show how far inputs have drifted since the champion was trained, column by column."""
     rows: list[dict[str, str]] = [
         {"column": name, "population stability index": f"{value:.3f}"} for name, value in report.columns.items()
     ]
     rows += [
         {"column": name, "population stability index": f"not compared: {why}"} for name, why in report.left_out.items()
     ]
-    said = "drifted" if report.drifted else "nothing to tell yet" if report.share is None else "no drift"
-    create_table_artifact(rows, key="drift", description=f"Against what the champion was trained on: {said}.")
+    outcome = "drifted" if report.drifted else "nothing to tell yet" if report.share is None else "no drift"
+    create_table_artifact(rows, key="drift", description=f"Against what the champion was trained on: {outcome}.")
 
 
 def show_durations(seconds: Mapping[str, float]) -> None:
-    """How long every step took, the longest first."""
+    """Show how long every step took, the longest first."""
     rows = [
         {"step": step, "seconds": f"{spent:.1f}"} for step, spent in sorted(seconds.items(), key=lambda item: -item[1])
     ]
@@ -60,16 +60,16 @@ def show_durations(seconds: Mapping[str, float]) -> None:
         create_table_artifact(rows, key="durations", description=f"How long each step took; {total:.0f} s in all.")
 
 
-def show_plan(plan: Plan, sees: str = "") -> None:
-    """Which recipes run tonight, how long they take, why others don't, and what the gate could see of them."""
-    create_markdown_artifact(text_only(plan_page(plan, sees)), key="plan", description="Tonight's recipes.")
+def show_plan(plan: Plan, power: str = "") -> None:
+    """Show which recipes run tonight, how long they take, why others don't, and what gain the gate could detect."""
+    create_markdown_artifact(text_only(plan_page(plan, power)), key="plan", description="Tonight's recipes.")
 
 
-def plan_page(plan: Plan, sees: str) -> str:
-    """The plan in Markdown.
+def plan_page(plan: Plan, power: str) -> str:
+    """Write the plan in Markdown.
 
     Args:
-        sees: the smallest gain that the gate can see tonight, in a sentence; "" leaves it out.
+        power: the smallest gain that the gate can detect tonight, in a sentence; "" leaves it out.
     """
     lines = ["# Plan", "", f"About {plan.minutes:.0f} minutes of training.", "", "| recipe | minutes |", "|---|---|"]
     lines += [f"| {estimate.recipe} | {estimate.minutes:.0f} |" for estimate in plan.estimates]
@@ -77,26 +77,26 @@ def plan_page(plan: Plan, sees: str) -> str:
         lines += ["", f"{GUESS[0].upper()}{GUESS[1:]}."]
     if plan.left_out:
         lines += ["", "Not tonight:", ""] + [f"- {left.recipe}: {left.reason}" for left in plan.left_out]
-    if sees:
-        lines += ["", f"What the gate can tell tonight: {sees}."]
+    if power:
+        lines += ["", f"What the gate can tell tonight: {power}."]
     return "\n".join(lines)
 
 
 def show_scorecard(scorecard: Scorecard) -> None:
-    """A table with one row per version and one column per metric."""
+    """Show a table with one row per version and one column per metric."""
     means = {(e.version, e.metric): e for e in scorecard.estimates if e.part == "all"}
     rows = []
     for card in scorecard.versions:
         row: dict[str, str] = {"version": card.label, "role": card.role, "name": card.version}
         for metric in scorecard.metrics:
-            found = means.get((card.version, metric.name))
-            row[metric.name] = "-" if found is None else f"{found.mean:.3f} [{found.low:.3f}, {found.high:.3f}]"
+            mean = means.get((card.version, metric.name))
+            row[metric.name] = "-" if mean is None else f"{mean.mean:.3f} [{mean.low:.3f}, {mean.high:.3f}]"
         rows.append(row)
     create_table_artifact(rows, key="scorecard", description="All versions on the same items, with 95% intervals.")
 
 
 def show_verdict(verdict: Verdict, entry: Entry) -> None:
-    """The verdict in plain words, and what the ledger says of it."""
+    """Show the verdict in plain words, and what the ledger says of it."""
     words = {"promote": "Promote", "reject": "Reject", "inconclusive": "Inconclusive: the champion stays"}
     lines = [f"# {words[verdict.decision]}", ""]
     lines += [f"- {reason}" for reason in verdict.reasons]
@@ -111,7 +111,7 @@ def show_verdict(verdict: Verdict, entry: Entry) -> None:
 
 
 def _show_leaderboard(verdict: Verdict) -> None:
-    """Challengers by their gain, the best first."""
+    """Show challengers by their gain, the best first."""
     ranked = sorted(verdict.challengers, key=lambda c: (-(c.gain if c.gain is not None else -math.inf), c.version))
     rows = [
         {
@@ -128,7 +128,7 @@ def _show_leaderboard(verdict: Verdict) -> None:
 
 
 def show_links(links: Mapping[str, str | None]) -> None:
-    """Where to look further."""
+    """Show links to where to look further."""
     for name, url in links.items():
         if url is not None:
             key = "".join(letter if letter.isalnum() else "-" for letter in name.lower())
@@ -136,7 +136,7 @@ def show_links(links: Mapping[str, str | None]) -> None:
 
 
 def show_releases(summaries: Mapping[str, ReleaseSummary]) -> None:
-    """A table of what is live for each tenant."""
+    """Show a table of what is live for each tenant."""
     columns = {"champion", "since", "why", "canary", "canary_share", "holdback", "paused"}
     rows = [
         {"tenant": tenant, **{name: str(fact) for name, fact in summary.model_dump(include=columns).items()}}

@@ -37,7 +37,7 @@ class TrainingLog:
         tags = {"ratchet.recipe": self.recipe.name, "ratchet.kind": "challenger"}
         self.tracker.run(self.key, name=self.recipe.name, parent=self.night_key, tags=tags)
 
-    def note(self, job: StageJob, line: ProgressLine) -> None:
+    def log_progress(self, job: StageJob, line: ProgressLine) -> None:
         """Keep one line of a stage's progress."""
         if self.job is None or self.job.key != job.key:
             self._next_stage(job)

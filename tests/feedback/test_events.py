@@ -20,9 +20,9 @@ from feedback.events import (
     Reference,
     Routing,
     Thumb,
-    pseudonym,
-    storable,
 )
+from feedback.field_types import storable
+from feedback.store.user_salt import pseudonym
 
 anything = st.text(alphabet=st.characters(), max_size=40)  # lone surrogates and NUL included
 names = st.text(min_size=1, max_size=30)

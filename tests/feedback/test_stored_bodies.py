@@ -46,7 +46,7 @@ def test_rows_of_a_later_release_are_ingested_after_going_back(tmp_path: Path) -
     for number in range(3):
         store.record_interaction(interaction(number, f"what about invoice {number * 7919}?"))
         store.record_feedback(said(number, Edit(text=f"invoice {number} is paid"), actor="agent", trusted=True))
-    with store.engine.begin() as connection:
+    with store.database.begin() as connection:
         for table in ("interactions", "feedback"):
             for seq, body in connection.execute(text(f"SELECT seq, body FROM {table}")).all():  # noqa: S608
                 connection.execute(

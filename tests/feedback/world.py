@@ -11,7 +11,7 @@ from pathlib import Path
 from feedback.events import Edit, Feedback, Interaction, Message, Thumb, Value
 from feedback.ingest.run import IngestConfig
 from feedback.lake.lake import Lake
-from feedback.quality.expectations import ExpectationsConfig
+from feedback.quality.suite import ExpectationsConfig
 from feedback.store.store import Store, land_feedback, land_interactions
 from infra.database.connect import begin_write, connect
 from infra.database.schema import create_tables
@@ -132,6 +132,6 @@ def fill(
 
 def put(store: Store, asked: Sequence[Interaction], words: Sequence[Feedback]) -> None:
     """All at once: one transaction instead of one each."""
-    with begin_write(store.engine) as connection:
+    with begin_write(store.database) as connection:
         land_interactions(connection, asked)
         land_feedback(connection, words)

@@ -62,8 +62,12 @@ def undocumented_routes() -> list[str]:
 
 
 def _routes(app: Any) -> list[Any]:
-    found = [route for route in app.routes if hasattr(route, "methods") and hasattr(route, "endpoint")]
-    return [route for route in found if route.path not in ("/openapi.json",)]
+    listed: list[Any] = []
+    for route in app.routes:
+        included = getattr(route, "original_router", None)  # FastAPI does not flatten the routers that it includes
+        listed += included.routes if included is not None else [route]
+    served = [route for route in listed if hasattr(route, "methods") and hasattr(route, "endpoint")]
+    return [route for route in served if route.path not in ("/openapi.json",)]
 
 
 def events_reference(runbook: str) -> str:

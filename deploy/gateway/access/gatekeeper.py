@@ -22,7 +22,7 @@ class Gatekeeper:
 
     Args:
         offline_seconds: how long a key verified before is believed while the database cannot be asked.
-        reach: the way to the database.
+        queries: the way to the database.
         book: keys as the database last had them, for those that this process has not verified itself.
     """
 
@@ -32,11 +32,11 @@ class Gatekeeper:
         *,
         requests_per_minute: float,
         offline_seconds: float = 600.0,
-        reach: QueryExecutor | None = None,
+        queries: QueryExecutor | None = None,
         book: KeyCache | None = None,
     ) -> None:
         self._database = database
-        self._reach = reach or QueryExecutor()
+        self._queries = queries or QueryExecutor()
         self._book = book
         self._offline_seconds = offline_seconds
         self._rate = requests_per_minute / 60.0
@@ -68,7 +68,7 @@ class Gatekeeper:
         if found is not None and at - found[1] < REMEMBER_SECONDS:
             return found[0]
         try:
-            key = await self._reach.ask(verify, self._database, secret)
+            key = await self._queries.run(verify, self._database, secret)
         except Exception as error:
             believed = self._believed(secret, at) if is_away(error) else None
             if believed is None:

@@ -26,12 +26,12 @@ class KeyCache:
     def __init__(
         self,
         database: Engine,
-        reach: QueryExecutor,
+        queries: QueryExecutor,
         *,
         offline_seconds: float,
         keep: Callable[[Mapping[str, ApiKey]], None] = lambda _: None,
     ) -> None:
-        self._database, self._reach, self._keep = database, reach, keep
+        self._database, self._queries, self._keep = database, queries, keep
         self._offline_seconds = offline_seconds
         self._keys: Mapping[str, ApiKey] = {}
         self.read_at = float("-inf")
@@ -65,9 +65,9 @@ class KeyCache:
         return self._keys.get(hash_of(secret))
 
     async def _read(self) -> None:
-        if self._reach.away is not None:
+        if self._queries.away is not None:
             return
-        self._keys = await self._reach.ask(self._read_and_keep)
+        self._keys = await self._queries.run(self._read_and_keep)
         self.read_at = time.monotonic()
 
     def _read_and_keep(self) -> Mapping[str, ApiKey]:

@@ -1,12 +1,13 @@
-"""The engines behind a gateway: which of them serves a version, proved; the least busy is asked, else another."""
+"""Spread requests over the engines behind a gateway: to the least busy one that serves the version, proved."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
 
+from deploy.engines.answers import ChatAnswer
 from deploy.engines.client import AsyncEngineClient, EngineRefusal
 from deploy.gateway.backends.adapter_loading import AdapterLoader
 from infra.errors import RatchetError, Unavailable
@@ -23,7 +24,7 @@ class Replica:
         self.busy = 0
 
 
-class Engines:
+class ReplicaPool:
     """All replicas. One that is down costs a request nothing while another serves the version."""
 
     def __init__(self, replicas: Sequence[Replica]) -> None:
@@ -59,7 +60,7 @@ class Engines:
         """
         await self._pick(version, set())
 
-    async def chat(self, name: str, body: dict[str, Any], version: str) -> dict[str, Any]:
+    async def chat(self, name: str, body: Mapping[str, Any], version: str) -> ChatAnswer:
         """A whole answer by `version`, which the engines call `name`.
 
         Raises:
@@ -82,7 +83,7 @@ class Engines:
                 replica.busy -= 1
         raise AssertionError("unreachable")
 
-    async def stream(self, name: str, body: dict[str, Any], version: str) -> AsyncGenerator[str]:
+    async def stream(self, name: str, body: Mapping[str, Any], version: str) -> AsyncGenerator[str]:
         """The same, as the data of server-sent events; another engine is asked only before the first of them."""
         tried: set[int] = set()
         for tries_left in reversed(range(TRIES)):

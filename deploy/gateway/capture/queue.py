@@ -38,16 +38,16 @@ class CaptureQueue:
 
     Args:
         seconds: how long a commit may take before its lot goes to the spool.
-        reach: knows whether the database is away; then nothing is tried that would only wait.
+        queries: knows whether the database is away; then nothing is tried that would only wait.
     """
 
     def __init__(
-        self, database: Engine, spool: Spool, *, seconds: float = KEEP_SECONDS, reach: QueryExecutor | None = None
+        self, database: Engine, spool: Spool, *, seconds: float = KEEP_SECONDS, queries: QueryExecutor | None = None
     ) -> None:
         self._database = database
         self._spool = spool
         self._seconds = seconds
-        self._reach = reach or QueryExecutor()
+        self._queries = queries or QueryExecutor()
         self._waiting: asyncio.Queue[tuple[Interaction, asyncio.Future[None]]] = asyncio.Queue()
         self._background = Background()
         # Threads of their own, one for each thing that may hang: an answer must never wait for a thread.
@@ -91,7 +91,7 @@ class CaptureQueue:
         """Why interactions go to the spool now; None: they go to the database."""
         if self._late is not None and not self._late.done():
             return f"a commit has taken more than {self._seconds:g} s"
-        return self._failing or self._reach.away
+        return self._failing or self._queries.away
 
     @property
     def ended(self) -> dict[str, str]:
@@ -193,7 +193,7 @@ class CaptureQueue:
         told: str | None = None
         while True:
             # While a commit that was given up is still out, there is nothing to be learnt from another one.
-            if (self._late is None or self._late.done()) and self._reach.away is None:
+            if (self._late is None or self._late.done()) and self._queries.away is None:
                 try:
                     landed = await asyncio.get_running_loop().run_in_executor(self._landing, self._land_once)
                     self._failing = told = None

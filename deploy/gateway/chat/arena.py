@@ -1,12 +1,13 @@
-"""`POST /v1/arena` and `/v1/arena/choice`: two blind answers, and which of them a person prefers."""
+"""Give two blind answers to one request, and keep which of them a person prefers."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import uuid
 from collections.abc import Awaitable, Callable
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import Engine
@@ -14,11 +15,12 @@ from sqlalchemy import Engine
 from deploy.api_keys import ApiKey
 from deploy.engines.protocol import ApiError, ChatRequest
 from deploy.experiments.arena import Pair, choose
+from deploy.gateway.chat.backend import Backend
 from deploy.gateway.chat.exchange import Caller, Exchange, new_interaction_id
 from deploy.gateway.database.query_executor import QueryExecutor
 from deploy.gateway.routing.assign import Assignment, RoutingTable
-from feedback.events import pseudonym
 from feedback.store.store import Receipt
+from feedback.store.user_salt import pseudonym
 from infra.errors import NotFound
 
 _dice = random.SystemRandom()
@@ -33,53 +35,69 @@ class ArenaChoice(BaseModel):
     user: str | None = Field(default=None, max_length=200)
 
 
+class ArenaAnswer(BaseModel):
+    """One of the two answers; who gave it is not said."""
+
+    interaction_id: str
+    content: str
+    finish_reason: str | None
+
+
+class ArenaPair(BaseModel):
+    """`POST /v1/arena`, answered: both answers, in the order in which they are shown."""
+
+    arena_id: str
+    object: Literal["arena.pair"] = "arena.pair"
+    answers: tuple[ArenaAnswer, ...] = Field(min_length=2, max_length=2)
+
+
 def opponent(table: RoutingTable) -> str:
-    """Whom the champion meets: what is under watch, else what is in shadow, else itself, drawn anew."""
+    """Return whom the champion meets: what is under watch, else what is in shadow, else itself, drawn anew."""
     return next((name for name in (table.challenger, table.shadow) if name not in (None, table.champion)), None) or (
         table.champion
     )
 
 
 async def two_answers(
-    asked: ChatRequest,
+    request: ChatRequest,
     caller: Caller,
+    body: bytes,
     *,
+    backend: Backend,
     table: RoutingTable,
-    champion: str,
     salt: str,
-    raw: dict[str, Any],
-    answer: Callable[[Exchange], Awaitable[dict[str, Any]]],
     keep: Callable[[Pair], Awaitable[object]],
-) -> dict[str, Any]:
+) -> ArenaPair:
     """Both answers in an order drawn by lot, each stored, and the pair stored before it is shown.
 
     Args:
-        champion: who answers users now (an upstream endpoint, in pass-through).
-        answer: gives and stores one answer.
+        body: the request as it came.
+        backend: gives and stores each answer.
         keep: stores the pair.
     """
-    if asked.stream:
+    if request.stream:
         raise ApiError(400, "stream is not supported in the arena; leave it out", param="stream")
+    champion = backend.champion(caller.key.tenant)
     versions = [champion, opponent(table.model_copy(update={"champion": champion}))]
     _dice.shuffle(versions)
     exchanges = []
     for version in versions:
         interaction_id = new_interaction_id()
         # In no release's comparison: people who were asked to compare are not its users. Half: the lot of the order.
-        dealt = Assignment(version=version, arm="arena", probability=0.5, release_seq=0)
+        assignment = Assignment(version=version, arm="arena", probability=0.5, release_seq=0)
         unit = caller.unit(salt) or interaction_id
         exchanges.append(
             Exchange(
-                asked=asked,
+                request=request,
                 caller=caller,
                 table=table,
                 interaction_id=interaction_id,
-                assignment=dealt,
+                assignment=assignment,
                 unit=unit,
-                raw=raw,
+                raw=json.loads(body),
             )
         )
-    first, second = await asyncio.gather(*(answer(exchange) for exchange in exchanges))
+    first, second = await asyncio.gather(*(backend.answer(exchange) for exchange in exchanges))
     pair = Pair(
         arena_id=f"arena-{uuid.uuid4().hex}",
         tenant=caller.key.tenant,
@@ -89,22 +107,21 @@ async def two_answers(
         second_version=versions[1],
     )
     await keep(pair)
-    return {
-        "arena_id": pair.arena_id,
-        "object": "arena.pair",
-        "answers": [
-            {
-                "interaction_id": exchange.interaction_id,
-                "content": body["choices"][0]["message"].get("content") or "",
-                "finish_reason": body["choices"][0]["finish_reason"],
-            }
-            for exchange, body in zip(exchanges, (first, second), strict=True)
-        ],
-    }
+    return ArenaPair(
+        arena_id=pair.arena_id,
+        answers=tuple(
+            ArenaAnswer(
+                interaction_id=exchange.interaction_id,
+                content=answer["choices"][0]["message"].get("content") or "",
+                finish_reason=answer["choices"][0]["finish_reason"],
+            )
+            for exchange, answer in zip(exchanges, (first, second), strict=True)
+        ),
+    )
 
 
 async def keep_choice(
-    choice: ArenaChoice, *, key: ApiKey, user_header: str | None, salt: str, database: Engine, reach: QueryExecutor
+    choice: ArenaChoice, *, key: ApiKey, user_header: str | None, salt: str, database: Engine, queries: QueryExecutor
 ) -> Receipt | None:
     """Store what a person prefers.
 
@@ -113,7 +130,7 @@ async def keep_choice(
     """
     user = user_header or choice.user
     try:
-        return await reach.ask(
+        return await queries.run(
             choose,
             database,
             key.tenant,

@@ -1,26 +1,87 @@
-"""`POST /v1/feedback`: what somebody says of an interaction, as an event."""
+"""Make a feedback event of what somebody says of an interaction: `POST /v1/feedback`."""
 
 from __future__ import annotations
 
 import json
 import uuid
-from typing import Any
+from typing import Annotated, Literal
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, WithJsonSchema
 
 from deploy.api_keys import ApiKey
 from deploy.engines.protocol import ApiError
-from deploy.gateway.chat.exchange import named
-from feedback.events import Feedback, pseudonym
+from deploy.gateway.chat.exchange import checked_name
+from feedback.events import Edit, Feedback, Preference, Rating, Reference, Thumb, Value
+from feedback.field_types import Name, Text
 from feedback.store.store import Store
+from feedback.store.user_salt import pseudonym
 from infra.database.connect import now
 
-KINDS = ("thumb", "rating", "edit", "preference", "reference")
-ENVELOPE = ("event_id", "interaction_id", "kind", "user", "comment")
+_USER = {"anyOf": [{"type": "string", "maxLength": 200}, {"type": "null"}]}
+# At most its scale: a schema can say that only of the usual scale.
+_SCORE = {"type": "number", "minimum": 0, "maximum": 5}
+
+
+class _Envelope(BaseModel):
+    """What every kind of feedback has."""
+
+    model_config = ConfigDict(extra="forbid")
+    interaction_id: Annotated[str, Field(min_length=1, max_length=200)]
+    event_id: Name | None = None
+    user: Annotated[str | None, WithJsonSchema(_USER)] = None
+    comment: Text | None = None
+
+
+class ThumbRequest(Thumb, _Envelope):
+    """Up or down."""
+
+    kind: Literal["thumb"]
+
+
+class RatingRequest(Rating, _Envelope):
+    """A score on a scale."""
+
+    kind: Literal["rating"]
+    score: Annotated[float, Field(ge=0, allow_inf_nan=False), WithJsonSchema(_SCORE)]
+    scale: Annotated[
+        float, Field(gt=1, allow_inf_nan=False), WithJsonSchema({"type": "number", "minimum": 5, "default": 5})
+    ] = 5
+
+
+class EditRequest(Edit, _Envelope):
+    """The answer as it should have been."""
+
+    kind: Literal["edit"]
+
+
+class PreferenceRequest(Preference, _Envelope):
+    """This over that."""
+
+    kind: Literal["preference"]
+
+
+class ReferenceRequest(Reference, _Envelope):
+    """Ground truth for the prompt."""
+
+    kind: Literal["reference"]
+
+
+FeedbackRequest = Annotated[
+    ThumbRequest | RatingRequest | EditRequest | PreferenceRequest | ReferenceRequest,
+    Field(discriminator="kind"),
+]
+REQUEST: TypeAdapter[FeedbackRequest] = TypeAdapter(FeedbackRequest)
+_PAYLOADS: dict[str, type[Value]] = {
+    "thumb": Thumb,
+    "rating": Rating,
+    "edit": Edit,
+    "preference": Preference,
+    "reference": Reference,
+}
 
 
 def read_feedback(body: bytes, *, key: ApiKey, user_header: str | None, store: Store, salt: str) -> Feedback:
-    """The event in a request's body, as said by the holder of `key`.
+    """Parse the event in a request's body, as said by the holder of `key`.
 
     Without a user, the person the answer was given to is taken to speak; without that, the key's holder.
 
@@ -31,34 +92,33 @@ def read_feedback(body: bytes, *, key: ApiKey, user_header: str | None, store: S
         value = json.loads(body)
     except (ValueError, RecursionError) as error:
         raise ApiError(400, f"the body is not JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise ApiError(400, f"the body is a {type(value).__name__}; expected an object with interaction_id and kind")
-    kind, interaction_id = value.get("kind"), value.get("interaction_id")
-    if kind not in KINDS:
-        raise ApiError(400, f"kind is {kind!r}; expected one of {', '.join(KINDS)}", param="kind")
-    if not isinstance(interaction_id, str) or not 0 < len(interaction_id) <= 200:
-        raise ApiError(400, "interaction_id: expected the id that came with the answer", param="interaction_id")
-    user, event_id = value.get("user"), value.get("event_id")
-    if user is not None and not isinstance(user, str):
-        raise ApiError(400, "user: expected a text", param="user")
-    user = user_header or named(user, "user")
-    event: dict[str, Any] = {
-        "event_id": f"ev-{uuid.uuid4().hex}" if event_id is None else event_id,
-        "tenant": key.tenant,
-        "interaction_id": interaction_id,
-        "actor": _actor(user, interaction_id, key, store, salt),
-        "trusted": "trusted" in key.scopes,
-        "value": {"kind": kind} | {name: part for name, part in value.items() if name not in ENVELOPE},
-        "comment": value.get("comment"),
-        "created_at": now(),
-        "source": "gateway",
-    }
     try:
-        return Feedback.model_validate(event, extra="forbid")
+        request = REQUEST.validate_python(value)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"] if part not in ("value", kind))
-        raise ApiError(400, f"{where or 'feedback'}: {first['msg']}", param=where or None) from error
+        raise _refused(error) from error
+    user = user_header or checked_name(request.user, "user")
+    payload = _PAYLOADS[request.kind]
+    return Feedback(
+        event_id=request.event_id or f"ev-{uuid.uuid4().hex}",
+        tenant=key.tenant,
+        interaction_id=request.interaction_id,
+        actor=_actor(user, request.interaction_id, key, store, salt),
+        trusted="trusted" in key.scopes,
+        kind=request.kind,
+        value=payload.model_validate(request.model_dump(include=set(payload.model_fields))),
+        comment=request.comment,
+        created_at=now(),
+        source="gateway",
+    )
+
+
+def _refused(error: ValidationError) -> ApiError:
+    first = error.errors()[0]
+    if first["type"] in ("union_tag_invalid", "union_tag_not_found"):
+        kind = first["input"].get("kind")
+        return ApiError(400, f"kind is {kind!r}; expected one of {', '.join(_PAYLOADS)}", param="kind")
+    where = ".".join(str(part) for part in first["loc"] if part not in _PAYLOADS)
+    return ApiError(400, f"{where or 'feedback'}: {first['msg']}", param=where or None)
 
 
 def _actor(user: str | None, interaction_id: str, key: ApiKey, store: Store, salt: str) -> str:

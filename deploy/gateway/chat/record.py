@@ -1,17 +1,19 @@
-"""An answered exchange becomes a stored interaction, before the answer ends."""
+"""Record an answered exchange as a stored interaction, before the answer ends."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any
+
+from pydantic import JsonValue
 
 from deploy.config import GatewayJob
-from deploy.engines.protocol import ApiError
 from deploy.gateway.capture.queue import CaptureQueue
+from deploy.gateway.chat.engine_errors import unavailable
 from deploy.gateway.chat.exchange import Exchange
 from deploy.gateway.telemetry.metrics import Metrics
-from feedback.events import Interaction, Message, Routing, pseudonym
+from feedback.events import Interaction, Message, Routing
+from feedback.store.user_salt import pseudonym
 from infra.database.errors import OTHER_TABLES, is_of_other_tables
 
 
@@ -21,21 +23,19 @@ class InteractionRecorder:
     def __init__(self, job: GatewayJob, capture: CaptureQueue, metrics: Metrics, salt: str) -> None:
         self._job, self._capture, self._metrics, self._salt = job, capture, metrics, salt
 
-    def settings(self, exchange: Exchange) -> dict[str, Any]:
-        """The sampling settings that count for this exchange, as an engine takes them."""
-        asked = exchange.asked
-        found: dict[str, Any] = {
-            "max_tokens": asked.max_completion_tokens or asked.max_tokens or self._job.serving.max_tokens
+    def sampling(self, exchange: Exchange) -> dict[str, JsonValue]:
+        """Return the sampling settings that count for this exchange, as an engine takes them."""
+        request = exchange.request
+        limit = request.max_completion_tokens or request.max_tokens or self._job.serving.max_tokens
+        named: dict[str, JsonValue] = {
+            "temperature": request.temperature,
+            "top_p": request.top_p,
+            "seed": request.seed,
+            "stop": list(request.stops) or None,
         }
-        named = {
-            "temperature": asked.temperature,
-            "top_p": asked.top_p,
-            "seed": asked.seed,
-            "stop": list(asked.stops) or None,
-        }
-        return found | {name: value for name, value in named.items() if value is not None}
+        return {"max_tokens": limit, **{name: value for name, value in named.items() if value is not None}}
 
-    async def keep(
+    async def record(
         self,
         exchange: Exchange,
         text: str,
@@ -54,7 +54,7 @@ class InteractionRecorder:
             ApiError: 503, it could not be stored, so it must not be given.
         """
         caller, assignment = exchange.caller, exchange.assignment
-        prompt = messages or [Message.model_validate(message.plain) for message in exchange.asked.messages]
+        prompt = messages or [Message.model_validate(message.plain) for message in exchange.request.messages]
         interaction = Interaction(
             interaction_id=exchange.interaction_id,
             tenant=caller.key.tenant,
@@ -65,7 +65,7 @@ class InteractionRecorder:
             answer=text,
             created_at=exchange.created_at,
             latency_ms=(time.monotonic() - exchange.started) * 1000,
-            sampling=self.settings(exchange),
+            sampling=self.sampling(exchange),
             prompt_tokens=counts[0],
             completion_tokens=counts[1],
             task=caller.task,
@@ -85,8 +85,3 @@ class InteractionRecorder:
         self._metrics.answers.labels(caller.key.tenant, assignment.version, assignment.arm).inc()
         self._metrics.tokens.labels("prompt").inc(counts[0])
         self._metrics.tokens.labels("answer").inc(counts[1])
-
-
-def unavailable(message: str) -> ApiError:
-    """503 that asks to come again."""
-    return ApiError(503, message, kind="server_error", headers={"Retry-After": "1"})

@@ -1,4 +1,4 @@
-"""Copies of requests for a version in shadow: asked after the user was answered, a few at a time, never waited for."""
+"""Copy requests to a version in shadow: after the user was answered, a few at a time, never waited for."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from sqlalchemy import Engine
 
 from deploy.config import GatewayJob
 from deploy.experiments.shadow import ShadowAnswer, chosen, record_shadow
-from deploy.gateway.backends.replicas import Engines
-from deploy.gateway.chat.answer import engine_name
+from deploy.gateway.backends.replicas import ReplicaPool
 from deploy.gateway.chat.exchange import Exchange
-from deploy.gateway.database.background import told
+from deploy.gateway.chat.serving_backend import engine_name
+from deploy.gateway.database.background import log_failure
 from deploy.gateway.database.query_executor import QueryExecutor
 from infra.database.errors import in_short
 from infra.errors import RatchetError
@@ -23,10 +23,12 @@ log = logging.getLogger(__name__)
 
 
 class ShadowRunner:
-    """Has the version in shadow answer copies, and keeps what it said."""
+    """Has the version in shadow answer copies, and keeps its answers."""
 
-    def __init__(self, job: GatewayJob, database: Engine, engines: Engines, reach: QueryExecutor | None = None) -> None:
-        self._reach = reach or QueryExecutor()
+    def __init__(
+        self, job: GatewayJob, database: Engine, engines: ReplicaPool, queries: QueryExecutor | None = None
+    ) -> None:
+        self._queries = queries or QueryExecutor()
         self._job, self._database, self._engines = job, database, engines
         self._running: set[asyncio.Task[None]] = set()
         self.dropped = 0
@@ -49,7 +51,7 @@ class ShadowRunner:
         task = asyncio.create_task(self._answer(exchange.caller.key.tenant, exchange.interaction_id, version, body))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
-        told(task, "an answer in shadow")
+        log_failure(task, "an answer in shadow")
 
     async def stop(self) -> None:
         """Drop what is being answered."""
@@ -62,7 +64,7 @@ class ShadowRunner:
         try:
             await self._engines.ensure(version)
             answer = await self._engines.chat(engine_name(self._job, version), body, version)
-            text = answer["choices"][0]["message"]["content"] or ""
+            text = answer.text
         except RatchetError as failure:
             error = str(failure)[:1000]
         except Exception as failure:  # an answer in no form that we know; a mistake of ours would be one, too
@@ -78,6 +80,6 @@ class ShadowRunner:
             error=error,
         )
         try:
-            await self._reach.ask(record_shadow, self._database, kept)
+            await self._queries.run(record_shadow, self._database, kept)
         except Exception as failure:  # a shadow is worth no user's trouble; the next one is kept again
             log.warning("an answer in shadow could not be kept: %s", in_short(failure))

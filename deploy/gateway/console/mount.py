@@ -20,7 +20,7 @@ from deploy.api_keys import ApiKey, Scope
 from deploy.config import ConsoleJob, GatewayJob
 from deploy.engines.protocol import ApiError, parse
 from deploy.gateway.access.gatekeeper import Gatekeeper
-from deploy.gateway.backends.replicas import Engines
+from deploy.gateway.backends.replicas import ReplicaPool
 from deploy.gateway.console import canary, lineage, nights, quality, quarantine, releases
 from deploy.ledger.evidence import Proof
 from infra.errors import Conflict, NotFound, RatchetError, Unavailable, UserError
@@ -70,7 +70,7 @@ class Resume(Config):
     """Why."""
 
 
-def add_console(app: FastAPI, job: GatewayJob, *, database: Engine, keeper: Gatekeeper, loading: Engines) -> None:
+def add_console(app: FastAPI, job: GatewayJob, *, database: Engine, keeper: Gatekeeper, loading: ReplicaPool) -> None:
     """Mount page and API; nothing without `job.console`."""
     if job.console is None:
         return
@@ -163,7 +163,7 @@ def _add_texts(app: FastAPI, console: ConsoleJob, database: Engine, keeper: Gate
         return _json(await _run(lambda: lineage.trace(database, console, key.tenant, asked)))
 
 
-def _add_actions(app: FastAPI, console: ConsoleJob, database: Engine, keeper: Gatekeeper, loading: Engines) -> None:
+def _add_actions(app: FastAPI, console: ConsoleJob, database: Engine, keeper: Gatekeeper, loading: ReplicaPool) -> None:
     @app.post("/console/api/quarantine/{row_id}/{decision}")
     async def decide(request: Request, row_id: str, decision: str) -> JSONResponse:
         """Accept a row (its events are taken in by the next ingest, as reviewed) or drop it."""
@@ -195,7 +195,7 @@ def _add_actions(app: FastAPI, console: ConsoleJob, database: Engine, keeper: Ga
 
 
 def prove_in(
-    loading: Engines, version: str, running: asyncio.AbstractEventLoop, *, seconds: float = PROVE_SECONDS
+    loading: ReplicaPool, version: str, running: asyncio.AbstractEventLoop, *, seconds: float = PROVE_SECONDS
 ) -> Proof:
     """Have the gateway's engines load and prove a version; called on another thread than the loop's.
 

@@ -1,4 +1,4 @@
-"""Tasks that must run for as long as the gateway does.
+"""Run tasks for as long as the gateway does.
 
 One that ends is never silent: it is logged, and the gateway is not well any more (`/healthz`), so that whoever looks
 after processes starts another.
@@ -46,22 +46,22 @@ class Background:
 
 
 async def repeat_forever(name: str, step: Callable[[], Awaitable[None]], seconds: float) -> None:
-    """Do `step` for ever, `seconds` apart, whatever goes wrong in one of them; the same trouble is told once."""
-    told: str | None = None
+    """Run `step` for ever, `seconds` apart, whatever goes wrong in one of them; the same trouble is logged once."""
+    last: str | None = None
     while True:
         try:
             await step()
-            told = None
+            last = None
         except Exception as error:
-            said = f"{type(error).__name__}: {error}"
-            if said != told:
+            trouble = f"{type(error).__name__}: {error}"
+            if trouble != last:
                 log.exception("%s failed; tried again in %g s", name, seconds)
-            told = said
+            last = trouble
         await asyncio.sleep(seconds)
 
 
-def told(task: asyncio.Task[Any], what: str) -> None:
-    """Have a task that nobody waits for say what it failed of."""
+def log_failure(task: asyncio.Task[Any], what: str) -> None:
+    """Log what a task that nobody waits for failed of."""
 
     def note(done: asyncio.Task[Any]) -> None:
         error = None if done.cancelled() else done.exception()

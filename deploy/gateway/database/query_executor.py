@@ -1,4 +1,4 @@
-"""The way from a gateway to its database: every question on a thread of its own pool and with an end.
+"""Query the database from an event loop: every query on a thread of a pool of its own, and with a time limit.
 
 A database that is frozen answers nothing and refuses nothing. Whoever asked would wait, and whoever asks next too,
 until no thread is left. So there is one who asks all the time (`deploy.gateway.routing.follow_ledger` follows the
@@ -23,7 +23,7 @@ AWAY = "the database does not answer; try again"
 
 
 class QueryExecutor:
-    """Asks the database, and knows whether it is away.
+    """Runs queries, and knows whether the database is away.
 
     Args:
         seconds: how long an answer may take before the database counts as away.
@@ -46,8 +46,8 @@ class QueryExecutor:
             return f"it has not answered for {self.seconds:g} s"
         return None
 
-    async def ask(self, work: Callable[P, T], *args: P.args, **named: P.kwargs) -> T:
-        """What `work` returns or raises.
+    async def run(self, work: Callable[P, T], *args: P.args, **named: P.kwargs) -> T:
+        """Return what `work` returns, or raise what it raises.
 
         Raises:
             Unavailable: the database is away, or has not answered in time. What was to be written may be written later.
@@ -58,7 +58,7 @@ class QueryExecutor:
 
     async def within(self, limit: float, work: Callable[P, T], *args: P.args, **named: P.kwargs) -> T:
         """The same in `limit` seconds, also while it counts as away."""
-        running = self.begin(work, *args, **named)
+        running = self.submit(work, *args, **named)
         done, _ = await asyncio.wait({running}, timeout=limit)
         if not done:
             running.add_done_callback(_forget)
@@ -66,24 +66,24 @@ class QueryExecutor:
             raise Unavailable(AWAY)
         return running.result()
 
-    def begin(self, work: Callable[P, T], *args: P.args, **named: P.kwargs) -> asyncio.Future[T]:
+    def submit(self, work: Callable[P, T], *args: P.args, **named: P.kwargs) -> asyncio.Future[T]:
         """Have `work` done on a thread; whoever asks decides how long to wait."""
         return asyncio.get_running_loop().run_in_executor(self._pool, lambda: work(*args, **named))
 
-    def asking(self) -> None:
-        """Somebody asks now."""
+    def mark_asking(self) -> None:
+        """Note that whoever asks all the time asks now."""
         self._asked_at = time.monotonic()
 
-    def answered(self) -> None:
-        """It answered."""
+    def mark_answered(self) -> None:
+        """Note that the database answered."""
         self._asked_at, self._failing, self.answered_at = None, None, time.monotonic()
 
-    def failed(self, why: str) -> None:
-        """It said that it is away."""
+    def mark_failed(self, why: str) -> None:
+        """Note that it said that it is away."""
         self._asked_at, self._failing = None, why
 
     def close(self) -> None:
-        """Wait for nobody who still asks."""
+        """End without waiting for queries that still run."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 

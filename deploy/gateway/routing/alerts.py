@@ -23,8 +23,8 @@ _FIRST_LEASE_SECONDS = 10.0
 class RoutingAlerts:
     """Alerts once for each trouble; what could not be written is written at the next look."""
 
-    def __init__(self, database: Engine, reach: QueryExecutor) -> None:
-        self._database, self._reach = database, reach
+    def __init__(self, database: Engine, queries: QueryExecutor) -> None:
+        self._database, self._queries = database, queries
         self._lost_from: dict[tuple[str, int], float] = {}
         self._told: set[str] = set()
 
@@ -54,7 +54,7 @@ class RoutingAlerts:
         key = alert.dedupe_key or alert.alert_id
         if key in self._told:
             return
-        await self._reach.ask(self._write, alert)
+        await self._queries.run(self._write, alert)
         self._told.add(key)
 
     def _write(self, alert: Alert) -> None:

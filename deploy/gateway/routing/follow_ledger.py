@@ -15,8 +15,8 @@ from contextlib import suppress
 
 from sqlalchemy import Engine
 
-from deploy.gateway.backends.replicas import Engines
-from deploy.gateway.database.background import Background, repeat_forever, told
+from deploy.gateway.backends.replicas import ReplicaPool
+from deploy.gateway.database.background import Background, log_failure, repeat_forever
 from deploy.gateway.database.query_executor import QueryExecutor
 from deploy.gateway.routing.alerts import RoutingAlerts, unwatched_alert
 from deploy.gateway.routing.assign import RoutingTable, routing_table
@@ -25,28 +25,28 @@ from deploy.ledger.state import DRILL_TENANT
 from infra.database.errors import in_short, is_away
 from infra.errors import RatchetError
 
-__all__ = ["Tables", "unwatched_alert"]
+__all__ = ["RoutingTables", "unwatched_alert"]
 
 log = logging.getLogger(__name__)
 
 
-class Tables:
+class RoutingTables:
     """One routing table per tenant; a tenant without a release of its own is served by the shared one's champion.
 
     Args:
-        reach: is told whether the database answers.
+        queries: is told whether the database answers.
         keep: is handed each view that differs from the one before, to keep it for a start without a database.
     """
 
     def __init__(
         self,
         database: Engine,
-        engines: Engines,
+        engines: ReplicaPool,
         *,
         shared: str,
         base: str,
         poll_seconds: float,
-        reach: QueryExecutor | None = None,
+        queries: QueryExecutor | None = None,
         keep: Callable[[LedgerView], None] | None = None,
     ) -> None:
         self._database = database
@@ -54,14 +54,14 @@ class Tables:
         self._shared = shared
         self._base = base
         self._poll_seconds = poll_seconds
-        self._reach = reach or QueryExecutor()
+        self._queries = queries or QueryExecutor()
         self._background = Background()
         self._changed = asyncio.Event()
         self._keep = keep
         self._kept = LedgerView()
         self._view = LedgerView()
         self._tables: dict[str, RoutingTable] = {}
-        self._alerts = RoutingAlerts(database, self._reach)
+        self._alerts = RoutingAlerts(database, self._queries)
         # One thread of its own: whoever else waits for the database must not keep it from being asked.
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="ledger")
         self._task: asyncio.Task[None] | None = None
@@ -79,7 +79,7 @@ class Tables:
         if before is not None:
             self._view = self._kept = before
         first = asyncio.create_task(self._read())
-        done, _ = await asyncio.wait({first}, timeout=self._reach.seconds if before is not None else None)
+        done, _ = await asyncio.wait({first}, timeout=self._queries.seconds if before is not None else None)
         if before is None or done:
             await self._first(first, before)
         self._build_and_warm()
@@ -175,10 +175,10 @@ class Tables:
                 self._note(error)
 
     async def _read(self) -> None:
-        self._reach.asking()
+        self._queries.mark_asking()
         view = await asyncio.get_running_loop().run_in_executor(self._reader, refresh, self._database, self._view)
         self._view, self._read_at = view, time.monotonic()
-        self._reach.answered()
+        self._queries.mark_answered()
         if self.failing is not None:
             log.info("the ledger can be read again")
         self.failing = None
@@ -190,9 +190,9 @@ class Tables:
             log.error("the ledger cannot be read, routing stays as it was: %s", said)
         self.failing = said
         if is_away(error):
-            self._reach.failed(said)
+            self._queries.mark_failed(said)
         else:
-            self._reach.answered()  # it said something, if nothing that helps
+            self._queries.mark_answered()  # it said something, if nothing that helps
 
     async def _keep_building(self) -> None:
         async def build() -> None:
@@ -210,7 +210,7 @@ class Tables:
     async def _keep_alerting(self) -> None:
         async def alert() -> None:
             await _either(self._changed, self._poll_seconds)
-            if self._reach.away is None and self.failing is None:
+            if self._queries.away is None and self.failing is None:
                 await self._alerts.look(self._view, self.all)
 
         await repeat_forever("alerting about routing", alert, 0.0)
@@ -240,7 +240,7 @@ class Tables:
             task = asyncio.create_task(self._ensure(version))
             self._warming.add(task)
             task.add_done_callback(self._warming.discard)
-            told(task, f"loading {version}")
+            log_failure(task, f"loading {version}")
 
     async def _ensure(self, version: str) -> None:
         with suppress(RatchetError):  # logged there; a request that needs it gets the error

@@ -16,9 +16,9 @@ REMEMBER = 100_000
 class StickyAssignments:
     """Deals units to arms, sticky over steps and gateways. The memory is only a cache."""
 
-    def __init__(self, database: Engine, reach: QueryExecutor | None = None) -> None:
+    def __init__(self, database: Engine, queries: QueryExecutor | None = None) -> None:
         self._database = database
-        self._reach = reach or QueryExecutor()
+        self._queries = queries or QueryExecutor()
         self._memory: OrderedDict[tuple[str, int, str], tuple[str, float]] = OrderedDict()
 
     async def of(self, table: RoutingTable, unit: str) -> Assignment:
@@ -29,7 +29,7 @@ class StickyAssignments:
         dealt = self._memory.get(key)
         if dealt is None and table.stepped:
             # At the first share the hash alone decides; later the unit may have been dealt under a lower one.
-            dealt = await self._reach.ask(self._read, table.tenant, table.release_seq, unit)
+            dealt = await self._queries.run(self._read, table.tenant, table.release_seq, unit)
         earlier = keep(table, *dealt) if dealt is not None else None
         result = earlier or assign(table, unit)
         self._memory[key] = (result.arm, result.probability)

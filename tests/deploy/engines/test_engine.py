@@ -17,7 +17,7 @@ import pytest
 
 from deploy.config import EngineJob, ServingConfig
 from deploy.engines.client import EngineClient, EngineRefusal
-from deploy.engines.embedded import _system_prefix
+from deploy.engines.embedded_completions import _system_prefix
 from deploy.engines.vllm import DIALECT as VLLM
 from infra.errors import CorruptArtifact, NotFound, Unavailable, UserError
 from tests.deploy.serving_stack import BASE, ENGINE_KEY, free_port, process

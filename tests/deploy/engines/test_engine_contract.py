@@ -25,7 +25,7 @@ from deploy.engines.client import AsyncEngineClient, EngineClient, EngineRefusal
 from deploy.engines.dialect import EMBEDDED, Dialect
 from deploy.engines.vllm import DIALECT as VLLM
 from deploy.gateway.backends.adapter_loading import AdapterLoader
-from deploy.gateway.backends.replicas import Engines, Replica
+from deploy.gateway.backends.replicas import Replica, ReplicaPool
 from deploy.versions.parity import ParityError, check_parity, prover
 from infra.errors import RatchetError
 from tests.deploy.serving_stack import BASE, ENGINE_KEY, free_port, publish_tiny_version
@@ -205,13 +205,13 @@ def test_after_a_restart_versions_are_loaded_and_proved_again_before_they_answer
         )
         return Replica(AsyncEngineClient(running.url, ENGINE_KEY, dialect=running.dialect), loading)
 
-    async def ask(engines: Engines, version: str) -> str:
+    async def ask(engines: ReplicaPool, version: str) -> str:
         body = await engines.chat(version, dict(HELLO), version)
         assert body["model"] == version
         return str(body["choices"][0]["message"]["content"])
 
     async def before_and_after() -> None:
-        engines = Engines([replica()])
+        engines = ReplicaPool([replica()])
         first = await ask(engines, versions[0])
         running.kill()
         await asyncio.to_thread(running.start)
@@ -222,7 +222,7 @@ def test_after_a_restart_versions_are_loaded_and_proved_again_before_they_answer
     async def shedding() -> None:
         import deploy.gateway.backends.adapter_loading as loading
 
-        engines = Engines([replica(limit=1)])
+        engines = ReplicaPool([replica(limit=1)])
         idle, loading.IDLE_SECONDS = loading.IDLE_SECONDS, 0.0
         try:
             engines.pinned = lambda: frozenset({versions[0]})
@@ -253,7 +253,7 @@ def test_a_second_replica_answers_when_the_first_is_gone(running: Running, versi
         return Replica(AsyncEngineClient(url, ENGINE_KEY, dialect=running.dialect), loading)
 
     async def ask() -> None:
-        engines = Engines([replica(f"http://127.0.0.1:{free_port()}"), replica(running.url)])
+        engines = ReplicaPool([replica(f"http://127.0.0.1:{free_port()}"), replica(running.url)])
         for version in (BASE, versions[0]):
             body = await engines.chat(version, dict(HELLO), version)
             assert body["model"] == version

@@ -13,8 +13,9 @@ import pytest
 
 from deploy.ledger.lease import canary_lease, renew
 from deploy.ledger.ledger import current
-from feedback.events import Thumb, pseudonym
+from feedback.events import Thumb
 from feedback.store.store import Store
+from feedback.store.user_salt import pseudonym
 from tests.deploy.serving_stack import BASE, SALT, Stack, free_port, process, wait_until_routed
 from tests.waiting import wait
 

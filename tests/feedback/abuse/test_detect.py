@@ -121,7 +121,7 @@ def test_a_source_that_names_nobody_is_not_held_as_one_account(tmp_path: Path, n
     store, lake = make_store(tmp_path), make_lake(tmp_path)
     fill(store, tickets=400, bad_accounts=2, bad_events=60)
     if not named:
-        with begin_write(store.engine) as connection:
+        with begin_write(store.database) as connection:
             for seq, body in connection.execute(select(feedback.c.seq, feedback.c.body)).all():
                 event = Feedback.model_validate_json(body)
                 if event.actor.startswith("mallory"):
@@ -181,7 +181,7 @@ def test_only_a_source_itself_speaks_for_nobody(tmp_path: Path) -> None:
     options = {"paths": [str(tmp_path / "x.jsonl")], "mapping": mapping, "hashed_users": True}
     store = make_store(tmp_path)
     assert land(store, SourceSpec(name="x", kind="files", options=options))["rejects"] == 1
-    assert "calls a person 'files:x.jsonl'" in rejects_after(store.engine, 0, 9)[0].detail
+    assert "calls a person 'files:x.jsonl'" in rejects_after(store.database, 0, 9)[0].detail
 
 
 def test_the_champions_confidence_is_one_more_witness(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def says(examples: list[Example]) -> set[tuple[str, str, bool | None]]:
 
 
 def turns(store: Store) -> int:
-    with store.engine.connect() as connection:
+    with store.database.connect() as connection:
         return connection.execute(select(func.count()).select_from(feedback_ready)).scalar_one()
 
 

@@ -10,14 +10,14 @@ import psutil
 import pytest
 
 from feedback.events import Edit
-from feedback.ingest.prefetch import Cursor, PreparedBatch, prepared_batches
+from feedback.ingest.prefetch import PrefetchRequest, PreparedBatch, prepared_batches
 from feedback.ingest.run import _steps, run_ingest
 from feedback.redaction.redact import RedactConfig
 from infra.errors import RatchetError, UserError
 from tests.feedback.ingest_child import SMALL
 from tests.feedback.world import fill, interaction, make_lake, make_store, said
 
-READING = Cursor(0, 0, SMALL.batch_events, _steps(SMALL))
+REQUEST = PrefetchRequest(0, 0, SMALL.batch_events, _steps(SMALL))
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _all(desk: Path, *, apart: bool) -> list[PreparedBatch]:
-    with closing(prepared_batches(make_store(desk), READING, apart=apart)) as found:
+    with closing(prepared_batches(make_store(desk), REQUEST, apart=apart)) as found:
         return list(found)
 
 
@@ -59,7 +59,7 @@ def test_a_refusal_comes_through_as_what_it_is(desk: Path, tmp_path: Path) -> No
 
 
 def test_one_that_is_killed_is_said_and_leaves_nothing_running(desk: Path) -> None:
-    found = prepared_batches(make_store(desk), READING, apart=True)
+    found = prepared_batches(make_store(desk), REQUEST, apart=True)
     next(found)
     (process,) = [p for p in psutil.Process(os.getpid()).children() if "feedback.ingest.prefetch" in p.cmdline()]
     process.kill()
@@ -69,7 +69,7 @@ def test_one_that_is_killed_is_said_and_leaves_nothing_running(desk: Path) -> No
 
 
 def test_who_stops_early_ends_it(desk: Path) -> None:
-    found = prepared_batches(make_store(desk), READING, apart=True)
+    found = prepared_batches(make_store(desk), REQUEST, apart=True)
     next(found)
     (process,) = [p for p in psutil.Process(os.getpid()).children() if "feedback.ingest.prefetch" in p.cmdline()]
     found.close()

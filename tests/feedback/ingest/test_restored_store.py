@@ -40,7 +40,7 @@ def restored(folder: Path, between: Callable[[Store], None]) -> tuple[Store, Lak
     tell(store, *names(0, 5))
     run_ingest(store, lake, (), FAST)
     tell(store, *names(5, 8))  # backed up, not ingested yet
-    with store.engine.connect() as connection:
+    with store.database.connect() as connection:
         connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
     shutil.copy(folder / "store.db", folder / "backup.db")
     between(store)
@@ -49,7 +49,7 @@ def restored(folder: Path, between: Callable[[Store], None]) -> tuple[Store, Lak
 
 
 def brought_back(folder: Path, store: Store) -> Store:
-    store.engine.dispose()
+    store.database.dispose()
     for ending in ("", "-wal", "-shm"):
         (folder / f"store.db{ending}").unlink(missing_ok=True)
     shutil.copy(folder / "backup.db", folder / "store.db")
@@ -77,7 +77,7 @@ def test_what_comes_after_a_restore_is_refused_then_taken_in_once(tmp_path: Path
             run_ingest(store, lake, (), FAST)
     assert "\n" not in str(refused.value) and str(8 + new) in str(refused.value)
     assert lake.last() == before, "nothing was done"
-    assert "not the one" in str(ingest_stale(store.engine, lake, now(), IngestHealthConfig()))
+    assert "not the one" in str(ingest_stale(store.database, lake, now(), IngestHealthConfig()))
     accepted = accept_store(store, lake)
     assert (accepted.cursor_before, accepted.cursor, accepted.waiting) == (25, 8, new)
     report = run_ingest(store, lake, (), FAST)
@@ -103,7 +103,7 @@ def test_a_staged_batch_of_the_lost_database_is_seen_and_kept(tmp_path: Path) ->
     store, lake = make_store(tmp_path), make_lake(tmp_path)
     tell(store, *names(0, 5))
     run_ingest(store, lake, (), FAST)
-    with store.engine.connect() as connection:
+    with store.database.connect() as connection:
         connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
     shutil.copy(tmp_path / "store.db", tmp_path / "backup.db")
     killed(store)
@@ -173,17 +173,17 @@ def test_another_database_is_not_taken_for_the_lakes_own(tmp_path: Path) -> None
 def test_rows_that_were_forgotten_are_no_restore(request: pytest.FixtureRequest, tmp_path: Path, database: str) -> None:
     if database == "postgres":
         store = Store(connect(request.getfixturevalue("postgres_url")))
-        create_tables(store.engine)
+        create_tables(store.database)
     else:
         store = make_store(tmp_path)
     lake = make_lake(tmp_path)
     run_ingest(store, lake, (), FAST)
     tell(store, *names(0, 5))
     run_ingest(store, lake, (), FAST)
-    with store.engine.begin() as connection:
+    with store.database.begin() as connection:
         connection.execute(delete(feedback_ready))
         connection.execute(delete(feedback))
-    assert high_water(store.engine, feedback_ready) == 5
+    assert high_water(store.database, feedback_ready) == 5
     assert run_ingest(store, lake, (), FAST).batches == ()
     tell(store, *names(5, 7))
     assert run_ingest(store, lake, (), FAST).counts["fates"] == {"accepted": 2}

@@ -122,7 +122,7 @@ def test_each_half_done_commit_is_finished_by_the_next_run(
     """The same as a kill between two steps of a commit, at each of them, for the first batch."""
     from feedback.index.ingest_index import IngestIndex
     from feedback.ingest import run
-    from feedback.ingest.prefetch import Cursor, prepared_batches
+    from feedback.ingest.prefetch import PrefetchRequest, prepared_batches
     from feedback.lake.lake import Manifest
     from feedback.sources.landing import land
 
@@ -132,8 +132,8 @@ def test_each_half_done_commit_is_finished_by_the_next_run(
     land(store, source(folder))
     index = IngestIndex(lake.index_path)
     first = Manifest(batch=1, cursor=0).model_copy(update={"batch": 0})
-    reading = Cursor(0, 0, SMALL.batch_events, run._steps(SMALL))
-    with closing(prepared_batches(store, reading, apart=False)) as fresh:
+    request = PrefetchRequest(0, 0, SMALL.batch_events, run._steps(SMALL))
+    with closing(prepared_batches(store, request, apart=False)) as fresh:
         staged = run._compute(next(fresh), lake, index, SMALL, None, first)
     if dies_after in ("append", "both"):
         lake.append_staged(staged[0])

@@ -64,12 +64,12 @@ def test_what_is_held_again_after_its_release_waits_for_a_person_again(tmp_path:
             drop(store, lake, row.row_id, by="boss")
         run_ingest(store, lake, (), FAST)  # bob's word is the later one still
         assert held_rows(store, lake) == [row]
-    with store.engine.connect() as connection:
+    with store.database.connect() as connection:
         (decision,) = connection.execute(select(quarantine_decisions)).all()
     assert decision.note.startswith("she does (before: accept by boss") and "ann knows" in decision.note
     drop(store, lake, row.row_id, by="boss")
     assert held_rows(store, lake) == []
-    assert releases(store.engine, [("acme", event) for event in row.events]) == {}
+    assert releases(store.database, [("acme", event) for event in row.events]) == {}
 
 
 def test_a_released_orphan_whose_interaction_came_is_listed_no_more(tmp_path: Path) -> None:

@@ -13,13 +13,12 @@ from feedback.lake.quarantine import accept, held_rows
 from feedback.quality.expectations import (
     _COLUMNS,
     ExpectationError,
-    ExpectationsConfig,
-    ExpectationSpec,
     _columns_named,
     evaluate_suite,
     refused_by_suite,
     validate_suite,
 )
+from feedback.quality.suite import ExpectationsConfig, ExpectationSpec
 from infra.errors import UserError
 from tests.feedback.world import START, interaction, make_lake, make_store, said
 

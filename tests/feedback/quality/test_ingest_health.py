@@ -32,14 +32,14 @@ def test_a_spike_is_a_rise_over_what_is_usual() -> None:
 
 def test_ingestion_is_stale_when_feedback_waits(tmp_path: Path) -> None:
     store, lake, config = make_store(tmp_path), make_lake(tmp_path), IngestHealthConfig(silent_hours=48)
-    assert ingest_stale(store.engine, lake, now(), config) is None
+    assert ingest_stale(store.database, lake, now(), config) is None
     store.record_interaction(interaction(1, "hello there"))
     store.record_feedback(said(1, Thumb(up=True)))
-    assert ingest_stale(store.engine, lake, now(), config) is None
-    assert "1 feedback wait" in (ingest_stale(store.engine, lake, now() + timedelta(hours=31), config) or "")
+    assert ingest_stale(store.database, lake, now(), config) is None
+    assert "1 feedback wait" in (ingest_stale(store.database, lake, now() + timedelta(hours=31), config) or "")
     run_ingest(store, lake, (), FAST)
-    assert ingest_stale(store.engine, lake, now() + timedelta(hours=31), config) is None
-    assert "no feedback has come" in (ingest_stale(store.engine, lake, now() + timedelta(hours=49), config) or "")
+    assert ingest_stale(store.database, lake, now() + timedelta(hours=31), config) is None
+    assert "no feedback has come" in (ingest_stale(store.database, lake, now() + timedelta(hours=49), config) or "")
     assert [m.batch for m in batches_before(lake, 2, config)] == [1]
 
 

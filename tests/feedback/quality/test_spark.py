@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from feedback.ingest.run import IngestConfig, run_ingest
-from feedback.quality.expectations import ExpectationError, ExpectationsConfig, refused_by_suite
+from feedback.quality.expectations import ExpectationError, refused_by_suite
+from feedback.quality.suite import ExpectationsConfig
 from infra.errors import UserError
 from tests.feedback.quality.test_expectations import example, one
 from tests.feedback.world import fill, make_lake, make_store

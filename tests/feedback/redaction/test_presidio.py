@@ -10,7 +10,8 @@ import pytest
 from pydantic import ValidationError
 
 from benchmarks.personal_corpus import CLEAN, MARKED, parsed
-from feedback.redaction.redact import RedactConfig, Redactor, find_personal, finder_of
+from feedback.redaction.patterns import find_personal
+from feedback.redaction.redact import RedactConfig, Redactor, finder_of
 from infra.errors import UserError
 
 

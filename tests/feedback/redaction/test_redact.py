@@ -9,15 +9,8 @@ from hypothesis import strategies as st
 
 from feedback.events import Message
 from feedback.redaction.national_ids import NEAR, SAID, checked_id, evident_id, holds_word
-from feedback.redaction.redact import (
-    Redactor,
-    _matches,
-    find_personal,
-    iban_length,
-    luhn,
-    may_hold_personal,
-    redact_interaction,
-)
+from feedback.redaction.patterns import _matches, find_personal, iban_length, luhn, may_hold_personal
+from feedback.redaction.redact import Redactor, redact_interaction
 from feedback.redaction.spans import first_come
 from tests.feedback.world import interaction
 

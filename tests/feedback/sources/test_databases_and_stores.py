@@ -66,7 +66,7 @@ def test_an_sql_database_is_followed_by_its_key(tickets: Any, tmp_path: Path) ->
     add(tickets, ("one?", "1"), ("two?", "2"), (None, "nothing asked"), ("three?", "3"))
     done = land(store, sql())
     assert (done["interactions"], done["feedback"], done["rejects"]) == (3, 3, 1)
-    assert rejects_after(store.engine, 0, 9)[0].place.startswith("id=3")
+    assert rejects_after(store.database, 0, 9)[0].place.startswith("id=3")
     assert land(store, sql())["feedback"] == 0
     add(tickets, ("four?", "4"))
     assert land(store, sql(reread=0))["feedback"] == 1

@@ -96,7 +96,7 @@ def test_a_row_of_own_events_says_neither_whose_it_is_nor_that_it_is_trusted(
     line = {"feedback": said(1, Reference(text="x")).model_dump(mode="json") | changed}
     (tmp_path / "x.jsonl").write_text(json.dumps(line))
     assert land(store, spec(tmp_path, trusted=trusted))["rejects"] == 1
-    (reject,) = rejects_after(store.engine, 0, 10)
+    (reject,) = rejects_after(store.database, 0, 10)
     assert why in reject.detail
 
 
@@ -115,7 +115,7 @@ def test_csv_and_parquet(tmp_path: Path) -> None:
     (tmp_path / "y.parquet").write_bytes(b"PAR1 not really PAR1")
     done = land(store, spec(tmp_path, "*.[cp]*", mapping=COLUMNS))
     assert (done["feedback"], done["rejects"]) == (2, 3)
-    assert sorted(r.code for r in rejects_after(store.engine, 0, 10)) == ["bad-csv", "bad-encoding", "bad-parquet"]
+    assert sorted(r.code for r in rejects_after(store.database, 0, 10)) == ["bad-csv", "bad-encoding", "bad-parquet"]
     assert land(store, spec(tmp_path, "*.[cp]*", mapping=COLUMNS))["feedback"] == 0
 
 
@@ -222,7 +222,7 @@ def test_of_a_parquet_file_only_rows_that_python_has_no_values_for_are_rejects(t
     mapping = {"prompt": "q", "edit": "fix", "created_at": "t"}
     done = land(store, spec(tmp_path, "x.parquet", mapping=mapping))
     assert (done["feedback"], done["rejects"]) == (2, 2)
-    first, second = rejects_after(store.engine, 0, 9)
+    first, second = rejects_after(store.database, 0, 9)
     assert (first.code, first.place.split(":")[1], second.place.split(":")[1]) == ("bad-parquet", "2", "4")
     assert first.detail.startswith("t: ") and "day: " in second.detail and '"q": "b"' in first.raw
     assert land(store, spec(tmp_path, "x.parquet", mapping=mapping))["feedback"] == 0
@@ -281,11 +281,11 @@ def test_a_gateways_database_that_was_restored_is_read_from_its_beginning(tmp_pa
         store.record_feedback(said(f"{last}-lost", Thumb(up=True)))  # of an interaction that was never captured
 
     tell(theirs, 0, 2)
-    theirs.engine.dispose()
+    theirs.database.dispose()
     shutil.copy(file, tmp_path / "backup.db")
     tell(theirs, 2, 6)
     assert land(ours, follow)["feedback"] == 8
-    theirs.engine.dispose()
+    theirs.database.dispose()
     shutil.copy(tmp_path / "backup.db", file)
     tell(make_store(tmp_path / "g"), 50, 50 + new)
     done = land(ours, follow)
@@ -310,4 +310,4 @@ def test_of_a_broken_json_array_the_rows_before_the_break_are_taken(tmp_path: Pa
     (tmp_path / "a.json").write_text(json.dumps(good)[:-1] + ', 7, {"instruction": "cut off')
     done = land(store, spec(tmp_path, "*.json"))
     assert (done["feedback"], done["rejects"]) == (3, 2)
-    assert [r.code for r in rejects_after(store.engine, 0, 9)] == ["bad-row", "bad-json"]
+    assert [r.code for r in rejects_after(store.database, 0, 9)] == ["bad-row", "bad-json"]

@@ -28,5 +28,5 @@ def test_another_salt_is_refused_before_anything_is_taken_in(tmp_path: Path, mon
         run_ingest(store, lake, (spec,), FAST)
     monkeypatch.setenv(SALT, "one")
     run_ingest(store, lake, (spec,), FAST)
-    verify_salt(store.engine, "one")
+    verify_salt(store.database, "one")
     assert stat.S_IMODE((tmp_path / "store.db").stat().st_mode) == 0o600

@@ -23,7 +23,7 @@ from deploy.nights.request import NightRequest
 from deploy.nights.steps import SNAPSHOT
 from deploy.versions.versions import publish_version
 from feedback.erasure.belongings import find_belongings
-from feedback.events import Edit, Rating, Reference, Thumb, pseudonym
+from feedback.events import Edit, Rating, Reference, Thumb
 from feedback.ingest.run import IngestConfig, run_ingest
 from feedback.lake.lake import Lake
 from feedback.lake.orphans import orphaned_events
@@ -31,6 +31,7 @@ from feedback.lake.quarantine import held_rows
 from feedback.snapshots.snapshot import SnapshotConfig, cut_snapshot
 from feedback.sources.landing import SourceSpec
 from feedback.store.store import Store
+from feedback.store.user_salt import pseudonym
 from flows.config.pipeline import PipelineConfig
 from flows.erasure.forget import forget, preview_erasure
 from flows.erasure.redact_files import scrub, search
@@ -163,7 +164,7 @@ def test_lineage_leads_both_ways(home: Home) -> None:
     assert made_of["snapshot"] == {home.snapshot.id} and made_of["stage"] == {"k1"}
     assert links(home.snapshot.id)[1]["version"] == {home.version}
     line = append(
-        home.store.engine, Entry(tenant="acme", action="baseline", version=home.version, actor="x", reason="y"), 0
+        home.store.database, Entry(tenant="acme", action="baseline", version=home.version, actor="x", reason="y"), 0
     )
     made_of, became = links(str(line.seq))
     assert made_of == {"version": {home.version}, "snapshot": {home.snapshot.id}} and became == {}
@@ -186,7 +187,7 @@ def test_lineage_knows_gate_items_and_what_a_word_was_merged_into(home: Home) ->
     }
     (completion,) = [e.example_id for e in home.lake.examples() if e.subject == "i3" and e.shape == "completion"]
     assert "gate/rolling.jsonl" in held[(completion, snapshot.id)]
-    shown = trace(home.store.engine, ConsoleJob(home=home.places.home_dir), "acme", completion).cards
+    shown = trace(home.store.database, ConsoleJob(home=home.places.home_dir), "acme", completion).cards
     assert snapshot.id in cast("list[str]", shown[-1].facts["in snapshots"])
     merged = lineage(home.places, home.store, "e5-thumb-u-eve", tenant="acme")
     assert ("example", completion) in {(link.kind, link.name) for link in merged.became}
@@ -207,9 +208,9 @@ def test_a_person_is_gone_from_everywhere(tmp_path: Path, monkeypatch: pytest.Mo
         answer = ShadowAnswer(
             tenant="acme", interaction_id=subject, version="v9", answer=f"{SECRET}?" * (subject == "i1"), latency_ms=1.0
         )
-        assert record_shadow(home.store.engine, answer)
+        assert record_shadow(home.store.database, answer)
         pair = {"first_id": subject, "second_id": f"{subject}-b", "first_version": "v1", "second_version": "v9"}
-        record_pair(home.store.engine, Pair(arena_id=f"a-{subject}", tenant="acme", **pair))
+        record_pair(home.store.database, Pair(arena_id=f"a-{subject}", tenant="acme", **pair))
     plan = preview_erasure(home.config, home.store, "ann@example.com", tenant="acme")
     assert plan.snapshots == (home.snapshot.id,) and plan.versions == (home.version,)
     assert home.store.interaction("acme", "i1") is not None
@@ -228,8 +229,8 @@ def test_a_person_is_gone_from_everywhere(tmp_path: Path, monkeypatch: pytest.Mo
     assert ELSE in (home.places.evaluations_dir / "n1" / "examples.json").read_text()
     assert (home.places.logs_dir / "engine.log").read_text() == "start\n[forgotten]\nend\n"
     assert (done.removed["shadow answers"], done.removed["arena pairs"]) == (1, 1)
-    assert [a.interaction_id for a in shadow_answers_of(home.store.engine, "acme", "v9")] == ["i3"]
-    assert {row.open for row in tally(home.store.engine, "acme")} == {1}
+    assert [a.interaction_id for a in shadow_answers_of(home.store.database, "acme", "v9")] == ["i3"]
+    assert {row.open for row in tally(home.store.database, "acme")} == {1}
     # What stays: others' rows, marks, and a record without content.
     assert {e.subject for e in home.lake.examples()} == {"i3"}
     stone = json.loads((home.places.snapshots_dir / home.snapshot.id / "forgotten.json").read_text())
@@ -430,7 +431,7 @@ def test_no_night_works_meanwhile_and_what_is_published_later_is_named_all_the_s
     closed = read_night(home.config, night.night_id)
     assert closed.state == "abandoned" and "forgotten" in closed.outcome
     later = publish_version(home.places.stages_dir / "k1", home.places.versions_dir).name
-    append(home.store.engine, Entry(tenant="acme", action="baseline", version=later, actor="x", reason="y"), 0)
+    append(home.store.database, Entry(tenant="acme", action="baseline", version=later, actor="x", reason="y"), 0)
     assert pending(home.places, home.store, "acme") == {"champion": later}
     assert pending(home.places, home.store, "globex") == {}
 

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from infra.alerts.outbox import Alert, deliveries, enqueue, list_alerts
 from infra.alerts.signature import sign, signature_holds
 from infra.database.connect import begin_write, connect, now
 from infra.database.schema import create_tables
+from infra.stored_model import Stored
 
 SECRET = "a secret for tests"
 Received = list[tuple[dict[str, str], bytes]]
@@ -227,3 +228,15 @@ def test_apprise_delivers_too(engine: Engine, receiver: Receiver) -> None:
     with environment(TEST_APPRISE_URL="no-such-service://x"):
         assert deliver(engine, settings) == 0
     assert "apprise" in list_alerts(engine)[0].failing["apprise:chat"]
+
+
+def test_facts_may_be_a_model_and_are_kept_as_json() -> None:
+    class Facts(Stored):
+        version: str
+        at: datetime
+        columns: tuple[str, ...] = ()
+
+    facts = Facts(version="v1", at=datetime(2026, 1, 2, tzinfo=UTC), columns=("a", "b"))
+    alert = Alert(kind="drift", title="inputs moved", payload=facts)
+    assert alert.payload == {"version": "v1", "at": "2026-01-02T00:00:00Z", "columns": ["a", "b"]}
+    assert alert.payload == facts.model_dump(mode="json")

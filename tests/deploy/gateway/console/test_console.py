@@ -17,7 +17,7 @@ from deploy.controller.canary_watch import assess_watch, policy_in_force
 from deploy.engines.client import AsyncEngineClient
 from deploy.engines.dialect import EMBEDDED
 from deploy.gateway.backends.adapter_loading import AdapterLoader
-from deploy.gateway.backends.replicas import Engines, Replica
+from deploy.gateway.backends.replicas import Replica, ReplicaPool
 from deploy.gateway.console.canary import curve, thinned
 from deploy.gateway.console.mount import STATIC, prove_in
 from deploy.ledger.ledger import current, history
@@ -130,7 +130,7 @@ def test_an_engine_that_says_nothing_is_a_clear_refusal_not_a_crash(serving: Sta
         )
 
         async def ask() -> None:
-            engines = Engines([Replica(AsyncEngineClient(url, "k"), loading)])
+            engines = ReplicaPool([Replica(AsyncEngineClient(url, "k"), loading)])
             running = asyncio.get_running_loop()
             try:
                 await asyncio.to_thread(prove_in, engines, serving.versions[0], running, seconds=0.3)

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
-from deploy.gateway.backends.replicas import Engines
-from deploy.gateway.routing.follow_ledger import Tables, unwatched_alert
+from deploy.gateway.backends.replicas import ReplicaPool
+from deploy.gateway.routing.follow_ledger import RoutingTables, unwatched_alert
 from deploy.ledger.ledger import Entry, append, current
 from deploy.ledger.state import DRILL_TENANT
 from deploy.release.lifecycle import start
@@ -36,8 +36,8 @@ def say(engine: Engine, tenant: str, action: str, version: str, **fields: object
     return append(engine, Entry.model_validate(values), current(engine, tenant).seq)
 
 
-def read(engine: Engine) -> Tables:
-    tables = Tables(engine, Engines([]), shared="shop", base="base-1", poll_seconds=60.0)
+def read(engine: Engine) -> RoutingTables:
+    tables = RoutingTables(engine, ReplicaPool([]), shared="shop", base="base-1", poll_seconds=60.0)
 
     async def once() -> None:
         await tables.start()

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
-from deploy.gateway.backends.replicas import Engines
-from deploy.gateway.routing.follow_ledger import Tables
+from deploy.gateway.backends.replicas import ReplicaPool
+from deploy.gateway.routing.follow_ledger import RoutingTables
 from deploy.gateway.routing.ledger_view import LedgerView, refresh
 from deploy.ledger.last_known import last_known
 from deploy.ledger.lease import canary_lease, renew
@@ -54,11 +54,11 @@ def say(engine: Engine, tenant: str, action: str, version: str, **fields: object
     return append(engine, Entry.model_validate(values), current(engine, tenant).seq)
 
 
-def tables_of(engine: Engine) -> Tables:
-    return Tables(engine, Engines([]), shared="a", base="base", poll_seconds=POLL)
+def tables_of(engine: Engine) -> RoutingTables:
+    return RoutingTables(engine, ReplicaPool([]), shared="a", base="base", poll_seconds=POLL)
 
 
-def followed(engine: Engine, test: Callable[[Tables], Awaitable[None]]) -> None:
+def followed(engine: Engine, test: Callable[[RoutingTables], Awaitable[None]]) -> None:
     """Do `test` with tables that follow the ledger."""
 
     async def run() -> None:
@@ -84,7 +84,7 @@ async def until(condition: Callable[[], bool], what: str, seconds: float = 20.0)
 def test_an_odd_line_closes_its_own_tenants_watch_and_every_other_tenant_is_followed(
     engine: Engine, line: dict[str, Any]
 ) -> None:
-    async def test(tables: Tables) -> None:
+    async def test(tables: RoutingTables) -> None:
         assert {tables.of(tenant).challenger for tenant in "ab"} == {"v1"}
         put_odd_line(engine, "a", **line)
         await until(lambda: tables.of("a").challenger is None, "a's watch is closed")
@@ -132,7 +132,7 @@ def test_an_unknown_action_is_no_release_of_a_tenant_that_has_none(engine: Engin
     say(engine, "c", "baseline", "base")
     put_odd_line(engine, "c", "frozen", "base")
 
-    async def test(tables: Tables) -> None:
+    async def test(tables: RoutingTables) -> None:
         assert tables.of("c").champion == tables.of("a").champion == "v0"
 
     followed(engine, test)
@@ -142,7 +142,7 @@ def test_a_lease_runs_out_while_the_ledger_cannot_be_read(engine: Engine) -> Non
     for tenant in ("a", "b"):
         assert renew(engine, canary_lease(tenant), "controller", 1.0)
 
-    async def test(tables: Tables) -> None:
+    async def test(tables: RoutingTables) -> None:
         assert tables.of("b").challenger == "v1"
         with engine.begin() as connection:
             connection.execute(text("ALTER TABLE releases RENAME TO gone"))
@@ -162,7 +162,7 @@ def test_one_spoilt_lease_ends_no_other_tenants_watch(engine: Engine) -> None:
     with engine.begin() as connection:
         connection.execute(text("UPDATE leases SET expires_us = 'never' WHERE name = 'canary/a'"))
 
-    async def test(tables: Tables) -> None:
+    async def test(tables: RoutingTables) -> None:
         assert tables.of("a").lease_lost
         assert tables.of("b").challenger == "v1"
 
@@ -170,7 +170,7 @@ def test_one_spoilt_lease_ends_no_other_tenants_watch(engine: Engine) -> None:
 
 
 def test_a_task_that_ends_is_never_silent(engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
-    async def test(tables: Tables) -> None:
+    async def test(tables: RoutingTables) -> None:
         assert tables._task is not None
         tables._task.cancel()
         await until(lambda: bool(tables.ended), "it is noticed")
