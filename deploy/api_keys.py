@@ -1,4 +1,4 @@
-"""API keys of the gateway: shown once, stored as SHA-256, each with a tenant and scopes.
+"""Create, verify and revoke the gateway's API keys: shown once, stored as SHA-256, each with a tenant and scopes.
 
 A key is 256 random bits, so a plain hash is enough: there is no dictionary to try.
 """
@@ -48,7 +48,7 @@ class ApiKey(Config):
     """When it was made."""
 
     def may(self, scope: Scope) -> bool:
-        """Whether the key has the scope; admin has chat and feedback too, but is not a trusted rater by itself."""
+        """Check whether the key has the scope; admin has chat and feedback too, but is no trusted rater by itself."""
         return scope in self.scopes or ("admin" in self.scopes and scope != "trusted")
 
 
@@ -80,7 +80,7 @@ def create_key(database: Engine, *, tenant: str, name: str, scopes: Sequence[str
 
 
 def verify(database: Engine, secret: str) -> ApiKey | None:
-    """The key with this secret, unless it is unknown or revoked."""
+    """Look up the key with this secret, unless it is unknown or revoked."""
     query = select(api_keys).where(api_keys.c.hash == hash_of(secret), api_keys.c.revoked_at.is_(None))
     with database.connect() as connection:
         row = connection.execute(query).mappings().first()
@@ -88,7 +88,7 @@ def verify(database: Engine, secret: str) -> ApiKey | None:
 
 
 def list_keys(database: Engine, tenant: str | None = None) -> list[ApiKey]:
-    """Keys that are not revoked, oldest first."""
+    """List the keys that are not revoked, oldest first."""
     query = select(api_keys).where(api_keys.c.revoked_at.is_(None)).order_by(api_keys.c.created_at)
     if tenant is not None:
         query = query.where(api_keys.c.tenant == tenant)
@@ -97,7 +97,7 @@ def list_keys(database: Engine, tenant: str | None = None) -> list[ApiKey]:
 
 
 def keys_by_hash(database: Engine) -> dict[str, ApiKey]:
-    """Hash of each key that is not revoked -> what is known of it."""
+    """List the keys that are not revoked by their hashes."""
     query = select(api_keys).where(api_keys.c.revoked_at.is_(None)).order_by(api_keys.c.hash)
     with database.connect() as connection:
         return {row["hash"]: _key(row) for row in connection.execute(query).mappings()}
@@ -120,7 +120,7 @@ def revoke_key(database: Engine, key_id: str) -> None:
 
 
 def hash_of(secret: str) -> str:
-    """What is stored of a key."""
+    """Hash a key: what is stored of it."""
     return hashlib.sha256(secret.encode()).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""What serving is told: one config for the engine, one for the gateway, and the part of both that a person sets."""
+"""Configure serving: the job files of engine and gateway, and the part of both that a person sets."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class ServingConfig(Config):
         return f"upstream:{self.upstream_model}" if self.upstream_model else None
 
     def compute_threads(self) -> int:
-        """Threads that the embedded engine computes with on this machine."""
+        """Return the threads that the embedded engine computes with on this machine."""
         return self.threads or serving_threads(physical_cores())
 
 

@@ -83,7 +83,7 @@ class _Load:
         self._thread.join(60.0)
 
     def wait_for(self, version: str, since: float) -> float:
-        """Seconds from `since` until an answer by `version` that was sent after it had come."""
+        """Wait for and return the seconds from `since` until an answer by `version` that was sent after it had come."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         while time.monotonic() < deadline:
             for sent, answered_by in reversed(self.answers):

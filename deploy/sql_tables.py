@@ -1,4 +1,4 @@
-"""Every SQL table there is, by the module that owns it.
+"""List every SQL table, by the module that owns it.
 
 A table is declared in its owner's file and named here; how it comes into a database, and how one of an earlier release
 becomes like it, is a revision's business (infra/database/migrations). Tests compare the three.
@@ -59,5 +59,5 @@ TABLES: tuple[Table, ...] = (
 
 
 def declared() -> MetaData:
-    """The tables as this release's code knows them."""
+    """Return the tables as this release's code knows them."""
     return metadata

@@ -79,7 +79,7 @@ class CanaryPolicy(Config):
         return tuple(dict.fromkeys(min(step, 1.0 - self.holdback) for step in self.steps))
 
     def alpha(self, signal: str) -> float:
-        """The part of `alpha_back` that one signal may spend; 0 for one that is not configured."""
+        """Return the part of `alpha_back` that one signal may spend; 0 for one that is not configured."""
         return self.alpha_back * self.signals.get(signal, 0.0)
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""Whether a canary policy can keep its word: rated users it takes, and the power it has before its deadline.
+"""Compute the power of a canary policy before its deadline, and the rated users that it takes.
 
 The delay is Wald's: log wealth grows by g = s KL(q1 || q) + (1 - s) KL(q0 || q) per rated user on average, so the
 level ln(1/alpha) is reached after about ln(1/alpha) / g of them (GUARANTEES: at most 1.5 times that, simulated in
@@ -36,20 +36,20 @@ class CanaryPlan(Config):
 
 
 def growth_back(share: float, satisfied: float, drop: float) -> float:
-    """Expected log growth per rated user of the rollback test against a version worse by `drop`."""
+    """Compute the expected log growth per rated user of the rollback test against a version worse by `drop`."""
     mean, _ = _moments_back(share, satisfied, drop)
     return mean
 
 
 def formula_units(share: float, satisfied: float, drop: float, alpha: float) -> float:
-    """ln(1/alpha) / g: the delay's yardstick, in rated users."""
+    """Compute ln(1/alpha) / g: the delay's yardstick, in rated users."""
     return math.log(1.0 / alpha) / growth_back(share, satisfied, drop)
 
 
 def plan(
     policy: CanaryPolicy, *, rated_per_day: float, satisfied: float = 0.8, drop: float = 0.1, power: float = 0.8
 ) -> CanaryPlan:
-    """What `policy` can see before its deadline, if `rated_per_day` users of both arms rate and the steps run on time.
+    """Compute the power of `policy` before its deadline, if `rated_per_day` users rate and steps are on time.
 
     Args:
         satisfied: the champion's share of satisfied rated users, in (0, 1).

@@ -1,4 +1,4 @@
-"""Which rated users a canary leaves out as abuse: decided live, blind to the arm, from times and actors alone.
+"""Exclude abusive ratings from a canary: decided live, blind to the arm, from times and actors alone.
 
 Under the null of the rollback test, arms are a coin's throw given everything else; so whoever is left out by a rule
 that never sees the arm leaves the test's promise intact. For the same reason the rules look back only: what is decided
@@ -27,7 +27,7 @@ Reason = Literal["another's", "flood"]
 
 
 @dataclass(frozen=True)
-class Word:
+class Rating:
     """One rating, without the arm it fell on."""
 
     unit: str
@@ -36,8 +36,8 @@ class Word:
     trusted: bool
 
 
-def exclude_abuse(words: Iterable[Word], policy: CanaryPolicy) -> dict[str, Reason]:
-    """Unit -> why it is left out.
+def exclude_abuse(ratings: Iterable[Rating], policy: CanaryPolicy) -> dict[str, Reason]:
+    """Find units to leave out of the comparison, and why.
 
     Args:
         words: every rating under a release, in the order in which they were stored.
@@ -46,23 +46,23 @@ def exclude_abuse(words: Iterable[Word], policy: CanaryPolicy) -> dict[str, Reas
     first_of: dict[str, str] = {}  # person -> the first unit they rated
     seen: set[str] = set()
     recent: deque[datetime] = deque()
-    for word in words:
-        named = not word.actor.startswith("key-") and not word.trusted
-        if named and first_of.setdefault(word.actor, word.unit) != word.unit and word.unit not in seen:
-            out[word.unit] = "another's"
-        if word.unit in seen:
+    for rating in ratings:
+        named = not rating.actor.startswith("key-") and not rating.trusted
+        if named and first_of.setdefault(rating.actor, rating.unit) != rating.unit and rating.unit not in seen:
+            out[rating.unit] = "another's"
+        if rating.unit in seen:
             continue
-        seen.add(word.unit)
-        while recent and (word.received_at - recent[0]).total_seconds() > policy.flood_seconds:
+        seen.add(rating.unit)
+        while recent and (rating.received_at - recent[0]).total_seconds() > policy.flood_seconds:
             recent.popleft()
-        recent.append(word.received_at)
+        recent.append(rating.received_at)
         if len(recent) > policy.flood_units:
-            out.setdefault(word.unit, "flood")
+            out.setdefault(rating.unit, "flood")
     return out
 
 
-def ratings_of(database: Engine, tenant: str, release_seqs: Iterable[int]) -> list[Word]:
-    """Every rating on answers given under these releases, in the order in which they were stored; arms are not read."""
+def ratings_of(database: Engine, tenant: str, release_seqs: Iterable[int]) -> list[Rating]:
+    """Load the ratings on answers given under these releases, in the order in which they were stored, without arms."""
     query = (
         select(interactions.c.unit, feedback.c.actor, feedback.c.received_at, feedback.c.trusted)
         .join(
@@ -77,9 +77,9 @@ def ratings_of(database: Engine, tenant: str, release_seqs: Iterable[int]) -> li
         .order_by(feedback.c.seq)
     )
     with database.connect() as connection:
-        return [Word(row.unit, row.actor, row.received_at, bool(row.trusted)) for row in connection.execute(query)]
+        return [Rating(row.unit, row.actor, row.received_at, bool(row.trusted)) for row in connection.execute(query)]
 
 
 def counted(reasons: Mapping[str, Reason]) -> dict[str, int]:
-    """How many units each rule left out."""
+    """Count how many units each rule left out."""
     return {reason: sum(found == reason for found in reasons.values()) for reason in sorted(set(reasons.values()))}

@@ -1,4 +1,4 @@
-"""What the nights say of the live champion: it is scored again beside its predecessor; the canary judge reads it."""
+"""Store the p-values of the nights' re-scores of the live champion, which the canary's assessment reads."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def record_rescore(database: Engine, tenant: str, version: str, night_id: str, p
 
 
 def rescored(database: Engine, tenant: str, version: str, *, since: datetime | None) -> tuple[float, ...]:
-    """The nights' p-values for a version, in the order in which they were recorded.
+    """Load the nights' p-values for a version, in the order in which they were recorded.
 
     Args:
         since: when it became champion this time (`ReleaseState.since`): what an earlier release of the same version was

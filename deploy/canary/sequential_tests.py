@@ -1,4 +1,4 @@
-"""Two tests by betting that may be looked at after every user, for ever.
+"""Compute anytime-valid sequential tests (e-processes): checking after every user does not inflate the error rate.
 
 Both turn a stream of rated users into a wealth process that is a nonnegative (super)martingale from 1 when the null
 hypothesis holds. By Ville's inequality it ever reaches 1/alpha with chance at most alpha, so looking often costs
@@ -30,7 +30,7 @@ _EDGE = 1e-3
 
 
 def predicted_rate(complaint: Bools) -> Floats:
-    """Complaint rate expected of each user from those before it, arms pooled (Krichevsky-Trofimov: half a user each).
+    """Predict each user's complaint rate from those before, arms pooled (Krichevsky-Trofimov: half a user each).
 
     Any forecast made before the arm is known keeps the tests valid; a good one makes them fast.
     """
@@ -107,18 +107,18 @@ def log_wealth_ratio(treated: Bools, share: Floats) -> Floats:
     return _mix(np.log(np.where(treated, tilted / share, (1.0 - tilted) / (1.0 - share))))
 
 
-def log_wealth_counts(dealt: Sequence[tuple[int, int, float]]) -> float:
-    """Log wealth against "users are dealt to arms by their shares", from counts; 0 without any.
+def log_wealth_counts(assigned: Sequence[tuple[int, int, float]]) -> float:
+    """Log wealth against "users are assigned to arms by their shares", from counts; 0 without any.
 
     For each share s, of n users k were treated. Betting on a Beta(2s, 2(1 - s)) mixture of true shares multiplies the
     wealth by B(k + 2s, n - k + 2(1 - s)) / B(2s, 2(1 - s)) / (s^k (1 - s)^(n - k)), a martingale in the users' order
     under the null (Lindon and Malek, 2011.03567, with their Dirichlet prior); different shares multiply.
 
     Args:
-        dealt: (treated, both arms, share) for each share.
+        assigned: (treated, both arms, share) for each share.
     """
     total = 0.0
-    for treated, both, share in dealt:
+    for treated, both, share in assigned:
         if both <= 0 or not 0.0 < share < 1.0:
             continue
         a, b = 2.0 * share, 2.0 * (1.0 - share)
@@ -132,7 +132,7 @@ def _log_beta(a: float, b: float) -> float:
 
 
 def weighted_difference(complaint: Bools, treated: Bools, share: Floats) -> Floats:
-    """Each user's part in the estimate of (satisfied, treated) - (satisfied, control); their mean is unbiased."""
+    """Weight each user's part in the estimate of (satisfied, treated) - (satisfied, control); the mean is unbiased."""
     satisfied = 1.0 - predicted_rate(complaint)
     return np.asarray(np.where(treated, 1.0 / share, -1.0 / (1.0 - share)) * ((~complaint) - satisfied))
 

@@ -9,7 +9,7 @@ from infra.database.connect import begin_write
 
 
 def is_told(database: Engine, dedupe_key: str | None) -> bool:
-    """Whether an alert with this key stands in the outbox."""
+    """Check whether an alert with this key stands in the outbox."""
     with database.connect() as connection:
         query = select(outbox.c.alert_id).where(outbox.c.dedupe_key == dedupe_key)
         return connection.execute(query).first() is not None

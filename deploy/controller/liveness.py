@@ -14,7 +14,7 @@ from infra.database.connect import now
 
 
 def is_alive(database: Engine, *, seconds: float) -> bool:
-    """Whether a controller beat within the last ``seconds``."""
+    """Check whether a controller beat within the last ``seconds``."""
     return any(beat.at > now() - timedelta(seconds=seconds) for beat in last_beats(database).values())
 
 

@@ -48,5 +48,5 @@ def watch_quality(database: Engine, tenant: str, policy: CanaryPolicy, *, at: da
 
 
 def complaint_rate(rows: Sequence[RatedUnit]) -> float:
-    """Share of rated units that complain."""
+    """Return the share of rated units that complain."""
     return float(sum(row.score < 0.5 for row in rows) / len(rows))

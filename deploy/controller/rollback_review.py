@@ -1,4 +1,4 @@
-"""A blind judge after thumbs sent a version back: its bar stands only if the judge does not prefer its answers.
+"""Review a rollback by ratings with a blind judge: the bar stands unless the judge prefers the version's answers.
 
 Thumbs cannot tell "worse answers" from "unhappy users of one arm rate more often". So requests are drawn by lot from
 both arms, the version that did not answer them answers them too, and a judge that is told no names compares each pair
@@ -77,7 +77,7 @@ class BlindVerdict(Stored):
 
 
 def judge_of(configs: Sequence[JudgeConfig], cache_dir: Path) -> Prefer | None:
-    """The first judge that needs no reference, as a function over pairs of answers; None without one."""
+    """Build the first judge that needs no reference, as a function over pairs of answers; None without one."""
     from evaluation.judges import build_judge
     from evaluation.judges.judge import Pair
 

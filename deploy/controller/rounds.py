@@ -1,4 +1,4 @@
-"""Do each of the controller's works once for every tenant; one tenant's failure does not keep the others."""
+"""Run each of the controller's duties once for every tenant; one tenant's failure does not keep the others."""
 
 from __future__ import annotations
 

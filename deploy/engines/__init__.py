@@ -1,4 +1,4 @@
-"""What answers: serving engines by name, the embedded one, and the client that speaks to all of them alike."""
+"""Serve models: serving engines by name, the embedded one, and the client that speaks to all of them alike."""
 
 from __future__ import annotations
 

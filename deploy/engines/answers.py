@@ -136,6 +136,6 @@ def chat_chunk(
 
 
 def event(value: Mapping[str, Any] | str) -> bytes:
-    """One server-sent event."""
+    """Write one server-sent event."""
     data = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     return f"data: {data}\n\n".encode()

@@ -54,14 +54,14 @@ class EngineClient:
         self._http.close()
 
     def healthy(self) -> bool:
-        """Whether the engine says that it is well."""
+        """Check whether the engine says that it is well."""
         try:
             return self._http.get("/health", timeout=5.0).is_success
         except httpx.HTTPError:
             return False
 
     def models(self) -> list[str]:
-        """Names that requests may ask for."""
+        """List the names that requests may ask for."""
         return [model.id for model in _valid(_Models, self._request("GET", "/v1/models")).data]
 
     def load(self, name: str, path: Path) -> None:
@@ -88,7 +88,7 @@ class EngineClient:
         return _valid(ChatAnswer, self._request("POST", "/v1/chat/completions", body))
 
     def prompt_logprobs(self, model: str, ids: Sequence[int]) -> list[float]:
-        """Log-probability of each of the tokens 1.. given those before it: n - 1 values for n tokens."""
+        """Score the tokens 1..: log-probability of each given those before it: n - 1 values for n tokens."""
         answer = self._request("POST", "/v1/completions", _probe_body(self.dialect, model, ids))
         return _scores(_valid(_ScoredPrompt, answer), ids)
 
@@ -117,14 +117,14 @@ class AsyncEngineClient:
         await self._http.aclose()
 
     async def healthy(self) -> bool:
-        """Whether the engine says that it is well."""
+        """Check whether the engine says that it is well."""
         try:
             return (await self._http.get("/health", timeout=5.0)).is_success
         except httpx.HTTPError:
             return False
 
     async def lists_models(self) -> bool:
-        """Whether it answers as OpenAI's API does; for servers that have no /health."""
+        """Check whether it answers as OpenAI's API does; for servers that have no /health."""
         try:
             return (await self._http.get("/v1/models", timeout=5.0)).is_success
         except httpx.HTTPError:
@@ -143,7 +143,7 @@ class AsyncEngineClient:
         return _valid(ChatAnswer, await self.chat_unparsed(body))
 
     async def chat_unparsed(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        """The same as it came, of a server that may say more than we understand."""
+        """Return the answer as it came, of a server that may say more than we understand."""
         return await self._request("POST", "/v1/chat/completions", body)
 
     async def stream(self, body: Mapping[str, Any]) -> AsyncGenerator[str]:

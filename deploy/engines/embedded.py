@@ -76,7 +76,7 @@ class EmbeddedServer:
         await self.worker.stop()
 
     def health(self) -> JSONResponse:
-        """Whether the worker lives and is not stuck in a step."""
+        """Check whether the worker lives and is not stuck in a step."""
         worker = self.worker
         stuck = worker.size > 0 and time.monotonic() - worker.last_step > 120 + self._job.serving.request_seconds
         ok = worker.alive and not stuck
@@ -84,7 +84,7 @@ class EmbeddedServer:
         return JSONResponse(facts, 200 if ok else 503)
 
     def models(self) -> dict[str, Any]:
-        """What requests may ask for, in OpenAI's form."""
+        """Return what requests may ask for, in OpenAI's form."""
         return {
             "object": "list",
             "data": [

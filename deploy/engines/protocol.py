@@ -172,14 +172,14 @@ def parse(kind: type[Model], body: bytes) -> Model:
 
 
 def refused(error: UserError) -> ApiError:
-    """A request that the model cannot answer, in OpenAI's form."""
+    """Make the error for a request that the model cannot answer, in OpenAI's form."""
     message = str(error)
     code = "context_length_exceeded" if "context length" in message else None
     return ApiError(400, message, code=code, param="messages" if code else None)
 
 
 def unknown_model(name: str, known: list[str]) -> ApiError:
-    """The model asked for is not there."""
+    """Make the error for a model that is not there."""
     return ApiError(
         404, f"the model {name!r} does not exist; there are: {', '.join(known)}", code="model_not_found", param="model"
     )

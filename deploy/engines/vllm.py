@@ -9,7 +9,7 @@ from deploy.engines.dialect import Dialect, Tolerances
 
 
 def why_not(path: Path) -> str | None:
-    """Why vLLM cannot load this weights folder at run time; None when it can. It serves plain LoRA only."""
+    """Return why vLLM cannot load this weights folder at run time; None when it can. It serves plain LoRA only."""
     config_file = path / "adapter_config.json"
     if not config_file.exists():
         return "it is a whole model; vLLM loads those at start only, so merge is no way either: train an adapter"

@@ -73,7 +73,7 @@ class Worker:
         return len(self._answers)
 
     async def answer(self, request: Request) -> AsyncGenerator[Step]:
-        """Steps of one request up to the one with its completion. Closing the iterator early cancels the request.
+        """Yield the steps of one request up to the one with its completion; closing the iterator cancels the request.
 
         Raises:
             Busy: no room. UserError: the request cannot be answered; the message is fit for the client.
@@ -102,7 +102,7 @@ class Worker:
                 del self._answers[request.request_id]
 
     async def complete(self, request: Request) -> Completion:
-        """The whole answer to one request; errors as for `answer`."""
+        """Return the whole answer to one request; errors as for `answer`."""
         completion: Completion | None = None
         async for step in self.answer(request):
             completion = step.completion or completion

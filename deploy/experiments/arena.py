@@ -1,4 +1,4 @@
-"""Arena: two answers to one request, shown side by side without names; a person says which is better.
+"""Store arena pairs: two answers to one request, shown side by side without names; a person says which is better.
 
 The pair says which version stood where, for whoever compares afterwards; the person's client never learns it from the
 answer. A choice is a preference like any other, on an interaction whose arm is "arena": examples made of it carry that
@@ -133,7 +133,7 @@ def choose(
 
 
 def tally(database: Engine, tenant: str) -> list[ArenaRow]:
-    """How versions did against one another, by pair of versions; a version against itself is left out."""
+    """Count how versions did against one another, by pair of versions; a version against itself is left out."""
     query = select(arena_pairs.c.first_version, arena_pairs.c.second_version, arena_pairs.c.winner)
     counts: dict[tuple[str, str], list[int]] = {}
     with database.connect() as connection:

@@ -1,4 +1,4 @@
-"""Answers given in shadow: a version answers copies of requests, unseen; what it said is kept and compared offline.
+"""Store and compare shadow answers: a version answers copies of requests, unseen.
 
 A shadow costs no user anything: it is asked after the user has the answer, a few at a time, and dropped when busy.
 """
@@ -86,7 +86,7 @@ class ShadowReport(Config):
 
 
 def chosen(interaction_id: str, share: float) -> bool:
-    """Whether a request is copied: by a hash of its id, so that every gateway and every replay decides alike."""
+    """Check whether a request is copied: by a hash of its id, so that every gateway and every replay decides alike."""
     digest = hashlib.sha256(f"shadow\0{interaction_id}".encode()).digest()
     return int.from_bytes(digest[:7], "big") / 2**56 < share
 
@@ -102,7 +102,7 @@ def record_shadow(database: Engine, answer: ShadowAnswer) -> bool:
 
 
 def shadow_answers_of(database: Engine, tenant: str, version: str, *, limit: int = 1000) -> list[ShadowAnswer]:
-    """The latest answers of a version in shadow, newest first."""
+    """Load the latest answers of a version in shadow, newest first."""
     columns = [shadow_answers.c[name] for name in ShadowAnswer.model_fields]
     query = (
         select(*columns)
@@ -130,7 +130,7 @@ Prefer = Callable[[Sequence[tuple[str, str, str]]], list[float]]
 def compare(
     database: Engine, tenant: str, version: str, *, limit: int = 1000, prefer: Prefer | None = None, judged: int = 50
 ) -> ShadowReport:
-    """A version in shadow beside what users saw.
+    """Compare a version in shadow with what users saw.
 
     Args:
         limit: how many of the latest copies to look at.
@@ -162,5 +162,5 @@ def compare(
 
 
 def question(interaction: Interaction) -> str:
-    """A conversation up to the answer, as text for a judge."""
+    """Write a conversation up to the answer, as text for a judge."""
     return "\n".join(f"{message.role}: {message.content}" for message in interaction.messages)

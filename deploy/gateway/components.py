@@ -113,7 +113,7 @@ class Gateway:
         )
 
     def ended(self) -> dict[str, str]:
-        """Lasting tasks that ended without being asked to, and of what."""
+        """List lasting tasks that ended without being asked to, and of what."""
         return {**self.opener.ended, **self.capture.ended, **self.tables.ended, **self.keys.ended}
 
     async def start(self) -> None:

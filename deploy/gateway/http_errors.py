@@ -1,4 +1,4 @@
-"""A gateway's errors in the words of HTTP."""
+"""Answer errors of the gateway in HTTP, in OpenAI's form."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a gateway keeps on its own disk to start without a database: routing, keys' hashes, and whose salt it is.
+"""Cache on disk what a gateway needs to start without a database: routing, keys' hashes, and whose salt it is.
 
 One file, `last-known.json` in the spool's folder, for its owner alone. No key stands in it (only SHA-256 of 256 random
 bits), and of releases only what the ledger says. A key that was revoked since it was written is believed for
@@ -48,7 +48,7 @@ class OfflineState(Config):
     def view(self) -> LedgerView:
         """As routing takes it; leases are not kept, so every open watch routes to its champion."""
         return LedgerView(
-            standings={known.tenant: known for known in self.standings},
+            states={known.tenant: known for known in self.standings},
             named={tenant: frozenset(names) for tenant, names in self.named.items()},
             released=frozenset(self.released),
         )
@@ -64,7 +64,7 @@ class OfflineCache:
         self._writing = threading.Lock()
 
     def read(self) -> OfflineState | None:
-        """What an earlier process kept; None where that is nothing, or of another database or salt."""
+        """Read what an earlier process kept; None where that is nothing, or of another database or salt."""
         try:
             found = OfflineState.model_validate_json(self._file.read_bytes())
         except FileNotFoundError:
@@ -81,7 +81,7 @@ class OfflineCache:
     def keep_view(self, view: LedgerView) -> None:
         """Keep what routing rests on."""
         self._write(
-            standings=tuple(view.standings.values()),
+            standings=tuple(view.states.values()),
             named={tenant: tuple(sorted(names)) for tenant, names in view.named.items()},
             released=tuple(sorted(view.released)),
         )

@@ -1,4 +1,4 @@
-"""Opens the database of a gateway: at its start, or whenever it is back, where an earlier process kept what it knew."""
+"""Open a gateway's database at its start, or whenever it is back where an earlier process kept what it knew."""
 
 from __future__ import annotations
 
@@ -73,6 +73,6 @@ class DatabaseOpener:
 
 
 def fingerprint(database: Engine) -> str:
-    """Which database it is, without any secret."""
+    """Fingerprint which database it is, without any secret."""
     url = database.url.set(password=None).render_as_string(hide_password=False)
     return hashlib.sha256(url.encode()).hexdigest()

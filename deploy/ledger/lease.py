@@ -1,4 +1,4 @@
-"""Leases on database time: who may act, and whether the watch over a canary is alive.
+"""Take, renew and check leases on database time: who may act, and whether the watch over a canary is alive.
 
 The controller renews a tenant's canary lease while it watches. When it stops, the lease runs out and gateways route
 everyone to the champion. Only the database's clock counts, so machines whose clocks differ agree.
@@ -21,7 +21,7 @@ leases = Table(
 
 
 def canary_lease(tenant: str) -> str:
-    """Name of the lease that keeps a tenant's canary open."""
+    """Name the lease that keeps a tenant's canary open."""
     return f"canary/{tenant}"
 
 
@@ -58,7 +58,7 @@ def release(database: Engine, name: str, holder: str) -> None:
 
 
 def seconds_left(database: Engine, name: str) -> float:
-    """How long the lease still runs by the database's clock; 0 when it ran out or never was."""
+    """Return how long the lease still runs by the database's clock; 0 when it ran out or never was."""
     with database.connect() as connection:
         return seconds_left_in(connection, name)
 
@@ -72,7 +72,7 @@ def seconds_left_in(connection: Connection, name: str) -> float:
 
 
 def all_seconds_left(database: Engine) -> dict[str, float]:
-    """Name -> how long each lease still runs, for those that have not run out."""
+    """List how long each lease still runs, by name, for those that have not run out."""
     with database.connect() as connection:
         at = database_us(connection)
         rows = connection.execute(select(leases.c.name, leases.c.expires_us).where(leases.c.expires_us > at))
@@ -81,19 +81,19 @@ def all_seconds_left(database: Engine) -> dict[str, float]:
 
 
 def lease_valid(database: Engine, tenant: str) -> bool:
-    """Whether the tenant's canary is watched right now; if not, everyone gets the champion."""
+    """Check whether the tenant's canary is watched right now; if not, everyone gets the champion."""
     return seconds_left(database, canary_lease(tenant)) > 0.0
 
 
 def holder_of(database: Engine, name: str) -> str | None:
-    """Who holds the lease now; None when nobody does."""
+    """Return who holds the lease now; None when nobody does."""
     with database.connect() as connection:
         at = database_us(connection)
         return connection.scalar(select(leases.c.holder).where(leases.c.name == name, leases.c.expires_us > at))
 
 
 def database_us(connection: Connection) -> int:
-    """The database's clock, in microseconds since 1970."""
+    """Return the database's clock, in microseconds since 1970."""
     if connection.dialect.name == "sqlite":
         # Milliseconds are all SQLite promises; "now" stands still within one statement, not one transaction.
         statement = "SELECT CAST(ROUND((julianday('now') - 2440587.5) * 86400000.0) AS INTEGER) * 1000"

@@ -1,4 +1,4 @@
-"""The ledger of releases: append-only, compare-and-set, the truth that registry and gateways follow.
+"""Append to and read the ledger of releases: compare-and-set, the truth that registry and gateways follow.
 
 An entry is written only if the tenant's last one is the one its writer had read: two promoters cannot both win.
 Nothing here updates or deletes, and the database refuses it too (triggers, made by the first revision of the tables).
@@ -234,9 +234,10 @@ def _unreadable(seq: int, tenant: object, tenant_seq: int, version: object, why:
     )
 
 
-def _lost(entry: Entry, expected: int, found: int | None = None) -> Conflict:
-    seen = "another line came first" if found is None else f"its last line is {found}"
+def _lost(entry: Entry, expected: int, last: int | None = None) -> Conflict:
+    came_first = "another line came first" if last is None else f"its last line is {last}"
     return Conflict(
-        f"{entry.action} of {entry.version} was decided on line {expected} of tenant {entry.tenant!r}, but {seen}; "
+        f"{entry.action} of {entry.version} was decided on line {expected} of tenant {entry.tenant!r}, but "
+        f"{came_first}; "
         "read the ledger again and decide anew"
     )

@@ -1,5 +1,6 @@
-"""What the ledger's lines add up to: who is live, who is watched, who is barred (deploy/ledger/transitions.py adds them
-up).
+"""Define ledger entries and the release state that they add up to: who is live, watched, barred.
+
+deploy/ledger/transitions.py folds the one into the other.
 
 A release goes gated, canary (once per step of its share), champion, then superseded or barred:
 
@@ -116,7 +117,7 @@ class Watch(Config):
     phase: Literal["canary", "holdback"]
     """canary: `previous` is champion. holdback: `version` is champion and `previous` keeps a small share."""
     opened_seq: int
-    """The first canary line; it salts the hash that deals units to arms, in both phases, so nobody changes arms."""
+    """The first canary entry; it seeds the hash that assigns units to arms, in both phases, so nobody changes arms."""
     opened_at: datetime
     """When the watch opened."""
     step: int
@@ -228,11 +229,11 @@ class ReleaseState(Config):
         return frozenset(name for name in names if name)
 
     def paused_at(self, at: datetime) -> bool:
-        """Whether promotions by the nightly run are stopped at `at`."""
+        """Check whether promotions by the nightly run are stopped at `at`."""
         return self.paused and (self.paused_until is None or at < self.paused_until)
 
     def fallback(self, bad: str | None = None) -> str:
-        """Where a rollback goes: the last champion before the live one that is not barred, else the base model.
+        """Return where a rollback goes: the last champion before the live one that is not barred, else the base model.
 
         With nothing behind, that is the base model.
 
@@ -248,5 +249,5 @@ class ReleaseState(Config):
 
 
 def has_release(entries: Iterable[Entry]) -> bool:
-    """Whether one tenant's lines hold a release of its own; a baseline alone, or nights that were held, are none."""
+    """Check whether one tenant's entries hold a release of its own; a baseline, or nights that were held, are none."""
     return any(entry.action in _RELEASES for entry in entries)

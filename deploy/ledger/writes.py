@@ -1,4 +1,4 @@
-"""One move of the ledger: its lines and the alert that tells people, in one transaction, decided anew when it lost."""
+"""Write ledger entries and the alert that tells people in one transaction; decide anew when the race was lost."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ T = TypeVar("T")
 def entry_alert(
     entry: Entry, kind: str, severity: Severity, title: str, *, text: str = "", next_step: str = "`ratchet status`"
 ) -> Alert:
-    """The alert of a line; a night tells of the same thing once."""
+    """Make the alert of an entry; a night alerts of the same thing once."""
     facts = entry.model_dump(mode="json", exclude={"seq", "tenant_seq"})
     return Alert(
         kind=kind,
@@ -34,7 +34,7 @@ def entry_alert(
 
 
 def write(database: Engine, entries: Sequence[Entry], expected_seq: int, alert: Alert) -> Entry:
-    """All lines and the alert, or none; returns the last line."""
+    """Write all entries and the alert, or none; returns the last entry."""
     try:
         with begin_write(database) as connection:
             written = entries[0]

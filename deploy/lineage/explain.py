@@ -55,7 +55,7 @@ class Explanation(Config):
 
 
 def explain(database: Engine, versions_dir: Path, tenant: str, interaction_id: str, *, shared: str) -> Explanation:
-    """Everything that is known of one answer.
+    """Collect everything that is known of one answer.
 
     Args:
         shared: the tenant whose champion serves tenants without releases of their own.
@@ -74,7 +74,7 @@ def explain(database: Engine, versions_dir: Path, tenant: str, interaction_id: s
     if not _explains(entries, interaction):
         entries = history(database, shared)  # the answer is from before the tenant's first release
     own = [entry for entry in entries if entry.version == interaction.version]
-    gated = _last(entry for entry in own if entry.action == "gated" and _before(entry, interaction))
+    gated = _last(entry for entry in own if entry.action == "gated" and _stood_before(entry, interaction))
     record, missing = _record(versions_dir, interaction)
     like = _last(entry for entry in own if entry.evidence.like_barred)
     return Explanation(
@@ -99,7 +99,7 @@ def _explains(entries: Iterable[Entry], interaction: Interaction) -> bool:
     return any(entry.seq == seq or (seq == 0 and entry.version == interaction.version) for entry in entries)
 
 
-def _before(entry: Entry, interaction: Interaction) -> bool:
+def _stood_before(entry: Entry, interaction: Interaction) -> bool:
     """Whether a line stood when the answer was given: by the ledger's order; by clocks for answers outside of it."""
     seq = interaction.routing.release_seq if interaction.routing else 0
     return entry.seq <= seq if seq else entry.at <= interaction.created_at

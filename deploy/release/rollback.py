@@ -82,9 +82,9 @@ def roll_back_from(
     if bad == state.base:
         raise RefusedTransition(f"the base model {bad} is live for tenant {state.tenant!r}: there is nothing behind it")
     target = _Target(state.champion) if from_canary else _proved_target(state, to, prove)
-    stated = target.stated
+    grounds = target.note(evidence or Evidence())
     if pause_seconds is not None:
-        stated["paused_until"] = now() + timedelta(seconds=pause_seconds)
+        grounds = grounds.model_copy(update={"paused_until": now() + timedelta(seconds=pause_seconds)})
     entry = Entry(
         tenant=state.tenant,
         action="rolled_back",
@@ -92,7 +92,7 @@ def roll_back_from(
         previous=target.version,
         actor=actor,
         reason=reason,
-        evidence=(evidence or Evidence()).model_copy(update=stated),
+        evidence=grounds,
     )
     alert = entry_alert(
         entry,
@@ -117,11 +117,13 @@ class _Target:
     unproved: dict[str, str] = field(default_factory=dict)
     """This version -> why it was not proved."""
 
-    @property
-    def stated(self) -> dict[str, object]:
-        """What the entry's evidence says of it."""
-        refused = {"targets_refused": self.refused} if self.refused else {}
-        return {**refused, **({"target_not_proved": self.unproved} if self.unproved else {})}
+    def note(self, evidence: Evidence) -> Evidence:
+        """Add which targets failed, and why the one that was chosen was not proved."""
+        if self.refused:
+            evidence = evidence.model_copy(update={"targets_refused": self.refused})
+        if self.unproved:
+            evidence = evidence.model_copy(update={"target_not_proved": self.unproved})
+        return evidence
 
 
 def _proved_target(state: ReleaseState, to: str | None, prove: Prove | None) -> _Target:

@@ -11,7 +11,7 @@ from infra.database.connect import now
 
 
 def inherit(database: Engine, tenant: str, shared: str, *, actor: str = "night") -> Entry | None:
-    """Where a tenant never had a champion of its own, make the shared one its champion; the line, if one was needed.
+    """Make the shared champion a tenant's, where it never had its own; returns the entry, if one was needed.
 
     Its users get the shared champion's answers already. Without this line its nights would be judged against the base
     model, and its first canary would give the base to everybody whom the canary does not answer.

@@ -16,12 +16,12 @@ def trained_on(places: Places, digests: Set[str]) -> list[str]:
 
 
 def stages_on(places: Places, digests: Set[str]) -> set[str]:
-    """Keys of the stages that trained on data of one of these digests."""
+    """List the keys of the stages that trained on data of one of these digests."""
     return {key for key, record in _stages(places).items() if digests & set(record.parents.values())}
 
 
 def with_later_stages(places: Places, keys: Set[str]) -> set[str]:
-    """These stages and all that began where one of them ended."""
+    """List these stages and all that began where one of them ended."""
     stages, keys = _stages(places), set(keys)
     while later := {k for k, r in stages.items() if k not in keys and r.parents.get("previous_stage") in keys}:
         keys |= later
@@ -43,7 +43,7 @@ def versions_of(places: Places, stages: Set[str], digests: Set[str] = frozenset(
 
 
 def stage_folders(places: Places) -> list[Path]:
-    """Folders of the stages, half-finished ones left out."""
+    """List the folders of the stages, half-finished ones left out."""
     folder = places.stages_dir
     return [p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")] if folder.is_dir() else []
 

@@ -1,5 +1,7 @@
-"""Whether a finished stage's weights can be served by the engine that is configured: asked before the gate, so that a
-night says so with its verdict and not when it wants to release."""
+"""Check whether a finished stage's weights can be served by the configured engine.
+
+Asked before the gate, so that a night says so with its verdict and not when it wants to release.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ from infra.errors import CorruptArtifact
 
 
 def why_not_servable(stage: Path, kind: Kind, dialect: Dialect) -> str | None:
-    """Why a version cannot be released on an engine; None where it can.
+    """Return why a version cannot be released on an engine; None where it can.
 
     Args:
         stage: folder with `adapter/` or `model/` and its probe.

@@ -1,4 +1,4 @@
-"""Versions: finished weights under the name of their own bytes, kept where engines and gateways read them.
+"""Publish and load versions: finished weights under the name of their own bytes, where engines and gateways read them.
 
 `versions/<name>/` holds `adapter/` or `model/`, `probe.json` and, written last, `record.json`; it never changes. An
 adapter that equals a LoRA in other words has that beside it in `lora/`, for engines that know nothing else. The
@@ -88,7 +88,7 @@ def publish_version(stage_dir: Path, versions_dir: Path, *, base: Path | None = 
 
 
 def is_published(versions_dir: Path, name: str) -> bool:
-    """Whether there is a version of that name, whatever somebody asks for by it."""
+    """Check whether there is a version of that name, whatever somebody asks for by it."""
     if Path(name).name != name or name.startswith("."):
         return False
     try:
@@ -98,7 +98,7 @@ def is_published(versions_dir: Path, name: str) -> bool:
 
 
 def load_version(versions_dir: Path, name: str, *, check: bool = True) -> VersionFile:
-    """The version called `name`, its bytes checked against its record unless `check` is False.
+    """Load the version called `name`, its bytes checked against its record unless `check` is False.
 
     Raises:
         NotFound: there is none of that name.
@@ -126,7 +126,7 @@ def load_version(versions_dir: Path, name: str, *, check: bool = True) -> Versio
 
 
 def find_version(versions_dir: Path, stages_dir: Path, name: str, *, base: Path | None = None) -> VersionFile:
-    """The version called `name`; a finished stage's that was never released is published first.
+    """Find the version called `name`; a finished stage's that was never released is published first.
 
     Args:
         stages_dir: folder of finished stages.
@@ -147,7 +147,7 @@ def find_version(versions_dir: Path, stages_dir: Path, name: str, *, base: Path 
 
 
 def list_versions(versions_dir: Path) -> list[str]:
-    """Names of the versions that are wholly there, sorted."""
+    """List the names of the versions that are wholly there, sorted."""
     if not versions_dir.is_dir():
         return []
     return sorted(p.name for p in versions_dir.iterdir() if p.name.startswith("v") and (p / RECORD).exists())
@@ -170,7 +170,7 @@ def _check(weights: Path, record: Record) -> None:
 
 
 def converts(weights: Path) -> bool:
-    """Whether a folder holds an adapter that is written as the plain LoRA it equals when it is published."""
+    """Check whether a folder holds an adapter that is written as the plain LoRA it equals when it is published."""
     from training.weights.lora_conversion import CONVERTS
 
     config = weights / "adapter_config.json"

@@ -1,4 +1,4 @@
-"""Who asks, what they may do, and how often."""
+"""Authenticate and authorise requests by API key, and limit their rate."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Gatekeeper:
         self._buckets: dict[str, tuple[float, float]] = {}
 
     async def admit(self, authorization: str | None, scope: Scope) -> ApiKey:
-        """The key of a request that may go on.
+        """Authenticate a request, and return its key.
 
         Raises:
             ApiError: 401 for a wrong key, 403 for a missing scope, 429 when it asks too often.

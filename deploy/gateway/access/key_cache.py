@@ -1,4 +1,4 @@
-"""All keys' hashes as the database last had them: who may ask while it is away, also after a restart."""
+"""Cache all keys' hashes as the database last had them: who may ask while it is away, also after a restart."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class KeyCache:
         return self._background.ended
 
     def find(self, secret: str) -> ApiKey | None:
-        """The key with this secret, if it was valid when the database last answered, and that is not too long ago."""
+        """Look up a key that was valid when the database last answered, if that is not too long ago."""
         if time.monotonic() - self.read_at > self._offline_seconds:
             return None
         return self._keys.get(hash_of(secret))

@@ -1,4 +1,4 @@
-"""A version answers only after the engine has loaded it and its probe was proved; again after an engine's restart."""
+"""Load and prove versions in one engine before they may answer; again after the engine's restart."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class AdapterLoader:
         return frozenset(self._proved)
 
     def forget(self, version: str) -> None:
-        """The engine does not have it (any more): it must be loaded and proved again."""
+        """Forget that the engine has it: it must be loaded and proved again."""
         self._proved.pop(version, None)
 
     async def ensure(self, version: str) -> None:

@@ -38,7 +38,7 @@ class ReplicaPool:
             replica.loading.close()
 
     async def healthy(self) -> bool:
-        """Whether at least one engine is well."""
+        """Check whether at least one engine is well."""
         return any(await asyncio.gather(*(replica.client.healthy() for replica in self.replicas)))
 
     async def warm(self, version: str) -> None:
@@ -61,7 +61,7 @@ class ReplicaPool:
         await self._pick(version, set())
 
     async def chat(self, name: str, body: Mapping[str, Any], version: str) -> ChatAnswer:
-        """A whole answer by `version`, which the engines call `name`.
+        """Ask for a whole answer by `version`, which the engines call `name`.
 
         Raises:
             EngineRefusal: an engine refuses the request. RatchetError: none can answer it.
@@ -84,7 +84,7 @@ class ReplicaPool:
         raise AssertionError("unreachable")
 
     async def stream(self, name: str, body: Mapping[str, Any], version: str) -> AsyncGenerator[str]:
-        """The same, as the data of server-sent events; another engine is asked only before the first of them."""
+        """Ask for the same as server-sent events, their data; another engine is asked only before the first."""
         tried: set[int] = set()
         for tries_left in reversed(range(TRIES)):
             replica = await self._pick(version, tried)

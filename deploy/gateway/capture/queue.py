@@ -1,4 +1,4 @@
-"""Every interaction is on disk before its answer ends: many wait for one commit, off the event loop.
+"""Commit interactions in batches off the event loop, so that each is durable before its answer ends.
 
 While the database is away, or slow beyond what an answer may wait, they go to a spool on the gateway's own disk, and
 land from there when it is back. A commit that was given up may still succeed: interactions are unique by id, so what it
@@ -156,10 +156,10 @@ class CaptureQueue:
         await running.run_in_executor(self._spooling, self._spool.put, lot)
         return []
 
-    def _fail(self, said: str) -> None:
+    def _fail(self, why: str) -> None:
         if self._failing is None:
-            log.error("the database is away, interactions go to the spool: %s", said)
-        self._failing = said
+            log.error("the database is away, interactions go to the spool: %s", why)
+        self._failing = why
 
     def _commit(self, lot: Sequence[Interaction]) -> Refused:
         """Store a lot; where a row is at fault, the others without it.

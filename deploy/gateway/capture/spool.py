@@ -1,4 +1,4 @@
-"""A durable place for interactions while the database is away: files on the gateway's own disk, landed later.
+"""Spool interactions to files on the gateway's own disk while the database is away, and land them later.
 
 Each lot is a file of JSON lines, written beside its place, synced, and renamed there: a file is whole or not there.
 Landing a lot twice changes nothing (interactions are unique by id), so a kill between landing and removing is harmless.

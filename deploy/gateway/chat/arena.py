@@ -68,7 +68,7 @@ async def two_answers(
     salt: str,
     keep: Callable[[Pair], Awaitable[object]],
 ) -> ArenaPair:
-    """Both answers in an order drawn by lot, each stored, and the pair stored before it is shown.
+    """Give both answers in an order drawn by lot, each stored, and the pair stored before it is shown.
 
     Args:
         body: the request as it came.

@@ -13,11 +13,11 @@ class Backend(Protocol):
     """Routes a request, and answers it; the answer is stored before it ends."""
 
     def names(self) -> tuple[str, ...]:
-        """Model names that every caller may ask for."""
+        """List the model names that every caller may ask for."""
         ...
 
     def champion(self, tenant: str) -> str:
-        """The version that answers a tenant's users now, outside of comparisons."""
+        """Return the version that answers a tenant's users now, outside of comparisons."""
         ...
 
     async def route(self, request: ChatRequest, caller: Caller, body: bytes) -> Exchange:
@@ -32,15 +32,15 @@ class Backend(Protocol):
         ...
 
     async def answer(self, exchange: Exchange) -> dict[str, Any]:
-        """The answer's body in one piece; it is stored when this returns."""
+        """Answer in one piece, as the body; it is stored when this returns."""
         ...
 
     def stream(self, exchange: Exchange) -> AsyncGenerator[bytes]:
-        """Server-sent events; the one that says the answer is finished goes out after the answer is stored."""
+        """Answer in server-sent events; the one that says it is finished goes out after the answer is stored."""
         ...
 
     async def outage(self) -> str | None:
-        """Why nobody can be answered now; None: somebody can."""
+        """Say why nobody can be answered now; None: somebody can."""
         ...
 
     async def close(self) -> None:

@@ -26,7 +26,7 @@ class Caller:
     task: str | None
 
     def unit(self, salt: str) -> str | None:
-        """The randomization unit: the user, else the session; None without either (then the request)."""
+        """Return the randomization unit: the user, else the session; None without either (then the request)."""
         who = self.user or (f"session\0{self.session}" if self.session else None)
         return pseudonym(who, salt) if who else None
 

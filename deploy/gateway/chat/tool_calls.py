@@ -1,4 +1,4 @@
-"""Calls of tools in an answer that came in pieces, and an answer with calls as one text."""
+"""Assemble tool calls from the pieces of a stream, and write an answer with calls as one text."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def assembled(deltas: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The whole calls that an OpenAI stream's deltas make: of each index the names as they came, arguments joined."""
+    """Assemble the calls that a stream's deltas make: of each index the names as they came, arguments joined."""
     calls: dict[Any, dict[str, Any]] = {}
     for delta in deltas:
         index = delta.get("index")
@@ -25,16 +25,16 @@ def assembled(deltas: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def objects(value: object) -> list[Mapping[str, Any]]:
-    """The objects of a list that somebody else's server or client sent; nothing where it is something else."""
+    """Return the objects of a list that somebody else's server or client sent; nothing where it is something else."""
     return [each for each in value if isinstance(each, Mapping)] if isinstance(value, list) else []
 
 
 def object_of(value: object) -> Mapping[str, Any]:
-    """The object that was sent; an empty one where it is something else."""
+    """Return the object that was sent; an empty one where it is something else."""
     return value if isinstance(value, Mapping) else {}
 
 
 def answer_text(content: object, calls: Iterable[Mapping[str, Any]]) -> str:
-    """What was said, then each call as JSON on a line of its own."""
+    """Write the answer as text, then each call as JSON on a line of its own."""
     said = [str(content)] if content else []
     return "\n".join([*said, *(json.dumps(call, ensure_ascii=False) for call in calls)])

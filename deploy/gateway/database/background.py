@@ -60,12 +60,12 @@ async def repeat_forever(name: str, step: Callable[[], Awaitable[None]], seconds
         await asyncio.sleep(seconds)
 
 
-def log_failure(task: asyncio.Task[Any], what: str) -> None:
+def log_failure(task: asyncio.Task[Any], name: str) -> None:
     """Log what a task that nobody waits for failed of."""
 
     def note(done: asyncio.Task[Any]) -> None:
         error = None if done.cancelled() else done.exception()
         if error is not None:
-            log.error("%s failed: %s", what, f"{type(error).__name__}: {error}"[:500])
+            log.error("%s failed: %s", name, f"{type(error).__name__}: {error}"[:500])
 
     task.add_done_callback(note)

@@ -57,7 +57,7 @@ class QueryExecutor:
         return await self.within(self.seconds, work, *args, **named)
 
     async def within(self, limit: float, work: Callable[P, T], *args: P.args, **named: P.kwargs) -> T:
-        """The same in `limit` seconds, also while it counts as away."""
+        """Run `work` in `limit` seconds, also while it counts as away."""
         running = self.submit(work, *args, **named)
         done, _ = await asyncio.wait({running}, timeout=limit)
         if not done:

@@ -1,4 +1,4 @@
-"""What a gateway alerts about its routing: an open canary that nobody watches, lines of the ledger it cannot follow."""
+"""Alert about routing: an open canary that nobody watches, entries of the ledger that cannot be followed."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ class RoutingAlerts:
     async def look(self, view: LedgerView, tables: Iterable[RoutingTable]) -> None:
         """Write what is new."""
         for tenant, why in view.unread.items():
-            await self._write_once(unread_alert(tenant, view.standings[tenant].seq, why))
+            await self._write_once(unread_alert(tenant, view.states[tenant].seq, why))
         await self._lost_leases(view, tables)
 
     async def _lost_leases(self, view: LedgerView, tables: Iterable[RoutingTable]) -> None:
         at = time.monotonic()
         for table in tables:
-            known = view.standings.get(table.tenant)
+            known = view.states.get(table.tenant)
             watch = known.watch if known is not None else None
             if watch is None:
                 continue
@@ -63,7 +63,7 @@ class RoutingAlerts:
 
 
 def unwatched_alert(tenant: str, version: str, step_seq: int, at: datetime) -> Alert:
-    """Nobody watches an open canary. Once an hour and step, whichever gateway sees it: a second loss is told too."""
+    """Make the alert of an open canary that nobody watches: once an hour and step, whichever gateway sees it."""
     return Alert(
         kind="canary_unwatched",
         severity="critical",
@@ -76,7 +76,7 @@ def unwatched_alert(tenant: str, version: str, step_seq: int, at: datetime) -> A
 
 
 def unread_alert(tenant: str, seq: int, why: str) -> Alert:
-    """A line of the ledger cannot be followed. Once a line, whichever gateway sees it."""
+    """Make the alert of a ledger entry that cannot be followed: once an entry, whichever gateway sees it."""
     return Alert(
         kind="ledger_unread",
         severity="critical",

@@ -1,6 +1,6 @@
-"""Which version answers whom: one small value per tenant, a pure function of the ledger's standing.
+"""Assign units to arms: one routing table per tenant, a pure function of its release state.
 
-Units are dealt to arms by a hash salted with the line that opened the watch, so the same unit gets the same arm on
+Units are assigned to arms by a hash seeded with the entry that opened the watch, so the same unit gets the same arm on
 every gateway and in every phase. A higher share applies to units first seen after the step: who knows an earlier
 assignment of a unit passes it on (see deploy/gateway/routing/sticky.py).
 """
@@ -47,8 +47,8 @@ class RoutingTable(Config):
     """The version it is compared with."""
     share: float = 0.0
     """Chance that a unit first seen now is answered by the version under watch."""
-    salt: int = 0
-    """The line that opened the watch."""
+    hash_seed: int = 0
+    """The entry that opened the watch."""
     release_seq: int = 0
     """What the interactions of the watch carry."""
     stepped: bool = False
@@ -72,7 +72,7 @@ class RoutingTable(Config):
 
 
 def routing_table(state: ReleaseState, *, base: str, lease_valid: bool) -> RoutingTable:
-    """The routing of one tenant.
+    """Make the routing table of one tenant.
 
     Args:
         base: version name of the untouched base, for a tenant whose ledger is empty.
@@ -97,22 +97,22 @@ def routing_table(state: ReleaseState, *, base: str, lease_valid: bool) -> Routi
             "challenger": watch.version,
             "control": watch.previous,
             "share": watch.share,
-            "salt": watch.opened_seq,
+            "hash_seed": watch.opened_seq,
             "release_seq": watch.release_seq,
-            # Promotion deals everybody anew by the same hash: only the holdback's share stays behind.
+            # Promotion assigns everybody anew by the same hash: only the holdback's share stays behind.
             "stepped": watch.phase == "canary" and len(watch.shares) > 1,
         }
     )
 
 
 def position(table: RoutingTable, unit: str) -> float:
-    """Where a unit stands in [0, 1): uniform over units, the same for the whole watch."""
-    digest = hashlib.sha256(f"{table.tenant}\0{table.salt}\0{unit}".encode()).digest()
+    """Hash a unit to its place in [0, 1): uniform over units, the same for the whole watch."""
+    digest = hashlib.sha256(f"{table.tenant}\0{table.hash_seed}\0{unit}".encode()).digest()
     return int.from_bytes(digest[:7], "big") / 2**56
 
 
 def assign(table: RoutingTable, unit: str) -> Assignment:
-    """Deal a unit first seen now to its arm."""
+    """Assign a unit first seen now to its arm."""
     if table.phase is None or table.challenger is None or table.control is None:
         # While nobody watches, answers are no part of the watch's comparison, whatever line made the champion.
         return Assignment(
@@ -132,7 +132,7 @@ def assign(table: RoutingTable, unit: str) -> Assignment:
 
 
 def keep(table: RoutingTable, arm: str, probability: float) -> Assignment | None:
-    """The assignment of a unit that was dealt `arm` earlier in this phase; None when that arm is not open any more."""
+    """Repeat the assignment of a unit that had `arm` earlier in this phase; None when that arm is closed now."""
     arms = {"canary": {"canary": table.challenger, "champion": table.control}}.get(table.phase or "", {})
     version = arms.get(arm)
     if version is None:

@@ -1,4 +1,4 @@
-"""The routing tables, following the ledger: looked at several times a second, swapped whole.
+"""Keep the routing tables in step with the ledger: polled several times a second, swapped whole.
 
 Reading, building and alerting are apart. A read that fails or hangs keeps no lease from running out, and an alert that
 cannot be written keeps no rollback from being followed.
@@ -70,18 +70,18 @@ class RoutingTables:
         self.failing: str | None = None
         """Why the last read failed; None: it did not."""
 
-    async def start(self, before: LedgerView | None = None) -> None:
+    async def start(self, earlier: LedgerView | None = None) -> None:
         """Read the ledger once, then follow it.
 
         Args:
-            before: what an earlier process knew; with it, a database that is away is no reason not to start.
+            earlier: what an earlier process knew; with it, a database that is away is no reason not to start.
         """
-        if before is not None:
-            self._view = self._kept = before
+        if earlier is not None:
+            self._view = self._kept = earlier
         first = asyncio.create_task(self._read())
-        done, _ = await asyncio.wait({first}, timeout=self._queries.seconds if before is not None else None)
-        if before is None or done:
-            await self._first(first, before)
+        done, _ = await asyncio.wait({first}, timeout=self._queries.seconds if earlier is not None else None)
+        if earlier is None or done:
+            await self._first(first, earlier)
         self._build_and_warm()
         self._task = self._background.start("following the ledger", self._follow(first))
         self._background.start("building the routing tables", self._keep_building())
@@ -93,7 +93,7 @@ class RoutingTables:
         self._reader.shutdown(wait=False, cancel_futures=True)
 
     def of(self, tenant: str) -> RoutingTable:
-        """The table that routes a tenant's requests now."""
+        """Return the table that routes a tenant's requests now."""
         own = self._alive(tenant)
         if own is not None and not self._is_shared(tenant):
             return own
@@ -102,7 +102,7 @@ class RoutingTables:
         return plain.model_copy(update={"champion_seq": shared.champion_seq}) if shared else plain
 
     def may_name(self, tenant: str, version: str) -> bool:
-        """Whether a tenant may ask for a version by name: not when it is, or may be, another tenant's alone.
+        """Check whether a tenant may ask for a version by name: not when it is, or may be, another tenant's alone.
 
         Its own are those its ledger names; the shared tenant's serve all who have none; what no ledger names is a
         challenger that nobody has released, trained on who knows whose data: only the shared tenant may ask for it.
@@ -145,21 +145,21 @@ class RoutingTables:
     @property
     def pinned(self) -> frozenset[str]:
         """Versions that must stay loaded: routed to, or one ledger line away from it."""
-        return frozenset(name for known in self._view.standings.values() for name in known.pinned)
+        return frozenset(name for known in self._view.states.values() for name in known.pinned)
 
     def _alive(self, tenant: str) -> RoutingTable | None:
         """The tenant's table; one of a watch whose lease has run out since it was built counts no more."""
         table = self._tables.get(tenant)
         if table is None or table.phase is None or self._view.lease_runs(tenant):
             return table
-        known = self._view.standings.get(tenant)
+        known = self._view.states.get(tenant)
         return routing_table(known, base=self._base, lease_valid=False) if known is not None else table
 
-    async def _first(self, reading: asyncio.Task[None], before: LedgerView | None) -> None:
+    async def _first(self, reading: asyncio.Task[None], earlier: LedgerView | None) -> None:
         try:
             await reading
         except Exception as error:
-            if before is None or not is_away(error):
+            if earlier is None or not is_away(error):
                 raise
             self._note(error)
 
@@ -197,8 +197,8 @@ class RoutingTables:
     async def _keep_building(self) -> None:
         async def build() -> None:
             self._build_and_warm()
-            if self._keep is not None and (self._view.standings, self._view.released) != (
-                self._kept.standings,
+            if self._keep is not None and (self._view.states, self._view.released) != (
+                self._kept.states,
                 self._kept.released,
             ):
                 view = self._view
@@ -223,7 +223,7 @@ class RoutingTables:
     def _build(self) -> bool:
         """Swap each table by one assignment; whether one changed."""
         changed = False
-        for tenant, known in self._view.standings.items():
+        for tenant, known in self._view.states.items():
             alive = known.watch is None or self._view.lease_runs(tenant)
             table = routing_table(known, base=self._base, lease_valid=alive)
             if table == self._tables.get(tenant):

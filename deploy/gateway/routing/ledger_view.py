@@ -1,4 +1,4 @@
-"""What a gateway has read of the ledger and the leases: read for each tenant apart, swapped whole."""
+"""Read ledger and leases into one view for routing: each tenant apart, swapped whole."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 class LedgerView:
     """What routing rests on."""
 
-    standings: Mapping[str, ReleaseState] = field(default_factory=dict)
+    states: Mapping[str, ReleaseState] = field(default_factory=dict)
     """Tenant -> what its lines add up to, as far as they can be read."""
     named: Mapping[str, frozenset[str]] = field(default_factory=dict)
     """Tenant -> versions that its lines name."""
@@ -34,32 +34,32 @@ class LedgerView:
     @property
     def unread(self) -> dict[str, str]:
         """Tenant -> why its lines cannot be followed to the last."""
-        return {tenant: known.unread for tenant, known in self.standings.items() if known.unread is not None}
+        return {tenant: known.unread for tenant, known in self.states.items() if known.unread is not None}
 
     def lease_runs(self, tenant: str) -> bool:
-        """Whether somebody watches the tenant's open canary now."""
+        """Check whether somebody watches the tenant's open canary now."""
         return time.monotonic() < self.lease_ends.get(tenant, 0.0)
 
 
-def refresh(database: Engine, before: LedgerView) -> LedgerView:
-    """The view now: lines of those tenants that have new ones, leases of all.
+def refresh(database: Engine, earlier: LedgerView) -> LedgerView:
+    """Read the view anew: entries of those tenants that have new ones, leases of all.
 
     What one tenant's lines hold, however odd, is that tenant's trouble: it goes to its last known champion, and nobody
     else notices.
 
     Raises:
-        Exception: the database cannot be asked; nothing of `before` is wrong for it but its age.
+        Exception: the database cannot be asked; nothing of `earlier` is wrong for it but its age.
     """
     at, left = time.monotonic(), all_seconds_left(database)
-    standings, named, released = dict(before.standings), dict(before.named), set(before.released)
+    states, named, released = dict(earlier.states), dict(earlier.named), set(earlier.released)
     seqs = last_seqs(database)
     for tenant, seq in seqs.items():
-        known = standings.get(tenant)
+        known = states.get(tenant)
         if known is not None and seq == known.seq:
             continue
         try:
             entries = history(database, tenant)
-            standings[tenant] = last_known(entries, tenant=tenant)
+            states[tenant] = last_known(entries, tenant=tenant)
             named[tenant] = frozenset(entry.version for entry in entries)
             if has_release(entries):
                 released.add(tenant)
@@ -67,12 +67,12 @@ def refresh(database: Engine, before: LedgerView) -> LedgerView:
             if is_away(error) or is_of_other_tables(error):
                 raise
             why = f"its lines cannot be read ({type(error).__name__}: {in_short(error)})"
-            standings[tenant] = closed(known or ReleaseState(tenant=tenant), why)
-        _log_unread(tenant, known, standings[tenant])
+            states[tenant] = closed(known or ReleaseState(tenant=tenant), why)
+        _log_unread(tenant, known, states[tenant])
     ends = {tenant: at + left.get(canary_lease(tenant), 0.0) for tenant in seqs}
-    return LedgerView(standings, named, frozenset(released), ends)
+    return LedgerView(states, named, frozenset(released), ends)
 
 
-def _log_unread(tenant: str, before: ReleaseState | None, now: ReleaseState) -> None:
-    if now.unread is not None and (before is None or before.unread != now.unread):
+def _log_unread(tenant: str, earlier: ReleaseState | None, now: ReleaseState) -> None:
+    if now.unread is not None and (earlier is None or earlier.unread != now.unread):
         log.error("tenant %s goes to its last known champion, %s: %s", tenant, now.champion or "the base", now.unread)

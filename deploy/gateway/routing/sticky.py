@@ -1,4 +1,4 @@
-"""Nobody changes arms: what a unit was dealt before a share rose is read from its own earlier interactions."""
+"""Keep assignments sticky: the arm of a unit before a share rose is read from its own earlier interactions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ REMEMBER = 100_000
 
 
 class StickyAssignments:
-    """Deals units to arms, sticky over steps and gateways. The memory is only a cache."""
+    """Assigns units to arms, sticky over steps and gateways. The memory is only a cache."""
 
     def __init__(self, database: Engine, queries: QueryExecutor | None = None) -> None:
         self._database = database
@@ -22,15 +22,15 @@ class StickyAssignments:
         self._memory: OrderedDict[tuple[str, int, str], tuple[str, float]] = OrderedDict()
 
     async def of(self, table: RoutingTable, unit: str) -> Assignment:
-        """Who answers this unit now."""
+        """Assign this unit, as before where it was assigned before."""
         if table.phase != "canary":
             return assign(table, unit)
         key = (table.tenant, table.release_seq, unit)
-        dealt = self._memory.get(key)
-        if dealt is None and table.stepped:
-            # At the first share the hash alone decides; later the unit may have been dealt under a lower one.
-            dealt = await self._queries.run(self._read, table.tenant, table.release_seq, unit)
-        earlier = keep(table, *dealt) if dealt is not None else None
+        assigned = self._memory.get(key)
+        if assigned is None and table.stepped:
+            # At the first share the hash alone decides; later the unit may have been assigned under a lower one.
+            assigned = await self._queries.run(self._read, table.tenant, table.release_seq, unit)
+        earlier = keep(table, *assigned) if assigned is not None else None
         result = earlier or assign(table, unit)
         self._memory[key] = (result.arm, result.probability)
         self._memory.move_to_end(key)

@@ -1,4 +1,4 @@
-"""What Prometheus reads at /metrics; a registry of its own, so that several gateways fit in one test process."""
+"""Count and time requests for Prometheus; in a registry of its own, so that several gateways fit in one process."""
 
 from __future__ import annotations
 
@@ -70,5 +70,5 @@ class Metrics:
                                    registry=self.registry)  # fmt: skip
 
     def render(self) -> bytes:
-        """The text Prometheus reads."""
+        """Write the text Prometheus reads."""
         return generate_latest(self.registry)

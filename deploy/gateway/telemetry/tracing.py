@@ -1,4 +1,4 @@
-"""A span for every request of the gateway: route, status, the version that answered. Plain ASGI, like the counting."""
+"""Trace every request of the gateway as a span: route, status, the version that answered. Plain ASGI."""
 
 from __future__ import annotations
 

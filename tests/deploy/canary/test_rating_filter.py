@@ -5,14 +5,14 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from deploy.canary.policy import CanaryPolicy
-from deploy.canary.rating_filter import Word, counted, exclude_abuse
+from deploy.canary.rating_filter import Rating, counted, exclude_abuse
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
 POLICY = CanaryPolicy(flood_units=3, flood_seconds=10.0)
 
 
-def word(unit: str, actor: str, second: float, *, trusted: bool = False) -> Word:
-    return Word(unit, actor, T0 + timedelta(seconds=second), trusted)
+def word(unit: str, actor: str, second: float, *, trusted: bool = False) -> Rating:
+    return Rating(unit, actor, T0 + timedelta(seconds=second), trusted)
 
 
 def test_one_person_has_one_say_but_may_rate_their_own_answers_often() -> None:

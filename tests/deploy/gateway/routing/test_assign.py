@@ -64,7 +64,7 @@ def test_a_step_up_never_takes_the_canary_from_anybody() -> None:
 def test_another_release_deals_anew() -> None:
     first = _table(BASELINE, GATED, CANARY)
     second = _table(BASELINE, {"action": "held", "version": "v0"}, GATED, CANARY)
-    assert first.salt != second.salt
+    assert first.hash_seed != second.hash_seed
     both = [(assign(first, unit).arm, assign(second, unit).arm) for unit in UNITS]
     assert both.count(("canary", "canary")) / len(UNITS) == pytest.approx(0.04, abs=0.025)
 

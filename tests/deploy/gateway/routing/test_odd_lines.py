@@ -106,8 +106,8 @@ def test_a_gateway_that_starts_after_the_odd_line_knows_the_champion_too(engine:
     for line in ODD.values():
         put_odd_line(engine, "a", **line)
     view = refresh(engine, LedgerView())
-    assert (view.standings["a"].champion, view.standings["a"].watch) == ("v0", None)
-    assert view.standings["b"].watch is not None and view.standings["b"].unread is None
+    assert (view.states["a"].champion, view.states["a"].watch) == ("v0", None)
+    assert view.states["b"].watch is not None and view.states["b"].unread is None
 
 
 def test_what_cannot_be_followed_can_be_read_and_nobody_decides_on_it(engine: Engine) -> None:
