@@ -1,4 +1,4 @@
-"""Events: an interaction (a request and its answer), and feedback (what somebody said of it).
+"""Define events: an interaction (a request and its answer), and feedback (what somebody said of it).
 
 They are values: frozen, strict, and equal after a round trip through JSON.
 """

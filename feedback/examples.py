@@ -1,4 +1,4 @@
-"""Training-ready rows: one example of a shape (completion, preference, rated, problem, document), and its texts."""
+"""Define training-ready rows: an example of a shape (completion, preference, rated, problem, document)."""
 
 from __future__ import annotations
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from deploy.canary.policy import CanaryPolicy
 from evaluation.judges.config import JudgeConfig
@@ -57,6 +59,14 @@ class ControllerJob(Config):
     """Wait between two looks at MLflow."""
     holder: str = Field(default_factory=lambda: f"controller@{socket.gethostname()}")
     """Name under which it holds leases; the same after a restart, so that it goes on at once."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_an_earlier_release(cls, data: Any) -> Any:
+        # The file of a stack that was started by 0.1.0 holds it; there is no webhook any more, only the poll.
+        if isinstance(data, Mapping):
+            return {name: value for name, value in data.items() if name != "mlflow_hook_url"}
+        return data
 
     @property
     def judge_cache_dir(self) -> Path:

@@ -1,4 +1,4 @@
-"""Keep people who mean harm, or do it, out of the training data: every decision is a reason on a quarantined event.
+"""Detect abuse of feedback (floods, poison, backdoors): every decision is a reason on a quarantined event.
 
 Trusted people are never judged. Of everybody else:
 

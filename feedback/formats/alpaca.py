@@ -6,12 +6,12 @@ from feedback.formats import Cells, Chat, Row
 
 
 def recognises(row: Row) -> bool:
-    """An instruction with an output or a pair."""
+    """Recognise an instruction with an output or a pair."""
     return "instruction" in row and bool(row.keys() & {"output", "chosen"})
 
 
 def rows(row: Row, *, scale: float = 5) -> list[Cells]:
-    """A reference, and a preference where there is one."""
+    """Convert to a reference, and a preference where there is one."""
     messages: Chat = []
     if row.get("system"):
         messages.append({"role": "system", "content": row["system"]})

@@ -6,10 +6,10 @@ from feedback.formats import Cells, Row
 
 
 def recognises(row: Row) -> bool:
-    """A text and nothing to answer."""
+    """Recognise a text and nothing to answer."""
     return isinstance(row.get("text"), str) and not row.keys() & {"prompt", "messages", "input", "question", "label"}
 
 
 def rows(row: Row, *, scale: float = 5) -> list[Cells]:
-    """One document."""
+    """Convert to one document."""
     return [{"document": row["text"]}]

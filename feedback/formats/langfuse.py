@@ -19,7 +19,7 @@ _NO_ANSWER = frozenset({"TOOL", "RETRIEVER", "EMBEDDING", "EVALUATOR", "GUARDRAI
 
 
 def recognises(row: Row) -> bool:
-    """A trace with Langfuse's names, or a score of one."""
+    """Recognise a trace with Langfuse's names, or a score of one."""
     names = row.keys()
     trace = {"input", "output"} <= names and bool(
         names & {"userId", "user_id", "sessionId", "session_id", "scores", "htmlPath", "traceId", "trace_id"}
@@ -28,7 +28,7 @@ def recognises(row: Row) -> bool:
 
 
 def rows(row: Row, *, scale: float = 5) -> list[Cells]:
-    """The interaction with one row a score, or the score alone."""
+    """Convert to the interaction with one row a score, or the score alone."""
     if "input" not in row:
         subject = _subject(row)
         return _score(row, subject, {}, scale) if subject else []

@@ -16,13 +16,13 @@ _ANSWERS = ("llm", "chain")
 
 
 def recognises(row: Row) -> bool:
-    """A run, feedback on one, or an example of a dataset."""
+    """Recognise a run, feedback on one, or an example of a dataset."""
     names = row.keys()
     return ("inputs" in names and "outputs" in names) or ("run_id" in names and "key" in names)
 
 
 def rows(row: Row, *, scale: float = 5) -> list[Cells]:
-    """The run with one row a feedback, the feedback alone, or an example's reference."""
+    """Convert to the run with one row a feedback, the feedback alone, or an example's reference."""
     if "inputs" not in row:
         return _feedback(row, str(row["run_id"]), {}, scale)
     if row.get("run_type", "chain") not in _ANSWERS:

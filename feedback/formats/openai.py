@@ -11,12 +11,12 @@ from infra.artifact import key_of
 
 
 def recognises(row: Row) -> bool:
-    """`messages` and nothing that says what people thought of them."""
+    """Recognise `messages` and nothing that says what people thought of them."""
     return isinstance(row.get("messages"), list) and not row.keys() & {"chosen", "rejected", "label", "completion"}
 
 
 def rows(row: Row, *, scale: float = 5) -> list[Cells]:
-    """One row for each answer, with what came before it as its prompt; they stay together in a split."""
+    """Convert to one row for each answer, with what came before it as its prompt; they stay together in a split."""
     messages: Chat = []
     unweighted: set[int] = set()
     for turn in row["messages"]:

@@ -7,12 +7,12 @@ from feedback.formats.chat import answer, conversation
 
 
 def recognises(row: Row) -> bool:
-    """By its own names of the two outputs."""
+    """Recognise it by its own names of the two outputs."""
     return "preferred_output" in row and "non_preferred_output" in row
 
 
 def rows(row: Row, *, scale: float = 5) -> list[Cells]:
-    """One preference."""
+    """Convert to one preference."""
     given = row.get("input")
     tools = {"tools": given["tools"]} if isinstance(given, dict) and given.get("tools") else {}
     chosen, rejected = answer(row["preferred_output"]), answer(row["non_preferred_output"])

@@ -20,12 +20,12 @@ _NUMBERED = re.compile(r"gen_ai\.(prompt|completion)\.(\d+)\.(role|content)")
 
 
 def recognises(row: Row) -> bool:
-    """An export request, or a span on its own."""
+    """Recognise an export request, or a span on its own."""
     return "resourceSpans" in row or "resource_spans" in row or {"traceId", "spanId", "attributes"} <= row.keys()
 
 
 def rows(row: Row, *, scale: float = 5) -> list[Cells]:
-    """One row for each model call and each word on it."""
+    """Convert to one row for each model call and each word on it."""
     return [made for span in _spans(row) for made in _of_span(span, scale)]
 
 

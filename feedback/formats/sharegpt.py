@@ -11,12 +11,12 @@ from infra.artifact import key_of
 
 
 def recognises(row: Row) -> bool:
-    """By its list of conversations."""
+    """Recognise it by its list of conversations."""
     return isinstance(row.get("conversations"), list)
 
 
 def rows(row: Row, *, scale: float = 5) -> list[Cells]:
-    """One row for each answer, or one preference where `chosen` and `rejected` are given."""
+    """Convert to one row for each answer, or one preference where `chosen` and `rejected` are given."""
     messages: Chat = []
     if row.get("system"):
         messages.append({"role": "system", "content": row["system"]})

@@ -7,12 +7,12 @@ from feedback.formats.chat import completion_text, prompt_messages
 
 
 def recognises(row: Row) -> bool:
-    """By its label."""
+    """Recognise it by its label."""
     return row.keys() >= {"prompt", "completion", "label"}
 
 
 def rows(row: Row, *, scale: float = 5) -> list[Cells]:
-    """One thumb."""
+    """Convert to one thumb."""
     if not isinstance(row["label"], bool | int):
         raise ValueError(f"label should be true or false, got {row['label']!r}")
     messages = prompt_messages(row["prompt"])

@@ -7,12 +7,12 @@ from feedback.formats.chat import completion_text, message, prompt_messages
 
 
 def recognises(row: Row) -> bool:
-    """A pair."""
+    """Recognise a pair."""
     return "chosen" in row and "rejected" in row
 
 
 def rows(row: Row, *, scale: float = 5) -> list[Cells]:
-    """One preference. Without a prompt, it is what both conversations begin with."""
+    """Convert to one preference. Without a prompt, it is what both conversations begin with."""
     chosen, rejected = row["chosen"], row["rejected"]
     tools = {"tools": row["tools"]} if row.get("tools") else {}
     if row.get("prompt") is not None:

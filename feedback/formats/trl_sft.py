@@ -7,10 +7,10 @@ from feedback.formats.chat import completion_text, prompt_messages
 
 
 def recognises(row: Row) -> bool:
-    """A prompt and a completion."""
+    """Recognise a prompt and a completion."""
     return "prompt" in row and "completion" in row
 
 
 def rows(row: Row, *, scale: float = 5) -> list[Cells]:
-    """One reference."""
+    """Convert to one reference."""
     return [{"messages": prompt_messages(row["prompt"]), "reference": completion_text(row["completion"])}]

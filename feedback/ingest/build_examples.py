@@ -15,7 +15,6 @@ happens when people differ is in feedback/ingest/conflicts.py.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -36,7 +35,7 @@ from feedback.events import (
 )
 from feedback.examples import ANSWERS, Example, Shape, ShapeRules, same_text
 from feedback.ingest.conflicts import Decision, Outcome, decide
-from infra.artifact import canonical_json, key_of
+from infra.artifact import key_of
 
 ACCEPTED = Outcome("accepted", "accepted")
 
@@ -85,9 +84,7 @@ class _Builder:
         self.examples: list[Example] = []
         self._interaction, self._rules = interaction, rules
         self._group = group_of(interaction, rules)
-        # The canonical JSON of [tenant, interaction, shape, messages, content], put together: prompts are written once.
-        self._about = f"{canonical_json(interaction.tenant)},{canonical_json(interaction.interaction_id)}"
-        self._prompt = ",".join([canonical_json(message_json(m)) for m in interaction.messages])
+        self._messages = [message_json(m) for m in interaction.messages]
 
     def build(self, decision: Decision) -> None:
         """Add every example that the decision gives."""
@@ -137,13 +134,13 @@ class _Builder:
         `content` is the fields that its shape has.
         """
         interaction = self._interaction
-        identity = f'[{self._about},"{shape}",[{self._prompt}],{canonical_json(content)}]'
+        identity = [interaction.tenant, interaction.interaction_id, shape, self._messages, content]
         # Which answers are the interaction's own, where that one was cut off; what people wrote is whole.
         mine = {same_text(interaction.answer)} if interaction.cut_off else set()
         cut = [name for name in ANSWERS if content.get(name) and same_text(content[name]) in mine]
         self.examples.append(
             Example(
-                example_id="x-" + hashlib.sha256(identity.encode()).hexdigest()[:24],
+                example_id="x-" + key_of(identity)[:24],
                 tenant=interaction.tenant,
                 subject=interaction.interaction_id,
                 shape=shape,

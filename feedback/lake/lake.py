@@ -239,5 +239,5 @@ class Lake:
 
 
 def lake_of(places: Places) -> Lake:
-    """The lake of a pipeline."""
+    """Open the lake of a pipeline."""
     return Lake(places.lake_dir, places.lake_url)

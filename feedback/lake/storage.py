@@ -47,7 +47,7 @@ class LakeStorage(Protocol):
         """Numbers of the manifests there are, ascending."""
 
     def read(self, batch: int) -> bytes:
-        """One manifest."""
+        """Read one manifest."""
 
     def write(self, batch: int, manifest: str) -> None:
         """Put a manifest, whole. Doing it again with the same content changes nothing."""

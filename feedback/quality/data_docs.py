@@ -1,4 +1,4 @@
-"""Data Docs of a batch, in which what users wrote is text and nothing else.
+"""Write the Data Docs of a batch, in which what users wrote is text and nothing else (no HTML injection).
 
 great-expectations puts values of the data into its pages as they are, and people open these pages in a browser. So the
 pages are made from results whose texts were escaped first; what the suite looked at, and what is stored, stays as it
@@ -44,7 +44,7 @@ def write_docs(
 
 
 def escaped(value: Any) -> Any:
-    """A value with every text in it made harmless in HTML, whatever holds it: lists, mappings and their keys."""
+    """Make every text in a value harmless in HTML, whatever holds it: lists, mappings and their keys."""
     if isinstance(value, str):
         return html.escape(value)
     if isinstance(value, dict):

@@ -107,7 +107,7 @@ class Finding:
 def refused_by_suite(
     examples: Sequence[Example], config: ExpectationsConfig, docs: Path | None
 ) -> dict[str, tuple[str, str]]:
-    """(code, detail) by example id of the rows that break an expectation of severity quarantine.
+    """Return (code, detail) by example id of the rows that break an expectation of severity quarantine.
 
     Data Docs go to `docs`, if given.
 

@@ -1,4 +1,4 @@
-"""The expectations' table on Spark (extra `spark`), for batches or suites that one process on pandas is too small for.
+"""Put the expectations' table on Spark (extra `spark`), where one process on pandas is too small for it.
 
 Without SPARK_REMOTE or a `spark_master` of its own the session is local, on loopback, with its web page off.
 """
@@ -22,7 +22,7 @@ _TYPES = {"turns": "bigint", "trusted": "boolean", "weight": "double", "created_
 
 @contextmanager
 def spark_frame(frame: pd.DataFrame, master: str) -> Iterator[Any]:
-    """`frame` as a Spark DataFrame, kept in memory while expectations look at it.
+    """Open `frame` as a Spark DataFrame, kept in memory while expectations look at it.
 
     Raises:
         UserError: pyspark is not installed, or no session could be had (Java 17 is needed where the session is local).
@@ -36,7 +36,11 @@ def spark_frame(frame: pd.DataFrame, master: str) -> Iterator[Any]:
 
 
 def require_spark() -> None:
-    """Raises: UserError: pyspark is not installed."""
+    """Check that pyspark is installed.
+
+    Raises:
+        UserError: it is not.
+    """
     if importlib.util.find_spec("pyspark") is None:
         raise UserError(
             "ingest.expectations.engine is spark, but pyspark is not installed; install the extra: "

@@ -1,4 +1,4 @@
-"""Numbers by which a state knows a person: by a form and check that little else has, or by the word said before them.
+"""Recognise national ids: by a form and check digits that little else has, or by the word before them.
 
 EVIDENT forms stand alone: US social security and taxpayer numbers with their dashes, a British national insurance
 number with its spaces, Italian fiscal codes, Finnish, French and (punctuated) Brazilian numbers. (One in 23 of all

@@ -1,4 +1,4 @@
-"""presidio's recognisers of personal data (extra `presidio`), instead of or beside Ratchet's own patterns.
+"""Find personal data by presidio's recognisers (extra `presidio`), instead of or beside Ratchet's own patterns.
 
 Their pattern recognisers run without any model. Those of numbers that states give (passports, licences, tax and health
 numbers) take most numbers of the right length for one, so they count only with a word before them that says so, as
@@ -47,7 +47,7 @@ LEAST_SCORE = 0.4
 
 
 def presidio_finder(spacy_model: str | None = None) -> Callable[[str], Iterator[Find]]:
-    """A function that gives (start, end, entity) of every find in a text, in order, none overlapping.
+    """Make a function that gives (start, end, entity) of every find in a text, in order, none overlapping.
 
     Raises:
         UserError: presidio or the spaCy model is not installed.

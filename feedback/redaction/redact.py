@@ -59,7 +59,7 @@ class RedactConfig(Config):
         return self
 
     def policy_of(self, entity: str) -> Policy:
-        """The policy for one kind."""
+        """Return the policy for one kind."""
         return next((policy for name, policy in self.policies.items() if name == entity), self.policy)
 
 
@@ -128,7 +128,7 @@ class Redactor:
         return "".join([*pieces, text[position:]])
 
     def json(self, value: JsonValue) -> JsonValue:
-        """The same through lists and objects, keys left alone."""
+        """Redact through lists and objects, keys left alone."""
         if isinstance(value, str):
             return self.text(value)
         if isinstance(value, list):

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 def first_come(finds: Iterable[tuple[int, int, str]]) -> list[tuple[int, int, str]]:
-    """Those finds that overlap none of those before them, in order of their place."""
+    """Keep those finds that overlap none of those before them, in order of their place."""
     taken: list[tuple[int, int, str]] = []
     for find in finds:
         at = bisect(taken, find)

@@ -34,11 +34,11 @@ class ContaminationCheck:
                 self._index.setdefault(shingle, []).append(place)
 
     def holds(self, text: str) -> bool:
-        """Whether `text` is a copy of a gate prompt."""
+        """Tell whether `text` is a copy of a gate prompt."""
         return next(self.copied(text), None) is not None
 
     def copied(self, text: str) -> Iterator[int]:
-        """The places of the gate prompts that `text` is a copy of."""
+        """Yield the places of the gate prompts that `text` is a copy of."""
         exact = self._exact.get(" ".join(words_of(text)), [])
         yield from exact
         mine = shingles(text, min_words=self.min_words)

@@ -104,7 +104,7 @@ def cut_snapshot(lake: Lake, snapshots_dir: Path, config: SnapshotConfig, *, ten
 
 
 def load_snapshot(path: Path) -> Snapshot:
-    """The snapshot in a folder.
+    """Load the snapshot in a folder.
 
     Raises:
         NotFound: there is no finished snapshot.
@@ -129,13 +129,13 @@ def load_snapshot(path: Path) -> Snapshot:
 
 
 def example_ids(snapshot: Snapshot, shapes: Collection[str] = SHAPES) -> list[str]:
-    """Ids of its training examples of these shapes."""
+    """Return the ids of its training examples of these shapes."""
     rows = (json.loads(line) for line in snapshot.train.read_text().splitlines() if line)
     return [str(row["example_id"]) for row in rows if row["shape"] in shapes]
 
 
 def training_parts(snapshot: Snapshot) -> tuple[Path, Path]:
-    """(train.jsonl, validation.jsonl): all that training may open."""
+    """Return (train.jsonl, validation.jsonl): all that training may open."""
     return snapshot.train, snapshot.validation
 
 

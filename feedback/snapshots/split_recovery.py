@@ -1,4 +1,4 @@
-"""Put back what `firewall.db` has forgotten: restored from a backup alone, or lost, it is behind its own snapshots.
+"""Recover splits that `firewall.db` has lost: restored from a backup alone, it is behind its own snapshots.
 
 Training and gate are kept apart for good by what it remembers, so a cut with one that is behind could examine a version
 on what an earlier one was trained on. The snapshots beside it say the same: their rows name their groups, their gate
@@ -24,7 +24,7 @@ _FILES = {"train": TRAIN, "validation": VALIDATION, **GATE_FILES}
 
 
 def recover_splits(splits: SplitStore, snapshots_dir: Path, tenant: str) -> int:
-    """Teach the record what the tenant's snapshots hold, where it does not know the newest one. Returns how many groups
+    """Put back what the tenant's snapshots hold, where the store does not know the newest one. Returns how many groups
     it had forgotten."""
     snapshots = list(_snapshots(snapshots_dir, tenant))
     if not snapshots or splits.knows(tenant, {g for groups in _parts(snapshots[-1]).values() for g in groups}):

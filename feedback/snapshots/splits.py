@@ -28,12 +28,12 @@ CREATE TABLE IF NOT EXISTS used (
 
 
 def share_of(salt: str, group: str) -> float:
-    """A group's place in [0, 1): uniform over groups, the same for ever."""
+    """Return a group's place in [0, 1): uniform over groups, the same for ever."""
     return int.from_bytes(hashlib.sha256(f"{salt}\0{group}".encode()).digest()[:8], "big") / 2**64
 
 
 def part_of(salt: str, group: str, shares: Mapping[str, float]) -> str:
-    """The part a group falls in: `shares` in their order, the rest is `train`."""
+    """Return the part a group falls in: `shares` in their order, the rest is `train`."""
     place, edge = share_of(salt, group), 0.0
     for part, share in shares.items():
         edge += share
@@ -43,7 +43,7 @@ def part_of(salt: str, group: str, shares: Mapping[str, float]) -> str:
 
 
 def prompt_hash(prompt: str) -> bytes:
-    """Equal for prompts that differ in case, white space and punctuation only."""
+    """Return a hash that is equal for prompts that differ in case, white space and punctuation only."""
     return hashlib.sha256(" ".join(words_of(prompt)).encode()).digest()[:16]
 
 
@@ -71,7 +71,7 @@ class SplitStore:
         self._db.close()
 
     def assign(self, tenant: str, groups: Iterable[str], salt: str, shares: Mapping[str, float]) -> dict[str, str]:
-        """The part of each group: as first assigned, or by its hash and from now on for ever."""
+        """Return the part of each group: as first assigned, or by its hash and from now on for ever."""
         wanted = sorted(set(groups))
         known = dict(self._db.execute("SELECT grp, part FROM part WHERE tenant = ?", (tenant,)).fetchall())
         fresh = {group: part_of(salt, group, shares) for group in wanted if group not in known}
@@ -79,7 +79,7 @@ class SplitStore:
         return {group: str(known.get(group) or fresh[group]) for group in wanted}
 
     def knows(self, tenant: str, groups: Set[str]) -> bool:
-        """Whether every one of these groups was ever assigned."""
+        """Tell whether every one of these groups was ever assigned."""
         return groups <= {row[0] for row in self._db.execute("SELECT grp FROM part WHERE tenant = ?", (tenant,))}
 
     def learn(self, tenant: str, groups: Iterable[str], part: str) -> int:
@@ -89,7 +89,7 @@ class SplitStore:
         return self._db.total_changes - before
 
     def freeze(self, tenant: str, items: Sequence[str], most: int, *, worn: Set[str] = frozenset()) -> set[str]:
-        """Which of `items` (in order of preference) are in the frozen part: members stay, places left are given out.
+        """Return which of `items` (in order of preference) are frozen: members stay, places left are given out.
 
         Args:
             worn: items that too many verdicts used. They give up their places, and never get one.
@@ -107,7 +107,7 @@ class SplitStore:
         return {bytes(row[0]) for row in self._db.execute("SELECT prompt FROM examined WHERE tenant = ?", (tenant,))}
 
     def uses(self, tenant: str) -> dict[str, int]:
-        """How many verdicts used each item."""
+        """Count the verdicts that used each item."""
         rows = self._db.execute("SELECT item, count(*) FROM used WHERE tenant = ? GROUP BY item", (tenant,))
         return {str(item): int(count) for item, count in rows}
 

@@ -39,7 +39,7 @@ class Options(Config):
 
 
 def read(options: Options, watermark: JsonValue | None) -> Iterator[Lot]:
-    """What is new in that database, interactions first so that feedback need not wait.
+    """Read what is new in that database, interactions first so that feedback need not wait.
 
     What waits there for an interaction that was never captured comes over too, and waits here: this pipeline gives up
     on it in its own time. A database that was restored from a backup is read from its beginning again: what is here

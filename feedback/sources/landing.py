@@ -116,7 +116,7 @@ class SourceSpec(Config):
         return self
 
     def parsed(self) -> Config:
-        """The options as the kind's own config.
+        """Return the options as the kind's own config.
 
         Raises:
             ValueError: they do not fit.

@@ -45,7 +45,7 @@ class Options(RowOptions):
 
 
 def read(options: Options, watermark: JsonValue | None) -> Iterator[Lot]:
-    """Rows with a key after the remembered one, in order.
+    """Read rows with a key after the remembered one, in order.
 
     Raises:
         UserError: the URL is missing or cannot be understood, or the database refuses the query.

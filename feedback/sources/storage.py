@@ -36,7 +36,7 @@ class StoredFile:
     """Its name there."""
 
     def open(self) -> IO[bytes]:
-        """The file's bytes; can seek."""
+        """Open the file's bytes; can seek."""
         if self.system is None:
             return Path(self.path).open("rb")
         return cast("IO[bytes]", io.BufferedReader(self.system.open(self.path, "rb")))

@@ -108,7 +108,7 @@ class Store:
     def known(
         self, answers: Sequence[Interaction], events: Sequence[Feedback]
     ) -> tuple[set[tuple[str, str]], set[tuple[str, str]]]:
-        """(tenant, id) of those of the interactions, and of the feedback, that are here already."""
+        """Return (tenant, id) of those of the interactions, and of the feedback, that are here already."""
         with self.database.connect() as connection:
             return (
                 known_ids(connection, interactions, "interaction_id", {(i.tenant, i.interaction_id) for i in answers}),
@@ -116,7 +116,7 @@ class Store:
             )
 
     def feedback_for(self, tenant: str, interaction_id: str) -> list[Feedback]:
-        """All feedback on one interaction, in the order it was stored."""
+        """Read all feedback on one interaction, in the order it was stored."""
         query = (
             select(feedback.c.body)
             .where(feedback.c.tenant == tenant, feedback.c.interaction_id == interaction_id)
@@ -128,7 +128,7 @@ class Store:
     def ready_for(
         self, ids: Iterable[tuple[str, str]], through: int, known: Sequence[Ready] = ()
     ) -> dict[tuple[str, str], list[Ready]]:
-        """Feedback on these interactions that was ready at or before sequence `through`, in the order it was stored.
+        """Read feedback on these interactions, ready at or before sequence `through`, in the order it was stored.
 
         One that was made ready again (released from quarantine) appears once, at its latest turn. What is `known`
         already is not read again.
@@ -163,7 +163,7 @@ class Store:
         return ready
 
     def interactions_after(self, cursor: int, limit: int) -> list[tuple[int, Interaction]]:
-        """Up to `limit` interactions stored after sequence `cursor`, with their sequence."""
+        """Read up to `limit` interactions stored after sequence `cursor`, with their sequence."""
         query = (
             select(interactions.c.seq, interactions.c.body)
             .where(interactions.c.seq > cursor)
@@ -174,7 +174,7 @@ class Store:
             return [(row[0], Interaction.model_validate_json(row[1])) for row in connection.execute(query)]
 
     def feedback_after(self, cursor: int, limit: int) -> list[Ready]:
-        """Up to `limit` feedback whose turn came after sequence `cursor`, in order."""
+        """Read up to `limit` feedback whose turn came after sequence `cursor`, in order."""
         query = (
             select(
                 feedback_ready.c.seq, feedback.c.body, feedback.c.seq, feedback_ready.c.orphan, feedback.c.received_at
@@ -191,7 +191,7 @@ class Store:
             ]
 
     def waiting_after(self, cursor: int, limit: int) -> list[tuple[int, Feedback]]:
-        """Up to `limit` feedback stored after sequence `cursor` whose interaction has not come, with their sequence."""
+        """Read up to `limit` feedback after sequence `cursor` whose interaction has not come, with their sequence."""
         query = (
             select(feedback.c.seq, feedback.c.body)
             .where(feedback.c.seq > cursor, feedback.c.waiting.is_(True))
@@ -202,14 +202,14 @@ class Store:
             return [(row[0], Feedback.model_validate_json(row[1])) for row in connection.execute(query)]
 
     def ready_count(self, cursor: int) -> int:
-        """How many turns come after `cursor`."""
+        """Count the turns come after `cursor`."""
         with self.database.connect() as connection:
             return connection.execute(
                 select(func.count()).select_from(feedback_ready).where(feedback_ready.c.seq > cursor)
             ).scalar_one()
 
     def parked(self) -> int:
-        """How many feedback wait for an interaction that has not come."""
+        """Count the feedback that waits for an interaction that has not come."""
         with self.database.connect() as connection:
             return connection.execute(
                 select(func.count()).select_from(feedback).where(feedback.c.waiting.is_(True))

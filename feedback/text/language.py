@@ -1,4 +1,4 @@
-"""A guess at the language of a text, good enough to slice by: the script, and for Latin script the stop words."""
+"""Guess the language of a text, well enough to slice by: the script, and for Latin script the stop words."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ for _code, _words in _STOP_WORDS.items():
 
 
 def language_of(text: str) -> str:
-    """ISO 639-1 code of a Latin-script language that is known here, else the script's name, else `unknown`."""
+    """Return the ISO 639-1 code of a known Latin-script language, else the script's name, else `unknown`."""
     sample = text[:2_000]
     if sample.isascii():
         script = "latin" if any(map(str.isalpha, sample)) else None

@@ -9,8 +9,8 @@ from sqlalchemy import Engine
 
 from deploy.api_keys import ApiKey
 from deploy.canary.assess import Assessment
-from deploy.canary.last_assessment import last_assessment
 from deploy.controller.heartbeat import last_beats
+from deploy.controller.summary import summarise_release
 from deploy.ledger.evidence import Prove
 from deploy.ledger.ledger import Entry, current, history
 from deploy.release.manual_controls import resume
@@ -81,25 +81,16 @@ class Ledger(Config):
 
 def live(database: Engine, tenant: str) -> Live:
     """Summarise a tenant's release, the last judgement of its watch, alerts, and the controller's sign of life."""
-    state, entries = current(database, tenant), history(database, tenant)
-    why = next((entry for entry in reversed(entries) if entry.seq == state.champion_seq), None)
-    judged = last_assessment(database, tenant) if state.watch else None
+    state, summary = current(database, tenant), summarise_release(database, tenant)
     beats = [beat.at for beat in last_beats(database).values()]
+    never = "nothing was ever released: the first night makes the base model the champion"
     return Live(
         now=now().isoformat(),
         seq=state.seq,
-        champion=state.champion,
-        since=state.since.isoformat() if state.since else None,
-        by=why.actor if why else None,
-        why=why.reason if why else "nothing was ever released: the first night makes the base model the champion",
-        previous=state.previous,
         base=state.base,
-        canary=state.canary,
-        canary_share=state.canary_share,
-        holdback=state.holdback,
-        barred=state.barred,
-        paused=state.paused_at(now()),
-        judged=judged[0] if judged else None,
+        **summary.model_dump(exclude={"why", "watch", "last_line"}),
+        why=summary.why if summary.by is not None else never,
+        judged=summary.watch,
         controller_seen=max(beats).isoformat() if beats else None,
         alerts=tuple(_sent(alert) for alert in list_alerts(database, tenant=tenant, limit=20)),
     )
