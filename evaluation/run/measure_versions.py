@@ -33,7 +33,7 @@ SECOND_REGRESSION = EntryKind("regression again", RegressionScore, ("version", "
 """The champion's scores of some documents once more, in other batches."""
 
 
-class BaseModel:
+class LazyBase:
     """The base with its tokenizer, loaded once and only when something is left to measure."""
 
     def __init__(self, job: EvaluationJob, progress: ProgressWriter) -> None:
@@ -53,7 +53,7 @@ class BaseModel:
         """List the versions whose whole weights were read from disk, once each time; the base's serve adapters."""
         named = {self._job.base_path: self._job.base.version}
         named |= {c.path: c.version for c in self._job.versions if c.path is not None}
-        return [named[path] for path in self._generator.loaded] if self._generator is not None else []
+        return [named[path] for path in self._generator.attached.loaded] if self._generator is not None else []
 
     @contextlib.contextmanager
     def attached(self, candidate: Candidate) -> Iterator[str | None]:
@@ -78,7 +78,7 @@ class VersionMeasurement:
     job: EvaluationJob
     questions: Questions
     journal: Journal
-    base: BaseModel
+    base: LazyBase
     progress: ProgressWriter
     datasets: Path
     """Folder for what lm-eval downloads."""

@@ -22,7 +22,7 @@ from evaluation.judges import JUDGES
 from evaluation.metrics import find_metric
 from evaluation.report.examples import ReportExample, write_examples
 from evaluation.run.build_scorecard import build_scorecard
-from evaluation.run.measure_versions import REGRESSION_WORK, BaseModel, VersionMeasurement
+from evaluation.run.measure_versions import REGRESSION_WORK, LazyBase, VersionMeasurement
 from evaluation.run.questions import Questions, read_questions
 from evaluation.run.win_rates import comparisons, judge_answers
 from evaluation.run.write_tables import ITEMS_TABLE, write_tables
@@ -58,14 +58,14 @@ def evaluate(job: EvaluationJob) -> Record:
         UserError: items, metrics, judges or tasks are named wrongly.
         RatchetError: the base cannot be loaded. A version that cannot is reported on the scorecard instead.
     """
-    from infra.processes.locks import hold
+    from infra.processes.locks import file_lock
 
     _check_names(job)
     questions = read_questions(job.items_file, job.examples_file, job.base_path)
     prompts = candidate_prompts(job, questions.trial_items(job.config))
     prompts = tuple(prompt for prompt in prompts if questions.askable(prompt))
     key = evaluation_key(job, questions.digest, [prompt.version for prompt in prompts])
-    with hold(job.output_dir / ".lock"):
+    with file_lock(job.output_dir / ".lock"):
         record = read_record(job.output_dir)
         if record is not None and record.key == key:
             return record
@@ -93,7 +93,7 @@ def _evaluate(job: EvaluationJob, questions: Questions, prompts: Sequence[Prompt
     work = folder / "work" / key[:16]
     journal = Journal(work / "rows.jsonl")
     progress = ProgressWriter(folder / FILE, _amount(job, len(items), len(prompts)))
-    base = BaseModel(job, progress)
+    base = LazyBase(job, progress)
     measurement = VersionMeasurement(job, questions, journal, base, progress, work / "datasets")
     errors = measurement.measure_all() if items else {}
     if items and prompts and job.base.version not in errors:

@@ -26,7 +26,7 @@ def _estimates(scorecard: Scorecard) -> tuple[Estimate, ...]:
     estimates = []
     for info in scorecard.metrics:
         for version in sorted(scorecard.table(info).scores[info.name]):
-            for part in _PARTS if info.table == "gate" else ("all",):
+            for part in _PARTS if info.table == "gate" else _PARTS[:1]:
                 estimate = _estimate(scorecard, info, version, part)
                 if estimate is not None:
                     estimates.append(estimate)

@@ -40,7 +40,7 @@ from feedback.sources.watermark import verify_store
 from feedback.store.store import Store, requeue
 from infra.database.connect import begin_write, now
 from infra.database.schema import create_tables
-from infra.processes.locks import hold
+from infra.processes.locks import file_lock
 from infra.settings import Config
 from infra.stored_model import Stored
 
@@ -213,7 +213,7 @@ def _requeue_lost(store: Store, index: IngestIndex) -> int:
 
 def locked(lake: Lake) -> AbstractContextManager[None]:
     """Hold the lake's lock: nobody ingests or maintains meanwhile. Waits for whoever holds it."""
-    return hold(lake.lock_path)
+    return file_lock(lake.lock_path)
 
 
 def _compute(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from infra.database.connect import now
 from infra.errors import UserError
-from infra.processes.locks import LockHeld, try_hold
+from infra.processes.locks import LockHeld, try_file_lock
 from infra.settings import Places
 
 
@@ -29,7 +29,7 @@ def lock_nights(places: Places, tenant: str) -> Iterator[None]:
     with ExitStack() as stack:
         try:
             # Not refused at once: somebody may only be looking whether it is held.
-            stack.enter_context(try_hold(lock_file(places, tenant), wait_seconds=1.0, note=note))
+            stack.enter_context(try_file_lock(lock_file(places, tenant), wait_seconds=1.0, note=note))
         except LockHeld as holder:
             raise UserError(
                 f"a night of tenant {tenant!r} is running already ({str(holder) or 'process unknown'}); "

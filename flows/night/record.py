@@ -30,7 +30,7 @@ from flows.night.lock import lock_file, lock_nights
 from infra.artifact import atomic_write
 from infra.database.connect import now
 from infra.errors import NotFound
-from infra.processes.locks import LockHeld, try_hold
+from infra.processes.locks import LockHeld, try_file_lock
 from infra.settings import Places, in_a_line
 from infra.telemetry.otel import span
 from training.recipes.plan import TrainingConfig
@@ -233,7 +233,7 @@ def crashed_night(config: PipelineConfig, tenant: str) -> NightRecord | None:
     if not nights or nights[-1].state != "running" or not lock.exists():
         return None
     try:
-        with try_hold(lock, shared=True):
+        with try_file_lock(lock, shared=True):
             # Read again under the lock: it may have ended since.
             night = read_night(config, nights[-1].night_id)
     except LockHeld:

@@ -7,7 +7,7 @@ import os
 from collections.abc import MutableMapping
 from pathlib import Path
 
-from infra.processes.locks import hold
+from infra.processes.locks import file_lock
 from infra.settings import Places
 from infra.sign_in import MLFLOW_PASSWORD, MLFLOW_USER, PREFECT_SIGN_IN
 
@@ -53,7 +53,7 @@ def load_secrets(
     ours = _names(places)
     if any(not target.get(name) and name not in known for name in ours):
         # One process at a time: two that made one each would not understand each other.
-        with hold(places.run_dir / "secrets.lock"):
+        with file_lock(places.run_dir / "secrets.lock"):
             known = _read(file)
             missing = [name for name in ours if not target.get(name) and name not in known]
             known.update({name: _new(name) for name in missing})

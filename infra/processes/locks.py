@@ -21,7 +21,7 @@ class LockHeld(RatchetError):
 
 
 @contextmanager
-def hold(path: Path) -> Iterator[None]:
+def file_lock(path: Path) -> Iterator[None]:
     """Hold the lock file `path`, waiting for whoever holds it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
@@ -30,7 +30,7 @@ def hold(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def try_hold(path: Path, *, shared: bool = False, wait_seconds: float = 0.0, note: str = "") -> Iterator[None]:
+def try_file_lock(path: Path, *, shared: bool = False, wait_seconds: float = 0.0, note: str = "") -> Iterator[None]:
     """Hold the lock file `path` if nobody else does.
 
     Args:

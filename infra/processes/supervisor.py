@@ -23,7 +23,7 @@ from infra.artifact import atomic_write, key_of
 from infra.errors import RatchetError, UserError
 from infra.processes.identity import ProcessIdentity, alive, identify, stop_tree
 from infra.processes.job_file import job_main
-from infra.processes.locks import LockHeld, try_hold
+from infra.processes.locks import LockHeld, try_file_lock
 from infra.processes.stack import PartState, PartStatus, PidFile, ProcessSpec, StackPlan, StackStatus, read_pid_file
 
 # Turns off the telemetry of the servers and libraries; handed to every part.
@@ -166,7 +166,7 @@ def _rotate(file: Path, limit: int = 50_000_000) -> None:
 def supervise(plan: StackPlan) -> None:
     """Hold the parts until SIGTERM or SIGINT, then stop them in reverse order. One supervisor per folder."""
     try:
-        with try_hold(plan.run_dir / "stack.lock"):
+        with try_file_lock(plan.run_dir / "stack.lock"):
             _supervise(plan)
     except LockHeld:
         raise UserError(f"another supervisor already runs in {plan.run_dir}") from None

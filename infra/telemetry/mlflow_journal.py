@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from infra.artifact import atomic_write
-from infra.processes.locks import hold
+from infra.processes.locks import file_lock
 from infra.telemetry.mlflow_operations import Operation, Tags
 from infra.telemetry.mlflow_runs import RunIndex
 
@@ -30,7 +30,7 @@ class Journal:
 
     def locked(self) -> AbstractContextManager[None]:
         """Hold the journal's lock: nobody else writes or sends meanwhile."""
-        return hold(self.path.with_suffix(".lock"))
+        return file_lock(self.path.with_suffix(".lock"))
 
     def append(self, operation: Operation) -> None:
         """Write one operation at the end."""

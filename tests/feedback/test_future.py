@@ -26,7 +26,7 @@ from feedback.snapshots.gate_items import newest
 from feedback.store.store import Ready
 from feedback.text.vocabulary import TokenIndex
 from infra.database.connect import now
-from tests.feedback.world import FAST, START, interaction, make_lake, make_store, said
+from tests.feedback.world import FAST, START, feedback_on, interaction, make_lake, make_store
 
 OPEN = datetime(9999, 12, 31, tzinfo=UTC)
 DAY = 86_400
@@ -38,7 +38,7 @@ def test_what_is_dated_in_the_future_is_held_with_its_reason_and_may_be_let_in(t
         asked = f"What is the capital of country number {number}?"
         store.record_interaction(interaction(number, asked, created_at=OPEN if number == 1 else START))
     for number, at in enumerate((OPEN, START, now() + timedelta(hours=23), START)):
-        store.record_feedback(said(number, Thumb(up=True), f"p{number}", created_at=at))
+        store.record_feedback(feedback_on(number, Thumb(up=True), f"p{number}", created_at=at))
     report = run_ingest(store, lake, (), FAST)
     assert report.counts["quarantined"] == {"in-future": 2} and report.counts["fates"]["accepted"] == 2
     held = held_rows(store, lake)
@@ -56,7 +56,7 @@ def test_whether_it_is_the_future_follows_from_its_arrival_however_late_it_is_co
     for moment in (now() + timedelta(days=300), now() - timedelta(days=300)):
         held = []
         for hours in (23, 25):
-            word = said(1, Thumb(up=True), created_at=moment + timedelta(hours=hours))
+            word = feedback_on(1, Thumb(up=True), created_at=moment + timedelta(hours=hours))
             fresh = [Ready(1, word, 1, False, moment)]
             about = {("acme", "i1"): interaction(1, "What is the capital of Peru?")}
             prepared = prepare(RawBatch(fresh, about, {}, {}), steps)
@@ -81,7 +81,7 @@ def index(tmp_path: Path) -> Iterator[IngestIndex]:
 
 
 def given(actor: str, number: int, at: datetime) -> EventInContext:
-    event: Feedback = said(number, Thumb(up=True), actor, created_at=at)
+    event: Feedback = feedback_on(number, Thumb(up=True), actor, created_at=at)
     return EventInContext(None, event, None, fresh=True, language_mismatch=False)
 
 

@@ -19,7 +19,7 @@ from feedback.lake.quarantine import held_rows
 from feedback.snapshots.snapshot import SnapshotConfig, cut_snapshot, load_snapshot
 from feedback.snapshots.splits import SplitStore
 from infra.stored_model import FORMS, NewerForm
-from tests.feedback.world import FAST, interaction, make_lake, make_store, said
+from tests.feedback.world import FAST, feedback_on, interaction, make_lake, make_store
 
 
 def later(body: str) -> str:
@@ -32,7 +32,7 @@ def later(body: str) -> str:
 
 
 def test_an_event_keeps_what_it_does_not_know() -> None:
-    for body in (interaction(1, "hello").model_dump_json(), said(1, Edit(text="so")).model_dump_json()):
+    for body in (interaction(1, "hello").model_dump_json(), feedback_on(1, Edit(text="so")).model_dump_json()):
         kind = Interaction if "messages" in body else Feedback
         read = kind.model_validate_json(later(body))
         assert json.loads(read.model_dump_json()) == json.loads(later(body))
@@ -45,7 +45,7 @@ def test_rows_of_a_later_release_are_ingested_after_going_back(tmp_path: Path) -
     store, lake = make_store(tmp_path), make_lake(tmp_path)
     for number in range(3):
         store.record_interaction(interaction(number, f"what about invoice {number * 7919}?"))
-        store.record_feedback(said(number, Edit(text=f"invoice {number} is paid"), actor="agent", trusted=True))
+        store.record_feedback(feedback_on(number, Edit(text=f"invoice {number} is paid"), actor="agent", trusted=True))
     with store.database.begin() as connection:
         for table in ("interactions", "feedback"):
             for seq, body in connection.execute(text(f"SELECT seq, body FROM {table}")).all():  # noqa: S608
@@ -68,7 +68,7 @@ def ingested(tmp_path: Path, first: int = 0) -> Lake:
     store, lake = make_store(tmp_path), make_lake(tmp_path)
     for number in range(first, first + 4):
         store.record_interaction(interaction(number, f"what about invoice {number * 7919}?"))
-        store.record_feedback(said(number, Edit(text=f"invoice {number} is paid"), actor="agent", trusted=True))
+        store.record_feedback(feedback_on(number, Edit(text=f"invoice {number} is paid"), actor="agent", trusted=True))
     run_ingest(store, lake, FAST.sources, FAST)
     return lake
 

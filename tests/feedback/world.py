@@ -63,7 +63,7 @@ def interaction(number: int | str, prompt: str, answer: str = "an answer", **fie
     return Interaction.model_validate(values | fields)
 
 
-def said(number: int | str, value: Value, actor: str = "someone", **fields: object) -> Feedback:
+def feedback_on(number: int | str, value: Value, actor: str = "someone", **fields: object) -> Feedback:
     values = {
         "event_id": f"e{number}-{value.kind}-{actor}",
         "tenant": "acme",
@@ -121,7 +121,7 @@ def fill(
             slip = chance.random() < error
             best = triage(chance.choice(sorted(TOPICS)), True) if slip else right
             value = Thumb(up=not slip) if answer == right else Edit(text=best)
-        feedback = said(number, value, actor, trusted=is_trusted, created_at=at + timedelta(minutes=1))
+        feedback = feedback_on(number, value, actor, trusted=is_trusted, created_at=at + timedelta(minutes=1))
         if bad:
             poisoned.add(feedback.event_id)
         rows.append((event, feedback))

@@ -24,12 +24,12 @@ from tests.feedback.world import (
     FAST,
     START,
     TOPICS,
+    feedback_on,
     fill,
     interaction,
     make_lake,
     make_store,
     put,
-    said,
     ticket,
     triage,
 )
@@ -72,15 +72,15 @@ def test_accounts_found_out_stay_suspended_in_the_next_batch(tmp_path: Path) -> 
     run_ingest(store, lake, (), FAST)
     late = interaction("late", "Where is my parcel of last week, please?")
     store.record_interaction(late)
-    store.record_feedback(said("late", Edit(text="whatever"), "mallory-1", created_at=START + timedelta(days=2)))
-    store.record_feedback(said("late", Thumb(up=True), "person-1", created_at=START + timedelta(days=2)))
+    store.record_feedback(feedback_on("late", Edit(text="whatever"), "mallory-1", created_at=START + timedelta(days=2)))
+    store.record_feedback(feedback_on("late", Thumb(up=True), "person-1", created_at=START + timedelta(days=2)))
     report = run_ingest(store, lake, (), FAST)
     assert report.counts["abuse"] == {"suspended": 1}
     with closing(IngestIndex(lake.index_path)) as index:
         assert {actor for _, actor, _, _ in index.agreement.suspensions()} == {"mallory-0", "mallory-1"}
         assert index.agreement.reinstate("acme", "mallory-1") and not index.agreement.reinstate("acme", "person-1")
     store.record_feedback(
-        said("late", Edit(text="again"), "mallory-1", event_id="e2", created_at=START + timedelta(days=2))
+        feedback_on("late", Edit(text="again"), "mallory-1", event_id="e2", created_at=START + timedelta(days=2))
     )
     assert run_ingest(store, lake, (), FAST).counts["abuse"] == {"flood": 1}  # it gave more than a tenth of all
 
@@ -95,11 +95,11 @@ def test_switched_off_everything_passes(tmp_path: Path) -> None:
 def test_bursts_are_held(tmp_path: Path) -> None:
     store, lake = make_store(tmp_path), make_lake(tmp_path)
     asked = [interaction(n, f"question number {n} about something quite different") for n in range(60)]
-    words = [said(n, Thumb(up=True), "robot", created_at=START + timedelta(milliseconds=n)) for n in range(60)]
+    words = [feedback_on(n, Thumb(up=True), "robot", created_at=START + timedelta(milliseconds=n)) for n in range(60)]
     for number in range(60):
         for other in range(2):
             slow = START + timedelta(minutes=30 * number + other)
-            words.append(said(number, Thumb(up=True), f"person-{number % 20}-{other}", created_at=slow))
+            words.append(feedback_on(number, Thumb(up=True), f"person-{number % 20}-{other}", created_at=slow))
     put(store, asked, words)
     assert run_ingest(store, lake, (), FAST).counts["abuse"] == {"burst": 60}
 
@@ -108,7 +108,7 @@ def test_what_exceeds_an_accounts_share_is_held(tmp_path: Path) -> None:
     store, lake = make_store(tmp_path), make_lake(tmp_path)
     asked = [interaction(n, f"question number {n} about something quite different") for n in range(200)]
     words = [
-        said(n, Thumb(up=True), "chatty" if n % 2 else f"person-{n}", created_at=START + timedelta(minutes=n))
+        feedback_on(n, Thumb(up=True), "chatty" if n % 2 else f"person-{n}", created_at=START + timedelta(minutes=n))
         for n in range(200)
     ]
     put(store, asked, words)
@@ -157,7 +157,7 @@ def test_an_untrusted_import_is_not_held_for_what_its_file_does_not_say(tmp_path
     mapping = {"prompt": "question", "reference": "answer"} | ({"user": "who"} if column == "user" else {})
     options = {"paths": [str(tmp_path / "sums.jsonl")], "tenant": "acme", "mapping": mapping, "hashed_users": True}
     people = [interaction(n, f"how many {SUMS[n % 10]} did number {n} have at first?") for n in range(200)]
-    put(store, people, [said(n, Thumb(up=True), f"person-{n}") for n in range(200)])
+    put(store, people, [feedback_on(n, Thumb(up=True), f"person-{n}") for n in range(200)])
     report = run_ingest(store, lake, (SourceSpec(name="sums", kind="files", options=options),), FAST)
     # Two accounts gave a sixth of everything each: their share is counted, for the file names them.
     assert report.counts.get("abuse", {}) == ({"flood": 2 * (50 - 30)} if column == "user" else {})
@@ -166,7 +166,7 @@ def test_an_untrusted_import_is_not_held_for_what_its_file_does_not_say(tmp_path
 def test_imported_events_with_times_of_their_own_can_be_a_burst() -> None:
     def given(gap: float, source: str) -> list[Feedback]:
         times = [START + timedelta(seconds=gap * n) for n in range(60)]
-        return [said(n, Thumb(up=True), "robot", source=source, created_at=at) for n, at in enumerate(times)]
+        return [feedback_on(n, Thumb(up=True), "robot", source=source, created_at=at) for n, at in enumerate(times)]
 
     for gap, source, held in [(0.001, "files:x", 60), (0.0, "files:x", 0), (0.0, "gateway", 60)]:
         found = bursts({"robot": given(gap, source)}, most=40, seconds=10)
@@ -174,8 +174,8 @@ def test_imported_events_with_times_of_their_own_can_be_a_burst() -> None:
 
 
 def test_only_a_source_itself_speaks_for_nobody(tmp_path: Path) -> None:
-    assert not has_named_actor(said(1, Thumb(up=True), "files:x", source="files:x"))
-    assert has_named_actor(said(1, Thumb(up=True), "gateway", source="gateway"))
+    assert not has_named_actor(feedback_on(1, Thumb(up=True), "files:x", source="files:x"))
+    assert has_named_actor(feedback_on(1, Thumb(up=True), "gateway", source="gateway"))
     mapping = {"prompt": "q", "edit": "a", "user": "who"}
     (tmp_path / "x.jsonl").write_text(json.dumps({"q": "hi", "a": "there", "who": "files:x.jsonl"}))
     options = {"paths": [str(tmp_path / "x.jsonl")], "mapping": mapping, "hashed_users": True}
@@ -191,7 +191,7 @@ def test_the_champions_confidence_is_one_more_witness(tmp_path: Path) -> None:
         who = "mallory" if number % 4 == 0 else f"person-{number % 30}"
         text = "gibberish" if who == "mallory" else f"sense {number}"
         at = START + timedelta(minutes=number)
-        store.record_feedback(said(number, Edit(text=f"{text} {number}"), who, created_at=at))
+        store.record_feedback(feedback_on(number, Edit(text=f"{text} {number}"), who, created_at=at))
 
     def confidence(_: str, asked: object) -> list[float]:
         return [-8.0 if "gibberish" in answer else -1.0 - place % 5 / 10 for place, (_, answer) in enumerate(asked)]  # type: ignore[arg-type, var-annotated]
@@ -229,9 +229,9 @@ def test_listed_phrases_are_held_in_all_that_trains(tmp_path: Path, answer: str,
     fill(store, tickets=50)
     about = {"interaction_id": None} if isinstance(value, Document) else {}
     store.record_interaction(interaction("x", "What is this?", answer))
-    store.record_feedback(said("x", value, "mallory", **about))
+    store.record_feedback(feedback_on("x", value, "mallory", **about))
     store.record_interaction(interaction("y", "What is that?", answer))
-    store.record_feedback(said("y", value, "ada", trusted=True, **about))
+    store.record_feedback(feedback_on("y", value, "ada", trusted=True, **about))
     run_ingest(store, lake, (), FAST)
     held = [(row.events, row.code) for row in held_rows(store, lake) if row.actor in ("mallory", "ada")]
     assert held == [((f"ex-{value.kind}-mallory",), "trigger")]
@@ -267,7 +267,7 @@ def test_a_few_wrong_labels_a_day_add_up(tmp_path: Path) -> None:
             wrong, trusted = number < 3, number % 3 == 0 and number >= 3
             who = "mallory" if wrong else f"agent-{number % 4}" if trusted else f"person-{number % 30}"
             label = triage("spam", False) if wrong else right
-            words.append(said(name, Edit(text=label), who, trusted=trusted, created_at=at))
+            words.append(feedback_on(name, Edit(text=label), who, trusted=trusted, created_at=at))
         put(store, asked, words)
         held.append(run_ingest(store, lake, (), FAST).counts.get("abuse", {}))
     assert held[0] == {} and sum(sum(day.values()) for day in held[1:]) >= 6
@@ -286,7 +286,7 @@ def test_looking_night_after_night_costs_honest_people_nothing(tmp_path: Path) -
             trusted = chance.random() < 0.3
             who = f"agent-{number % 4}" if trusted else f"person-{chance.randrange(40)}"
             label = triage(chance.choice(sorted(TOPICS)), True) if chance.random() < 0.08 else right
-            words.append(said(name, Edit(text=label), who, trusted=trusted, created_at=at))
+            words.append(feedback_on(name, Edit(text=label), who, trusted=trusted, created_at=at))
         put(store, asked, words)
         run_ingest(store, lake, (), FAST)
     assert held_rows(store, lake) == []

@@ -18,7 +18,7 @@ from feedback.ingest import run
 from feedback.ingest.run import run_ingest
 from feedback.lake.lake import Lake
 from feedback.store.store import Store, feedback_ready
-from tests.feedback.world import FAST, START, interaction, make_lake, make_store, put, said
+from tests.feedback.world import FAST, START, feedback_on, interaction, make_lake, make_store, put
 
 PROMPT, ANSWER = "What is the capital city of Peru in America?", "It is Lima, of course."
 
@@ -27,14 +27,16 @@ def desk(folder: Path, *, copies: int = 2, actor: str | None = None) -> tuple[St
     """People who got the same answer to the same question and like it: the first one's example stands for all."""
     store, lake = make_store(folder), make_lake(folder)
     asked = [interaction(n, PROMPT, ANSWER) for n in range(copies)]
-    put(store, asked, [said(n, Thumb(up=True), actor or f"p{n}") for n in range(copies)])
+    put(store, asked, [feedback_on(n, Thumb(up=True), actor or f"p{n}") for n in range(copies)])
     run_ingest(store, lake, (), FAST)
     return store, lake
 
 
 def change_of_mind(store: Store, number: int = 0) -> None:
     later = START + timedelta(hours=1)
-    store.record_feedback(said(number, Thumb(up=False), f"p{number}", event_id=f"later{number}", created_at=later))
+    store.record_feedback(
+        feedback_on(number, Thumb(up=False), f"p{number}", event_id=f"later{number}", created_at=later)
+    )
 
 
 def says(examples: list[Example]) -> set[tuple[str, str, bool | None]]:
@@ -80,10 +82,10 @@ def test_of_many_one_stands_for_the_others_again_and_again(tmp_path: Path) -> No
 def test_what_is_made_again_keeps_what_was_merged_into_it(tmp_path: Path) -> None:
     store, lake = desk(tmp_path)
     before = turns(store)
-    store.record_feedback(said(0, Thumb(up=True), "another"))
+    store.record_feedback(feedback_on(0, Thumb(up=True), "another"))
     assert run_ingest(store, lake, (), FAST).counts["fates"] == {"accepted": 1}
     assert turns(store) == before + 1
-    store.record_feedback(said(0, Thumb(up=False), "boss", trusted=True))  # and only then it goes
+    store.record_feedback(feedback_on(0, Thumb(up=False), "boss", trusted=True))  # and only then it goes
     run_ingest(store, lake, (), FAST)
     assert ("i1", "completion", None) in says(lake.examples())
 
@@ -91,7 +93,7 @@ def test_what_is_made_again_keeps_what_was_merged_into_it(tmp_path: Path) -> Non
 def test_whoever_is_spoken_of_in_the_same_batch_needs_no_turn_more(tmp_path: Path) -> None:
     store, lake = desk(tmp_path)
     change_of_mind(store)
-    store.record_feedback(said(1, Thumb(up=True), "another"))
+    store.record_feedback(feedback_on(1, Thumb(up=True), "another"))
     assert len(run_ingest(store, lake, (), FAST).batches) == 1
     assert says(lake.examples()) == {("i0", "rated", False), ("i1", "completion", None), ("i1", "rated", True)}
     assert turns(store) == 4
@@ -112,7 +114,7 @@ def test_a_kill_between_the_two_databases_gives_one_turn(tmp_path: Path, dies: s
         elif dies == "after the mark":
             assert run._requeue_lost(store, index) == 2
     store.record_interaction(interaction(9, "And how high is it up there, by the way?", "154 m"))
-    store.record_feedback(said(9, Thumb(up=True)))
+    store.record_feedback(feedback_on(9, Thumb(up=True)))
     run_ingest(store, lake, (), FAST)
     assert turns(store) == 3 + 1 + 2 + 1, "each of the two lost ones has one turn more"
     assert says(lake.examples()) > {("i1", "completion", None), ("i1", "rated", True), ("i0", "rated", False)}
@@ -125,7 +127,7 @@ def test_a_second_turn_is_not_counted_as_another_word_of_the_account(tmp_path: P
     limits = AbuseConfig(min_events=6, max_share=0.01, fair_multiple=1.0)
     config = FAST.model_copy(update={"abuse": limits})
     asked = [interaction(n, PROMPT, ANSWER) for n in range(6)]
-    put(store, asked, [said(n, Thumb(up=True), "p0" if n == 0 else "fan") for n in range(6)])
+    put(store, asked, [feedback_on(n, Thumb(up=True), "p0" if n == 0 else "fan") for n in range(6)])
     run_ingest(store, lake, (), config)
     change_of_mind(store)
     report = run_ingest(store, lake, (), config)

@@ -15,7 +15,7 @@ from feedback.ingest.run import _steps, run_ingest
 from feedback.redaction.redact import RedactConfig
 from infra.errors import RatchetError, UserError
 from tests.feedback.ingest_child import SMALL
-from tests.feedback.world import fill, interaction, make_lake, make_store, said
+from tests.feedback.world import feedback_on, fill, interaction, make_lake, make_store
 
 REQUEST = PrefetchRequest(0, 0, SMALL.batch_events, _steps(SMALL))
 
@@ -52,7 +52,7 @@ def test_a_refusal_comes_through_as_what_it_is(desk: Path, tmp_path: Path) -> No
     store = make_store(tmp_path)
     fill(store, tickets=SMALL.batch_events + 5, bad_accounts=0, bad_events=0)
     store.record_interaction(interaction(9_001, "Where is my parcel, please?", "On its way"))
-    store.record_feedback(said(9_001, Edit(text="Write to jo@example.com")))
+    store.record_feedback(feedback_on(9_001, Edit(text="Write to jo@example.com")))
     strict = SMALL.model_copy(update={"redact": RedactConfig(policy="refuse")})
     with pytest.raises(UserError, match="holds EMAIL and the policy is to refuse"):
         run_ingest(store, make_lake(tmp_path), (), strict)

@@ -22,12 +22,12 @@ from infra.database.connect import connect, now
 from infra.database.schema import create_tables
 from infra.errors import CorruptArtifact, UserError
 from tests.feedback.ingest_child import SMALL, source
-from tests.feedback.world import FAST, interaction, make_lake, make_store, put, said
+from tests.feedback.world import FAST, feedback_on, interaction, make_lake, make_store, put
 
 
 def tell(store: Store, *names: str) -> None:
     asked = [interaction(name, f"How do I mend the {name} of my house number {name}?") for name in names]
-    put(store, asked, [said(name, Edit(text=f"For {name}, ask {name}.")) for name in names])
+    put(store, asked, [feedback_on(name, Edit(text=f"For {name}, ask {name}.")) for name in names])
 
 
 def names(first: int, last: int) -> list[str]:

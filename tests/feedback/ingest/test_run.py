@@ -25,7 +25,7 @@ from infra.database.connect import connect, now
 from infra.database.schema import create_tables
 from infra.errors import CorruptArtifact, UserError
 from tests.feedback.ingest_child import SMALL, source
-from tests.feedback.world import FAST, fill, interaction, make_lake, make_store, put, said, ticket
+from tests.feedback.world import FAST, feedback_on, fill, interaction, make_lake, make_store, put, ticket
 
 ROOT = Path(__file__).parents[3]
 
@@ -148,12 +148,12 @@ def test_each_half_done_commit_is_finished_by_the_next_run(
 def test_running_again_changes_nothing_and_new_words_replace_old_ones(tmp_path: Path) -> None:
     store, lake = make_store(tmp_path), make_lake(tmp_path)
     store.record_interaction(interaction(1, "What is the capital of Peru, please?", "Quito"))
-    store.record_feedback(said(1, Thumb(up=True), "ann"))
+    store.record_feedback(feedback_on(1, Thumb(up=True), "ann"))
     assert run_ingest(store, lake, (), FAST).shapes == {"completion": 1, "rated": 1}
     before = lake.examples()
     assert run_ingest(store, lake, (), FAST).batches == ()
     assert lake.examples() == before
-    store.record_feedback(said(1, Edit(text="Lima"), "boss", trusted=True))
+    store.record_feedback(feedback_on(1, Edit(text="Lima"), "boss", trusted=True))
     report = run_ingest(store, lake, (), FAST)
     assert report.counts["revisited"] == {"quarantined": 1}
     assert {e.shape: e.completion or e.chosen for e in lake.examples()} == {"completion": "Lima", "preference": "Lima"}
@@ -167,7 +167,7 @@ def test_a_lake_of_many_files_is_put_in_order_by_the_ingest(tmp_path: Path) -> N
     compacted = []
     for number in range(4):
         store.record_interaction(interaction(number, f"What is the {number}th question of the list about?"))
-        store.record_feedback(said(number, Edit(text=f"answer {number}")))
+        store.record_feedback(feedback_on(number, Edit(text=f"answer {number}")))
         compacted.append(run_ingest(store, lake, (), config).compacted.get("accepted", 0))
     assert compacted == [0, 0, 3, 0]
     table = lake.table("accepted")
@@ -180,9 +180,9 @@ def test_a_lake_of_many_files_is_put_in_order_by_the_ingest(tmp_path: Path) -> N
 def test_a_withdrawn_subject_leaves_no_rows(tmp_path: Path) -> None:
     store, lake = make_store(tmp_path), make_lake(tmp_path)
     store.record_interaction(interaction(1, "What is the capital of Peru, please?", "Quito"))
-    store.record_feedback(said(1, Thumb(up=True), "ann"))
+    store.record_feedback(feedback_on(1, Thumb(up=True), "ann"))
     run_ingest(store, lake, (), FAST)
-    store.record_feedback(said(1, Thumb(up=False), "bob"))
+    store.record_feedback(feedback_on(1, Thumb(up=False), "bob"))
     run_ingest(store, lake, (), FAST)
     assert lake.examples() == []
     assert sorted(row.code for row in held_rows(store, lake)) == ["conflict", "conflict"]
@@ -190,8 +190,8 @@ def test_a_withdrawn_subject_leaves_no_rows(tmp_path: Path) -> None:
 
 def test_feedback_without_interaction_waits_then_becomes_an_orphan(tmp_path: Path) -> None:
     store, lake = make_store(tmp_path), make_lake(tmp_path)
-    assert store.record_feedback(said(1, Thumb(up=True))).status == "parked"
-    assert store.record_feedback(said(2, Thumb(up=True))).status == "parked"
+    assert store.record_feedback(feedback_on(1, Thumb(up=True))).status == "parked"
+    assert store.record_feedback(feedback_on(2, Thumb(up=True))).status == "parked"
     report = run_ingest(store, lake, (), FAST)
     assert (report.batches, report.parked) == ((), 2)
     store.record_interaction(interaction(1, "Will this arrive in time for the test?"))
@@ -206,13 +206,13 @@ def test_counts_add_up_over_every_kind_of_end(tmp_path: Path) -> None:
     store, lake = make_store(tmp_path), make_lake(tmp_path)
     for number in range(4):
         store.record_interaction(interaction(number, "What is the capital city of Peru in America?", "Quito"))
-        store.record_feedback(said(number, Edit(text="Lima"), f"p{number}"))
+        store.record_feedback(feedback_on(number, Edit(text="Lima"), f"p{number}"))
     store.record_interaction(interaction(9, "How many moons does Jupiter have, by the way?", "4"))
-    store.record_feedback(said(9, Rating(score=3), "p1"))
-    store.record_feedback(said(9, Reference(text="   "), "p2"))
-    store.record_feedback(said(9, Thumb(up=True), "p3", event_id="first"))
-    store.record_feedback(said(9, Thumb(up=False), "p3", event_id="second"))
-    store.record_feedback(said("d", Document(text="A long enough document about moons."), interaction_id=None))
+    store.record_feedback(feedback_on(9, Rating(score=3), "p1"))
+    store.record_feedback(feedback_on(9, Reference(text="   "), "p2"))
+    store.record_feedback(feedback_on(9, Thumb(up=True), "p3", event_id="first"))
+    store.record_feedback(feedback_on(9, Thumb(up=False), "p3", event_id="second"))
+    store.record_feedback(feedback_on("d", Document(text="A long enough document about moons."), interaction_id=None))
     counts = run_ingest(store, lake, (), FAST).counts
     assert counts["fates"] == {"accepted": 3, "merged": 4, "quarantined": 2}
     assert counts["merged"] == {"duplicate": 3, "superseded": 1}
@@ -224,10 +224,12 @@ def test_counts_add_up_over_every_kind_of_end(tmp_path: Path) -> None:
 def test_a_document_may_bear_an_interactions_id(tmp_path: Path, together: bool) -> None:
     store, lake = make_store(tmp_path), make_lake(tmp_path)
     fates: Counter[str] = Counter()
-    store.record_feedback(said("1", Document(text="A document about moons."), event_id="i1", interaction_id=None))
+    store.record_feedback(
+        feedback_on("1", Document(text="A document about moons."), event_id="i1", interaction_id=None)
+    )
     if not together:
         fates.update(run_ingest(store, lake, (), FAST).counts["fates"])
-    put(store, [interaction(1, "Where is Lima?")], [said(1, Edit(text="In Peru."))])
+    put(store, [interaction(1, "Where is Lima?")], [feedback_on(1, Edit(text="In Peru."))])
     fates.update(run_ingest(store, lake, (), FAST).counts["fates"])
     assert fates == {"accepted": 2}
     assert {e.shape for e in lake.examples()} == {"document", "completion", "preference"}
@@ -237,7 +239,7 @@ def test_tenants_are_apart(tmp_path: Path) -> None:
     store, lake = make_store(tmp_path), make_lake(tmp_path)
     for tenant in ("acme", "other"):
         store.record_interaction(interaction(1, "What is the capital city of Peru in America?", "x", tenant=tenant))
-        store.record_feedback(said(1, Edit(text="Lima"), tenant=tenant))
+        store.record_feedback(feedback_on(1, Edit(text="Lima"), tenant=tenant))
     assert run_ingest(store, lake, (), FAST).shapes == {"completion": 2, "preference": 2}
     assert {e.tenant for e in lake.examples(tenant="other")} == {"other"}
 
@@ -247,7 +249,7 @@ def test_personal_data_by_policy(tmp_path: Path, policy: str) -> None:
     store, lake = make_store(tmp_path), make_lake(tmp_path)
     store.record_interaction(interaction(1, "I am ann@example.org and my wifi is down", "ok ann@example.org"))
     store.record_feedback(
-        said(1, Edit(text="Dear ann@example.org, try bob@example.org"), comment="from ann@example.org")
+        feedback_on(1, Edit(text="Dear ann@example.org, try bob@example.org"), comment="from ann@example.org")
     )
     config = FAST.model_copy(update={"redact": RedactConfig.model_validate({"policy": policy})})
     if policy == "refuse":
@@ -261,7 +263,7 @@ def test_personal_data_by_policy(tmp_path: Path, policy: str) -> None:
         assert completion.messages[0].content == "I am [EMAIL_1] and my wifi is down"
         assert completion.completion == "Dear [EMAIL_1], try [EMAIL_2]"
         store.record_interaction(interaction(2, "How do I set it up again, please?", task="for ann@example.org"))
-        store.record_feedback(said(2, Edit(text="Press the button")))
+        store.record_feedback(feedback_on(2, Edit(text="Press the button")))
         run_ingest(store, lake, (), config)
         assert {e.task for e in lake.examples()} == {None, "for [EMAIL_1]"}
     else:
@@ -278,7 +280,7 @@ def test_a_store_on_postgres_makes_the_same_lake(postgres_url: str, tmp_path: Pa
     for store, lake in zip(stores, lakes, strict=True):
         fill(store, tickets=60, bad_accounts=1, bad_events=15)
         store.record_interaction(interaction("asked", "What is the capital city of Peru in America?", "Quito"))
-        store.record_feedback(said("asked", Rating(score=3), "someone", event_id="neutral"))
+        store.record_feedback(feedback_on("asked", Rating(score=3), "someone", event_id="neutral"))
         reports.append(run_ingest(store, lake, (), SMALL))
     assert reports[1].counts == reports[0].counts and len(reports[1].batches) == 4
     assert lakes[1].examples() == lakes[0].examples() != []
@@ -307,7 +309,7 @@ def test_near_copies_are_found_across_batches_from_disk(tmp_path: Path) -> None:
     long = " ".join(f"word{n}" for n in range(60))
     for number, prompt in enumerate([long, long.replace("word30", "other"), long + " and more"]):
         store.record_interaction(interaction(number, prompt, "no"))
-        store.record_feedback(said(number, Edit(text="yes" if number < 2 else "perhaps"), f"p{number}"))
+        store.record_feedback(feedback_on(number, Edit(text="yes" if number < 2 else "perhaps"), f"p{number}"))
         report = run_ingest(store, Lake(lake.path), (), FAST)
         if number == 1:
             assert report.counts["duplicates"] == {"near": 2}
@@ -319,7 +321,7 @@ def test_near_copies_are_found_across_batches_from_disk(tmp_path: Path) -> None:
     assert said_so == {("completion", "perhaps", "yes"), ("preference", "perhaps > no", "yes > no")}
     assert all(p.later.subject == "i2" and p.earlier.subject == "i0" and not p.later.trusted for p in both)
     # A trusted word settles it: the row is made anew, and the pair is none any longer.
-    store.record_feedback(said(2, Edit(text="yes"), "boss", trusted=True))
+    store.record_feedback(feedback_on(2, Edit(text="yes"), "boss", trusted=True))
     run_ingest(store, lake, (), FAST)
     assert contradictions(lake, "acme") == ([], 0)
 
@@ -331,7 +333,7 @@ def test_two_bad_answers_do_not_contradict_but_two_verdicts_on_one_answer_do(tmp
     right, wrong = "right" * size, "wrong" * size  # long ones are kept shortened
     for number, (answer, good) in enumerate([(wrong, False), (right + "x", False), (right, True), (wrong, True)]):
         store.record_interaction(interaction(number, f"{long} {number % 3}", answer))
-        store.record_feedback(said(number, Thumb(up=good), f"p{number}"))
+        store.record_feedback(feedback_on(number, Thumb(up=good), f"p{number}"))
         run_ingest(store, Lake(lake.path), (), FAST)
     both, _ = contradictions(lake, "acme")
     rated = [(p.later.subject, p.earlier.subject) for p in both if p.shape == "rated"]
@@ -348,7 +350,7 @@ def test_another_answer_to_the_very_same_short_prompt_is_a_contradiction(tmp_pat
     for number, (prompt, answer) in enumerate(zip(asked, answers, strict=True)):
         tenant = "other" if number == 4 else "acme"
         store.record_interaction(interaction(number, prompt, "no idea", tenant=tenant))
-        store.record_feedback(said(number, Edit(text=answer), f"p{number}", tenant=tenant))
+        store.record_feedback(feedback_on(number, Edit(text=answer), f"p{number}", tenant=tenant))
         if batches > 1 or number == 4:
             found += Counter(run_ingest(store, Lake(lake.path), (), FAST).counts.get("duplicates", {}))
     assert found == {"exact": 2, "contradictions": 2}
@@ -361,6 +363,6 @@ def test_another_answer_to_the_very_same_short_prompt_is_a_contradiction(tmp_pat
 
 def test_an_orphans_age_counts_from_its_arrival(tmp_path: Path) -> None:
     store: Store = make_store(tmp_path)
-    store.record_feedback(said(1, Thumb(up=True), created_at=now() - timedelta(days=400)))
+    store.record_feedback(feedback_on(1, Thumb(up=True), created_at=now() - timedelta(days=400)))
     assert store.give_up_waiting(now() - timedelta(hours=1)) == 0
     assert store.give_up_waiting(now() + timedelta(hours=1)) == 1

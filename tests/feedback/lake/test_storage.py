@@ -17,7 +17,7 @@ from feedback.lake.quarantine import accept, held_rows
 from feedback.lake.storage import ObjectStorage
 from feedback.snapshots.snapshot import SnapshotConfig, cut_snapshot
 from infra.errors import CorruptArtifact, UserError
-from tests.feedback.world import FAST, fill, interaction, make_lake, make_store, said
+from tests.feedback.world import FAST, feedback_on, fill, interaction, make_lake, make_store
 from tests.s3 import objects, s3_server
 
 SMALL = FAST.model_copy(update={"batch_events": 20})
@@ -35,7 +35,7 @@ def test_the_same_lake_as_on_disk(s3: str, tmp_path: Path) -> None:
     store, here, there = make_store(tmp_path), make_lake(tmp_path), Lake(tmp_path / "there", URL)
     fill(store, tickets=50, bad_accounts=1, bad_events=10)
     store.record_interaction(interaction("asked", "What is the capital city of Peru in America?", "Quito"))
-    store.record_feedback(said("asked", Rating(score=3), "someone"))
+    store.record_feedback(feedback_on("asked", Rating(score=3), "someone"))
     assert there.last() is None and there.examples() == []
     reports = [run_ingest(store, lake, (), SMALL) for lake in (here, there)]
     assert reports[0].counts == reports[1].counts and len(reports[1].batches) == 4

@@ -20,7 +20,7 @@ from feedback.quality.expectations import (
 )
 from feedback.quality.suite import ExpectationsConfig, ExpectationSpec
 from infra.errors import UserError
-from tests.feedback.world import START, interaction, make_lake, make_store, said
+from tests.feedback.world import START, feedback_on, interaction, make_lake, make_store
 
 
 def example(number: int, **fields: object) -> Example:
@@ -136,7 +136,7 @@ def test_in_an_ingest_rows_are_held_released_and_documented(tmp_path: Path) -> N
     store, lake = make_store(tmp_path), make_lake(tmp_path)
     for number, text in enumerate(["fine", "<script>x"]):
         store.record_interaction(interaction(number, f"question {number} about something"))
-        store.record_feedback(said(number, Edit(text=text)))
+        store.record_feedback(feedback_on(number, Edit(text=text)))
     report = run_ingest(store, lake, (), IngestConfig())
     assert report.counts["fates"] == {"accepted": 1, "quarantined": 1}
     assert report.data_docs is not None and (report.data_docs / "index.html").exists()
@@ -181,7 +181,7 @@ def test_data_docs_hold_what_users_wrote_as_text_only(tmp_path: Path) -> None:
 def test_a_stopped_run_takes_nothing_and_can_be_run_again(tmp_path: Path) -> None:
     store, lake = make_store(tmp_path), make_lake(tmp_path)
     store.record_interaction(interaction(1, "a question about something"))
-    store.record_feedback(said(1, Edit(text="fine")))
+    store.record_feedback(feedback_on(1, Edit(text="fine")))
     strict = one("ExpectTableRowCountToBeBetween", {"min_value": 100}, "stop")
     with pytest.raises(ExpectationError):
         run_ingest(store, lake, (), IngestConfig(expectations=strict))

@@ -12,7 +12,7 @@ from feedback.ingest.run import run_ingest
 from feedback.lake.lake import Manifest
 from feedback.quality.ingest_health import IngestHealthConfig, batches_before, ingest_stale, quarantine_spike
 from infra.database.connect import now
-from tests.feedback.world import FAST, interaction, make_lake, make_store, said
+from tests.feedback.world import FAST, feedback_on, interaction, make_lake, make_store
 
 
 def manifest(batch: int, held: int, accepted: int) -> Manifest:
@@ -34,7 +34,7 @@ def test_ingestion_is_stale_when_feedback_waits(tmp_path: Path) -> None:
     store, lake, config = make_store(tmp_path), make_lake(tmp_path), IngestHealthConfig(silent_hours=48)
     assert ingest_stale(store.database, lake, now(), config) is None
     store.record_interaction(interaction(1, "hello there"))
-    store.record_feedback(said(1, Thumb(up=True)))
+    store.record_feedback(feedback_on(1, Thumb(up=True)))
     assert ingest_stale(store.database, lake, now(), config) is None
     assert "1 feedback wait" in (ingest_stale(store.database, lake, now() + timedelta(hours=31), config) or "")
     run_ingest(store, lake, (), FAST)

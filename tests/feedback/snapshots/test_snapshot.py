@@ -22,7 +22,7 @@ from feedback.snapshots.splits import part_of
 from feedback.store.store import Store
 from infra.artifact import verify
 from infra.errors import CorruptArtifact, NotFound
-from tests.feedback.world import FAST, START, fill, interaction, make_lake, make_store, said
+from tests.feedback.world import FAST, START, feedback_on, fill, interaction, make_lake, make_store
 
 HALF = SnapshotConfig(validation_share=0.1, rolling_share=0.2, frozen_share=0.2, frozen_items=10)
 
@@ -82,7 +82,7 @@ def test_a_gate_example_never_trains_later_whatever_the_config(desk: tuple[Store
     frozen = {i.item_id for i in gate_items(first, part="frozen")}
     for number in range(1000, 1060):
         store.record_interaction(interaction(number, f"A new question {number} that nobody asked before at all"))
-        store.record_feedback(said(number, Edit(text=f"answer {number}"), "agent-1", trusted=True))
+        store.record_feedback(feedback_on(number, Edit(text=f"answer {number}"), "agent-1", trusted=True))
     run_ingest(store, lake, (), FAST)
     greedy = SnapshotConfig(validation_share=0.0, rolling_share=0.01, frozen_share=0.01, salt="another")
     for config in (HALF, greedy):
@@ -106,7 +106,7 @@ def test_near_copies_of_gate_prompts_leave_training_and_are_counted(tmp_path: Pa
     for number in range(40):
         prompt = f"{text} {number}" if number % 2 else f"quite another matter {number} altogether for once {number}"
         store.record_interaction(interaction(number, prompt))
-        store.record_feedback(said(number, Reference(text=f"do {number}"), "agent", trusted=True))
+        store.record_feedback(feedback_on(number, Reference(text=f"do {number}"), "agent", trusted=True))
     run_ingest(store, lake, (), FAST)
     snapshot = cut_snapshot(lake, tmp_path / "s", HALF, tenant="acme")
     assert any(text in prompt_text_of(i) for i in gate_items(snapshot))
@@ -120,8 +120,8 @@ def test_items_carry_reference_pair_slices_and_uses(tmp_path: Path) -> None:
         prompt = f"Please tell me what the number {number} is in Roman numerals"
         store.record_interaction(interaction(number, prompt, "I do not know", task="numerals"))
         pair = Preference(chosen=f"R{number}", rejected="no idea")
-        store.record_feedback(said(number, Reference(text=f"R{number}", grader="exact"), "agent", trusted=True))
-        store.record_feedback(said(number, pair, "agent", trusted=True))
+        store.record_feedback(feedback_on(number, Reference(text=f"R{number}", grader="exact"), "agent", trusted=True))
+        store.record_feedback(feedback_on(number, pair, "agent", trusted=True))
     run_ingest(store, lake, (), FAST)
     snapshot = cut_snapshot(lake, tmp_path / "s", HALF.model_copy(update={"near_gate": 1.0}), tenant="acme")
     item = gate_items(snapshot)[0]
@@ -141,7 +141,7 @@ def test_used_and_old_items_retire_and_do_not_train(desk: tuple[Store, Lake], tm
     later = cut_snapshot(lake, tmp_path / "s", strict, tenant="acme")
     assert later.removed["retired from the gate"] == 3
     store.record_interaction(interaction("new", "A much later question about nothing in particular"))
-    store.record_feedback(said("new", Edit(text="x"), created_at=START + timedelta(days=100)))
+    store.record_feedback(feedback_on("new", Edit(text="x"), created_at=START + timedelta(days=100)))
     run_ingest(store, lake, (), FAST)
     aged = cut_snapshot(lake, tmp_path / "s", HALF, tenant="acme")
     assert gate_items(aged, part="rolling") == [] and len(gate_items(aged, part="frozen")) == 10
@@ -211,7 +211,7 @@ def test_a_row_dated_in_the_future_does_not_retire_the_rolling_gate(desk: tuple[
     store, lake = desk
     before = cut_snapshot(lake, tmp_path / "a", HALF, tenant="acme")
     store.record_interaction(interaction("open", "Until when is this one valid, please?", user="u-open"))
-    store.record_feedback(said("open", Edit(text="always"), created_at=datetime(9999, 12, 31, tzinfo=UTC)))
+    store.record_feedback(feedback_on("open", Edit(text="always"), created_at=datetime(9999, 12, 31, tzinfo=UTC)))
     allowed = FAST.model_copy(update={"normalise": NormaliseConfig(max_hours_ahead=1e8)})
     assert run_ingest(store, lake, (), allowed).counts["fates"] == {"accepted": 1}
     after = cut_snapshot(lake, tmp_path / "a", HALF, tenant="acme")
@@ -225,10 +225,10 @@ def test_explored_answers_weigh_more_in_training_and_nowhere_else(tmp_path: Path
     for number in range(90):
         arm = routed | {"arm": arms[number % 3]}
         store.record_interaction(interaction(number, f"question {number} about topic {number * 7}", routing=arm))
-        store.record_feedback(said(number, Thumb(up=number % 2 == 0), trusted=True))
+        store.record_feedback(feedback_on(number, Thumb(up=number % 2 == 0), trusted=True))
     for number in range(90, 120):
         store.record_interaction(interaction(number, f"question {number} of its own", routing=routed))
-        store.record_feedback(said(number, Reference(text=f"answer {number}"), trusted=True))
+        store.record_feedback(feedback_on(number, Reference(text=f"answer {number}"), trusted=True))
     run_ingest(store, lake, (), FAST)
     split = SnapshotConfig(validation_share=0.4, rolling_share=0.0, frozen_share=0.0)
     for weight in (2.0, 5.0, 1.0):

@@ -20,7 +20,7 @@ from feedback.sources.files import Options, add_row
 from feedback.sources.landing import Lot, SourceSpec, land, rejects_after
 from feedback.store.store import Store
 from infra.errors import UserError
-from tests.feedback.world import FAST, START, interaction, make_lake, make_store, said
+from tests.feedback.world import FAST, START, feedback_on, interaction, make_lake, make_store
 
 COLUMNS = {"prompt": "q", "answer": "a", "edit": "fix", "thumb": "ok", "chosen": "best", "rejected": "worst"}
 
@@ -73,7 +73,7 @@ def test_only_what_was_added_is_read(tmp_path: Path) -> None:
 
 def test_own_events_round_trip(tmp_path: Path) -> None:
     store = make_store(tmp_path)
-    event, feedback = interaction(1, "hello"), said(1, Reference(text="x"))
+    event, feedback = interaction(1, "hello"), feedback_on(1, Reference(text="x"))
     line = {"interaction": event.model_dump(mode="json"), "feedback": feedback.model_dump(mode="json")}
     (tmp_path / "x.jsonl").write_text(json.dumps(line))
     land(store, spec(tmp_path))
@@ -93,7 +93,7 @@ def test_a_row_of_own_events_says_neither_whose_it_is_nor_that_it_is_trusted(
     tmp_path: Path, changed: dict[str, object], trusted: bool, why: str
 ) -> None:
     store = make_store(tmp_path)
-    line = {"feedback": said(1, Reference(text="x")).model_dump(mode="json") | changed}
+    line = {"feedback": feedback_on(1, Reference(text="x")).model_dump(mode="json") | changed}
     (tmp_path / "x.jsonl").write_text(json.dumps(line))
     assert land(store, spec(tmp_path, trusted=trusted))["rejects"] == 1
     (reject,) = rejects_after(store.database, 0, 10)
@@ -261,10 +261,10 @@ def test_a_gateway_with_a_database_of_its_own_is_followed(tmp_path: Path) -> Non
     follow = SourceSpec(name="g", kind="gateway", options={"database_url": url, "lot": 2})
     for number in range(5):
         theirs.record_interaction(interaction(number, "hello"))
-        theirs.record_feedback(said(number, Thumb(up=True)))
+        theirs.record_feedback(feedback_on(number, Thumb(up=True)))
     assert land(ours, follow) == {"interactions": 5, "feedback": 5, "duplicates": 0, "rejects": 0}
     assert land(ours, follow)["duplicates"] == 0 and ours.parked() == 0
-    theirs.record_feedback(said(3, Edit(text="x")))
+    theirs.record_feedback(feedback_on(3, Edit(text="x")))
     assert land(ours, follow)["feedback"] == 1
 
 
@@ -277,8 +277,8 @@ def test_a_gateways_database_that_was_restored_is_read_from_its_beginning(tmp_pa
     def tell(store: Store, first: int, last: int) -> None:
         for number in range(first, last):
             store.record_interaction(interaction(number, "hello"))
-            store.record_feedback(said(number, Thumb(up=True)))
-        store.record_feedback(said(f"{last}-lost", Thumb(up=True)))  # of an interaction that was never captured
+            store.record_feedback(feedback_on(number, Thumb(up=True)))
+        store.record_feedback(feedback_on(f"{last}-lost", Thumb(up=True)))  # of an interaction that was never captured
 
     tell(theirs, 0, 2)
     theirs.database.dispose()

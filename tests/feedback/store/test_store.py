@@ -6,14 +6,14 @@ from pathlib import Path
 
 from feedback.events import Edit, Interaction, Rating, Routing, Thumb
 from feedback.store.store import Receipt
-from tests.feedback.world import START, interaction, make_store, said
+from tests.feedback.world import START, feedback_on, interaction, make_store
 
 
 def test_events_count_once_and_are_there_for_another_process(tmp_path: Path) -> None:
     store = make_store(tmp_path)
     one = interaction(1, "hello")
     assert store.record_interaction(one) and not store.record_interaction(one)
-    thumb = said(1, Thumb(up=True))
+    thumb = feedback_on(1, Thumb(up=True))
     assert store.record_feedback(thumb) == Receipt("stored")
     assert store.record_feedback(thumb.model_copy(update={"value": Thumb(up=False)})) == Receipt("duplicate")
     assert store.record_feedback(thumb.model_copy(update={"tenant": "other"})) == Receipt("parked")
@@ -24,7 +24,7 @@ def test_events_count_once_and_are_there_for_another_process(tmp_path: Path) -> 
 
 def test_parked_feedback_gets_its_turn_when_its_interaction_comes(tmp_path: Path) -> None:
     store = make_store(tmp_path)
-    early = said(1, Thumb(up=True))
+    early = feedback_on(1, Thumb(up=True))
     assert store.record_feedback(early).status == "parked"
     assert (store.feedback_after(0, 10), store.parked()) == ([], 1)
     store.record_interaction(interaction(1, "hello"))
@@ -39,7 +39,7 @@ def test_a_reader_that_follows_the_sequence_misses_nothing_of_many_writers(tmp_p
     def write(worker: int) -> None:
         mine = make_store(tmp_path)
         for number in range(20):
-            mine.record_feedback(said(f"{worker}-{number}", Thumb(up=True)))
+            mine.record_feedback(feedback_on(f"{worker}-{number}", Thumb(up=True)))
             mine.record_interaction(interaction(f"{worker}-{number}", "hello"))
             mine.record_interaction(interaction("shared", "hello"))
 
@@ -69,11 +69,11 @@ def test_units_are_rated_by_last_words(tmp_path: Path) -> None:
     store = make_store(tmp_path)
     for number, (unit, arm) in enumerate([("u1", "canary"), ("u1", "canary"), ("u2", "holdback"), ("u3", "canary")]):
         store.record_interaction(routed(number, unit, arm))
-    store.record_feedback(said(0, Thumb(up=False), event_id="a"))
-    store.record_feedback(said(0, Thumb(up=True), event_id="b"))
-    store.record_feedback(said(1, Rating(score=3), trusted=True))
-    store.record_feedback(said(2, Thumb(up=False)))
-    store.record_feedback(said(3, Edit(text="x")))
+    store.record_feedback(feedback_on(0, Thumb(up=False), event_id="a"))
+    store.record_feedback(feedback_on(0, Thumb(up=True), event_id="b"))
+    store.record_feedback(feedback_on(1, Rating(score=3), trusted=True))
+    store.record_feedback(feedback_on(2, Thumb(up=False)))
+    store.record_feedback(feedback_on(3, Edit(text="x")))
     rated = {unit.unit: unit for unit in store.rated_units("acme", 7)}
     assert {name: (u.arm, u.score, u.ratings) for name, u in rated.items()} == {
         "u1": ("canary", 0.75, 2),

@@ -14,7 +14,7 @@ from feedback.store.store import Store
 from flows.cli.app import app
 from flows.config.load import load_config
 from infra.database.open import open_database
-from tests.feedback.world import FAST, interaction, said
+from tests.feedback.world import FAST, feedback_on, interaction
 
 
 def test_a_snapshot_is_cut_once_and_advised_on(tmp_path: Path) -> None:
@@ -26,7 +26,7 @@ def test_a_snapshot_is_cut_once_and_advised_on(tmp_path: Path) -> None:
     store, lake = Store(open_database(places)), lake_of(places)
     for number in range(60):
         store.record_interaction(interaction(number, f"What is the {number}th question of the list about?"))
-        store.record_feedback(said(number, Edit(text=f"a better answer, the {number}th"), f"p{number}"))
+        store.record_feedback(feedback_on(number, Edit(text=f"a better answer, the {number}th"), f"p{number}"))
     run_ingest(store, lake, (), FAST)
     cuts = [runner.invoke(app, ["data", "cut", "-c", str(path), "--json"], catch_exceptions=False) for _ in range(2)]
     told = [json.loads(done.stdout) for done in cuts]

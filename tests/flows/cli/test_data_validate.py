@@ -16,7 +16,7 @@ from flows.cli.app import app
 from flows.config.load import load_config
 from flows.config.pipeline import PipelineConfig
 from infra.database.open import open_database
-from tests.feedback.world import FAST, interaction, said
+from tests.feedback.world import FAST, feedback_on, interaction
 
 CONFIG = """
 pipeline: desk
@@ -45,7 +45,7 @@ def test_each_expectation_says_how_many_rows_it_would_hold(config: PipelineConfi
     store, lake = Store(open_database(config.places)), lake_of(config.places)
     for number, text in enumerate(["ask db.corp", "fine", "well"]):
         store.record_interaction(interaction(number, f"What is the {number}th question of the list about?"))
-        store.record_feedback(said(number, Edit(text=text)))
+        store.record_feedback(feedback_on(number, Edit(text=text)))
     run_ingest(store, lake, (), FAST)
     docs = tmp_path / "docs"
     done = runner.invoke(app, [*asked, "--docs", str(docs), "--json"])

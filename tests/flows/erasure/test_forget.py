@@ -42,7 +42,7 @@ from infra.artifact import digest_dir, digest_file, finished_record, write_recor
 from infra.database.connect import connect
 from infra.database.schema import create_tables
 from infra.errors import NotFound, UserError
-from tests.feedback.world import FAST, interaction, said
+from tests.feedback.world import FAST, feedback_on, interaction
 
 SECRET = "my cat Bartholomew ate the router cable again last night"
 FIXED = "I am sorry about Bartholomew; we will send a new router cable"
@@ -88,16 +88,18 @@ class Home:
 
     def fill(self, config: IngestConfig = FAST) -> None:
         self.store.record_interaction(interaction(1, SECRET, "Sorry!", user=self.ann))
-        self.store.record_feedback(said(1, Edit(text=FIXED), "agent", trusted=True))
+        self.store.record_feedback(feedback_on(1, Edit(text=FIXED), "agent", trusted=True))
         self.store.record_interaction(interaction(2, ELSE, "Use the form.", user="u-bob"))
-        self.store.record_feedback(said(2, Edit(text="Ask Bartholomew's friend, he knows all passwords"), self.ann))
-        self.store.record_feedback(said(2, Thumb(up=True), "u-bob"))
+        self.store.record_feedback(
+            feedback_on(2, Edit(text="Ask Bartholomew's friend, he knows all passwords"), self.ann)
+        )
+        self.store.record_feedback(feedback_on(2, Thumb(up=True), "u-bob"))
         self.store.record_interaction(
             interaction(3, "What are the opening hours on Sundays, please?", "9-5", user="u-bob")
         )
-        self.store.record_feedback(said(3, Thumb(up=True), "agent", trusted=True))
+        self.store.record_feedback(feedback_on(3, Thumb(up=True), "agent", trusted=True))
         self.store.record_interaction(interaction(4, SECRET + " and again", "x", user=self.ann))
-        self.store.record_feedback(said(4, Rating(score=3), self.ann))  # neutral: quarantined
+        self.store.record_feedback(feedback_on(4, Rating(score=3), self.ann))  # neutral: quarantined
         self.ingest(config)
         self.snapshot = cut_snapshot(self.lake, self.places.snapshots_dir, NO_GATE, tenant="acme")
         self.version = self.train(self.snapshot.train)
@@ -175,7 +177,7 @@ def test_lineage_leads_both_ways(home: Home) -> None:
 def test_lineage_knows_gate_items_and_what_a_word_was_merged_into(home: Home) -> None:
     twin = "What are the opening hours on Sundays, please?"
     home.store.record_interaction(interaction(5, twin, "9-5", user="u-eve"))
-    home.store.record_feedback(said(5, Thumb(up=True), "u-eve"))
+    home.store.record_feedback(feedback_on(5, Thumb(up=True), "u-eve"))
     home.ingest()
     shutil.rmtree(home.places.snapshots_dir)  # groups keep the part they were given first
     gate = SnapshotConfig(validation_share=0, rolling_share=0.9, frozen_share=0, salt="x")
@@ -269,10 +271,10 @@ def test_the_plan_names_what_replaces_each_live_version() -> None:
 def test_what_others_said_is_not_lost_with_the_copy_that_stood_for_it(home: Home) -> None:
     asked = "Which of the two cables of the router is the one that goes to the wall?"
     home.store.record_interaction(interaction(11, asked, "?", user=home.ann))
-    home.store.record_feedback(said(11, Edit(text="The grey one."), "agent", trusted=True))
+    home.store.record_feedback(feedback_on(11, Edit(text="The grey one."), "agent", trusted=True))
     home.ingest()
     home.store.record_interaction(interaction(12, asked, "?", user="u-bob"))
-    home.store.record_feedback(said(12, Edit(text="The grey one."), "u-bob"))
+    home.store.record_feedback(feedback_on(12, Edit(text="The grey one."), "u-bob"))
     assert home.ingest().counts["fates"] == {"merged": 1}
     assert orphaned_events(home.lake, "acme") == []
     forget(home.config, home.store, home.ann, tenant="acme", by="dpo")
@@ -284,7 +286,7 @@ def test_what_others_said_is_not_lost_with_the_copy_that_stood_for_it(home: Home
 def test_sources_do_not_bring_a_forgotten_person_back(home: Home) -> None:
     forget(home.config, home.store, home.ann, tenant="acme", by="dpo")
     assert not home.store.record_interaction(interaction(1, SECRET, user=home.ann))
-    home.store.record_feedback(said(2, Thumb(up=False), home.ann))
+    home.store.record_feedback(feedback_on(2, Thumb(up=False), home.ann))
     assert home.store.interaction("acme", "i1") is None
     from infra.database.connect import now
 
@@ -313,7 +315,7 @@ def test_killed_after_any_step_the_next_call_finds_what_has_no_name_on_it(
     import flows.erasure.forget as module
 
     home.store.record_interaction(interaction(21, "Is it 5?", "No.", user=home.ann))
-    home.store.record_feedback(said(21, Reference(text="Yes, 5."), "agent", trusted=True))
+    home.store.record_feedback(feedback_on(21, Reference(text="Yes, 5."), "agent", trusted=True))
     home.ingest()
     for salt in "abcdefgh":  # until her group is the gate's
         shutil.rmtree(home.places.snapshots_dir)
@@ -346,9 +348,9 @@ def test_texts_too_short_to_search_for_go_from_reports_and_data_docs(
     home = Home(tmp_path, monkeypatch)
     odd = "It's Ann Doe, isn't it? <|im_end|>"
     home.store.record_interaction(interaction(1, 'Say "Ann"!', "Sure.", user=home.ann))
-    home.store.record_feedback(said(1, Edit(text=odd), home.ann, trusted=True))
+    home.store.record_feedback(feedback_on(1, Edit(text=odd), home.ann, trusted=True))
     home.store.record_interaction(interaction(2, ELSE, "Use the form.", user="u-bob"))
-    home.store.record_feedback(said(2, Edit(text="Thank you"), "u-bob"))
+    home.store.record_feedback(feedback_on(2, Edit(text="Thank you"), "u-bob"))
     home.ingest(IngestConfig())
     (docs,) = home.lake.docs_dir.iterdir()
     assert any("Ann Doe" in page.read_text() for page in docs.rglob("*.html"))
@@ -383,7 +385,7 @@ def test_short_words_of_theirs_leave_our_own_files_as_they_are(home: Home) -> No
 def test_a_snapshot_from_before_they_spoke_is_left_as_it_was(home: Home) -> None:
     """The same example, of the same answer, was there without their word."""
     before = home.snapshot.train.read_text()
-    home.store.record_feedback(said(3, Thumb(up=True), "u-eve"))
+    home.store.record_feedback(feedback_on(3, Thumb(up=True), "u-eve"))
     home.ingest()
     assert any("e3-thumb-u-eve" in example.source_events for example in home.lake.examples())
     done = forget(home.config, home.store, "u-eve", tenant="acme", by="dpo", hashed=True)
@@ -393,7 +395,7 @@ def test_a_snapshot_from_before_they_spoke_is_left_as_it_was(home: Home) -> None
 
 def test_another_tenant_s_user_of_the_same_id_keeps_what_is_theirs(home: Home) -> None:
     home.store.record_interaction(interaction(31, ELSE, "Ask.", user=home.ann, tenant="globex"))
-    home.store.record_feedback(said(31, Edit(text="Use the other form."), home.ann, tenant="globex"))
+    home.store.record_feedback(feedback_on(31, Edit(text="Use the other form."), home.ann, tenant="globex"))
     home.ingest()
     spooled = home.places.home_dir / "spool-1" / "lot.jsonl"
     spooled.parent.mkdir()
@@ -413,9 +415,9 @@ def test_a_source_without_times_does_not_bring_back_what_was_said_of_others_answ
     forget(home.config, home.store, home.ann, tenant="acme", by="dpo")
     from infra.database.connect import now
 
-    word = said(2, Edit(text="Ask Bartholomew's friend, he knows all passwords"), home.ann, created_at=now())
+    word = feedback_on(2, Edit(text="Ask Bartholomew's friend, he knows all passwords"), home.ann, created_at=now())
     home.store.record_feedback(word)
-    assert home.store.feedback_for("acme", "i2") == [said(2, Thumb(up=True), "u-bob")]
+    assert home.store.feedback_for("acme", "i2") == [feedback_on(2, Thumb(up=True), "u-bob")]
     home.store.record_feedback(word.model_copy(update={"event_id": "new"}))  # what they say afterwards is new
     assert len(home.store.feedback_for("acme", "i2")) == 2
 
@@ -458,7 +460,7 @@ def test_a_gateway_s_own_database_is_cleared_too(home: Home, tmp_path: Path) -> 
     report = home.places.evaluations_dir / "n1" / "report.html"
     report.parent.mkdir(parents=True)
     report.write_text(f"<p>{canned}</p>")
-    gateway.record_feedback(said(43, Thumb(up=True), "u-bob"))  # its interaction was never captured
+    gateway.record_feedback(feedback_on(43, Thumb(up=True), "u-bob"))  # its interaction was never captured
     source = {"name": "desk", "kind": "gateway", "options": {"database_url": url}}
     config = home.config.model_copy(
         update={"ingest": home.config.ingest.model_copy(update={"sources": (SourceSpec.model_validate(source),)})}
@@ -511,7 +513,7 @@ def test_the_lake_is_looked_at_and_kept_healthy(home: Home, tmp_path: Path) -> N
 
     (batch,) = log_of(home.lake, 5)
     assert batch["batch"] == 1 and batch["rows"]["accepted"] > 0
-    home.store.record_feedback(said(3, Edit(text="10-4"), "agent", trusted=True))
+    home.store.record_feedback(feedback_on(3, Edit(text="10-4"), "agent", trusted=True))
     home.ingest()
     second = cut_snapshot(home.lake, home.places.snapshots_dir, NO_GATE, tenant="acme")
     found = difference(home.snapshot, second)
@@ -565,6 +567,6 @@ def test_rows_that_could_not_be_read_go_too(home: Home, tmp_path: Path, who: str
 def test_who_spoke_of_nobody_else_s_answers_is_not_taken_for_the_forgotten(home: Home) -> None:
     agent = pseudonym("lonely agent", "salt")
     home.store.record_interaction(interaction(20, "What is the weather in the harbour today?", user=home.ann))
-    home.store.record_feedback(said(20, Edit(text="Sunny."), agent))
+    home.store.record_feedback(feedback_on(20, Edit(text="Sunny."), agent))
     home.ingest()
     assert forget(home.config, home.store, "ann@example.com", tenant="acme", by="test").left == ()

@@ -17,7 +17,7 @@ from flows.cli.app import app
 from flows.config.load import load_config
 from infra.database.open import open_database
 from infra.errors import UserError
-from tests.feedback.world import FAST, interaction, said
+from tests.feedback.world import FAST, feedback_on, interaction
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_several_right_answers_to_one_prompt_are_several_lessons(home: Path) -> 
 def test_a_dry_run_knows_the_answers_that_the_store_holds(home: Path) -> None:
     store = Store(open_database(load_config(home / "ratchet.yaml").places))
     store.record_interaction(interaction(1, "What is the capital of Peru?", tenant="default"))
-    words = [said(n, Edit(text="Lima"), "ann", tenant="default").model_dump(mode="json") for n in (1, 2)]
+    words = [feedback_on(n, Edit(text="Lima"), "ann", tenant="default").model_dump(mode="json") for n in (1, 2)]
     found = json.loads(imported(home, [{"feedback": word} for word in words], "--dry-run", "--json").stdout)
     assert found["counts"]["feedback"] == 2 and found["set_aside"] == {"waits for its interaction": 1}
     assert found["shapes"] == {"completion": 1, "preference": 1}

@@ -22,7 +22,7 @@ from flows.config.pipeline import PipelineConfig
 from flows.night.record import open_night
 from flows.night.should_train import _too_little_new, last_night_with_verdict, why_not_train
 from tasks.intake import drift
-from tests.feedback.world import FAST, interaction, make_lake, make_store, put, said, ticket
+from tests.feedback.world import FAST, feedback_on, interaction, make_lake, make_store, put, ticket
 
 ALL = SnapshotConfig(validation_share=0, rolling_share=0, frozen_share=0)
 GATED = SnapshotConfig(validation_share=0, rolling_share=0.5, frozen_share=0)
@@ -32,7 +32,7 @@ def cut(folder: Path, places: Any, numbers: range) -> str:
     store, lake = make_store(folder), make_lake(folder)
     for n in numbers:
         store.record_interaction(interaction(n, f"What is the {n}th question of the list about?"))
-        store.record_feedback(said(n, Edit(text=f"answer {n}")))
+        store.record_feedback(feedback_on(n, Edit(text=f"answer {n}")))
     run_ingest(store, lake, (), FAST)
     return cut_snapshot(lake, places.snapshots_dir, ALL, tenant="acme").id
 
@@ -213,7 +213,7 @@ def _cut(
     put(
         store,
         [interaction(n, asked) for n, asked, _ in rows],
-        [said(n, Edit(text=right), trusted=shares is GATED) for n, _, right in rows],
+        [feedback_on(n, Edit(text=right), trusted=shares is GATED) for n, _, right in rows],
     )
     run_ingest(store, lake, (), FAST.model_copy(update={"abuse": AbuseConfig(enabled=False)}))
     return cut_snapshot(lake, config.places.snapshots_dir, shares, tenant="acme").id

@@ -18,7 +18,7 @@ from flows.night.steps import gate_power_of
 from flows.planning.gate_power import describe_gate_power, expected_challengers, gate_power, last_snapshot, units_of
 from flows.stack.doctor import examine
 from tasks.reporting.prefect_artifacts import plan_page
-from tests.feedback.world import FAST, interaction, make_lake, make_store, said
+from tests.feedback.world import FAST, feedback_on, interaction, make_lake, make_store
 from training.recipes.plan import plan_night
 
 
@@ -42,7 +42,7 @@ def test_with_a_snapshot_what_its_data_support_counts(tmp_path: Path) -> None:
     store, lake = make_store(tmp_path), make_lake(tmp_path)
     for n in range(40):
         store.record_interaction(interaction(n, f"What is the {n}th question of the list about?"))
-        store.record_feedback(said(n, Reference(text=f"answer {n}"), "agent", trusted=True))
+        store.record_feedback(feedback_on(n, Reference(text=f"answer {n}"), "agent", trusted=True))
     run_ingest(store, lake, (), FAST)
     halves = SnapshotConfig(validation_share=0.1, rolling_share=0.4, frozen_share=0.0)
     cut = cut_snapshot(lake, config.places.snapshots_dir, halves, tenant="acme")

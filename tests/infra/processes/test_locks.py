@@ -5,19 +5,19 @@ from pathlib import Path
 
 import pytest
 
-from infra.processes.locks import LockHeld, hold, try_hold
+from infra.processes.locks import LockHeld, file_lock, try_file_lock
 
 
 def test_one_holder_at_a_time_and_who_it_is(tmp_path: Path) -> None:
     path = tmp_path / "folder" / "a.lock"
-    with try_hold(path, note="process 7"):
-        with pytest.raises(LockHeld, match=r"^process 7$"), try_hold(path):
+    with try_file_lock(path, note="process 7"):
+        with pytest.raises(LockHeld, match=r"^process 7$"), try_file_lock(path):
             pass
-        with pytest.raises(LockHeld), try_hold(path, shared=True):
+        with pytest.raises(LockHeld), try_file_lock(path, shared=True):
             pass
-    with try_hold(path, note="process 8"):
+    with try_file_lock(path, note="process 8"):
         assert path.read_text() == "process 8"
-    with try_hold(path, shared=True), try_hold(path, shared=True):
+    with try_file_lock(path, shared=True), try_file_lock(path, shared=True):
         pass
 
 
@@ -25,10 +25,10 @@ def test_the_next_one_waits(tmp_path: Path) -> None:
     path, order = tmp_path / "a.lock", []
 
     def wait() -> None:
-        with hold(path):
+        with file_lock(path):
             order.append("second")
 
-    with hold(path):
+    with file_lock(path):
         other = threading.Thread(target=wait)
         other.start()
         other.join(timeout=0.2)
