@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pydantic import TypeAdapter
 
 from feedback.events import Document, Edit, Feedback, Interaction, Preference, Reference, Value, texts_of
-from feedback.ingest.subjects import Key, NormaliseConfig, Steps, Subject
+from feedback.ingest.subjects import HeldReason, Key, NormaliseConfig, Steps, Subject
 from feedback.redaction.patterns import Finder, find_personal, may_hold_personal
 from feedback.redaction.redact import Redactor, redact_feedback, redact_interaction
 from infra.errors import UserError
@@ -68,9 +68,11 @@ def clean(subject: Subject, steps: Steps, find: Finder, released: Mapping[Key, s
                 "is to refuse that; clean the source, or set redact.policy to redact or drop"
             )
         if trouble:
-            subject.held.setdefault(event.event_id, ("normalise", *trouble))
+            subject.held.setdefault(event.event_id, HeldReason("normalise", *trouble))
         elif dropped:
-            subject.held.setdefault(event.event_id, ("redact", "personal-data", f"holds {', '.join(dropped)}"))
+            subject.held.setdefault(
+                event.event_id, HeldReason("redact", "personal-data", f"holds {', '.join(dropped)}")
+            )
     subject.events = events
     return redactor.counts
 

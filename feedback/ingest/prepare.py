@@ -16,7 +16,7 @@ from feedback.abuse.language_mismatch import is_language_mismatch
 from feedback.duplicates.fingerprints import Fingerprints, fingerprints_of
 from feedback.events import Feedback, subject_of
 from feedback.ingest.clean import clean
-from feedback.ingest.subjects import Key, NormaliseConfig, RawBatch, Steps, Subject
+from feedback.ingest.subjects import HeldReason, Key, NormaliseConfig, RawBatch, Steps, Subject
 from feedback.redaction.redact import finder_of
 from feedback.store.store import Ready
 from feedback.text.vocabulary import TokenIndex
@@ -87,7 +87,7 @@ def _subjects(batch: RawBatch, config: NormaliseConfig) -> list[Subject]:
         if about and interaction is None:
             # Nobody else's words can be about it either, so an orphan is a subject of its own.
             orphan = subjects.setdefault((event.tenant, f"{about}?{event.event_id}"), Subject(key, None, [event]))
-            orphan.held[event.event_id] = ("source", "orphan", f"interaction {about} never arrived")
+            orphan.held[event.event_id] = HeldReason("source", "orphan", f"interaction {about} never arrived")
             orphan.key = (event.tenant, f"{about}?{event.event_id}")
         elif key not in subjects:
             history = batch.history.get(key, [ready]) if about else [ready]
@@ -116,7 +116,7 @@ def _hold_future(subject: Subject, word: Ready, config: NormaliseConfig) -> None
         f"dated {_latest(subject, word):%Y-%m-%d %H:%M} UTC but here since {word.received_at:%Y-%m-%d %H:%M}; at most "
         f"{config.max_hours_ahead:g} hours ahead are allowed (released, it counts as said when it came)"
     )
-    subject.held[word.feedback.event_id] = ("normalise", "in-future", detail)
+    subject.held[word.feedback.event_id] = HeldReason("normalise", "in-future", detail)
 
 
 def _dated_as_it_came(word: Ready) -> Feedback:

@@ -24,7 +24,7 @@ from feedback.index.update import HeldEvent, IndexUpdate
 from feedback.ingest.build_examples import ACCEPTED
 from feedback.ingest.conflicts import Outcome
 from feedback.ingest.prepare import PreparedFeedback
-from feedback.ingest.subjects import Key, Steps, Subject
+from feedback.ingest.subjects import HeldReason, Key, Steps, Subject
 from feedback.lake.frames import EventOutcome, QuarantineRow
 from infra.artifact import key_of
 
@@ -101,7 +101,7 @@ def _hold_abuse(
             if key in released:
                 out.index_update.released.append(key)
             elif key in remembered:
-                subject.held[event.event_id] = ("abuse", *remembered[key])
+                subject.held[event.event_id] = HeldReason("abuse", *remembered[key])
                 touched[subject.key] = subject
             else:
                 claim = subject.claims.get(event.event_id)
@@ -114,7 +114,7 @@ def _hold_abuse(
             key = (subject.key[0], event.event_id)
             verdict = verdicts.get(key)
             if verdict is not None and key in fresh:
-                subject.held[event.event_id] = ("abuse", *verdict)
+                subject.held[event.event_id] = HeldReason("abuse", *verdict)
                 touched[subject.key] = subject
                 out.index_update.held.append(HeldEvent(*key, *verdict))
                 out.count("abuse", verdict[0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from pydantic import Field
 
@@ -59,6 +60,17 @@ class RawBatch:
     """(tenant, event) a person released -> corrected value as JSON, or None."""
 
 
+class HeldReason(NamedTuple):
+    """Why an event is held."""
+
+    step: str
+    """Step that holds it."""
+    code: str
+    """Reason in a word."""
+    detail: str
+    """Reason in a sentence."""
+
+
 @dataclass
 class Subject:
     """One interaction (or document) on its way through."""
@@ -66,8 +78,8 @@ class Subject:
     key: Key
     interaction: Interaction | None
     events: list[Feedback]
-    held: dict[str, tuple[str, str, str]] = field(default_factory=dict)
-    """event -> (step, code, detail)"""
+    held: dict[str, HeldReason] = field(default_factory=dict)
+    """Event -> why it is held."""
     claims: dict[str, Claim] = field(default_factory=dict)
     """event -> what it claims of the prompt, for those of `good` that claim something."""
     language_mismatches: set[str] = field(default_factory=set)

@@ -238,7 +238,7 @@ def _publish(snapshots_dir: Path, staging: Path, config: SnapshotConfig, tenant:
         key=identity.key,
         digest=digest_dir(staging),
         config=config.model_dump(mode="json"),
-        result={"counts": counts, "removed": removed},
+        result=manifest.model_dump(mode="json", include={"counts", "removed"}),
     )
     publish(staging, snapshots_dir / name, record)
     return load_snapshot(snapshots_dir / name)

@@ -15,5 +15,5 @@ class Grader:
     """One sentence."""
     grade: Callable[[str, str], float]
     """(answer, reference) -> 0 (wrong) to 1 (right)."""
-    apart: bool = False
+    isolated: bool = False
     """Whether it runs in a process of its own with a time limit, since what it is given decides how long it takes."""

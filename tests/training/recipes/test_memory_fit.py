@@ -15,11 +15,11 @@ from tasks.train import plan as planned
 from tests.large_base import write_large_base
 from training.base_model import DEFAULT_BASE, Base
 from training.recipes.base_offline import base_offline
+from training.recipes.built_in import RECIPES
 from training.recipes.memory import SMOLLM2_135M, shape_of_folder
 from training.recipes.memory_fit import Room, peak_of, why_not_fit
 from training.recipes.plan import TrainingConfig, plan_night
-from training.recipes.recipe import RECIPES
-from training.tuners import Shape
+from training.tuners.tuner import ModelShape
 
 COUNTS = {"completion": 500, "preference": 300}
 
@@ -29,7 +29,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_large_base(tmp_path_factory.mktemp("large") / "seven")
 
 
-def room(shape: Shape, gigabytes: float, **fields: Any) -> Room:
+def room(shape: ModelShape, gigabytes: float, **fields: Any) -> Room:
     has = int(gigabytes * 1e9)
     return Room.model_validate({"shape": shape, "dtype": "bfloat16", "alone": has, "each": has, **fields})
 
