@@ -21,9 +21,9 @@ def lineage(
     json: JsonOption = False,
 ) -> None:
     """What something was made of, and what became of it."""
+    from deploy.lineage.trace import trace
     from feedback.store.store import Store
     from flows.config.pipeline import tenant_of
-    from flows.history.lineage import lineage as trace
     from infra.database.open import open_database
 
     settings = load(config)
@@ -45,7 +45,7 @@ def why(
     json: JsonOption = False,
 ) -> None:
     """Explain one answer: which version gave it, what that was trained on, why it was let in, how it was released."""
-    from deploy.explain import explain
+    from deploy.lineage.explain import explain
     from flows.config.pipeline import tenant_of
     from infra.database.open import open_database
 

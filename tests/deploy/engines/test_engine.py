@@ -243,5 +243,5 @@ def test_a_template_that_wants_a_question_answers_chats_with_a_system_message(ti
     asked = (
         "{% if messages[-1]['role'] == 'system' %}{{ raise_exception('No user query found in messages.') }}{% endif %}"
     )
-    generator.tokenizer.chat_template = asked + CHATML
+    generator.chat.tokenizer.chat_template = asked + CHATML
     assert _system_prefix(generator, messages, generator.encode_chat(messages)) == 0
