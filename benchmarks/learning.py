@@ -95,8 +95,8 @@ def orpo(bench: Bench) -> list[Figure]:
 
 def reward(bench: Bench) -> list[Figure]:
     """Share of held-out pairs in which the better answer scores higher, against a coin."""
+    from training.chat.template import Template
     from training.engines.native.online.reward_model import RewardModel
-    from training.engines.native.packing.tokenization import Template
 
     began = time.monotonic()
     train, held = _pairs(bench, 96, 80)
@@ -230,8 +230,8 @@ def replay(bench: Bench) -> list[Figure]:
 
 def recipe(bench: Bench) -> list[Figure]:
     """Three stages (sft, reward, ppo) to the end: the score that the reward model gives held-out answers."""
+    from training.chat.template import Template
     from training.engines.native.online.reward_model import RewardModel
-    from training.engines.native.packing.tokenization import Template
     from training.generation.generator import Request
 
     began = time.monotonic()
@@ -253,7 +253,7 @@ def recipe(bench: Bench) -> list[Figure]:
     )
     generator = bench.generator(first, last)
     model = RewardModel(bench.base.path, bench.folder / "stages" / judge.key / "adapter", "adapter", bench.dtype)
-    template = Template(generator.tokenizer)
+    template = Template(generator.chat.tokenizer)
 
     def scores(name: str) -> list[float]:
         prompts = [template.prompt([{"role": "user", "content": r["prompt"]}]) for r in held]

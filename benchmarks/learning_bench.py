@@ -80,7 +80,7 @@ class Bench:
     def stage(self, name: str, objective: str, *, previous: Any = None, reward: Any = None, **spec: Any) -> Any:
         """Train a stage on an experiment's files; its record and folder."""
         from training.recipes.recipe import StageSpec
-        from training.stages.job import make_job
+        from training.stages.job import Placement, StageInputs, make_job
         from training.stages.run import run_stage
 
         replay = spec.pop("replay", None)
@@ -91,12 +91,15 @@ class Bench:
             "max_length": 512,
             **spec,
         }
-        job = make_job(
-            StageSpec.model_validate(asked), label=name, base=self.base, train=self.folder / name / "train.jsonl",
-            validation=self.folder / name / "validation.jsonl", stages_dir=self.folder / "stages", cache=self.cache,
-            previous=previous, reward=reward, replay=replay, dtype=self.dtype, threads=self.threads,
-            checkpoint_seconds=600,
+        folder = self.folder / name
+        inputs = StageInputs(
+            base=self.base, train=folder / "train.jsonl", validation=folder / "validation.jsonl",
+            previous=previous, reward=reward, replay=replay,
         )  # fmt: skip
+        placement = Placement(
+            stages_dir=self.folder / "stages", cache=self.cache, threads=self.threads, checkpoint_seconds=600
+        )
+        job = make_job(StageSpec.model_validate(asked), inputs, placement, label=name, dtype=self.dtype)
         return run_stage(job)
 
     def generator(self, *records: Any) -> Any:
@@ -113,9 +116,9 @@ class Bench:
 
     def answer_logps(self, generator: Any, name: str | None, pairs: Sequence[tuple[str, str]]) -> list[list[float]]:
         """Log-probabilities of each answer's tokens after its prompt."""
-        from training.engines.native.packing.tokenization import Template
+        from training.chat.template import Template
 
-        template = Template(generator.tokenizer)
+        template = Template(generator.chat.tokenizer)
         tokens = [template.answer([{"role": "user", "content": p}], a) for p, a in pairs]
         found = generator.logprobs(name, [t.ids for t in tokens])
         return [one[t.start - 1 :] for one, t in zip(found, tokens, strict=True)]

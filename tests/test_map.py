@@ -14,8 +14,8 @@ QUESTIONS: tuple[tuple[str, str, str], ...] = (
     ("Where is LoRA attached to a model?", "lora", "training/tuners/lora.py"),
     ("Where are learning rates chosen?", "hyperparameters", "training/recipes/default_hyperparameters.py"),
     ("Where is it estimated whether a recipe fits the memory?", "memory", "training/recipes/memory.py"),
-    ("Where are examples tokenised?", "tokenization", "training/engines/native/packing/tokenization.py"),
-    ("Where are sequences packed into rows?", "packing", "training/engines/native/packing/forward.py"),
+    ("Where are examples tokenised?", "tokenization", "training/stages/tokenization.py"),
+    ("Where are sequences packed into rows?", "packing", "training/engines/native/packing/rows.py"),
     ("Where is a loss spike found?", "loss-spike", "training/engines/native/loop/loss_spikes.py"),
     (
         "Where is attention over packed rows computed?",

@@ -16,7 +16,7 @@ import os
 import shutil
 import uuid
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from infra.artifact import (
     atomic_write,
@@ -31,6 +31,7 @@ from infra.artifact import (
 from infra.errors import CorruptArtifact, NotFound, UserError
 from infra.processes.locks import file_lock
 from infra.settings import Config
+from infra.stored_model import Stored
 from training.sequence_mixers import check_folder
 
 log = logging.getLogger(__name__)
@@ -66,12 +67,12 @@ class Base(Config):
 
 
 def base_version(digest: str) -> str:
-    """The name, as a version, of the untouched base with these bytes."""
+    """Name, as a version, the untouched base with these bytes."""
     return f"base-{digest[:12]}"
 
 
 def resolve_base(name: str, cache: Path) -> Base:
-    """The base model called `name`, converted or downloaded into a cache where necessary.
+    """Find the base model called `name`, converted or downloaded into a cache where necessary.
 
     Order: local folder, local hub cache, an earlier conversion in `cache`, hub, Python package (for the default model
     only). The earlier conversion comes before the hub so that a base does not change under a pipeline on the day its
@@ -125,37 +126,62 @@ def resolve_base(name: str, cache: Path) -> Base:
 
 
 def looks_like_repo(name: str) -> bool:
-    """Whether a base model's name is of the hub's form, owner/model."""
+    """Tell whether a base model's name is of the hub's form, owner/model."""
     return name.count("/") == 1 and not name.startswith((".", "/", "~"))
 
 
 def hub_copy(name: str) -> Path | None:
-    """Folder of a hub's model in the local hub cache; None where it is not. Nothing is asked over a network."""
+    """Find the folder of a hub's model in the local hub cache, without a network; None where it is not."""
     return _from_hub(name, local_only=True)[0]
 
 
 def packaged_folder(cache: Path) -> Path:
-    """Where the default model's conversion from its Python package stands, once it is made."""
+    """Tell where the default model's conversion from its Python package stands, once it is made."""
     return cache / "bases" / _conversion_key()[:16]
 
 
-def shape_config(folder: Path) -> dict[str, Any]:
-    """The part of a base model's config.json that gives the shape of its text model.
+class TextConfig(Stored):
+    """What training reads in config.json of the text model; the rest is kept as it is."""
+
+    hidden_size: int
+    """Width."""
+    num_hidden_layers: int
+    """Transformer blocks."""
+    num_attention_heads: int
+    """Query heads."""
+    num_key_value_heads: int | None = None
+    """Key and value heads; as many as queries where none are given."""
+    head_dim: int | None = None
+    """Width of a head; the width over the heads where none is given."""
+
+    @property
+    def head_size(self) -> int:
+        """Width of a head."""
+        return self.head_dim or self.hidden_size // self.num_attention_heads
+
+    @property
+    def kv_width(self) -> int:
+        """Width of a block's keys, and of its values."""
+        return self.head_size * (self.num_key_value_heads or self.num_attention_heads)
+
+
+def shape_config(folder: Path) -> TextConfig:
+    """Read the part of a base model's config.json that gives the shape of its text model.
 
     Raises:
         UserError: it does not say what training reads there: a model of a kind that Ratchet does not train.
     """
     config = json.loads((folder / "config.json").read_text())
-    found: dict[str, Any] = config.get("text_config", config)
+    text = config.get("text_config", config)
     wanted = ("hidden_size", "num_hidden_layers", "num_attention_heads")
-    missing = [name for name in wanted if name not in found]
+    missing = [name for name in wanted if name not in text]
     if missing:
         raise UserError(
-            f"{folder / 'config.json'} (model_type {found.get('model_type', 'not given')}) has no "
+            f"{folder / 'config.json'} (model_type {text.get('model_type', 'not given')}) has no "
             f"{', '.join(missing)}; expected a model whose config gives {', '.join(wanted)}, as those of Llama, Qwen "
             "or SmolLM do and those of GPT-2's kind (n_embd) do not; name another base_model"
         )
-    return found
+    return TextConfig.model_validate(text)
 
 
 def _check_folder(folder: Path) -> None:

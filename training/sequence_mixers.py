@@ -1,11 +1,11 @@
-"""Which models Ratchet's own generator is right for, as far as their config tells: all tokens meet in attention.
+"""Refuse models that Ratchet's own generator would be wrong for, as far as their config tells.
 
-The generator (training/generation/generator.py) lays sequences end to end and keeps keys and values by row. What a
-token hears of those before it must therefore come through full or sliding-window attention. A state that is carried
-along (Mamba, linear attention, short convolutions, recurrent units) would leak from one sequence into the next and be
-lost between two steps, and attention in chunks would be computed as full attention: fluent, and wrong.
-training/generation/attention_check.py looks at the loaded model itself; here only config.json is read, so that it can
-be said before anything is loaded.
+It is right where all tokens meet in attention: it lays sequences end to end and keeps keys and values by row, so what a
+token hears of those before it must come through full or sliding-window attention. A state that is carried along (Mamba,
+linear attention, short convolutions, recurrent units) would leak from one sequence into the next and be lost between
+two steps, and attention in chunks would be computed as full attention: fluent, and wrong.
+training/generation/attention_check.py checks the loaded model itself; here only config.json is read, so that it can be
+said before anything is loaded.
 """
 
 from __future__ import annotations
@@ -40,17 +40,17 @@ _CARRIED = (
 """Beginnings of the fields of layers that carry a state."""
 
 
-def refusal(what: str, reason: str) -> str:
-    """The sentence for a person: `what` is the model, `reason` why the generator would be wrong."""
+def refusal(model: str, reason: str) -> str:
+    """Word the refusal of a model for a person: `reason` is why the generator would be wrong."""
     return (
-        f"{what}: {reason}; Ratchet's own generator, which evaluates, samples and serves, would be wrong for it; "
+        f"{model}: {reason}; Ratchet's own generator, which evaluates, samples and serves, would be wrong for it; "
         "use a base whose every layer is full or sliding-window attention, such as those of Llama, Qwen2 and "
         "Qwen3, Mistral, Gemma 3, Phi-3, OLMo 2 or Granite 3"
     )
 
 
 def why_not_generated(config: Mapping[str, Any]) -> str | None:
-    """Why the generator would be wrong for a model with this config; None where nothing in it says so."""
+    """Tell why the generator would be wrong for a model with this config; None where nothing in it says so."""
     text = config.get("text_config") or config
     if text.get("attn_logit_softcapping") or text.get("model_type") in _SINKS:
         return "its attention has soft capping or sinks"
@@ -69,7 +69,7 @@ def why_not_generated(config: Mapping[str, Any]) -> str | None:
 
 
 def check_folder(folder: Path) -> None:
-    """Look at the config of a model's folder.
+    """Check the config of a model's folder.
 
     Raises:
         UserError: the generator would be wrong for such a model.

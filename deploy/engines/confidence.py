@@ -41,7 +41,7 @@ def champion_confidence(places: Places, base: Base, url: str, dialect: Dialect =
     def mean_logprobs(tenant: str, rows: Sequence[tuple[Sequence[Message], str]]) -> list[float | None]:
         from transformers import AutoTokenizer
 
-        from training.engines.native.packing.tokenization import Template, Unlearnable, plain
+        from training.chat.template import Template, Unlearnable, messages_for_template
 
         template = Template(AutoTokenizer.from_pretrained(base.path, local_files_only=True))
         model = current(open_database(places), tenant).champion or base.version
@@ -50,7 +50,7 @@ def champion_confidence(places: Places, base: Base, url: str, dialect: Dialect =
         with EngineClient(url, key, dialect=dialect) as engine:
             for messages, answer in rows:
                 try:
-                    tokens = template.answer(plain(messages), answer)
+                    tokens = template.answer(messages_for_template(messages), answer)
                 except Unlearnable:  # the model's template refuses the conversation: nothing can be said of it
                     means.append(None)
                     continue

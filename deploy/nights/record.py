@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BeforeValidator
@@ -14,7 +15,7 @@ from pydantic import BeforeValidator
 from deploy.nights.challenger import Challenger
 from deploy.nights.request import NightRequest, StoredRequest
 from deploy.nights.steps import CHECKPOINT, TRAIN, Step, checkpoint_step
-from infra.stored_model import StoredFile
+from infra.stored_model import NewerForm, StoredFile
 
 FILE = "night.json"
 T = TypeVar("T")
@@ -78,3 +79,14 @@ class NightRecord(StoredFile):
 
 def _plain(request: object) -> object:
     return request.model_dump() if isinstance(request, NightRequest) else request
+
+
+def read_records(nights_dir: Path, tenant: str) -> list[NightRecord]:
+    """Read the records of a tenant's nights, newest first; those that cannot be read are left out."""
+    records = []
+    for file in nights_dir.glob(f"*/{FILE}"):
+        try:
+            records.append(NightRecord.model_validate_json(file.read_bytes()))
+        except (OSError, ValueError, NewerForm):
+            continue  # being replaced this moment, or of a later release
+    return sorted((r for r in records if r.tenant == tenant), key=lambda r: r.started_at, reverse=True)

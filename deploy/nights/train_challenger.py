@@ -12,6 +12,7 @@ from infra.errors import Diverged, RatchetError, UserError
 from training.base_model import Base
 from training.recipes.recipe import Recipe
 from training.stages.checkpoints import make_version
+from training.stages.result import StageConfig, StageResult
 
 log = logging.getLogger(__name__)
 
@@ -47,9 +48,10 @@ def take_checkpoint(name: str, base: Base, stages_dir: Path) -> Challenger:
     except RatchetError as error:
         log.error("checkpoint %s cannot be examined: %s", name, error)
         return Challenger(recipe=f"{key[:12]}@{step}", error=str(error))
-    stage = _stage(record, record.config["spec"]["objective"])
+    stage = _stage(record, record.parse_config(StageConfig).spec.objective)
     return Challenger(recipe=f"{record.name.partition('/')[0]}@{step}", stages=(stage,))
 
 
 def _stage(record: Record, objective: str) -> TrainedStage:
-    return TrainedStage(key=record.key, digest=record.digest, kind=record.result["kind"], objective=objective)
+    kind = record.parse_result(StageResult).kind
+    return TrainedStage(key=record.key, digest=record.digest, kind=kind, objective=objective)

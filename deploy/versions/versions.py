@@ -8,7 +8,6 @@ and a name is never reused for other weights.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import uuid
@@ -18,6 +17,7 @@ from typing import Literal
 from infra.artifact import RECORD, Record, digest_dir, publish, read_record, version_name
 from infra.errors import CorruptArtifact, NotFound
 from infra.settings import Config
+from training.stages.result import WeightsOrigin
 
 Kind = Literal["adapter", "model"]
 PROBE = "probe.json"
@@ -141,7 +141,7 @@ def find_version(versions_dir: Path, stages_dir: Path, name: str, *, base: Path 
             record = read_record(stage) if stage.is_dir() else None
             if record is None or version_name(record.digest) != name:
                 continue
-            if record.result.get("product", "policy") == "policy":  # a reward model answers nobody
+            if record.parse_result(WeightsOrigin).product == "policy":  # a reward model answers nobody
                 return publish_version(stage, versions_dir, base=base)
     return load_version(versions_dir, name)
 
@@ -171,14 +171,13 @@ def _check(weights: Path, record: Record) -> None:
 
 def converts(weights: Path) -> bool:
     """Check whether a folder holds an adapter that is written as the plain LoRA it equals when it is published."""
-    from training.weights.lora_conversion import CONVERTS
+    from training.tuners.lora_conversion import converts as equals_lora
 
-    config = weights / "adapter_config.json"
-    return config.exists() and json.loads(config.read_text()).get("peft_type") in CONVERTS
+    return equals_lora(weights)
 
 
 def _write_plain(weights: Path, base: Path, out: Path) -> None:
-    from training.weights.lora_conversion import to_plain_lora
+    from training.tuners.lora_conversion import to_plain_lora
 
     if converts(weights):
         to_plain_lora(weights, base, out)

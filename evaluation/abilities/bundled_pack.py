@@ -123,7 +123,7 @@ def _score_questions(
     generator: Generator, adapter: str | None, task: str, questions: Sequence[ChoiceQuestion]
 ) -> list[RegressionScore]:
     continuations = [choice_tokens(generator, q.question, f" {choice}") for q in questions for choice in q.choices]
-    sums = [math.fsum(values) for values in generator.continuations(adapter, continuations)]
+    sums = [math.fsum(s.logprob for s in scores) for scores in generator.continuations(adapter, continuations)]
     scores = []
     for question in questions:
         count = len(question.choices)

@@ -125,8 +125,8 @@ def _adapter_class() -> Any:
 
         def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
             pairs = [choice_tokens(self._generator, *request.args) for request in requests]
-            scored = self._generator.likely_continuations(self._adapter, pairs)
-            return [(math.fsum(value for value, _ in tokens), all(top for _, top in tokens)) for tokens in scored]
+            scored = self._generator.continuations(self._adapter, pairs)
+            return [(math.fsum(s.logprob for s in scores), all(s.greedy for s in scores)) for scores in scored]
 
         def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> list[float]:
             return [self._whole_text(request.args[0]) for request in requests]
@@ -141,7 +141,7 @@ def _adapter_class() -> Any:
             )
             pairs = [(tuple(context), tuple(rest)) for context, rest in map(make_disjoint_window, windows)]
             scored = self._generator.continuations(self._adapter, pairs)
-            return math.fsum(value for values in scored for value in values)
+            return math.fsum(score.logprob for scores in scored for score in scores)
 
         def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
             own = [_request(self._generator, self._adapter, *request.args) for request in requests]

@@ -16,8 +16,8 @@ from evaluation.judges.judge import JudgeDown, NightRewardModel, Pair, Tally
 from infra.errors import RatchetError
 
 if TYPE_CHECKING:
+    from training.chat.template import Template
     from training.engines.native.online.reward_model import RewardModel
-    from training.engines.native.packing.tokenization import Template
 
 _TIE = 1e-6
 """Scores closer than this are equal: only the same answer, or rounding, does that."""
@@ -82,7 +82,7 @@ class RewardJudge:
 
 
 def _rendered(template: Template, pair: Pair, text: str) -> tuple[int, ...]:
-    from training.engines.native.packing.tokenization import Unlearnable
+    from training.chat.template import Unlearnable
 
     try:
         return tuple(template.answer(list(pair.messages), text).ids)
@@ -93,8 +93,8 @@ def _rendered(template: Template, pair: Pair, text: str) -> tuple[int, ...]:
 def _load(file: NightRewardModel) -> tuple[RewardModel, Template]:
     from transformers import AutoTokenizer
 
+    from training.chat.template import Template
     from training.engines.native.online.reward_model import RewardModel
-    from training.engines.native.packing.tokenization import Template
     from training.hardware import best_dtype
 
     dtype = best_dtype() if file.dtype == "auto" else file.dtype

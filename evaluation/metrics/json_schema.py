@@ -13,7 +13,7 @@ from evaluation.metrics.metric import Metric, MetricInput
 from training.graders.json_answers import json_value
 
 if TYPE_CHECKING:
-    from training.graders.apart import GraderApart
+    from training.graders.subprocess_grader import SubprocessGrader
 
 
 def _kind(value: Any) -> str:
@@ -46,13 +46,13 @@ def score(item: MetricInput) -> float | None:
 
 
 @cache
-def _apart() -> GraderApart:
+def _apart() -> SubprocessGrader:
     """Training's own grader, in a process with a time limit: feedback brings schemas, and with them patterns."""
     import atexit
 
-    from training.graders.apart import GraderApart
+    from training.graders.subprocess_grader import SubprocessGrader
 
-    grader = GraderApart("json_schema")
+    grader = SubprocessGrader("json_schema")
     atexit.register(grader.stop)
     return grader
 

@@ -13,7 +13,7 @@ from functools import cache
 from evaluation.metrics.metric import Metric, MetricInput
 from infra.errors import UserError
 from training.graders import OWN
-from training.graders.apart import GraderApart, NoGrade
+from training.graders.subprocess_grader import NoGrade, SubprocessGrader
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ def python_metric(name: str) -> Metric:
     """
     if OWN.match(name) is None:
         raise UserError(f"{name!r} names no function; expected python:package.module:function")
-    grader = GraderApart(name)
+    grader = SubprocessGrader(name)
     atexit.register(grader.stop)
 
     def score(item: MetricInput) -> float | None:
@@ -39,10 +39,10 @@ def python_metric(name: str) -> Metric:
     return Metric(name, "higher", False, f"What {name.removeprefix('python:')} says of an answer.", score)
 
 
-def score_apart(grader: GraderApart, item: MetricInput, seconds: float = SECONDS) -> float | None:
+def score_apart(grader: SubprocessGrader, item: MetricInput, seconds: float = SECONDS) -> float | None:
     """Ask the function for its number; 0 where it raises, takes too long, or gives none that is finite."""
     try:
-        return grader.ask({"answer": item.answer, "reference": item.reference}, seconds)
+        return grader.ask(item.answer, item.reference, seconds)
     except NoGrade as failed:
         log.warning("%s failed, the answer counts 0: %s", grader.name, failed)
         return 0.0

@@ -53,7 +53,7 @@ class LazyBase:
         """List the versions whose whole weights were read from disk, once each time; the base's serve adapters."""
         named = {self._job.base_path: self._job.base.version}
         named |= {c.path: c.version for c in self._job.versions if c.path is not None}
-        return [named[path] for path in self._generator.loaded] if self._generator is not None else []
+        return [named[path] for path in self._generator.attached.loaded] if self._generator is not None else []
 
     @contextlib.contextmanager
     def attached(self, candidate: Candidate) -> Iterator[str | None]:

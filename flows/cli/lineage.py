@@ -21,9 +21,9 @@ def lineage(
     json: JsonOption = False,
 ) -> None:
     """What something was made of, and what became of it."""
+    from deploy.lineage.trace import trace
     from feedback.store.store import Store
     from flows.config.pipeline import tenant_of
-    from flows.history.lineage import lineage as trace
     from infra.database.open import open_database
 
     settings = load(config)
@@ -45,7 +45,7 @@ def why(
     json: JsonOption = False,
 ) -> None:
     """Explain one answer: which version gave it, what that was trained on, why it was let in, how it was released."""
-    from deploy.explain import explain
+    from deploy.lineage.explain import explain
     from flows.config.pipeline import tenant_of
     from infra.database.open import open_database
 
@@ -67,8 +67,8 @@ def why(
         )
     if answer.gated is not None:
         gate, override = answer.gated.evidence.gate, answer.gated.evidence.override
-        why_in = f"override by {override.actor}: {override.reason}" if override else str(gate and gate.reason)
-        scorecard = (gate and gate.scorecard) or "-"
+        why_in = f"override by {override.actor}: {override.reason}" if override else str(gate.reason if gate else None)
+        scorecard = (gate.scorecard if gate else None) or "-"
         say(f"  let in: {why_in} (ledger line {answer.gated.seq}, scorecard {scorecard[:16]})")
     if answer.like_barred is not None:
         say(f"  most like the barred {answer.like_barred.version}: likeness {answer.like_barred.likeness:.2f}")

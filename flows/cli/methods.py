@@ -11,7 +11,7 @@ from flows.cli.output import DEFAULT_CONFIG, ConfigOption, JsonOption, TenantOpt
 
 if TYPE_CHECKING:
     from training.recipes.advisor import Advice
-    from training.tuners import Shape
+    from training.tuners.tuner import ModelShape
 
 BaseOption = Annotated[
     Path | None, typer.Option("--base", help="Folder of a base model for the figures. Default: SmolLM2-135M.")
@@ -28,8 +28,8 @@ def methods(base: BaseOption = None, json: JsonOption = False) -> None:
     from evaluation.metrics import METRICS
     from feedback.formats import FORMATS
     from feedback.sources import SOURCES
+    from training.recipes.built_in import RECIPES
     from training.recipes.method_catalogue import methods_matrix
-    from training.recipes.recipe import RECIPES
 
     matrix = methods_matrix(_shape(base))
     recipes = {
@@ -188,7 +188,7 @@ def _say_advice(counts: dict[str, int], advice: Advice, base: str) -> None:
         say(f"  not: {other}")
 
 
-def _shape(base: Path | None) -> Shape:
+def _shape(base: Path | None) -> ModelShape:
     from infra.errors import NotFound
     from training.recipes.memory import SMOLLM2_135M, shape_of_folder
 

@@ -154,7 +154,7 @@ def _check(settings: PipelineConfig, request: NightRequest) -> None:
     from feedback.snapshots.snapshot import load_snapshot
     from flows.config.pipeline import tenant_of
     from infra.errors import UserError
-    from training.recipes.recipe import recipe_named
+    from training.recipes.built_in import recipe_named
 
     tenant = tenant_of(settings, request.tenant)
     for name in request.recipes:

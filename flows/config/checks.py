@@ -188,7 +188,7 @@ def _servable(config: PipelineConfig) -> list[Mistake]:
         return [Mistake(("serving", "engine"), SERVING_ENGINES.unknown(config.serving.engine))]
     if not SERVING_ENGINES.named(config.serving.engine).lora_only or config.training.methods == "auto":
         return []  # auto leaves them out by itself, and says why
-    from training.recipes.recipe import recipe_named
+    from training.recipes.built_in import recipe_named
 
     mistakes = []
     for index, name in enumerate(config.training.methods):

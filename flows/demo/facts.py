@@ -5,10 +5,10 @@ Each act writes one file when it ends, so that acts played one at a time still m
 
 from __future__ import annotations
 
-import math
 from datetime import datetime
 from pathlib import Path
 
+from evaluation.proportions import wilson_interval
 from infra.artifact import atomic_write
 from infra.settings import Config
 
@@ -35,7 +35,7 @@ class Score(Config):
     @property
     def interval(self) -> tuple[float, float]:
         """95% Wilson interval of the share."""
-        return wilson(self.right, self.total)
+        return wilson_interval(self.right, self.total)
 
 
 class Thumbed(Config):
@@ -143,16 +143,6 @@ class ActFacts(Config):
     def shown(self) -> bool:
         """Whether everything that was to be shown came out so."""
         return all(claim.holds for claim in self.claims)
-
-
-def wilson(right: int, total: int, z: float = 1.959963984540054) -> tuple[float, float]:
-    """Wilson's score interval of a share (Wilson 1927); (0, 1) when nothing was counted."""
-    if total == 0:
-        return 0.0, 1.0
-    share = right / total
-    middle = (share + z * z / (2 * total)) / (1 + z * z / total)
-    half = z / (1 + z * z / total) * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def write_facts(folder: Path, facts: ActFacts) -> Path:

@@ -8,7 +8,8 @@ from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
-from flows.demo.facts import ActFacts, Score, wilson
+from evaluation.proportions import wilson_interval
+from flows.demo.facts import ActFacts, Score
 
 _INK, _MUTED, _GRID = "#1c2733", "#6b7a89", "#e3e8ee"
 _COLOURS = ("#8a97a5", "#2f6fde", "#0f9d77", "#d98014", "#c0392b", "#7d4fc4", "#26a5b8", "#a0522d")
@@ -51,7 +52,7 @@ def thumbs(acts: Sequence[ActFacts]) -> str:
                 seen = [up for _, _, up in points[max(first, at - _WINDOW + 1) : at + 1]]
                 if len(seen) < 5:
                     continue
-                bounds = wilson(sum(seen), len(seen))
+                bounds = wilson_interval(sum(seen), len(seen))
                 xs.append(points[at][0])
                 middle.append(sum(seen) / len(seen))
                 low.append(bounds[0])

@@ -23,6 +23,7 @@ from infra.database.open import open_database
 from infra.processes.threads import physical_cores
 from infra.settings import Places
 from training.base_model import Base
+from training.stages.result import WeightsOrigin
 
 log = logging.getLogger(__name__)
 
@@ -191,4 +192,4 @@ class NightVersions:
 def _optimised_against(stage: Path) -> tuple[str, ...]:
     """What a finished stage says its weights were optimised against."""
     record = read_record(stage)
-    return tuple(record.result.get("optimised_against", ())) if record is not None else ()
+    return record.parse_result(WeightsOrigin).optimised_against if record is not None else ()

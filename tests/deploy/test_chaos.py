@@ -198,7 +198,7 @@ def _chaos(stack: Stack, server: Postgres, folder: Path, ends: ExitStack) -> Non
     def beating() -> bool:
         """Whether the controller that was started last has said so: an older one's word does not count."""
         at = last_beats(stack.database).get("chaos")
-        return at is not None and at[0] > killed_at and (now() - at[0]).total_seconds() < 5
+        return at is not None and at.at > killed_at and (now() - at.at).total_seconds() < 5
 
     engine = _own("deploy.engines.embedded", stack.engine_job, folder, _get(f"{stack.engine_url}/health"))
     gateway = _own("deploy.gateway", stack.gateway_job, folder, _get(f"{stack.url}/readyz"))

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from deploy.explain import explain
 from deploy.ledger.evidence import VerdictSummary
 from deploy.ledger.ledger import current, history
 from deploy.ledger.state import DRILL_TENANT
+from deploy.lineage.explain import explain
 from deploy.release.manual_controls import bar
 from deploy.rollback_drill import drill
 from deploy.versions.parity import prover

@@ -31,7 +31,7 @@ def answers(base: Path) -> dict[str, Any]:
     generator = Generator(base, dtype="float32")
     ids = generator.encode_chat(PROMPT)
     asked = [Request(prompt_ids=ids, max_tokens=8, temperature=t, seed=1) for t in (0.0, 1.0)]
-    placed = {str(p.device) for p in generator._lanes[None].model.parameters()}
+    placed = {str(p.device) for p in generator.attached.lanes[None].model.parameters()}
     return {"tokens": [done.token_ids for done in generator.generate(asked)], "placed": sorted(placed)}
 
 

@@ -13,9 +13,9 @@ from deploy.api_keys import create_key, list_keys
 from deploy.controller.canary_watch import policy_in_force
 from deploy.controller.run import run
 from deploy.gateway.__main__ import main as gateway
-from deploy.gateway.backends.replicas import Engines
+from deploy.gateway.backends.replicas import ReplicaPool
 from deploy.gateway.routing.assign import RoutingTable
-from deploy.gateway.routing.follow_ledger import Tables
+from deploy.gateway.routing.follow_ledger import RoutingTables
 from deploy.ledger.lease import canary_lease, renew
 from deploy.ledger.ledger import current, history
 from deploy.nights.challenger import Challenger
@@ -60,7 +60,7 @@ def migrated(file: Path) -> Engine:
 
 
 def routed(engine: Engine, base: str) -> RoutingTable:
-    tables = Tables(engine, Engines([]), shared="default", base=base, poll_seconds=60.0)
+    tables = RoutingTables(engine, ReplicaPool([]), shared="default", base=base, poll_seconds=60.0)
 
     async def once() -> None:
         await tables.start()

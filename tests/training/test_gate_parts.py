@@ -12,7 +12,7 @@ from feedback.snapshots.layout import GATE_FILES
 from feedback.snapshots.snapshot import SnapshotConfig, cut_snapshot
 from infra.errors import UserError
 from tests.feedback.world import FAST, fill, make_lake, make_store
-from training.engines.native.packing.tokenization import read_examples
+from training.stages.tokenization import read_examples
 
 
 def test_training_cannot_read_gate_parts(tmp_path: Path) -> None:

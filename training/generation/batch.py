@@ -1,60 +1,23 @@
-"""The running batch: requests join between steps, each goes through its own adapter, finished ones leave.
-
-A *lane* is one loaded model with its cache rows. All plain LoRA adapters share the base's lane; a whole model, and an
-adapter that cannot share, has a lane of its own.
-"""
+"""Batch continuously: requests join between steps, each goes through its own adapter, finished ones leave."""
 
 from __future__ import annotations
 
-import math
 import secrets
 from collections import deque
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from infra.errors import UserError
-from training.generation.lora import Routes
-from training.generation.prefixes import Prefixes, Virtual
+from training.generation.lanes import Lane, chosen_logprobs, forward
+from training.generation.prefixes import Prefixes
 from training.generation.requests import Completion, Request, Step
 from training.generation.rows import KeyValueRows, Plan, Prefill
-from training.generation.sampling import TextOfTokens, sample
-
-
-@dataclass
-class Lane:
-    """One loaded model."""
-
-    model: Any
-    routes: Routes
-    adapters: set[str] = field(default_factory=set)
-    """Names served by this lane; for the base's lane, those that share the base."""
-    virtual: dict[str, Virtual] = field(default_factory=dict)
-    """What stands before every request of an adapter that was tuned by prefix or prompt."""
-
-    def before(self, adapter: str | None) -> int:
-        """Learned positions before a request's own tokens."""
-        return self.virtual[adapter].count if adapter is not None and adapter in self.virtual else 0
-
-
-@dataclass
-class _Sequence:
-    request: Request
-    text: TextOfTokens
-    generator: torch.Generator | None
-    limit: int
-    row: int = -1
-    position: int = 0
-    """Positions of this sequence in the cache, learned ones included."""
-    before: int = 0
-    """How many of them are learned."""
-    tokens: list[int] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)
-    scored: tuple[float, ...] = ()
-    finish_reason: str | None = None
+from training.generation.sampling import TextOfTokens
+from training.generation.sequence import RunningSequence
 
 
 class Batch:
@@ -69,7 +32,7 @@ class Batch:
     def __init__(
         self,
         *,
-        lane_of: Any,
+        lane_of: Callable[[str | None], Lane],
         tokenizer: Any,
         end_tokens: frozenset[int],
         context_length: int,
@@ -84,8 +47,8 @@ class Batch:
         self._device = device
         self._max_size = max_size
         self._prefill_tokens = prefill_tokens
-        self._waiting: deque[_Sequence] = deque()
-        self._running: dict[int, list[_Sequence]] = {}
+        self._waiting: deque[RunningSequence] = deque()
+        self._running: dict[int, list[RunningSequence]] = {}
         self._lanes: dict[int, Lane] = {}
         self._caches: dict[int, KeyValueRows] = {}
         self._prefixes = Prefixes()
@@ -103,22 +66,24 @@ class Batch:
         count = len(request.prompt_ids)
         if count == 0:
             raise UserError("the prompt is empty; send at least one token")
-        before = self._lane_of(request.adapter).before(request.adapter)
-        room = self._context_length - before
+        virtual = self._lane_of(request.adapter).virtual_tokens(request.adapter)
+        room = self._context_length - virtual
         if count >= room:
             raise UserError(
                 f"the prompt has {count} tokens, but the model's context length is {room} tokens, the answer "
                 "included; send a shorter prompt"
             )
         if not request.request_id:
-            request = Request(**{**request.__dict__, "request_id": secrets.token_hex(8)})
+            request = replace(request, request_id=secrets.token_hex(8))
         generator = None
         if request.temperature > 0:
             generator = torch.Generator(device="cpu")
             generator.manual_seed(request.seed if request.seed is not None else secrets.randbits(63))
         limit = max(1, min(request.max_tokens, room - count))
         text = TextOfTokens(self._tokenizer, request.stop)
-        self._waiting.append(_Sequence(request=request, text=text, generator=generator, limit=limit, before=before))
+        self._waiting.append(
+            RunningSequence(request=request, text=text, generator=generator, limit=limit, virtual_tokens=virtual)
+        )
         return request.request_id
 
     @torch.inference_mode()
@@ -166,8 +131,8 @@ class Batch:
                 done += self._step_lane(lane_id, admitted.get(lane_id, []))
         return done
 
-    def _admit(self) -> dict[int, list[_Sequence]]:
-        admitted: dict[int, list[_Sequence]] = {}
+    def _admit(self) -> dict[int, list[RunningSequence]]:
+        admitted: dict[int, list[RunningSequence]] = {}
         size = sum(len(rows) for rows in self._running.values())
         budget = self._prefill_tokens
         while self._waiting and size < self._max_size:
@@ -183,17 +148,17 @@ class Batch:
             sequence.row = len(rows)
             rows.append(sequence)
             # Room is made a little ahead: growing copies everything.
-            cache.reserve(len(rows), sequence.before + prompt + max(extra, min(sequence.limit, 64)))
-            if sequence.before:
+            cache.reserve(len(rows), sequence.virtual_tokens + prompt + max(extra, min(sequence.limit, 64)))
+            if sequence.virtual_tokens:
                 learned = lane.virtual[str(sequence.request.adapter)]
-                cache.copy_from(learned.rows, row=sequence.row, length=sequence.before)
-            sequence.position = sequence.before + self._use_prefix(cache, sequence)
+                cache.copy_from(learned.rows, row=sequence.row, length=sequence.virtual_tokens)
+            sequence.position = sequence.virtual_tokens + self._use_prefix(cache, sequence)
             admitted.setdefault(id(lane), []).append(sequence)
             size += 1
-            budget -= cost - (sequence.position - sequence.before)
+            budget -= cost - (sequence.position - sequence.virtual_tokens)
         return admitted
 
-    def _use_prefix(self, cache: KeyValueRows, sequence: _Sequence) -> int:
+    def _use_prefix(self, cache: KeyValueRows, sequence: RunningSequence) -> int:
         request = sequence.request
         length = min(request.prefix_len, len(request.prompt_ids) - 1)
         if length < 8:
@@ -205,12 +170,12 @@ class Batch:
         if kept is None:
             kept = self._compute_prefix(request.adapter, tokens)
             self._prefixes.keep(request.adapter, tokens, kept)
-        cache.copy_from(kept, row=sequence.row, length=sequence.before + length)
+        cache.copy_from(kept, row=sequence.row, length=sequence.virtual_tokens + length)
         return length
 
     def _compute_prefix(self, adapter: str | None, tokens: tuple[int, ...]) -> KeyValueRows:
         lane = self._lane_of(adapter)
-        before = lane.before(adapter)
+        before = lane.virtual_tokens(adapter)
         rows = KeyValueRows(rows=1, positions=before + len(tokens))
         if before:
             rows.copy_from(lane.virtual[str(adapter)].rows, row=0, length=before)
@@ -220,7 +185,7 @@ class Batch:
         forward(lane.model, list(tokens), positions, [len(tokens) - 1], plan, self._device)
         return rows
 
-    def _step_lane(self, lane_id: int, admitted: list[_Sequence]) -> list[Step]:
+    def _step_lane(self, lane_id: int, admitted: list[RunningSequence]) -> list[Step]:
         rows, cache, lane = self._running[lane_id], self._caches[lane_id], self._lanes[lane_id]
         continued = rows[: len(rows) - len(admitted)]
         cache.reserve(len(rows), max(sequence.position for sequence in rows) + 1)
@@ -230,7 +195,7 @@ class Batch:
         last = [0] * len(rows)
         prefills: list[Prefill] = []
         segments: list[tuple[int, int, str]] = []
-        scoring: list[tuple[_Sequence, int]] = []
+        scoring: list[tuple[RunningSequence, int]] = []
         # Tokens of one adapter lie together, so that each adapter is one slice of the flat pass.
         for sequence in sorted(rows, key=lambda each: (each.request.adapter or "", each.row)):
             begin = len(tokens)
@@ -241,7 +206,7 @@ class Batch:
                 last[sequence.row] = begin
                 sequence.position += 1
             else:
-                new = sequence.request.prompt_ids[sequence.position - sequence.before :]
+                new = sequence.request.prompt_ids[sequence.position - sequence.virtual_tokens :]
                 # What is only scored goes through behind the prompt; the answer's tokens then take its positions.
                 tokens += [*new, *sequence.request.score_ids]
                 positions += range(sequence.position, sequence.position + len(tokens) - begin)
@@ -265,63 +230,21 @@ class Batch:
         self._release(lane_id, [sequence for sequence in rows if sequence.finish_reason is not None])
         return steps
 
-    def _choose(self, rows: list[_Sequence], logits: Tensor) -> list[Step]:
-        best = logits.argmax(dim=-1).tolist()
+    def _choose(self, rows: list[RunningSequence], logits: Tensor) -> list[Step]:
+        most_probable = logits.argmax(dim=-1).tolist()
         steps = []
         for index, sequence in enumerate(rows):
-            request = sequence.request
-            token = best[index]
-            if sequence.generator is not None:
-                token = sample(
-                    logits[index].float().cpu(),
-                    temperature=request.temperature,
-                    top_p=request.top_p,
-                    generator=sequence.generator,
-                )
-            if request.logprobs:
-                value = float(torch.log_softmax(logits[index].float(), dim=-1)[token])
-                assert math.isfinite(value), f"the model gave log-probability {value}"
-                sequence.logprobs.append(value)
-            sequence.tokens.append(token)
-            text = ""
-            if token in self._end_tokens:
-                sequence.finish_reason = "stop"
-            else:
-                if request.stream or request.stop:
-                    text = sequence.text.push(token)
-                if sequence.text.stopped:
-                    sequence.finish_reason = "stop"
-                elif len(sequence.tokens) >= sequence.limit:
-                    sequence.finish_reason = "length"
-            completion = None
-            if sequence.finish_reason is not None:
-                if request.stream or request.stop:
-                    text += sequence.text.end()
-                completion = self._completion(sequence, sequence.finish_reason)
+            text = sequence.take(logits[index], most_probable[index], self._end_tokens)
+            reason = sequence.finish_reason
+            completion = self._completion(sequence, reason) if reason is not None else None
             if completion is not None or text:
-                steps.append(Step(request.request_id, text if request.stream else "", completion))
+                steps.append(sequence.step(text, completion))
         return steps
 
-    def _completion(self, sequence: _Sequence, reason: str) -> Completion:
-        request, tokens = sequence.request, sequence.tokens
-        if request.stream or request.stop:
-            text = sequence.text.text
-        else:
-            body = [token for token in tokens if token not in self._end_tokens]
-            text = str(self._tokenizer.decode(body, skip_special_tokens=True))
-        return Completion(
-            request_id=request.request_id,
-            adapter=request.adapter,
-            text=text,
-            token_ids=tuple(tokens),
-            finish_reason=reason,
-            prompt_tokens=len(request.prompt_ids),
-            completion_tokens=len(tokens),
-            logprobs=tuple(sequence.logprobs) if request.logprobs else None,
-            scored=sequence.scored,
-        )
+    def _completion(self, sequence: RunningSequence, reason: str) -> Completion:
+        return sequence.completion(reason, self._tokenizer, self._end_tokens)
 
-    def _release(self, lane_id: int, finished: list[_Sequence]) -> None:
+    def _release(self, lane_id: int, finished: list[RunningSequence]) -> None:
         rows, cache = self._running[lane_id], self._caches[lane_id]
         for sequence in finished:
             last = rows.pop()
@@ -331,49 +254,11 @@ class Batch:
                 last.row = sequence.row
 
 
-def forward(
-    model: Any, tokens: list[int], positions: list[int], keep: Sequence[int], plan: Plan, device: torch.device
-) -> Tensor:
-    """One flat pass; returns the logits [len(keep), vocabulary] after the flat tokens `keep`."""
-    output = model(
-        input_ids=torch.tensor([tokens], device=device),
-        position_ids=torch.tensor([positions], device=device),
-        use_cache=False,
-        logits_to_keep=torch.tensor(keep, device=device),
-        plan=plan,
-    )
-    logits: Tensor = output.logits[0]
-    return logits
-
-
-def chosen_logprobs(logits: Tensor, targets: Sequence[int]) -> list[float]:
-    """Log-probability of each target under its row of logits [len(targets), vocabulary], a few rows at a time."""
-    values: list[float] = []
-    for at in range(0, len(targets), 128):
-        wanted = torch.tensor(targets[at : at + 128], device=logits.device)
-        chosen = torch.log_softmax(logits[at : at + 128].float(), dim=-1).gather(1, wanted[:, None])
-        values += chosen[:, 0].tolist()
-    return values
-
-
-def _score(scoring: Sequence[tuple[_Sequence, int]], logits: Tensor) -> None:
+def _score(scoring: Sequence[tuple[RunningSequence, int]], logits: Tensor) -> None:
     values = chosen_logprobs(logits, [token for sequence, _ in scoring for token in sequence.request.score_ids])
     for sequence, _ in scoring:
         count = len(sequence.request.score_ids)
         sequence.scored, values = tuple(values[:count]), values[count:]
-
-
-def lanes_by_name(lanes: Mapping[str | None, Lane]) -> Any:
-    """A lookup for `Batch` over a live mapping, with an error fit for the client."""
-
-    def find(name: str | None) -> Lane:
-        try:
-            return lanes[name]
-        except KeyError:
-            known = ", ".join(sorted(str(each) for each in lanes if each is not None)) or "none"
-            raise UserError(f"adapter or model {name!r} is not loaded; loaded are: {known}") from None
-
-    return find
 
 
 def _extend(segments: list[tuple[int, int, str]], begin: int, end: int, adapter: str | None) -> None:

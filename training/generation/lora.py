@@ -1,4 +1,4 @@
-"""Many plain LoRA adapters on one loaded base, each token of a flat pass going through its own.
+"""Serve many plain LoRA adapters on one loaded base, each token of a flat pass going through its own.
 
 An adapter's matrices are kept beside the layer they change; the base's weights are shared by all and never touched.
 Only what equals ``W x + scaling * B A x`` on linear layers is served this way; `why_not_rows` says why something else
@@ -8,11 +8,13 @@ is not (it then gets a copy of the base of its own, see training/generation/gene
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import JsonValue
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
@@ -64,8 +66,8 @@ class RowsLinear(nn.Module):
         return y
 
 
-def why_not_rows(config: dict[str, Any]) -> str | None:
-    """Why this adapter (its adapter_config.json) cannot share the base with others; None when it can."""
+def why_not_rows(config: Mapping[str, JsonValue]) -> str | None:
+    """Tell why this adapter (its adapter_config.json) cannot share the base with others; None when it can."""
     if config.get("peft_type") != "LORA":
         return f"it is of type {config.get('peft_type')}"
     for name in VARIANTS:
@@ -79,7 +81,7 @@ def why_not_rows(config: dict[str, Any]) -> str | None:
 
 
 def read_rows(
-    path: Path, config: dict[str, Any], model: nn.Module, dtype: torch.dtype
+    path: Path, config: Mapping[str, Any], model: nn.Module, dtype: torch.dtype
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """Read a plain LoRA adapter: module name -> (down [r, in], up [out, r] with the scaling in it).
 
@@ -100,14 +102,14 @@ def read_rows(
         ) from error
     linears = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear | RowsLinear)}
     linears = {name: module for name, module in linears.items() if not name.endswith(".base")}
-    found: dict[str, dict[str, Tensor]] = {}
+    matrices: dict[str, dict[str, Tensor]] = {}
     strange = []
     for key, weight in weights.items():
         match = KEY.match(key)
         if match is None or match["module"] not in linears:
             strange.append(key)
         else:
-            found.setdefault(match["module"], {})[match["side"]] = weight
+            matrices.setdefault(match["module"], {})[match["side"]] = weight
     if strange:
         raise CorruptArtifact(
             f"{file} holds {len(strange)} tensors that the base has no layer for, such as {strange[0]!r}; "
@@ -116,13 +118,13 @@ def read_rows(
     typed = LoraConfig.from_pretrained(str(path))
     if typed.target_modules != "all-linear":
         wanted = {name for name in linears if check_target_module_exists(typed, name)}
-        if wanted != set(found):
-            missing = sorted(wanted ^ set(found))
+        if wanted != set(matrices):
+            missing = sorted(wanted ^ set(matrices))
             raise CorruptArtifact(
                 f"{file} does not fit its own config: {len(missing)} layers differ, such as {missing[0]!r}"
             )
     result = {}
-    for module_name, sides in found.items():
+    for module_name, sides in matrices.items():
         base = linears[module_name]
         out_size, in_size = base.weight.shape
         if set(sides) != {"A", "B"}:

@@ -1,4 +1,4 @@
-"""What stands in a request's cache before its own tokens: shared beginnings, and the learned prefix of an adapter.
+"""Cache what stands before a request's own tokens: shared beginnings, and the learned prefix of an adapter.
 
 Prefix tuning's adapters are keys and values as they are. Prompt tuning's are embeddings: run through the base once,
 they are keys and values too. Either way the base's weights are untouched, so any number of them share it.
@@ -6,6 +6,7 @@ they are keys and values too. Either way the base's weights are untouched, so an
 
 from __future__ import annotations
 
+import json
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +16,7 @@ import torch
 
 from infra.errors import CorruptArtifact
 from training.generation.rows import KeyValueRows, Plan, Prefill
-
-VIRTUAL_KINDS = ("PREFIX_TUNING", "PROMPT_TUNING")
-"""Kinds of adapter, in peft's words, that are served this way."""
+from training.tuners.tuner import VirtualTokens
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ class Prefixes:
         self._capacity = capacity
 
     def find(self, adapter: str | None, tokens: tuple[int, ...]) -> tuple[bool, KeyValueRows | None]:
-        """(seen before, what is kept). The first request with a beginning only leaves its mark."""
+        """Look up (whether it came before, what is kept). The first request with a beginning only leaves its mark."""
         key = (adapter, tokens)
         seen = key in self._kept
         kept = self._kept.setdefault(key, None)
@@ -56,8 +55,11 @@ class Prefixes:
 
 
 @torch.inference_mode()
-def read_virtual(path: Path, config: dict[str, Any], model: Any, dtype: torch.dtype) -> Virtual:
-    """The learned prefix of the adapter in `path`, as keys and values for `model`.
+def read_virtual(path: Path, kind: VirtualTokens, model: Any, dtype: torch.dtype) -> Virtual:
+    """Read the learned prefix of the adapter in `path` as keys and values for `model`.
+
+    Args:
+        kind: what the adapter holds.
 
     Raises:
         CorruptArtifact: the file cannot be read, or does not fit this base.
@@ -74,20 +76,20 @@ def read_virtual(path: Path, config: dict[str, Any], model: Any, dtype: torch.dt
         ) from error
     device = next(model.parameters()).device
     learned = learned.to(device, dtype)
+    config = json.loads((path / "adapter_config.json").read_text())
     count, width = int(config["num_virtual_tokens"]), learned.shape[-1]
     text = model.config.get_text_config()
     heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
     size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     layers = int(text.num_hidden_layers)
-    kind = config["peft_type"]
-    expected = layers * 2 * heads * size if kind == "PREFIX_TUNING" else text.hidden_size
+    expected = layers * 2 * heads * size if kind == "keys_values" else text.hidden_size
     if learned.shape != (count, expected) or not torch.isfinite(learned).all():
         raise CorruptArtifact(
             f"{file}: prompt_embeddings is {list(learned.shape)}, expected [{count}, {expected}] finite numbers; "
             "it was trained on another base"
         )
     rows = KeyValueRows(rows=1, positions=count)
-    if kind == "PREFIX_TUNING":
+    if kind == "keys_values":
         pairs = learned.view(count, layers, 2, heads, size).permute(1, 2, 3, 0, 4)
         for layer in range(layers):
             rows.layers[layer] = (pairs[layer, 0][None].contiguous(), pairs[layer, 1][None].contiguous())

@@ -1,4 +1,4 @@
-"""What a running batch is asked, and what it answers: requests, steps, completions. No torch needed to make them."""
+"""Describe what a running batch takes and gives: requests, steps, completions. No torch needed to make them."""
 
 from __future__ import annotations
 

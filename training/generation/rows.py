@@ -1,4 +1,4 @@
-"""Key-value cache by rows, and the attention over it, for any transformers model that uses the attention registry.
+"""Cache keys and values by rows, and attend over them, for any transformers model that uses the attention registry.
 
 All sequences of a step lie end to end in one flat pass of shape [1, tokens]: one token for each sequence that is being
 continued, the whole prompt for each new one. There is no padding in any linear layer, a new sequence costs nothing
@@ -8,14 +8,13 @@ to those that run already, and one that ends frees its row by moving the last ro
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-if TYPE_CHECKING:
-    from training.generation.attention_check import Watch
+from training.generation.attention_recorder import AttentionRecorder
 
 ATTENTION = "ratchet_rows"
 
@@ -91,7 +90,7 @@ class Plan:
     """[n] flat index of each row's token; None when the flat order is the row order."""
     longest: int = 0
     """Largest position + 1 among the continued rows."""
-    watch: Watch | None = None
+    recorder: AttentionRecorder | None = None
     """Stands in for the attention where a pass is only looked at (training/generation/attention_check.py)."""
     masks: dict[tuple[int, ...], Tensor] = field(default_factory=dict)
     """Attention masks, made once and used by every layer."""
@@ -108,12 +107,12 @@ class Plan:
             self.masks[key] = allowed[:, None, None]
         return self.masks[key]
 
-    def prefill_mask(self, new: int, before: int, window: int | None, device: torch.device) -> Tensor:
-        """[new, before + new]: causal, with `before` earlier positions."""
-        key = (1, new, before, window or 0)
+    def prefill_mask(self, new: int, earlier: int, window: int | None, device: torch.device) -> Tensor:
+        """[new, earlier + new]: causal, with `earlier` positions before the new ones."""
+        key = (1, new, earlier, window or 0)
         if key not in self.masks:
-            row = torch.arange(before, before + new, device=device)[:, None]
-            column = torch.arange(before + new, device=device)[None]
+            row = torch.arange(earlier, earlier + new, device=device)[:, None]
+            column = torch.arange(earlier + new, device=device)[None]
             allowed = column <= row
             if window is not None:
                 allowed &= column > row - window
@@ -129,77 +128,105 @@ def rows_attention(
     attention_mask: Tensor | None,
     *,
     plan: Plan | None = None,
-    scaling: float | None = None,
-    sliding_window: int | None = None,
-    softcap: float | None = None,
-    s_aux: Tensor | None = None,
-    position_bias: Tensor | None = None,
-    **_: Any,
+    **options: Any,
 ) -> tuple[Tensor, None]:
-    """Attention of a flat pass; query [1, heads, tokens, size], key and value with their own number of heads.
+    """Attend over a flat pass; query [1, heads, tokens, size], key and value with their own number of heads.
+
+    Args:
+        plan: what the pass holds.
+        options: scaling and sliding_window as transformers gives them, and what is not computed here: softcap, s_aux
+            (sinks), position_bias.
 
     Returns:
         [1, tokens, heads, size], as transformers' attention registry asks.
     """
     if plan is None:
         raise RuntimeError("nothing was handed on to the attention; a model loaded for it is called through Generator")
-    if plan.watch is not None:
-        asked = {"soft capping": softcap, "sinks": s_aux, "a mask of its own": attention_mask, "biases": position_bias}
-        return plan.watch.attend(module, query, value, asked), None
-    if softcap is not None or s_aux is not None:
+    softcap, sinks = options.get("softcap"), options.get("s_aux")
+    if plan.recorder is not None:
+        masks = {"a mask of its own": attention_mask, "biases": options.get("position_bias")}
+        return plan.recorder.attend(module, query, value, {"soft capping": softcap, "sinks": sinks, **masks}), None
+    if softcap is not None or sinks is not None:
         raise RuntimeError(
             "attention with soft capping or sinks is not supported by the embedded engine; serve by vLLM"
         )
-    groups = query.shape[1] // key.shape[1]
     stored = plan.cache.layer(module.layer_idx, key, value) if plan.cache is not None else None
     output = torch.empty(1, query.shape[2], query.shape[1], value.shape[3], dtype=query.dtype, device=query.device)
-
+    layer = _Layer(query, key, value, stored, options.get("scaling"), options.get("sliding_window"), output)
     for part in plan.prefills:
-        part_query = query[:, :, part.begin : part.end]
-        part_key, part_value = key[:, :, part.begin : part.end], value[:, :, part.begin : part.end]
-        length = part.end - part.begin
-        if stored is not None:
-            stop = part.position + length
-            stored[0][part.row, :, part.position : stop] = part_key[0]
-            stored[1][part.row, :, part.position : stop] = part_value[0]
-            if part.position:
-                part_key = stored[0][part.row : part.row + 1, :, :stop]
-                part_value = stored[1][part.row : part.row + 1, :, :stop]
-        masked = bool(part.position) or (sliding_window is not None and length > sliding_window)
-        mask = plan.prefill_mask(length, part.position, sliding_window, query.device) if masked else None
-        if groups > 1:
-            part_key = part_key.repeat_interleave(groups, dim=1)
-            part_value = part_value.repeat_interleave(groups, dim=1)
-        attended = scaled_dot_product_attention(
-            part_query, part_key, part_value, attn_mask=mask, is_causal=mask is None, scale=scaling
-        )
-        output[:, part.begin : part.end] = attended.transpose(1, 2)
-
+        layer.prefill(plan, part)
     if plan.positions is not None:
-        assert stored is not None
-        count = len(plan.positions)
-        flat = (query[0], key[0], value[0])
-        if plan.order is not None:
-            flat = tuple(tensor.index_select(1, plan.order) for tensor in flat)  # type: ignore[assignment]
-        else:
-            flat = tuple(tensor[:, :count] for tensor in flat)  # type: ignore[assignment]
-        row_query, row_key, row_value = (tensor.transpose(0, 1) for tensor in flat)
+        layer.continue_rows(plan, plan.positions)
+    return output, None
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """One layer's attention in one pass."""
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    stored: tuple[Tensor, Tensor] | None
+    """The layer's keys and values in the cache."""
+    scaling: float | None
+    window: int | None
+    output: Tensor
+
+    @property
+    def groups(self) -> int:
+        """Query heads to a key head."""
+        return self.query.shape[1] // self.key.shape[1]
+
+    def prefill(self, plan: Plan, part: Prefill) -> None:
+        """Attend from new tokens of one sequence to each other and to what is stored of it."""
+        query, window = self.query[:, :, part.begin : part.end], self.window
+        key, value = self.key[:, :, part.begin : part.end], self.value[:, :, part.begin : part.end]
+        length = part.end - part.begin
+        if self.stored is not None:
+            stop = part.position + length
+            keys, values = self.stored
+            keys[part.row, :, part.position : stop] = key[0]
+            values[part.row, :, part.position : stop] = value[0]
+            if part.position:
+                key, value = keys[part.row : part.row + 1, :, :stop], values[part.row : part.row + 1, :, :stop]
+        masked = bool(part.position) or (window is not None and length > window)
+        mask = plan.prefill_mask(length, part.position, window, query.device) if masked else None
+        if self.groups > 1:
+            key = key.repeat_interleave(self.groups, dim=1)
+            value = value.repeat_interleave(self.groups, dim=1)
+        attended = scaled_dot_product_attention(
+            query, key, value, attn_mask=mask, is_causal=mask is None, scale=self.scaling
+        )
+        self.output[:, part.begin : part.end] = attended.transpose(1, 2)
+
+    def continue_rows(self, plan: Plan, positions: Tensor) -> None:
+        """Attend from the one new token of each continued row to all that is stored of it."""
+        assert self.stored is not None
+        keys, values = self.stored
+        count, heads = len(positions), self.key.shape[1]
+        query, key, value = (self._of_rows(tensor[0], plan, count) for tensor in (self.query, self.key, self.value))
         rows = torch.arange(count, device=query.device)
-        stored[0][rows, :, plan.positions] = row_key
-        stored[1][rows, :, plan.positions] = row_value
+        keys[rows, :, positions] = key
+        values[rows, :, positions] = value
         # The query heads that share a key head become "positions" of one head, so the keys are never repeated.
         attended = scaled_dot_product_attention(
-            row_query.reshape(count, key.shape[1], groups, query.shape[3]),
-            stored[0][:count, :, : plan.longest],
-            stored[1][:count, :, : plan.longest],
-            attn_mask=plan.continue_mask(sliding_window),
-            scale=scaling,
-        ).reshape(count, query.shape[1], value.shape[3])
+            query.reshape(count, heads, self.groups, query.shape[-1]),
+            keys[:count, :, : plan.longest],
+            values[:count, :, : plan.longest],
+            attn_mask=plan.continue_mask(self.window),
+            scale=self.scaling,
+        ).reshape(count, self.query.shape[1], self.value.shape[3])
         if plan.order is not None:
-            output[0].index_copy_(0, plan.order, attended)
+            self.output[0].index_copy_(0, plan.order, attended)
         else:
-            output[0, :count] = attended
-    return output, None
+            self.output[0, :count] = attended
+
+    @staticmethod
+    def _of_rows(flat: Tensor, plan: Plan, count: int) -> Tensor:
+        """The continued tokens of [heads, tokens, size] in the order of their rows: [count, heads, size]."""
+        tokens = flat.index_select(1, plan.order) if plan.order is not None else flat[:, :count]
+        return tokens.transpose(0, 1)
 
 
 def register() -> None:

@@ -1,4 +1,4 @@
-"""From logits to the next token, and from tokens to text with stop strings."""
+"""Sample the next token from logits, and decode from tokens to text with stop strings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Grade many answers: each by its problem's grader, the risky ones in a process apart with a time limit.
+"""Grade many answers: each by its problem's grader, the risky ones in a process of their own with a time limit.
 
 A grader that raises, hangs, or gives no finite number grades that answer 0, and the failure is counted. One that cannot
 be imported, or fails on every answer of a collection, is an error that says so.
@@ -10,11 +10,11 @@ import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from infra.errors import UserError
 from training.graders import OWN, grader_for, grader_named
-from training.graders.apart import GraderApart, NoGrade
+from training.graders.grader import Problem
+from training.graders.subprocess_grader import NoGrade, SubprocessGrader
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ class Grading:
     """Answers graded, failures included."""
     last_error: str = ""
     """What the last failure was."""
-    _workers: dict[str, GraderApart] = field(default_factory=dict)
+    _workers: dict[str, SubprocessGrader] = field(default_factory=dict)
 
     def check(self) -> None:
         """Find out now whether a function of one's own can be imported.
@@ -45,14 +45,14 @@ class Grading:
             self._worker(self.own)
 
     def grade(self, answers: Sequence[tuple[str, str]]) -> list[float]:
-        """A grade for each (answer, note of its problem).
+        """Grade each (answer, note of its problem).
 
         Raises:
             UserError: not one of them could be graded.
         """
-        before, grades = self.failures, [self._one(answer, json.loads(note)) for answer, note in answers]
+        failed, grades = self.failures, [self._grade(answer, json.loads(note)) for answer, note in answers]
         self.graded += len(grades)
-        if grades and self.failures - before == len(grades):
+        if grades and self.failures - failed == len(grades):
             raise UserError(
                 f"the grader failed on all {len(grades)} answers of a step; the last failure: {self.last_error}; mend "
                 "the grader, or name another in the recipe's options"
@@ -65,14 +65,14 @@ class Grading:
             worker.stop()
         self._workers.clear()
 
-    def _one(self, answer: str, note: dict[str, Any]) -> float:
-        name = self.own or grader_for(note.get("grader"), note.get("reference") or "")
+    def _grade(self, answer: str, problem: Problem) -> float:
+        reference = problem.get("reference") or ""
+        name = self.own or grader_for(problem.get("grader"), reference)
         assert name is not None, "problems with unknown graders are left out when they are encoded"
-        apart = name.startswith("python:") or grader_named(name).apart
-        if not apart:
-            return grader_named(name).grade(answer, note.get("reference") or "")
+        if not name.startswith("python:") and not grader_named(name).isolated:
+            return grader_named(name).grade(answer, reference)
         try:
-            grade = self._worker(name).ask({**note, "answer": answer}, self.seconds)
+            grade = self._worker(name).ask(answer, problem.get("reference"), self.seconds, problem.get("messages"))
             if grade is None:
                 raise NoGrade("it gave None; expected a finite number")
         except NoGrade as failed:
@@ -86,14 +86,14 @@ class Grading:
         self.failures += 1
         self.last_error = f"{name}: {reason}"
 
-    def _worker(self, name: str) -> GraderApart:
+    def _worker(self, name: str) -> SubprocessGrader:
         if name not in self._workers:
-            self._workers[name] = GraderApart(name)
+            self._workers[name] = SubprocessGrader(name)
         return self._workers[name]
 
 
 def check_name(name: str) -> str:
-    """The name of a grader, if it is one that a recipe may give.
+    """Check the name of a grader that a recipe gives, and return it.
 
     Raises:
         ValueError: it is neither ours nor an import path.

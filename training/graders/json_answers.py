@@ -1,4 +1,4 @@
-"""Reading JSON out of answers, in one way for all graders, metrics and judges."""
+"""Read JSON out of answers, in one way for all graders, metrics and judges."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ NOTHING: Any = object()
 
 
 def json_value(text: str) -> Any:
-    """The JSON value that the whole text is (a code fence around it is forgiven), or NOTHING.
+    """Parse the JSON value that the whole text is (a code fence around it is forgiven), or NOTHING.
 
     Duplicate keys and NaN are refused: readers disagree about what they mean.
     """
@@ -27,12 +27,12 @@ def json_value(text: str) -> Any:
 
 
 def is_structured(text: str) -> bool:
-    """Whether the text is a JSON object or array: a bare number or word is taken for prose."""
+    """Tell whether the text is a JSON object or array: a bare number or word is taken for prose."""
     return isinstance(json_value(text), dict | list)
 
 
 def same(a: Any, b: Any) -> bool:
-    """Equality of JSON values: true is not 1, but 1 is 1.0; order of keys does not matter, order of lists does."""
+    """Compare JSON values: true is not 1, but 1 is 1.0; order of keys does not matter, order of lists does."""
     if isinstance(a, bool) or isinstance(b, bool):
         return a is b
     if isinstance(a, dict) and isinstance(b, dict):

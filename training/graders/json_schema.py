@@ -30,4 +30,4 @@ def grade(answer: str, reference: str) -> float:
         return 0.0
 
 
-GRADER = Grader("json_schema", "the answer is JSON that the reference, a JSON Schema, allows", grade, apart=True)
+GRADER = Grader("json_schema", "the answer is JSON that the reference, a JSON Schema, allows", grade, isolated=True)

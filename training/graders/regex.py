@@ -16,4 +16,4 @@ def grade(answer: str, reference: str) -> float:
     return float(re.search(reference, answer) is not None)
 
 
-GRADER = Grader("regex", "the reference is a regular expression found in the answer", grade, apart=True)
+GRADER = Grader("regex", "the reference is a regular expression found in the answer", grade, isolated=True)

@@ -1,4 +1,4 @@
-"""What to do with what you have: a recipe, or no training at all, with reasons and what it would take.
+"""Advise what to do with what you have: a recipe, or no training at all, with reasons and what it would take.
 
 Fine-tuning is the wrong answer more often than its tools admit. The questions are asked in the order in which they can
 end the matter: can outputs be graded, does knowledge change, is there enough to learn from, does it fit the machine.
@@ -13,10 +13,12 @@ from pydantic import Field
 
 from infra.settings import Config
 from training.objectives import objective_named
+from training.recipes.built_in import RECIPES
 from training.recipes.memory_fit import Room, peak_of
 from training.recipes.plan import GUESS, TrainingConfig, minutes_are_guessed, plan_night
-from training.recipes.recipe import RECIPES, Recipe, StageSpec
-from training.tuners import Shape, tuner_named
+from training.recipes.recipe import Recipe, StageSpec
+from training.tuners import tuner_named
+from training.tuners.tuner import ModelShape
 
 FEW = 50
 """Examples under which prompting is the better first step (OpenAI's fine-tuning guide sees gains from 50 to 100)."""
@@ -82,7 +84,7 @@ class Advice(Config):
 def advise(
     goal: Goal,
     counts: Mapping[str, int],
-    shape: Shape | None,
+    shape: ModelShape | None,
     *,
     config: TrainingConfig | None = None,
     machine_bytes: int,
@@ -135,7 +137,7 @@ def advise(
     memory = int(goal.memory_gb * 1e9) if goal.memory_gb is not None else machine_bytes
     room = None
     if shape is not None:
-        room = Room(shape=shape, dtype=goal.dtype, alone=memory, each=memory, what=machine)
+        room = Room(shape=shape, dtype=goal.dtype, alone=memory, each=memory, owner=machine)
     return _recipe_for(goal, usable, room, config, lora_only)
 
 

@@ -1,4 +1,4 @@
-"""What is known of a base model on this machine, without a network and without hashing it: its folder and its shape.
+"""Look up what is known of a base model without a network and without hashing it: its folder and its shape.
 
 For looks before the night, which are to load and download nothing: `ratchet advise`, `config check`, the gate's sight.
 """
@@ -12,7 +12,7 @@ from infra.errors import UserError
 from infra.settings import Config
 from training.base_model import DEFAULT_BASE, hub_copy, looks_like_repo, packaged_folder
 from training.recipes.memory import SMOLLM2_135M, shape_of_folder
-from training.tuners import Shape
+from training.tuners.tuner import ModelShape
 
 
 class KnownBase(Config):
@@ -20,7 +20,7 @@ class KnownBase(Config):
 
     name: str
     """The name it was asked for by."""
-    shape: Shape | None
+    shape: ModelShape | None
     """Its shape, if that is known."""
     why_not: str = ""
     """Why it is not known."""

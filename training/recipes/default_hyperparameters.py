@@ -1,10 +1,10 @@
-"""What a person leaves out of a stage is filled in by a rule: rank and learning rate, each with the rule's source."""
+"""Pick default hyperparameters by rules: rank and learning rate, each with the rule's source."""
 
 from __future__ import annotations
 
 from infra.settings import Config
-from training.objectives import Objective
-from training.tuners import Tuner
+from training.objectives.objective import Objective
+from training.tuners.tuner import Tuner
 
 WIDTH_RULE = (
     "5e-5 x (2000 / width)^0.781 for full fine-tuning and ten times that for LoRA at any rank "
@@ -26,21 +26,25 @@ class Choice(Config):
 
 
 def learning_rate(objective: Objective, tuner: Tuner, *, hidden_size: int) -> Choice:
-    """Peak learning rate by model width, tuner and objective.
+    """Pick the peak learning rate by model width, tuner and objective.
 
     It is held to the tuner's own bounds (its paper's range), and preference objectives take the share of it that their
     papers do.
     """
     low, high = tuner.learning_rates
-    raw = 5e-5 * (2000 / hidden_size) ** 0.781 * tuner.rate_against_full
-    rate = float(f"{min(max(raw, low), high) * objective.rate_against_sft:.2g}")
+    raw = 5e-5 * (2000 / hidden_size) ** 0.781 * tuner.lr_multiplier_vs_full
+    rate = float(f"{min(max(raw, low), high) * objective.lr_multiplier_vs_sft:.2g}")
     held = "" if low <= raw <= high else f", held to {tuner.name}'s {low:g} to {high:g}"
-    share = "" if objective.rate_against_sft == 1 else f", times {objective.rate_against_sft:g} for {objective.name}"
+    share = (
+        ""
+        if objective.lr_multiplier_vs_sft == 1
+        else f", times {objective.lr_multiplier_vs_sft:g} for {objective.name}"
+    )
     return Choice(value=rate, rule=WIDTH_RULE + held + share)
 
 
 def rank(tuner: Tuner, *, examples: int) -> Choice | None:
-    """Rank by the amount of data, within the tuner's bounds; None where the tuner has no rank to choose.
+    """Pick the rank by the amount of data, within the tuner's bounds; None where the tuner has no rank to choose.
 
     16 up to 2,000 examples, doubled for each fourfold from there (a supervised example holds about a hundred tokens of
     about one bit each; rank 16 on a 100M-parameter model holds some millions of weights, two bits each), and the lower

@@ -1,4 +1,4 @@
-"""How much memory a stage will take, before it is started: from the model's shape, the tuner and the settings.
+"""Estimate how much memory a stage will take, before it is started: from the model's shape, tuner and settings.
 
 The parts are counted, not guessed: weights as they are stored, gradients and AdamW's moments of what moves, what a
 backward pass keeps of every token, and a constant for the process. tests/training/recipes/test_memory.py compares the
@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from infra.settings import Config
 from training.base_model import shape_config
 from training.objectives import objective_named
 from training.recipes.recipe import StageSpec
-from training.tuners import Shape, tuner_named
+from training.tuners import tuner_named
+from training.tuners.tuner import ModelShape, Tuner
 from training.weights.safetensors_headers import tensor_sizes
 
 PROCESS_BYTES = 600_000_000
@@ -26,7 +27,7 @@ NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
 ROOM = 0.9
 """Share of the memory that a stage may be expected to take."""
 
-SMOLLM2_135M = Shape(
+SMOLLM2_135M = ModelShape(
     linears=tuple(
         sorted(
             30
@@ -67,8 +68,8 @@ class Memory(Config):
         return self.weights + self.moving + self.activations + self.process
 
 
-def shape_of_folder(base: Path) -> Shape:
-    """A base model's shape from its config and the headers of its files: no torch, no weights read.
+def shape_of_folder(base: Path) -> ModelShape:
+    """Read a base model's shape from its config and the headers of its files: no torch, no weights read.
 
     Raises:
         UserError: the config does not say it in the words of the models that Ratchet trains.
@@ -79,19 +80,17 @@ def shape_of_folder(base: Path) -> Shape:
         total += math.prod(sizes)
         if len(sizes) == 2 and key.endswith(".weight") and "layers." in key:
             linears.append((key.split(".")[-2], sizes[1], sizes[0]))
-    heads = config["num_attention_heads"]
-    head = config.get("head_dim") or config["hidden_size"] // heads
-    return Shape(
+    return ModelShape(
         linears=tuple(sorted(linears)),
         total=total,
-        layers=config["num_hidden_layers"],
-        hidden=config["hidden_size"],
-        kv_width=head * (config.get("num_key_value_heads") or heads),
+        layers=config.num_hidden_layers,
+        hidden=config.hidden_size,
+        kv_width=config.kv_width,
     )
 
 
 def estimate(
-    shape: Shape,
+    shape: ModelShape,
     spec: StageSpec,
     dtype: Literal["float32", "bfloat16"],
     *,
@@ -99,7 +98,7 @@ def estimate(
     loss_share: float = 0.5,
     graded_by_model: bool = False,
 ) -> Memory:
-    """The expected peak of one process. What a local teacher's own weights take is not in it.
+    """Estimate the peak of one process. What a local teacher's own weights take is not in it.
 
     Args:
         shape: the base model's.
@@ -121,7 +120,7 @@ def estimate(
     # AdamW keeps two float32 moments, and a float32 master copy where the weights are not float32 themselves.
     moving = trained * (size + 8 + (0 if dtype == "float32" else 4))
     tokens = min(spec.tokens_per_pass, (spec.batch_size or 8) * spec.max_length)
-    per_layer = kept_per_token(shape, spec.tuner, options) * size
+    per_layer = kept_per_token(shape, tuner, options) * size
     if spec.gradient_checkpointing:
         activations = tokens * (shape.layers * shape.hidden * size + per_layer)
     else:
@@ -140,7 +139,7 @@ def estimate(
 
 
 def recomputes(
-    shape: Shape,
+    shape: ModelShape,
     spec: StageSpec,
     dtype: Literal["float32", "bfloat16"],
     *,
@@ -148,13 +147,13 @@ def recomputes(
     processes: int = 1,
     graded_by_model: bool = False,
 ) -> str | None:
-    """Why a stage has to recompute its activations; None where it need not, or cannot.
+    """Tell why a stage has to recompute its activations; None where it need not, or cannot.
 
     Args:
         memory: bytes that one process may count on.
     """
     expected = estimate(shape, spec, dtype, processes=processes, graded_by_model=graded_by_model).total
-    if spec.gradient_checkpointing or spec.tuner == "prefix" or expected <= ROOM * memory:
+    if spec.gradient_checkpointing or not tuner_named(spec.tuner).recomputes or expected <= ROOM * memory:
         return None
     return (
         f"an expected peak of {expected / 1e9:.1f} GB would not fit {memory / 1e9:.1f} GB of memory with a tenth to "
@@ -162,23 +161,21 @@ def recomputes(
     )
 
 
-def kept_per_token(shape: Shape, tuner: str, options: Any) -> int:
-    """Numbers that one block keeps of one token for the backward pass.
+def kept_per_token(shape: ModelShape, tuner: Tuner, options: Config) -> int:
+    """Count the numbers that one block keeps of one token for the backward pass.
 
     By a block's parts: both norms keep their inputs and what they normalised (4 widths); attention keeps queries, keys
     and values after their rotation, repeated to as many heads as there are queries, and its output (4 widths); the
     feed-forward keeps gate, up, the gate's activation and their product (4 inner widths). Of an adapter beside a linear
-    layer the low-rank middle is kept (the layer's input is already), with dropout another input and its mask, and with
-    DoRA the two outputs that its norm scales.
+    layer the low-rank middle is kept (the layer's input is already), with dropout another input and its mask, and as
+    many outputs as the tuner says.
     """
     blocks = max(1, shape.layers)
     inner = max((outputs for _, _, outputs in shape.linears), default=shape.hidden)
     inputs = sum(i for _, i, _ in shape.linears) // blocks
     outputs = sum(o for _, _, o in shape.linears) // blocks
     kept = 8 * shape.hidden + 4 * inner
-    kept += getattr(options, "rank", 0) * len(shape.linears) // blocks
+    kept += int(getattr(options, "rank", 0)) * len(shape.linears) // blocks
     if getattr(options, "dropout", 0) > 0:
         kept += inputs + inputs // 4
-    if tuner == "dora":
-        kept += 2 * outputs
-    return kept
+    return kept + tuner.kept_outputs * outputs

@@ -1,4 +1,4 @@
-"""Whether a recipe fits the memory there is: the expected peak of each of its stages, with the arithmetic in words."""
+"""Decide whether a recipe fits the memory there is: the expected peak of each of its stages, with the sum in words."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ from infra.errors import UserError
 from infra.settings import Config
 from training.objectives import objective_named
 from training.recipes.memory import PROCESS_BYTES, ROOM, Memory, estimate
-from training.recipes.recipe import Recipe, StageSpec, resolve
-from training.tuners import Shape, tuner_named
+from training.recipes.recipe import Recipe, StageSpec
+from training.recipes.resolve import resolve
+from training.tuners import tuner_named
+from training.tuners.tuner import ModelShape
 
 
 class Room(Config):
     """A base model, and the memory that training has for it."""
 
-    shape: Shape
+    shape: ModelShape
     """The base model's."""
     dtype: Literal["float32", "bfloat16"]
     """What is computed in."""
@@ -28,7 +30,7 @@ class Room(Config):
     """Bytes that each of `processes` has."""
     processes: int = 1
     """Processes that train a stage together, where it can be split."""
-    what: str = "the machine"
+    owner: str = "the machine"
     """Whose memory it is."""
 
 
@@ -52,14 +54,14 @@ class Peak:
 
 
 def room_here(
-    shape: Shape,
+    shape: ModelShape,
     *,
     dtype: Literal["auto", "float32", "bfloat16"],
     processes: int,
     memory_gb: float | None,
     cache: Path | None = None,
 ) -> Room:
-    """What there is on this machine: a GPU's memory where torch sees one, else main memory.
+    """Measure what there is on this machine: a GPU's memory where torch sees one, else main memory.
 
     Args:
         memory_gb: what to count on instead.
@@ -74,12 +76,12 @@ def room_here(
         alone=memory_each(1, given_gb=memory_gb),
         each=memory_each(processes, given_gb=memory_gb),
         processes=processes,
-        what=f"the GPU ({gpus[0].name})" if gpus else "the machine",
+        owner=f"the GPU ({gpus[0].name})" if gpus else "the machine",
     )
 
 
 def peak_of(recipe: Recipe, index: int, examples: int, room: Room) -> Peak:
-    """The expected peak of the stage at `index`.
+    """Estimate the peak of the stage at `index`.
 
     Raises:
         UserError: the stage's options are wrong.
@@ -92,18 +94,18 @@ def peak_of(recipe: Recipe, index: int, examples: int, room: Room) -> Peak:
     has = room.alone if processes == 1 else room.each
 
     def peak(recompute: bool) -> Peak:
-        found = spec.model_copy(update={"gradient_checkpointing": recompute})
-        memory = estimate(room.shape, found, room.dtype, processes=processes, graded_by_model=graded)
-        return Peak(spec=found, memory=memory, has=has, recompute=recompute)
+        tried = spec.model_copy(update={"gradient_checkpointing": recompute})
+        memory = estimate(room.shape, tried, room.dtype, processes=processes, graded_by_model=graded)
+        return Peak(spec=tried, memory=memory, has=has, recompute=recompute)
 
     plain = peak(bool(spec.gradient_checkpointing))
-    if plain.fits or spec.gradient_checkpointing is not None or spec.tuner == "prefix":
+    if plain.fits or spec.gradient_checkpointing is not None or not tuner_named(spec.tuner).recomputes:
         return plain
     return peak(True)
 
 
 def why_not_fit(recipe: Recipe, counts: Mapping[str, int], room: Room) -> str | None:
-    """Why a recipe does not fit the memory there is, with the sum; None where it does.
+    """Tell why a recipe does not fit the memory there is, with the sum; None where it does.
 
     Args:
         counts: training examples by shape.
@@ -117,23 +119,23 @@ def why_not_fit(recipe: Recipe, counts: Mapping[str, int], room: Room) -> str | 
             how = " although activations are made anew" if peak.recompute else ""
             return (
                 f"{stage.objective} with {stage.tuner} needs about {_gb(peak.memory.total)} "
-                f"({_sum(peak.memory)}){how}, {room.what} has {_gb(peak.has)}, of which nine tenths may be planned "
+                f"({_sum(peak.memory)}){how}, {room.owner} has {_gb(peak.has)}, of which nine tenths may be planned "
                 f"with ({_gb(ROOM * peak.has)})"
             )
     whole = room.shape.total * (4 if room.dtype == "float32" else 2)
     if whole + PROCESS_BYTES > room.alone:
         return (
             f"the probe and the evaluation after it hold the whole base in {room.dtype}, about "
-            f"{_gb(whole + PROCESS_BYTES)} ({_number(whole)} weights + {_number(PROCESS_BYTES)} process), {room.what} "
+            f"{_gb(whole + PROCESS_BYTES)} ({_number(whole)} weights + {_number(PROCESS_BYTES)} process), {room.owner} "
             f"has {_gb(room.alone)}"
         )
     return None
 
 
 def processes_for(spec: StageSpec, wanted: int) -> int:
-    """How many processes train a stage together: as many as are wanted, or one where that cannot be split."""
+    """Decide how many processes train a stage together: as many as are wanted, or one where that cannot be split."""
     objective, tuner = objective_named(spec.objective), tuner_named(spec.tuner)
-    alone = objective.online or objective.teacher or objective.reads or tuner.during is not None or tuner.quantised
+    alone = objective.online or objective.teacher or objective.reads or tuner.hooks is not None or tuner.quantised
     return 1 if alone else wanted
 
 

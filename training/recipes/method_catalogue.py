@@ -1,4 +1,4 @@
-"""What `ratchet methods` shows: every objective, every tuner, and each cell of the two."""
+"""Tabulate what `ratchet methods` shows: every objective, every tuner, and each cell of the two."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from infra.settings import Config
 from training.objectives import OBJECTIVES, objective_named
 from training.recipes.memory import estimate
 from training.recipes.recipe import StageSpec
-from training.tuners import TUNERS, Shape, Tuner, tuner_named
+from training.tuners import TUNERS, tuner_named
+from training.tuners.tuner import ModelShape, Tuner
 
 EMBEDDED: Mapping[str, str] = {
     "shared": "beside others on the one loaded base",
@@ -70,7 +71,7 @@ class Matrix(Config):
     """objective+tuner -> why the cell does not exist. Every other cell does."""
 
 
-def methods_matrix(shape: Shape) -> Matrix:
+def methods_matrix(shape: ModelShape) -> Matrix:
     """The matrix, with figures for a base model of this shape."""
     tuners = [tuner_named(name) for name in TUNERS]
     objectives = [objective_named(name) for name in OBJECTIVES]
@@ -86,7 +87,7 @@ def methods_matrix(shape: Shape) -> Matrix:
     )
 
 
-def _row(tuner: Tuner, shape: Shape) -> TunerRow:
+def _row(tuner: Tuner, shape: ModelShape) -> TunerRow:
     options = tuner.options()
     return TunerRow(
         name=tuner.name,

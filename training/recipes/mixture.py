@@ -1,4 +1,4 @@
-"""What a stage's steps are drawn from: tasks by temperature, and a replayed share of older and of general examples.
+"""Mix what a stage's steps are drawn from: tasks by temperature, and a replayed share of older and of general examples.
 
 Several tasks: task t, with n examples, is drawn with probability proportional to weight x n^(1 / temperature) (Raffel
 et al. 2020, arXiv:1910.10683, section 3.5.2; Conneau et al. 2020). 1 takes tasks by size; large values make all equal.
@@ -16,16 +16,16 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from infra.artifact import key_of
 from infra.errors import UserError
 from infra.settings import Config
-from training.engines.native.packing.tokenization import answers_in
+from training.chat.template import answering_turns
 
 if TYPE_CHECKING:
     from feedback.examples import Example
-    from training.engines.native.packing.tokenization import Item
+    from training.engines.native.packing.items import Item
 
 
 class Mixture(Config):
@@ -67,13 +67,14 @@ class ReplaySource(Config):
     digest: str | None = None
     """Digest of that file."""
 
-    def identity(self) -> dict[str, Any]:
-        """What of it is part of a key."""
-        return self.model_dump(mode="json", exclude={"file"})
+    def identity(self) -> dict[str, JsonValue]:
+        """Say what of it is part of a key."""
+        identity: dict[str, JsonValue] = self.model_dump(mode="json", exclude={"file"})
+        return identity
 
 
 def source_of(replay: Replay) -> ReplaySource:
-    """The replay of a job.
+    """Make the replay of a job.
 
     Raises:
         UserError: the general file does not exist.
@@ -93,7 +94,7 @@ def source_of(replay: Replay) -> ReplaySource:
 
 
 def read_general(path: Path) -> Iterator[Example]:
-    """The examples of a general set.
+    """Read the examples of a general set.
 
     Raises:
         UserError: a line is none of the three forms.
@@ -116,37 +117,37 @@ def read_general(path: Path) -> Iterator[Example]:
             yield from made
 
 
-def _rows(said: dict[str, Any], number: int) -> list[dict[str, Any]]:
+def _rows(given: Mapping[str, Any], number: int) -> list[Mapping[str, Any]]:
     """The examples of one line: of a conversation one for each answer, for its author means them all."""
-    if "shape" in said:
-        return [said]
+    if "shape" in given:
+        return [given]
     row: dict[str, Any] = {
-        "example_id": f"general-{number}-{key_of(said)[:12]}",
+        "example_id": f"general-{number}-{key_of(given)[:12]}",
         "tenant": "general",
         "subject": f"general-{number}",
         "group": f"general-{number}",
         "reason": "general",
         "created_at": datetime.fromtimestamp(0, UTC),
     }
-    if "text" in said:
-        return [{**row, "shape": "document", "text": said["text"]}]
+    if "text" in given:
+        return [{**row, "shape": "document", "text": given["text"]}]
     row["shape"] = "completion"
-    if "messages" in said:
-        *before, last = turns = said["messages"]
+    if "messages" in given:
+        *before, last = turns = given["messages"]
         if last["role"] != "assistant" or not before:
             raise ValueError("the messages end in no answer")
-        answers = [at for at in answers_in(turns) if turns[at].get("content") or at == len(before)]
+        answers = [at for at in answering_turns(turns) if turns[at].get("content") or at == len(before)]
         name = row.pop("example_id")
         return [
             {**row, "example_id": f"{name}-{at}", "messages": turns[:at], "completion": turns[at]["content"]}
             for at in answers
         ]
-    prompt = [{"role": "user", "content": said["prompt"]}]
-    return [{**row, "messages": prompt, "completion": said["completion"]}]
+    prompt = [{"role": "user", "content": given["prompt"]}]
+    return [{**row, "messages": prompt, "completion": given["completion"]}]
 
 
 def probabilities(counts: Mapping[str, int], mixture: Mixture) -> dict[str, float]:
-    """Task to the probability with which an example of it is drawn.
+    """Compute task to the probability with which an example of it is drawn.
 
     Raises:
         UserError: a weight is for a task that is not there, or none is left.
@@ -157,49 +158,63 @@ def probabilities(counts: Mapping[str, int], mixture: Mixture) -> dict[str, floa
             f"mixture.weights names task {unknown[0]!r}, which no example has; there are: "
             f"{', '.join(repr(t) for t in sorted(counts))}"
         )
-    mass = {t: mixture.weights.get(t, 1.0) * n ** (1 / mixture.temperature) for t, n in counts.items() if n}
-    total = sum(mass.values())
+    weighted = {t: mixture.weights.get(t, 1.0) * n ** (1 / mixture.temperature) for t, n in counts.items() if n}
+    total = sum(weighted.values())
     if total <= 0:
         raise UserError("mixture.weights leave no task; give at least one of them a weight above 0")
-    return {task: m / total for task, m in mass.items()}
+    return {task: w / total for task, w in weighted.items()}
+
+
+def shuffled_epochs(count: int, epochs: float, seed: int) -> list[int]:
+    """List indices of items in the order in which they are trained: a fresh shuffle for each epoch, fixed by `seed`.
+
+    The whole order is known beforehand, so a resumed stage goes on exactly where it was.
+    """
+    import numpy as np
+
+    total = max(1, round(count * epochs))
+    indices: list[int] = []
+    epoch = 0
+    while len(indices) < total:
+        indices += np.random.default_rng([seed, epoch]).permutation(count).tolist()
+        epoch += 1
+    return indices[:total]
 
 
 def drawn(tasks: Sequence[str], mixture: Mixture | None, epochs: float, seed: int) -> list[int]:
-    """Indices in the order of training: by task where a mixture asks for it, else a fresh shuffle for each epoch.
+    """Draw indices in the order of training: by task where a mixture asks for it, else a fresh shuffle for each epoch.
 
     Within a task every example comes once before any comes twice.
     """
     import numpy as np
 
-    from training.engines.native.packing.tokenization import order
-
     if mixture is None:
-        return order(len(tasks), epochs, seed)
+        return shuffled_epochs(len(tasks), epochs, seed)
     by_task: dict[str, list[int]] = {}
     for index, task in enumerate(tasks):
         by_task.setdefault(task, []).append(index)
-    chance = probabilities({task: len(found) for task, found in by_task.items()}, mixture)
+    chance = probabilities({task: len(indices) for task, indices in by_task.items()}, mixture)
     names = sorted(task for task in chance if chance[task] > 0)
     total = max(1, round(len(tasks) * epochs))
     draws = np.random.default_rng([seed, 7]).choice(len(names), size=total, p=[chance[name] for name in names])
     wanted = {name: int((draws == at).sum()) for at, name in enumerate(names)}
     queues = {
-        name: iter([by_task[name][i] for i in order(len(by_task[name]), wanted[name] / len(by_task[name]) + 1, seed)])
+        name: iter(
+            [by_task[name][i] for i in shuffled_epochs(len(by_task[name]), wanted[name] / len(by_task[name]) + 1, seed)]
+        )
         for name in names
     }
     return [next(queues[names[at]]) for at in draws]
 
 
 def with_replay(own: list[int], count: int, pools: Sequence[tuple[int, float]], seed: int) -> list[int]:
-    """`own` order with replayed indices mixed in evenly, at random places.
+    """Mix into the `own` order replayed indices, evenly, at random places.
 
     Args:
         own: indices of the stage's own items, in order; count: how many there are. The pools' items follow them.
         pools: (number of items, share of the mixed whole) of each pool, in the order they follow the own items.
     """
     import numpy as np
-
-    from training.engines.native.packing.tokenization import order
 
     shares = sum(share for size, share in pools if size)
     if not shares:
@@ -210,7 +225,7 @@ def with_replay(own: list[int], count: int, pools: Sequence[tuple[int, float]], 
     for place, (size, share) in enumerate(pools):
         wanted = round(total * share) if size else 0
         if wanted:
-            replayed += [first + index for index in order(size, wanted / size, seed + 1000 * (place + 1))]
+            replayed += [first + index for index in shuffled_epochs(size, wanted / size, seed + 1000 * (place + 1))]
         first += size
     random = np.random.default_rng([seed, 11])
     slots = set(random.choice(len(own) + len(replayed), size=len(replayed), replace=False).tolist())
@@ -222,30 +237,28 @@ def with_replay(own: list[int], count: int, pools: Sequence[tuple[int, float]], 
 def why_not_replayed(
     replay: ReplaySource, *, earlier: int, general: int, objective: str, shapes: Sequence[str], documents: bool
 ) -> dict[str, str]:
-    """Why nothing is rehearsed of a kind that the job asks for, by kind; what there is of, or was not asked, is not in.
+    """Tell why nothing is rehearsed of a kind that the job asks for, by kind; kinds that there are items of are not in.
 
     Args:
         earlier, general: how many items there are of each kind.
         objective: its name; shapes: what it can read of a general set; documents: whether the snapshot's documents are
             its general set where no file is given.
     """
-    found = {}
+    why = {}
     if replay.earlier and replay.recent_days is not None and not earlier:
-        found["earlier"] = f"no example is older than the last {replay.recent_days:g} days"
+        why["earlier"] = f"no example is older than the last {replay.recent_days:g} days"
     if replay.general and not general:
         if replay.file is not None:
-            found["general"] = (
-                f"{replay.file.name} holds nothing that {objective} can read (shapes: {', '.join(shapes)})"
-            )
+            why["general"] = f"{replay.file.name} holds nothing that {objective} can read (shapes: {', '.join(shapes)})"
         elif documents:
-            found["general"] = "there is no replay.general_file, and the snapshot holds no documents"
+            why["general"] = "there is no replay.general_file, and the snapshot holds no documents"
         else:
-            found["general"] = f"there is no replay.general_file, and {objective} replays no documents of the snapshot"
-    return found
+            why["general"] = f"there is no replay.general_file, and {objective} replays no documents of the snapshot"
+    return why
 
 
 def is_recent(items: Sequence[Item], recent_days: float | None) -> list[bool]:
-    """Whether each item is of the last days before the newest."""
+    """Tell whether each item is of the last days before the newest."""
     if recent_days is None or not items:
         return [True] * len(items)
     oldest = max(item.made_at for item in items) - timedelta(days=recent_days).total_seconds()

@@ -1,4 +1,4 @@
-"""Which recipes tonight: those the data support, cheapest first, within the budget; and why the others not."""
+"""Plan which recipes to train tonight: those the data support, cheapest first, within the budget."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from feedback.examples import SHAPES
 from infra.errors import UserError
 from infra.settings import Config
 from training.objectives import objective_named
+from training.recipes.built_in import RECIPES, recipe_named
 from training.recipes.memory_fit import Room, why_not_fit
 from training.recipes.mixture import Replay
-from training.recipes.recipe import RECIPES, Recipe, recipe_named
+from training.recipes.recipe import Recipe
 from training.tuners import tuner_named
 
 Because = Literal["unsupported", "memory", "twin", "budget"]

@@ -1,7 +1,7 @@
-"""Recipes: which objectives, with which tuners, in which order, each stage saying what it starts from.
+"""Define recipes: which objectives, with which tuners, in which order, each stage saying what it starts from.
 
-A recipe is a value. What a person leaves out is filled in by `resolve` from the amount of data and the size of the
-model, before the stage's key is made, so a default that changes is a new key and never a silent difference.
+A recipe is a value. What a person leaves out is filled in (training/recipes/resolve.py) from the amount of data and the
+size of the model, before the stage's key is made, so a default that changes is a new key and no silent difference.
 """
 
 from __future__ import annotations
@@ -11,10 +11,9 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from infra.errors import NotFound, UserError
+from infra.errors import UserError
 from infra.settings import Config
 from training.objectives import OBJECTIVES, objective_named
-from training.recipes.default_hyperparameters import Choice, learning_rate, rank
 from training.recipes.mixture import Mixture
 from training.recipes.search import Search, changed
 from training.tuners import TUNERS, tuner_named
@@ -137,16 +136,16 @@ class Recipe(Config):
             self._check_search(self.search)
         return self
 
-    def _check_search(self, asked: Search) -> None:
+    def _check_search(self, searched: Search) -> None:
         """A search that can be run, and whose trials are all judged by one measure."""
-        if asked.stage > len(self.stages):
+        if searched.stage > len(self.stages):
             raise ValueError(
-                f"recipe {self.name}: search.stage is {asked.stage}, but there are {len(self.stages)} stages"
+                f"recipe {self.name}: search.stage is {searched.stage}, but there are {len(self.stages)} stages"
             )
-        stage = self.stages[asked.stage - 1]
+        stage = self.stages[searched.stage - 1]
         online = objective_named(stage.objective).online
         by_reward = online is not None and online.held_out is not None
-        for name in asked.spaces:
+        for name in searched.spaces:
             # A grader is the very measure by which a reward is told.
             if name.startswith("objective.") and (not by_reward or name == "objective.grader"):
                 raise ValueError(
@@ -157,7 +156,7 @@ class Recipe(Config):
                     "compares them"
                 )
         try:
-            for found in asked.extremes():
+            for found in searched.extremes():
                 changed(stage, found)
         except UserError as error:
             raise ValueError(f"recipe {self.name}: {error}") from error
@@ -213,105 +212,3 @@ class Recipe(Config):
                 "expected stages that start from previous, or serving.engine: embedded"
             )
         return None
-
-
-def _stages(*specs: tuple[str, str]) -> tuple[StageSpec, ...]:
-    return tuple(
-        StageSpec(objective=objective, tuner=tuner, starts_from="base" if index == 0 else "previous")
-        for index, (objective, tuner) in enumerate(specs)
-    )
-
-
-RECIPES: Mapping[str, Recipe] = {
-    recipe.name: recipe
-    for recipe in (
-        Recipe(name="sft-lora", stages=_stages(("sft", "lora"))),
-        Recipe(name="sft-qlora", stages=_stages(("sft", "qlora"))),
-        Recipe(name="sft-full", stages=(StageSpec(objective="sft", tuner="full", checkpoints=4),)),
-        Recipe(name="sft-dpo-lora", stages=_stages(("sft", "lora"), ("dpo", "lora"))),
-        Recipe(name="sft-kto-lora", stages=_stages(("sft", "lora"), ("kto", "lora"))),
-        Recipe(name="thumbs", stages=_stages(("sft", "lora"), ("kto", "lora"))),
-        Recipe(name="domain", stages=_stages(("pretraining", "lora"), ("sft", "lora"), ("dpo", "lora"))),
-        Recipe(name="rlhf", stages=_stages(("sft", "lora"), ("reward", "lora"), ("ppo", "lora"))),
-        Recipe(name="reinforcement", stages=_stages(("sft", "lora"), ("grpo", "lora"))),
-    )
-}
-"""The recipes that come with Ratchet, by name."""
-
-
-def recipe_named(name: str, own: Mapping[str, Recipe] | None = None) -> Recipe:
-    """The recipe called `name`, a person's own before ours.
-
-    Raises:
-        NotFound: no such recipe; the message lists those there are.
-    """
-    known = {**RECIPES, **(own or {})}
-    if name not in known:
-        raise NotFound(f"unknown recipe {name!r}; expected one of {', '.join(known)}, or define it under recipes:")
-    return known[name]
-
-
-def resolve(spec: StageSpec, *, examples: int, hidden_size: int) -> StageSpec:
-    """`spec` with everything that was left out filled in, so that it can be part of a key.
-
-    Args:
-        spec: what a person or a named recipe asks for.
-        examples: training examples of the objective's shapes.
-        hidden_size: width of the base model.
-
-    Rank and learning rate are picked by the rules of training/recipes/default_hyperparameters.py.
-
-    Raises:
-        UserError: options that the objective or tuner does not know.
-    """
-    objective, tuner = objective_named(spec.objective), tuner_named(spec.tuner)
-    reason = tuner.refuses(spec.objective)
-    if reason:
-        raise UserError(f"{spec.objective} with {spec.tuner} cannot be trained: {reason}")
-    if spec.gradient_checkpointing and spec.tuner == "prefix":
-        raise UserError("prefix with gradient_checkpointing cannot be trained: a cache is not recomputed; leave it off")
-    found = choices(spec, examples=examples, hidden_size=hidden_size)
-    given = dict(spec.tuner_options)
-    if "rank" in found:
-        given["rank"] = int(found["rank"].value)
-    if "dropout" in found:
-        given["dropout"] = found["dropout"].value
-    return spec.model_copy(
-        update={
-            "objective_options": _validated(objective.options, spec.objective_options, f"objective {spec.objective}"),
-            "tuner_options": _validated(tuner.options, given, f"tuner {spec.tuner}"),
-            "learning_rate": spec.learning_rate or found["learning_rate"].value,
-            "epochs": spec.epochs or objective.epochs(examples),
-            "batch_size": spec.batch_size or (8 if examples < 2_000 else 16 if examples < 10_000 else 32),
-        }
-    )
-
-
-def choices(spec: StageSpec, *, examples: int, hidden_size: int) -> dict[str, Choice]:
-    """What of a stage was left to rules (learning_rate, rank), or goes by one whatever was asked for (dropout), with
-    each rule's value and source."""
-    objective, tuner = objective_named(spec.objective), tuner_named(spec.tuner)
-    found: dict[str, Choice] = {}
-    if spec.learning_rate is None:
-        found["learning_rate"] = learning_rate(objective, tuner, hidden_size=hidden_size)
-    picked = rank(tuner, examples=examples)
-    if picked is not None and "rank" not in spec.tuner_options:
-        found["rank"] = picked
-    field = tuner.options.model_fields.get("dropout")
-    if not objective.dropout and field is not None and spec.tuner_options.get("dropout", field.default):
-        found["dropout"] = Choice(
-            value=0.0, rule=f"{spec.objective} compares log-probabilities, and dropout would count as a difference"
-        )
-    return found
-
-
-def _validated(model: type[Config], given: Options, whose: str) -> dict[str, bool | int | float | str]:
-    from pydantic import ValidationError
-
-    try:
-        return model.model_validate(dict(given)).model_dump(mode="json", exclude_none=True)
-    except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise UserError(
-            f"options of {whose} are wrong: {problems}; it knows {', '.join(model.model_fields) or 'none'}"
-        ) from error

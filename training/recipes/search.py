@@ -1,4 +1,4 @@
-"""A small search over one stage's settings: trials raced on the validation part, losers stopped early (Optuna).
+"""Search over one stage's settings: trials raced on the validation part, losers stopped early (Optuna).
 
 Trials share objective and data, so their validation losses compare (losses of different objectives don't). Each trial
 is a stage like any other, with a key of its own: a search that was killed finds its finished trials again and suggests
@@ -8,8 +8,9 @@ the same next ones, since the sampler is seeded and sees the same losses.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -17,8 +18,14 @@ from infra.artifact import Record
 from infra.errors import RatchetError, UserError
 from infra.processes.progress import OnProgress, ProgressLine
 from infra.settings import Config
+from infra.stored_model import Stored
 
 log = logging.getLogger(__name__)
+
+Setting = bool | int | float | str
+"""Value of one setting."""
+Spec = TypeVar("Spec", bound=Config)
+"""A stage's spec: settings, `tuner_options` and `objective_options`."""
 
 SEARCHED = ("learning_rate", "epochs", "batch_size", "weight_decay", "warmup")
 """Settings of a stage that may be searched; those of tuner and objective are named tuner.rank, objective.beta.
@@ -38,7 +45,7 @@ class Space(Config):
     """Greatest value of a range."""
     log: bool = False
     """Whether the range is searched by ratios (learning rates)."""
-    values: tuple[bool | int | float | str, ...] = ()
+    values: tuple[Setting, ...] = ()
     """Or: the values to choose from."""
 
     @model_validator(mode="after")
@@ -69,8 +76,8 @@ class Search(Config):
                 )
         return self
 
-    def extremes(self) -> Iterator[dict[str, Any]]:
-        """Each setting by itself at every value it names, the ends of its range or its list."""
+    def extremes(self) -> Iterator[dict[str, Setting]]:
+        """Take each setting by itself at every value it names, the ends of its range or its list."""
         for name, space in self.spaces.items():
             ends = space.values or tuple(
                 int(end) if name in WHOLE else end for end in (space.low or 0, space.high or 0)
@@ -79,28 +86,32 @@ class Search(Config):
                 yield {name: value}
 
 
+class SearchedResult(Stored):
+    """What a search reads of a trial's result."""
+
+    validation_loss: float | None
+    """The measure that trials are compared by."""
+
+
 class Lost(Exception):
     """Raised in the progress of a trial that has fallen behind: its process is stopped."""
 
 
-def changed(spec: Any, found: Mapping[str, Any]) -> Any:
-    """The stage's spec with a trial's settings.
+def changed(spec: Spec, settings: Mapping[str, Setting]) -> Spec:
+    """Give a stage's spec a trial's settings.
 
     Raises:
         UserError: a setting lies outside what a stage takes.
     """
-    update: dict[str, Any] = {
-        "tuner_options": dict(spec.tuner_options),
-        "objective_options": dict(spec.objective_options),
-    }
-    for name, value in found.items():
-        whose, _, option = name.partition(".")
+    update = spec.model_dump()
+    for name, value in settings.items():
+        owner, _, option = name.partition(".")
         if option:
-            update[f"{whose}_options"][option] = value
+            update[f"{owner}_options"] = {**update[f"{owner}_options"], option: value}
         else:
             update[name] = value
     try:
-        return type(spec).model_validate({**spec.model_dump(), **update})
+        return type(spec).model_validate(update)
     except ValidationError as error:
         problems = "; ".join(
             f"{'.'.join(map(str, e['loc']))} is {e['input']!r}, but {e['msg'].lower()}" for e in error.errors()
@@ -111,16 +122,16 @@ def changed(spec: Any, found: Mapping[str, Any]) -> Any:
 
 
 def search(
-    asked: Search,
-    spec: Any,
-    run: Callable[[Any, OnProgress], Record],
+    plan: Search,
+    spec: Spec,
+    run: Callable[[Spec, OnProgress], Record],
     *,
     seed: int,
-) -> tuple[Any, Record]:
-    """The best spec and its record.
+) -> tuple[Spec, Record]:
+    """Search for the best spec; return it and its record.
 
     Args:
-        asked: the search.
+        plan: the search.
         spec: the stage as the recipe has it.
         run: trains a spec, handing each line of progress to its second argument.
         seed: of the sampler.
@@ -138,14 +149,15 @@ def search(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(
         direction="minimize",
-        sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=max(2, asked.trials // 3)),
+        sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=max(2, plan.trials // 3)),
         pruner=optuna.pruners.MedianPruner(n_startup_trials=2, n_warmup_steps=0),
     )
-    best: tuple[Any, Record] | None = None
-    for number in range(asked.trials):
+    best: tuple[Spec, Record] | None = None
+    lowest = math.inf
+    for number in range(plan.trials):
         trial = study.ask()
-        found = {name: _suggest(trial, name, space) for name, space in asked.spaces.items()}
-        one = changed(spec, found)
+        settings = {name: _suggest(trial, name, space) for name, space in plan.spaces.items()}
+        tried = changed(spec, settings)
         measured = 0
 
         def watch(line: ProgressLine, trial: Any = trial) -> None:
@@ -157,35 +169,35 @@ def search(
                     raise Lost
 
         try:
-            record = run(one, watch)
+            record = run(tried, watch)
         except Lost:
             study.tell(trial, state=optuna.trial.TrialState.PRUNED)
-            log.info("trial %s of %s falls behind and is stopped: %s", number + 1, asked.trials, found)
+            log.info("trial %s of %s falls behind and is stopped: %s", number + 1, plan.trials, settings)
             continue
         except UserError:
             raise
         except RatchetError as error:
             study.tell(trial, state=optuna.trial.TrialState.FAIL)
-            log.warning("trial %s of %s failed: %s", number + 1, asked.trials, error)
+            log.warning("trial %s of %s failed: %s", number + 1, plan.trials, error)
             continue
-        loss = record.result["validation_loss"]
+        loss = record.parse_result(SearchedResult).validation_loss
         if loss is None:
             raise UserError(
                 "a search needs validation losses: the snapshot's validation part is empty, or evaluations is 0"
             )
-        study.tell(trial, float(loss))
-        log.info("trial %s of %s: validation loss %.4f with %s", number + 1, asked.trials, loss, found)
-        if best is None or loss < best[1].result["validation_loss"]:
-            best = (one, record)
+        study.tell(trial, loss)
+        log.info("trial %s of %s: validation loss %.4f with %s", number + 1, plan.trials, loss, settings)
+        if best is None or loss < lowest:
+            best, lowest = (tried, record), loss
     if best is None:
         raise RatchetError("no trial of the search was finished; see the stages' logs, or narrow the search")
     return best
 
 
-def _suggest(trial: Any, name: str, space: Space) -> Any:
+def _suggest(trial: Any, name: str, space: Space) -> Setting:
     if space.values:
-        return trial.suggest_categorical(name, list(space.values))
+        return cast("Setting", trial.suggest_categorical(name, list(space.values)))
     if name in WHOLE:
         assert space.low is not None and space.high is not None
-        return trial.suggest_int(name, int(space.low), int(space.high), log=space.log)
-    return trial.suggest_float(name, space.low, space.high, log=space.log)
+        return int(trial.suggest_int(name, int(space.low), int(space.high), log=space.log))
+    return float(trial.suggest_float(name, space.low, space.high, log=space.log))

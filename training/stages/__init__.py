@@ -1,1 +1,1 @@
-"""Run a stage: one resumable training job, its dataset, checkpoints, output, and probe."""
+"""Run a stage: one resumable training job, its tokenization and dataset, checkpoints, output, and probe."""

@@ -1,4 +1,4 @@
-"""Checkpoints of a finished stage as challengers.
+"""Make versions of the checkpoints that a finished stage kept, so that they can be challengers.
 
 A stage that keeps checkpoints (`checkpoints` in its recipe) leaves beside its own weights every weight that moved,
 as it was at each of the last points where the validation loss was measured. `make_version` turns one into a stage of
@@ -38,7 +38,7 @@ class Checkpoint(Config):
 
 
 def checkpoints_of(stages_dir: Path, key: str) -> list[Checkpoint]:
-    """What a finished stage kept, in order.
+    """List what a finished stage kept, in order.
 
     Args:
         key: the stage's key, or the beginning of it.
@@ -54,7 +54,7 @@ def checkpoints_of(stages_dir: Path, key: str) -> list[Checkpoint]:
 
 
 def make_version(stages_dir: Path, key: str, step: int, base: Base) -> Record:
-    """A stage of its own out of a checkpoint; at once if that was done before.
+    """Make a stage of its own out of a checkpoint; at once if that was done before.
 
     Args:
         base: the base model that the stage was trained on, where it is now.
@@ -67,11 +67,11 @@ def make_version(stages_dir: Path, key: str, step: int, base: Base) -> Record:
     from training.objectives import objective_named
     from training.stages.job import StageJob, stage_key
 
-    found = {checkpoint.step: checkpoint for checkpoint in checkpoints_of(stages_dir, key)}
-    if step not in found:
-        steps = ", ".join(f"{c.step} (loss {c.loss:.4f})" for c in found.values())
+    kept = {checkpoint.step: checkpoint for checkpoint in checkpoints_of(stages_dir, key)}
+    if step not in kept:
+        steps = ", ".join(f"{c.step} (loss {c.loss:.4f})" for c in kept.values())
         raise NotFound(f"stage {key[:12]} kept no checkpoint of step {step}; it has {steps}")
-    stage = stages_dir / found[step].stage
+    stage = stages_dir / kept[step].stage
     own = key_of({"stage": stage.name, "checkpoint": step})
     existing = read_record(stages_dir / own)
     if existing is not None:
@@ -86,8 +86,8 @@ def make_version(stages_dir: Path, key: str, step: int, base: Base) -> Record:
         raise CorruptArtifact(f"stage {stage.name[:12]} was trained on another base than {base.name}")
     job = job.model_copy(update={"base": base, "stages_dir": stages_dir.absolute()})
     if job.previous is not None:
-        before = job.previous.model_copy(update={"path": stages_dir.absolute() / job.previous.key})
-        job = job.model_copy(update={"previous": before})
+        previous = job.previous.model_copy(update={"path": stages_dir.absolute() / job.previous.key})
+        job = job.model_copy(update={"previous": previous})
     if stage_key(job) != stage.name:  # places are no part of a key, the version of the training loop is
         raise UserError(
             f"stage {stage.name[:12]} was trained by another version of Ratchet, which put models together in another "
@@ -95,7 +95,7 @@ def make_version(stages_dir: Path, key: str, step: int, base: Base) -> Record:
         )
     staging = stages_dir / f".{own}.{uuid.uuid4().hex}"
     try:
-        return _built(job, stage, found[step], own, staging)
+        return _built(job, stage, kept[step], own, staging)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
@@ -104,10 +104,11 @@ def _built(job: StageJob, stage: Path, checkpoint: Checkpoint, own: str, staging
     from safetensors.torch import load_file
     from transformers import set_seed
 
-    from training.engines.native.loop.trainer import DURING
+    from training.engines.native.loop.trainer import HOOKS_STATE
     from training.stages.loading import load_for_stage
-    from training.stages.output import save_version
+    from training.stages.output import save_version, size_of
     from training.stages.probe import probe_ids, take_probe
+    from training.stages.result import CheckpointResult, Kind, StageResult
     from training.stages.trained_scores import score_as_trained
     from training.tuners import tuner_named
     from training.weights.files import load_trained
@@ -119,25 +120,25 @@ def _built(job: StageJob, stage: Path, checkpoint: Checkpoint, own: str, staging
     set_seed(job.seed)  # what is frozen is drawn as it was
     model, rebased = load_for_stage(job, tuner)
     load_trained(model, folder)
-    if tuner.during is not None and (folder / DURING).is_file():
-        tuner.during.begin(model, made.result["planned_steps"])
-        tuner.during.restore(model, load_file(folder / DURING))
-    kind = "model" if rebased or tuner.saves == "model" else "adapter"
+    whole = made.parse_result(StageResult)
+    if tuner.hooks is not None and (folder / HOOKS_STATE).is_file():
+        tuner.hooks.begin(model, whole.planned_steps)
+        tuner.hooks.restore(model, load_file(folder / HOOKS_STATE))
+    kind: Kind = "model" if rebased or tuner.saves == "model" else "adapter"
     weights = staging / kind
     as_trained = score_as_trained(model, job, tuner, lambda: probe_ids(job.base.path))
     save_version(model, weights, kind, job)
     del model
     digest = digest_dir(weights)
-    probe = take_probe(job.base.path, weights, kind, job.dtype, staging, as_trained=as_trained)  # type: ignore[arg-type]
-    result = {
-        **made.result,
+    probe = take_probe(job.base.path, weights, kind, job.dtype, staging, as_trained=as_trained)
+    measured = {
         "kind": kind,
         "version": version_name(digest),
         "steps": checkpoint.step,
         "best_step": checkpoint.step,
         "validation_loss": checkpoint.loss,
         "checkpoint_of": stage.name,
-        "bytes": sum(p.stat().st_size for p in weights.rglob("*") if p.is_file()),
+        "bytes": size_of(weights),
         "probe_effect": probe.effect,
         "servable": probe.servable,
     }
@@ -148,21 +149,21 @@ def _built(job: StageJob, stage: Path, checkpoint: Checkpoint, own: str, staging
         parents={**made.parents, "checkpoint_of": stage.name},
         config={**made.config, "checkpoint": checkpoint.step},
         versions=made.versions,
-        result=result,
+        result=CheckpointResult.model_validate({**made.result, **measured}),
     )
     return publish(staging, job.stages_dir / own, record)
 
 
 def _stage(stages_dir: Path, key: str) -> Path:
-    found = [path for path in stages_dir.glob(f"{key}*") if path.is_dir() and not path.name.startswith(".")]
-    if len(found) != 1 or len(key) < 6:
+    stages = [path for path in stages_dir.glob(f"{key}*") if path.is_dir() and not path.name.startswith(".")]
+    if len(stages) != 1 or len(key) < 6:
         raise NotFound(
-            f"no single finished stage of key {key!r} in {stages_dir} ({len(found)} begin like that); give at least "
+            f"no single finished stage of key {key!r} in {stages_dir} ({len(stages)} begin like that); give at least "
             "its first 6 characters, as MLflow's tag ratchet.stage_key has it"
         )
-    if read_record(found[0]) is None:
-        raise NotFound(f"{found[0]} has no record: the stage is not finished")
-    return found[0]
+    if read_record(stages[0]) is None:
+        raise NotFound(f"{stages[0]} has no record: the stage is not finished")
+    return stages[0]
 
 
 def _loss(folder: Path) -> float:

@@ -1,28 +1,22 @@
-"""What a stage trains on: its own items, what is rehearsed beside them, the held-out ones, and the order of it all."""
+"""Read a stage's dataset: its own items, what is rehearsed beside them, the held-out ones, and the order of it all."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from infra.errors import NotFound
+from infra.settings import Config
+from training.chat.template import Template
 from training.engines.native.online.advantages import has_reference
-from training.engines.native.packing.tokenization import (
-    Item,
-    Template,
-    Tokenised,
-    load_items,
-    read_examples,
-    save_items,
-    tokenise,
-    tokenizer_identity,
-)
-from training.objectives import Objective
+from training.engines.native.packing.items import Item, TokenisedFile, load_items, save_items
+from training.objectives import objective_named
+from training.objectives.objective import Objective
 from training.recipes.mixture import drawn, is_recent, read_general, why_not_replayed, with_replay
 from training.stages.job import StageJob
+from training.stages.tokenization import Tokeniser, read_examples, tokenizer_identity
 
 if TYPE_CHECKING:
     from training.engines.native.online.rollouts import Rollouts
@@ -31,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Supply:
+class StageDataset:
     """Items of one stage."""
 
     own: list[Item]
@@ -51,7 +45,7 @@ class Supply:
         return [*self.own, *(item for pool, _ in self.pools for item in pool)]
 
     def order(self, job: StageJob, updates: int = 1) -> list[int]:
-        """Indices into `train` in the order in which they are trained.
+        """List indices into `train` in the order in which they are trained.
 
         Args:
             updates: each step's items come so many times in a row, for objectives that make several optimizer steps of
@@ -71,35 +65,28 @@ class Supply:
 
     @property
     def replayed(self) -> dict[str, int]:
-        """How many items can be rehearsed."""
+        """Kind of replay to how many items can be rehearsed."""
         return {name: len(pool) for name, (pool, _) in zip(("earlier", "general"), self.pools, strict=True)}
 
 
-def read_supply(job: StageJob, objective: Objective, options: Any) -> Supply:
-    """The items of a job.
+def read_dataset(job: StageJob, objective: Objective, options: Config) -> StageDataset:
+    """Read the items of a job.
 
     Raises:
         NotFound: there is nothing to learn from.
     """
     from transformers import AutoTokenizer
 
-    template = Template(AutoTokenizer.from_pretrained(job.base.path, local_files_only=True))
-    identity = tokenizer_identity(job.base.path)
     shapes = objective.learns_from(job.reward is not None)
-
-    def read(path: Path, objective: Objective = objective, options: Any = options, **how: Any) -> Tokenised:
-        return tokenise(
-            path,
-            objective,
-            options,
-            template,
-            max_length=job.spec.max_length,
-            cache=job.cache,
-            identity=identity,
-            **{"shapes": shapes, **how},
-        )
-
-    train, validation = read(job.train), read(job.validation)
+    tokeniser = Tokeniser(
+        Template(AutoTokenizer.from_pretrained(job.base.path, local_files_only=True)),
+        identity=tokenizer_identity(job.base.path),
+        max_length=job.spec.max_length,
+        cache=job.cache,
+    )
+    train, validation = (
+        tokeniser.tokenise(file, objective, options, shapes=shapes) for file in (job.train, job.validation)
+    )
     items, held_out, left_out = train.items, validation.items, dict(train.left_out)
     if objective.online is not None and objective.online.grades and job.reward is None:
         ungraded = sum(not has_reference(item) for item in items)
@@ -116,7 +103,7 @@ def read_supply(job: StageJob, objective: Objective, options: Any) -> Supply:
     recent = is_recent(items, job.replay.recent_days)
     older = [item for item, new in zip(items, recent, strict=True) if not new]
     own = [item for item, new in zip(items, recent, strict=True) if new]
-    general = _general(job, objective, options, read)
+    general = _general(job, objective, options, tokeniser)
     pools = ((older, job.replay.earlier), (general, job.replay.general))
     missing = why_not_replayed(
         job.replay,
@@ -129,42 +116,42 @@ def read_supply(job: StageJob, objective: Objective, options: Any) -> Supply:
     if missing:
         reasons = "; ".join(f"{kind}: {why}" for kind, why in missing.items())
         log.warning("replay was asked for and is left out, so what was known before may be forgotten: %s", reasons)
-    return Supply(own, pools, held_out[: job.spec.validation_examples], left_out, missing)
+    return StageDataset(own, pools, held_out[: job.spec.validation_examples], left_out, missing)
 
 
-def _general(job: StageJob, objective: Objective, options: Any, read: Callable[..., Tokenised]) -> list[Item]:
+def _general(job: StageJob, objective: Objective, options: Config, tokeniser: Tokeniser) -> list[Item]:
     """The general set as this objective can read it."""
     if not job.replay.general:
         return []
     file = job.replay.file
-    found: list[Item] = []
+    items: list[Item] = []
     if file is not None:
-        found += read(file, shapes=objective.shapes, read=read_general).items
+        items += tokeniser.tokenise(file, objective, options, shapes=objective.shapes, read=read_general).items
     if "document" in objective.replay_shapes:
-        from training.objectives import objective_named
-
         reading = objective_named("pretraining")
         chunks = reading.options.model_validate({"chunk": min(512, job.spec.max_length)})
-        how: dict[str, Any] = {"read": read_general} if file is not None else {"read": read_examples}
-        found += read(file or job.train, reading, chunks, shapes=("document",), **how).items
-    return [replace(item, task="") for item in found]
+        read = read_general if file is not None else read_examples
+        items += tokeniser.tokenise(file or job.train, reading, chunks, shapes=("document",), read=read).items
+    return [replace(item, task="") for item in items]
 
 
-def prepared(job: StageJob, objective: Objective, options: Any, supply: Supply, rollouts: Rollouts) -> Supply:
-    """The supply after the objective's touch that needs models or servers; kept for a resumed run."""
+def prepared(
+    job: StageJob, objective: Objective, options: Config, dataset: StageDataset, rollouts: Rollouts
+) -> StageDataset:
+    """Make the dataset after the objective's touch that needs models or servers; kept for a resumed run."""
 
     def touch(items: Sequence[Item], name: str) -> list[Item]:
         file = job.work / f"prepared-{name}.safetensors"
         if not file.is_file():
             assert objective.prepare is not None
             rollouts.begin(None)
-            save_items(file, Tokenised(objective.prepare(rollouts, items, options), {}))
+            save_items(file, TokenisedFile(objective.prepare(rollouts, items, options), {}))
         return load_items(file).items
 
-    made = touch(supply.own, "own")
+    made = touch(dataset.own, "own")
     if not made:
         raise NotFound("the teacher answered no prompt with anything; look at the teacher")
-    older, share = supply.pools[0]
-    pools = ((touch(older, "older") if older else [], share), supply.pools[1])
-    held_out = touch(supply.validation, "validation") if supply.validation else []
-    return Supply(made, pools, held_out, supply.left_out, supply.not_replayed)
+    older, share = dataset.pools[0]
+    pools = ((touch(older, "older") if older else [], share), dataset.pools[1])
+    held_out = touch(dataset.validation, "validation") if dataset.validation else []
+    return StageDataset(made, pools, held_out, dataset.left_out, dataset.not_replayed)

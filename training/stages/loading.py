@@ -1,4 +1,4 @@
-"""Put a stage's model together: the base, what the stage before made, and the weights that will move."""
+"""Load a stage's model: the base, what the stage before made, and the weights that will move."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from infra.errors import UserError
 from training.stages.job import StageJob
-from training.tuners import Shape, Tuner
+from training.tuners.tuner import ModelShape, Tuner
 from training.weights.loading import load_adapter, load_plain, placed
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def load_for_stage(job: StageJob, tuner: Tuner) -> tuple[Any, bool]:
-    """The model that the stage trains, and whether what stands below its adapter is no longer the plain base.
+    """Load the model that the stage trains, and tell whether what stands below its adapter is no longer the plain base.
 
     Raises:
         UserError: the stage before made something that this one cannot start from.
@@ -34,9 +34,9 @@ def load_for_stage(job: StageJob, tuner: Tuner) -> tuple[Any, bool]:
         model = load_adapter(load_plain(job.base.path, job.dtype, tuner.quantised), previous.path / "adapter", True)
         model = tuner.resume(model) if tuner.resume else model
         return _prepared(model, job, tuner), False
-    before = load_adapter(load_plain(job.base.path, job.dtype), previous.path / "adapter", False)
+    trained = load_adapter(load_plain(job.base.path, job.dtype), previous.path / "adapter", False)
     try:
-        below = merged(before)
+        below = merged(trained)
     except UserError as error:
         raise UserError(f"stage {previous.key[:12]}: {error}; use starts_from: previous") from error
     model = tuner.attach(below, options, job.base.name)
@@ -67,14 +67,14 @@ def _prepared(model: Any, job: StageJob, tuner: Tuner) -> Any:
 
 
 def packs(model: Any, tuner: Tuner) -> bool:
-    """Whether sequences may lie end to end in one row for this model and tuner."""
+    """Tell whether sequences may lie end to end in one row for this model and tuner."""
     from training.engines.native.kernels.packed_attention import PACKING_MODELS
 
     return tuner.packs and model.config.model_type in PACKING_MODELS
 
 
-def shape_of(model: torch.nn.Module) -> Shape:
-    """What the formulas for the number of trained parameters need, read off a plain model."""
+def shape_of(model: torch.nn.Module) -> ModelShape:
+    """Read off a plain model what the formulas for the number of trained parameters need."""
     import torch
 
     config: Any = model.config
@@ -85,7 +85,7 @@ def shape_of(model: torch.nn.Module) -> Shape:
         if isinstance(module, torch.nn.Linear) and module is not output
     )
     head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    return Shape(
+    return ModelShape(
         linears=tuple(linears),
         total=sum(p.numel() for p in model.parameters()),
         layers=config.num_hidden_layers,

@@ -1,4 +1,4 @@
-"""What a finished stage leaves: its weights as engines load them, and its record."""
+"""Save what a finished stage leaves: its weights as engines load them, and its record."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from typing import Any
 
 from infra.artifact import Record, finished_record
 from training.stages.job import StageJob
+from training.stages.result import Kind, RecordedSpec, StageConfig, StageResult
 from training.tuners import tuner_named
 
 
-def save_version(model: Any, weights: Path, kind: str, job: StageJob) -> None:
-    """The weights as engines load them. No path gets into their bytes."""
+def save_version(model: Any, weights: Path, kind: Kind, job: StageJob) -> None:
+    """Save the weights as engines load them. No path gets into their bytes."""
     from training.weights.files import is_peft, save_weights
     from training.weights.merging import merged
 
@@ -37,14 +38,19 @@ def save_version(model: Any, weights: Path, kind: str, job: StageJob) -> None:
 
 
 def is_plain_lora(adapter: Path) -> bool:
-    """Whether an engine's mixed batches take the adapter: plain LoRA, nothing beside it."""
+    """Tell whether an engine's mixed batches take the adapter: plain LoRA, nothing beside it."""
     from training.generation.lora import why_not_rows
 
     return why_not_rows(json.loads((adapter / "adapter_config.json").read_text())) is None
 
 
-def record_of(job: StageJob, digest: str, result: dict[str, Any]) -> Record:
-    """The record that is published with the weights: parents by digest, settings, versions of libraries, result."""
+def size_of(folder: Path) -> int:
+    """Add up the sizes of a folder's files, in bytes."""
+    return sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
+
+
+def record_of(job: StageJob, digest: str, result: StageResult) -> Record:
+    """Make the record that is published with the weights: parents by digest, settings, library versions, result."""
     from importlib.metadata import version
 
     parents = {"base": job.base.digest, "train": job.train_digest, "validation": job.validation_digest}
@@ -61,16 +67,16 @@ def record_of(job: StageJob, digest: str, result: dict[str, Any]) -> Record:
         key=job.key,
         digest=digest,
         parents=parents,
-        config={
-            "spec": job.spec.model_dump(mode="json"),
-            "base": job.base.name,
-            "seed": job.seed,
-            "dtype": job.dtype,
-            "world_size": job.world_size,
-            "threads": job.threads,
-            "replay": job.replay.identity(),
-            "chosen": dict(job.chosen),
-        },
+        config=StageConfig(
+            spec=RecordedSpec.model_validate(job.spec.model_dump(mode="json")),
+            base=job.base.name,
+            seed=job.seed,
+            dtype=job.dtype,
+            world_size=job.world_size,
+            threads=job.threads,
+            replay=job.replay.identity(),
+            chosen=job.chosen,
+        ),
         versions={name: version(name) for name in ("torch", "transformers", "peft", "accelerate")},
         result=result,
     )

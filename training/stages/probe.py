@@ -1,4 +1,4 @@
-"""The probe: log-probabilities on fixed prompts that prove, wherever a version is served, that it is this one.
+"""Take the probe: log-probabilities on fixed prompts that prove, wherever a version is served, that it is this one.
 
 They are taken from the files just saved, by the generator that serves, in serving numerics: so a version that does not
 load, or loads as something else, is found before anything is published. An engine is then asked for the same numbers.
@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Literal
 
 from infra.artifact import atomic_write
 from infra.errors import CorruptArtifact, UserError
 from infra.stored_model import Stored
 from training.chat.rendering import render
-from training.stages.trained_scores import AsTrained, plain_scores
+from training.hardware import Dtype
+from training.stages.result import Kind
+from training.stages.trained_scores import TrainedScores, plain_scores
 from training.weights.logprob_effects import NEGLIGIBLE, compare
 from training.weights.probe_prompts import CONVERSATIONS
 
@@ -36,7 +37,7 @@ class ProbePrompt(Stored):
 class Probe(Stored):
     """What `probe.json` holds."""
 
-    dtype: Literal["float32", "bfloat16"]
+    dtype: Dtype
     """Numerics in which they were taken."""
     servable: bool = True
     """Whether the embedded engine's own code path could be used; if not, peft's forward pass was."""
@@ -53,7 +54,7 @@ class Probe(Stored):
 
 
 def read_probe(folder: Path) -> Probe:
-    """The probe beside a version.
+    """Read the probe beside a version.
 
     Raises:
         CorruptArtifact: there is none, or it cannot be read.
@@ -65,7 +66,7 @@ def read_probe(folder: Path) -> Probe:
 
 
 def probe_conversations() -> list[list[dict[str, str]]]:
-    """The probes' texts as conversations."""
+    """Make the probes' texts as conversations."""
     return [
         [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
         for question, answer in CONVERSATIONS
@@ -73,7 +74,7 @@ def probe_conversations() -> list[list[dict[str, str]]]:
 
 
 def probe_ids(base: Path) -> list[tuple[int, ...]]:
-    """The probes' tokens by a base model's own template, as `take_probe` has them."""
+    """Tokenise the probes by a base model's own template, as `take_probe` has them."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
@@ -84,11 +85,11 @@ def probe_ids(base: Path) -> list[tuple[int, ...]]:
 def take_probe(
     base: Path,
     weights: Path,
-    kind: Literal["adapter", "model"],
-    dtype: Literal["float32", "bfloat16"],
+    kind: Kind,
+    dtype: Dtype,
     out: Path,
     *,
-    as_trained: AsTrained | None = None,
+    as_trained: TrainedScores | None = None,
 ) -> Probe:
     """Load what was saved in `weights` onto `base`, score the probes and write `probe.json` into `out`.
 
@@ -126,14 +127,14 @@ def take_probe(
     return probe
 
 
-def _refusal(version: list[list[float]], base: list[list[float]], there: AsTrained | None) -> str:
+def _refusal(version: list[list[float]], base: list[list[float]], there: TrainedScores | None) -> str:
     if there is None:
         return ""
-    found = compare(version=version, base=base, wanted_version=there.version, wanted_base=there.base)
-    if found.same(there.tolerance) or found.error < NEGLIGIBLE:
+    effects = compare(version=version, base=base, wanted_version=there.version, wanted_base=there.base)
+    if effects.same(there.tolerance) or effects.error < NEGLIGIBLE:
         return ""
     return (
-        f"what would be served is not what was trained: {found} (allowed {there.tolerance:g} of the effect "
+        f"what would be served is not what was trained: {effects} (allowed {there.tolerance:g} of the effect "
         "and twice the base's difference)"
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from infra.artifact import Record
@@ -14,8 +15,10 @@ from training.recipes.memory_fit import processes_for as processes_for
 from training.recipes.plan import TrainingConfig
 from training.recipes.recipe import Recipe, StageSpec
 from training.recipes.search import Search, search
-from training.stages.job import StageJob, make_job
+from training.stages.job import Placement, StageInputs, StageJob, make_job
 from training.stages.launch import launch_stage
+
+OnStageProgress = Callable[[StageJob, ProgressLine], None]
 
 
 def train_recipe(
@@ -27,7 +30,7 @@ def train_recipe(
     stages_dir: Path,
     cache: Path,
     config: TrainingConfig,
-    on_progress: Callable[[StageJob, ProgressLine], None] = lambda job, line: None,
+    on_progress: OnStageProgress = lambda job, line: None,
 ) -> list[Record]:
     """Train the recipe's stages in processes of their own; finished ones are not trained again.
 
@@ -42,52 +45,53 @@ def train_recipe(
         RatchetError: a stage failed.
     """
     records: list[Record] = []
-    policy: Record | None = None
-    reward: Record | None = None
+    inputs = StageInputs(base=base, train=train, validation=validation, replay=config.replay)
     for index, spec in enumerate(recipe.stages):
 
-        def job_of(asked: StageSpec, index: int = index, policy: Record | None = policy) -> StageJob:
-            processes = processes_for(asked, config.processes)
-            return make_job(
-                asked,
-                label=f"{recipe.name}/{index + 1}-{asked.objective}",
-                base=base,
-                train=train,
-                validation=validation,
+        def job_of(spec: StageSpec, index: int = index, inputs: StageInputs = inputs) -> StageJob:
+            processes = processes_for(spec, config.processes)
+            placement = Placement(
                 stages_dir=stages_dir,
                 cache=cache,
-                previous=policy,
-                reward=reward,  # noqa: B023  # used within this turn of the loop only
-                replay=config.replay,
-                seed=config.seed,
-                dtype=None if config.dtype == "auto" else config.dtype,
                 threads=config.threads,
-                world_size=processes,
                 checkpoint_seconds=config.checkpoint_seconds,
                 memory=memory_each(processes, given_gb=config.memory_gb),
             )
+            return make_job(
+                spec,
+                inputs,
+                placement,
+                label=f"{recipe.name}/{index + 1}-{spec.objective}",
+                seed=config.seed,
+                dtype=None if config.dtype == "auto" else config.dtype,
+                world_size=processes,
+            )
 
         if recipe.search is not None and recipe.search.stage == index + 1:
-            records.append(_searched(recipe.search, spec, job_of, config.seed, on_progress))
+            record = _searched(recipe.search, spec, job_of, config.seed, on_progress)
         else:
-            job = job_of(spec)
-            records.append(launch_stage(job, lambda line, job=job: on_progress(job, line)))  # type: ignore[misc]
+            record = _launched(job_of(spec), on_progress)
+        records.append(record)
         if objective_named(spec.objective).product == "reward":
-            reward = records[-1]
+            inputs = replace(inputs, reward=record)
         else:
-            policy = records[-1]
+            inputs = replace(inputs, previous=record)
     return records
 
 
+def _launched(job: StageJob, on_progress: OnStageProgress) -> Record:
+    return launch_stage(job, lambda line: on_progress(job, line))
+
+
 def _searched(
-    asked: Search,
+    plan: Search,
     spec: StageSpec,
     job_of: Callable[[StageSpec], StageJob],
     seed: int,
-    on_progress: Callable[[StageJob, ProgressLine], None],
+    on_progress: OnStageProgress,
 ) -> Record:
-    """The best trial of a search; only its curve is told."""
-    best, record = search(asked, spec, lambda one, watch: launch_stage(job_of(one), watch), seed=seed)
+    """The best trial of a search; only its curve is passed on."""
+    best, record = search(plan, spec, lambda trial, watch: launch_stage(job_of(trial), watch), seed=seed)
     job = job_of(best)
     for line in read_progress(job.final / FILE):
         on_progress(job, line)

@@ -1,4 +1,4 @@
-"""What a stage made, scored where it was trained, to be held beside what will be served.
+"""Score a stage's weights where they were trained, as the reference for train/serve consistency.
 
 Two kinds of stage serve on other weights than they trained on: qlora trains on a base in 4 bits and is served on the
 base's own weights, and a stage on top of merged weights is merged into them when it is saved. Either may change what
@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from training.stages.job import StageJob
-from training.tuners import Tuner
+from training.tuners.tuner import Tuner
 from training.weights.logprob_effects import Scores
 
 
 @dataclass(frozen=True)
-class AsTrained:
+class TrainedScores:
     """Log-probabilities of the probe's tokens, by the model in training's own process."""
 
     version: Scores
@@ -35,8 +35,8 @@ TOLERANCE = 0.25
 
 def score_as_trained(
     model: Any, job: StageJob, tuner: Tuner, texts: Callable[[], Sequence[Sequence[int]]]
-) -> AsTrained | None:
-    """Scores of the probe before the weights are saved; None where what is saved is what was trained.
+) -> TrainedScores | None:
+    """Score the probe before the weights are saved; None where what is saved is what was trained.
 
     Args:
         model: as it was trained, with its adapter.
@@ -52,18 +52,18 @@ def score_as_trained(
         with _plain_attention(model):
             version = plain_scores(model, ids)
             with model.disable_adapter():
-                return AsTrained(version=version, base=plain_scores(model, ids), tolerance=TOLERANCE)
+                return TrainedScores(version=version, base=plain_scores(model, ids), tolerance=TOLERANCE)
     if job.previous is not None and (job.previous.kind == "model" or job.spec.starts_from == "merged"):
         ids = texts()
         with _plain_attention(model):
             version = plain_scores(model, ids)
         base = placed(load_plain(job.base.path, job.dtype))
-        return AsTrained(version=version, base=plain_scores(base, ids), tolerance=TOLERANCE)
+        return TrainedScores(version=version, base=plain_scores(base, ids), tolerance=TOLERANCE)
     return None
 
 
 def plain_scores(model: Any, ids: Sequence[Sequence[int]]) -> list[list[float]]:
-    """Log-probability (natural) of each token given those before it, by the model's own forward pass."""
+    """Compute the log-probability (natural) of each token given those before it, by the model's own forward pass."""
     import torch
 
     scores = []
@@ -81,11 +81,11 @@ def plain_scores(model: Any, ids: Sequence[Sequence[int]]) -> list[list[float]]:
 def _plain_attention(model: Any) -> Iterator[None]:
     """In evaluation mode and without the packed layout that training uses."""
     inner = model.get_base_model()
-    before, training = inner.config._attn_implementation, model.training
+    attention, training = inner.config._attn_implementation, model.training
     model.eval()
     inner.set_attn_implementation("sdpa")
     try:
         yield
     finally:
-        inner.set_attn_implementation(before)
+        inner.set_attn_implementation(attention)
         model.train(training)

@@ -1,4 +1,4 @@
-"""Bottleneck adapters as a peft tuner: so saving, loading, switching and several at a time work as for the others.
+"""Register bottleneck adapters as a peft tuner: saving, loading and switching then work as for the others.
 
 Importing this file registers the kind `BOTTLENECK` with peft; it must be imported before such an adapter is loaded.
 Peft lets others register a kind only if its own enum knows the name, and has no public way to add one: the enum's

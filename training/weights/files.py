@@ -1,4 +1,4 @@
-"""What was trained, to disk and back, bit for bit and without pickle."""
+"""Save and load trained weights, bit for bit and without pickle."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ TRAINED = "trained.safetensors"
 
 
 def is_peft(model: Any) -> bool:
-    """Whether `model` carries a peft adapter."""
+    """Tell whether `model` carries a peft adapter."""
     return hasattr(model, "peft_config")
 
 
 def save_weights(model: Any, folder: Path, state_dict: dict[str, Any] | None = None) -> None:
-    """The adapter, or the whole model, in the files that engines load."""
+    """Save the adapter, or the whole model, in the files that engines load."""
     folder.mkdir(parents=True, exist_ok=True)
     # save_embedding_layers=False: peft would otherwise ask the hub whether the vocabulary grew.
     extra = {"save_embedding_layers": False} if is_peft(model) else {}
@@ -28,20 +28,20 @@ def save_weights(model: Any, folder: Path, state_dict: dict[str, Any] | None = N
 
 
 def save_trained(model: Any, folder: Path) -> None:
-    """Every weight that moves, by its name in this very model: what a checkpoint needs, whatever the tuner."""
+    """Save every weight that moves, by its name in this very model: what a checkpoint needs, whatever the tuner."""
     from safetensors.torch import save_file
 
-    from training.engines.native.kernels.distributed import first, wait, whole
+    from training.engines.native.kernels.distributed import barrier, full_tensor, is_rank_zero
 
-    moved = {name: whole(p.detach()).contiguous() for name, p in model.named_parameters() if p.requires_grad}
-    if first():
+    moved = {name: full_tensor(p.detach()).contiguous() for name, p in model.named_parameters() if p.requires_grad}
+    if is_rank_zero():
         folder.mkdir(parents=True, exist_ok=True)
         save_file(moved, folder / TRAINED, metadata={"format": "pt"})
-    wait()
+    barrier()
 
 
 def load_trained(model: Any, folder: Path) -> None:
-    """Put back what `save_trained` wrote, bit for bit, into a model that was put together in the same way.
+    """Load what `save_trained` wrote, bit for bit, into a model that was put together in the same way.
 
     A head is left out where the model has none: a policy answers without the value function it was trained with.
 
@@ -51,7 +51,7 @@ def load_trained(model: Any, folder: Path) -> None:
     import torch
     from safetensors.torch import load_file
 
-    from training.engines.native.kernels.distributed import put
+    from training.engines.native.kernels.distributed import copy_sharded
 
     kept = load_file(folder / TRAINED)
     if head_of(model) is None:
@@ -67,4 +67,4 @@ def load_trained(model: Any, folder: Path) -> None:
                     f"{folder}: {name} is {kept[name].dtype} {list(kept[name].shape)}, expected {parameter.dtype} "
                     f"{list(parameter.shape)}; remove the folder, the stage begins anew"
                 )
-            put(parameter, kept[name])
+            copy_sharded(parameter, kept[name])

@@ -1,4 +1,4 @@
-"""A scalar head on the final hidden states: the score of a reward model, the value function of ppo."""
+"""Attach a scalar head to the final hidden states: the score of a reward model, the value function of ppo."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Head(nn.Module):
         self.register_buffer("spread", torch.ones(()), persistent=False)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """The scalar of each position."""
+        """Compute the scalar of each position."""
         scores: Tensor = (hidden.float() @ self.weight - self.mean) / self.spread
         return scores
 
@@ -43,7 +43,7 @@ class Head(nn.Module):
         save_file({name: tensor.clone().contiguous() for name, tensor in tensors.items()}, folder / HEAD_FILE)
 
     def load(self, folder: Path) -> None:
-        """Take over what `save` wrote.
+        """Load what `save` wrote.
 
         Raises:
             CorruptArtifact: there is no head, or it belongs to a model of another width.
@@ -64,7 +64,7 @@ class Head(nn.Module):
 
 
 def attach_head(model: Any) -> Head:
-    """A fresh head as a part of `model`."""
+    """Attach a fresh head as a part of `model`."""
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     head = Head(int(inner.get_output_embeddings().weight.shape[-1])).to(next(model.parameters()).device)
     model.add_module(NAME, head)
@@ -72,7 +72,7 @@ def attach_head(model: Any) -> Head:
 
 
 def head_of(model: Any) -> Head | None:
-    """The head that `attach_head` put on `model`, if one did."""
+    """Find the head that `attach_head` put on `model`, if one did."""
     found = getattr(model, NAME, None)
     return found if isinstance(found, Head) else None
 

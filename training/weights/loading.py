@@ -1,4 +1,4 @@
-"""Put a model together for a stage: the base, what the stage before made, and the weights that will move."""
+"""Load a base model, plain or in 4 bits, place it, and load an adapter onto it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def load_plain(path: Path, dtype: str, quantised: bool = False) -> Any:
-    """A causal language model from a folder, in evaluation mode, on the CPU."""
+    """Load a causal language model from a folder, in evaluation mode, on the CPU."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -27,18 +27,18 @@ def load_plain(path: Path, dtype: str, quantised: bool = False) -> Any:
 
 
 def placed(model: Any, quantised: bool = False) -> Any:
-    """`model` on the first GPU, where there is one: what reads before the trainer does has to find it there.
+    """Put `model` on the first GPU, where there is one: what reads before the trainer does has to find it there.
 
     Quantised weights go there by themselves, and those of several processes where they are split.
     """
-    from training.engines.native.kernels.distributed import world
+    from training.engines.native.kernels.distributed import world_size
     from training.hardware import device_name
 
-    return model if quantised or world() > 1 else model.to(device_name())
+    return model if quantised or world_size() > 1 else model.to(device_name())
 
 
 def load_adapter(model: Any, folder: Path, trainable: bool) -> Any:
-    """`model` with the adapter saved in `folder`, in the model's own dtype."""
+    """Load the adapter saved in `folder` onto `model`, in the model's own dtype."""
     from peft import PeftModel
 
     import training.weights.bottleneck_peft  # noqa: F401  # peft learns of that kind

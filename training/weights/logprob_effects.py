@@ -1,10 +1,10 @@
-"""What a version does to its base, in one place and in another: how far the two are apart.
+"""Compare what a version does to its base in two places (train and serve): the difference of its effects.
 
 A version is compared by its effect, the difference that it makes to the base's log-probabilities on fixed tokens: what
 numerics do to base and version alike cancels out. With v = version, b = base, all as vectors of log-probabilities:
 
-    effect = ||v_wanted - b_wanted||      error = ||(v_found - b_found) - (v_wanted - b_wanted)||
-    noise  = ||b_found - b_wanted||, what the other place does to the base alone
+    effect = ||v_wanted - b_wanted||      error = ||(v - b) - (v_wanted - b_wanted)||
+    noise  = ||b - b_wanted||, what the other place does to the base alone
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ class Effects:
         return math.isfinite(self.error + self.noise)
 
     def same(self, tolerance: float) -> bool:
-        """Whether it is the same version: the error is at most `tolerance` of the effect and twice the noise, and both
-        effects point the same way."""
+        """Decide whether it is the same version: the error is at most `tolerance` of the effect and twice the noise,
+        and both effects point the same way."""
         within = self.error <= tolerance * self.effect + 2 * self.noise
         return self.finite and within and self.cosine >= MINIMUM_COSINE
 
@@ -59,23 +59,23 @@ class Effects:
 
 
 def compare(*, version: Scores, base: Scores, wanted_version: Scores, wanted_base: Scores) -> Effects:
-    """What was found in one place beside what is wanted from the other; all of the same tokens."""
-    found = _minus(_flat(version), _flat(base))
+    """Compare the effect in one place with the wanted one from another; all scores of the same tokens."""
+    measured = _minus(_flat(version), _flat(base))
     wanted = _minus(_flat(wanted_version), _flat(wanted_base))
-    effect, length = _size(wanted), _size(found)
+    effect, length = _size(wanted), _size(measured)
     both = length * effect
     return Effects(
         tokens=len(wanted),
         effect=effect,
-        error=_size(_minus(found, wanted)),
+        error=_size(_minus(measured, wanted)),
         noise=distance(base, wanted_base),
-        cosine=math.fsum(a * b for a, b in zip(found, wanted, strict=True)) / len(wanted) / both if both else 0.0,
+        cosine=math.fsum(a * b for a, b in zip(measured, wanted, strict=True)) / len(wanted) / both if both else 0.0,
     )
 
 
-def distance(found: Scores, wanted: Scores) -> float:
-    """Root mean square difference of scores of the same tokens, in nats a token."""
-    return _size(_minus(_flat(found), _flat(wanted)))
+def distance(scores: Scores, wanted: Scores) -> float:
+    """Compute the root mean square difference of scores of the same tokens, in nats a token."""
+    return _size(_minus(_flat(scores), _flat(wanted)))
 
 
 def _flat(scores: Scores) -> list[float]:

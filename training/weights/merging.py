@@ -1,4 +1,4 @@
-"""Adapters added into the weights below them, or the reason why that cannot be.
+"""Merge adapters into the weights below them, or tell why that cannot be.
 
 What is served merged is proved first: in bfloat16 a weight keeps 8 binary digits, so a small change added to a large
 weight may be rounded away without a word. The merged model's log-probabilities, in the numerics that serve, are held
@@ -22,7 +22,7 @@ model only (docs/guarantees.md)."""
 
 
 def why_not_merged(model: Any) -> str | None:
-    """Why the adapter on `model` (peft's) cannot be merged; None when it can."""
+    """Tell why the adapter on `model` (peft's) cannot be merged; None when it can."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     for config in model.peft_config.values():
@@ -39,7 +39,7 @@ def why_not_merged(model: Any) -> str | None:
 
 
 def merged(model: Any, *, safe: bool = False) -> Any:
-    """The plain model with the adapter's change in its weights.
+    """Merge: the plain model with the adapter's change in its weights.
 
     Args:
         model: peft's model.
@@ -57,7 +57,7 @@ def merged(model: Any, *, safe: bool = False) -> Any:
 def merged_alike(
     model: Any, dtype: torch.dtype, *, score: Callable[[Any], Scores], base_scores: Scores
 ) -> tuple[Any, Effects]:
-    """The plain model with the adapter's change in its weights, in `dtype`, proved to do what the adapter does.
+    """Merge in `dtype`, and prove that the merged model does what the adapter does.
 
     Args:
         model: peft's model, in float32. It is used up.
@@ -75,12 +75,12 @@ def merged_alike(
     with model.disable_adapter():
         plain = score(inner)
     result = merged(model, safe=True).eval().to(dtype)
-    found = compare(version=score(result), base=base_scores, wanted_version=on_top, wanted_base=plain)
+    effects = compare(version=score(result), base=base_scores, wanted_version=on_top, wanted_base=plain)
     name = str(dtype).removeprefix("torch.")
-    if found.error > NEGLIGIBLE and not found.same(TOLERANCES[name]):
+    if effects.error > NEGLIGIBLE and not effects.same(TOLERANCES[name]):
         raise UserError(
-            f"merged into the base in {name}, the adapter no longer does what it did on top of it: {found} (allowed "
+            f"merged into the base in {name}, the adapter no longer does what it did on top of it: {effects} (allowed "
             f"{TOLERANCES[name]:g} and twice the base's difference); train a tuner that shares the base, such as lora"
             + (", or serve in float32" if name != "float32" else "")
         )
-    return result, found
+    return result, effects

@@ -1,4 +1,4 @@
-"""Which files of a model's folder hold its weights, and what is in them: by their headers, no weight is read.
+"""Read safetensors headers: which files of a model's folder hold its weights, and what is in them.
 
 A repository may carry the same weights twice, such as Mistral's `consolidated.safetensors` beside the files that
 transformers loads. What transformers would load is what counts.
@@ -15,7 +15,7 @@ INDEX = "model.safetensors.index.json"
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors that transformers loads from a model's folder, in order of their names."""
+    """List the safetensors that transformers loads from a model's folder, in order of their names."""
     if (folder / SINGLE).is_file():
         return [folder / SINGLE]
     if (folder / INDEX).is_file():
@@ -25,7 +25,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def tensor_sizes(folder: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Name and sizes of every tensor in them."""
+    """List name and sizes of every tensor in them."""
     from safetensors import safe_open
 
     for file in weight_files(folder):

@@ -13,7 +13,7 @@ from feedback.events import Message
 from infra.settings import Places
 from tests.deploy.serving_stack import ENGINE_KEY, free_port, process
 from training.base_model import resolve_base
-from training.engines.native.packing.tokenization import Template
+from training.chat.template import Template
 
 PROMPT = (Message(role="user", content="hello"),)
 

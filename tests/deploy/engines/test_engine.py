@@ -58,10 +58,7 @@ def test_load_answer_unload(engine: EngineClient, folder: Path, tiny_base: Path)
     engine.load("one", folder / "one")
     engine.load("whole", folder / "whole")
     assert engine.models() == [BASE, "one", "whole"]
-    texts = {
-        name: engine.chat({**HELLO, "model": name, "max_tokens": 8})["choices"][0]["message"]["content"]
-        for name in engine.models()
-    }
+    texts = {name: engine.chat({**HELLO, "model": name, "max_tokens": 8}).text for name in engine.models()}
     assert texts["whole"] == texts[BASE] != texts["one"]
     generator = Generator(tiny_base, dtype="float32", threads=1)
     generator.attach("one", folder / "one")
@@ -113,7 +110,7 @@ def test_bad_loads_are_refused_and_change_nothing(engine: EngineClient, folder: 
 def test_stream_ends_on_the_version_it_began_with(engine: EngineClient, folder: Path, url: str) -> None:
     engine.load("one", folder / "one")
     body = {**HELLO, "model": "one", "max_tokens": 300}
-    whole = engine.chat(body)["choices"][0]["message"]["content"]
+    whole = engine.chat(body).text
     unloaded: list[float] = []
 
     def unload() -> None:
@@ -235,7 +232,7 @@ def test_loading_again_ends_an_unload_that_waits(engine: EngineClient, folder: P
         engine.load("one", folder / "one")
         for _ in lines:
             pass
-    assert engine.chat({**HELLO, "model": "one", "max_tokens": 1})["model"] == "one"
+    assert engine.chat({**HELLO, "model": "one", "max_tokens": 1}).model == "one"
     assert engine.unload("one")
 
 
@@ -246,5 +243,5 @@ def test_a_template_that_wants_a_question_answers_chats_with_a_system_message(ti
     asked = (
         "{% if messages[-1]['role'] == 'system' %}{{ raise_exception('No user query found in messages.') }}{% endif %}"
     )
-    generator.tokenizer.chat_template = asked + CHATML
+    generator.chat.tokenizer.chat_template = asked + CHATML
     assert _system_prefix(generator, messages, generator.encode_chat(messages)) == 0

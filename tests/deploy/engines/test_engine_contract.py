@@ -124,13 +124,13 @@ def weights(running: Running, version: str) -> Path:
 def test_it_answers_whole_and_streamed_alike_and_stops_where_told(running: Running) -> None:
     with running.client() as engine:
         whole = engine.chat({**HELLO, "model": BASE})
-        assert whole["usage"]["completion_tokens"] <= 8 and whole["choices"][0]["finish_reason"] in ("length", "stop")
-        text = whole["choices"][0]["message"]["content"]
-        assert engine.chat({**HELLO, "model": BASE, "max_tokens": 3})["usage"]["completion_tokens"] == 3
+        assert whole.usage.completion_tokens <= 8 and whole.finish_reason in ("length", "stop")
+        text = whole.text
+        assert engine.chat({**HELLO, "model": BASE, "max_tokens": 3}).usage.completion_tokens == 3
         stop = text[2:4]
         if stop.strip():
-            cut = engine.chat({**HELLO, "model": BASE, "stop": [stop]})["choices"][0]
-            assert cut["finish_reason"] == "stop" and cut["message"]["content"] == text[: text.index(stop)]
+            cut = engine.chat({**HELLO, "model": BASE, "stop": [stop]})
+            assert cut.finish_reason == "stop" and cut.text == text[: text.index(stop)]
         with pytest.raises(EngineRefusal) as refusal:
             engine.chat({**HELLO, "model": "nobody"})
         assert refusal.value.model_unknown
@@ -207,8 +207,8 @@ def test_after_a_restart_versions_are_loaded_and_proved_again_before_they_answer
 
     async def ask(engines: ReplicaPool, version: str) -> str:
         body = await engines.chat(version, dict(HELLO), version)
-        assert body["model"] == version
-        return str(body["choices"][0]["message"]["content"])
+        assert body.model == version
+        return body.text
 
     async def before_and_after() -> None:
         engines = ReplicaPool([replica()])
@@ -256,7 +256,7 @@ def test_a_second_replica_answers_when_the_first_is_gone(running: Running, versi
         engines = ReplicaPool([replica(f"http://127.0.0.1:{free_port()}"), replica(running.url)])
         for version in (BASE, versions[0]):
             body = await engines.chat(version, dict(HELLO), version)
-            assert body["model"] == version
+            assert body.model == version
             events = [event async for event in engines.stream(version, dict(HELLO), version)]
             assert len(events) > 1
         with pytest.raises(RatchetError):

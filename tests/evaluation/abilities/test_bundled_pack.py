@@ -186,4 +186,4 @@ def test_continuations_are_those_of_the_whole_text(tiny_base: Path) -> None:
     branched = generator.continuations(None, asked)
     for (beginning, continuation), alone, values in zip(asked, whole, branched, strict=True):
         assert len(values) == len(continuation)
-        assert values == pytest.approx(alone[len(beginning) - 1 :], abs=1e-4)
+        assert [score.logprob for score in values] == pytest.approx(alone[len(beginning) - 1 :], abs=1e-4)

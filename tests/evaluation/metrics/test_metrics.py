@@ -12,7 +12,7 @@ from evaluation.metrics import METRICS, find_metric
 from evaluation.metrics.metric import MetricInput
 from evaluation.metrics.python_metric import score_apart
 from infra.errors import UserError
-from training.graders.apart import GraderApart
+from training.graders.subprocess_grader import SubprocessGrader
 
 TRIAGE = '{"category": "billing", "order": 7, "urgent": true, "note": null}'
 
@@ -135,7 +135,7 @@ def test_a_function_of_your_own_is_a_metric_with_a_time_limit(tmp_path: Path, mo
     (tmp_path / "my_own_metric.py").write_text(OWN)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     name = "python:my_own_metric:closeness"
-    grader = GraderApart(name)
+    grader = SubprocessGrader(name)
     try:
         given = [("abc", "abc"), ("ab", "abc"), ("hang", "abc"), ("abc", "abc"), ("nan", "abc"), ("abc", "skip")]
         values = [score_apart(grader, MetricInput(reference=r, answer=a), seconds=2.0) for a, r in given]

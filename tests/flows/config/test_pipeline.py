@@ -94,6 +94,14 @@ schedule: {nightly: "0 3 * *", timezone: Mars/One}
         ),
         ("pipeline: a\ntraining: {methods: [sft-lorra]}\n", "training: methods: unknown sft-lorra"),
         ("pipeline: a\nbase_model: ./nowhere\n", "base_model: no folder"),
+        (
+            "pipeline: a\nserving: {engine: vlm}\n",
+            "serving.engine: unknown serving engine 'vlm'; expected one of embedded, vllm",
+        ),
+        (
+            "pipeline: a\nserving: {mlflow_hook_url: 'https://a.example/v1/hooks/mlflow'}\n",
+            "serving: `mlflow_hook_url` was removed: the controller looks at MLflow's aliases every five seconds",
+        ),
     ],
 )
 def test_one_mistake_one_line(tmp_path: Path, text: str, expected: str) -> None:

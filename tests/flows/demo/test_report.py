@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from evaluation.proportions import wilson_interval
 from flows.demo.facts import (
     ActFacts,
     Claim,
@@ -16,7 +17,6 @@ from flows.demo.facts import (
     Score,
     Thumbed,
     read_facts,
-    wilson,
     write_facts,
 )
 from flows.demo.report import print_report, write_report
@@ -106,4 +106,4 @@ def test_facts_survive_on_disk_and_a_replay_replaces_them(tmp_path: Path) -> Non
     [(0, 10, 0.0, 0.2775), (10, 10, 0.7225, 1.0), (50, 100, 0.4038, 0.5962), (0, 0, 0.0, 1.0)],
 )
 def test_wilson_interval(right: int, total: int, low: float, high: float) -> None:
-    assert wilson(right, total) == pytest.approx((low, high), abs=5e-4)
+    assert wilson_interval(right, total) == pytest.approx((low, high), abs=5e-4)

@@ -6,7 +6,7 @@ import html
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import polars as pl
 import pytest
@@ -17,6 +17,8 @@ from deploy.experiments.shadow import ShadowAnswer, record_shadow, shadow_answer
 from deploy.gateway.console.lineage import trace
 from deploy.ledger.ledger import append
 from deploy.ledger.state import Entry, ReleaseState
+from deploy.lineage.lookup import Lookup
+from deploy.lineage.trace import trace as lineage
 from deploy.nights.request import NightRequest
 from deploy.nights.steps import SNAPSHOT
 from deploy.versions.versions import publish_version
@@ -35,7 +37,6 @@ from flows.erasure.forget import forget, preview_erasure
 from flows.erasure.redact_files import scrub, search
 from flows.erasure.replacement import pending, replacement_plan
 from flows.history.lake_view import difference, export, log_of, shown, snapshot_named
-from flows.history.lineage import World, lineage
 from flows.night.record import open_night, read_night
 from infra.artifact import digest_dir, digest_file, finished_record, write_record
 from infra.database.connect import connect
@@ -182,14 +183,14 @@ def test_lineage_knows_gate_items_and_what_a_word_was_merged_into(home: Home) ->
     gate = SnapshotConfig(validation_share=0, rolling_share=0.9, frozen_share=0, salt="x")
     snapshot = cut_snapshot(home.lake, home.places.snapshots_dir, gate, tenant="acme")
     held = {
-        (row["example_id"], link.name): link.note
-        for row in World(home.places, home.store, "acme").examples("subject", "i3")
-        for link in lineage(home.places, home.store, row["example_id"], tenant="acme").became
+        (row.example_id, link.name): link.note
+        for row in Lookup(home.places, home.store, "acme").examples("subject", "i3")
+        for link in lineage(home.places, home.store, row.example_id, tenant="acme").became
     }
     (completion,) = [e.example_id for e in home.lake.examples() if e.subject == "i3" and e.shape == "completion"]
     assert "gate/rolling.jsonl" in held[(completion, snapshot.id)]
-    shown = trace(home.store.database, ConsoleJob(home=home.places.home_dir), "acme", completion)["cards"]
-    assert snapshot.id in shown[-1]["facts"]["in snapshots"]
+    shown = trace(home.store.database, ConsoleJob(home=home.places.home_dir), "acme", completion).cards
+    assert snapshot.id in cast("list[str]", shown[-1].facts["in snapshots"])
     merged = lineage(home.places, home.store, "e5-thumb-u-eve", tenant="acme")
     assert ("example", completion) in {(link.kind, link.name) for link in merged.became}
     stands_for = lineage(home.places, home.store, completion, tenant="acme").made_of

@@ -14,9 +14,10 @@ from tests.strict_template import ALTERNATE, NO_SYSTEM, STRICT, strict_base
 from tests.training.stages.test_run import spec
 from tests.training.world import BAD, GOOD, example, job_for
 from training.chat.rendering import TemplateRefuses, render
-from training.engines.native.packing.tokenization import Template, tokenise
+from training.chat.template import Template
 from training.objectives import OBJECTIVES, objective_named
-from training.stages.dataset import read_supply
+from training.stages.dataset import read_dataset
+from training.stages.tokenization import Tokeniser
 
 USER = {"role": "user", "content": "hello"}
 TWICE = [USER, {"role": "user", "content": "are you there?"}]
@@ -50,8 +51,8 @@ def test_one_odd_row_is_left_out_of_every_objective_and_the_others_train(
         rows += [example(10 * index + n, shape, messages=m, **ANSWERS[shape]) for n, m in enumerate(odd, 1)]
     file = tmp_path / "train.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    made = tokenise(
-        file, objective, options, Template(tokenizer), max_length=500, cache=tmp_path, identity=name, shapes=shapes
+    made = Tokeniser(Template(tokenizer), identity=name, max_length=500, cache=tmp_path).tokenise(
+        file, objective, options, shapes=shapes
     )
     assert made.items
     for words in (NO_SYSTEM, ALTERNATE):
@@ -66,12 +67,12 @@ def test_a_stage_goes_on_without_the_row_and_says_so(tiny_base: Path, tmp_path: 
     for name, found in (("train.jsonl", rows + odd), ("validation.jsonl", odd)):
         (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in found))
     sft = objective_named("sft")
-    supply = read_supply(job_for(spec("sft"), tmp_path, base), sft, sft.options())
-    assert len(supply.own) == 3 and supply.validation == []
-    assert supply.left_out == {f"the chat template refuses it: {ALTERNATE}": 1}
+    dataset = read_dataset(job_for(spec("sft"), tmp_path, base), sft, sft.options())
+    assert len(dataset.own) == 3 and dataset.validation == []
+    assert dataset.left_out == {f"the chat template refuses it: {ALTERNATE}": 1}
     (tmp_path / "train.jsonl").write_text(json.dumps(odd[0]) + "\n")
     with pytest.raises(NotFound, match="the chat template refuses it"):
-        read_supply(job_for(spec("sft"), tmp_path, base), sft, sft.options())
+        read_dataset(job_for(spec("sft"), tmp_path, base), sft, sft.options())
 
 
 @pytest.mark.parametrize("turns", ["last", "all"])
@@ -80,7 +81,7 @@ def test_a_greeting_is_context_without_loss(turns: str, tokenizer: Any, tmp_path
     file.write_text(json.dumps(example(1, "completion", messages=GREETED, completion="yes")) + "\n")
     sft = objective_named("sft")
     options = sft.options.model_validate({"turns": turns})
-    made = tokenise(file, sft, options, Template(tokenizer), max_length=99, cache=tmp_path, identity=turns)
+    made = Tokeniser(Template(tokenizer), identity=turns, max_length=99, cache=tmp_path).tokenise(file, sft, options)
     [item] = made.items
     [tokens] = item.sequences
     assert tokenizer.decode([i for i, on in zip(tokens.ids, tokens.loss, strict=True) if on]) == "yes<|im_end|>"

@@ -21,10 +21,10 @@ def test_answers_equal_pefts_alone_and_in_a_mixed_batch(name: str, tiny_base: Pa
     model.save_pretrained(tmp_path / name, save_embedding_layers=False)
     build_tiny_adapter(tiny_base, tmp_path / "lora", seed=1)
     generator = Generator(tiny_base, dtype="float32", threads=1)
-    untouched = {n: p.clone() for n, p in generator._lanes[None].model.named_parameters()}
+    untouched = {n: p.clone() for n, p in generator.attached.lanes[None].model.named_parameters()}
     generator.attach("virtual", tmp_path / name)
-    assert generator._lanes["virtual"] is generator._lanes[None], "it needs no copy of the base"
-    assert all(torch.equal(p, untouched[n]) for n, p in generator._lanes[None].model.named_parameters())
+    assert generator.attached.lanes["virtual"] is generator.attached.lanes[None], "it needs no copy of the base"
+    assert all(torch.equal(p, untouched[n]) for n, p in generator.attached.lanes[None].model.named_parameters())
     prompts = [generator.encode_chat([{"role": "user", "content": text}]) for text in PROMPTS]
     expected = []
     for ids in prompts:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +20,7 @@ from tests.training.engines.native.online.test_advantages import Accelerator, a_
 from tests.training.stages.test_run import spec
 from tests.training.world import GOOD, example, job_for
 from training.objectives import objective_named
+from training.objectives.distill import endpoint as teacher_endpoint
 from training.objectives.distill import generalised_divergence
 from training.stages.run import run_stage
 
@@ -43,8 +45,8 @@ def test_cpo_and_simpo_are_trls() -> None:
     scored = a_pass(logps, {})
     sums = torch.tensor([sum(one) for one in logps], dtype=torch.float64).view(2, 2)
     means = torch.tensor([sum(one) / len(one) for one in logps], dtype=torch.float64).view(2, 2)
-    scored.logps, scored.counts = sums, torch.tensor([[3.0, 2.0], [1.0, 2.0]], dtype=torch.float64)
-    scored.weight = torch.ones(2)
+    counts = torch.tensor([[3.0, 2.0], [1.0, 2.0]], dtype=torch.float64)
+    scored = replace(scored, logps=sums, counts=counts, weight=torch.ones(2))
 
     def theirs(values: torch.Tensor, **settings: Any) -> float:
         me = SimpleNamespace(accelerator=SimpleNamespace(device="cpu"), alpha=0.0, label_smoothing=0.0, **settings)
@@ -65,8 +67,9 @@ def test_the_reward_loss_by_hand() -> None:
     import math
 
     reward = objective_named("reward")
-    scored = a_pass([[-1.0]], {})
-    scored.scores, scored.weight = torch.tensor([[1.5, 0.5], [-0.2, 0.3]]), torch.tensor([1.0, 2.0])
+    scored = replace(
+        a_pass([[-1.0]], {}), scores=torch.tensor([[1.5, 0.5], [-0.2, 0.3]]), weight=torch.tensor([1.0, 2.0])
+    )
     loss, seen = reward.loss(scored, reward.options.model_validate({"centre": 0.1}))
     wanted = -math.log(1 / (1 + math.exp(-1.0))) + 0.1 * 4.0
     wanted += 2 * (-math.log(1 / (1 + math.exp(0.5))) + 0.1 * 0.01)
@@ -176,12 +179,14 @@ def test_a_teacher_s_answer_that_was_cut_off_teaches_no_end(endpoint: Any, tmp_p
     from transformers import AutoTokenizer
 
     from feedback.examples import Example
+    from training.chat.template import Template
     from training.engines.native.online.teachers import _from_endpoint
-    from training.engines.native.packing.tokenization import Template
 
     endpoint.reason = "length"
     distill = objective_named("distill")
     options: Any = distill.options.model_validate({"teacher": "big", "teacher_url": endpoint.url, "learn": "answers"})
+    teacher = teacher_endpoint(options)
+    assert teacher is not None
     template = Template(AutoTokenizer.from_pretrained(tiny_base))
     items = distill.encode(Example.model_validate(example(1, "completion", completion=GOOD)), template, options)
-    assert [_from_endpoint(tmp_path, items, options) for _ in range(2)] == [[(GOOD, False)]] * 2
+    assert [_from_endpoint(tmp_path, items, teacher) for _ in range(2)] == [[(GOOD, False)]] * 2

@@ -12,11 +12,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from feedback.examples import Example
 from tests.training.world import BAD, GOOD, example
+from training.chat.template import Template
 from training.engines.native.kernels.packed_attention import PACKED, register
-from training.engines.native.loop.step import Collator, step_losses
-from training.engines.native.packing.forward import lay_out, token_logps
-from training.engines.native.packing.tokenization import Item, Template, with_reference
-from training.objectives import Objective, objective_named
+from training.engines.native.loop.step import Collator, Criterion, step_losses
+from training.engines.native.packing.forward import token_logps
+from training.engines.native.packing.items import Item, with_reference
+from training.engines.native.packing.rows import pack
+from training.objectives import objective_named
+from training.objectives.objective import Objective
 from training.weights.loading import load_plain
 
 
@@ -35,11 +38,11 @@ class Bench:
         made = [i for e in examples for i in objective.encode(Example.model_validate(e), self.template, options)]
         return objective.arrange(made, options) if objective.arrange else made
 
-    def ours(self, objective: Objective, options: Any, items: list[Item], tokens_per_pass: int, pack: bool) -> float:
-        batch = Collator(objective, tokens_per_pass=tokens_per_pass, pack=pack, pad=0)(items)
-        model = self.packed if pack else self.padded
-        total, mass, _ = step_losses(model, batch, objective, options, use=lambda loss: None)
-        return total / mass
+    def ours(self, objective: Objective, options: Any, items: list[Item], tokens_per_pass: int, one_row: bool) -> float:
+        batch = Collator(objective, tokens_per_pass=tokens_per_pass, one_row=one_row)(items)
+        model = self.packed if one_row else self.padded
+        total, normalizer, _ = step_losses(model, batch, Criterion(objective, options), use=lambda loss: None)
+        return total / normalizer
 
     def logps(self, ids: tuple[int, ...], start: int) -> list[float]:
         """Log-probabilities of the tokens from `start` on."""
@@ -64,8 +67,8 @@ ANSWERS = [GOOD, BAD, "yes", "the order of the customer is late"]
 
 
 @pytest.mark.parametrize("tokens_per_pass", [70, 4096])
-@pytest.mark.parametrize("pack", [True, False])
-def test_sft(bench: Bench, tokens_per_pass: int, pack: bool) -> None:
+@pytest.mark.parametrize("one_row", [True, False])
+def test_sft(bench: Bench, tokens_per_pass: int, one_row: bool) -> None:
     rows = [example(i, "completion", completion=a, weight=1.0 + i) for i, a in enumerate(ANSWERS)]
     sft = objective_named("sft")
     options = sft.options()
@@ -74,7 +77,7 @@ def test_sft(bench: Bench, tokens_per_pass: int, pack: bool) -> None:
         logps = bench.logps(*bench.ids(row, row["completion"]))
         total -= row["weight"] * sum(logps)
         count += row["weight"] * len(logps)
-    got = bench.ours(sft, options, bench.items(sft, options, rows), tokens_per_pass, pack)
+    got = bench.ours(sft, options, bench.items(sft, options, rows), tokens_per_pass, one_row)
     assert got == pytest.approx(total / count, rel=1e-6)
 
 
@@ -185,8 +188,8 @@ def test_a_sequence_is_blind_to_its_neighbours(bench: Bench) -> None:
     sft = objective_named("sft")
     rows = [example(i, "completion", completion=a) for i, a in enumerate(ANSWERS)]
     sequences = [i.sequences[0] for i in bench.items(sft, sft.options(), rows)]
-    together = token_logps(bench.packed, lay_out(sequences, 1, True, 0))
-    alone = torch.cat([token_logps(bench.packed, lay_out([s], 1, True, 0)) for s in sequences])
+    together = token_logps(bench.packed, pack(sequences, 1, True, 0))
+    alone = torch.cat([token_logps(bench.packed, pack([s], 1, True, 0)) for s in sequences])
     torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-5)
 
 
@@ -197,8 +200,8 @@ def test_gradient_of_a_split_step_is_that_of_the_whole(bench: Bench) -> None:
     gradients = []
     for tokens_per_pass in (60, 4096):
         bench.packed.zero_grad()
-        batch = Collator(sft, tokens_per_pass=tokens_per_pass, pack=True, pad=0)(items)
-        step_losses(bench.packed, batch, sft, sft.options(), use=lambda loss: torch.autograd.backward(loss))
+        batch = Collator(sft, tokens_per_pass=tokens_per_pass, one_row=True)(items)
+        step_losses(bench.packed, batch, Criterion(sft, sft.options()), use=lambda loss: torch.autograd.backward(loss))
         gradients.append(bench.packed.model.layers[0].mlp.up_proj.weight.grad.clone())
     bench.packed.zero_grad()
     torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-4, atol=1e-7)

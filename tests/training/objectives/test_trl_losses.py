@@ -13,10 +13,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from feedback.examples import Example
 from tests.training.world import BAD, GOOD, example
+from training.chat.template import Template
 from training.engines.native.kernels.packed_attention import PACKED, register
-from training.engines.native.loop.step import Collator, step_losses
-from training.engines.native.packing.forward import lay_out, token_logps
-from training.engines.native.packing.tokenization import Item, Template, with_reference
+from training.engines.native.loop.step import Collator, Criterion, step_losses
+from training.engines.native.packing.forward import token_logps
+from training.engines.native.packing.items import Item, with_reference
+from training.engines.native.packing.rows import pack
 from training.objectives import objective_named
 from training.weights.loading import load_plain
 
@@ -53,13 +55,13 @@ class Sides:
         if objective.reference:
             with torch.no_grad():
                 known = [
-                    tuple(float(token_logps(self.ours_reference, lay_out([s], 1, True, 0)).sum()) for s in i.sequences)
+                    tuple(float(token_logps(self.ours_reference, pack([s], 1, True, 0)).sum()) for s in i.sequences)
                     for i in items
                 ]
             items = with_reference(items, known)
-        batch = Collator(objective, tokens_per_pass=4096, pack=True, pad=0)(items)
-        total, mass, _ = step_losses(self.ours, batch, objective, asked, use=lambda loss: None)
-        return total / mass, items
+        batch = Collator(objective, tokens_per_pass=4096, one_row=True)(items)
+        total, normalizer, _ = step_losses(self.ours, batch, Criterion(objective, asked), use=lambda loss: None)
+        return total / normalizer, items
 
     def trainer(self, kind: Any, config: Any, tmp_path: Path, rows: list[dict[str, Any]], **settings: Any) -> Any:
         """TRL's own trainer over the moved model."""

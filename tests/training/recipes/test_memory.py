@@ -11,9 +11,10 @@ import torch
 from tests.training.stages.test_run import spec
 from tests.training.world import job_for
 from training.base_model import DEFAULT_BASE, _packaged_gguf, resolve_base
+from training.chat.template import Tokens
 from training.engines.native.kernels.packed_attention import PACKED, register
-from training.engines.native.packing.forward import lay_out, token_logps
-from training.engines.native.packing.tokenization import Tokens
+from training.engines.native.packing.forward import token_logps
+from training.engines.native.packing.rows import pack as pack_rows
 from training.recipes.memory import SMOLLM2_135M, Memory, estimate, kept_per_token, shape_of_folder
 from training.recipes.recipe import StageSpec
 from training.stages.launch import launch_stage
@@ -49,10 +50,10 @@ def test_what_a_backward_pass_keeps(name: str, tiny_base: Path) -> None:
     sequences = [Tokens(tuple(5 + i % 50 for i in range(length)), loss) for _ in range(count)]
     offset = tuner.options().tokens if name == "prompt" else 0  # type: ignore[attr-defined]
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        token_logps(model, lay_out(sequences, 1, pack, 0), offset).sum()
+        token_logps(model, pack_rows(sequences, 1, pack, 0), offset).sum()
     measured = sum(size for size, _ in kept.values())
     shape = shape_of_folder(tiny_base)
-    expected = kept_per_token(shape, name, tuner.options()) * 4 * shape.layers * length * count
+    expected = kept_per_token(shape, tuner, tuner.options()) * 4 * shape.layers * length * count
     assert 0.7 < expected / measured < 1.4
 
 

@@ -15,11 +15,11 @@ from tasks.train import plan as planned
 from tests.large_base import write_large_base
 from training.base_model import DEFAULT_BASE, Base
 from training.recipes.base_offline import base_offline
+from training.recipes.built_in import RECIPES
 from training.recipes.memory import SMOLLM2_135M, shape_of_folder
 from training.recipes.memory_fit import Room, peak_of, why_not_fit
 from training.recipes.plan import TrainingConfig, plan_night
-from training.recipes.recipe import RECIPES
-from training.tuners import Shape
+from training.tuners.tuner import ModelShape
 
 COUNTS = {"completion": 500, "preference": 300}
 
@@ -29,7 +29,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_large_base(tmp_path_factory.mktemp("large") / "seven")
 
 
-def room(shape: Shape, gigabytes: float, **fields: Any) -> Room:
+def room(shape: ModelShape, gigabytes: float, **fields: Any) -> Room:
     has = int(gigabytes * 1e9)
     return Room.model_validate({"shape": shape, "dtype": "bfloat16", "alone": has, "each": has, **fields})
 
@@ -63,7 +63,7 @@ def test_activations_are_made_anew_before_a_recipe_is_given_up(large: Path) -> N
 def test_what_trains_in_four_bits_is_served_whole(large: Path) -> None:
     shape, recipe = shape_of_folder(large), RECIPES["sft-qlora"]
     assert peak_of(recipe, 0, 500, room(shape, 12)).fits
-    reason = str(why_not_fit(recipe, COUNTS, room(shape, 12, what="the GPU (X)")))
+    reason = str(why_not_fit(recipe, COUNTS, room(shape, 12, owner="the GPU (X)")))
     assert "hold the whole base in bfloat16, about 14.1 GB (13.5 weights + 0.6 process), the GPU (X) has 12.0" in reason
 
 

@@ -15,7 +15,7 @@ from tests.training.stages.test_run import spec
 from tests.training.world import GOOD, example, job_for
 from training.objectives import objective_named
 from training.recipes.mixture import Mixture, Replay, drawn, probabilities, read_general, with_replay
-from training.stages.dataset import read_supply
+from training.stages.dataset import read_dataset
 from training.stages.run import run_stage
 
 
@@ -92,7 +92,7 @@ def test_replay_that_there_is_nothing_for_is_said_and_recorded(
     def said(objective: str, replay: Replay | None) -> dict[str, str]:
         caplog.clear()
         job = job_for(spec(objective), tmp_path, tiny_base, replay=replay)
-        found = dict(read_supply(job, objective_named(objective), objective_named(objective).options()).not_replayed)
+        found = dict(read_dataset(job, objective_named(objective), objective_named(objective).options()).not_replayed)
         assert len([r for r in caplog.records if "replay was asked for" in r.getMessage()]) == bool(found)
         return found
 

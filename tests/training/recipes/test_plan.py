@@ -11,8 +11,10 @@ from pydantic import ValidationError
 
 from infra.errors import UserError
 from training.objectives import OBJECTIVES, objective_named
+from training.recipes.built_in import RECIPES
 from training.recipes.plan import TrainingConfig, plan_night, refuse_empty
-from training.recipes.recipe import RECIPES, Recipe, StageSpec, resolve
+from training.recipes.recipe import Recipe, StageSpec
+from training.recipes.resolve import resolve
 from training.tuners import TUNERS, tuner_named
 
 

@@ -14,7 +14,7 @@ from infra.settings import Places
 from tasks.train import checkpoint
 from tests.training.stages.test_run import spec
 from tests.training.world import job_for
-from training.engines.native.loop.overfitting import parted
+from training.engines.native.loop.overfitting import overfitting_onset_step
 from training.generation.generator import Generator
 from training.stages.checkpoints import checkpoints_of, make_version
 from training.stages.probe import read_probe
@@ -102,8 +102,9 @@ def test_train_and_held_out_part_company_only_where_one_falls_and_the_other_rise
         return lines
 
     falling = [2.0, 1.9, 1.8, 1.5, 1.4, 1.3, 1.0, 0.9, 0.8]
-    assert parted(history(falling, [2.0, 1.8, 1.7])) is None
-    assert parted(history(falling, [2.0, 1.8, 1.9])) == 9
-    assert parted(history(falling, [2.0, 1.8, 1.81])) is None  # within noise
-    assert parted(history(falling[::-1], [2.0, 1.8, 1.9])) is None  # both get worse: something else is wrong
-    assert parted([]) is None
+    assert overfitting_onset_step(history(falling, [2.0, 1.8, 1.7])) is None
+    assert overfitting_onset_step(history(falling, [2.0, 1.8, 1.9])) == 9
+    assert overfitting_onset_step(history(falling, [2.0, 1.8, 1.81])) is None  # within noise
+    both_worse = history(falling[::-1], [2.0, 1.8, 1.9])  # something else is wrong
+    assert overfitting_onset_step(both_worse) is None
+    assert overfitting_onset_step([]) is None

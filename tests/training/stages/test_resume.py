@@ -15,13 +15,13 @@ from pathlib import Path
 
 import pytest
 
+from deploy.nights.train_challenger import train_challenger
 from infra.artifact import Record, read_record
-from tasks.train import _trained
 from tests.training.stages.test_run import check, spec
 from tests.training.world import job_for
 from training.engines.native.loop.callbacks import last_checkpoint
 from training.objectives import OBJECTIVES
-from training.recipes.recipe import RECIPES
+from training.recipes.built_in import RECIPES
 from training.stages.job import StageJob
 from training.stages.launch import launch_stage
 from training.stages.run import run_stage
@@ -104,7 +104,7 @@ def test_a_resumed_stage_knows_what_was_usual_and_diverging_is_not_tried_again(t
         tried.append(job)
         return [launch_stage(job)]
 
-    challenger = _trained(RECIPES["sft-lora"], stages)
+    challenger = train_challenger(RECIPES["sft-lora"], stages)
     assert "usual 0.01" in str(challenger.error) and not challenger.stages
     # Told by what the process that trained died of; every other failure is tried once more.
     assert len(tried) == 1 and read_record(job.final) is None

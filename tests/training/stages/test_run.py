@@ -19,7 +19,7 @@ from infra.artifact import Record, digest_dir, read_record, verify
 from infra.errors import CorruptArtifact, Diverged
 from tests.training.options import QUICK
 from tests.training.world import job_for
-from training.engines.native.loop.loss_spikes import SpikeGuard
+from training.engines.native.loop.loss_spikes import LossSpikeDetector
 from training.generation.generator import Generator
 from training.objectives import OBJECTIVES
 from training.recipes.recipe import Recipe, StageSpec
@@ -190,10 +190,10 @@ def test_a_loss_that_is_not_a_number_stops_the_stage_and_leaves_no_artifact(tmp_
 
 
 def test_spikes_are_told_from_noise() -> None:
-    guard = SpikeGuard()
-    assert not any(guard.spiked(loss) for loss in [1.0, 1.5, 0.6] * 10)
-    assert guard.spiked(9.0) is None and guard.spiked(1.0) is None  # one alone is noise
-    assert guard.spiked(9.0) is None and guard.spiked(12.0) == 1.0
+    guard = LossSpikeDetector()
+    assert not any(guard.add(loss) for loss in [1.0, 1.5, 0.6] * 10)
+    assert guard.add(9.0) is None and guard.add(1.0) is None  # one alone is noise
+    assert guard.add(9.0) is None and guard.add(12.0) == 1.0
 
 
 def test_a_failing_child_is_reported_as_what_it_is(tmp_path: Path, tiny_base: Path) -> None:

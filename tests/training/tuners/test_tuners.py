@@ -17,8 +17,8 @@ from training.generation.generator import Generator
 from training.stages.loading import shape_of
 from training.stages.run import run_stage
 from training.tuners import TUNERS, tuner_named
+from training.tuners.lora_conversion import to_plain_lora
 from training.weights.loading import load_adapter, load_plain
-from training.weights.lora_conversion import to_plain_lora
 from training.weights.merging import merged, why_not_merged
 
 OTHERS = [name for name in TUNERS if name not in ("full", "lora")]  # those two are in test_stage.py
@@ -72,7 +72,7 @@ def test_a_fresh_adapter_changes_nothing_and_a_switched_off_one_neither(name: st
     before = logits(load_plain(tiny_base, "float32", tuner.quantised))
     model = attached(name, tiny_base).eval()
     same = torch.allclose(logits(model), before, rtol=1e-4, atol=1e-5)
-    assert same == tuner.begins_as_base
+    assert same == tuner.identity_at_init
     model = moved(model)
     assert not torch.allclose(logits(model), before, rtol=1e-4, atol=1e-5)
     with model.disable_adapter():
@@ -108,7 +108,7 @@ def test_sft_with_each_tuner(name: str, tmp_path: Path, tiny_base: Path) -> None
     # In one engine beside a plain LoRA, each answers as it does alone.
     generator = Generator(tiny_base, dtype="float32")
     generator.attach("v", job.final / "adapter")
-    shares = generator._lanes["v"] is generator._lanes[None]
+    shares = generator.attached.lanes["v"] is generator.attached.lanes[None]
     assert shares == (tuner.served == "shared")
 
 
@@ -131,7 +131,7 @@ def test_conversion_to_plain_lora_is_exact(name: str, tmp_path: Path, tiny_base:
     generator = Generator(tiny_base, dtype="float32")
     generator.attach("own", tmp_path / "own")
     generator.attach("plain", tmp_path / "plain")
-    assert generator._lanes["plain"] is generator._lanes[None]
+    assert generator.attached.lanes["plain"] is generator.attached.lanes[None]
     [own], [plain] = (generator.logprobs(n, IDS.tolist()) for n in ("own", "plain"))
     assert plain == pytest.approx(own, abs=1e-4)
 

@@ -14,7 +14,7 @@ from tests.training.world import job_for
 from training.generation.generator import Generator
 from training.stages.probe import probe_ids, read_probe, take_probe
 from training.stages.run import run_stage
-from training.stages.trained_scores import AsTrained
+from training.stages.trained_scores import TrainedScores
 from training.weights.logprob_effects import compare
 
 
@@ -59,7 +59,7 @@ def test_qlora_s_effect_on_its_base_in_four_bits_is_held_beside_what_is_served(t
     assert ids == probe_ids(tiny_base)
     # The same files, beside the scores of a model that was trained to something else.
     other = [[-value for value in prompt.version] for prompt in probe.prompts]
-    there = AsTrained(version=other, base=[list(prompt.base) for prompt in probe.prompts], tolerance=0.25)
+    there = TrainedScores(version=other, base=[list(prompt.base) for prompt in probe.prompts], tolerance=0.25)
     wrong = take_probe(tiny_base, job.final / "adapter", "adapter", "float32", tmp_path, as_trained=there)
     assert "what would be served is not what was trained" in wrong.refused
     assert read_probe(tmp_path).refused == wrong.refused

@@ -20,8 +20,8 @@ from deploy.gateway.backends.adapter_loading import AdapterLoader
 from deploy.gateway.backends.replicas import Replica, ReplicaPool
 from deploy.gateway.console.canary import curve, thinned
 from deploy.gateway.console.mount import STATIC, prove_in
-from deploy.gateway.console.quality import wilson
 from deploy.ledger.ledger import current, history
+from evaluation.proportions import wilson_interval
 from infra.database.connect import now
 from infra.errors import Unavailable
 from tests.deploy.serving_stack import BASE, Stack, wait_until_routed
@@ -150,17 +150,18 @@ def test_the_canarys_curve_ends_at_the_controllers_own_evidence(serving: Stack, 
     line = serving.say("canary", serving.versions[0], tenant=tenant, share=0.5, previous=BASE, evidence=evidence)
     _rated(serving, tenant, line.seq)
     later = now() + timedelta(hours=2)
-    found = curve(serving.database, tenant, CanaryPolicy(), at=later)
+    shown = curve(serving.database, tenant, CanaryPolicy(), at=later)
+    assert shown is not None
     standing = current(serving.database, tenant)
     assert standing.watch is not None
     judged = assess_watch(
         serving.database, standing, standing.watch, policy_in_force(serving.database, standing, CanaryPolicy()), later
     )
-    assert judged.rated == found["after"][-1] == 30
-    assert found["back"][-1] == pytest.approx(judged.evidence_back, abs=1e-4)
-    assert found["forward"][-1] == pytest.approx(judged.evidence_forward, abs=1e-4)
-    assert found["needed_back"] == judged.needed_back
-    assert found["back"] == sorted(found["back"])
+    assert judged.rated == shown.after[-1] == 30
+    assert shown.back[-1] == pytest.approx(judged.evidence_back, abs=1e-4)
+    assert shown.forward[-1] == pytest.approx(judged.evidence_forward, abs=1e-4)
+    assert shown.needed_back == judged.needed_back
+    assert shown.back == sorted(shown.back)
     quality = serving.client("chat", tenant=tenant).get("/console/api/quality").json()
     thumbs = {one["version"]: one["thumbs"] for one in quality["versions"]}
     assert thumbs[BASE]["rated"] + thumbs[serving.versions[0]]["rated"] == 30
@@ -237,8 +238,8 @@ def test_wilson_equals_scipys() -> None:
 
     for good, total in ((0, 1), (3, 10), (50, 50), (37, 61)):
         wanted = binomtest(good, total).proportion_ci(0.95, method="wilson")
-        assert wilson(good, total) == pytest.approx((wanted.low, wanted.high), abs=1e-6)
-    assert wilson(0, 0) == (0.0, 1.0)
+        assert wilson_interval(good, total) == pytest.approx((wanted.low, wanted.high), abs=1e-6)
+    assert wilson_interval(0, 0) == (0.0, 1.0)
 
 
 def test_thinning_keeps_the_last_point() -> None:

@@ -1,9 +1,9 @@
-"""Several processes that train one stage: every weight, gradient and moment is split among them (FSDP2).
+"""Train one stage by several processes: every weight, gradient and moment is sharded among them (FSDP2).
 
     torchrun --nproc-per-node 2 -m training job.json
 
-What is decided is decided by the first process and told to the others; what is written is gathered from all and written
-by the first. With one process every function here does nothing, so callers need not ask.
+Rank 0 decides and broadcasts; what is written is gathered from all and written by rank 0. With one process every
+function here does nothing, so callers need not ask.
 """
 
 from __future__ import annotations
@@ -22,52 +22,52 @@ from infra.errors import UserError
 OPTIMIZER = "optimizer.pt"
 
 
-def world() -> int:
-    """Processes that train together."""
+def world_size() -> int:
+    """Count the processes that train together."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
-def first() -> bool:
-    """Whether this process is the one that decides and writes."""
-    return world() == 1 or dist.get_rank() == 0
+def is_rank_zero() -> bool:
+    """Tell whether this process is the one that decides and writes (rank 0)."""
+    return world_size() == 1 or dist.get_rank() == 0
 
 
-def wait() -> None:
-    """Until everybody is here."""
-    if world() > 1:
+def barrier() -> None:
+    """Wait until every process has come here (barrier)."""
+    if world_size() > 1:
         dist.barrier()
 
 
-def told(flag: bool) -> bool:
-    """What the first process says, whatever this one would."""
-    if world() == 1:
+def broadcast_bool(flag: bool) -> bool:
+    """Broadcast a bool from rank 0."""
+    if world_size() == 1:
         return flag
-    said = torch.tensor([int(flag)])
-    dist.broadcast(said, src=0)
-    return bool(said.item())
+    decided = torch.tensor([int(flag)])
+    dist.broadcast(decided, src=0)
+    return bool(decided.item())
 
 
-def mean(value: float) -> float:
-    """Over all processes."""
-    if world() == 1:
+def all_reduce_mean(value: float) -> float:
+    """All-reduce: the mean over all processes."""
+    if world_size() == 1:
         return value
     total = torch.tensor([value], dtype=torch.float64)
     dist.all_reduce(total)
-    return float(total.item()) / world()
+    return float(total.item()) / world_size()
 
 
-def most(count: int) -> int:
-    """The greatest count of all processes."""
-    if world() == 1:
+def all_reduce_max(count: int) -> int:
+    """All-reduce: the maximum over all processes."""
+    if world_size() == 1:
         return count
-    found = torch.tensor([count])
-    dist.all_reduce(found, op=dist.ReduceOp.MAX)
-    return int(found.item())
+    largest = torch.tensor([count])
+    dist.all_reduce(largest, op=dist.ReduceOp.MAX)
+    return int(largest.item())
 
 
 @contextmanager
-def group(expected: int) -> Iterator[None]:
-    """Join the processes that torchrun started; one process needs nobody.
+def process_group(expected: int) -> Iterator[None]:
+    """Join the process group that torchrun started; one process needs none.
 
     Raises:
         UserError: there are not as many as the job is for.
@@ -99,9 +99,9 @@ def group(expected: int) -> Iterator[None]:
         dist.destroy_process_group()
 
 
-def split(model: Any) -> Any:
-    """`model` with each block's weights split among the processes; each block is gathered while it computes."""
-    if world() == 1:
+def shard_model(model: Any) -> Any:
+    """Shard each block's weights of `model` among the processes; each block is gathered while it computes."""
+    if world_size() == 1:
         return model
     from torch.distributed.fsdp import fully_shard
 
@@ -116,20 +116,20 @@ def split(model: Any) -> Any:
     return model
 
 
-def whole(tensor: torch.Tensor) -> torch.Tensor:
-    """A weight as one tensor, gathered from all processes (all have to ask)."""
-    full = getattr(tensor, "full_tensor", None)
-    found: torch.Tensor = full() if full is not None else tensor
-    return found
+def full_tensor(tensor: torch.Tensor) -> torch.Tensor:
+    """Gather a sharded weight from all processes as one tensor (all have to ask)."""
+    gather = getattr(tensor, "full_tensor", None)
+    full: torch.Tensor = gather() if gather is not None else tensor
+    return full
 
 
-def put(target: torch.Tensor, value: torch.Tensor) -> None:
-    """Copy a whole tensor into a weight; of a split one each process takes its part."""
-    target.copy_(part_of(value, target))
+def copy_sharded(target: torch.Tensor, value: torch.Tensor) -> None:
+    """Copy a full tensor into a weight; of a sharded one each process takes its part."""
+    target.copy_(shard_like(value, target))
 
 
-def part_of(value: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """A whole tensor, split among the processes as `like` is."""
+def shard_like(value: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """Shard a full tensor among the processes as `like` is."""
     placements = getattr(like, "placements", None)
     if placements is None:
         return value
@@ -140,26 +140,26 @@ def part_of(value: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
 
 
 def save_optimizer(optimizer: Any, folder: Path) -> None:
-    """The optimizer's state, gathered; written by the first process."""
-    said = optimizer.state_dict()
-    state = {at: {name: _gathered(value) for name, value in kept.items()} for at, kept in said["state"].items()}
-    if first():
-        torch.save({"state": state, "param_groups": said["param_groups"]}, folder / OPTIMIZER)
-    wait()
+    """Gather the optimizer's state and write it from rank 0."""
+    saved = optimizer.state_dict()
+    state = {at: {name: _gathered(value) for name, value in kept.items()} for at, kept in saved["state"].items()}
+    if is_rank_zero():
+        torch.save({"state": state, "param_groups": saved["param_groups"]}, folder / OPTIMIZER)
+    barrier()
 
 
 def load_optimizer(optimizer: Any, folder: Path) -> None:
-    """Put back what `save_optimizer` wrote; each process takes its part."""
-    said = torch.load(folder / OPTIMIZER, weights_only=True, map_location="cpu")
+    """Load what `save_optimizer` wrote; each process takes its part."""
+    saved = torch.load(folder / OPTIMIZER, weights_only=True, map_location="cpu")
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
-    numbers = [number for group in said["param_groups"] for number in group["params"]]
+    numbers = [number for group in saved["param_groups"] for number in group["params"]]
     for number, weight in zip(numbers, weights, strict=True):
-        for name, value in said["state"].get(number, {}).items():
+        for name, value in saved["state"].get(number, {}).items():
             if isinstance(value, torch.Tensor) and value.shape == weight.shape and value.ndim:
-                said["state"][number][name] = part_of(value, weight)
-    optimizer.load_state_dict(said)
-    wait()
+                saved["state"][number][name] = shard_like(value, weight)
+    optimizer.load_state_dict(saved)
+    barrier()
 
 
 def _gathered(value: Any) -> Any:
-    return whole(value).cpu() if isinstance(value, torch.Tensor) else value
+    return full_tensor(value).cpu() if isinstance(value, torch.Tensor) else value

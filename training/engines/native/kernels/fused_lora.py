@@ -1,4 +1,4 @@
-"""LoRA's layer as one step of autograd: W x + s B A x without the sums, products and copies in between.
+"""Fuse LoRA's layer into one step of autograd: W x + s B A x without the sums, products and copies in between.
 
 peft computes base output, low-rank output, their scaled sum, and keeps each for the backward pass. Here the low-rank
 term is added in place, its gradient is added in place, and only the layer's input and the rank-sized product are kept

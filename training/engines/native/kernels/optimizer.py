@@ -1,4 +1,4 @@
-"""AdamW with float32 master weights for parameters that are kept in bfloat16.
+"""Optimise by AdamW with float32 master weights, for parameters that are kept in bfloat16.
 
 A bfloat16 weight has 8 bits of mantissa: updates under 1/256 of it would vanish. The master copy keeps them; the model
 computes with its rounded copy, so nothing is cast in the forward pass.
@@ -35,7 +35,7 @@ class MasterAdamW(torch.optim.Optimizer):
     def step(self, closure: Callable[[], float]) -> float: ...
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """One update of every parameter that has a gradient."""
+        """Update every parameter that has a gradient."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -72,7 +72,7 @@ class MasterAdamW(torch.optim.Optimizer):
         return loss
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Like torch's, but keeps float32 what it would round to the parameters' dtype."""
+        """Load like torch's, but keep float32 what it would round to the parameters' dtype."""
         super().load_state_dict(state_dict)
         params = [p for group in self.param_groups for p in group["params"]]
         indices = [i for group in state_dict["param_groups"] for i in group["params"]]

@@ -1,4 +1,4 @@
-"""The output layer, only where it is needed and never as a whole: log-probabilities without a table of logits.
+"""Run the output layer only where it is needed: log-probabilities without a table of logits.
 
 A 49k vocabulary dominates a small model. Here the final hidden states of the wanted positions are taken off just
 before the output layer, whatever stands around it (adapters, learned prefixes, packed rows), and turned into what a
@@ -57,7 +57,7 @@ class TokenLogps(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        """The kept slopes, each times its token's gradient."""
+        """Multiply the kept slopes, each by its token's gradient."""
         return gradients[0][:, None].to(ctx.slopes.dtype) * ctx.slopes, None, None
 
 
@@ -76,7 +76,7 @@ class _Tap(nn.Module):
 
 @contextmanager
 def tapped(model: Any, consume: Consume) -> Iterator[None]:
-    """Within, a pass through `model` gives `consume` the hidden states before the output layer, and no logits.
+    """Tap the output layer: within, a pass through `model` hands `consume` the hidden states before it, and no logits.
 
     `consume` runs inside the pass, where a sharded model's weights are together.
     """
@@ -91,13 +91,13 @@ def tapped(model: Any, consume: Consume) -> Iterator[None]:
 
 
 def is_plain(model: Any) -> bool:
-    """Whether this model's logits may be computed from its output layer alone."""
+    """Tell whether this model's logits may be computed from its output layer alone."""
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     return inner.config.model_type in PLAIN_OUTPUT
 
 
 def logps_of(hidden: Tensor, layer: Any, targets: Tensor) -> Tensor:
-    """[n] float32 log-probabilities of `targets` after [n, width] hidden states."""
+    """Compute [n] float32 log-probabilities of `targets` after [n, width] hidden states."""
     plain: bool = type(layer) is nn.Linear
     if plain and layer.bias is None and not layer.weight.requires_grad:
         logps: Tensor = TokenLogps.apply(hidden, layer.weight, targets)  # type: ignore[no-untyped-call]

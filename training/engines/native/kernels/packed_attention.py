@@ -1,4 +1,4 @@
-"""Attention over sequences that lie end to end in one row: causal within each, blind across, no mask, no padding.
+"""Attend over sequences that lie end to end in one row: causal within each, blind across, no mask, no padding.
 
 Registered with transformers under `PACKED`. A mask over the whole row would cost the square of its length; here each
 sequence pays for itself only. On a GPU it is the same loop over sequences: no variable-length kernel is used.
@@ -31,18 +31,19 @@ def packed_attention(
     scaling: float | None = None,
     dropout: float = 0.0,
     sequence_bounds: tuple[int, ...] = (),
-    sliding_window: int | None = None,
-    **kwargs: Any,
+    **options: Any,
 ) -> tuple[torch.Tensor, None]:
-    """transformers' attention interface: [1, heads, tokens, width] in, [1, tokens, heads, width] out.
+    """Attend within each sequence, by transformers' interface: [1, heads, tokens, width] -> [1, tokens, heads, width].
 
     Args:
         sequence_bounds: 0, end of the first sequence, end of the second, ..., number of tokens.
+        options: sliding_window, and what is not computed here: softcap, s_aux (sinks).
     """
     if attention_mask is not None or not sequence_bounds:
         raise ValueError("packed attention needs sequence_bounds and takes no mask")
-    if kwargs.get("softcap") is not None or kwargs.get("s_aux") is not None:
+    if options.get("softcap") is not None or options.get("s_aux") is not None:
         raise ValueError("packed attention knows neither soft-capping nor sinks; use padded rows for this model")
+    sliding_window: int | None = options.get("sliding_window")
     dropout = dropout if module.training else 0.0
     groups = getattr(module, "num_key_value_groups", 1)
     lengths = [end - start for start, end in pairwise(sequence_bounds)]

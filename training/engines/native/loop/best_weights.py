@@ -23,7 +23,7 @@ class Measured(NamedTuple):
 
 
 def measurements(history: Sequence[Mapping[str, Any]]) -> list[Measured]:
-    """The measurements in a trainer's log, in order."""
+    """Read the measurements in a trainer's log, in order."""
     return [
         Measured(int(entry["step"]), float(entry["eval_loss"]), tuple((t, m) for t, m in entry.get(BATCHES, ())))
         for entry in history
@@ -35,13 +35,13 @@ BATCHES = "eval_batches"
 """Name in the trainer's log of the sums of each batch."""
 
 
-def lowest(found: Sequence[Measured]) -> Measured:
-    """The measurement of the lowest loss, the first of equal ones."""
-    return min(found, key=lambda one: one.loss)
+def lowest(measured: Sequence[Measured]) -> Measured:
+    """Find the measurement of the lowest loss, the first of equal ones."""
+    return min(measured, key=lambda each: each.loss)
 
 
 def is_better(earlier: Measured, later: Measured) -> bool:
-    """Whether the earlier weights are better than the later ones by more than the noise of the held-out items.
+    """Decide whether the earlier weights are better than the later ones by more than the noise of the held-out items.
 
     One-sided t-test over the batches' paired differences, as of a ratio of sums (Cochran, Sampling Techniques, 1977,
     section 6.3). The mean alone misleads where few items are held out: a single wrong label grows dearer the surer the
@@ -55,17 +55,19 @@ def is_better(earlier: Measured, later: Measured) -> bool:
     count = len(earlier.batches)
     if count < 2:
         return False
-    mass = sum(m for _, m in later.batches)
-    differences = [after - before for (before, _), (after, _) in zip(earlier.batches, later.batches, strict=True)]
-    mean = sum(differences) / mass
+    normalizer = sum(m for _, m in later.batches)
+    differences = [
+        of_later - of_earlier for (of_earlier, _), (of_later, _) in zip(earlier.batches, later.batches, strict=True)
+    ]
+    mean = sum(differences) / normalizer
     spread = sum((d - mean * m) ** 2 for d, (_, m) in zip(differences, later.batches, strict=True))
-    error = math.sqrt(count / (count - 1) * spread) / mass
+    error = math.sqrt(count / (count - 1) * spread) / normalizer
     from scipy.stats import t
 
     return error == 0 or mean / error > float(t.ppf(1 - LEVEL, count - 1))
 
 
-def kept(found: Sequence[Measured]) -> Measured:
-    """The measurement whose weights are kept when a stage ends."""
-    best = lowest(found)
-    return best if is_better(best, found[-1]) else found[-1]
+def kept(measured: Sequence[Measured]) -> Measured:
+    """Choose the measurement whose weights are kept when a stage ends."""
+    best = lowest(measured)
+    return best if is_better(best, measured[-1]) else measured[-1]

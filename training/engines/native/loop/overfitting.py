@@ -1,4 +1,4 @@
-"""Tell when a stage begins to learn its examples by heart: the training loss falls while the held-out loss rises."""
+"""Detect when a stage begins to learn its examples by heart: the training loss falls while the held-out loss rises."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ MARGIN = 0.02
 """The held-out loss has to stand this share above its lowest: less is noise."""
 
 
-def parted(history: Sequence[Mapping[str, Any]]) -> int | None:
-    """The step at which train and held-out first part company, or None.
+def overfitting_onset_step(history: Sequence[Mapping[str, Any]]) -> int | None:
+    """Find the step at which the training loss and the held-out loss first diverge, or None.
 
     Args:
         history: the trainer's log in order: entries with `loss` for steps, with `eval_loss` for measurements.

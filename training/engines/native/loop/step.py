@@ -1,213 +1,195 @@
-"""One optimizer step: its items to passes through the model, and each pass's share of the step's loss."""
+"""Compute the loss of one optimizer step: its items to micro-batches, and each one's share of the step's loss."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import torch
 
-from training.engines.native.packing.forward import lay_out, per_sequence, read, token_logps
-from training.engines.native.packing.tokenization import Item, passes
-from training.objectives import Objective
+from infra.settings import Config
+from training.engines.native.online.teachers import TeacherLogits
+from training.engines.native.packing.batch import LossInputs, MicroBatch, TrainingBatch
+from training.engines.native.packing.forward import forward, sum_per_sequence, token_logps
+from training.engines.native.packing.items import Item, group_by_tokens
+from training.engines.native.packing.rows import PackedRows, pack
+from training.objectives.objective import Objective
 from training.weights.heads import Head
 
 
-@dataclass
-class Pass:
-    """One pass through the model, as a loss sees it. I items, k live and q quiet sequences in each, n loss tokens."""
+@dataclass(frozen=True)
+class Criterion:
+    """An objective's loss with its options, and what it reads beside the policy's own log-probabilities."""
 
-    weight: torch.Tensor
-    """[I] weights of the items."""
-    good: torch.Tensor
-    """[I] whether each item is an example of what is wanted."""
-    reference: torch.Tensor
-    """[I, k + q] summed log-probabilities under the reference, or [I, 0]."""
-    item_of_token: torch.Tensor
-    """[n] which item each loss token belongs to."""
-    token_logps: torch.Tensor
-    """[n] log-probabilities of the loss tokens, with gradient."""
-    logps: torch.Tensor
-    """[I, k] their sums over each sequence."""
-    counts: torch.Tensor
-    """[I, k] numbers of loss tokens."""
-    step_quiet: torch.Tensor
-    """[all items of the step, q] summed log-probabilities of the quiet sequences, without gradient."""
-    step_quiet_reference: torch.Tensor
-    """[all items of the step, q] the same under the reference."""
-    columns: dict[str, torch.Tensor]
-    """Name -> [n] what else is known of each loss token."""
-    scores: torch.Tensor
-    """[I, k] the head's score at each sequence's end, with gradient, where the loss reads scores."""
-    values: torch.Tensor
-    """[n] the head's value before each loss token, with gradient, where the loss reads values."""
-    logits: torch.Tensor
-    """[n, vocabulary] with gradient, where the loss reads whole distributions."""
-    teacher_logits: torch.Tensor
-    """[n, vocabulary] the teacher's for the same tokens, without gradient."""
+    objective: Objective
+    options: Config
+    """Options of the objective."""
+    virtual_tokens: int = 0
+    """Learned positions that the tuner puts before every row."""
+    head: Head | None = None
+    """Scores or values, for objectives that read them."""
+    teacher: TeacherLogits | None = None
+    """What reads the sequence without gradient, for objectives that have a teacher."""
 
 
 class Collator:
-    """Items of one optimizer step to the passes that it takes."""
+    """Collate the items of one optimizer step into the micro-batches that it takes.
 
-    def __init__(self, objective: Objective, *, tokens_per_pass: int, pack: bool, pad: int) -> None:
+    Args:
+        tokens_per_pass: most tokens of a micro-batch.
+        one_row: whether sequences lie end to end in one row.
+        pad: token that pads rows.
+    """
+
+    def __init__(self, objective: Objective, *, tokens_per_pass: int, one_row: bool, pad: int = 0) -> None:
         self.objective = objective
         self.tokens_per_pass = tokens_per_pass
-        self.pack = pack
+        self.one_row = one_row
         self.pad = pad
 
-    def __call__(self, items: list[Item]) -> dict[str, Any]:
-        live = [i for i in range(self.objective.sequences) if i not in self.objective.quiet]
-        made = []
-        for group in passes(items, self.tokens_per_pass):
-            chosen = [items[index] for index in group]
-            one: dict[str, Any] = {
-                "live": self._lay_out(chosen, live),
-                "weight": torch.tensor([item.weight for item in chosen], dtype=torch.float32),
-                "good": torch.tensor([item.good for item in chosen]),
-                "reference": torch.tensor([item.reference for item in chosen], dtype=torch.float32),
-                "columns": {
-                    name: torch.tensor([x for item in chosen for x in item.columns[name]], dtype=torch.float32)
-                    for name in chosen[0].columns
-                },
-            }
-            if self.objective.quiet:
-                one["quiet"] = self._lay_out(chosen, list(self.objective.quiet))
-            made.append(one)
-        return {"passes": made}
+    def __call__(self, items: Sequence[Item]) -> TrainingBatch:
+        return TrainingBatch(tuple(self._micro_batch(group) for group in self._groups(items)))
 
-    def laid_out(self, items: list[Item]) -> list[tuple[dict[str, Any], list[Item]]]:
-        """The live sequences of items in the passes they take, with the items of each pass."""
-        live = [i for i in range(self.objective.sequences) if i not in self.objective.quiet]
-        groups = [[items[index] for index in group] for group in passes(items, self.tokens_per_pass)]
-        return [(self._lay_out(group, live), group) for group in groups]
+    def grad_rows(self, items: Sequence[Item]) -> list[tuple[PackedRows, list[Item]]]:
+        """Pack the sequences that are trained on, with the items of each micro-batch."""
+        return [(self._packed(group, self._grad), group) for group in self._groups(items)]
 
-    def _lay_out(self, items: list[Item], which: list[int]) -> dict[str, Any]:
+    @property
+    def _grad(self) -> list[int]:
+        return [i for i in range(self.objective.sequences) if i not in self.objective.no_grad_sequences]
+
+    def _groups(self, items: Sequence[Item]) -> list[list[Item]]:
+        return [[items[index] for index in group] for group in group_by_tokens(items, self.tokens_per_pass)]
+
+    def _micro_batch(self, items: Sequence[Item]) -> MicroBatch:
+        no_grad = list(self.objective.no_grad_sequences)
+        return MicroBatch(
+            grad=self._packed(items, self._grad),
+            no_grad=self._packed(items, no_grad) if no_grad else None,
+            weight=torch.tensor([item.weight for item in items], dtype=torch.float32),
+            good=torch.tensor([item.good for item in items]),
+            reference=torch.tensor([item.reference for item in items], dtype=torch.float32),
+            columns={
+                name: torch.tensor([x for item in items for x in item.columns[name]], dtype=torch.float32)
+                for name in items[0].columns
+            },
+        )
+
+    def _packed(self, items: Sequence[Item], which: Sequence[int]) -> PackedRows:
         sequences = [item.sequences[i] for item in items for i in which]
-        return lay_out(sequences, len(which), self.pack, self.pad, "score" in self.objective.reads)
+        return pack(sequences, len(which), self.one_row, self.pad, "score" in self.objective.reads)
 
 
 def step_losses(
     model: torch.nn.Module,
-    batch: dict[str, Any],
-    objective: Objective,
-    options: Any,
+    batch: TrainingBatch,
+    criterion: Criterion,
     *,
-    offset: int = 0,
-    head: Head | None = None,
-    teacher: Callable[[dict[str, Any]], torch.Tensor] | None = None,
     use: Callable[[torch.Tensor], None],
-    scale: Callable[[torch.Tensor], torch.Tensor] = lambda mass: mass,
+    scale: Callable[[torch.Tensor], torch.Tensor] = lambda normalizer: normalizer,
 ) -> tuple[float, float, dict[str, float]]:
-    """Run all passes of one step; hand each pass's share of the step's loss to `use` (which may go backward).
+    """Run all micro-batches of one step; hand each one's share of the step's loss to `use` (which may go backward).
 
     Args:
-        head: scores or values, for objectives that read them.
-        teacher: what was laid out of the quiet sequence -> the teacher's logits, for objectives that have one.
+        scale: what is done to the normalizer before losses are divided by it.
 
     Returns:
         Sum of losses, what to divide it by, sums of metrics over items.
     """
-    quiet, quiet_reference = [], []
-    columns = [] if objective.teacher else list(objective.quiet)
-    for one in batch["passes"]:
-        if columns:
-            with torch.no_grad():
-                scores = per_sequence(token_logps(model, one["quiet"], offset), one["quiet"])
-            quiet.append(scores.view(-1, len(columns)))
-            quiet_reference.append(one["reference"][:, columns])
-    nothing = torch.zeros(0, 0)
-    scored: list[Pass] = []
-    for one in batch["passes"]:
-        live = one["live"]
-        scored.append(
-            Pass(
-                weight=one["weight"],
-                good=one["good"],
-                reference=one["reference"],
-                item_of_token=live["item_of_token"],
-                token_logps=nothing,
-                logps=nothing,
-                counts=per_sequence(torch.ones_like(live["targets"], dtype=torch.float32), live).view(
-                    len(one["weight"]), -1
-                ),
-                step_quiet=torch.cat(quiet) if quiet else nothing,
-                step_quiet_reference=torch.cat(quiet_reference) if quiet else nothing,
-                columns=one["columns"],
-                scores=nothing,
-                values=nothing,
-                logits=nothing,
-                teacher_logits=nothing,
-            )
-        )
-    mass_of = objective.mass or (lambda p: p.weight.sum())
-    mass = scale(torch.stack([mass_of(p) for p in scored]).sum())
+    objective = criterion.objective
+    inputs = _before_forward(model, batch, criterion)
+    normalizer_of = objective.normalizer or (lambda scored: scored.weight.sum())
+    normalizer = scale(torch.stack([normalizer_of(scored) for scored in inputs]).sum())
     total, metrics = 0.0, dict[str, float]()
-    for one, p in zip(batch["passes"], scored, strict=True):
-        _run(model, one, p, objective, offset, head)
-        if objective.teacher:
-            assert teacher is not None
-            with torch.no_grad():
-                p.teacher_logits = teacher(one["quiet"])
-        loss, seen = objective.loss(p, options)
-        use(loss / mass)
+    for micro_batch, scored in zip(batch.micro_batches, inputs, strict=True):
+        loss, sums = objective.loss(_after_forward(model, micro_batch, scored, criterion), criterion.options)
+        use(loss / normalizer)
         total += float(loss.detach())
-        for name, value in seen.items():
+        for name, value in sums.items():
             metrics[name] = metrics.get(name, 0.0) + value
-    return total, float(mass), metrics
+    return total, float(normalizer), metrics
 
 
-def _run(
-    model: torch.nn.Module, one: dict[str, Any], p: Pass, objective: Objective, offset: int, head: Head | None
-) -> None:
-    """Run the model over a pass's live sequences and fill in what the loss reads."""
-    live, reads = one["live"], objective.reads
-    out = read(
+def _before_forward(model: torch.nn.Module, batch: TrainingBatch, criterion: Criterion) -> list[LossInputs]:
+    """What is known before any pass with gradient: the items, and the whole step's sequences without gradient."""
+    made = [
+        LossInputs(
+            weight=micro_batch.weight,
+            good=micro_batch.good,
+            reference=micro_batch.reference,
+            item_of_token=micro_batch.grad.item_of_token,
+            counts=micro_batch.counts,
+            columns=micro_batch.columns,
+        )
+        for micro_batch in batch.micro_batches
+    ]
+    columns = [] if criterion.objective.teacher else list(criterion.objective.no_grad_sequences)
+    if not columns:
+        return made
+    logps = []
+    for micro_batch in batch.micro_batches:
+        assert micro_batch.no_grad is not None
+        with torch.no_grad():
+            of_tokens = token_logps(model, micro_batch.no_grad, criterion.virtual_tokens)
+            logps.append(sum_per_sequence(of_tokens, micro_batch.no_grad).view(-1, len(columns)))
+    whole = torch.cat(logps)
+    reference = torch.cat([micro_batch.reference[:, columns] for micro_batch in batch.micro_batches])
+    return [replace(scored, no_grad_logps=whole, no_grad_reference=reference) for scored in made]
+
+
+def _after_forward(
+    model: torch.nn.Module, micro_batch: MicroBatch, scored: LossInputs, criterion: Criterion
+) -> LossInputs:
+    """Run the model over the sequences with gradient, and fill in what the loss reads."""
+    reads, rows = criterion.objective.reads, micro_batch.grad
+    out = forward(
         model,
-        live,
-        offset,
+        rows,
+        criterion.virtual_tokens,
         logps="score" not in reads,
         logits="logits" in reads,
         hidden=bool(reads & {"score", "values"}),
     )
     if out.hidden is not None:
-        assert head is not None
-        values = head(out.hidden)
-        if "score" in reads:
-            p.scores = values.view(len(p.weight), -1)
-        else:
-            p.values = values
+        assert criterion.head is not None
+        values = criterion.head(out.hidden)
+        scored = (
+            replace(scored, scores=values.view(len(scored.weight), -1))
+            if "score" in reads
+            else replace(scored, values=values)
+        )
     if out.logps is not None:
-        p.token_logps = out.logps
-        p.logps = per_sequence(out.logps, live).view(len(p.weight), -1)
+        sums = sum_per_sequence(out.logps, rows).view(len(scored.weight), -1)
+        scored = replace(scored, token_logps=out.logps, logps=sums)
     if out.logits is not None:
-        p.logits = out.logits
+        scored = replace(scored, logits=out.logits)
+    if criterion.objective.teacher:
+        assert criterion.teacher is not None and micro_batch.no_grad is not None
+        with torch.no_grad():
+            scored = replace(scored, teacher_logits=criterion.teacher(micro_batch.no_grad))
+    return scored
 
 
 def in_batches(items: Sequence[Item], size: int) -> list[list[Item]]:
-    """Consecutive groups of `size` items."""
+    """Cut items into consecutive groups of `size`."""
     return [list(items[i : i + size]) for i in range(0, len(items), size)]
 
 
 @torch.no_grad()
-def reference_scores(
-    model: torch.nn.Module, items: Sequence[Item], collator: Collator, batch_size: int, offset: int = 0
+def reference_logps(
+    model: torch.nn.Module, items: Sequence[Item], collator: Collator, batch_size: int, virtual_tokens: int = 0
 ) -> list[list[float]]:
-    """Summed log-probability of every sequence of every item under `model` as it is now, dropout off."""
-    from dataclasses import replace
-
+    """Score every sequence of every item under `model` as it is now, dropout off: summed log-probabilities."""
     model.eval()
     everything = Collator(
-        replace(collator.objective, quiet=(), reads=frozenset()),
+        replace(collator.objective, no_grad_sequences=(), reads=frozenset()),
         tokens_per_pass=collator.tokens_per_pass,
-        pack=collator.pack,
+        one_row=collator.one_row,
         pad=collator.pad,
     )
     scores: list[list[float]] = []
     for group in in_batches([replace(item, reference=()) for item in items], batch_size):
-        for one in everything(group)["passes"]:
-            laid = one["live"]
-            sums = per_sequence(token_logps(model, laid, offset), laid)
+        for micro_batch in everything(group).micro_batches:
+            sums = sum_per_sequence(token_logps(model, micro_batch.grad, virtual_tokens), micro_batch.grad)
             scores += sums.view(-1, collator.objective.sequences).tolist()
     return scores

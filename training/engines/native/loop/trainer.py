@@ -1,8 +1,8 @@
-"""The training loop of every objective, and with reading.py and step.py the one place for speed.
+"""Train any objective: transformers' Trainer with our packing, loss and optimizer. With packing/ the place for speed.
 
-transformers' Trainer is the frame (checkpoints, schedules, accelerate); layout, loss and optimizer are ours:
+Trainer is the frame (checkpoints, schedules, accelerate); the rest is ours:
 
-- sequences end to end in one row, causal within each, no padding (reading.py, packed_attention.py);
+- sequences end to end in one row, causal within each, no padding (rows.py, packed_attention.py);
 - the output layer only on tokens that carry loss, and no table of logits (output_layer.py);
 - weights and adapters in bfloat16 where the machine has it, float32 master copies in the optimizer (optimizer.py);
 - no gradient checkpointing unless asked for;
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,21 +24,29 @@ from torch.distributed.tensor import DTensor
 from transformers import Trainer
 
 from infra.errors import Diverged
-from training.engines.native.kernels.distributed import first, load_optimizer, mean, most, save_optimizer, world
+from training.engines.native.kernels.distributed import (
+    all_reduce_max,
+    all_reduce_mean,
+    is_rank_zero,
+    load_optimizer,
+    save_optimizer,
+    world_size,
+)
 from training.engines.native.kernels.optimizer import MasterAdamW
 from training.engines.native.loop.best_weights import BATCHES
-from training.engines.native.loop.loss_spikes import SpikeGuard
-from training.engines.native.loop.step import Collator, in_batches, step_losses
+from training.engines.native.loop.loss_spikes import LossSpikeDetector
+from training.engines.native.loop.step import Collator, Criterion, in_batches, step_losses
 from training.engines.native.online.rollouts import Rollouts
-from training.engines.native.packing.tokenization import Item
-from training.objectives import Objective
-from training.tuners import During
+from training.engines.native.packing.batch import TrainingBatch
+from training.engines.native.packing.items import Item
+from training.tuners.tuner import MakeOptimizer, TrainingHooks
 from training.weights.files import load_trained, save_trained
-from training.weights.heads import Head
 
 log = logging.getLogger(__name__)
 
-DURING = "during.safetensors"
+BATCH = "batch"
+"""Trainer wants its inputs as a dictionary: the step's batch is its one entry."""
+HOOKS_STATE = "during.safetensors"
 """What a tuner that changes its own shape keeps in a checkpoint."""
 
 
@@ -48,82 +56,76 @@ class StageTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
     def __init__(
         self,
         *,
-        objective: Objective,
-        options: Any,
+        criterion: Criterion,
+        collator: Collator,
         validation: Sequence[Item],
         batch_size: int,
-        offset: int = 0,
-        make_optimizer: Callable[[torch.nn.Module, float, float], torch.optim.Optimizer] | None = None,
-        during: During | None = None,
-        head: Head | None = None,
-        teacher: Callable[[dict[str, Any]], torch.Tensor] | None = None,
+        make_optimizer: MakeOptimizer | None = None,
+        hooks: TrainingHooks | None = None,
         rollouts: Rollouts | None = None,
         **kwargs: Any,
     ) -> None:
         self.optimizer: Any
         self.lr_scheduler: Any
         self.control: Any
-        self.layout: Collator = kwargs.pop("data_collator")
-        # Prompts of an objective that samples are laid out only once they have answers.
-        collate = self.layout if objective.online is None else lambda items: {"items": items}
-        super().__init__(data_collator=collate, **kwargs)
-        if world() > 1:  # split weights place themselves and reduce their own gradients: no wrapper is wanted
+        self.collator = collator
+        super().__init__(data_collator=self._collate, **kwargs)
+        if world_size() > 1:  # split weights place themselves and reduce their own gradients: no wrapper is wanted
             self.is_distributed_loading_by_transformers = True
-        self.objective = objective
-        self.objective_options = options
+        self.criterion = criterion
         self.validation = validation
         self.step_items = batch_size
-        self.offset = offset
         self.make_optimizer = make_optimizer
-        self.during = during
-        self.head = head
-        self.teacher = teacher
+        self.hooks = hooks
         self.rollouts = rollouts
         self.collected: list[Item] = []
         self.tokens_seen = 0
         self._sums: dict[str, float] = {}
-        self._spikes: SpikeGuard | None = None
+        self._spikes: LossSpikeDetector | None = None
+
+    def _collate(self, items: list[Item]) -> dict[str, TrainingBatch | list[Item]]:
+        """Pack a step's items; prompts of an objective that samples are packed only once they have answers."""
+        return {BATCH: self.collator(items) if self.criterion.objective.online is None else items}
 
     def training_step(
-        self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None
+        self, model: torch.nn.Module, inputs: Mapping[str, TrainingBatch | list[Item]], num_items_in_batch: Any = None
     ) -> torch.Tensor:
-        """One optimizer step's gradient: every pass forward and backward."""
+        """Compute one optimizer step's gradient: every micro-batch forward and backward."""
         model.train()
-        batch = self._prepare_inputs(self._collect(inputs) if self.objective.online else inputs)
-        processes = world()
-        if processes > 1:  # split weights are gathered by all at once, so everybody runs as many passes
-            own = batch["passes"]
-            own += [{**own[-1], "weight": own[-1]["weight"] * 0}] * (most(len(own)) - len(own))
+        given = inputs[BATCH]
+        batch = self._placed(given if isinstance(given, TrainingBatch) else self._collect(given))
+        processes = world_size()
+        if processes > 1:  # sharded weights are gathered by all at once, so everybody runs as many micro-batches
+            batch = batch.padded(all_reduce_max(len(batch.micro_batches)))
 
-        def scale(mass: torch.Tensor) -> torch.Tensor:
-            # Gradients are averaged over processes, so each divides by its share of the global mass.
-            return mass if processes == 1 else self.accelerator.reduce(mass, "sum") / processes
+        def scale(normalizer: torch.Tensor) -> torch.Tensor:
+            # Gradients are averaged over processes, so each divides by its share of the global normalizer.
+            return normalizer if processes == 1 else self.accelerator.reduce(normalizer, "sum") / processes
 
-        total, mass, metrics = step_losses(
-            model, batch, self.objective, self.objective_options, offset=self.offset, head=self.head,
-            teacher=self.teacher, use=self._backward, scale=scale,
-        )  # fmt: skip
-        if self.during is not None:
-            self._backward(self.during.penalty(self.model))
-        self._check_gradients(total / mass)
-        self._watch(mean(total / mass))
-        items = sum(len(one["weight"]) for one in batch["passes"])
-        tokens = sum(one[part]["tokens"] for one in batch["passes"] for part in ("live", "quiet") if part in one)
-        self.tokens_seen += round(mean(tokens) * processes)
+        total, normalizer, metrics = step_losses(model, batch, self.criterion, use=self._backward, scale=scale)
+        if self.hooks is not None:
+            self._backward(self.hooks.penalty(self.model))
+        loss = total / normalizer
+        self._check_gradients(loss)
+        self._check_spike(all_reduce_mean(loss))
+        self.tokens_seen += round(all_reduce_mean(batch.tokens) * processes)
         for name, value in metrics.items():
-            self._sums[name] = value / items
-        return torch.tensor(mean(total / mass), device=self.args.device)  # Trainer sums losses there
+            self._sums[name] = value / batch.items
+        return torch.tensor(all_reduce_mean(loss), device=self.args.device)  # Trainer sums losses there
 
-    def _collect(self, inputs: dict[str, Any]) -> dict[str, Any]:
+    def _placed(self, batch: TrainingBatch) -> TrainingBatch:
+        return batch.to(self.args.device)
+
+    def _collect(self, prompts: list[Item]) -> TrainingBatch:
         """Answers to this step's prompts, sampled now or, for a further update, those of the step before."""
-        online, rollouts = self.objective.online, self.rollouts
+        online, rollouts = self.criterion.objective.online, self.rollouts
         assert online is not None and rollouts is not None
-        if self.state.global_step % online.updates(self.objective_options) == 0 or not self.collected:
+        if self.state.global_step % online.updates(self.criterion.options) == 0 or not self.collected:
             rollouts.begin(self.state.global_step)
-            self.collected = online.collect(rollouts, inputs["items"], self.objective_options)
+            self.collected = online.collect(rollouts, prompts, self.criterion.options)
             self._sums.update(rollouts.report)
         self.model.train()
-        return self.layout(self.collected)
+        return self.collator(self.collected)
 
     def _backward(self, loss: torch.Tensor) -> None:
         if not torch.isfinite(loss):
@@ -136,7 +138,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
     def _check_gradients(self, loss: float) -> None:
         """Stop before a step that would make every weight NaN: a finite loss may have a gradient that is not."""
         broken = not_finite(self.model)
-        if mean(float(len(broken))):  # of all processes, so that all stop
+        if all_reduce_mean(float(len(broken))):  # of all processes, so that all stop
             where = f"of {broken[0]}" if broken else "of another process"
             more = f" (and of {len(broken) - 1} other weights)" if broken[1:] else ""
             raise Diverged(
@@ -144,10 +146,10 @@ class StageTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
                 "finite; lower learning_rate, train in float32, or look for broken examples"
             )
 
-    def _watch(self, loss: float) -> None:
-        if self._spikes is None:  # a checkpoint's losses are in the state by now: a resumed guard knows what is usual
-            self._spikes = SpikeGuard.after(entry["loss"] for entry in self.state.log_history if "loss" in entry)
-        usual = self._spikes.spiked(loss)
+    def _check_spike(self, loss: float) -> None:
+        if self._spikes is None:  # a checkpoint's losses are in the state by now: a resumed stage knows what is usual
+            self._spikes = LossSpikeDetector.after(entry["loss"] for entry in self.state.log_history if "loss" in entry)
+        usual = self._spikes.add(loss)
         if usual is not None:
             raise Diverged(
                 f"step {self.state.global_step + 1}: the loss spiked to {loss:.3g} (usual {usual:.3g}) twice in a "
@@ -155,13 +157,13 @@ class StageTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
             )
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds the objective's metrics to the line that is logged."""
+        """Log a line with the objective's metrics in it."""
         if "loss" in logs:
             logs = {**logs, **self._sums, "tokens": float(self.tokens_seen)}
         super().log(logs, start_time)
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
-        """The tuner's optimizer, or AdamW, with master copies where weights are not float32."""
+        """Create the tuner's optimizer, or AdamW, with master copies where weights are not float32."""
         if self.optimizer is None:
             of = model or self.model
             make = self.make_optimizer or default_optimizer
@@ -172,7 +174,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
     def create_scheduler(
         self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
     ) -> torch.optim.lr_scheduler.LambdaLR:
-        """Warm-up that starts above zero (transformers' wastes the first of few steps), then the spec's fall."""
+        """Create a warm-up from above zero (transformers' wastes the first of few steps), then the spec's fall."""
         if self.lr_scheduler is None:
             warm = int(self.args.warmup_steps)
             kind = str(getattr(self.args.lr_scheduler_type, "value", self.args.lr_scheduler_type))
@@ -190,7 +192,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
         return schedule
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Mean loss over the validation items, dropout off; of each task too, where there are several."""
+        """Measure the mean loss over the validation items, dropout off; of each task too, where there are several."""
         self.model.eval()
         with torch.no_grad():
             metrics = self._held_out()
@@ -201,65 +203,62 @@ class StageTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
     def keep(self, folder: Path) -> None:
         """Write every weight that moves, and what the tuner has to remember, into `folder`."""
         save_trained(self.model, folder)
-        if self.during is not None and first():
-            save_file(self.during.state(self.model), folder / DURING)
+        if self.hooks is not None and is_rank_zero():
+            save_file(self.hooks.state(self.model), folder / HOOKS_STATE)
 
-    def bring_back(self, folder: Path) -> None:
-        """Put back what `keep` wrote."""
+    def restore(self, folder: Path) -> None:
+        """Load what `keep` wrote."""
         load_trained(self.model, folder)
-        if self.during is not None:
-            self.during.restore(self.model, load_file(folder / DURING))
+        if self.hooks is not None:
+            self.hooks.restore(self.model, load_file(folder / HOOKS_STATE))
 
     def _held_out(self) -> dict[str, Any]:
-        items, online = self.validation, self.objective.online
+        items, online, options = self.validation, self.criterion.objective.online, self.criterion.options
         if online is not None:
             assert self.rollouts is not None
             self.rollouts.begin(None)
             if online.held_out is not None:
-                loss, more = online.held_out(self.rollouts, items, self.objective_options)
+                loss, more = online.held_out(self.rollouts, items, options)
                 return {"eval_loss": loss, **{f"eval_{name}": value for name, value in more.items()}}
-            items = online.collect(self.rollouts, items, self.objective_options)
+            items = online.collect(self.rollouts, items, options)
         tasks = sorted({item.task for item in items})
-        seen: dict[str, float] = {}
-        batches = {task: self._losses([item for item in items if item.task == task], seen) for task in tasks}
+        sums_of: dict[str, float] = {}
+        batches = {task: self._losses([item for item in items if item.task == task], sums_of) for task in tasks}
         sums = {task: (sum(t for t, _ in pairs), sum(m for _, m in pairs)) for task, pairs in batches.items()}
-        total, mass = (sum(pair[i] for pair in sums.values()) for i in (0, 1))
-        metrics: dict[str, Any] = {"eval_loss": total / mass if mass else math.nan}
+        total, normalizer = (sum(pair[i] for pair in sums.values()) for i in (0, 1))
+        metrics: dict[str, Any] = {"eval_loss": total / normalizer if normalizer else math.nan}
         metrics[BATCHES] = [pair for pairs in batches.values() for pair in pairs]
-        metrics |= {f"eval_{name}": value / len(items) for name, value in seen.items()}
+        metrics |= {f"eval_{name}": value / len(items) for name, value in sums_of.items()}
         if len(tasks) > 1:
             metrics |= {f"eval_loss/{task or 'none'}": t / m for task, (t, m) in sums.items() if m}
         return metrics
 
-    def _losses(self, items: Sequence[Item], seen: dict[str, float]) -> list[tuple[float, float]]:
+    def _losses(self, items: Sequence[Item], sums_of: dict[str, float]) -> list[tuple[float, float]]:
         """(sum of losses, what it is divided by) of each batch: at least eight, as far as there are items for it, so
-        that differences between two measurements can be told from noise."""
-        found = []
+        that differences between two measurements can be told from noise. Metrics are added to `sums_of`."""
+        pairs = []
         for group in in_batches(items, max(1, min(self.step_items, len(items) // 8))):
-            batch = self._prepare_inputs(self.layout(group))
-            t, m, metrics = step_losses(
-                self.model, batch, self.objective, self.objective_options, offset=self.offset, head=self.head,
-                teacher=self.teacher, use=lambda loss: None,
-            )  # fmt: skip
-            found.append((t, m))
+            batch = self._placed(self.collator(group))
+            total, normalizer, metrics = step_losses(self.model, batch, self.criterion, use=lambda loss: None)
+            pairs.append((total, normalizer))
             for name, value in metrics.items():
-                seen[name] = seen.get(name, 0.0) + value
-        return found
+                sums_of[name] = sums_of.get(name, 0.0) + value
+        return pairs
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Part of a checkpoint. All processes take part, whatever Trainer thinks who should save."""
+        """Write part of a checkpoint. All processes take part, whatever Trainer thinks who should save."""
         self.keep(Path(output_dir or self.args.output_dir))
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        if world() == 1:
+        if world_size() == 1:
             super()._save_optimizer_and_scheduler(output_dir)
             return
         save_optimizer(self.optimizer, Path(output_dir))
-        if first():
+        if is_rank_zero():
             torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / "scheduler.pt")
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        if world() == 1 or checkpoint is None:
+        if world_size() == 1 or checkpoint is None:
             super()._load_optimizer_and_scheduler(checkpoint)
             return
         load_optimizer(self.optimizer, Path(checkpoint))
@@ -271,11 +270,11 @@ class StageTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         # Trainer's own casts bfloat16 adapters to float32 on the way, and a resumed run would differ.
-        self.bring_back(Path(resume_from_checkpoint))
+        self.restore(Path(resume_from_checkpoint))
 
 
 def not_finite(model: torch.nn.Module) -> list[str]:
-    """Names of the weights whose gradients hold NaN or infinity."""
+    """List the names of the weights whose gradients hold NaN or infinity."""
     held = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     # Of a gradient that is split among processes each looks at its own part, which may be empty.
     local = {name: g.to_local() if isinstance(g, DTensor) else g for name, g in held.items()}
@@ -287,7 +286,7 @@ def not_finite(model: torch.nn.Module) -> list[str]:
 
 
 def default_optimizer(model: torch.nn.Module, rate: float, weight_decay: float) -> torch.optim.Optimizer:
-    """AdamW on all weights that are trained; weight decay on matrices only."""
+    """Create AdamW on all weights that are trained; weight decay on matrices only."""
     trained = [p for p in model.parameters() if p.requires_grad]
     groups: list[dict[str, Any]] = [
         {"params": [p for p in trained if p.ndim >= 2], "weight_decay": weight_decay},

@@ -1,4 +1,4 @@
-"""What objectives that sample have in common: their options, and advantages as plain arithmetic."""
+"""Compute advantages as plain arithmetic; with the options that all objectives that sample share."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field, field_validator
 
 from infra.settings import Config
+from training.graders.grader import Problem
 from training.graders.grading import check_name
 
 if TYPE_CHECKING:
     from feedback.examples import Example
-    from training.engines.native.packing.tokenization import Item, Template
+    from training.chat.template import Template
+    from training.engines.native.packing.items import Item
 
 
 class SamplingOptions(Config):
@@ -42,26 +44,27 @@ class SamplingOptions(Config):
 
 
 def encode_prompt(example: Example, template: Template, options: Any) -> list[Item]:
-    """The prompt, and in a note what its answers are graded by.
+    """Make an item of the prompt, and in a note what its answers are graded by.
 
     Raises:
         Unlearnable: the problem names a grader that does not exist.
     """
-    from training.engines.native.packing.tokenization import Item, Tokens, Unlearnable, plain
+    from training.chat.template import Tokens, Unlearnable, messages_for_template
+    from training.engines.native.packing.items import Item
     from training.graders import GRADERS, grader_for
 
     if not example.messages:
         return []
     if example.reference is not None and grader_for(example.grader, example.reference) is None:
         raise Unlearnable(f"its grader {example.grader!r} is none of {', '.join(GRADERS)}")
-    messages = plain(example.messages)
+    messages = messages_for_template(example.messages)
     ids = template.prompt(messages)
-    note = {"reference": example.reference, "grader": example.grader, "messages": messages}
-    return [Item((Tokens(ids, (False,) * len(ids)),), example.weight, note=json.dumps(note))]
+    problem: Problem = {"reference": example.reference, "grader": example.grader, "messages": messages}
+    return [Item((Tokens(ids, (False,) * len(ids)),), example.weight, note=json.dumps(problem))]
 
 
 def one_per_prompt(items: list[Item], options: Any) -> list[Item]:
-    """Each prompt once, a problem with a reference before the same prompt without one."""
+    """Keep each prompt once, a problem with a reference before the same prompt without one."""
     best: dict[tuple[int, ...], Item] = {}
     for item in items:
         known = best.get(item.sequences[0].ids)
@@ -71,12 +74,12 @@ def one_per_prompt(items: list[Item], options: Any) -> list[Item]:
 
 
 def has_reference(item: Item) -> bool:
-    """Whether a prompt's answers can be graded without a reward model."""
+    """Tell whether a prompt's answers can be graded without a reward model."""
     return json.loads(item.note)["reference"] is not None
 
 
 def group_advantages(rewards: Sequence[float], *, scale: bool) -> list[float]:
-    """Reward less the group's mean, over the group's standard deviation (Shao et al. 2024, arXiv:2402.03300, 4.1.2).
+    """Compute reward less the group's mean, over its standard deviation (Shao et al. 2024, arXiv:2402.03300, 4.1.2).
 
     The deviation is the sample's (n - 1), with 1e-4 added, as TRL computes it. `scale` False leaves it out (Liu et al.
     2025, arXiv:2503.20783: dividing by it favours questions that are nearly always, or nearly never, answered right).
@@ -89,7 +92,7 @@ def group_advantages(rewards: Sequence[float], *, scale: bool) -> list[float]:
 
 
 def leave_one_out(rewards: Sequence[float]) -> list[float]:
-    """Reward less the mean of the others' (Ahmadian et al. 2024, arXiv:2402.14740, equation 6)."""
+    """Compute reward less the mean of the others' (Ahmadian et al. 2024, arXiv:2402.14740, equation 6)."""
     total, count = sum(rewards), len(rewards)
     return [reward - (total - reward) / (count - 1) for reward in rewards]
 
@@ -97,7 +100,7 @@ def leave_one_out(rewards: Sequence[float]) -> list[float]:
 def generalised_advantages(
     rewards: Sequence[float], values: Sequence[float], *, gamma: float, trace: float
 ) -> tuple[list[float], list[float]]:
-    """Generalised advantage estimation over one answer (Schulman et al. 2016, arXiv:1506.02438, equation 16).
+    """Estimate generalised advantages over one answer (Schulman et al. 2016, arXiv:1506.02438, equation 16).
 
     Args:
         rewards: one for each token; values: the value before each token; after the last it is 0, for the answer ends.
@@ -117,7 +120,7 @@ def generalised_advantages(
 
 
 def whitened(groups: Sequence[Sequence[float]]) -> list[list[float]]:
-    """All numbers shifted and scaled to mean 0 and variance 1 together, group by group in, group by group out."""
+    """Whiten: shift and scale all numbers to mean 0 and variance 1 together, group by group in, group by group out."""
     everything = [x for group in groups for x in group]
     mean = sum(everything) / len(everything)
     variance = sum((x - mean) ** 2 for x in everything) / max(1, len(everything) - 1)

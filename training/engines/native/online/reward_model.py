@@ -1,15 +1,19 @@
-"""The reward model that a reward stage made, loaded to score answers."""
+"""Load the reward model that a reward stage made, and score answers with it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from training.engines.native.packing.tokenization import Tokens
+from training.chat.template import Tokens
+from training.tuners.adapter_kinds import virtual_tokens_of
 from training.weights.heads import Head, attach_head
+
+if TYPE_CHECKING:
+    from training.engines.native.packing.items import Item
 
 
 class RewardModel:
@@ -36,32 +40,33 @@ class RewardModel:
         self.tokens_per_pass = tokens_per_pass
 
     def score(self, sequences: Sequence[tuple[int, ...]]) -> list[float]:
-        """A score for each sequence of tokens that ends in an answer."""
+        """Score each sequence of tokens that ends in an answer."""
         return scores(self.model.eval(), self.head, sequences, self.tokens_per_pass)
 
 
 @torch.no_grad()
 def scores(
-    model: Any, head: Head, sequences: Sequence[tuple[int, ...]], tokens_per_pass: int, pack: bool = False
+    model: Any, head: Head, sequences: Sequence[tuple[int, ...]], tokens_per_pass: int, one_row: bool = False
 ) -> list[float]:
-    """The head's scalar at the last token of each sequence."""
-    from training.engines.native.packing.forward import lay_out, read
-    from training.engines.native.packing.tokenization import Item, passes
+    """Compute the head's scalar at the last token of each sequence."""
+    from training.engines.native.packing.forward import forward
+    from training.engines.native.packing.items import Item, group_by_tokens
+    from training.engines.native.packing.rows import pack
 
     items = [Item((Tokens(ids, (False,) * len(ids)),)) for ids in sequences]
-    found: list[float] = []
-    for group in passes(items, tokens_per_pass):
-        laid = lay_out([items[i].sequences[0] for i in group], 1, pack, 0, at_ends=True)
-        hidden = read(model, laid, virtual_tokens(model), logps=False, hidden=True).hidden
+    values: list[float] = []
+    for group in group_by_tokens(items, tokens_per_pass):
+        rows = pack([items[i].sequences[0] for i in group], 1, one_row, 0, at_ends=True)
+        hidden = forward(model, rows, virtual_tokens(model), logps=False, hidden=True).hidden
         assert hidden is not None
-        found += head(hidden).tolist()
-    return found
+        values += head(hidden).tolist()
+    return values
 
 
 def virtual_tokens(model: Any) -> int:
-    """Positions that prompt tuning puts before every row (prefix tuning's are in the cache, not in the row)."""
+    """Count the positions that prompt tuning puts before every row (prefix tuning's are in the cache)."""
     config = model.peft_config["default"] if hasattr(model, "peft_config") else None
-    if config is None or not config.is_prompt_learning or config.peft_type.value == "PREFIX_TUNING":
+    if config is None or virtual_tokens_of(getattr(config.peft_type, "value", config.peft_type)) != "embeddings":
         return 0
     return int(config.num_virtual_tokens)
 
@@ -73,6 +78,6 @@ def standardise(head: Head, chosen: Sequence[float], rejected: Sequence[float]) 
     head.spread.copy_(both.std().clamp(min=1e-3))
 
 
-def pairs_of(items: Sequence[Any], limit: int = 256) -> list[tuple[int, ...]]:
-    """Chosen and rejected sequences of the first items, in turn."""
+def pairs_of(items: Sequence[Item], limit: int = 256) -> list[tuple[int, ...]]:
+    """List chosen and rejected sequences of the first items, in turn."""
     return [tokens.ids for item in items[:limit] for tokens in item.sequences]

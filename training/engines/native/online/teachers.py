@@ -1,74 +1,106 @@
-"""Where a teacher's answers and distributions come from: the model itself, another local one, or an endpoint."""
+"""Get a teacher's answers and distributions: from the model itself, another local one, or an endpoint."""
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pydantic import JsonValue
 
 from feedback.events import CUT_OFF
 from infra.artifact import atomic_write, key_of
 from infra.errors import UserError
+from training.engines.native.packing.forward import ForwardOutput, forward
+from training.engines.native.packing.rows import PackedRows
 
 if TYPE_CHECKING:
+    import httpx
     import torch
 
+    from training.engines.native.online.policy_scorer import StartingWeights
     from training.engines.native.online.rollouts import Rollouts
-    from training.engines.native.packing.tokenization import Item
-    from training.objectives.distill import DistillOptions
+    from training.engines.native.packing.items import Item
 
 log = logging.getLogger(__name__)
 
 TRIES = 4
 """Requests for one answer before the endpoint counts as down."""
 
+TeacherLogits = Callable[[PackedRows], "torch.Tensor"]
+"""Rows -> the teacher's logits [n, vocabulary] at the kept positions."""
 
-def answers_of(rollouts: Rollouts, items: Sequence[Item], options: DistillOptions) -> list[tuple[int, ...]]:
-    """The teacher's answer to each item's second prompt, as tokens of the student with the end of turn.
+
+@dataclass(frozen=True)
+class TeacherEndpoint:
+    """A teacher behind an OpenAI-compatible API."""
+
+    url: str
+    """Up to and including /v1."""
+    model: str
+    """Name of the model to ask for."""
+    key_env: str
+    """Environment variable that holds the key; may be unset."""
+    max_new_tokens: int
+    """Longest answer."""
+
+
+class _Reply(NamedTuple):
+    text: str
+    finish_reason: str | None
+
+
+def answers_of(
+    rollouts: Rollouts, items: Sequence[Item], endpoint: TeacherEndpoint | None, max_new_tokens: int
+) -> list[tuple[int, ...]]:
+    """Collect the teacher's answer to each item's second prompt, as tokens of the student with the end of turn.
+
+    Args:
+        endpoint: where the teacher is asked; None: the teacher is a local model, or the student itself.
 
     Raises:
         UserError: the endpoint is down or refuses, or the teacher's tokenizer is another.
     """
-    if options.teacher_url is not None:
-        answers = _from_endpoint(rollouts.cache, items, options)
-        return [rollouts.ids_of(text, ended=ended) for text, ended in answers]
-    return rollouts.teach([item.sequences[1].ids for item in items], options.max_new_tokens)
+    if endpoint is not None:
+        return [rollouts.ids_of(text, ended=ended) for text, ended in _from_endpoint(rollouts.cache, items, endpoint)]
+    return rollouts.teach([item.sequences[1].ids for item in items], max_new_tokens)
 
 
-def _from_endpoint(cache: Path, items: Sequence[Item], options: DistillOptions) -> list[tuple[str, bool]]:
+def _from_endpoint(cache: Path, items: Sequence[Item], endpoint: TeacherEndpoint) -> list[tuple[str, bool]]:
     """Answers by chat completions, and whether each ended by itself; each is kept on disk as it comes: a resumed stage
     asks only for what is missing."""
-    import json
-
     import httpx
 
-    key = os.environ.get(options.teacher_key_env)
+    key = os.environ.get(endpoint.key_env)
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     folder = cache / "teacher"
     answers = []
-    with httpx.Client(base_url=str(options.teacher_url).rstrip("/") + "/", headers=headers, timeout=120) as client:
+    with httpx.Client(base_url=endpoint.url.rstrip("/") + "/", headers=headers, timeout=120) as client:
         for number, item in enumerate(items, 1):
-            asked = {
-                "model": options.teacher,
+            body: dict[str, JsonValue] = {
+                "model": endpoint.model,
                 "messages": json.loads(item.note)["messages"],
-                "max_tokens": options.max_new_tokens,
+                "max_tokens": endpoint.max_new_tokens,
                 "temperature": 0,
             }
-            file = folder / f"{key_of(asked)[:32]}.json"
+            file = folder / f"{key_of(body)[:32]}.json"
             if not file.is_file():
-                text, reason = _ask(client, asked, options)
-                atomic_write(file, json.dumps({**asked, "answer": text, "finish_reason": reason}) + "\n")
+                reply = _ask(client, body, endpoint)
+                kept = {**body, "answer": reply.text, "finish_reason": reply.finish_reason}
+                atomic_write(file, json.dumps(kept) + "\n")
                 if number % 20 == 0:
                     log.info("%d of %d answers from the teacher", number, len(items))
-            kept = json.loads(file.read_text())
-            answers.append((str(kept["answer"]), kept.get("finish_reason") not in CUT_OFF))
+            stored = json.loads(file.read_text())
+            answers.append((str(stored["answer"]), stored.get("finish_reason") not in CUT_OFF))
     return answers
 
 
-def _ask(client: Any, asked: dict[str, Any], options: DistillOptions) -> tuple[str, str | None]:
+def _ask(client: httpx.Client, body: Mapping[str, JsonValue], endpoint: TeacherEndpoint) -> _Reply:
     import httpx
 
     reason = ""
@@ -76,7 +108,7 @@ def _ask(client: Any, asked: dict[str, Any], options: DistillOptions) -> tuple[s
         if attempt:
             time.sleep(min(8.0, 0.5 * 4**attempt))
         try:
-            response = client.post("chat/completions", json=asked)
+            response = client.post("chat/completions", json=body)
         except httpx.HTTPError as error:
             reason = f"{type(error).__name__}: {error}"
             continue
@@ -88,48 +120,52 @@ def _ask(client: Any, asked: dict[str, Any], options: DistillOptions) -> tuple[s
             break
         try:
             choice = response.json()["choices"][0]
-            return str(choice["message"]["content"] or ""), choice.get("finish_reason")
+            return _Reply(str(choice["message"]["content"] or ""), choice.get("finish_reason"))
         except (ValueError, KeyError, IndexError, TypeError):
             reason = f"an answer that is no chat completion: {response.text[:200]}"
             break
     raise UserError(
-        f"the teacher {options.teacher} at {options.teacher_url} gave no answer ({reason}); check teacher_url and "
-        f"{options.teacher_key_env}, then start again: answers already given are kept"
+        f"the teacher {endpoint.model} at {endpoint.url} gave no answer ({reason}); check teacher_url and "
+        f"{endpoint.key_env}, then start again: answers already given are kept"
     )
 
 
-def reader(model: Any, own: Any, identity: str, offset: int) -> Callable[[dict[str, Any]], torch.Tensor]:
-    """A teacher that reads what was laid out and gives logits.
+def other_teacher(model: Any) -> TeacherLogits:
+    """Make a teacher of another local model."""
 
-    Args:
-        model: another local model, or None for the student's own weights at the start of the stage.
-        own: (student, its starting weights).
-        identity: what to say of it.
-    """
-    from training.engines.native.packing.forward import read
-
-    student, starting = own
-
-    def logits(laid: dict[str, Any]) -> torch.Tensor:
-        if model is not None:
-            found = read(model, laid, logps=False, logits=True).logits
-        else:
-            was = student.training
-            student.eval()
-            with starting.in_place():
-                found = read(student, laid, offset, logps=False, logits=True).logits
-            student.train(was)
-        assert found is not None, identity
-        return found
+    def logits(rows: PackedRows) -> torch.Tensor:
+        return _logits(forward(model, rows, logps=False, logits=True))
 
     return logits
 
 
-def same_tokens(student: Path, teacher: Path) -> None:
-    """Raise UserError unless both folders turn text into the same tokens."""
-    import json
+def self_teacher(student: Any, starting: StartingWeights, virtual_tokens: int) -> TeacherLogits:
+    """Make a teacher of the student's own weights at the start of the stage."""
 
-    def vocabulary(folder: Path) -> Any:
+    def logits(rows: PackedRows) -> torch.Tensor:
+        training = student.training
+        student.eval()
+        with starting.in_place():
+            output = forward(student, rows, virtual_tokens, logps=False, logits=True)
+        student.train(training)
+        return _logits(output)
+
+    return logits
+
+
+def _logits(output: ForwardOutput) -> torch.Tensor:
+    assert output.logits is not None
+    return output.logits
+
+
+def same_tokens(student: Path, teacher: Path) -> None:
+    """Refuse a teacher whose tokens are not the student's.
+
+    Raises:
+        UserError: the two folders do not turn text into the same tokens.
+    """
+
+    def vocabulary(folder: Path) -> tuple[JsonValue, JsonValue]:
         data = json.loads((folder / "tokenizer.json").read_text())
         return data["model"].get("vocab"), data.get("added_tokens")
 

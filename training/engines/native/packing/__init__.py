@@ -1,1 +1,1 @@
-"""Tokenise examples, pack them into rows without padding, and run the forward pass over them."""
+"""Pack training items into rows without padding (sequence packing), and run the forward pass over them."""

@@ -122,7 +122,7 @@ def test_tool_calls_that_a_template_drops_are_not_learned(tmp_path: Path, tiny_b
     from transformers import AutoTokenizer
 
     from feedback.examples import Example
-    from training.engines.native.packing.tokenization import Template
+    from training.chat.template import Template
     from training.objectives import objective_named
 
     call = {"id": "c1", "type": "function", "function": {"name": "refund_order", "arguments": "{}"}}

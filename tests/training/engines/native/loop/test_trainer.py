@@ -38,7 +38,7 @@ def test_a_broken_gradient_of_a_finite_loss_stops_before_the_step(
         return total + 0 * torch.sqrt(scored.token_logps * 0).sum(), seen
 
     broken = dataclasses.replace(sft.OBJECTIVE, loss=loss)
-    monkeypatch.setattr(sft, "OBJECTIVE", broken)
+    monkeypatch.setitem(objectives.OBJECTIVES._loaded, "sft", broken)
     assert objectives.objective_named("sft").loss is loss
     with pytest.raises(Diverged, match=r"step 1: the loss is .*, but the gradient of .*lora_.* is not finite"):
         run_stage(job_for(spec("sft"), tmp_path, tiny_base))

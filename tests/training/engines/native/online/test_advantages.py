@@ -15,9 +15,9 @@ import torch
 from tests.training.options import QUICK
 from tests.training.stages.test_run import spec
 from tests.training.world import job_for
-from training.engines.native.loop.step import Pass
 from training.engines.native.online.advantages import generalised_advantages, group_advantages, leave_one_out, whitened
 from training.engines.native.online.reward_model import RewardModel
+from training.engines.native.packing.batch import LossInputs
 from training.objectives import objective_named
 from training.recipes.recipe import Recipe, StageSpec
 from training.stages.run import run_stage
@@ -51,12 +51,12 @@ def test_generalised_advantages_by_hand() -> None:
     assert sum(flat) == pytest.approx(0, abs=1e-9) and sum(x * x for x in flat) / 4 == pytest.approx(1)
 
 
-def a_pass(logps: list[list[float]], columns: dict[str, list[float]], values: list[float] | None = None) -> Pass:
+def a_pass(logps: list[list[float]], columns: dict[str, list[float]], values: list[float] | None = None) -> LossInputs:
     """A pass over answers with the given log-probabilities of their tokens."""
     flat = torch.tensor([x for one in logps for x in one], dtype=torch.float64, requires_grad=True)
     owner = torch.tensor([i for i, one in enumerate(logps) for _ in one])
     nothing = torch.zeros(0, 0)
-    return Pass(
+    return LossInputs(
         weight=torch.ones(len(logps)),
         good=torch.ones(len(logps), dtype=torch.bool),
         reference=nothing,
@@ -64,13 +64,8 @@ def a_pass(logps: list[list[float]], columns: dict[str, list[float]], values: li
         token_logps=flat,
         logps=torch.zeros(len(logps), dtype=torch.float64).index_add(0, owner, flat)[:, None],
         counts=torch.tensor([[float(len(one))] for one in logps], dtype=torch.float64),
-        step_quiet=nothing,
-        step_quiet_reference=nothing,
         columns={name: torch.tensor(column, dtype=torch.float64) for name, column in columns.items()},
-        scores=nothing,
         values=torch.tensor(values or [], dtype=torch.float64),
-        logits=nothing,
-        teacher_logits=nothing,
     )
 
 
@@ -148,8 +143,8 @@ def compare(name: str, options: dict[str, Any], advantages: list[float], wanted:
     per_token = [a for a, one in zip(advantages, LOGPS, strict=True) for _ in one]
     scored = a_pass(LOGPS, {"advantage": per_token, "old": OLD, "start": START})
     total, _ = objective.loss(scored, chosen)
-    assert objective.mass is not None
-    loss = total / objective.mass(scored)
+    assert objective.normalizer is not None
+    loss = total / objective.normalizer(scored)
     assert float(loss) == pytest.approx(float(wanted), rel=1e-9)
     torch.autograd.backward(loss)
     torch.autograd.backward(wanted)
@@ -196,7 +191,7 @@ def test_ppo_by_hand() -> None:
     total, seen = ppo.loss(scored, options)
     assert float(total) == pytest.approx(policy + 0.5 * critic)
     assert seen["clipped"] == pytest.approx(0.5)
-    assert ppo.mass is not None and float(ppo.mass(scored)) == 2
+    assert ppo.normalizer is not None and float(ppo.normalizer(scored)) == 2
 
 
 def test_a_recipe_with_a_reward_stage_goes_on_from_the_policy(tmp_path: Path, tiny_base: Path) -> None:
@@ -217,7 +212,7 @@ def test_a_recipe_with_a_reward_stage_goes_on_from_the_policy(tmp_path: Path, ti
 
     from feedback.examples import Example
     from tests.training.world import BAD, GOOD, example
-    from training.engines.native.packing.tokenization import Template
+    from training.chat.template import Template
 
     template = Template(AutoTokenizer.from_pretrained(tiny_base))
     row = Example.model_validate(example(3, "preference", chosen=GOOD, rejected=BAD))
@@ -244,7 +239,7 @@ def test_a_reward_stage_is_a_judge_and_no_link_of_the_chain() -> None:
 
 def test_answers_are_drawn_again_the_same_after_a_stop(tmp_path: Path, tiny_base: Path) -> None:
     """Between the steps of one set of answers nothing is kept; a stop there goes back to where they were drawn."""
-    from training.engines.native.loop.callbacks import Watch
+    from training.engines.native.loop.callbacks import CheckpointAndEvalCallback
     from training.stages.run import _train  # the same stage, cut off and taken up
 
     job = job_for(spec("ppo", objective_options={**QUICK["ppo"], "grader": QUICK["grpo"]["grader"]}),
@@ -256,19 +251,19 @@ def test_answers_are_drawn_again_the_same_after_a_stop(tmp_path: Path, tiny_base
     class Stop(Exception):
         pass
 
-    real = Watch.on_step_end
+    real = CheckpointAndEvalCallback.on_step_end
 
-    def stop(self: Watch, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def stop(self: CheckpointAndEvalCallback, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         real(self, args, state, control, **kwargs)
         if state.global_step == 5:
             raise Stop
 
-    Watch.on_step_end = stop  # type: ignore[method-assign]
+    CheckpointAndEvalCallback.on_step_end = stop  # type: ignore[method-assign]
     try:
         with pytest.raises(Stop):
             _train(again)
     finally:
-        Watch.on_step_end = real  # type: ignore[method-assign]
+        CheckpointAndEvalCallback.on_step_end = real  # type: ignore[method-assign]
     resumed = run_stage(again)
     assert resumed.result["resumed_at"] == 4 and resumed.digest == undisturbed.digest
     lines = [json.loads(line) for line in (again.final / "progress.jsonl").read_text().splitlines()]

@@ -12,8 +12,11 @@ from transformers import AutoTokenizer
 from feedback.examples import Example
 from infra.errors import UserError
 from tests.training.world import GOOD, example
-from training.engines.native.packing.tokenization import Item, Template, Tokens, Unlearnable, order, passes, tokenise
+from training.chat.template import Template, Tokens, Unlearnable
+from training.engines.native.packing.items import Item, group_by_tokens
 from training.objectives import objective_named
+from training.recipes.mixture import shuffled_epochs
+from training.stages.tokenization import Tokeniser
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +62,7 @@ def test_long_examples_are_left_out_and_counted_and_the_cache_says_the_same(temp
     rows = [example(1, "completion", completion=GOOD), example(2, "completion", completion="refund " * 200)]
     file.write_text("".join(json.dumps(r) + "\n" for r in rows))
     results = [
-        tokenise(file, sft, sft.options(), template, max_length=100, cache=tmp_path / "c", identity="x")
+        Tokeniser(template, identity="x", max_length=100, cache=tmp_path / "c").tokenise(file, sft, sft.options())
         for _ in range(2)
     ]
     assert results[0] == results[1]
@@ -83,7 +86,9 @@ def test_the_same_lessons_are_trained_in_the_same_order_whatever_their_ids(templ
                 rows.append(example(number, **said) | {"messages": [{"role": "user", "content": f"say {word}"}]})  # type: ignore[arg-type]
             file = tmp_path / f"{objective}-{take}.jsonl"
             file.write_text("".join(json.dumps(row) + "\n" for row in sorted(rows, key=lambda r: str(r["example_id"]))))
-            made = tokenise(file, kind, kind.options(), template, max_length=100, cache=tmp_path / "c", identity="x")
+            made = Tokeniser(template, identity="x", max_length=100, cache=tmp_path / "c").tokenise(
+                file, kind, kind.options()
+            )
             found.append([item.sequences for item in made.items])
         assert found[0] == found[1] and len(found[0]) == 6
 
@@ -93,21 +98,21 @@ def test_a_line_that_is_no_example_is_named(template: Template, tmp_path: Path) 
     file.write_text(json.dumps(example(1, "completion", completion=GOOD)) + '\n{"shape": "completion"}\n')
     sft = objective_named("sft")
     with pytest.raises(UserError, match=r"train\.jsonl:2 is not an example"):
-        tokenise(file, sft, sft.options(), template, max_length=100, cache=tmp_path / "c", identity="x")
+        Tokeniser(template, identity="x", max_length=100, cache=tmp_path / "c").tokenise(file, sft, sft.options())
 
 
 def test_order_holds_every_item_once_an_epoch_and_is_fixed_by_the_seed() -> None:
-    indices = order(10, 2.5, seed=3)
+    indices = shuffled_epochs(10, 2.5, seed=3)
     assert sorted(indices[:10]) == sorted(indices[10:20]) == list(range(10)) and len(indices) == 25
     assert indices[:10] != indices[10:20]
-    assert order(10, 2.5, seed=3) == indices != order(10, 2.5, seed=4)
+    assert shuffled_epochs(10, 2.5, seed=3) == indices != shuffled_epochs(10, 2.5, seed=4)
 
 
 def test_passes_keep_within_the_budget_and_never_split_an_item() -> None:
     def item(length: int) -> Item:
         return Item((Tokens((1,) * length, (False,) + (True,) * (length - 1)),))
 
-    groups = passes([item(n) for n in (30, 30, 50, 120, 10)], 100)
+    groups = group_by_tokens([item(n) for n in (30, 30, 50, 120, 10)], 100)
     assert groups == [[0, 1], [2], [3], [4]]
 
 

@@ -1,13 +1,10 @@
-"""Adapters that are a LoRA in other words, written as plain LoRA: for engines that know nothing else, such as vLLM.
+"""Convert adapters that equal a LoRA to plain LoRA, for engines that know nothing else, such as vLLM.
 
 A recipe asks for it by the tuner option `save_as_lora`.
 
-- VeRA: W + diag(b) B diag(d) A is the LoRA with B' = diag(b) B and A' = diag(d) A, at VeRA's own rank.
-- AdaLoRA: W + (alpha / r) P Lambda Q is the LoRA with B' = P Lambda and A' = Q, each layer at the rank it was left.
-- LoRA-FA and QLoRA save plain LoRA; PiSSA and OLoRA were converted when they were saved (training/tuners/lora.py).
-
-The others are no LoRA: DoRA's norm and IA3's factors change a weight by more than a term of low rank, and bottlenecks,
-prefixes and prompts change no weight at all.
+How a kind equals one is said in its tuner's own file (`to_lora`). LoRA-FA and QLoRA save plain LoRA; PiSSA and OLoRA
+were converted when they were saved (training/tuners/lora.py). The others are no LoRA: DoRA's norm and IA3's factors
+change a weight by more than a term of low rank, and bottlenecks, prefixes and prompts change no weight at all.
 """
 
 from __future__ import annotations
@@ -15,15 +12,18 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from infra.errors import CorruptArtifact, UserError
+from training.tuners.adapter_kinds import tuner_of_kind
+from training.weights.safetensors_headers import tensor_sizes
 
-if TYPE_CHECKING:
-    from torch import Tensor
 
-CONVERTS = ("VERA", "ADALORA")
-"""Kinds of adapter, in peft's words, that equal a LoRA."""
+def converts(adapter: Path) -> bool:
+    """Tell whether the adapter in a folder equals a plain LoRA and is none yet."""
+    config = adapter / "adapter_config.json"
+    tuner = tuner_of_kind(json.loads(config.read_text()).get("peft_type")) if config.exists() else None
+    return tuner is not None and tuner.to_lora is not None
 
 
 def save_as_lora(model: Any, folder: Path) -> None:
@@ -67,14 +67,15 @@ def _convert(adapter: Path, widths: Mapping[str, int], out: Path) -> None:
 
     config = json.loads((adapter / "adapter_config.json").read_text())
     kind = config.get("peft_type")
-    if kind not in CONVERTS:
+    tuner = tuner_of_kind(kind)
+    if tuner is None or tuner.to_lora is None:
         reason = "it is one already" if kind == "LORA" else "it equals none"
         raise UserError(f"{adapter} holds an adapter of kind {kind}, which cannot be converted to LoRA: {reason}")
     try:
         tensors = load_file(adapter / "adapter_model.safetensors")
     except (OSError, SafetensorError) as error:
         raise CorruptArtifact(f"the adapter in {adapter} cannot be read ({error}); train it again") from error
-    layers = _vera(tensors, widths) if kind == "VERA" else _adalora(tensors, config)
+    layers = {layer_name(module): pair for module, pair in tuner.to_lora(tensors, config, widths).items()}
     out.mkdir(parents=True, exist_ok=True)
     ranks = {name: down.shape[0] for name, (down, _) in layers.items()}
     rank = max(ranks.values(), default=1)
@@ -100,46 +101,12 @@ def _convert(adapter: Path, widths: Mapping[str, int], out: Path) -> None:
     ).save_pretrained(out)
 
 
-def _vera(tensors: dict[str, Tensor], widths: Mapping[str, int]) -> dict[str, tuple[Tensor, Tensor]]:
-    """Each layer takes the corner of the shared matrices that fits it, as VeRA's own forward pass does."""
-    shared_a, shared_b = tensors["base_model.vera_A"], tensors["base_model.vera_B"]
-    layers = {}
-    for key, d in tensors.items():
-        if key.endswith(".vera_lambda_d"):
-            module = key.removesuffix(".vera_lambda_d")
-            name, b = _plain(module), tensors[f"{module}.vera_lambda_b"]
-            if name not in widths:
-                raise CorruptArtifact(f"the base has no layer {name!r}; the adapter was trained on another base")
-            layers[name] = (d[:, None] * shared_a[:, : widths[name]], b[:, None] * shared_b[: len(b)])
-    return layers
-
-
-def _adalora(tensors: dict[str, Tensor], config: dict[str, Any]) -> dict[str, tuple[Tensor, Tensor]]:
-    scale = config["lora_alpha"] / (config["init_r"] + 1e-5)  # peft divides by that much
-    layers = {}
-    for key, values in tensors.items():
-        if key.endswith(".lora_E") and values.shape[0]:
-            module = key.removesuffix(".lora_E")
-            layers[_plain(module)] = (
-                tensors[f"{module}.lora_A"],
-                tensors[f"{module}.lora_B"] * values.view(1, -1) * scale,
-            )
-    return layers
-
-
 def _widths_of(base: Path) -> dict[str, int]:
     """Inputs of every matrix of the base, by the name of its layer; read from the files' headers."""
-    from safetensors import safe_open
-
-    widths = {}
-    for file in sorted(base.glob("*.safetensors")):
-        with safe_open(file, framework="numpy") as tensors:
-            for key in tensors.keys():  # noqa: SIM118  # not a dictionary
-                shape = tensors.get_slice(key).get_shape()
-                if key.endswith(".weight") and len(shape) == 2:
-                    widths[key.removesuffix(".weight")] = int(shape[1])
-    return widths
+    matrices = ((key, sizes) for key, sizes in tensor_sizes(base) if key.endswith(".weight") and len(sizes) == 2)
+    return {key.removesuffix(".weight"): sizes[1] for key, sizes in matrices}
 
 
-def _plain(module: str) -> str:
+def layer_name(module: str) -> str:
+    """Name a layer of the base as the base itself does."""
     return module.removeprefix("base_model.model.")

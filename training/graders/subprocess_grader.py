@@ -1,4 +1,4 @@
-"""A grader in a process of its own: one that hangs or crashes costs one answer a time limit, and no run its life."""
+"""Run a grader in a process of its own: one that hangs or crashes costs one answer, and no run its life."""
 
 from __future__ import annotations
 
@@ -8,22 +8,38 @@ import select
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+
+from pydantic import JsonValue
 
 from infra.errors import UserError
 from infra.processes.parent_death import PARENT
+from infra.settings import Config
 from infra.source_tree import python_path
+
+Turn = Mapping[str, JsonValue]
 
 START_SECONDS = 60.0
 """Time for the process to import what it needs."""
+
+
+class Reply(Config):
+    """One line of the grader's process."""
+
+    ready: bool = False
+    """Whether it has begun."""
+    grade: float | None = None
+    """The grade, where there is one."""
+    error: str | None = None
+    """Why there is none."""
 
 
 class NoGrade(Exception):
     """No grade could be had for one answer."""
 
 
-class GraderApart:
+class SubprocessGrader:
     """One grader's process (`training.graders.worker`): started now, ended by `stop`, started again after a failure.
 
     Raises:
@@ -36,8 +52,13 @@ class GraderApart:
         self._read = b""
         self._start()
 
-    def ask(self, question: dict[str, Any], seconds: float) -> float | None:
-        """The grade of {"answer", "reference", ...}; None where the grader says that it does not apply.
+    def ask(
+        self, answer: str, reference: str | None, seconds: float, messages: Sequence[Turn] | None = None
+    ) -> float | None:
+        """Get the grade of an answer; None where the grader says that it does not apply.
+
+        Args:
+            messages: the conversation, for functions of one's own that take it.
 
         Raises:
             NoGrade: it raised, gave no finite number, ended, or took longer than `seconds`.
@@ -45,17 +66,18 @@ class GraderApart:
         """
         process = self._process or self._start()
         assert process.stdin is not None
+        question = {"answer": answer, "reference": reference}
+        line = json.dumps(question if messages is None else {**question, "messages": messages})
         try:
-            process.stdin.write(json.dumps(question).encode() + b"\n")
+            process.stdin.write(line.encode() + b"\n")
             process.stdin.flush()
         except OSError as error:
             self.stop()
             raise NoGrade(f"its process ended: {error}") from error
-        said = self._line(process, seconds)
-        if "error" in said:
-            raise NoGrade(str(said["error"]))
-        value = said["grade"]
-        return None if value is None else float(value)
+        reply = self._reply(process, seconds)
+        if reply.error is not None:
+            raise NoGrade(reply.error)
+        return reply.grade
 
     def stop(self) -> None:
         """End the process; the next answer starts another."""
@@ -75,18 +97,18 @@ class GraderApart:
             env={**os.environ, PARENT: str(os.getpid()), "PYTHONPATH": python_path(str(Path.cwd()))},
         )
         try:
-            said = self._line(process, START_SECONDS)
+            reply = self._reply(process, START_SECONDS)
         except NoGrade as failed:
             raise UserError(f"grader {self.name} cannot be started: {failed}") from failed
-        if "error" in said:
+        if reply.error is not None:
             self.stop()
             raise UserError(
-                f"grader {self.name} cannot be used: {said['error']}; expected python:package.module:function that "
+                f"grader {self.name} cannot be used: {reply.error}; expected python:package.module:function that "
                 "can be imported from the folder where this runs"
             )
         return process
 
-    def _line(self, process: subprocess.Popen[bytes], seconds: float) -> dict[str, Any]:
+    def _reply(self, process: subprocess.Popen[bytes], seconds: float) -> Reply:
         assert process.stdout is not None
         until = time.monotonic() + seconds
         while b"\n" not in self._read:
@@ -100,5 +122,4 @@ class GraderApart:
                 raise NoGrade(f"its process ended with exit code {process.returncode}")
             self._read += more
         line, self._read = self._read.split(b"\n", 1)
-        found: dict[str, Any] = json.loads(line)
-        return found
+        return Reply.model_validate_json(line)
