@@ -187,21 +187,21 @@ async def agents(
 ) -> None:
     """Let the desk's agents review answers: each gets an edit, a preference or a reference from one agent."""
 
-    async def review(one: Answered) -> None:
-        rng = random.Random(f"{shop.seed}/agent/{one.ticket.ticket_id}")
+    async def review(answer: Answered) -> None:
+        rng = random.Random(f"{shop.seed}/agent/{answer.ticket.ticket_id}")
         agent = rng.choice(list(names))
-        ticket = one.ticket
+        ticket = answer.ticket
         label = confuse(ticket, rng).text() if rng.random() < manners.label_error else ticket.triage.text()
         kind = rng.choices(("edit", "preference", "reference"), (75, 12, 13))[0]
-        if kind == "preference" and label == one.answer:
+        if kind == "preference" and label == answer.answer:
             kind = "edit"  # nothing to prefer it over
         payload: dict[str, object] = {"text": label}
         if kind == "preference":
-            payload = {"chosen": label, "rejected": one.answer or "(no answer)"}
-        await shop.say(one, kind, payload, key=shop.desk.agent_key, actor=agent)
+            payload = {"chosen": label, "rejected": answer.answer or "(no answer)"}
+        await shop.say(answer, kind, payload, key=shop.desk.agent_key, actor=agent)
         on_done()
 
-    await asyncio.gather(*(review(one) for one in answered if one.status == 200))
+    await asyncio.gather(*(review(answer) for answer in answered if answer.status == 200))
 
 
 async def poisoners(
