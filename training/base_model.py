@@ -15,9 +15,8 @@ import logging
 import os
 import shutil
 import uuid
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from infra.artifact import (
     atomic_write,
@@ -32,6 +31,7 @@ from infra.artifact import (
 from infra.errors import CorruptArtifact, NotFound, UserError
 from infra.processes.locks import file_lock
 from infra.settings import Config
+from infra.stored_model import Stored
 from training.sequence_mixers import check_folder
 
 log = logging.getLogger(__name__)
@@ -140,14 +140,39 @@ def packaged_folder(cache: Path) -> Path:
     return cache / "bases" / _conversion_key()[:16]
 
 
-def shape_config(folder: Path) -> Mapping[str, Any]:
+class TextConfig(Stored):
+    """What training reads in config.json of the text model; the rest is kept as it is."""
+
+    hidden_size: int
+    """Width."""
+    num_hidden_layers: int
+    """Transformer blocks."""
+    num_attention_heads: int
+    """Query heads."""
+    num_key_value_heads: int | None = None
+    """Key and value heads; as many as queries where none are given."""
+    head_dim: int | None = None
+    """Width of a head; the width over the heads where none is given."""
+
+    @property
+    def head_size(self) -> int:
+        """Width of a head."""
+        return self.head_dim or self.hidden_size // self.num_attention_heads
+
+    @property
+    def kv_width(self) -> int:
+        """Width of a block's keys, and of its values."""
+        return self.head_size * (self.num_key_value_heads or self.num_attention_heads)
+
+
+def shape_config(folder: Path) -> TextConfig:
     """Read the part of a base model's config.json that gives the shape of its text model.
 
     Raises:
         UserError: it does not say what training reads there: a model of a kind that Ratchet does not train.
     """
     config = json.loads((folder / "config.json").read_text())
-    text: Mapping[str, Any] = config.get("text_config", config)
+    text = config.get("text_config", config)
     wanted = ("hidden_size", "num_hidden_layers", "num_attention_heads")
     missing = [name for name in wanted if name not in text]
     if missing:
@@ -156,7 +181,7 @@ def shape_config(folder: Path) -> Mapping[str, Any]:
             f"{', '.join(missing)}; expected a model whose config gives {', '.join(wanted)}, as those of Llama, Qwen "
             "or SmolLM do and those of GPT-2's kind (n_embd) do not; name another base_model"
         )
-    return text
+    return TextConfig.model_validate(text)
 
 
 def _check_folder(folder: Path) -> None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from infra.errors import NotFound, UserError
 
 if TYPE_CHECKING:
+    from feedback.events import Message
     from feedback.snapshots.gate_items import GateItem
 
 
@@ -54,12 +55,14 @@ def items_digest(items: Sequence[GateItem]) -> str:
     )
 
 
-def conversation_text(messages: Iterable[Any]) -> str:
+def conversation_text(messages: Iterable[Message | Mapping[str, str]]) -> str:
     """Join a conversation to one normalised text: for judges, for reports, and for finding copies."""
     parts = []
     for message in messages:
-        role = message["role"] if isinstance(message, dict) else message.role
-        content = message["content"] if isinstance(message, dict) else message.content
+        if isinstance(message, Mapping):
+            role, content = message["role"], message["content"]
+        else:
+            role, content = message.role, message.content
         parts.append(f"{role}: {' '.join(str(content).split())}")
     return "\n".join(parts)
 

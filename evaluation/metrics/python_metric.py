@@ -42,7 +42,7 @@ def python_metric(name: str) -> Metric:
 def score_apart(grader: SubprocessGrader, item: MetricInput, seconds: float = SECONDS) -> float | None:
     """Ask the function for its number; 0 where it raises, takes too long, or gives none that is finite."""
     try:
-        return grader.ask({"answer": item.answer, "reference": item.reference}, seconds)
+        return grader.ask(item.answer, item.reference, seconds)
     except NoGrade as failed:
         log.warning("%s failed, the answer counts 0: %s", grader.name, failed)
         return 0.0

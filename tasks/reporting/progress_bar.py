@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from typing import cast
 from uuid import UUID
 
 from infra.processes.progress import ProgressLine
@@ -33,7 +34,8 @@ class ProgressBar:
 
         self._updated = time.monotonic()
         if self._artifact is None:
-            self._artifact = create_progress_artifact(line.percent, description=self.description)
+            # Called without a running event loop, it is no coroutine.
+            self._artifact = cast("UUID", create_progress_artifact(line.percent, description=self.description))
         else:
             update_progress_artifact(self._artifact, line.percent)
         if line.phase is not None:

@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from infra.errors import UserError
 from training.base_model import resolve_base
-from training.generation import generator
+from training.generation import attached
 from training.generation.generator import Generator, Request
 from training.sequence_mixers import why_not_generated
 
@@ -64,8 +64,8 @@ def test_by_its_config_and_by_itself_a_model_is_refused_by_name(
         Generator(folder, dtype="float32")
     assert "\n" not in str(refused.value)
     # A model whose config gives nothing away is found out when it is loaded.
-    monkeypatch.setattr(generator, "check_folder", lambda path: None)
-    monkeypatch.setattr(generator, "why_not_generated", lambda config: None)
+    monkeypatch.setattr(attached, "check_folder", lambda path: None)
+    monkeypatch.setattr(attached, "why_not_generated", lambda config: None)
     with pytest.raises(UserError, match=rf"model_type {kind}\): its tokens meet outside attention"):
         Generator(folder, dtype="float32")
 

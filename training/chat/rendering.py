@@ -7,6 +7,9 @@ from typing import Any
 
 from infra.errors import UserError
 
+Turn = Mapping[str, Any]
+"""A message as chat templates take it, JSON of whatever kind they know: role, content, tool_calls ..."""
+
 REFUSED = "the chat template refuses it"
 """What rows and gate items that a template refuses are counted under, before the template's own words."""
 
@@ -26,7 +29,7 @@ class TemplateRefuses(UserError):
         super().__init__(f"{REFUSED}: {reason}")
 
 
-def render(tokenizer: Any, messages: Sequence[Mapping[str, object]], *, prompt: bool) -> str:
+def render(tokenizer: Any, messages: Sequence[Turn], *, prompt: bool) -> str:
     """Render a conversation as one text; with what begins an answer after it, where it is a `prompt`.
 
     Raises:

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from feedback.events import message_json
 from infra.errors import UserError
-from training.chat.rendering import TemplateRefuses, render
+from training.chat.rendering import TemplateRefuses, Turn, render
 
 if TYPE_CHECKING:
     from feedback.events import Message
 
 CALLS_LOST = "its tool calls are lost by the model's chat template"
 CUT_AT_ONCE = "its answer was cut off before it said anything"
-
-
-Turn = Mapping[str, Any]
-"""A message as chat templates take it, JSON of whatever kind they know: role, content, tool_calls ..."""
 
 
 class Unlearnable(Exception):

@@ -7,12 +7,13 @@ an attention of the model's own. This asks for no list of names, so it holds for
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+
+from training.generation.attention_recorder import AttentionRecorder
+from training.generation.lanes import forward
+from training.generation.rows import Plan
 
 _TOKENS = 6
 _NOISE = {torch.float32: 1e-4, torch.float64: 1e-4}
@@ -20,28 +21,9 @@ _NOISE = {torch.float32: 1e-4, torch.float64: 1e-4}
 _NOISE_OF_HALVES = 2e-2
 
 
-@dataclass
-class AttentionRecorder:
-    """Stand in for the attention and record what it is called with."""
-
-    layers: set[int] = field(default_factory=set)
-    """Layers whose attention came here."""
-    unsupported: set[str] = field(default_factory=set)
-    """What they want that the generator does not compute."""
-
-    def attend(self, module: Any, query: Tensor, value: Tensor, options: Mapping[str, object]) -> Tensor:
-        """Nothing, in the shape of an answer: [1, tokens, heads, size]."""
-        self.layers.add(int(module.layer_idx))
-        self.unsupported |= {name for name, given in options.items() if given is not None}
-        return query.new_zeros(1, query.shape[2], query.shape[1], value.shape[3])
-
-
 @torch.inference_mode()
 def why_not_attention(model: Any, device: torch.device) -> str | None:
     """Tell why the generator would be wrong for `model`, loaded with its attention; None where it is right."""
-    from training.generation.lanes import forward
-    from training.generation.rows import Plan
-
     recorder = AttentionRecorder()
     first = list(range(1, _TOKENS + 1))
     second = [first[-1] + 1, *first[1:]]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from infra.errors import UserError
-from training.chat.rendering import TemplateRefuses, render
+from training.chat.rendering import TemplateRefuses, Turn, render
 
 
 class ChatEncoder:
@@ -23,7 +23,7 @@ class ChatEncoder:
         """The token that ends an answer."""
         return int(self.tokenizer.eos_token_id)
 
-    def encode_chat(self, messages: Sequence[Mapping[str, object]], *, add_generation_prompt: bool) -> tuple[int, ...]:
+    def encode_chat(self, messages: Sequence[Turn], *, add_generation_prompt: bool) -> tuple[int, ...]:
         """Tokenise a conversation by the model's own template.
 
         Raises:

@@ -11,13 +11,14 @@ and so do learned prefixes and prompts, which stand in a request's cache (traini
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
+from training.chat.rendering import Turn
 from training.generation.attached import AttachedModels
 from training.generation.batch import Batch
 from training.generation.chat_encoder import ChatEncoder
@@ -88,9 +89,7 @@ class Generator:
         """Tokenise a text as it stands (`ChatEncoder.encode`)."""
         return self.chat.encode(text)
 
-    def encode_chat(
-        self, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool = True
-    ) -> tuple[int, ...]:
+    def encode_chat(self, messages: Sequence[Turn], *, add_generation_prompt: bool = True) -> tuple[int, ...]:
         """Tokenise a conversation by the model's own template (`ChatEncoder.encode_chat`)."""
         return self.chat.encode_chat(messages, add_generation_prompt=add_generation_prompt)
 

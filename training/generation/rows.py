@@ -8,14 +8,13 @@ to those that run already, and one that ends frees its row by moving the last ro
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-if TYPE_CHECKING:
-    from training.generation.attention_check import AttentionRecorder
+from training.generation.attention_recorder import AttentionRecorder
 
 ATTENTION = "ratchet_rows"
 

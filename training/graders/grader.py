@@ -2,8 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypedDict
+
+from pydantic import JsonValue
+
+
+class Problem(TypedDict):
+    """What is known of a prompt for grading its answers; JSON in an item's note."""
+
+    reference: str | None
+    """What a right answer is held against; None where only a reward model can grade."""
+    grader: str | None
+    """The grader it names, if any."""
+    messages: Sequence[Mapping[str, JsonValue]]
+    """The conversation."""
 
 
 @dataclass(frozen=True)

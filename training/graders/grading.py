@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from infra.errors import UserError
 from training.graders import OWN, grader_for, grader_named
+from training.graders.grader import Problem
 from training.graders.subprocess_grader import NoGrade, SubprocessGrader
 
 log = logging.getLogger(__name__)
@@ -65,14 +65,14 @@ class Grading:
             worker.stop()
         self._workers.clear()
 
-    def _grade(self, answer: str, note: Mapping[str, Any]) -> float:
-        reference = note.get("reference") or ""
-        name = self.own or grader_for(note.get("grader"), reference)
+    def _grade(self, answer: str, problem: Problem) -> float:
+        reference = problem.get("reference") or ""
+        name = self.own or grader_for(problem.get("grader"), reference)
         assert name is not None, "problems with unknown graders are left out when they are encoded"
         if not name.startswith("python:") and not grader_named(name).isolated:
             return grader_named(name).grade(answer, reference)
         try:
-            grade = self._worker(name).ask({**note, "answer": answer}, self.seconds)
+            grade = self._worker(name).ask(answer, problem.get("reference"), self.seconds, problem.get("messages"))
             if grade is None:
                 raise NoGrade("it gave None; expected a finite number")
         except NoGrade as failed:

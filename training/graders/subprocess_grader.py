@@ -8,7 +8,7 @@ import select
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pydantic import JsonValue
@@ -17,6 +17,8 @@ from infra.errors import UserError
 from infra.processes.parent_death import PARENT
 from infra.settings import Config
 from infra.source_tree import python_path
+
+Turn = Mapping[str, JsonValue]
 
 START_SECONDS = 60.0
 """Time for the process to import what it needs."""
@@ -50,8 +52,13 @@ class SubprocessGrader:
         self._read = b""
         self._start()
 
-    def ask(self, question: Mapping[str, JsonValue], seconds: float) -> float | None:
-        """Get the grade of {"answer", "reference", ...}; None where the grader says that it does not apply.
+    def ask(
+        self, answer: str, reference: str | None, seconds: float, messages: Sequence[Turn] | None = None
+    ) -> float | None:
+        """Get the grade of an answer; None where the grader says that it does not apply.
+
+        Args:
+            messages: the conversation, for functions of one's own that take it.
 
         Raises:
             NoGrade: it raised, gave no finite number, ended, or took longer than `seconds`.
@@ -59,8 +66,10 @@ class SubprocessGrader:
         """
         process = self._process or self._start()
         assert process.stdin is not None
+        question = {"answer": answer, "reference": reference}
+        line = json.dumps(question if messages is None else {**question, "messages": messages})
         try:
-            process.stdin.write(json.dumps(question).encode() + b"\n")
+            process.stdin.write(line.encode() + b"\n")
             process.stdin.flush()
         except OSError as error:
             self.stop()

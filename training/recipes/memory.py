@@ -80,14 +80,12 @@ def shape_of_folder(base: Path) -> ModelShape:
         total += math.prod(sizes)
         if len(sizes) == 2 and key.endswith(".weight") and "layers." in key:
             linears.append((key.split(".")[-2], sizes[1], sizes[0]))
-    heads = config["num_attention_heads"]
-    head = config.get("head_dim") or config["hidden_size"] // heads
     return ModelShape(
         linears=tuple(sorted(linears)),
         total=total,
-        layers=config["num_hidden_layers"],
-        hidden=config["hidden_size"],
-        kv_width=head * (config.get("num_key_value_heads") or heads),
+        layers=config.num_hidden_layers,
+        hidden=config.hidden_size,
+        kv_width=config.kv_width,
     )
 
 

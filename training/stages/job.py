@@ -246,7 +246,7 @@ def _count_examples(spec: StageSpec, inputs: StageInputs) -> int:
 
 def _resolved(spec: StageSpec, base: Base, count: int) -> tuple[StageSpec, dict[str, str]]:
     """The spec with everything filled in, and what was left to rules: name to value and the rule's source."""
-    hidden = int(shape_config(base.path)["hidden_size"])
+    hidden = shape_config(base.path).hidden_size
     resolved = resolve(spec, examples=count, hidden_size=hidden)
     picked = choices(spec, examples=count, hidden_size=hidden)
     return resolved, {name: f"{choice.value:g}: {choice.rule}" for name, choice in picked.items()}

@@ -72,8 +72,10 @@ def train_recipe(
         else:
             record = _launched(job_of(spec), on_progress)
         records.append(record)
-        reward = objective_named(spec.objective).product == "reward"
-        inputs = replace(inputs, **{"reward" if reward else "previous": record})
+        if objective_named(spec.objective).product == "reward":
+            inputs = replace(inputs, reward=record)
+        else:
+            inputs = replace(inputs, previous=record)
     return records
 
 

@@ -21,7 +21,7 @@ class WeightsOrigin(Stored):
     """Digests of reward models and names of graders that it and the stages before were optimised against."""
 
 
-class StageResult(WeightsOrigin):
+class StageResult(WeightsOrigin, populate_by_name=True):
     """What came out of a stage. Older releases measured less: only what it made is always there."""
 
     kind: Kind

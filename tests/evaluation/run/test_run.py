@@ -9,9 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -25,6 +23,7 @@ from evaluation.run.run import evaluate
 from evaluation.scorecard import Scorecard, read_scorecard
 from infra.artifact import digest_dir, read_record
 from infra.errors import UserError
+from infra.processes.progress import ProgressLine
 from tests.evaluation.cards import policy
 from tests.evaluation.night import Night, build_night, write_items
 
@@ -39,12 +38,12 @@ def finished(night: Night, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The output of a whole evaluation, base abilities included."""
     out = tmp_path_factory.mktemp("out") / "whole"
     config = EvaluationConfig(max_new_tokens=8, batch_size=2, noise_items=4, regression_limit=3)
-    lines: list[Mapping[str, Any]] = []
+    lines: list[ProgressLine] = []
     record = launch_evaluation(night.job(out, config=config), lines.append)
     assert record.digest == read_scorecard(out).digest
-    assert lines[-1]["phase"] == "done"
-    assert lines[-1]["done"] == lines[-1]["total"]
-    assert [line["done"] for line in lines] == sorted(line["done"] for line in lines)
+    assert lines[-1].phase == "done"
+    assert lines[-1].done == lines[-1].total
+    assert [line.done for line in lines] == sorted(line.done for line in lines)
     return out
 
 

@@ -18,7 +18,8 @@ from training.engines.native.loop.step import Collator, Criterion, step_losses
 from training.engines.native.packing.forward import token_logps
 from training.engines.native.packing.items import Item, with_reference
 from training.engines.native.packing.rows import pack
-from training.objectives import Objective, objective_named
+from training.objectives import objective_named
+from training.objectives.objective import Objective
 from training.weights.loading import load_plain
 
 

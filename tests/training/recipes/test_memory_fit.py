@@ -63,7 +63,7 @@ def test_activations_are_made_anew_before_a_recipe_is_given_up(large: Path) -> N
 def test_what_trains_in_four_bits_is_served_whole(large: Path) -> None:
     shape, recipe = shape_of_folder(large), RECIPES["sft-qlora"]
     assert peak_of(recipe, 0, 500, room(shape, 12)).fits
-    reason = str(why_not_fit(recipe, COUNTS, room(shape, 12, what="the GPU (X)")))
+    reason = str(why_not_fit(recipe, COUNTS, room(shape, 12, owner="the GPU (X)")))
     assert "hold the whole base in bfloat16, about 14.1 GB (13.5 weights + 0.6 process), the GPU (X) has 12.0" in reason
 
 

@@ -61,7 +61,7 @@ def test_the_best_is_found_losers_stop_early_and_a_restart_asks_the_same() -> No
     assert len(ran) == 12 and any(not finished for _, finished in ran), "nobody was stopped early"
     finished = [rate for rate, whole in ran if whole]
     assert record.result["validation_loss"] == min(1 + abs(__import__("math").log10(rate) + 3) for rate in finished)
-    assert 1e-5 <= best.learning_rate <= 1e-1 and best.tuner_options["rank"] in (4, 8, 16)
+    assert best.learning_rate and 1e-5 <= best.learning_rate <= 1e-1 and best.tuner_options["rank"] in (4, 8, 16)
     again: list[tuple[float, bool]] = []
     assert search(ASKED, SPEC, race(again), seed=3)[0] == best and again == ran
 

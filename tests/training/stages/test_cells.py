@@ -53,4 +53,4 @@ def test_a_refused_cell_is_refused_for_a_reason_that_is_true(
 
 def test_the_table_of_refusals_names_known_objectives_only() -> None:
     for tuner in TUNERS:
-        assert set(tuner_named(tuner).cannot) <= set(OBJECTIVES)
+        assert set(tuner_named(tuner).incompatible) <= set(OBJECTIVES)

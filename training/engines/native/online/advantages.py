@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field, field_validator
 
 from infra.settings import Config
+from training.graders.grader import Problem
 from training.graders.grading import check_name
 
 if TYPE_CHECKING:
@@ -58,8 +59,8 @@ def encode_prompt(example: Example, template: Template, options: Any) -> list[It
         raise Unlearnable(f"its grader {example.grader!r} is none of {', '.join(GRADERS)}")
     messages = messages_for_template(example.messages)
     ids = template.prompt(messages)
-    note = {"reference": example.reference, "grader": example.grader, "messages": messages}
-    return [Item((Tokens(ids, (False,) * len(ids)),), example.weight, note=json.dumps(note))]
+    problem: Problem = {"reference": example.reference, "grader": example.grader, "messages": messages}
+    return [Item((Tokens(ids, (False,) * len(ids)),), example.weight, note=json.dumps(problem))]
 
 
 def one_per_prompt(items: list[Item], options: Any) -> list[Item]:

@@ -120,5 +120,5 @@ def on_device(value: T, device: torch.device) -> T:
     if isinstance(value, dict):
         return {name: on_device(v, device) for name, v in value.items()}  # type: ignore[return-value]
     if isinstance(value, list | tuple):
-        return type(value)(on_device(v, device) for v in value)  # type: ignore[return-value]
+        return type(value)(on_device(v, device) for v in value)
     return value
