@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -119,9 +119,11 @@ class Shop:
             version=response.headers["X-Ratchet-Version"],
         )
 
-    async def say(self, answered: Answered, kind: str, payload: dict[str, object], *, key: str, actor: str) -> None:
+    async def say(
+        self, answered: Answered, kind: str, payload: Mapping[str, str | bool], *, key: str, actor: str
+    ) -> None:
         """Leave one feedback. What the gateway refuses is remembered in `problems`."""
-        body: dict[str, object] = {
+        body = {
             "event_id": f"{answered.interaction_id}.{actor}.{kind}",
             "interaction_id": answered.interaction_id,
             "kind": kind,
@@ -137,7 +139,7 @@ class Shop:
         if response.status_code not in (200, 202):
             self.problems.append(f"{kind}: {response.status_code} {response.text[:200]}")
 
-    async def _post(self, path: str, key: str, body: dict[str, object], headers: dict[str, str]) -> httpx.Response:
+    async def _post(self, path: str, key: str, body: Mapping[str, object], headers: dict[str, str]) -> httpx.Response:
         headers = {"Authorization": f"Bearer {key}", **headers}
         for _ in range(100):
             response = await self.client.post(path, json=body, headers=headers)
@@ -195,7 +197,7 @@ async def agents(
         kind = rng.choices(("edit", "preference", "reference"), (75, 12, 13))[0]
         if kind == "preference" and label == answer.answer:
             kind = "edit"  # nothing to prefer it over
-        payload: dict[str, object] = {"text": label}
+        payload = {"text": label}
         if kind == "preference":
             payload = {"chosen": label, "rejected": answer.answer or "(no answer)"}
         await shop.say(answer, kind, payload, key=shop.desk.agent_key, actor=agent)

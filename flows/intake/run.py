@@ -10,6 +10,8 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from pydantic import ConfigDict, Field
+
 from feedback.ingest.run import IngestReport
 from feedback.quality.expectations import ExpectationError
 from flows.config.pipeline import PipelineConfig
@@ -24,6 +26,14 @@ from training.base_model import Base
 
 DOCS = "data_docs"
 """Folder of a run's artifacts that the Data Docs are in, those of each batch in its own."""
+
+
+class IngestSummary(IngestReport):
+    """What an ingest did, and the same in a sentence."""
+
+    model_config = ConfigDict(serialize_by_alias=True)
+
+    summary: str = Field(serialization_alias="said")
 
 
 def ingest_all(config: PipelineConfig, base: Base) -> IngestReport:
