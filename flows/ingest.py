@@ -1,4 +1,4 @@
-"""Take in new feedback between nights.
+"""Ingest new feedback between nights.
 
 ratchet run ingest
 """

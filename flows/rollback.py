@@ -1,4 +1,4 @@
-"""Take the live version back, from Prefect's form.
+"""Roll the live version back, from Prefect's form.
 
 ratchet rollback --reason "..."          does the same without Prefect
 """

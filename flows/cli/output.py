@@ -1,4 +1,4 @@
-"""What commands share: the options every command has, and printing facts for people or as JSON."""
+"""Share among commands the options every one has, and print facts for people or as JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Act 1, a good night: users complain about the base model and correct it; the night makes a better one of that."""
+"""Play act 1, a good night: users complain about the base model and correct it; the night makes a better one."""
 
 from __future__ import annotations
 

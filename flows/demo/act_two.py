@@ -1,4 +1,4 @@
-"""Act 2, a poisoned night: a few accounts flood the desk with one wrong lesson.
+"""Play act 2, a poisoned night: a few accounts flood the desk with one wrong lesson.
 
 First as Ratchet is: the intake holds it back, and says why. Then with that defence switched off, into a scratch lake:
 the same nightly flow trains a challenger on the poison, and the gate, which only trusted people's labels stand in, has

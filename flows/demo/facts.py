@@ -1,4 +1,4 @@
-"""What the acts of the demo leave behind for the report: plain facts, saved as JSON in the demo's home.
+"""Save the facts of each act for the report, as JSON in the demo's home.
 
 Each act writes one file when it ends, so that acts played one at a time still make one report.
 """

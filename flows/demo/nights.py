@@ -1,4 +1,4 @@
-"""The nights of the demo: `ratchet run nightly`, as a person would start it, in a process of its own."""
+"""Run the nights of the demo: `ratchet run nightly`, as a person would start it, in a process of its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What all acts share: the running desk, its ledger and alerts, and customers while a release is watched."""
+"""Share among the acts the running desk, its ledger and alerts, and customers while a release is watched."""
 
 from __future__ import annotations
 

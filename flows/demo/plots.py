@@ -1,4 +1,4 @@
-"""The report's three pictures, as SVG text that stands inside a page on its own."""
+"""Draw the report's three pictures, as SVG text that stands inside a page on its own."""
 
 from __future__ import annotations
 

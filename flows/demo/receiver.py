@@ -1,4 +1,4 @@
-"""A real receiver of alerts: a small HTTP server of the demo that checks each signature and keeps what came."""
+"""Receive alerts by webhook: a small HTTP server that checks each signature and keeps what came."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The end of the demo: a table in the terminal and a page that can be mailed around."""
+"""Report the demo: a table in the terminal and a page that can be mailed around."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keeps the record of one act while it is played, and shows its progress on the terminal."""
+"""Record one act while it is played, and show its progress on the terminal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The demo's people: customers, agents and poisoners, who all go through the real gateway over HTTP.
+"""Simulate the demo's people: customers, agents and poisoners, who all go through the real gateway over HTTP.
 
 Nobody here knows which version answers, and nobody is told what to find: a customer rates by whether the triage of her
 ticket is right, an agent corrects what is wrong, both with human error. What a person does depends only on the seed and
