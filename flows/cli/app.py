@@ -1,4 +1,4 @@
-"""All commands of `ratchet`, one line each."""
+"""Register all commands of `ratchet`, one line each."""
 
 from __future__ import annotations
 
