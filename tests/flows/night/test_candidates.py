@@ -6,6 +6,8 @@ import json
 import shutil
 from pathlib import Path
 
+from pydantic import JsonValue
+
 from deploy.ledger.ledger import ReleaseState
 from deploy.nights.challenger import Challenger, TrainedStage
 from evaluation.job.config import EvaluationConfig
@@ -27,7 +29,10 @@ def test_a_night_s_job_names_everything_and_is_measured(tiny_base: Path, tmp_pat
         assert made.path is not None
         folder = places.stages_dir / f"key{number}"
         shutil.copytree(made.path.parent, folder)
-        result = {"kind": "adapter", "optimised_against": ["grader:exact_match"] if number else []}
+        result: dict[str, JsonValue] = {
+            "kind": "adapter",
+            "optimised_against": ["grader:exact_match"] if number else [],
+        }
         write_record(folder, finished_record(name="stage", key=f"key{number}", digest=made.digest, result=result))
         stages.append(TrainedStage(key=f"key{number}", digest=made.digest, kind="adapter", objective="sft"))
     first, second = stages
