@@ -100,8 +100,10 @@ def train_twin(night: Night, plan: Plan, base: Base, snapshot: Snapshot, tracker
     )
     if plan.minutes + minutes > training.budget_minutes:
         return None
-    database = open_database(config.places)
-    due = night.once(TWIN_DUE, lambda: seed_spread_due(database, hardware, every=every, night_id=night.night_id))
+    due = night.once(
+        TWIN_DUE,
+        lambda: seed_spread_due(open_database(config.places), hardware, every=every, night_id=night.night_id),
+    )
     if not due:
         return None
     log.info("%s is trained once more with another seed, to measure the spread between seeds", recipe.name)
