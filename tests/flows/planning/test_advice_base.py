@@ -13,7 +13,8 @@ import training.hardware
 from flows.cli.app import app
 from flows.config.pipeline import PipelineConfig
 from flows.planning.gate_power import describe_gate_power, expected_challengers
-from flows.stack.doctor import Finding, examine
+from flows.stack.doctor import examine
+from flows.stack.finding import Finding
 from tests.large_base import write_large_base
 from training.hardware import Accelerators, Gpu
 
