@@ -24,6 +24,7 @@ REGISTRIES: dict[str, tuple[str, str]] = {
     "objectives": ("training.objectives", "training.objectives.objective"),
     "tuners": ("training.tuners", "training.tuners.tuner"),
     "graders": ("training.graders", "training.graders.grader"),
+    "training_engines": ("training.engines", "training.engines.engine"),
     "metrics": ("evaluation.metrics", "evaluation.metrics.metric"),
     "judges": ("evaluation.judges", "evaluation.judges.judge"),
     "sources": ("feedback.sources", "feedback.sources"),
