@@ -20,18 +20,20 @@ from flows.config.pipeline import PipelineConfig
 from infra.registry import Registry
 
 FILE = Path(__file__).with_name("surface.txt")
-REGISTRIES: dict[str, tuple[str, str]] = {
-    "objectives": ("training.objectives", "training.objectives.objective"),
-    "tuners": ("training.tuners", "training.tuners.tuner"),
-    "graders": ("training.graders", "training.graders.grader"),
-    "training_engines": ("training.engines", "training.engines.engine"),
-    "metrics": ("evaluation.metrics", "evaluation.metrics.metric"),
-    "judges": ("evaluation.judges", "evaluation.judges.judge"),
-    "sources": ("feedback.sources", "feedback.sources"),
-    "file_formats": ("feedback.formats", "feedback.formats"),
-    "serving_engines": ("deploy.engines", "deploy.engines.dialect"),
+REGISTRIES: dict[str, str] = {
+    "objectives": "training.objectives",
+    "tuners": "training.tuners",
+    "training_engines": "training.engines",
+    "recipes": "training.recipes.built_in",
+    "graders": "training.graders",
+    "metrics": "evaluation.metrics",
+    "judges": "evaluation.judges",
+    "sources": "feedback.sources",
+    "file_formats": "feedback.formats",
+    "serving_engines": "deploy.engines",
+    "commands": "flows.cli.plug_ins",
 }
-"""Kind -> where its registry stands, and the one module that a plug-in of that kind imports."""
+"""Kind -> where its registry stands, which is the one module that a plug-in of that kind imports."""
 
 
 def commands(command: Any, name: str = "ratchet") -> Iterator[str]:
@@ -63,12 +65,12 @@ def keys(schema: dict[str, Any], found: dict[str, Any], path: str = "") -> Itera
 
 def registered() -> Iterator[str]:
     """Every registry's own names, and what a plug-in may import."""
-    for kind, (module, door) in REGISTRIES.items():
-        (registry,) = [value for value in vars(importlib.import_module(module)).values() if isinstance(value, Registry)]
+    for kind, name in REGISTRIES.items():
+        module = importlib.import_module(name)
+        (registry,) = [value for value in vars(module).values() if isinstance(value, Registry)]
         assert registry.group == f"ratchet.{kind}"
-        yield from (f"{kind}: {name}" for name in registry.built_in)
-        importlib.import_module(door)
-        yield f"plug-in: {registry.group} imports {door}"
+        yield from (f"{kind}: {entry}" for entry in registry.built_in)
+        yield from (f"plug-in: {registry.group} imports {name}.{word}" for word in getattr(module, "__all__", ()))
 
 
 def surface() -> list[str]:

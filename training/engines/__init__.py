@@ -5,6 +5,8 @@ from __future__ import annotations
 from infra.registry import Registry
 from training.engines.engine import TrainingEngine
 
+__all__ = ["TRAINING_ENGINES", "TrainingEngine"]
+
 TRAINING_ENGINES = Registry(
     "training_engines",
     "training engine",
