@@ -53,10 +53,22 @@ class World:
         self.v1, self.v2 = published(tmp_path, "one"), published(tmp_path, "two")
 
     def open(
-        self, version: str, *, policy: CanaryPolicy = POLICY, gate: VerdictSummary | None = PASSED, **more: Any
+        self,
+        version: str,
+        *,
+        policy: CanaryPolicy = POLICY,
+        gate: VerdictSummary | None = PASSED,
+        shadow_only: bool = False,
+        **more: Any,
     ) -> Entry:
-        versions = self.tmp_path / "versions"
-        releases = Releases(self.db, "t", versions_dir=versions, policy=policy, prove=self.prove)
+        releases = Releases(
+            self.db,
+            "t",
+            versions_dir=self.tmp_path / "versions",
+            policy=policy,
+            prove=self.prove,
+            shadow_only=shadow_only,
+        )
         options: dict[str, Any] = {"actor": "night", "gate": gate} | more
         return releases.open(version, **options)
 
