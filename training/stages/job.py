@@ -16,7 +16,8 @@ from pydantic import Field, JsonValue
 from infra.artifact import Record, digest_file, key_of
 from infra.errors import NotFound
 from infra.settings import Config
-from training.base_model import Base, resolve_base, shape_config
+from training.base_config import shape_config
+from training.base_model import Base, resolve_base
 from training.hardware import Dtype
 from training.objectives import objective_named
 from training.recipes.memory import recomputes, shape_of_folder
