@@ -1,4 +1,4 @@
-"""Take in new feedback between nights.
+"""Ingest new feedback between nights.
 
 ratchet run ingest
 """
@@ -6,19 +6,18 @@ ratchet run ingest
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from prefect import flow
 
 from feedback.ingest.summary import summarise
-from flows.intake.run import ingest_all, log_ingest
+from flows.intake.run import IngestSummary, ingest_all, log_ingest
 from flows.stack.open import open_config
 from tasks import train
 from tasks.reporting import prefect_artifacts
 
 
 @flow(name="ingest")
-def ingest(config: str = "ratchet.yaml") -> dict[str, Any]:
+def ingest(config: str = "ratchet.yaml") -> IngestSummary:
     """Bring everything new through redaction, duplicates, abuse and expectations into the lake.
 
     Args:
@@ -29,4 +28,4 @@ def ingest(config: str = "ratchet.yaml") -> dict[str, Any]:
     report = ingest_all(settings, base)
     prefect_artifacts.show_intake(report)
     log_ingest(settings, report)
-    return {**report.model_dump(mode="json"), "said": summarise(report)}
+    return IngestSummary(**dict(report), summary=summarise(report))

@@ -1,4 +1,4 @@
-"""Take the live version back, from Prefect's form.
+"""Roll the live version back, from Prefect's form.
 
 ratchet rollback --reason "..."          does the same without Prefect
 """
@@ -6,11 +6,11 @@ ratchet rollback --reason "..."          does the same without Prefect
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from prefect import flow
 
 from deploy.controller.liveness import deliver_if_silent
+from deploy.ledger.ledger import Entry
 from flows.config.job_files import controller_job
 from flows.config.pipeline import tenant_of
 from flows.config.rollback_request import RollbackRequest
@@ -20,7 +20,7 @@ from tasks import release, train
 
 
 @flow(name="rollback")
-def rollback(request: RollbackRequest, config: str = "ratchet.yaml") -> dict[str, Any]:
+def rollback(request: RollbackRequest, config: str = "ratchet.yaml") -> Entry:
     """Make the previous version live again and bar the one that is.
 
     Args:
@@ -29,7 +29,7 @@ def rollback(request: RollbackRequest, config: str = "ratchet.yaml") -> dict[str
     """
     settings = open_config(Path(config))
     base = train.find_base(settings.base_model, settings.places)
-    entry = release.take_back(
+    entry: Entry = release.take_back(
         settings.places,
         tenant_of(settings, request.tenant),
         to=request.to,
@@ -39,4 +39,4 @@ def rollback(request: RollbackRequest, config: str = "ratchet.yaml") -> dict[str
         prover=controller_job(settings, base),
     )
     deliver_if_silent(open_database(settings.places), settings.alerts)
-    return entry.model_dump(mode="json")
+    return entry

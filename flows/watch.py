@@ -8,7 +8,6 @@ The controller watches, takes back and moves forward by itself; this flow only l
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from prefect import flow
 
@@ -19,10 +18,11 @@ from flows.stack.open import open_config
 from infra.database.open import open_database
 from tasks import notify, watching
 from tasks.reporting import prefect_artifacts
+from tasks.watching import WatchReport
 
 
 @flow(name="watch")
-def watch(config: str = "ratchet.yaml") -> dict[str, Any]:
+def watch(config: str = "ratchet.yaml") -> WatchReport:
     """Show what is live for each tenant, and alert when the controller is silent.
 
     Args:
@@ -36,8 +36,4 @@ def watch(config: str = "ratchet.yaml") -> dict[str, Any]:
         notify.alert(settings.places, settings.alerts, silent)
     stale = alert_staleness(settings)
     alert_refusals(settings)
-    return {
-        "tenants": {tenant: summary.model_dump(mode="json") for tenant, summary in summaries.items()},
-        "controller": "silent" if silent else "alive",
-        "ingestion": stale or "up to date",
-    }
+    return WatchReport(tenants=summaries, controller="silent" if silent else "alive", ingestion=stale or "up to date")

@@ -12,13 +12,17 @@ whose module defines what a built-in's module defines. Nothing is imported befor
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterator, Mapping
 from functools import cache, cached_property
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Generic, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from infra.errors import NotFound, UserError
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -130,8 +134,24 @@ class Registry(Mapping[str, T], Generic[T]):
 @cache
 def _entry_points() -> Mapping[str, tuple[EntryPoint, ...]]:
     """Group -> entry points of installed packages, for our groups; read once a process."""
+    if not _mentioned():
+        return {}
+    from importlib.metadata import entry_points
+
     every = entry_points()
     return {group: tuple(every.select(group=group)) for group in every.groups if group.startswith("ratchet.")}
+
+
+def _mentioned() -> bool:
+    """Whether an installed package mentions a group of ours. Far cheaper than to parse them all, for commands' help."""
+    for place in map(Path, sys.path):
+        if place.is_file():
+            return True  # an archive: its packages are not looked at here
+        for folder in (*place.glob("*.dist-info"), *place.glob("*.egg-info")):
+            listed = folder / "entry_points.txt"
+            if listed.is_file() and b"[ratchet." in listed.read_bytes():
+                return True
+    return False
 
 
 def _package(point: EntryPoint | None) -> str:

@@ -49,9 +49,10 @@ def test_relative_links_lead_somewhere(page: Path) -> None:
 
 
 def tree_paths() -> list[str]:
-    """The paths of the README's file tree; two spaces are one level."""
-    block = re.search(r"## The files\n+```text\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
-    assert block is not None, "the README has no file tree"
+    """The paths of the file tree; two spaces are one level."""
+    page = ROOT / "docs" / "reference" / "files.md"
+    block = re.search(r"```text\n(.*?)```", page.read_text(), flags=re.DOTALL)
+    assert block is not None, "docs/reference/files.md has no file tree"
     paths: list[str] = []
     folders: list[str] = []
     for line in block.group(1).splitlines():

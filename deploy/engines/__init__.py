@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from deploy.engines.dialect import EMBEDDED, Dialect
+from deploy.engines.dialect import EMBEDDED, Dialect, Tolerances
 from infra.registry import Registry
+
+__all__ = ["EMBEDDED", "SERVING_ENGINES", "Dialect", "Tolerances"]
 
 SERVING_ENGINES: Registry[Dialect] = Registry(
     "serving_engines",

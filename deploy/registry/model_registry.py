@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
 from deploy.versions.versions import VersionFile
@@ -104,7 +105,7 @@ class ModelRegistry:
     def set_tags(self, number: str, tags: Mapping[str, str]) -> None:
         """Write tags on a model version."""
         for key, value in tags.items():
-            self._call(lambda key=key, value=value: self.client.set_model_version_tag(self.model, number, key, value))
+            self._call(partial(self.client.set_model_version_tag, self.model, number, key, value))
 
     def describe(self, number: str, text: str) -> None:
         """Write what a person reads on the model version's page."""

@@ -18,10 +18,10 @@ def origin_tags(entries: Sequence[Entry], version: str) -> dict[str, str]:
     night = next((entry.night_id for entry in about if entry.night_id), None)
     tags = {
         "ratchet.night": night,
-        "ratchet.snapshot": gate and gate.snapshot,
-        "ratchet.run": gate and gate.mlflow_run,
-        "ratchet.gain": gate and gate.gain,
-        "ratchet.decision": gate and gate.decision,
+        "ratchet.snapshot": gate.snapshot if gate else None,
+        "ratchet.run": gate.mlflow_run if gate else None,
+        "ratchet.gain": gate.gain if gate else None,
+        "ratchet.decision": gate.decision if gate else None,
         "ratchet.lines": ",".join(str(entry.seq) for entry in about),
     }
     return {name: str(value) for name, value in tags.items() if value}

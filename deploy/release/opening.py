@@ -77,7 +77,7 @@ class Releases:
             action="gated",
             version=version,
             actor=override.actor if override else actor,
-            reason=override.reason if override else (gate and gate.reason) or "the gate promotes it",
+            reason=_reason(gate, override),
             evidence=grounds,
         )
         try:
@@ -182,6 +182,12 @@ def _grounds(version: str, gate: VerdictSummary | None, override: Override | Non
         has = "no verdict" if gate is None else f"verdict {gate.decision!r}"
         raise RefusedTransition(f"{version} has {has}; a release needs the gate's promote, or a named override")
     return Evidence(gate=gate)
+
+
+def _reason(gate: VerdictSummary | None, override: Override | None) -> str:
+    if override is not None:
+        return override.reason
+    return (gate.reason if gate is not None else None) or "the gate promotes it"
 
 
 def _replaced(state: ReleaseState, newer: Entry) -> list[Entry]:

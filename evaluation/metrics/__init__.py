@@ -1,9 +1,11 @@
-"""Look up metrics by name. A new one is one file here and one line in `METRICS`."""
+"""Look up metrics by name: a number for one answer. A new one is one file here and one line in `METRICS`."""
 
 from __future__ import annotations
 
-from evaluation.metrics.metric import Metric
+from evaluation.metrics.metric import Metric, MetricInput
 from infra.registry import Registry
+
+__all__ = ["METRICS", "Metric", "MetricInput", "find_metric"]
 
 METRICS = Registry(
     "metrics",

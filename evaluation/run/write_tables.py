@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from feedback.snapshots.gate_items import GateItem
 
+Cell = str | int | float | None
 ITEMS_TABLE = "items.parquet"
 ANSWERS_TABLE = "answers.parquet"
 """Every version's answers to the gate's items; it stays on this machine."""
@@ -29,13 +30,13 @@ def write_tables(folder: Path, items: Sequence[GateItem], journal: Journal, scor
 
     metrics = [info.name for info in scorecard.metrics if info.table == "gate"]
     facts = ("item_id", "group", "part", "uses", "version", "answer")
-    columns: dict[str, list[str | int | float | None]] = {name: [] for name in (*facts, *metrics)}
+    columns: dict[str, list[Cell]] = {name: [] for name in (*facts, *metrics)}
     for card in scorecard.versions:
         for index, item in enumerate(items):
             entry = journal.get(ANSWERS, card.version, item.item_id)
             if entry is None:
                 continue
-            row = (item.item_id, item.group, item.part, item.uses, card.version, entry.answer)
+            row: tuple[Cell, ...] = (item.item_id, item.group, item.part, item.uses, card.version, entry.answer)
             for name, fact in zip(facts, row, strict=True):
                 columns[name].append(fact)
             for name in metrics:

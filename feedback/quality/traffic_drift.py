@@ -42,7 +42,8 @@ def traffic_drift(
     sides = [_frame(rows, config, redact) for rows in (current, reference)]
     for (frame, _), named in zip(sides, topics(*(prompts for _, prompts in sides)), strict=True):
         frame["topic"] = named
-    return compare_tables(*(frame.add_prefix("traffic.") for frame, _ in sides), html, config)
+    after, until = (frame.add_prefix("traffic.") for frame, _ in sides)
+    return compare_tables(after, until, html, config)
 
 
 def _frame(

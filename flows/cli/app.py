@@ -1,4 +1,4 @@
-"""All commands of `ratchet`, one line each."""
+"""Register all commands of `ratchet`, one line each."""
 
 from __future__ import annotations
 
@@ -26,8 +26,10 @@ from flows.cli import (
     run,
     stack,
 )
+from flows.cli.plug_ins import PlugInGroup
 
 app = typer.Typer(
+    cls=PlugInGroup,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -21,19 +22,19 @@ def show_log(
 ) -> None:
     """The lake's batches, newest first: what each took in, and what became of it."""
     from feedback.lake.lake import lake_of
-    from flows.history.lake_view import log_of
+    from flows.history.lake_view import latest_batches
 
-    batches = log_of(lake_of(load(config).places), last)
+    batches = latest_batches(lake_of(load(config).places), last)
     if json:
-        as_json(batches)
+        as_json([batch.model_dump(mode="json") for batch in batches])
         return
     say(f"{len(batches)} batches")
     rows = (
         (
-            b["batch"],
-            b["rows"].get("accepted", 0),
-            b["rows"].get("quarantine", 0),
-            _listed(b["counts"].get("fates", {})),
+            b.batch,
+            b.rows.get("accepted", 0),
+            b.rows.get("quarantine", 0),
+            _listed(b.counts.get("fates", {})),
         )
         for b in batches
     )
@@ -72,18 +73,18 @@ def diff(
     one: SnapshotArgument, other: SnapshotArgument, config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False
 ) -> None:
     """What two snapshots' training rows differ in."""
-    from flows.history.lake_view import difference, snapshot_named
+    from flows.history.lake_view import compare_snapshots, snapshot_named
 
     places = load(config).places
-    found = difference(snapshot_named(places, one), snapshot_named(places, other))
+    changes = compare_snapshots(snapshot_named(places, one), snapshot_named(places, other))
     if json:
-        as_json(found)
+        as_json(changes)
         return
-    say(f"{found['from']} -> {found['to']}")
-    say("added: " + (_listed(found["added"]) or "nothing"))
-    say("gone: " + (_listed(found["gone"]) or "nothing"))
-    if found["moved"]:
-        say(f"between train and validation: {', '.join(found['moved'])}")
+    say(f"{changes.first} -> {changes.second}")
+    say("added: " + (_listed(changes.added) or "nothing"))
+    say("gone: " + (_listed(changes.gone) or "nothing"))
+    if changes.moved:
+        say(f"between train and validation: {', '.join(changes.moved)}")
 
 
 @app.command()
@@ -93,9 +94,9 @@ def show(
     rows: Annotated[int, typer.Option(min=0, help="Only so many rows.")] = 5,
 ) -> None:
     """A snapshot's counts and first training rows, as JSON. Gate items are never shown."""
-    from flows.history.lake_view import shown, snapshot_named
+    from flows.history.lake_view import show_snapshot, snapshot_named
 
-    as_json(shown(snapshot_named(load(config).places, snapshot), rows))
+    as_json(show_snapshot(snapshot_named(load(config).places, snapshot), rows))
 
 
 @app.command()
@@ -222,5 +223,5 @@ def accept_store(config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False
     say(f"{found.waiting} feedback wait for the next ingest (`ratchet run ingest`)")
 
 
-def _listed(counts: dict[str, int]) -> str:
+def _listed(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{number} {what}" for what, number in counts.items())

@@ -17,7 +17,7 @@ def doctor(config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) -> N
         if not json:
             mark = {"ok": "ok     ", "warning": "warning", "problem": "PROBLEM"}[finding.state]
             say(
-                f"{mark}  {finding.what}: {finding.found}"
+                f"{mark}  {finding.check}: {finding.result}"
                 + (f"\n         -> {finding.advice}" if finding.advice else "")
             )
     if json:

@@ -125,10 +125,10 @@ def _answer(name: str | None, approved: bool, comment: str, config: Path, tenant
     from flows.cli.run import person
     from flows.config.pipeline import tenant_of
     from flows.config.prefect_environment import prefect_environment, require_prefect
-    from flows.night.approval import answer, waiting_night
+    from flows.night.approval import answer, night_awaiting_answer
 
     settings = load(config)
-    night = waiting_night(settings, tenant_of(settings, tenant), name)
+    night = night_awaiting_answer(settings, tenant_of(settings, tenant), name)
     os.environ.update(prefect_environment(settings))  # before anything imports Prefect, which reads it then
     require_prefect(settings)
     if not json:

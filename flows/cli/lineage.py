@@ -67,8 +67,8 @@ def why(
         )
     if answer.gated is not None:
         gate, override = answer.gated.evidence.gate, answer.gated.evidence.override
-        why_in = f"override by {override.actor}: {override.reason}" if override else str(gate and gate.reason)
-        scorecard = (gate and gate.scorecard) or "-"
+        why_in = f"override by {override.actor}: {override.reason}" if override else str(gate.reason if gate else None)
+        scorecard = (gate.scorecard if gate else None) or "-"
         say(f"  let in: {why_in} (ledger line {answer.gated.seq}, scorecard {scorecard[:16]})")
     if answer.like_barred is not None:
         say(f"  most like the barred {answer.like_barred.version}: likeness {answer.like_barred.likeness:.2f}")

@@ -44,7 +44,7 @@ def migrate(
     done = bool(steps) and not dry_run and not check
     if done:
         note(f"nothing is backed up here; to do it: {_backup(engine.url.database or '', engine.dialect.name)}")
-        bring_up(engine, lambda name, what: note(f"{name}: {what}"))
+        bring_up(engine, lambda revision, step: note(f"{revision}: {step}"))
     if json:
         listed = [{"revision": name, "what": what} for name, what in steps]
         as_json({"database": named, "needs": head(), "steps": listed, "done": done})

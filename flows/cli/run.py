@@ -90,11 +90,11 @@ def ingest(config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) -> N
     load_with_prefect(config)
     from flows.ingest import ingest as flow
 
-    found = _run(lambda: flow(config=str(config)))
+    report = _run(lambda: flow(config=str(config)))
     if json:
-        as_json(found)
+        as_json(report)
     else:
-        say(found["said"])
+        say(report.summary)
 
 
 @app.command()
@@ -103,12 +103,12 @@ def watch(config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) -> No
     load_with_prefect(config)
     from flows.watch import watch as flow
 
-    found = _run(lambda: flow(config=str(config)))
+    report = _run(lambda: flow(config=str(config)))
     if json:
-        as_json(found)
+        as_json(report)
     else:
-        for tenant, facts in found["tenants"].items():
-            say(f"{tenant}: champion {facts['champion']}, canary {facts['canary'] or '-'}")
+        for tenant, release in report.tenants.items():
+            say(f"{tenant}: champion {release.champion}, canary {release.canary or '-'}")
 
 
 @app.command()
@@ -125,11 +125,11 @@ def rollback(
     from flows.rollback import rollback as flow
 
     request = RollbackRequest(tenant=tenant, to=to, reason=reason, actor=person())
-    found = _run(lambda: flow(request=request, config=str(config)))
+    entry = _run(lambda: flow(request=request, config=str(config)))
     if json:
-        as_json(found)
+        as_json(entry)
     else:
-        say(f"{found['version']} was taken back; {found['previous']} is live")
+        say(f"{entry.version} was taken back; {entry.previous} is live")
 
 
 def person() -> str:

@@ -1,4 +1,4 @@
-"""What no single section of the config can know: rules between sections, and things that must exist on this machine."""
+"""Check the config across sections: rules between them, and things that must exist on this machine."""
 
 from __future__ import annotations
 

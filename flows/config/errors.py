@@ -31,7 +31,7 @@ def dotted(path: Iterable[str | int]) -> str:
 
 
 def mistakes_of(error: ValidationError, model: type[BaseModel], values: Any) -> list[Mistake]:
-    """All mistakes in ``values`` that pydantic found, in the order of the config."""
+    """List all mistakes in ``values`` that pydantic met, in the order of the config."""
     return [_mistake(dict(one), model, values) for one in error.errors()]
 
 
@@ -72,16 +72,16 @@ def _path_in(values: Any, loc: tuple[str | int, ...]) -> KeyPath:
 
 
 def known_keys(model: type[BaseModel], path: KeyPath) -> list[str]:
-    """The keys that a config may have at ``path``."""
-    found = [model]
+    """Return the keys that a config may have at ``path``."""
+    models = [model]
     for part in path:
         following: list[type[BaseModel]] = []
-        for one in found:
-            field = one.model_fields.get(part) if isinstance(part, str) else None
+        for holder in models:
+            field = holder.model_fields.get(part) if isinstance(part, str) else None
             # A position of a list, or a free name of a mapping, keeps the models of the field around it.
-            following.extend(_models_in(field.annotation) if field is not None else [one])
-        found = following
-    return sorted({name for one in found for name in one.model_fields})
+            following.extend(_models_in(field.annotation) if field is not None else [holder])
+        models = following
+    return sorted({name for holder in models for name in holder.model_fields})
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:

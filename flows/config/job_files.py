@@ -1,4 +1,4 @@
-"""The job files of the serving processes, made from the pipeline's config. Secrets are not in them."""
+"""Make the job files of the serving processes from the pipeline's config. Secrets are not in them."""
 
 from __future__ import annotations
 

@@ -20,28 +20,31 @@ def load_config(path: Path = DEFAULT_FILE, *, overrides: Mapping[str, Any] | Non
 
     Raises:
         NotFound: no such file.
-        ConfigError: every mistake found, one line each: ``file:line: key: got ..., expected ...``.
+        ConfigError: every mistake there is, one line each: ``file:line: key: got ..., expected ...``.
     """
-    found = read_yaml(path)
+    positions = read_yaml(path)
     duplicates = [
-        Mistake(key, f"given twice, on lines {first} and {second}; keep one") for key, first, second in found.duplicates
+        Mistake(key, f"given twice, on lines {first} and {second}; keep one")
+        for key, first, second in positions.duplicates
     ]
-    if not isinstance(found.values, dict):
-        raise ConfigError(f"{path}:1: got a {type(found.values).__name__}, expected keys and values (see ratchet.yaml)")
-    values = _with_overrides(found.values, overrides or {})
+    if not isinstance(positions.values, dict):
+        raise ConfigError(
+            f"{path}:1: got a {type(positions.values).__name__}, expected keys and values (see ratchet.yaml)"
+        )
+    values = _with_overrides(positions.values, overrides or {})
     try:
         config = PipelineConfig.model_validate(values)
     except ValidationError as error:
-        raise _config_error(path, found, [*duplicates, *mistakes_of(error, PipelineConfig, values)]) from None
+        raise _config_error(path, positions, [*duplicates, *mistakes_of(error, PipelineConfig, values)]) from None
     config = _anchored(config, path.absolute().parent)
     mistakes = [*duplicates, *cross_check(config)]
     if mistakes:
-        raise _config_error(path, found, mistakes)
+        raise _config_error(path, positions, mistakes)
     return config
 
 
-def _config_error(path: Path, found: Positions, mistakes: list[Mistake]) -> ConfigError:
-    lines = sorted({(found.line(mistake.path), str(mistake)) for mistake in mistakes})
+def _config_error(path: Path, positions: Positions, mistakes: list[Mistake]) -> ConfigError:
+    lines = sorted({(positions.line(mistake.path), str(mistake)) for mistake in mistakes})
     return ConfigError("\n".join(f"{path}:{line}: {text}" for line, text in lines))
 
 

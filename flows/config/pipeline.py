@@ -1,4 +1,4 @@
-"""The configuration of one pipeline: one YAML file, composed of the configs of those who use them.
+"""Define the config of one pipeline: one YAML file, composed of the configs of those who use them.
 
 `load_config` reports every mistake at once, each on a line of its own, before any work is done. Read `ratchet.yaml` in
 the repository for a commented example, or run `ratchet config schema`.

@@ -1,4 +1,4 @@
-"""How processes of a pipeline talk to its Prefect server. No Prefect import: it reads its settings when imported."""
+"""Set the environment by which a pipeline reaches its Prefect server. Prefect reads it when it is imported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When things happen by themselves."""
+"""Define the schedules: when flows run by themselves."""
 
 from __future__ import annotations
 

@@ -42,34 +42,34 @@ def read_yaml(path: Path) -> Positions:
         ) from None
     except (IsADirectoryError, UnicodeDecodeError, PermissionError) as error:
         raise ConfigError(f"{path} cannot be read as a text file: {error}") from error
-    found = Positions()
+    positions = Positions()
     try:
         loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
         if node is not None:
-            _walk(node, (), found)
-            found.values = loader.construct_document(node)
+            _walk(node, (), positions)
+            positions.values = loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         where = f"{path}:{mark.line + 1}" if mark else str(path)
         raise ConfigError(f"{where}: not YAML: {error.problem or error}") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not YAML: {error}") from error
-    if found.values is None:
-        found.values = {}
-    return found
+    if positions.values is None:
+        positions.values = {}
+    return positions
 
 
-def _walk(node: yaml.Node, path: KeyPath, found: Positions) -> None:
-    found.lines.setdefault(path, node.start_mark.line + 1)
+def _walk(node: yaml.Node, path: KeyPath, positions: Positions) -> None:
+    positions.lines.setdefault(path, node.start_mark.line + 1)
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             inner = (*path, str(key.value))
-            if inner in found.lines:
+            if inner in positions.lines:
                 # YAML keeps the last of two equal keys and says nothing: the first setting would be lost in silence.
-                found.duplicates.append((inner, found.lines[inner], key.start_mark.line + 1))
-            found.lines[inner] = key.start_mark.line + 1
-            _walk(value, inner, found)
+                positions.duplicates.append((inner, positions.lines[inner], key.start_mark.line + 1))
+            positions.lines[inner] = key.start_mark.line + 1
+            _walk(value, inner, positions)
     elif isinstance(node, yaml.SequenceNode):
         for index, value in enumerate(node.value):
-            _walk(value, (*path, index), found)
+            _walk(value, (*path, index), positions)

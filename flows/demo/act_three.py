@@ -1,4 +1,4 @@
-"""Act 3, a bad release: somebody overrides the gate; the live thumbs fall, and the controller takes it back."""
+"""Play act 3, a bad release: somebody overrides the gate; the live thumbs fall, and the controller takes it back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The desk's own pipeline: its config, as a file that every `ratchet` command can be pointed at, and its keys."""
+"""Configure the desk's pipeline: its config file, which every `ratchet` command can be pointed at, and its keys."""
 
 from __future__ import annotations
 

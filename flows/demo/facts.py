@@ -1,4 +1,4 @@
-"""What the acts of the demo leave behind for the report: plain facts, saved as JSON in the demo's home.
+"""Save the facts of each act for the report, as JSON in the demo's home.
 
 Each act writes one file when it ends, so that acts played one at a time still make one report.
 """
@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
+
+from pydantic import AliasChoices, Field
 
 from evaluation.proportions import wilson_interval
 from infra.artifact import atomic_write
@@ -56,7 +58,7 @@ class Happening(Config):
     """When it began."""
     until: datetime | None = None
     """When it ended, for things that take time."""
-    what: str
+    event: str = Field(validation_alias=AliasChoices("event", "what"), serialization_alias="what")
     """In a few words."""
     decision: bool = False
     """Whether it changed who answers: drawn as a line over the thumbs."""
@@ -103,8 +105,8 @@ class Claim(Config):
     """What was to be shown."""
     holds: bool
     """Whether it came out so."""
-    found: str
-    """The numbers."""
+    numbers: str = Field(validation_alias=AliasChoices("numbers", "found"), serialization_alias="found")
+    """What came out, in numbers."""
 
 
 class ActFacts(Config):
@@ -149,7 +151,7 @@ def write_facts(folder: Path, facts: ActFacts) -> Path:
     """Save an act's facts; an earlier play of the same act is replaced."""
     path = folder / f"act-{facts.act}.json"
     folder.mkdir(parents=True, exist_ok=True)
-    atomic_write(path, facts.model_dump_json(indent=2))
+    atomic_write(path, facts.model_dump_json(indent=2, by_alias=True))
     return path
 
 

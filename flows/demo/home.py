@@ -1,4 +1,4 @@
-"""The demo's own folder: made with a marker in it, and wiped only when the marker is there."""
+"""Manage the demo's folder: made with a marker in it, and wiped only when the marker is there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The nights of the demo: `ratchet run nightly`, as a person would start it, in a process of its own."""
+"""Run the nights of the demo: `ratchet run nightly`, as a person would start it, in a process of its own."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Nightfall(Config):
 
     decision: str
     """promote, reject, inconclusive, or "none" when it did not come to a verdict."""
-    found: str
+    summary: str
     """The decision, and the share of right answers of each version that was measured."""
     labels: dict[str, str] = {}
     """What a measured version is called -> its name."""
@@ -61,9 +61,9 @@ def play_night(play: Play, scribe: Scribe, *, config: PipelineConfig | None = No
     scribe.note(f"The night ended: {brief(night.outcome)}")
     folder = config.places.evaluations_dir / night.night_id
     if not (folder / "scorecard.json").exists():
-        return Nightfall(decision="none", found=brief(night.outcome))
+        return Nightfall(decision="none", summary=brief(night.outcome))
     scorecard = read_scorecard(folder)
-    return _told(scribe, night, scorecard)
+    return _summed_up(scribe, night, scorecard)
 
 
 def play_intake(play: Play, scribe: Scribe) -> None:
@@ -94,7 +94,7 @@ def brief(text: str, limit: int = 300) -> str:
     return text if len(text) <= limit else text[:limit].rsplit(" ", 1)[0] + " ..."
 
 
-def _told(scribe: Scribe, night: NightRecord, scorecard: Scorecard) -> Nightfall:
+def _summed_up(scribe: Scribe, night: NightRecord, scorecard: Scorecard) -> Nightfall:
     values = scorecard.gate.scores.get(_PRIMARY, {})
     challengers = {card.version for card in scorecard.challengers}
     shares: dict[str, float] = {}
@@ -106,7 +106,7 @@ def _told(scribe: Scribe, night: NightRecord, scorecard: Scorecard) -> Nightfall
     known = [version for version in challengers if version in shares]
     return Nightfall(
         decision=_decision(night),
-        found=f"{_decision(night)} ({measured or 'nothing was measured'})",
+        summary=f"{_decision(night)} ({measured or 'nothing was measured'})",
         labels={card.label: card.version for card in scorecard.versions},
         objectives={card.label: card.objective for card in scorecard.versions if card.version in challengers},
         best=max(known, key=lambda version: (shares[version], version)) if known else None,

@@ -1,4 +1,4 @@
-"""What all acts share: the running desk, its ledger and alerts, and customers while a release is watched."""
+"""Share among the acts the running desk, its ledger and alerts, and customers while a release is watched."""
 
 from __future__ import annotations
 
@@ -147,8 +147,8 @@ def watch_canary(play: Play, scribe: Scribe, stream: str) -> Watched:
     async def scene() -> list[Answered]:
         with scribe.scene("customers write while the canary is watched", len(made)) as tick:
 
-            def answered(one: Answered) -> None:
-                scribe.rated(one)
+            def answered(answer: Answered) -> None:
+                scribe.rated(answer)
                 tick()
 
             async with open_shop(play.desk, seed=play.sizes.seed, concurrency=play.sizes.crowd) as shop:
@@ -184,7 +184,7 @@ def exam(play: Play, scribe: Scribe, versions: dict[str, str], made: Sequence[Ti
         async def scene(version: str = version, label: str = label) -> list[Answered]:
             with scribe.scene(f"{label} answers {where}", len(made)) as tick:
                 async with open_shop(play.desk, seed=play.sizes.seed, concurrency=play.sizes.crowd) as shop:
-                    return await examine(shop, made, version, on_answer=lambda one: tick())
+                    return await examine(shop, made, version, on_answer=lambda _: tick())
 
         answers = asyncio.run(scene())
         shares[label] = scribe.score(label, version, where, [one.right for one in answers]).share

@@ -1,4 +1,4 @@
-"""Which acts are played, on which state, and what is shown at the end."""
+"""Choose which acts are played, on which state, and show the result at the end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What MLflow was given of a person who is forgotten: traces of what they asked, and copies of reports.
+"""Erase a person from MLflow: traces of what they asked, and copies of reports.
 
 Copies below `places.home` are files like all others (flows/erasure/redact_files.py); those of an MLflow server
 elsewhere are fetched, searched, and put back without the person's words.
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _LOT = 100
 
 
-def forget_traces(places: Places, pipeline: str, found: Belongings) -> int:
+def forget_traces(places: Places, pipeline: str, belongings: Belongings) -> int:
     """Delete the person's traces, and what they said on others', if any were ever sent. Returns how many there were.
 
     Raises:
@@ -33,15 +33,15 @@ def forget_traces(places: Places, pipeline: str, found: Belongings) -> int:
     """
     if not (places.home_dir / "traces.json").exists():
         return 0
-    names = [_trace_of(name) for name in sorted(found.interactions)]
-    others = {_trace_of(name) for name in found.subjects - found.interactions}
-    with _asked(places.mlflow) as client:
+    names = [_trace_of(name) for name in sorted(belongings.interactions)]
+    others = {_trace_of(name) for name in belongings.subjects - belongings.interactions}
+    with _client(places.mlflow) as client:
         experiment = client.get_experiment_by_name(pipeline)
         if experiment is None:
             return 0
         lots = [names[start : start + _LOT] for start in range(0, len(names), _LOT)]
         removed = sum(int(client.delete_traces(experiment.experiment_id, trace_ids=lot)) for lot in lots)
-        removed += sum(_unsay(client, trace, found.person) for trace in sorted(others))
+        removed += sum(_unsay(client, trace, belongings.person) for trace in sorted(others))
     _rewrite(places.home_dir / "mlflow" / "mlflow.db")
     return removed
 
@@ -56,18 +56,18 @@ def _unsay(client: MlflowClient, trace: str, person: str) -> int:
     from mlflow.exceptions import MlflowException
 
     try:
-        said = client.get_trace(trace).info.assessments or []
+        assessments = client.get_trace(trace).info.assessments or []
     except MlflowException as error:
         if error.error_code == "RESOURCE_DOES_NOT_EXIST":
             return 0  # not among the share that was sent
         raise
-    mine = [a.assessment_id for a in said if a.source is not None and a.source.source_id == person]
+    mine = [a.assessment_id for a in assessments if a.source is not None and a.source.source_id == person]
     for assessment in mine:
         mlflow.delete_assessment(trace_id=trace, assessment_id=assessment)
     return len(mine)
 
 
-def scrub_copies(places: Places, pipeline: str, found: Belongings) -> tuple[dict[str, int], int, list[str]]:
+def scrub_copies(places: Places, pipeline: str, belongings: Belongings) -> tuple[dict[str, int], int, list[str]]:
     """(what was removed by file, files searched, files in which something is left) on an MLflow server elsewhere.
 
     Raises:
@@ -77,7 +77,7 @@ def scrub_copies(places: Places, pipeline: str, found: Belongings) -> tuple[dict
     searched, left = 0, list[str]()
     if places.mlflow_url is None:
         return removed, searched, left
-    with _asked(places.mlflow) as client:
+    with _client(places.mlflow) as client:
         for run in _runs(client, pipeline):
             with tempfile.TemporaryDirectory(prefix="ratchet-forget-") as name:
                 folder = Path(name)
@@ -85,19 +85,19 @@ def scrub_copies(places: Places, pipeline: str, found: Belongings) -> tuple[dict
                     place = folder / Path(path).parent
                     place.mkdir(parents=True, exist_ok=True)
                     client.download_artifacts(run, path, str(place))
-                done = scrub(folder, found, leave=())
+                done = scrub(folder, belongings, leave=())
                 for path in done:
                     parent = Path(path).parent.as_posix()
                     client.log_artifact(run, str(folder / path), None if parent == "." else parent)
                 removed |= {f"mlflow {run}/{path}": count for path, count in done.items()}
-                more, there = search(folder, found)
+                more, there = search(folder, belongings)
                 searched += more
                 left += [f"{places.mlflow} run {run}: {path}" for path in there]
     return removed, searched, left
 
 
 @contextmanager
-def _asked(url: str) -> Iterator[MlflowClient]:
+def _client(url: str) -> Iterator[MlflowClient]:
     import mlflow
     from mlflow.exceptions import MlflowException
     from mlflow.tracking import MlflowClient
@@ -114,10 +114,10 @@ def _asked(url: str) -> Iterator[MlflowClient]:
 
 
 def _runs(client: MlflowClient, experiment: str) -> Iterator[str]:
-    found = client.get_experiment_by_name(experiment)
+    named = client.get_experiment_by_name(experiment)
     token: Any = None
-    while found is not None:
-        page = client.search_runs([found.experiment_id], max_results=_LOT, page_token=token)
+    while named is not None:
+        page = client.search_runs([named.experiment_id], max_results=_LOT, page_token=token)
         yield from (run.info.run_id for run in page)
         token = page.token
         if not token:

@@ -24,22 +24,22 @@ _SET_ASIDE = ".unreadable"
 """Lots of interactions that a gateway could not land: text of users, but perhaps not whole, or not UTF-8."""
 
 
-def scrub(home: Path, found: Belongings, *, leave: Sequence[Path]) -> dict[str, int]:
+def scrub(home: Path, belongings: Belongings, *, leave: Sequence[Path]) -> dict[str, int]:
     """Rows, strings, lines or pages removed, by file, from everything below `home` but the folders in `leave`."""
     removed: dict[str, int] = {}
     for file in _files(home):
         if any(file.is_relative_to(folder) for folder in leave) or file.suffix in (".db", ".db-wal", ".arrow"):
             continue
         scrubbers = {".parquet": _scrub_parquet, _SET_ASIDE: _scrub_set_aside}
-        done = scrubbers.get(file.suffix, _scrub_text)(file, found)
+        done = scrubbers.get(file.suffix, _scrub_text)(file, belongings)
         if done:
             removed[file.relative_to(home).as_posix()] = done
     return removed
 
 
-def search(home: Path, found: Belongings) -> tuple[int, list[str]]:
+def search(home: Path, belongings: Belongings) -> tuple[int, list[str]]:
     """(files searched, files below `home` in which the person or their words still stand)."""
-    raw = _raw(found)
+    raw = _raw(belongings)
     searched, left = 0, []
     for file in _files(home):
         searched += 1
@@ -51,18 +51,18 @@ def search(home: Path, found: Belongings) -> tuple[int, list[str]]:
         if file.suffix == ".parquet" and data:
             rows = _parquet_rows(file)
             data += json.dumps(rows, default=str, ensure_ascii=False).encode()
-        elif file.suffix == ".jsonl" and found.elsewhere:
+        elif file.suffix == ".jsonl" and belongings.elsewhere:
             rows = [row for line in data.splitlines() if (row := _parsed(line)) is not None]
         # Where the pseudonym is another tenant's too, only whole rows say whose they are.
-        ours = f"tenant={found.tenant}" if "/tenant=" in file.as_posix() else file.parent.name
-        mine = found.elsewhere and file.parent.name == ours and any(found.owns(row) for row in rows)
+        ours = f"tenant={belongings.tenant}" if "/tenant=" in file.as_posix() else file.parent.name
+        mine = belongings.elsewhere and file.parent.name == ours and any(belongings.owns(row) for row in rows)
         if mine or any(needle in data for needle in raw):
             left.append(file.relative_to(home).as_posix())
     return searched, left
 
 
-def _raw(found: Belongings) -> list[bytes]:
-    return [form.encode() for name in found.names for form in {name, json.dumps(name)[1:-1]}]
+def _raw(belongings: Belongings) -> list[bytes]:
+    return [form.encode() for name in belongings.names for form in {name, json.dumps(name)[1:-1]}]
 
 
 def _files(home: Path) -> Iterator[Path]:
@@ -70,18 +70,18 @@ def _files(home: Path) -> Iterator[Path]:
     yield from (p for p in sorted(home.rglob("*")) if p.suffix in held and p.is_file() and not p.is_symlink())
 
 
-def _scrub_text(file: Path, found: Belongings) -> int:
+def _scrub_text(file: Path, belongings: Belongings) -> int:
     try:
         text = file.read_text()
     except (UnicodeDecodeError, FileNotFoundError):
         return 0
     if file.suffix == ".jsonl":
-        return _scrub_lines(file, text, found)
-    escaped = {form for name in found.names for form in (name, json.dumps(name)[1:-1])}
+        return _scrub_lines(file, text, belongings)
+    escaped = {form for name in belongings.names for form in (name, json.dumps(name)[1:-1])}
     if file.suffix == ".json":
-        phrases = found.phrases if file.name == EXAMPLES else frozenset()  # our own files have words of their own
+        phrases = belongings.phrases if file.name == EXAMPLES else frozenset()  # our own files have words of their own
         try:
-            value, count = _without(json.loads(text), found.names, phrases)
+            value, count = _without(json.loads(text), belongings.names, phrases)
         except ValueError:
             value, count = GONE, int(any(name in text for name in escaped))
         if count:
@@ -89,7 +89,7 @@ def _scrub_text(file: Path, found: Belongings) -> int:
         return count
     if file.suffix == ".html":
         shown = html.unescape(text)
-        phrases = {form for phrase in found.phrases for form in (phrase, json.dumps(phrase)[1:-1])}
+        phrases = {form for phrase in belongings.phrases for form in (phrase, json.dumps(phrase)[1:-1])}
         if not any(name in text for name in escaped) and not any(phrase in shown for phrase in phrases):
             return 0
         atomic_write(file, _PAGE)
@@ -102,11 +102,11 @@ def _scrub_text(file: Path, found: Belongings) -> int:
     return sum(line == f"{GONE}\n" for line in kept)
 
 
-def _scrub_set_aside(file: Path, found: Belongings) -> int:
+def _scrub_set_aside(file: Path, belongings: Belongings) -> int:
     """Lines removed that are the person's or hold their words; what else there is of the file stays, byte by byte."""
-    raw = _raw(found)
+    raw = _raw(belongings)
     lines = file.read_bytes().split(b"\n")
-    kept = [line for line in lines if not any(needle in line for needle in raw) and not found.owns(_parsed(line))]
+    kept = [line for line in lines if not any(needle in line for needle in raw) and not belongings.owns(_parsed(line))]
     if len(kept) < len(lines):
         atomic_write(file, b"\n".join(kept))
     return len(lines) - len(kept)
@@ -120,7 +120,7 @@ def _parsed(line: bytes) -> Any:
         return None
 
 
-def _scrub_lines(file: Path, text: str, found: Belongings) -> int:
+def _scrub_lines(file: Path, text: str, belongings: Belongings) -> int:
     kept, count = [], 0
     for line in text.splitlines():
         try:
@@ -128,10 +128,10 @@ def _scrub_lines(file: Path, text: str, found: Belongings) -> int:
         except ValueError:
             kept.append(line)
             continue
-        if found.owns(row):
+        if belongings.owns(row):
             count += 1
             continue
-        row, replaced = _without(row, found.names, found.phrases)
+        row, replaced = _without(row, belongings.names, belongings.phrases)
         count += replaced
         kept.append(json.dumps(row, ensure_ascii=False, separators=(",", ":")) if replaced else line)
     if count:
@@ -153,16 +153,16 @@ def _without(value: Any, names: Sequence[str], phrases: Set[str]) -> tuple[Any, 
     return value, 0
 
 
-def _scrub_parquet(file: Path, found: Belongings) -> int:
+def _scrub_parquet(file: Path, belongings: Belongings) -> int:
     import polars as pl
 
     frame = pl.read_parquet(file)
     kept, count = [], 0
     for row in frame.to_dicts():
-        if found.owns(row):
+        if belongings.owns(row):
             count += 1
             continue
-        row, replaced = _without(row, found.names, found.phrases)
+        row, replaced = _without(row, belongings.names, belongings.phrases)
         count += replaced
         kept.append(row)
     if count:

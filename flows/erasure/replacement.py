@@ -23,7 +23,7 @@ def live_versions(store: Store, tenant: str, versions: Collection[str]) -> dict[
     watch = standing.watch
     if watch is not None:
         roles["canary"] = watch.version
-    return {role: version for role, version in roles.items() if version in versions}
+    return {role: version for role, version in roles.items() if version is not None and version in versions}
 
 
 def pending(places: Places, store: Store, tenant: str) -> dict[str, str]:

@@ -1,1 +1,1 @@
-"""Trace lineage, read the lake, and list stored nights."""
+"""Show the lake and its snapshots, and find stored nights with their scorecards."""

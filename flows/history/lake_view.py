@@ -1,10 +1,12 @@
-"""What `ratchet data` shows: the lake's batches, what two snapshots differ in, a snapshot's rows, an export."""
+"""Show the lake for `ratchet data`: its batches, a snapshot's rows, what two snapshots differ in, an export."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
-from typing import Any
+
+from pydantic import ConfigDict, Field, JsonValue
 
 from feedback.erasure.snapshots import erased_rows
 from feedback.examples import Example
@@ -12,76 +14,118 @@ from feedback.lake.lake import Lake
 from feedback.snapshots.snapshot import Snapshot, load_snapshot
 from infra.artifact import atomic_write, canonical_json
 from infra.errors import NotFound, UserError
-from infra.settings import Places
+from infra.settings import Config, Places
 
 
-def log_of(lake: Lake, last: int) -> list[dict[str, Any]]:
-    """The latest batches, newest first: what each took in and put where."""
+class BatchRow(Config):
+    """One batch of the lake."""
+
+    batch: int
+    rows: Mapping[str, int]
+    """Rows by table."""
+    counts: Mapping[str, Mapping[str, int]]
+    """What became of its rows, by step and reason."""
+
+
+class SnapshotPage(Config):
+    """A snapshot's counts and its first rows."""
+
+    id: str
+    tenant: str
+    digest: str
+    counts: Mapping[str, Mapping[str, int]]
+    removed: Mapping[str, int]
+    forgotten: Mapping[str, int]
+    """Rows that erasures took away, by part."""
+    rows: tuple[Mapping[str, JsonValue], ...]
+    """Part and example."""
+
+
+class SnapshotDiff(Config):
+    """What two snapshots differ in."""
+
+    model_config = ConfigDict(serialize_by_alias=True)
+
+    first: str = Field(serialization_alias="from")
+    second: str = Field(serialization_alias="to")
+    added: Mapping[str, int]
+    """Examples that only the second has, by part and shape."""
+    gone: Mapping[str, int]
+    """Those that only the first has."""
+    moved: tuple[str, ...]
+    """Examples that are in the other part."""
+    counts: Mapping[str, Mapping[str, Mapping[str, int]]]
+    added_examples: tuple[str, ...]
+    gone_examples: tuple[str, ...]
+
+
+def latest_batches(lake: Lake, last: int) -> list[BatchRow]:
+    """List the latest batches, newest first: what each took in and put where."""
     newest = lake.last()
     if newest is None:
         return []
     numbers = range(newest.batch, max(0, newest.batch - last), -1)
     batches = [lake.manifest(number) for number in numbers]
-    return [
-        {"batch": b.batch, "rows": dict(b.rows), "counts": {s: dict(c) for s, c in b.counts.items()}} for b in batches
-    ]
+    return [BatchRow(batch=b.batch, rows=b.rows, counts=b.counts) for b in batches]
 
 
 def snapshot_named(places: Places, name: str) -> Snapshot:
-    """The snapshot of that name, or of the only one that begins so.
+    """Load the snapshot of that name, or of the only one that begins so.
 
     Raises:
         NotFound: none, or several, are called so.
     """
-    found = sorted(path for path in places.snapshots_dir.glob("s-*") if path.name.startswith(name))
-    if len(found) != 1:
+    matching = sorted(path for path in places.snapshots_dir.glob("s-*") if path.name.startswith(name))
+    if len(matching) != 1:
         known = ", ".join(path.name for path in sorted(places.snapshots_dir.glob("s-*"))[-5:]) or "none"
-        raise NotFound(f"{len(found)} snapshots begin with {name!r}, expected one; the latest are: {known}")
-    return load_snapshot(found[0])
+        raise NotFound(f"{len(matching)} snapshots begin with {name!r}, expected one; the latest are: {known}")
+    return load_snapshot(matching[0])
 
 
 def rows_of(snapshot: Snapshot) -> Iterator[tuple[str, Example]]:
-    """(part, example) of what training may open. Gate items are not shown: whoever sees them may teach them."""
+    """Read (part, example) of what training may open. Gate items are not shown: whoever sees them may teach them."""
     for part, file in (("train", snapshot.train), ("validation", snapshot.validation)):
         for line in file.read_text().splitlines():
             if line:
                 yield part, Example.model_validate_json(line)
 
 
-def shown(snapshot: Snapshot, number: int) -> dict[str, Any]:
-    """A snapshot's counts and its first rows."""
-    return {
-        "id": snapshot.id,
-        "tenant": snapshot.tenant,
-        "digest": snapshot.digest,
-        "counts": snapshot.counts,
-        "removed": snapshot.removed,
-        "forgotten": erased_rows(snapshot.path),
-        "rows": [
+def show_snapshot(snapshot: Snapshot, number: int) -> SnapshotPage:
+    """Show a snapshot's counts and its first rows."""
+    return SnapshotPage(
+        id=snapshot.id,
+        tenant=snapshot.tenant,
+        digest=snapshot.digest,
+        counts=snapshot.counts,
+        removed=snapshot.removed,
+        forgotten=erased_rows(snapshot.path),
+        rows=tuple(
             {"part": part, **example.model_dump(mode="json", exclude_none=True)}
-            for (part, example), _ in zip(rows_of(snapshot), range(number), strict=False)
-        ],
-    }
+            for part, example in islice(rows_of(snapshot), number)
+        ),
+    )
 
 
-def difference(one: Snapshot, other: Snapshot) -> dict[str, Any]:
-    """Examples that only one of two snapshots has, by part and shape, and those that changed sides."""
-    if one.tenant != other.tenant:
-        raise UserError(f"{one.id} is of tenant {one.tenant!r}, {other.id} of {other.tenant!r}; compare one tenant's")
-    left, right = ({e.example_id: (part, e) for part, e in rows_of(s)} for s in (one, other))
+def compare_snapshots(first: Snapshot, second: Snapshot) -> SnapshotDiff:
+    """Compare two snapshots: examples that only one has, by part and shape, and those that changed sides."""
+    if first.tenant != second.tenant:
+        raise UserError(
+            f"{first.id} is of tenant {first.tenant!r}, {second.id} of {second.tenant!r}; compare one tenant's"
+        )
+    left, right = ({e.example_id: (part, e) for part, e in rows_of(s)} for s in (first, second))
     added = [right[name] for name in sorted(right.keys() - left.keys())]
     gone = [left[name] for name in sorted(left.keys() - right.keys())]
     moved = sorted(name for name in left.keys() & right.keys() if left[name][0] != right[name][0])
-    return {
-        "from": one.id,
-        "to": other.id,
-        "added": _counted(added),
-        "gone": _counted(gone),
-        "moved": moved,
-        "counts": {"from": one.counts, "to": other.counts},
-        "added_examples": [e.example_id for _, e in added],
-        "gone_examples": [e.example_id for _, e in gone],
-    }
+    return SnapshotDiff(
+        first=first.id,
+        second=second.id,
+        added=_counted(added),
+        gone=_counted(gone),
+        moved=tuple(moved),
+        counts={"from": first.counts, "to": second.counts},
+        added_examples=tuple(example.example_id for _, example in added),
+        gone_examples=tuple(example.example_id for _, example in gone),
+    )
 
 
 def export(snapshot: Snapshot, out: Path) -> dict[str, int]:

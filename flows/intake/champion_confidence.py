@@ -1,4 +1,4 @@
-"""How sure the champion is of an answer, for the abuse check of an ingest: asked of this pipeline's engine."""
+"""Ask this pipeline's serving engine how sure the champion is of an answer, for the abuse check of an ingest."""
 
 from __future__ import annotations
 

@@ -10,6 +10,8 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from pydantic import ConfigDict, Field
+
 from feedback.ingest.run import IngestReport
 from feedback.quality.expectations import ExpectationError
 from flows.config.pipeline import PipelineConfig
@@ -24,6 +26,14 @@ from training.base_model import Base
 
 DOCS = "data_docs"
 """Folder of a run's artifacts that the Data Docs are in, those of each batch in its own."""
+
+
+class IngestSummary(IngestReport):
+    """What an ingest did, and the same in a sentence."""
+
+    model_config = ConfigDict(serialize_by_alias=True)
+
+    summary: str = Field(serialization_alias="said")
 
 
 def ingest_all(config: PipelineConfig, base: Base) -> IngestReport:
@@ -53,7 +63,7 @@ def log_report(tracker: Tracker, key: str, report: IngestReport) -> None:
     """Log what came in, by shape and by fate, and the Data Docs, on the run called `key`."""
     counts = {**report.shapes, **report.outcomes}
     tracker.metrics(key, {f"intake.{name}": float(count) for name, count in counts.items()})
-    for docs in _there(report.docs):
+    for docs in _existing(report.docs):
         tracker.artifact(key, docs, f"{DOCS}/{docs.name}")
 
 
@@ -68,12 +78,12 @@ def _log_run(config: PipelineConfig, report: IngestReport, failure: str | None =
     tracker.finish(key, "FAILED" if failure else "FINISHED")
     waiting = send_rest(config, tracker)
     run = tracker.url_of(key)
-    shown = run is not None and bool(_there(report.docs))
+    shown = run is not None and bool(_existing(report.docs))
     docs = f"{run}/artifacts/{DOCS}" if shown else None
     prefect_artifacts.show_links({"Ingest on MLflow": run, "Data Docs on MLflow": docs})
     if not waiting:
         shutil.rmtree(folder)  # there is nothing in it but what was sent
 
 
-def _there(folders: Sequence[Path]) -> list[Path]:
+def _existing(folders: Sequence[Path]) -> list[Path]:
     return [folder for folder in folders if folder.exists()]

@@ -11,7 +11,7 @@ from infra.errors import UserError
 from infra.settings import Config
 
 
-def waiting_night(config: PipelineConfig, tenant: str, name: str | None) -> NightRecord:
+def night_awaiting_answer(config: PipelineConfig, tenant: str, name: str | None) -> NightRecord:
     """Find the night that is meant: by name, or the tenant's last one that is not finished.
 
     Raises:

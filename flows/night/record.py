@@ -138,7 +138,8 @@ def abandon_nights(config: PipelineConfig, tenant: str, snapshots: Collection[st
     Call while `flows.night.lock.lock_nights` holds.
     """
     for record in nights_of(config, tenant):
-        if record.state == "running" and record.result(SNAPSHOT) in snapshots:
+        snapshot = record.result(SNAPSHOT)
+        if record.state == "running" and snapshot is not None and snapshot in snapshots:
             Night(config.places.nights_dir / record.night_id, record, config).close("abandoned", why)
 
 

@@ -13,7 +13,7 @@ from deploy.nights.challenger import Challenger
 from deploy.nights.steps import APPROVAL_ASKED, TWIN_DUE, checkpoint_step, train_step, twin_step
 from evaluation.gate.verdict import Verdict
 from evaluation.job.config import EvaluationConfig, EvaluationJob
-from evaluation.run.noise_floors import hardware_name
+from evaluation.run.noise_floors import hardware_name, seed_spread_due
 from feedback.snapshots.snapshot import Snapshot, load_snapshot
 from flows.night.approval_form import ask_approval
 from flows.night.candidates import NightData, NightVersions
@@ -21,6 +21,7 @@ from flows.night.record import Night
 from flows.planning.gate_power import gate_power
 from infra.alerts.outbox import Alert
 from infra.database.connect import now
+from infra.database.open import open_database
 from infra.errors import UserError
 from infra.processes.threads import physical_cores
 from infra.telemetry.mlflow_tracker import Tracker
@@ -99,7 +100,10 @@ def train_twin(night: Night, plan: Plan, base: Base, snapshot: Snapshot, tracker
     )
     if plan.minutes + minutes > training.budget_minutes:
         return None
-    due = night.once(TWIN_DUE, lambda: judge.twin_is_due(config.places, hardware, every=every, night_id=night.night_id))
+    due = night.once(
+        TWIN_DUE,
+        lambda: seed_spread_due(open_database(config.places), hardware, every=every, night_id=night.night_id),
+    )
     if not due:
         return None
     log.info("%s is trained once more with another seed, to measure the spread between seeds", recipe.name)

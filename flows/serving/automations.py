@@ -1,4 +1,4 @@
-"""The automations that `ratchet alerts sync` keeps on the Prefect server: made once, updated when they differ.
+"""Keep Prefect's automations in sync with the config (`ratchet alerts sync`): made once, updated when they differ.
 
 They act on flow runs that fell silent. Those that people made are left alone: ours are known by the name's beginning.
 """
@@ -56,40 +56,40 @@ def sync(config: PipelineConfig) -> dict[str, str]:
         plans = wanted(config)
         names = [automation.name for automation in plans]
         theirs: dict[str, list[Any]] = {}
-        for found in client.request("POST", "/automations/filter", json={}).json():
-            if found["name"].startswith(f"ratchet {config.pipeline}: "):
-                theirs.setdefault(found["name"], []).append(found)
+        for existing in client.request("POST", "/automations/filter", json={}).json():
+            if existing["name"].startswith(f"ratchet {config.pipeline}: "):
+                theirs.setdefault(existing["name"], []).append(existing)
         for automation in plans:
-            before = theirs.get(automation.name, [])
+            earlier = theirs.get(automation.name, [])
             body = automation.model_dump(mode="json", exclude={"id", "owner_resource"})
-            for surplus in before[1:]:
+            for surplus in earlier[1:]:
                 client.request("DELETE", "/automations/{id}", path_params={"id": surplus["id"]})
-            if not before:
+            if not earlier:
                 client.request("POST", "/automations/", json=body)
                 done[automation.name] = "made"
-            elif _differs(before[0], body):
-                client.request("PUT", "/automations/{id}", path_params={"id": before[0]["id"]}, json=body)
+            elif _differs(earlier[0], body):
+                client.request("PUT", "/automations/{id}", path_params={"id": earlier[0]["id"]}, json=body)
                 done[automation.name] = "updated"
             else:
                 done[automation.name] = "unchanged"
         for name, surplus in theirs.items():
             if name not in names:
-                for found in surplus:
-                    client.request("DELETE", "/automations/{id}", path_params={"id": found["id"]})
+                for existing in surplus:
+                    client.request("DELETE", "/automations/{id}", path_params={"id": existing["id"]})
                 done[name] = "deleted"
     return done
 
 
-def _differs(found: Any, body: Any) -> bool:
+def _differs(theirs: Any, body: Any) -> bool:
     """Whether what stands lacks or changes anything of what is wanted; what the server adds is no difference."""
     if isinstance(body, dict):
-        return not isinstance(found, dict) or any(
-            _differs(found.get(key), value) for key, value in body.items() if value is not None
+        return not isinstance(theirs, dict) or any(
+            _differs(theirs.get(key), value) for key, value in body.items() if value is not None
         )
-    if isinstance(body, list) and isinstance(found, list):
-        if all(isinstance(one, str) for one in (*found, *body)):
-            return sorted(found) != sorted(body)
-        return len(found) != len(body) or any(_differs(one, other) for one, other in zip(found, body, strict=True))
-    if isinstance(found, list) and len(found) == 1:
-        return _differs(found[0], body)
-    return bool(found != body)
+    if isinstance(body, list) and isinstance(theirs, list):
+        if all(isinstance(part, str) for part in (*theirs, *body)):
+            return sorted(theirs) != sorted(body)
+        return len(theirs) != len(body) or any(map(_differs, theirs, body))
+    if isinstance(theirs, list) and len(theirs) == 1:
+        return _differs(theirs[0], body)
+    return bool(theirs != body)

@@ -1,4 +1,4 @@
-"""What is deployed, from the config alone: one list for `ratchet up`, for `ratchet deploy` and for prefect.yaml.
+"""List the deployments, from the config alone: for `ratchet up`, for `ratchet deploy` and for prefect.yaml.
 
 No Prefect here, so that the list can be read, tested and written down without it.
 """

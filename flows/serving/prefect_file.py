@@ -1,4 +1,4 @@
-"""prefect.yaml for people who deploy with Prefect's own command: made from the plans, so there is no second list.
+"""Write prefect.yaml for people who deploy with Prefect's own command: made from the plans, with no second list.
 
 RATCHET_CONFIG=/srv/ratchet.yaml RATCHET_POOL=local RATCHET_ROOT=/srv/ratchet prefect deploy --all
 """

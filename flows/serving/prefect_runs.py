@@ -1,4 +1,4 @@
-"""Prefect's own record of runs whose process died: it would show them as running for ever."""
+"""Close Prefect's records of runs whose process died: it would show them as running for ever."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `ratchet doctor` looks at before anything is started: each check says what it found and what to do."""
+"""Check the machine and the pipeline before anything is started (`ratchet doctor`): each check says what to do."""
 
 from __future__ import annotations
 
@@ -8,20 +8,21 @@ import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from flows.config.pipeline import PipelineConfig
+from flows.stack.doctor_hardware import examine_hardware
+from flows.stack.finding import Finding
 from infra.errors import RatchetError
 from infra.file_permissions import open_to_others
 from infra.processes import stack
 from infra.processes.identity import port_taken
-from infra.settings import Config, Places
+from infra.settings import Places
 from infra.sign_in import mlflow_login, prefect_headers
 
 if TYPE_CHECKING:
-    from training.hardware import Accelerators
+    pass
 
 # What newer versions of these break is told in docs/; each pin is also in pyproject.toml.
 _PINNED = {"fastapi": (0, 151), "sqlalchemy": (2, 1), "pandas": (3, 1)}
@@ -39,24 +40,11 @@ _NEEDED = (
 )
 
 
-class Finding(Config):
-    """One thing that was looked at."""
-
-    what: str
-    """What was looked at."""
-    state: Literal["ok", "warning", "problem"]
-    """problem: something will not work."""
-    found: str
-    """What was found."""
-    advice: str = ""
-    """What to do about it."""
-
-
 def examine(config: PipelineConfig) -> Iterator[Finding]:
-    """All checks, one after the other; none of them changes anything."""
+    """Run all checks, one after the other; none of them changes anything."""
     yield _python()
     yield from _packages()
-    yield from _computing(config)
+    yield from examine_hardware(config)
     yield _disk(config.places.home_dir)
     yield _home(config.places.home_dir)
     yield from _ports(config)
@@ -70,9 +58,9 @@ def _python() -> Finding:
     found = platform.python_version()
     good = sys.version_info[:2] == (3, 11)
     return Finding(
-        what="Python",
+        check="Python",
         state="ok" if good else "warning",
-        found=found,
+        result=found,
         advice="" if good else "Ratchet is tested with 3.11 only",
     )
 
@@ -83,7 +71,7 @@ def _packages() -> Iterator[Finding]:
             found = version(name)
         except PackageNotFoundError:
             yield Finding(
-                what=name, state="problem", found="not installed", advice="pip install -e . -c constraints.txt"
+                check=name, state="problem", result="not installed", advice="pip install -e . -c constraints.txt"
             )
             continue
         below = _PINNED.get(name)
@@ -93,99 +81,7 @@ def _packages() -> Iterator[Finding]:
             if bad and below
             else ""
         )
-        yield Finding(what=name, state="problem" if bad else "ok", found=found, advice=advice)
-
-
-def _computing(config: PipelineConfig) -> Iterator[Finding]:
-    """The GPU and the processor, and what training will compute in on them."""
-    from training.hardware import accelerators, best_dtype
-
-    try:
-        seen = accelerators()
-    except RatchetError as error:
-        yield Finding(what="GPU", state="problem", found=str(error))
-        return
-    asked = config.training.dtype
-    chosen = best_dtype(config.places.cache_dir) if asked == "auto" else asked
-    yield _gpu(seen, chosen)
-    yield _bitsandbytes(seen)
-    yield _processor(bool(seen.gpus), chosen)
-
-
-def _gpu(seen: Accelerators, dtype: str) -> Finding:
-    """What torch sees: it alone counts, whatever the machine has."""
-    if not seen.gpus:
-        built = "torch is a CPU build" if seen.build == "CPU" else f"torch is built for {seen.build}"
-        return Finding(
-            what="GPU",
-            state="warning" if seen.warning else "ok",
-            found=f"torch sees none ({built}{f'; it says: {seen.warning}' if seen.warning else ''})",
-            advice="training and serving use the CPU; where there is a GPU, install a torch build for its driver"
-            if seen.warning or seen.build == "CPU"
-            else "training and serving use the CPU; if that is not meant, see CUDA_VISIBLE_DEVICES and the driver",
-        )
-    each = [
-        f"{gpu.name}, {gpu.memory / 1e9:.1f} GB, {'bfloat16' if gpu.bfloat16 else 'no bfloat16 of its own'}"
-        for gpu in seen.gpus
-    ]
-    return Finding(
-        what="GPU",
-        state="ok",
-        found=f"torch ({seen.build}) sees {len(each)}: {'; '.join(each)}; training computes in {dtype} on the first",
-        advice="one process uses the first only; training.processes splits a stage among them" if len(each) > 1 else "",
-    )
-
-
-def _bitsandbytes(seen: Accelerators) -> Finding:
-    """Whether the 4-bit layers of qlora have a library for what torch was built for. It is not imported."""
-    what = "bitsandbytes"
-    try:
-        found = version(what)
-    except PackageNotFoundError:
-        return Finding(what=what, state="problem", found="not installed", advice="pip install -e . -c constraints.txt")
-    if not seen.gpus:
-        return Finding(what=what, state="ok", found=f"{found}; qlora runs on the CPU")
-    spec = find_spec(what)
-    places = [Path(place) for place in (spec.submodule_search_locations or ())] if spec else []
-    kind = "rocm" if seen.build.startswith("ROCm") else "cuda"
-    built = [file.stem for place in places for file in sorted(place.glob(f"libbitsandbytes_{kind}*"))]
-    return Finding(
-        what=what,
-        state="ok" if built else "warning",
-        found=f"{found}; libraries for {seen.build.split()[0]}: "
-        + (", ".join(name.removeprefix("libbitsandbytes_") for name in built) or "none"),
-        advice="" if built else "qlora needs one for the GPU: install a wheel of bitsandbytes built for it",
-    )
-
-
-def _processor(gpu: bool, dtype: str) -> Finding:
-    flags = set()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        line = next((line for line in info.read_text().splitlines() if line.startswith(("flags", "Features"))), "")
-        flags = set(line.split())
-    fast = [name for name in ("amx_bf16", "avx512_bf16", "avx512f", "avx2", "bf16") if name in flags]
-    found = f"{os.cpu_count()} cores, {platform.machine()}, {', '.join(fast) or 'no wide vector instructions found'}"
-    if gpu:
-        return Finding(what="processor", state="ok", found=found)
-    native = bool({"amx_bf16", "avx512_bf16", "bf16"} & flags)
-    found = f"{found}; training computes in {dtype}"
-    if native or dtype == "bfloat16":
-        slow = not native
-        return Finding(
-            what="processor",
-            state="warning" if slow else "ok",
-            found=found,
-            advice="training.dtype asks for bfloat16, which this processor only imitates: slower than float32"
-            if slow
-            else "",
-        )
-    return Finding(
-        what="processor",
-        state="warning",
-        found=found,
-        advice="no bfloat16 instructions: training uses float32, slower",
-    )
+        yield Finding(check=name, state="problem" if bad else "ok", result=found, advice=advice)
 
 
 def _disk(home: Path) -> Finding:
@@ -194,9 +90,9 @@ def _disk(home: Path) -> Finding:
         place = place.parent
     free = shutil.disk_usage(place).free / 1e9
     return Finding(
-        what="disk",
+        check="disk",
         state="ok" if free > 10 else "warning" if free > 3 else "problem",
-        found=f"{free:.0f} GB free at {place}",
+        result=f"{free:.0f} GB free at {place}",
         advice=""
         if free > 10
         else "a night keeps checkpoints, versions and logs: leave 10 GB free, or move places.home",
@@ -206,13 +102,13 @@ def _disk(home: Path) -> Finding:
 def _home(home: Path) -> Finding:
     """Whether what people said is its owner's alone."""
     if not home.exists() or not open_to_others(home):
-        return Finding(what="home", state="ok", found=f"{home} is its owner's alone")
+        return Finding(check="home", state="ok", result=f"{home} is its owner's alone")
     mine = home.stat().st_uid == os.geteuid()
     return Finding(
-        what="home",
+        check="home",
         # The root of a mounted volume is often another's; who may look in there, its mount decides.
         state="problem" if mine else "warning",
-        found=f"others of this machine may look into {home}, which holds what people said",
+        result=f"others of this machine may look into {home}, which holds what people said",
         advice=f"chmod 700 {home}" if mine else "let nobody else mount it, or give it to the user that runs Ratchet",
     )
 
@@ -232,12 +128,12 @@ def _sign_in(places: Places) -> Iterator[Finding]:
         if stranger != 401:
             advice = "it was started by an older release: `ratchet down`, then `ratchet up`" if ours else "switch it on"
             found = f"it answers whoever asks ({stranger})"
-            yield Finding(what=what, state="problem" if ours else "warning", found=found, advice=advice)
+            yield Finding(check=what, state="problem" if ours else "warning", result=found, advice=advice)
         elif (known := _status(url, headers, login)) == 200:
-            yield Finding(what=what, state="ok", found="asked for, and ours is taken")
+            yield Finding(check=what, state="ok", result="asked for, and ours is taken")
         else:
             advice = "the environment holds another one than the server was started with: see `ratchet sign-in`"
-            yield Finding(what=what, state="problem", found=f"ours is refused ({known})", advice=advice)
+            yield Finding(check=what, state="problem", result=f"ours is refused ({known})", advice=advice)
 
 
 def _status(url: str, headers: Mapping[str, str], login: tuple[str, str] | None) -> int | None:
@@ -256,12 +152,12 @@ def _ports(config: PipelineConfig) -> Iterator[Finding]:
     for owner, key in owners.items():
         port = getattr(config.places, key)
         if owner in running:
-            yield Finding(what=f"port {port}", state="ok", found=f"our own {owner}")
+            yield Finding(check=f"port {port}", state="ok", result=f"our own {owner}")
         elif port_taken(config.places.host, port):
             advice = f"stop that program, or set places.{key} to another port"
-            yield Finding(what=f"port {port}", state="problem", found=f"taken, {owner} wants it", advice=advice)
+            yield Finding(check=f"port {port}", state="problem", result=f"taken, {owner} wants it", advice=advice)
         else:
-            yield Finding(what=f"port {port}", state="ok", found=f"free for {owner}")
+            yield Finding(check=f"port {port}", state="ok", result=f"free for {owner}")
 
 
 def _base(config: PipelineConfig) -> Finding:
@@ -270,8 +166,8 @@ def _base(config: PipelineConfig) -> Finding:
     try:
         base = resolve_base(config.base_model, config.places.cache_dir)
     except RatchetError as error:
-        return Finding(what="base model", state="problem", found=str(error), advice="see base_model in the config")
-    return Finding(what="base model", state="ok", found=f"{base.version} from {base.source}: {base.path}")
+        return Finding(check="base model", state="problem", result=str(error), advice="see base_model in the config")
+    return Finding(check="base model", state="ok", result=f"{base.version} from {base.source}: {base.path}")
 
 
 def _gate(config: PipelineConfig) -> Finding:
@@ -284,9 +180,9 @@ def _gate(config: PipelineConfig) -> Finding:
     challengers = planned.challengers
     detectable = minimum_detectable_effect(config.gate, units, challengers=challengers)
     return Finding(
-        what="gate",
+        check="gate",
         state="ok" if detectable < 0.2 else "warning",
-        found="; ".join((describe_power(config.gate, units, challengers=challengers), *planned.notes)),
+        result="; ".join((describe_power(config.gate, units, challengers=challengers), *planned.notes)),
         advice="" if detectable < 0.2 else "collect more trusted labels, or accept more wrong promotions a year",
     )
 
@@ -302,7 +198,7 @@ def _mlflow(config: PipelineConfig) -> Iterator[Finding]:
             waiting.setdefault(why, 0)
     for why, operations in waiting.items():
         advice = "mend it; then all of it lands" + (f" ({operations} operations wait)" if operations else "")
-        yield Finding(what="MLflow", state="warning", found=why, advice=advice)
+        yield Finding(check="MLflow", state="warning", result=why, advice=advice)
 
 
 def _refused_now(config: PipelineConfig) -> Iterator[str]:

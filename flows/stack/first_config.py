@@ -1,4 +1,4 @@
-"""A first config from a file of corrections: which columns hold what, and settings for a first day without users."""
+"""Write a first config for a file of corrections: which columns hold what, and settings for a day without users."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The first API keys of a pipeline, made by the first `ratchet up` and kept where only their owner can read them."""
+"""Make the first API keys of a pipeline, at the first `ratchet up`, in a file that only its owner can read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which servers `ratchet up` runs for a pipeline: what production has, in its embedded form."""
+"""List the servers that `ratchet up` runs for a pipeline: what production has, in its embedded form."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every flow does first: read the config, put the stack's secrets into the environment."""
+"""Open a pipeline for a flow: read the config, put the stack's secrets into the environment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Secrets of a local stack: made once, kept in a file that only its owner can read, handed on by the environment."""
+"""Keep the secrets of a local stack: made once, in a file that only its owner can read."""
 
 from __future__ import annotations
 

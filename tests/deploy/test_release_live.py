@@ -102,8 +102,8 @@ def test_an_engine_that_is_away_keeps_no_release_from_the_others(serving: Stack)
     with serving.engine() as engine, EngineClient("http://127.0.0.1:9", "key") as nobody:
         here, away = (prover(each, serving.versions_dir, base_version=BASE) for each in (engine, nobody))
         found = prove_everywhere([away, here])(version)
-        assert (found["version"], found["engines"], found["engines_away"]) == (version, 1, 1)
-        assert "engines_away" not in prove_everywhere([here, here])(version)
+        assert (found.version, found.engines, found.engines_away) == (version, 1, 1)
+        assert "engines_away" not in prove_everywhere([here, here])(version).model_dump()
         with pytest.raises(Unavailable):
             prove_everywhere([away])(version)
 

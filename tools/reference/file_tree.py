@@ -1,30 +1,54 @@
-"""The README's file tree, made from the first line of every module's docstring.
+"""List every file of the packages with the first line of its docstring, for docs/reference/files.md.
 
-One text serves the reader of the code and the reader of the README, so the tree cannot fall behind.
+One text serves the reader of the code and the reader of the page, so the tree cannot fall behind.
 """
 
 from __future__ import annotations
 
 import ast
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from tools.reference.markdown import HEAD
+
 PACKAGES = ("flows", "tasks", "deploy", "evaluation", "training", "feedback", "infra")
 _COLUMN = 31
-_BLOCK = re.compile(r"(## The files\n+```text\n)(.*?)(^tests/)", flags=re.DOTALL | re.MULTILINE)
+_BESIDE = (
+    ("tests/", "mirror the packages; small real models, real servers"),
+    ("benchmarks/", "what is measured by `make bench`, a module each; the figures go to docs/benchmarks.md"),
+    ("examples/", "three complete pipelines: support triage, house style, arithmetic"),
+    ("tools/", "what the repository builds beside the code: these pages"),
+    ("docs/", "this documentation"),
+    ("  architecture.md", "floors, processes, identity"),
+    ("  concepts.md", "words, the loop, gate and canary in plain words"),
+    ("  guarantees.md", "what the statistics promise"),
+    ("  runbook.md", "every alert: what it means, what to do"),
+    ("  loop.svg", "the loop as a picture"),
+    ("  quickstart.md", "from a file of corrections to an answering adapter"),
+    ("  faq.md", "costs and limits"),
+    ("  comparison.md", "other tools"),
+    ("  howto/", "one page per task"),
+    ("  reference/", "commands, config, API, events, metrics, files: made from the code"),
+    ("ratchet.yaml", "a pipeline's config, with comments"),
+    ("prefect.yaml", "the deployments for work pools, made from the code"),
+    ("mkdocs.yml", "the documentation as a site"),
+    ("Makefile", "demo, test, test-slow, bench, up, down, fmt, docs"),
+    ("pyproject.toml", "packages, extras, tools and their rules"),
+    ("constraints.txt", "every version pinned"),
+    (".ci/", "what CI runs"),
+    ("CHANGELOG.md", "changes a user can notice"),
+    ("CONTRIBUTING.md", "how to add an objective, tuner, metric, judge, source"),
+    ("LICENSE", "Apache-2.0"),
+)
+"""What lies beside the packages."""
 
 
-def with_file_tree(readme: str, root: Path) -> str:
-    """`readme` with the part of its file tree that shows the packages written anew; the lines after them stay.
-
-    Raises:
-        ValueError: the README has no file tree that ends with a line for `tests/`.
-    """
-    if not _BLOCK.search(readme):
-        raise ValueError('README.md: expected a section "The files" with a text block that has a line for tests/')
-    tree = "\n".join(line for package in PACKAGES for line in _folder(root / package, 0))
-    return _BLOCK.sub(lambda found: f"{found.group(1)}{tree}\n{found.group(3)}", readme)
+def files_reference(root: Path) -> str:
+    """Write the page: the packages from the top floor to the lowest, each folder with its modules."""
+    lines = [line for package in PACKAGES for line in _folder(root / package, 0)]
+    tree = "\n".join([*lines, *(_line(name, summary, 0) for name, summary in _BESIDE)])
+    intro = "Every module, from the top floor to the lowest: a package imports only those below it.\n"
+    return f"{HEAD}# Files\n\n{intro}\n```text\n{tree}\n```\n"
 
 
 def _folder(folder: Path, depth: int) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Write docs/reference and the README's file tree from the code, or check that they are up to date.
+"""Write docs/reference from the code, or check that it is up to date.
 
 python -m tools.reference.reference            # write
 python -m tools.reference.reference --check    # exit 1 when a file differs from what the code says
@@ -10,18 +10,19 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tools.reference.markdown import HEAD, cell
+
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "docs" / "reference"
-_HEAD = "<!-- Made from the code by `python -m tools.reference.reference`; edits here are lost. -->\n\n"
 
 
 def cli_reference() -> str:
-    """Every command with its help, as Markdown."""
+    """Write every command with its help, as Markdown."""
     import typer.main
 
     from flows.cli.app import app
 
-    lines = [_HEAD + "# Commands\n"]
+    lines = [HEAD + "# Commands\n"]
 
     def walk(command: Any, path: tuple[str, ...]) -> None:
         context = typer.Context(command, info_name=" ".join(path), terminal_width=100, max_content_width=100)
@@ -34,24 +35,24 @@ def cli_reference() -> str:
 
 
 def config_reference() -> str:
-    """Every key of the config with its type, default and help, as Markdown tables."""
+    """Write every key of the config with its type, default and help, as Markdown tables."""
     from flows.config.pipeline import PipelineConfig
 
     schema = PipelineConfig.model_json_schema()
     models = schema["$defs"]
     lines = [
-        _HEAD + "# Config\n",
+        HEAD + "# Config\n",
         "One YAML file for one pipeline; `ratchet config check` finds every mistake in it.\n",
     ]
 
     def table(title: str, model: dict[str, Any]) -> None:
-        lines.append(f"## {title}\n\n{_cell(model.get('description', ''))}\n")
+        lines.append(f"## {title}\n\n{cell(model.get('description', ''))}\n")
         lines.append("| key | type | default | what it is |\n|---|---|---|---|")
         required = model.get("required", [])
         for key, field in model.get("properties", {}).items():
             default = "required" if key in required else f"`{_short(field.get('default'))}`"
             help_text = field.get("description") or _target(models, field).get("description", "")
-            lines.append(f"| `{key}` | {_type(field)} | {_cell(default)} | {_cell(help_text)} |")
+            lines.append(f"| `{key}` | {_type(field)} | {cell(default)} | {cell(help_text)} |")
         lines.append("")
 
     table("The file", schema)
@@ -89,27 +90,22 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
-
-
 def main(argv: list[str]) -> int:
     """Write the files, or with --check say which are out of date."""
     from flows.serving.prefect_file import prefect_yaml
-    from tools.reference.file_tree import with_file_tree
+    from tools.reference.file_tree import files_reference
     from tools.reference.reference_pages import api_reference, events_reference, metrics_reference
     from tools.reference.site_pages import with_all_pages
 
-    readme = ROOT / "README.md"
     wanted = {
         FOLDER / "cli.md": cli_reference(),
         FOLDER / "config.md": config_reference(),
         FOLDER / "api.md": api_reference(),
         FOLDER / "events.md": events_reference((ROOT / "docs" / "runbook.md").read_text()),
         FOLDER / "metrics.md": metrics_reference(),
+        FOLDER / "files.md": files_reference(ROOT),
         ROOT / "prefect.yaml": prefect_yaml(ROOT),
         ROOT / "mkdocs.yml": with_all_pages((ROOT / "mkdocs.yml").read_text(), ROOT / "docs"),
-        readme: with_file_tree(readme.read_text(), ROOT),
     }
     stale = [path for path, text in wanted.items() if not path.exists() or path.read_text() != text]
     if "--check" in argv:

@@ -1,4 +1,4 @@
-"""Reference pages of the gateway's API, the events and the metrics, made from the code that serves them."""
+"""Write the reference pages of the gateway's API, the events and the metrics from the code that serves them."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import re
 from pathlib import Path
 from typing import Any
 
-HEAD = "<!-- Made from the code by `python -m tools.reference.reference`; edits here are lost. -->\n\n"
+from tools.reference.markdown import HEAD, cell
 
 
 def api_reference() -> str:
-    """Every route of the gateway with what it is for, from the application itself."""
+    """List every route of the gateway with what it is for, from the application itself."""
     from deploy.config import ConsoleJob, GatewayJob
     from deploy.gateway.app import build_app
 
@@ -32,9 +32,9 @@ def api_reference() -> str:
         "| method | path | what it does |\n|---|---|---|",
     ]
     for route in _routes(app):
-        said = _first_line(route.endpoint.__doc__) or _WORDS.get(route.path, "")
+        summary = _first_line(route.endpoint.__doc__) or _WORDS.get(route.path, "")
         for method in sorted(route.methods - {"HEAD", "OPTIONS"}):
-            lines.append(f"| {method} | `{route.path}` | {_cell(said)} |")
+            lines.append(f"| {method} | `{route.path}` | {cell(summary)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -71,7 +71,7 @@ def _routes(app: Any) -> list[Any]:
 
 
 def events_reference(runbook: str) -> str:
-    """The Prefect events and their payload; kinds and meanings are the runbook's, which a test holds to the code."""
+    """List the Prefect events and their payload; kinds and meanings are the runbook's, held to the code by a test."""
     from infra.alerts.outbox import Alert
     from infra.alerts.prefect_events import event_of
 
@@ -83,7 +83,7 @@ def events_reference(runbook: str) -> str:
         f"Resource: `ratchet.tenant.` and the tenant, or `{sample['resource']['prefect.resource.id']}` where it "
         "concerns all. Labels: `ratchet.severity`.\n",
         "| field of the payload | what it is |\n|---|---|",
-        *(f"| `{name}` | {_cell(_FIELDS[name])} |" for name in sample["payload"]),
+        *(f"| `{name}` | {cell(_FIELDS[name])} |" for name in sample["payload"]),
         "\n| event | usual severity | what happened |\n|---|---|---|",
     ]
     severity = ""
@@ -92,7 +92,7 @@ def events_reference(runbook: str) -> str:
             severity = next((word for word in ("critical", "warning", "info") if f"({word})" in line), "")
         elif line.startswith("### ") and severity:
             kind = line[4:]
-            lines.append(f"| `ratchet.{kind}` | {severity} | {_cell(_first_sentence(runbook, kind))} |")
+            lines.append(f"| `ratchet.{kind}` | {severity} | {cell(_first_sentence(runbook, kind))} |")
     return "\n".join(lines) + "\n"
 
 
@@ -110,7 +110,7 @@ _FIELDS = {
 
 
 def metrics_reference() -> str:
-    """Every metric of the gateway with its labels."""
+    """List every metric of the gateway with its labels."""
     from deploy.gateway.telemetry.metrics import Metrics
 
     metrics = Metrics()
@@ -125,10 +125,10 @@ def metrics_reference() -> str:
         "Served by each gateway at `/metrics` for Prometheus. `infra/grafana` has a dashboard of them.\n",
         "| metric | type | labels | what it is |\n|---|---|---|---|",
     ]
-    for family in sorted(metrics.registry.collect(), key=lambda one: one.name):
+    for family in sorted(metrics.registry.collect(), key=lambda family: family.name):
         name = f"{family.name}_total" if family.type == "counter" else family.name
-        told = ", ".join(f"`{label}`" for label in labels.get(family.name, ()))
-        lines.append(f"| `{name}` | {family.type} | {told} | {_cell(family.documentation)} |")
+        names = ", ".join(f"`{label}`" for label in labels.get(family.name, ()))
+        lines.append(f"| `{name}` | {family.type} | {names} | {cell(family.documentation)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -141,7 +141,3 @@ def _first_sentence(text: str, heading: str) -> str:
 
 def _first_line(text: str | None) -> str:
     return " ".join((text or "").strip().split("\n\n")[0].split())
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")

@@ -1,4 +1,4 @@
-"""The pages of the site: every how-to and reference page that exists stands in mkdocs.yml, with no second list."""
+"""List the pages of the site in mkdocs.yml: every how-to and reference page that exists, with no second list."""
 
 from __future__ import annotations
 

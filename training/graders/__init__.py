@@ -11,6 +11,8 @@ import re
 from infra.registry import Registry
 from training.graders.grader import Grader
 
+__all__ = ["GRADERS", "OWN", "Grader", "grader_for", "grader_named"]
+
 GRADERS = Registry(
     "graders",
     "grader",

@@ -7,7 +7,9 @@ An objective turns an example into sequences (`encode`) and the model's log-prob
 from __future__ import annotations
 
 from infra.registry import Registry
-from training.objectives.objective import Objective
+from training.objectives.objective import Objective, Online
+
+__all__ = ["OBJECTIVES", "Objective", "Online", "objective_named"]
 
 OBJECTIVES = Registry(
     "objectives",

@@ -10,6 +10,8 @@ from pydantic import Field, model_validator
 from feedback.examples import SHAPES
 from infra.errors import UserError
 from infra.settings import Config
+from training.engines import TRAINING_ENGINES
+from training.engines.engine import TrainingEngine
 from training.objectives import objective_named
 from training.recipes.built_in import RECIPES, recipe_named
 from training.recipes.memory_fit import Room, why_not_fit
@@ -28,6 +30,8 @@ class TrainingConfig(Config):
 
     methods: Literal["auto"] | tuple[str, ...] = "auto"
     """auto: every recipe that the night's data support, cheapest first, within the budget. Or names of recipes."""
+    engine: str = "native"
+    """Training engine: who computes. native is Ratchet's own; installed packages may bring others."""
     recipes: Mapping[str, Recipe] = {}
     """Recipes of your own, by name; `methods: auto` considers them too."""
     budget_minutes: float = Field(default=120.0, gt=0)
@@ -63,6 +67,8 @@ class TrainingConfig(Config):
 
     @model_validator(mode="after")
     def _known(self) -> TrainingConfig:
+        if self.engine not in TRAINING_ENGINES:
+            raise ValueError(TRAINING_ENGINES.unknown(self.engine))
         for name, recipe in self.recipes.items():
             if name != recipe.name:
                 raise ValueError(f"recipes: {name!r} holds a recipe named {recipe.name!r}; give both the same name")
@@ -145,7 +151,7 @@ def plan_night(
     supported: list[Recipe] = []
     for recipe in candidates:
         because: Because = "unsupported"
-        reason = _unsupported(recipe, counts, config.minimum_examples)
+        reason = _unsupported(recipe, counts, config.minimum_examples, TRAINING_ENGINES[config.engine])
         if reason is None and lora_only:
             reason = recipe.why_not_lora
         if reason is None and room is not None:
@@ -204,7 +210,8 @@ def usable_shapes(config: TrainingConfig, *, lora_only: bool = False) -> frozens
     return frozenset(
         shape
         for recipe in allowed
-        if _unsupported(recipe, plenty, config.minimum_examples) is None and not (lora_only and recipe.why_not_lora)
+        if _unsupported(recipe, plenty, config.minimum_examples, TRAINING_ENGINES[config.engine]) is None
+        and not (lora_only and recipe.why_not_lora)
         for index in range(len(recipe.stages))
         for shape in recipe.shapes(index)
     )
@@ -222,11 +229,11 @@ def _examples(recipe: Recipe, index: int, counts: Mapping[str, int]) -> int:
     return sum(counts.get(shape, 0) for shape in recipe.shapes(index))
 
 
-def _unsupported(recipe: Recipe, counts: Mapping[str, int], least: int) -> str | None:
+def _unsupported(recipe: Recipe, counts: Mapping[str, int], least: int, engine: TrainingEngine) -> str | None:
     if not recipe.makes_challenger:
         return "its last stage makes a reward model, which scores answers and gives none"
     for index, stage in enumerate(recipe.stages):
-        refused = tuner_named(stage.tuner).refuses(stage.objective)
+        refused = engine.refuses(stage.objective, stage.tuner)
         if refused:
             return f"{stage.objective} with {stage.tuner} cannot be trained: {refused}"
         count = _examples(recipe, index, counts)

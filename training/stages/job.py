@@ -14,10 +14,11 @@ from pathlib import Path
 from pydantic import Field, JsonValue
 
 from infra.artifact import Record, digest_file, key_of
-from infra.errors import NotFound
+from infra.errors import NotFound, UserError
 from infra.settings import Config
 from training.base_config import shape_config
 from training.base_model import Base, resolve_base
+from training.engines import TRAINING_ENGINES
 from training.hardware import Dtype
 from training.objectives import objective_named
 from training.recipes.memory import recomputes, shape_of_folder
@@ -25,9 +26,6 @@ from training.recipes.mixture import Replay, ReplaySource, source_of
 from training.recipes.recipe import StageSpec
 from training.recipes.resolve import choices, resolve
 from training.stages.result import Kind, StageResult
-
-ENGINE = 4
-"""Version of what the engine computes for a given job; raise it when it makes other weights."""
 
 
 class Previous(Config):
@@ -59,6 +57,8 @@ class StageJob(Config):
     """For people: recipe and stage. Not identity, so recipes share equal stages."""
     spec: StageSpec
     """What to do, everything filled in."""
+    engine: str = "native"
+    """Training engine that computes it."""
     base: Base
     """The base model."""
     train: Path
@@ -115,9 +115,10 @@ class StageJob(Config):
 
 def stage_key(job: StageJob) -> str:
     """Fingerprint what is asked for (SHA-256, hex). No path, thread count or label enters it."""
+    engine = TRAINING_ENGINES.named(job.engine)
     return key_of(
         {
-            "engine": ENGINE,
+            "engine": engine.version if job.engine == "native" else [job.engine, engine.version],
             "objective_version": objective_named(job.spec.objective).version,
             "spec": _without_locations(job.spec),
             "base": job.base.digest,
@@ -183,6 +184,7 @@ def make_job(
     placement: Placement,
     *,
     label: str,
+    engine: str = "native",
     seed: int = 0,
     dtype: Dtype | None = None,
     world_size: int = 1,
@@ -191,7 +193,7 @@ def make_job(
 
     Raises:
         NotFound: a file is missing, or the data hold nothing that the objective learns from.
-        UserError: options are wrong, or objective and tuner do not go together.
+        UserError: options are wrong, or objective, tuner and training engine do not go together.
     """
     from infra.processes.threads import physical_cores
     from training.hardware import best_dtype
@@ -199,6 +201,8 @@ def make_job(
     previous, reward = inputs.previous, inputs.reward
     assert (previous is None) == (spec.starts_from == "base"), "a stage starts from base or from a finished stage"
     objective = objective_named(spec.objective)
+    if (refused := TRAINING_ENGINES.named(engine).refuses(spec.objective, spec.tuner)) is not None:
+        raise UserError(f"{spec.objective} with {spec.tuner} cannot be trained: {refused}")
     count = _count_examples(spec, inputs)
     dtype = dtype or best_dtype(placement.cache)
     graded = reward is not None and objective.online is not None and objective.online.grades
@@ -210,6 +214,7 @@ def make_job(
         label=label,
         spec=resolved,
         chosen=chosen,
+        engine=engine,
         base=inputs.base,
         train=inputs.train.absolute(),
         train_digest=digest_file(inputs.train),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from infra.artifact import Record, read_record
 from infra.processes.child import Child, failure_of, run_child
 from infra.processes.progress import FILE, OnProgress, ProgressFollower
+from training.engines import TRAINING_ENGINES
 from training.stages.job import StageJob
 
 
@@ -28,7 +29,7 @@ def launch_stage(job: StageJob, on_progress: OnProgress = lambda line: None) -> 
         return finished
     child = Child(
         label=f"stage {job.label}",
-        module="training",
+        module=TRAINING_ENGINES.named(job.engine).module,
         folder=job.work,
         log=job.stages_dir / "logs" / f"{job.key[:16]}.log",
         threads=job.threads,

@@ -68,6 +68,7 @@ def record_of(job: StageJob, digest: str, result: StageResult) -> Record:
         digest=digest,
         parents=parents,
         config=StageConfig(
+            engine=job.engine,
             spec=RecordedSpec.model_validate(job.spec.model_dump(mode="json")),
             base=job.base.name,
             seed=job.seed,

@@ -62,6 +62,7 @@ def train_recipe(
                 inputs,
                 placement,
                 label=f"{recipe.name}/{index + 1}-{spec.objective}",
+                engine=config.engine,
                 seed=config.seed,
                 dtype=None if config.dtype == "auto" else config.dtype,
                 world_size=processes,

@@ -101,6 +101,8 @@ class RecordedSpec(Stored):
 class StageConfig(Stored):
     """The settings that ran."""
 
+    engine: str = "native"
+    """Training engine that computed it."""
     spec: RecordedSpec
     """The stage, everything filled in."""
     base: str = ""

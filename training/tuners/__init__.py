@@ -6,7 +6,9 @@ A tuner's file is light to import (no torch): what needs torch or peft is import
 from __future__ import annotations
 
 from infra.registry import Registry
-from training.tuners.tuner import Tuner
+from training.tuners.tuner import ModelShape, Tuner
+
+__all__ = ["TUNERS", "ModelShape", "Tuner", "tuner_named"]
 
 TUNERS = Registry(
     "tuners",

@@ -27,11 +27,12 @@ class InteractionRecorder:
         """Return the sampling settings that count for this exchange, as an engine takes them."""
         request = exchange.request
         limit = request.max_completion_tokens or request.max_tokens or self._job.serving.max_tokens
+        stop: list[JsonValue] = [*request.stops]
         named: dict[str, JsonValue] = {
             "temperature": request.temperature,
             "top_p": request.top_p,
             "seed": request.seed,
-            "stop": list(request.stops) or None,
+            "stop": stop or None,
         }
         return {"max_tokens": limit, **{name: value for name, value in named.items() if value is not None}}
 

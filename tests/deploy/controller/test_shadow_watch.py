@@ -11,7 +11,7 @@ from sqlalchemy import Engine
 from deploy.canary.policy import CanaryPolicy
 from deploy.controller.shadow_watch import FEWEST_COPIES, watch_shadow
 from deploy.experiments.shadow import ShadowAnswer, record_shadow
-from deploy.ledger.evidence import Override, Proof
+from deploy.ledger.evidence import Override, Proof, VerdictSummary
 from deploy.ledger.ledger import Entry, current
 from deploy.release.lifecycle import promote, start
 from deploy.release.manual_controls import pause, resume
@@ -42,7 +42,7 @@ def opened(
     override: Override | None = None,
     champion: str | None = None,
 ) -> Entry:
-    gate = {"decision": "promote", "champion": champion}
+    gate = VerdictSummary(decision="promote", champion=champion)
     return Releases(
         engine, "t", versions_dir=folder / "versions", policy=policy, prove=lambda name: Proof(version=name)
     ).open(

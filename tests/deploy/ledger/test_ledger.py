@@ -20,10 +20,10 @@ from deploy.ledger.ledger import (
     current,
     history,
     last_seq,
-    release_state,
     releases,
     tenants,
 )
+from deploy.ledger.transitions import release_state
 from infra.database.connect import connect
 from infra.database.schema import create_tables
 from infra.errors import Conflict

@@ -153,7 +153,7 @@ def test_an_mlflow_restored_from_a_backup_asks_for_no_release(hand: Hand) -> Non
     [text] = hand.put_back
     assert "restored from a backup" in text
     assert len(history(hand.db, "t")) == before and hand.aliases["champion"] == hand.v2
-    assert hand.registry.registered()[hand.v1][1]["ratchet.state"] == "superseded"
+    assert hand.registry.registered()[hand.v1].tags["ratchet.state"] == "superseded"
 
 
 @pytest.fixture

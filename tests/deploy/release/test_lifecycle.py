@@ -57,7 +57,8 @@ class World:
     ) -> Entry:
         versions = self.tmp_path / "versions"
         releases = Releases(self.db, "t", versions_dir=versions, policy=policy, prove=self.prove)
-        return releases.open(version, **{"actor": "night", "gate": gate} | more)
+        options: dict[str, Any] = {"actor": "night", "gate": gate} | more
+        return releases.open(version, **options)
 
     def make_champion(self, version: str, policy: CanaryPolicy = POLICY) -> None:
         self.open(version)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from deploy.ledger.evidence import Proof
 from deploy.versions.parity import ParityError, check_parity, prover
 from deploy.versions.versions import load_version
 from infra.artifact import read_record, write_record
@@ -19,9 +20,9 @@ from training.stages.probe import Probe, read_probe, take_probe
 def test_right_version_is_proved(serving: Stack) -> None:
     with serving.engine() as engine:
         facts = prover(engine, serving.versions_dir, base_version=BASE)(serving.versions[0])
-    assert facts["relative_error"] < 1e-3
-    assert facts["effect"] > 0.01
-    assert facts["cosine"] == pytest.approx(1.0, abs=1e-3)
+    assert facts.relative_error is not None and facts.relative_error < 1e-3
+    assert facts.effect is not None and facts.effect > 0.01
+    assert facts.cosine == pytest.approx(1.0, abs=1e-3)
 
 
 def test_another_adapter_under_the_name_is_refused(serving: Stack) -> None:
@@ -75,10 +76,10 @@ def test_the_base_itself_is_proved_by_what_versions_recorded_of_it(serving: Stac
     unrelated = published_on(serving, tmp_path / "unrelated", "f" * 64)
     with serving.engine() as engine:
         facts = prover(engine, right, base_version=BASE)(BASE)
-        assert facts["proved"] and facts["base_error"] < 1e-3
+        assert facts.proved and facts.base_error is not None and facts.base_error < 1e-3
         with pytest.raises(ParityError, match=f"the engine's base is not {BASE}"):
             prover(engine, wrong, base_version=BASE)(BASE)
-        assert prover(engine, unrelated, base_version=BASE)(BASE) == {"version": BASE, "base": True, "proved": False}
+        assert prover(engine, unrelated, base_version=BASE)(BASE) == Proof(version=BASE, base=True, proved=False)
 
 
 def test_damaged_version_never_reaches_traffic(serving: Stack, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from evaluation.job.items import Contamination, contaminated
+from evaluation.job.items import Contamination, find_contamination
 from feedback.events import Message
 from feedback.snapshots.gate_items import GateItem
 
@@ -39,5 +39,5 @@ def test_copies_are_counted_by_how_near_they_are(tmp_path: Path) -> None:
     ]  # fmt: skip
     training = tmp_path / "train.jsonl"
     training.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert contaminated(items, [training]) == Contamination(same=2, near=2)
-    assert contaminated(items, ()) is None
+    assert find_contamination(items, [training]) == Contamination(same=2, near=2)
+    assert find_contamination(items, ()) is None

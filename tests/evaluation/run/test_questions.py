@@ -74,4 +74,4 @@ def test_a_template_that_refuses_all_items_is_one_sentence_and_no_verdict(night:
 def test_a_scorecard_without_any_has_the_digest_it_always_had() -> None:
     card = Scorecard(champion="b", base="b", items_digest="0", versions=(), metrics=(), gate=Table())
     uncounted = {"hardware", "items_file", "items_file_digest", "created_at", "seconds", "near_copies", "set_aside"}
-    assert card.digest == key_of(card.model_dump(mode="json", exclude=uncounted)) and card.aside == ""
+    assert card.digest == key_of(card.model_dump(mode="json", exclude=uncounted)) and card.set_aside_note == ""

@@ -39,8 +39,8 @@ def play(act: int) -> ActFacts:
             Thumbed(at=at + timedelta(seconds=i), version="v2" if i > 20 else "base-1", up=i % 3 > 0) for i in range(50)
         ),
         happenings=(
-            Happening(at=at, until=at + timedelta(seconds=30), what="customers <write>"),
-            Happening(at=at + timedelta(seconds=40), what="promoted", decision=True),
+            Happening(at=at, until=at + timedelta(seconds=30), event="customers <write>"),
+            Happening(at=at + timedelta(seconds=40), event="promoted", decision=True),
         ),
         quarantine={"one account, too much": 12},
         quarantined=(("one account, too much", '{"type":"<b>question</b>"}'),),
@@ -48,7 +48,7 @@ def play(act: int) -> ActFacts:
         alerts=(
             ReceivedAlert(at=at, kind="rollback", severity="error", title="back", body="<img src=x>", signed=True),
         ),
-        claims=(Claim(text="better", holds=act != 2, found="3% to 80%"),),
+        claims=(Claim(text="better", holds=act != 2, numbers="3% to 80%"),),
         notes=("the gate said so",),
         names={"v2": "live"},
     )

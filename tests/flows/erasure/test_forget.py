@@ -36,7 +36,7 @@ from flows.config.pipeline import PipelineConfig
 from flows.erasure.forget import forget, preview_erasure
 from flows.erasure.redact_files import scrub, search
 from flows.erasure.replacement import pending, replacement_plan
-from flows.history.lake_view import difference, export, log_of, shown, snapshot_named
+from flows.history.lake_view import compare_snapshots, export, latest_batches, show_snapshot, snapshot_named
 from flows.night.record import open_night, read_night
 from infra.artifact import digest_dir, digest_file, finished_record, write_record
 from infra.database.connect import connect
@@ -511,14 +511,14 @@ def test_the_lake_is_looked_at_and_kept_healthy(home: Home, tmp_path: Path) -> N
     from feedback.ingest.run import locked
     from feedback.lake.maintenance import maintain
 
-    (batch,) = log_of(home.lake, 5)
-    assert batch["batch"] == 1 and batch["rows"]["accepted"] > 0
+    (batch,) = latest_batches(home.lake, 5)
+    assert batch.batch == 1 and batch.rows["accepted"] > 0
     home.store.record_feedback(feedback_on(3, Edit(text="10-4"), "agent", trusted=True))
     home.ingest()
     second = cut_snapshot(home.lake, home.places.snapshots_dir, NO_GATE, tenant="acme")
-    found = difference(home.snapshot, second)
-    assert sum(found["added"].values()) >= 1 and set(found["added_examples"]).isdisjoint(found["gone_examples"])
-    assert shown(second, 2)["id"] == second.id
+    found = compare_snapshots(home.snapshot, second)
+    assert sum(found.added.values()) >= 1 and set(found.added_examples).isdisjoint(found.gone_examples)
+    assert show_snapshot(second, 2).id == second.id
     counts = export(second, tmp_path / "out.parquet")
     assert pl.read_parquet(tmp_path / "out.parquet").height == sum(counts.values())
     export(second, tmp_path / "out.jsonl")

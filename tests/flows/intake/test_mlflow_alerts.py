@@ -22,7 +22,7 @@ def test_a_deleted_experiment_is_said_by_doctor_and_an_alert(tmp_path: Path) -> 
     config, client = load_config(path), MlflowClient(url)
 
     def findings() -> list[tuple[str, str]]:
-        return [(one.found, one.advice) for one in examine(config) if one.what == "MLflow"]
+        return [(one.result, one.advice) for one in examine(config) if one.check == "MLflow"]
 
     assert findings() == []
     client.delete_experiment(client.create_experiment("desk"))

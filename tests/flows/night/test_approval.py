@@ -30,7 +30,7 @@ from pathlib import Path
 from prefect import flow
 from prefect.runtime import flow_run
 from evaluation.gate.decide import decide
-from flows.config.pipeline import load_config
+from flows.config.load import load_config
 from deploy.nights.record import NightRecord
 from deploy.nights.request import NightRequest
 from infra.artifact import atomic_write
@@ -46,7 +46,7 @@ def waits(name, hours):
     folder.mkdir(parents=True)
     atomic_write(folder / "night.json", file.model_dump_json())
     verdict = decide(scorecard({"champion": share(60, 20), "good": share(60, 45)}), policy(require_approval=True))
-    said = ask_approval(verdict, hours=hours, poll_seconds=1)
+    said = ask_approval(verdict, hours=hours, poll_seconds=1) or ""
     atomic_write(folder / "night.json", file.model_copy(update={"state": "done"}).model_dump_json())
     return said
 

@@ -17,6 +17,7 @@ from infra.artifact import finished_record, write_record
 from infra.settings import Places
 from tests.evaluation.night import build_night, write_items
 from training.base_model import Base
+from training.stages.result import StageResult
 
 
 def test_a_night_s_job_names_everything_and_is_measured(tiny_base: Path, tmp_path: Path) -> None:
@@ -27,7 +28,8 @@ def test_a_night_s_job_names_everything_and_is_measured(tiny_base: Path, tmp_pat
         assert made.path is not None
         folder = places.stages_dir / f"key{number}"
         shutil.copytree(made.path.parent, folder)
-        result = {"kind": "adapter", "optimised_against": ["grader:exact_match"] if number else []}
+        graders = ("grader:exact_match",) if number else ()
+        result = StageResult(kind="adapter", optimised_against=graders)
         write_record(folder, finished_record(name="stage", key=f"key{number}", digest=made.digest, result=result))
         stages.append(TrainedStage(key=f"key{number}", digest=made.digest, kind="adapter", objective="sft"))
     first, second = stages

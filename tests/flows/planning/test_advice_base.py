@@ -13,7 +13,8 @@ import training.hardware
 from flows.cli.app import app
 from flows.config.pipeline import PipelineConfig
 from flows.planning.gate_power import describe_gate_power, expected_challengers
-from flows.stack.doctor import Finding, examine
+from flows.stack.doctor import examine
+from flows.stack.finding import Finding
 from tests.large_base import write_large_base
 from training.hardware import Accelerators, Gpu
 
@@ -73,7 +74,7 @@ def _advise(folder: Path, *more: str, memory: str = "64") -> Any:
 
 
 def _findings(config: PipelineConfig) -> dict[str, Finding]:
-    return {finding.what: finding for finding in examine(config)}
+    return {finding.check: finding for finding in examine(config)}
 
 
 def test_the_doctor_says_what_torch_sees_and_what_is_computed_in(
@@ -89,12 +90,12 @@ def test_the_doctor_says_what_torch_sees_and_what_is_computed_in(
     new = Gpu(name="New", memory=80 * 10**9, bfloat16=True)
     found = with_gpus(new, new, build="CUDA 13.0")
     said = "torch (CUDA 13.0) sees 2: New, 80.0 GB, bfloat16; New, 80.0 GB, bfloat16; training computes in bfloat16"
-    assert found["GPU"].found.startswith(said)
-    assert "cuda130" in found["bitsandbytes"].found
+    assert found["GPU"].result.startswith(said)
+    assert "cuda130" in found["bitsandbytes"].result
     assert (found["processor"].state, found["processor"].advice) == ("ok", "")
-    old = with_gpus(Gpu(name="Old", memory=16 * 10**9, bfloat16=False), build="CUDA 13.0")["GPU"].found
+    old = with_gpus(Gpu(name="Old", memory=16 * 10**9, bfloat16=False), build="CUDA 13.0")["GPU"].result
     assert "no bfloat16 of its own; training computes in float32" in old
     none = with_gpus(build="CUDA 13.0", warning="the driver is too old")
-    assert none["GPU"].state == "warning" and "the driver is too old" in none["GPU"].found
-    assert "training computes in" in none["processor"].found
-    assert "torch is a CPU build" in with_gpus(build="CPU")["GPU"].found
+    assert none["GPU"].state == "warning" and "the driver is too old" in none["GPU"].result
+    assert "training computes in" in none["processor"].result
+    assert "torch is a CPU build" in with_gpus(build="CPU")["GPU"].result

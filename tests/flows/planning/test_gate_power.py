@@ -34,7 +34,7 @@ def test_before_the_first_snapshot_the_named_recipes_count(tmp_path: Path, metho
     expected = describe_power(config.gate, 5, challengers=count)
     assert describe_gate_power(config) == [f"tenant acme: no snapshot yet; {expected}"]
     assert ("among 2 challengers" in expected) == (count == 2)
-    assert next(finding for finding in examine(config) if finding.what == "gate").found == expected
+    assert next(finding for finding in examine(config) if finding.check == "gate").result == expected
 
 
 def test_with_a_snapshot_what_its_data_support_counts(tmp_path: Path) -> None:

@@ -161,7 +161,7 @@ def test_the_canarys_curve_ends_at_the_controllers_own_evidence(serving: Stack, 
     assert shown.back[-1] == pytest.approx(judged.evidence_back, abs=1e-4)
     assert shown.forward[-1] == pytest.approx(judged.evidence_forward, abs=1e-4)
     assert shown.needed_back == judged.needed_back
-    assert shown.back == sorted(shown.back)
+    assert list(shown.back) == sorted(shown.back)
     quality = serving.client("chat", tenant=tenant).get("/console/api/quality").json()
     thumbs = {one["version"]: one["thumbs"] for one in quality["versions"]}
     assert thumbs[BASE]["rated"] + thumbs[serving.versions[0]]["rated"] == 30
