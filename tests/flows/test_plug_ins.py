@@ -111,12 +111,7 @@ def test_a_night_by_extensions_alone(running_stack: Stack, tmp_path: Path, site:
             "noise_items": 2,
             "seed_twin_nights": 0,
         },
-        serving={
-            "engine": NAME,
-            "engine_url": running_stack.config.places.engine_url,
-            "threads": 1,
-            "dtype": "float32",
-        },
+        serving={**shared, "engine": NAME},
     )
     night = json.loads(ratchet("run", "nightly", "--json", config=folder / "ratchet.yaml").stdout)
     assert night["state"] == "done"
