@@ -16,8 +16,8 @@ from evaluation.scorecard import read_scorecard
 from flows.night.record import nights_of
 from infra.artifact import read_record
 from tests.flows.world import ROOT, TOPICS, Stack, ratchet
-from tests.plug_in import EXTENSIONS, NAME, PACKAGE, install, look_again, registries
-from tests.test_surface import REGISTRIES
+from tests.plug_in import EXTENSIONS, NAME, PACKAGE, install, look_again
+from tools.reference.extensions import registries
 
 
 @pytest.fixture
@@ -38,21 +38,22 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def test_an_extension_of_each_kind_costs_one_file_and_one_line(site: Path) -> None:
-    assert EXTENSIONS.keys() == registries().keys() == REGISTRIES.keys()
+    assert EXTENSIONS.keys() == {registry.kind for registry in registries().values()}
     files = sorted(path.stem for path in (site / PACKAGE).glob("*.py") if path.stem != "__init__")
     assert files == sorted(EXTENSIONS)
     lines = (site / f"{PACKAGE}-1.2.dist-info" / "entry_points.txt").read_text().splitlines()
     assert len([line for line in lines if " = " in line]) == len(EXTENSIONS)
-    for kind, registry in registries().items():
-        name, _ = EXTENSIONS[kind]
-        assert name in registry and name in list(registry) and registry.named(name) is registry[name], kind
+    for registry in registries().values():
+        name, _ = EXTENSIONS[registry.kind]
+        assert name in registry and name in list(registry) and registry.named(name) is registry[name], registry.kind
 
 
 def test_an_extension_imports_only_the_documented_module_of_its_kind() -> None:
     ours = {"flows", "tasks", "deploy", "evaluation", "training", "feedback", "infra"}
+    modules = {registry.kind: module for module, registry in registries().items()}
     for kind, (_, text) in EXTENSIONS.items():
         imported = {node.module for node in ast.walk(ast.parse(text)) if isinstance(node, ast.ImportFrom)}
-        assert {name for name in imported if name and name.split(".")[0] in ours} <= {REGISTRIES[kind]}, kind
+        assert {name for name in imported if name and name.split(".")[0] in ours} <= {modules[kind]}, kind
 
 
 def test_a_command_of_another_package_is_listed_and_runs(site: Path) -> None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 
 from infra import registry
-from infra.registry import Registry
-from tests.test_surface import REGISTRIES
+from tools.reference.extensions import registries
 
 PACKAGE = "greetings"
 NAME = "greeting"
@@ -160,14 +158,6 @@ def install(site: Path) -> None:
     about.mkdir()
     (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {PACKAGE}\nVersion: 1.2\n")
     (about / "entry_points.txt").write_text("\n".join(lines))
-
-
-def registries() -> dict[str, Registry[object]]:
-    """Every registry there is, by kind."""
-    return {
-        kind: next(value for value in vars(importlib.import_module(module)).values() if isinstance(value, Registry))
-        for kind, module in REGISTRIES.items()
-    }
 
 
 def look_again() -> None:
