@@ -44,7 +44,7 @@ def extension_table() -> str:
         cells = (
             registry.noun,
             str(len(registry.built_in)),
-            f"`{name}`",
+            "`" + name.replace(".", "/") + "`",
             cell(_defines(registry)),
             f"`{registry.group}`",
         )
