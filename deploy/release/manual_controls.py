@@ -25,7 +25,9 @@ def lift_bar(database: Engine, tenant: str, version: str, *, actor: str, reason:
 def pause(database: Engine, tenant: str, *, actor: str, reason: str, until: datetime | None = None) -> Entry:
     """Stop nights from releasing, until `until` or until a person resumes."""
     ends = Evidence(paused_until=until) if until else None
-    return _by_person(database, tenant, "paused", None, "promotions are paused", actor=actor, reason=reason, evidence=ends)
+    return _by_person(
+        database, tenant, "paused", None, "promotions are paused", actor=actor, reason=reason, evidence=ends
+    )
 
 
 def resume(database: Engine, tenant: str, *, actor: str, reason: str) -> Entry:
