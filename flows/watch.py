@@ -12,13 +12,13 @@ from pathlib import Path
 from prefect import flow
 
 from deploy.controller.liveness import silence_alert
+from deploy.controller.summary import WatchReport
 from flows.intake.alerts import alert_staleness
 from flows.intake.mlflow_alerts import alert_refusals
 from flows.stack.open import open_config
 from infra.database.open import open_database
 from tasks import notify, watching
 from tasks.reporting import prefect_artifacts
-from tasks.watching import WatchReport
 
 
 @flow(name="watch")

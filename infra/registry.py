@@ -53,7 +53,7 @@ class Registry(Mapping[str, T], Generic[T]):
         own: str = "",
     ) -> None:
         self.kind, self.noun, self.built_in = kind, noun, built_in
-        self._attribute, self._of, self._offers, self._own = attribute, of, offers, own
+        self.attribute, self.of, self.offers, self._own = attribute, of, offers, own
         self._loaded: dict[str, T] = {}
 
     @property
@@ -119,14 +119,14 @@ class Registry(Mapping[str, T], Generic[T]):
             ) from error
 
     def _checked(self, given: Any, name: str) -> T:
-        thing = getattr(given, self._attribute) if self._attribute and hasattr(given, self._attribute) else given
-        missing = [function for function in self._offers if not hasattr(thing, function)]
+        thing = getattr(given, self.attribute) if self.attribute and hasattr(given, self.attribute) else given
+        missing = [function for function in self.offers if not hasattr(thing, function)]
         if missing:
             raise TypeError(f"it does not define {', '.join(missing)}")
-        if self._of is not None and not isinstance(thing, self._of):
-            raise TypeError(f"expected {self._attribute or 'an object'} of class {self._of.__name__}")
+        if self.of is not None and not isinstance(thing, self.of):
+            raise TypeError(f"expected {self.attribute or 'an object'} of class {self.of.__name__}")
         called = getattr(thing, "name", name)
-        if self._of is not None and called != name:
+        if self.of is not None and called != name:
             raise TypeError(f"it calls itself {called!r}")
         return thing  # type: ignore[no-any-return]
 

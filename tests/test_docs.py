@@ -192,7 +192,7 @@ def test_yaml_in_the_docs_is_a_valid_config() -> None:
 
 
 # Function -> place of the alert's kind among its positional arguments.
-_TELLERS = {"line_alert": 1, "_tell": 1, "_by_person": 2}
+_TELLERS = {"entry_alert": 1, "write_alert": 0, "_by_person": 2}
 
 
 def kinds_in_code() -> set[str]:

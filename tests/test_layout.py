@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.metadata
+import re
 import subprocess
 import sys
 import tomllib
@@ -74,6 +75,45 @@ def test_every_package_folder_has_an_init() -> None:
 def test_forbidden_file_names() -> None:
     forbidden = {"utils", "common", "helpers", "manager", "misc"}
     assert [str(p.relative_to(ROOT)) for p in modules() if p.stem in forbidden] == []
+
+
+NAMELESS = {"found", "said", "told", "asked", "seen", "those", "stuff", "thing"}
+"""Words that say nothing about what they name."""
+
+
+def test_names_say_what_they_name() -> None:
+    """No module, function, parameter or field is called by a word that could name anything."""
+    empty = []
+    for path in modules():
+        names = [path.stem]
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                names += [node.name, *(given.arg for given in (*node.args.args, *node.args.kwonlyargs))]
+            elif isinstance(node, ast.ClassDef):
+                fields = [part.target for part in node.body if isinstance(part, ast.AnnAssign)]
+                names += [node.name, *(field.id for field in fields if isinstance(field, ast.Name))]
+        empty += [f"{path.relative_to(ROOT)}: {name}" for name in names if name.strip("_").lower() in NAMELESS]
+    assert empty == []
+
+
+def test_functions_are_short_and_take_few_parameters() -> None:
+    """At most 80 lines; at most 8 parameters, but for commands, whose options are their parameters."""
+    long, wide = [], []
+    for path in modules():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                where = f"{path.relative_to(ROOT)}: {node.name}"
+                given = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+                own = [one for one in given if one.arg not in ("self", "cls")]
+                long += [where] if (node.end_lineno or 0) - node.lineno + 1 > 80 else []
+                wide += [where] if len(own) > 8 and path.parent != ROOT / "flows" / "cli" else []
+    assert (long, wide) == ([], [])
+
+
+def test_facts_have_types() -> None:
+    """Dicts of anything are for the edges (another tool's JSON, a body before it is parsed): fewer than 150 of them."""
+    loose = re.compile(r"(?:dict|Mapping)\[str, (?:Any|object)\]")
+    assert sum(len(loose.findall(path.read_text())) for path in modules()) < 150
 
 
 def test_importing_the_command_line_loads_nothing_heavy() -> None:

@@ -17,23 +17,9 @@ import typer
 
 from flows.cli.app import app
 from flows.config.pipeline import PipelineConfig
-from infra.registry import Registry
+from tools.reference.extensions import registries
 
 FILE = Path(__file__).with_name("surface.txt")
-REGISTRIES: dict[str, str] = {
-    "objectives": "training.objectives",
-    "tuners": "training.tuners",
-    "training_engines": "training.engines",
-    "recipes": "training.recipes.built_in",
-    "graders": "training.graders",
-    "metrics": "evaluation.metrics",
-    "judges": "evaluation.judges",
-    "sources": "feedback.sources",
-    "file_formats": "feedback.formats",
-    "serving_engines": "deploy.engines",
-    "commands": "flows.cli.plug_ins",
-}
-"""Kind -> where its registry stands, which is the one module that a plug-in of that kind imports."""
 
 
 def commands(command: Any, name: str = "ratchet") -> Iterator[str]:
@@ -65,12 +51,10 @@ def keys(schema: dict[str, Any], found: dict[str, Any], path: str = "") -> Itera
 
 def registered() -> Iterator[str]:
     """Every registry's own names, and what a plug-in may import."""
-    for kind, name in REGISTRIES.items():
-        module = importlib.import_module(name)
-        (registry,) = [value for value in vars(module).values() if isinstance(value, Registry)]
-        assert registry.group == f"ratchet.{kind}"
-        yield from (f"{kind}: {entry}" for entry in registry.built_in)
-        yield from (f"plug-in: {registry.group} imports {name}.{word}" for word in getattr(module, "__all__", ()))
+    for name, registry in registries().items():
+        yield from (f"{registry.kind}: {entry}" for entry in registry.built_in)
+        words = getattr(importlib.import_module(name), "__all__", ())
+        yield from (f"plug-in: {registry.group} imports {name}.{word}" for word in words)
 
 
 def surface() -> list[str]:

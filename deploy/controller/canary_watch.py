@@ -171,7 +171,7 @@ def _alert_remarks(
 ) -> None:
     """Alert about what moves no release by itself; once for each watch, of an incident once an hour."""
 
-    def alert(kind: str, severity: Severity, title: str, text: str, once_per: str = "") -> None:
+    def write_alert(kind: str, severity: Severity, title: str, text: str, once_per: str = "") -> None:
         alert_once(
             database,
             Alert(
@@ -187,14 +187,14 @@ def _alert_remarks(
         )
 
     if assessment.rated_more:
-        alert(
+        write_alert(
             "rated_unequally",
             "warning",
             f"users of {watch.version} and {watch.previous} are rated unequally often",
             "A difference in thumbs may be one of who rates; compare answers of both before trusting it.",
         )
     if assessment.misassigned:
-        alert(
+        write_alert(
             "assigned_unequally",
             "critical",
             f"users are not dealt to {watch.version} and {watch.previous} by their shares",
@@ -203,10 +203,10 @@ def _alert_remarks(
         )
     if assessment.decision == "incident":
         title = f"{watch.version} and {watch.previous} fail together"
-        alert("incident", "critical", title, assessment.reason, f"/{now():%Y-%m-%dT%H}")
+        write_alert("incident", "critical", title, assessment.reason, f"/{now():%Y-%m-%dT%H}")
     if assessment.decision == "deadline" and policy.at_deadline == "hold":
         title = f"no verdict on {watch.version} by its deadline; its share is held"
-        alert("deadline", "warning", title, assessment.reason)
+        write_alert("deadline", "warning", title, assessment.reason)
 
 
 def _usual_complaints(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
+from typing import Literal
 
 from pydantic import field_serializer
 from sqlalchemy import Engine
@@ -43,6 +44,15 @@ class ReleaseSummary(Config):
     @field_serializer("since")
     def _iso(self, at: datetime | None) -> str | None:
         return at.isoformat() if at else None
+
+
+class WatchReport(Config):
+    """What the watch flow reports."""
+
+    tenants: Mapping[str, ReleaseSummary]
+    controller: Literal["alive", "silent"]
+    ingestion: str
+    """Why feedback waits, or that it does not."""
 
 
 def summarise_release(database: Engine, tenant: str) -> ReleaseSummary:

@@ -13,27 +13,29 @@ from deploy.ledger.writes import entry_alert, retry, write
 
 def bar(database: Engine, tenant: str, version: str, *, actor: str, reason: str) -> Entry:
     """Bar a version that is not live from ever being released, until a person lifts it."""
-    return _write(database, tenant, "barred", version, f"{version} is barred", actor=actor, reason=reason)
+    return _by_person(database, tenant, "barred", version, f"{version} is barred", actor=actor, reason=reason)
 
 
 def lift_bar(database: Engine, tenant: str, version: str, *, actor: str, reason: str) -> Entry:
     """Allow a barred version to be released again."""
     title = f"{version} may be released again"
-    return _write(database, tenant, "unbarred", version, title, actor=actor, reason=reason)
+    return _by_person(database, tenant, "unbarred", version, title, actor=actor, reason=reason)
 
 
 def pause(database: Engine, tenant: str, *, actor: str, reason: str, until: datetime | None = None) -> Entry:
     """Stop nights from releasing, until `until` or until a person resumes."""
     ends = Evidence(paused_until=until) if until else None
-    return _write(database, tenant, "paused", None, "promotions are paused", actor=actor, reason=reason, evidence=ends)
+    return _by_person(
+        database, tenant, "paused", None, "promotions are paused", actor=actor, reason=reason, evidence=ends
+    )
 
 
 def resume(database: Engine, tenant: str, *, actor: str, reason: str) -> Entry:
     """Let nights release again."""
-    return _write(database, tenant, "resumed", None, "promotions go on", actor=actor, reason=reason)
+    return _by_person(database, tenant, "resumed", None, "promotions go on", actor=actor, reason=reason)
 
 
-def _write(
+def _by_person(
     database: Engine,
     tenant: str,
     action: Action,

@@ -59,8 +59,8 @@ def _folder(folder: Path, depth: int) -> Iterator[str]:
     for inner in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith((".", "__"))):
         if (inner / "__init__.py").exists():
             yield from _folder(inner, depth + 1)
-        elif any(inner.iterdir()):
-            # Data, not code; a README.md beside it says what it is.
+        elif any(path.is_file() and "__pycache__" not in path.parts for path in inner.rglob("*")):
+            # Data, not code; a README.md beside it says what it is. Folders that only a cache is left in are nobody's.
             yield _line(f"{inner.name}/", _heading(inner), depth + 1)
 
 

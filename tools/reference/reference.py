@@ -93,6 +93,7 @@ def _short(value: Any) -> str:
 def main(argv: list[str]) -> int:
     """Write the files, or with --check say which are out of date."""
     from flows.serving.prefect_file import prefect_yaml
+    from tools.reference.extensions import with_extension_table
     from tools.reference.file_tree import files_reference
     from tools.reference.reference_pages import api_reference, events_reference, metrics_reference
     from tools.reference.site_pages import with_all_pages
@@ -104,6 +105,7 @@ def main(argv: list[str]) -> int:
         FOLDER / "events.md": events_reference((ROOT / "docs" / "runbook.md").read_text()),
         FOLDER / "metrics.md": metrics_reference(),
         FOLDER / "files.md": files_reference(ROOT),
+        ROOT / "CONTRIBUTING.md": with_extension_table((ROOT / "CONTRIBUTING.md").read_text()),
         ROOT / "prefect.yaml": prefect_yaml(ROOT),
         ROOT / "mkdocs.yml": with_all_pages((ROOT / "mkdocs.yml").read_text(), ROOT / "docs"),
     }

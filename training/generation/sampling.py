@@ -69,7 +69,7 @@ class TextOfTokens:
     def _take(self, more: str, *, final: bool) -> str:
         searched = max(0, len(self._text) - self._hold)
         self._text += more
-        ends = [found for text in self._stop if (found := self._text.find(text, searched)) >= 0]
+        ends = [at for text in self._stop if (at := self._text.find(text, searched)) >= 0]
         if ends:
             self.stopped, until = True, min(ends)
         else:

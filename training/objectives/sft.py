@@ -41,8 +41,8 @@ def encode(example: Example, template: Template, options: SftOptions) -> list[It
     messages, ended = messages_for_template(example.messages), "completion" not in example.cut
     if options.turns == "last":
         return [Item((template.answer(messages, example.completion, ended=ended),), example.weight)]
-    found = template.conversation(messages, example.completion, ended=ended)
-    return [Item((tokens,), example.weight) for tokens in found]
+    conversations = template.conversation(messages, example.completion, ended=ended)
+    return [Item((tokens,), example.weight) for tokens in conversations]
 
 
 def loss(scored: LossInputs, options: SftOptions) -> tuple[torch.Tensor, dict[str, float]]:

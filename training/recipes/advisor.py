@@ -151,20 +151,20 @@ def _recipe_for(
         if left is not None:
             tight.append(f"{recipe.name}: {left}")
             continue
-        said = [why]
+        reasons = [why]
         stages = tuple(_stage(recipe, i, usable, room, config) for i in range(len(recipe.stages))) if room else ()
         if any(stage.recompute for stage in stages):
-            said.append(
+            reasons.append(
                 "It fits only with gradient_checkpointing, which its stages turn on by themselves, at about 1.5 times "
                 "the time."
             )
         if stages and minutes_are_guessed(config):
-            said.append(f"{GUESS[0].upper()}{GUESS[1:]}.")
+            reasons.append(f"{GUESS[0].upper()}{GUESS[1:]}.")
         return Advice(
             verdict="train",
             recipe=recipe.name,
             stages=stages,
-            reasons=(" ".join(said), *_cautions(goal, usable)),
+            reasons=(" ".join(reasons), *_cautions(goal, usable)),
             instead=tuple(tight),
         )
     return Advice(
@@ -214,8 +214,8 @@ def candidates(goal: Goal, counts: Mapping[str, int]) -> list[tuple[Recipe, str]
 def _unsupported(
     recipe: Recipe, counts: Mapping[str, int], config: TrainingConfig, lora_only: bool, room: Room | None
 ) -> str | None:
-    asked = config.model_copy(update={"methods": (recipe.name,)})
-    plan = plan_night(counts, asked, lora_only=lora_only, room=room)
+    alone = config.model_copy(update={"methods": (recipe.name,)})
+    plan = plan_night(counts, alone, lora_only=lora_only, room=room)
     return plan.left_out[0].reason if plan.left_out else None
 
 
@@ -244,15 +244,17 @@ def _weight(spec: StageSpec, examples: int) -> float:
 
 
 def _cautions(goal: Goal, counts: Mapping[str, int]) -> list[str]:
-    said = []
+    cautions = []
     if goal.wants == "knowledge":
-        said.append(
+        cautions.append(
             "Facts learnt from documents are recalled unreliably; for single facts retrieval stays better (Ovadia et "
             "al. 2023, arXiv:2312.05934)."
         )
     if goal.knowledge_changes == "monthly":
-        said.append("Facts that change monthly need training as often; consider retrieval for those.")
+        cautions.append("Facts that change monthly need training as often; consider retrieval for those.")
     total = sum(counts.values())
     if total < 200:
-        said.append(f"{total} examples are few: expect the gate to say inconclusive until there are more to judge by.")
-    return said
+        cautions.append(
+            f"{total} examples are few: expect the gate to say inconclusive until there are more to judge by."
+        )
+    return cautions

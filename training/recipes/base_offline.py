@@ -31,11 +31,11 @@ def folder_offline(name: str, cache: Path) -> Path | None:
     folder = Path(name).expanduser()
     if folder.is_dir():
         return folder
-    found = hub_copy(name) if looks_like_repo(name) else None
-    if found is None and name == DEFAULT_BASE:
+    copy = hub_copy(name) if looks_like_repo(name) else None
+    if copy is None and name == DEFAULT_BASE:
         packaged = packaged_folder(cache.expanduser().absolute())
-        found = packaged if read_record(packaged) is not None else None
-    return found
+        copy = packaged if read_record(packaged) is not None else None
+    return copy
 
 
 def base_offline(name: str, cache: Path) -> KnownBase:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from infra.settings import Config
-from training.base_model import shape_config
+from training.base_config import shape_config
 from training.objectives import objective_named
 from training.recipes.recipe import StageSpec
 from training.tuners import tuner_named

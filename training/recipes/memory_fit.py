@@ -86,8 +86,8 @@ def peak_of(recipe: Recipe, index: int, examples: int, room: Room) -> Peak:
     Raises:
         UserError: the stage's options are wrong.
     """
-    asked = recipe.stages[index]
-    spec = resolve(asked, examples=max(1, examples), hidden_size=room.shape.hidden)
+    stage = recipe.stages[index]
+    spec = resolve(stage, examples=max(1, examples), hidden_size=room.shape.hidden)
     online = objective_named(spec.objective).online
     graded = recipe.rewarded(index) and online is not None and online.grades
     processes = processes_for(spec, room.processes)

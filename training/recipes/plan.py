@@ -219,10 +219,10 @@ def usable_shapes(config: TrainingConfig, *, lora_only: bool = False) -> frozens
 
 def _prefix(recipe: Recipe, index: int) -> tuple[str, ...]:
     """Equal for two recipes whose first stages are the same: those are trained once."""
-    said = [stage.model_dump_json() for stage in recipe.stages[: index + 1]]
+    stages = [stage.model_dump_json() for stage in recipe.stages[: index + 1]]
     if recipe.search is not None and recipe.search.stage <= index + 1:
-        said.append(recipe.search.model_dump_json())
-    return tuple(said)
+        stages.append(recipe.search.model_dump_json())
+    return tuple(stages)
 
 
 def _examples(recipe: Recipe, index: int, counts: Mapping[str, int]) -> int:
@@ -236,10 +236,10 @@ def _unsupported(recipe: Recipe, counts: Mapping[str, int], least: int, engine: 
         refused = engine.refuses(stage.objective, stage.tuner)
         if refused:
             return f"{stage.objective} with {stage.tuner} cannot be trained: {refused}"
-        found = _examples(recipe, index, counts)
-        if found < least:
+        count = _examples(recipe, index, counts)
+        if count < least:
             shapes = " or ".join(recipe.shapes(index))
-            return f"{stage.objective} needs at least {least} {shapes} examples, the snapshot has {found}"
+            return f"{stage.objective} needs at least {least} {shapes} examples, the snapshot has {count}"
     return None
 
 

@@ -156,8 +156,8 @@ class Recipe(Config):
                     "compares them"
                 )
         try:
-            for found in searched.extremes():
-                changed(stage, found)
+            for settings in searched.extremes():
+                changed(stage, settings)
         except UserError as error:
             raise ValueError(f"recipe {self.name}: {error}") from error
 
@@ -180,8 +180,8 @@ class Recipe(Config):
 
     def policy_before(self, index: int) -> StageSpec | None:
         """The last stage before the one at `index` that made a policy: what it starts from."""
-        found = [stage for stage in self.stages[:index] if objective_named(stage.objective).product == "policy"]
-        return found[-1] if found else None
+        policies = [stage for stage in self.stages[:index] if objective_named(stage.objective).product == "policy"]
+        return policies[-1] if policies else None
 
     def rewarded(self, index: int) -> bool:
         """Whether a reward stage stands before the one at `index`."""

@@ -16,7 +16,8 @@ from pydantic import Field, JsonValue
 from infra.artifact import Record, digest_file, key_of
 from infra.errors import NotFound, UserError
 from infra.settings import Config
-from training.base_model import Base, resolve_base, shape_config
+from training.base_config import shape_config
+from training.base_model import Base, resolve_base
 from training.engines import TRAINING_ENGINES
 from training.hardware import Dtype
 from training.objectives import objective_named

@@ -35,7 +35,7 @@ GATHERED = "gathered"
 
 @dataclass(frozen=True)
 class LoopOutcome:
-    """What came of the loop; the model holds the weights that are kept."""
+    """What came of the loop, by the names of `StageResult`; the model holds the weights that are kept."""
 
     steps: int
     planned_steps: int

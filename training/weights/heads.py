@@ -73,8 +73,8 @@ def attach_head(model: Any) -> Head:
 
 def head_of(model: Any) -> Head | None:
     """Find the head that `attach_head` put on `model`, if one did."""
-    found = getattr(model, NAME, None)
-    return found if isinstance(found, Head) else None
+    head = getattr(model, NAME, None)
+    return head if isinstance(head, Head) else None
 
 
 def detach_head(model: Any) -> None:

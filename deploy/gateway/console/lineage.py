@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from itertools import islice
 
+from pydantic import Field
 from sqlalchemy import Engine
 
 from deploy.config import ConsoleJob
@@ -38,7 +39,7 @@ class Card(Config):
 class Cards(Config):
     """All that an id names."""
 
-    asked: str
+    name: str = Field(serialization_alias="asked")
     cards: tuple[Card, ...]
 
 
@@ -55,7 +56,7 @@ def trace(database: Engine, console: ConsoleJob, tenant: str, name: str) -> Card
             f"nothing of this tenant is called {name!r}; expected the id of an answer, a feedback event, an example, "
             "a snapshot, a version or a night"
         )
-    return Cards(asked=name, cards=tuple(cards))
+    return Cards(name=name, cards=tuple(cards))
 
 
 def _card(kind: str, title: str, facts: Mapping[str, object], links: Iterable[str | None]) -> Card:

@@ -252,5 +252,5 @@ async def _small(request: Request, limit: int = 65_536) -> bytes:
 
 
 def _json(body: BaseModel | Mapping[str, object]) -> JSONResponse:
-    value = body.model_dump(mode="json") if isinstance(body, BaseModel) else body
+    value = body.model_dump(mode="json", by_alias=True) if isinstance(body, BaseModel) else body
     return JSONResponse(value, headers={"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"})

@@ -39,7 +39,7 @@ def test_every_registered_source_offers_what_landing_needs() -> None:
         module = SOURCES[kind]
         assert callable(module.read) and module.Options.model_json_schema()["properties"]
     here = {path.stem for path in Path(SOURCES["files"].__file__).parent.glob("*.py")}  # type: ignore[attr-defined]
-    assert here - {"__init__", "landing", "mapping", "storage", "watermark", "erasure"} == SOURCES.keys()
+    assert here - {"__init__", "landing", "mapping", "storage", "watermark", "erasure", "file_rows"} == SOURCES.keys()
 
 
 def test_rows_become_events_by_the_declared_columns(tmp_path: Path) -> None:

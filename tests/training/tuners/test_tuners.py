@@ -17,6 +17,7 @@ from training.generation.generator import Generator
 from training.stages.loading import shape_of
 from training.stages.run import run_stage
 from training.tuners import TUNERS, tuner_named
+from training.tuners.adapter_kinds import tuner_of_kind
 from training.tuners.lora_conversion import to_plain_lora
 from training.weights.loading import load_adapter, load_plain
 from training.weights.merging import merged, why_not_merged
@@ -77,6 +78,16 @@ def test_a_fresh_adapter_changes_nothing_and_a_switched_off_one_neither(name: st
     assert not torch.allclose(logits(model), before, rtol=1e-4, atol=1e-5)
     with model.disable_adapter():
         torch.testing.assert_close(logits(model), before, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ADAPTERS)
+def test_a_tuner_names_the_kind_of_adapter_it_saves(name: str, tiny_base: Path) -> None:
+    tuner = tuner_named(name)
+    kind = attached(name, tiny_base).peft_config["default"].peft_type.value
+    first = tuner_of_kind(kind)
+    assert first is not None and tuner.peft_type == kind == first.peft_type
+    # Files name the kind only: what is done with them must not depend on which of its tuners made them.
+    assert (tuner.virtual_tokens, tuner.to_lora) == (first.virtual_tokens, first.to_lora)
 
 
 @pytest.mark.parametrize("name", ADAPTERS)
