@@ -60,7 +60,7 @@ lint: $(DEV) ## Check style and formatting
 	$(BIN)/ruff format --check .
 
 types: $(DEV) ## Check types
-	$(BIN)/mypy flows tasks deploy evaluation training feedback infra tests benchmarks
+	$(BIN)/mypy flows tasks deploy evaluation training feedback infra tests benchmarks tools
 
 imports: $(DEV) ## Check that imports go down only, between floors and between rooms
 	$(BIN)/lint-imports
