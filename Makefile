@@ -69,7 +69,7 @@ imports: $(DEV) ## Check that imports go down only, between floors and between r
 # ("1 rerun"); a failed assertion never is.
 BUSY := ConnectError|ReadTimeout|RemoteProtocolError|Server error .50[0-9]|OperationalError|TimeoutExpired
 unit: $(DEV) ## Run the tests
-	$(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder --reruns 1 --only-rerun '$(BUSY)'
+	$(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder --reruns 1 --only-rerun '$(BUSY)' --durations=25
 
 test-slow: system browser $(DEV) ## Real models, real time, heavy load
 	$(BIN)/pytest -m slow -o timeout=5400
