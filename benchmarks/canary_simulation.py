@@ -3,7 +3,8 @@
     python -m benchmarks.canary_simulation --runs 2000 [--json out.json]
 
 Synthetic users: a champion that satisfies 80% of those who rate, and versions that are equal, better or worse. The
-code under test is the controller's own (deploy/betting.py), not a copy. Exit code 1 when a setting fails.
+code under test is the controller's own (deploy/canary/sequential_tests.py), not a copy. Exit code 1 when a setting
+fails.
 """
 
 # ruff: noqa: B023  every lambda is called before its loop goes on
@@ -21,10 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binom
 
-from deploy.betting import log_wealth_not_worse, log_wealth_ratio, log_wealth_worse
-from deploy.canary import rescore_verdict
-from deploy.canary_plan import formula_units, plan
-from deploy.canary_policy import CanaryPolicy
+from deploy.canary.assess import rescore_verdict
+from deploy.canary.policy import CanaryPolicy
+from deploy.canary.power import formula_units, plan
+from deploy.canary.sequential_tests import log_wealth_not_worse, log_wealth_ratio, log_wealth_worse
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]

@@ -15,16 +15,17 @@ import tempfile
 import time
 from pathlib import Path
 
-from evaluation.answering import answer_items
-from evaluation.items import read_items
-from evaluation.job import Candidate, EvaluationConfig, EvaluationJob
-from evaluation.launch import launch_evaluation
-from evaluation.rows import Rows
+from evaluation.answers.entries import ANSWERS
+from evaluation.answers.generate import Answering
+from evaluation.job.config import Candidate, EvaluationConfig, EvaluationJob
+from evaluation.job.items import read_items
+from evaluation.job.journal import Journal
+from evaluation.run.launch import launch_evaluation
 from evaluation.scorecard import read_scorecard
 from infra.artifact import digest_dir
 from training.base_model import DEFAULT_BASE, resolve_base
-from training.generation import Generator, Request
-from training.probe import take_probe
+from training.generation.generator import Generator, Request
+from training.stages.probe import take_probe
 
 LIMIT = 1.25
 ADAPTERS = 5
@@ -111,16 +112,13 @@ def scoring_alone(job: EvaluationJob, folder: Path) -> float:
     """Seconds for the base's answers with the references scored in the same pass, to tell what that adds."""
     generator = Generator(job.base_path, dtype=job.dtype, threads=job.threads)
     began = time.monotonic()
-    answer_items(
+    answering = Answering(
         generator,
-        None,
-        read_items(job.items_file),
-        Rows(folder / "rows.jsonl"),
-        ("answer", "base"),
+        Journal(folder / "rows.jsonl"),
         batch_size=job.config.batch_size,
         max_new_tokens=job.config.max_new_tokens,
-        on_done=lambda count: None,
     )
+    answering.answer(ANSWERS, "base", read_items(job.items_file), adapter=None)
     return time.monotonic() - began
 
 

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.gate import ChallengerVerdict
-from evaluation.policy import GatePolicy, Guard
-from evaluation.scorecard import MetricInfo, Scorecard, ScoredItem, Table, VersionCard
+from evaluation.gate.judge_challenger import judge_challengers
+from evaluation.gate.policy import GatePolicy, Guard
+from evaluation.gate.verdict import ChallengerVerdict
+from evaluation.scorecard import MetricInfo, Scorecard, ScoredItem, Table
 from evaluation.significance import flips_needed, normal_quantile
-from evaluation.trial import judge_challengers
+from evaluation.version_card import VersionCard
 
 ALPHA = 0.05
 RIGHT = 0.6

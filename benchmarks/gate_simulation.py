@@ -35,7 +35,7 @@ from benchmarks.gate_nights import (
     settings,
     simulate,
 )
-from evaluation.policy import GatePolicy
+from evaluation.gate.policy import GatePolicy
 from evaluation.scorecard import ScoredItem, read_scorecard
 
 PIECE = 50
@@ -57,11 +57,11 @@ def nights_of(setting: Setting, checked: int, seeds: range) -> tuple[int, int]:
     return wrong, passed
 
 
-def _assert_equal(night: Night, found: list[bool], name: str) -> None:
+def _assert_equal(night: Night, counted: list[bool], name: str) -> None:
     expected = judged(night)
-    if found != expected:
+    if counted != expected:
         raise SystemExit(
-            f"{name}: the gate passes {expected}, the fast count {found}; benchmarks/gate_fast.py is wrong"
+            f"{name}: the gate passes {expected}, the fast count {counted}; benchmarks/gate_fast.py is wrong"
         )
 
 

@@ -28,10 +28,11 @@ from typing import TypeVar
 import psutil
 
 from feedback.events import Edit, Feedback, Interaction, Message, Preference, Rating, Reference, Thumb, Value
-from feedback.ingest import IngestConfig, run_ingest
-from feedback.lake import Lake
-from feedback.store import Store, land_feedback, land_interactions
-from infra.database import begin_write, connect, create_tables
+from feedback.ingest.run import IngestConfig, run_ingest
+from feedback.lake.lake import Lake
+from feedback.store.store import Store, land_feedback, land_interactions
+from infra.database.connect import begin_write, connect
+from infra.database.schema import create_tables
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 WANTED = 2_000
@@ -114,7 +115,7 @@ def events(start: int, count: int, seed: int = 0) -> Iterator[tuple[Interaction,
 
 def fill(folder: Path, start: int, count: int) -> None:
     """Put events into the folder's store, in a process of its own: what that needs is not the ingest's."""
-    opened(folder)[0].engine.dispose()
+    opened(folder)[0].database.dispose()
     child = multiprocessing.get_context("spawn").Process(target=_fill, args=(folder, start, count))
     child.start()
     child.join()
@@ -135,7 +136,7 @@ def _fill(folder: Path, start: int, count: int) -> None:
 
 
 def _land(store: Store, lot: Sequence[tuple[Interaction, Feedback]]) -> None:
-    with begin_write(store.engine) as connection:
+    with begin_write(store.database) as connection:
         land_interactions(connection, [i for i, _ in lot])
         land_feedback(connection, [f for _, f in lot])
 
@@ -143,10 +144,10 @@ def _land(store: Store, lot: Sequence[tuple[Interaction, Feedback]]) -> None:
 def opened(folder: Path) -> tuple[Store, Lake]:
     """Store and lake in a folder."""
     engine = connect(f"sqlite:///{folder / 'store.db'}")
-    import feedback.quarantine
+    import feedback.lake.quarantine
     import feedback.sources.landing
 
-    assert feedback.quarantine and feedback.sources.landing  # their tables are declared
+    assert feedback.lake.quarantine and feedback.sources.landing  # their tables are declared
     create_tables(engine)
     return Store(engine), Lake(folder / "lake")
 

@@ -17,9 +17,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from feedback.ingest import run_ingest
+from feedback.ingest.run import run_ingest
+from tests.feedback.ingest.test_run import fill_desk, start, state
 from tests.feedback.ingest_child import SMALL, source
-from tests.feedback.test_ingest import fill_desk, start, state
 from tests.feedback.world import make_lake, make_store
 
 ROUND = 5

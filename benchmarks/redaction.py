@@ -13,8 +13,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 
 from benchmarks.personal_corpus import CLEAN, MARKED, parsed
-from feedback.presidio import presidio_finder
-from feedback.redact import find_both, find_personal
+from feedback.redaction.patterns import find_personal
+from feedback.redaction.presidio import presidio_finder
+from feedback.redaction.redact import find_both
 
 Finder = Callable[[str], Iterable[tuple[int, int, str]]]
 

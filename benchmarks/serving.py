@@ -25,8 +25,8 @@ from typing import Any
 import httpx
 import numpy as np
 
-from deploy.parity import prover
-from deploy.serving import ServingConfig
+from deploy.config import ServingConfig
+from deploy.versions.parity import prover
 from tests.deploy.serving_stack import BASE, ENGINE_KEY, Stack, prepare, running
 from tests.tiny_model import build_tiny_base
 

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from infra.threads import PASSIVE_WAITING, physical_cores, thread_environment
+from infra.processes.threads import PASSIVE_WAITING, physical_cores, thread_environment
 
 ROOT = Path(__file__).parent.parent
 
@@ -37,7 +37,7 @@ def compute() -> dict[str, float]:
     """Tokens a second of training and of generating, and CPU seconds of both, in this process."""
     from benchmarks.learning_bench import Bench
     from flows.demo.world import tickets
-    from training.decoding.requests import Request
+    from training.generation.requests import Request
 
     threads = int(os.environ["OMP_NUM_THREADS"])
     made = tickets(seed=1, stream="threads", count=24, late=False)

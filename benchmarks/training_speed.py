@@ -27,6 +27,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -84,12 +85,11 @@ def held_out(bench: Bench, model: Any, template: Any, objective: str) -> float:
 
 def ours(bench: Bench, objective: str, steps: int, seed: int) -> tuple[float, Callable[[], Any], int]:
     """A stage's own pieces, timed from the loaded model on: seconds, the trained model, tokens of examples."""
-    from training.job import make_job
-    from training.loading import load_for_stage, packs
-    from training.recipe import StageSpec
-    from training.stage import _asked, _collator, _trainer, _with_reference
-    from training.supply import read_supply
-    from training.tuners import tuner_named
+    from training.recipes.recipe import StageSpec
+    from training.stages.components import assemble
+    from training.stages.inputs import read_inputs
+    from training.stages.job import Placement, StageInputs, make_job
+    from training.stages.loop import make_trainer
 
     spec = StageSpec(
         objective=objective, epochs=1, batch_size=BATCH, learning_rate=RATE, evaluations=0, max_length=2048,
@@ -98,26 +98,25 @@ def ours(bench: Bench, objective: str, steps: int, seed: int) -> tuple[float, Ca
     )  # fmt: skip
     folder = bench.folder / objective
     job = make_job(
-        spec, label="bench", base=bench.base, train=folder / "train.jsonl", validation=folder / "validation.jsonl",
-        stages_dir=bench.folder / "stages", cache=bench.folder / "cache", threads=bench.threads,
-        dtype=None, checkpoint_seconds=1e9, seed=seed,
+        spec,
+        StageInputs(base=bench.base, train=folder / "train.jsonl", validation=folder / "validation.jsonl"),
+        Placement(
+            stages_dir=bench.folder / "stages", cache=bench.folder / "cache", threads=bench.threads,
+            checkpoint_seconds=1e9,
+        ),
+        label="bench", seed=seed,
     )  # fmt: skip
     job.work.mkdir(parents=True)
-    tuner, (asked, options) = tuner_named("lora"), _asked(job)
-    supply = read_supply(job, asked, options)
-    model, _ = load_for_stage(job, tuner)
-    collator = _collator(job, asked, packs(model.get_base_model(), tuner))
-    order = supply.order(job)
+    run = read_inputs(job)
+    run = replace(run, dataset=replace(run.dataset, validation=[]))
+    parts = assemble(run)
+    trainer, _ = make_trainer(run, parts)
     began = time.perf_counter()
-    train = supply.train
-    if asked.reference:
-        train, _ = _with_reference(job, model, train, [], order, collator, 0)
-    parts = {"head": None, "teacher": None, "rollouts": None, "during": None}
-    trainer, _ = _trainer(job, asked, options, model, [train[i] for i in order], [], collator, 0, parts)
     trainer.train()
     seconds = time.perf_counter() - began
-    live = [i for i in range(asked.sequences) if i not in asked.quiet]
-    tokens = sum(len(train[i].sequences[s].ids) for i in order for s in live)
+    with_gradient = [i for i in range(run.objective.sequences) if i not in run.objective.no_grad_sequences]
+    tokens = sum(len(item.sequences[s].ids) for item in parts.sequence for s in with_gradient)
+    model = parts.model
 
     def trained() -> Any:
         model.get_base_model().set_attn_implementation("sdpa")
@@ -176,7 +175,7 @@ def one(contestant: str, objective: str, steps: int, threads: int, base: str | N
     import torch
     from transformers import AutoTokenizer, set_seed
 
-    from training.batching import Template
+    from training.chat.template import Template
 
     torch.set_num_threads(threads)
     data = data_folder()
@@ -202,11 +201,12 @@ def gradient_error(base: str | None) -> float:
     from torch.nn.functional import cross_entropy
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from training.batching import Item, Template
-    from training.fused_lora import fuse
+    from training.chat.template import Template
+    from training.engines.native.kernels.fused_lora import fuse
+    from training.engines.native.kernels.packed_attention import PACKED, register
+    from training.engines.native.loop.step import Collator, Criterion, step_losses
+    from training.engines.native.packing.items import Item
     from training.objectives import objective_named
-    from training.packed_attention import PACKED, register
-    from training.step import Collator, step_losses
 
     data = data_folder()
     assert data is not None
@@ -235,8 +235,8 @@ def gradient_error(base: str | None) -> float:
     model.get_base_model().set_attn_implementation(PACKED)
     assert fuse(model)
     sft = objective_named("sft")
-    batch = Collator(sft, tokens_per_pass=4096, pack=True, pad=0)([Item((t,)) for t in made])
-    step_losses(model, batch, sft, sft.options(), use=lambda loss: torch.autograd.backward(loss))
+    batch = Collator(sft, tokens_per_pass=4096, one_row=True)([Item((t,)) for t in made])
+    step_losses(model, batch, Criterion(sft, sft.options()), use=lambda loss: torch.autograd.backward(loss))
     got = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     assert got.keys() == wanted.keys()
     far = sum(float((got[n] - wanted[n]).pow(2).sum()) for n in wanted)
@@ -245,7 +245,7 @@ def gradient_error(base: str | None) -> float:
 
 def ask(arguments: Sequence[str], threads: int) -> dict[str, Any]:
     """Run this module in a process of its own; what its last line says."""
-    from infra.threads import thread_environment
+    from infra.processes.threads import thread_environment
 
     environment = {**os.environ, **thread_environment(threads), "HF_HUB_OFFLINE": "1", "TRL_EXPERIMENTAL_SILENCE": "1"}
     done = subprocess.run(

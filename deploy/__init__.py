@@ -1,1 +1,1 @@
-"""From a verdict to live traffic, and back."""
+"""Release versions to live traffic after a verdict, and roll them back."""

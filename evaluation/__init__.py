@@ -1,1 +1,1 @@
-"""From a challenger to a verdict."""
+"""Evaluate challengers: measure every version on the same items, and decide the verdict."""

@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 import sys
 
-from evaluation.job import EvaluationJob
-from training.process import child_main
+from evaluation.job.config import EvaluationJob
+from infra.processes.child import child_main
 
 
 def main(arguments: list[str]) -> int:
@@ -19,7 +19,7 @@ def main(arguments: list[str]) -> int:
         if not job.config.regression_tasks:  # the bundled pack needs no network, so nothing may try it
             os.environ.setdefault("HF_HUB_OFFLINE", "1")
             os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
-        from evaluation.run import evaluate
+        from evaluation.run.run import evaluate
 
         evaluate(job)
 

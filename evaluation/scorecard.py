@@ -1,4 +1,4 @@
-"""The scorecard: every measurement of champion, challengers and base on the same items, as one frozen value.
+"""Define the scorecard: every measurement of champion, challengers and base on the same items, as one frozen value.
 
 It carries the per-item values themselves (not only means), so that a verdict is a pure function of scorecard and
 policy and can be replayed years later from `scorecard.json` alone.
@@ -8,16 +8,16 @@ Values by item live beside it in `items.parquet`, answers' texts in `answers.par
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 
-from infra.stored import Stored
+from evaluation.version_card import VersionCard
+from infra.stored_model import Stored
 
-Role = Literal["champion", "base", "challenger", "reference", "prompt"]
 Direction = Literal["higher", "lower", "neutral"]
 
 
@@ -72,46 +72,9 @@ class MetricInfo(Stored):
     judged_by: str = ""
     """The reward model that gives it, as in `VersionCard.optimised_against`; empty for all other metrics."""
 
-
-class VersionCard(Stored):
-    """One version that was measured, or that should have been."""
-
-    version: str
-    """Name as served: "v" + digest[:16], or the base's."""
-    label: str
-    """Short name for people."""
-    role: Role
-    """champion, base, challenger; reference and prompt (the base asked otherwise) are compared and never promoted."""
-    kind: Literal["adapter", "model", "base", "prompt"]
-    """What is loaded; prompt: the base, asked with examples before the question."""
-    digest: str
-    """Digest of the weights."""
-    recipe: str = ""
-    """Recipe that made it."""
-    objective: str = ""
-    """Objective of its last stage."""
-    sft_parent: str | None = None
-    """Version of the recipe's own sft stage, when it has one."""
-    optimised_against: tuple[str, ...] = ()
-    """What its recipe was optimised against beside people's words: "reward:" + digest, or "grader:" + name."""
-    size_bytes: int = 0
-    """Bytes served on top of the base."""
-    items_digest: str = ""
-    """Digest of the items it answered; must equal the scorecard's."""
-    answered: int = 0
-    """Items it answered."""
-    error: str | None = None
-    """Why it could not be scored; None when it was."""
-    refused: str = ""
-    """Why it cannot be served as it was trained; empty where it can."""
-    parity: Literal["passed", "failed", "missing", "not_needed"] = "missing"
-    """Whether the loaded weights gave the log-probabilities recorded at training."""
-    parity_error: float | None = None
-    """Relative error of the adapter's effect on the probe prompts."""
-    seconds_per_token: float | None = None
-    """Generation time per new token in this run (not part of the digest)."""
-    barred_likeness: Mapping[str, float] = {}
-    """Barred version -> likeness to it, -1..1: cosine of what the two do to the base on the probe prompts."""
+    def amount(self, value: float) -> str:
+        """Format a signed difference: points for yes/no metrics, else the metric's own units."""
+        return f"{100 * value:+.1f} points" if self.binary else f"{value:+.4f}"
 
 
 class Estimate(Stored):
@@ -166,7 +129,7 @@ class NoiseFloor(Stored):
     seed_to_seed: float | None = None
     """Spread between versions of one recipe that differ by seed alone."""
     earlier: float | None = None
-    """What earlier nights on this hardware measured, pooled (`evaluation/noise.py`)."""
+    """What earlier nights on this hardware measured, pooled (`evaluation/run/noise_floors.py`)."""
 
     @property
     def floor(self) -> float:
@@ -218,7 +181,7 @@ class SetAside(Stored):
 
 
 class Scorecard(Stored):
-    """All measurements of one night. `evaluation.gate.decide` needs nothing else but a policy."""
+    """All measurements of one night. `evaluation.gate.decide.decide` needs nothing else but a policy."""
 
     schema_version: Literal[1] = 1
     """Of this file's shape."""
@@ -285,32 +248,37 @@ class Scorecard(Stored):
         return key_of(content)
 
     @property
-    def aside(self) -> str:
+    def set_aside_note(self) -> str:
         """How many gate items were set aside, and why, in a sentence; empty where none was."""
         if not self.set_aside:
             return ""
         reasons = Counter(item.reason for item in self.set_aside).most_common()
-        said = "; ".join(f"{count} because {reason}" for reason, count in reasons[:3])
+        causes = "; ".join(f"{count} because {reason}" for reason, count in reasons[:3])
         more = f"; and {len(reasons) - 3} other reasons" if reasons[3:] else ""
         total = len(self.set_aside) + len(self.gate.items)
-        return f"{len(self.set_aside)} of {total} gate items were set aside for all versions: {said}{more}."
+        return f"{len(self.set_aside)} of {total} gate items were set aside for all versions: {causes}{more}."
 
     def card(self, version: str) -> VersionCard | None:
-        """The card of `version`, or None."""
+        """Get the card of `version`, or None."""
         return next((card for card in self.versions if card.version == version), None)
 
     def metric(self, name: str) -> MetricInfo | None:
-        """The metric called `name`, or None when it was not measured."""
+        """Get the metric called `name`, or None when it was not measured."""
         return next((metric for metric in self.metrics if metric.name == name), None)
 
     def noise_floor(self, name: str) -> float:
-        """How much the metric moves when nothing changed; 0 where that was not measured."""
-        found = self.noise.get(name)
-        return found.floor if found is not None else 0.0
+        """Get how much the metric moves when nothing changed; 0 where that was not measured."""
+        noise = self.noise.get(name)
+        return noise.floor if noise is not None else 0.0
 
     def table(self, metric: MetricInfo) -> Table:
-        """The table that holds `metric`."""
+        """Get the table that holds `metric`."""
         return self.gate if metric.table == "gate" else self.regression
+
+    def has_values(self, metric: MetricInfo, version: str) -> bool:
+        """Check whether `version` has a value of `metric` for any item."""
+        values = self.table(metric).scores.get(metric.name, {}).get(version, ())
+        return any(value is not None for value in values)
 
     @property
     def challengers(self) -> tuple[VersionCard, ...]:
@@ -318,21 +286,7 @@ class Scorecard(Stored):
         return tuple(card for card in self.versions if card.role == "challenger")
 
 
-def items_digest(items: Sequence[Mapping[str, Any]]) -> str:
-    """Digest of questions as dumped gate items, in any order. `uses` is left out: counting it changes no question."""
-    from infra.artifact import key_of
-
-    return key_of(
-        sorted(({k: v for k, v in item.items() if k != "uses"} for item in items), key=lambda i: i["item_id"])
-    )
-
-
 def read_scorecard(path: Path) -> Scorecard:
     """Load a stored scorecard (`scorecard.json` or its folder)."""
     file = path / "scorecard.json" if path.is_dir() else path
     return Scorecard.model_validate_json(file.read_bytes())
-
-
-def scorecard_schema() -> dict[str, Any]:
-    """JSON schema of the scorecard file."""
-    return Scorecard.model_json_schema()

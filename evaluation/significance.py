@@ -1,6 +1,6 @@
-"""The tests behind a verdict: plain functions over arrays, no randomness that is not seeded by the caller.
+"""Test paired differences: plain functions over arrays, no randomness that is not seeded by the caller.
 
-Units (split groups), not items, are what is tested: average within a group first (`evaluation/evidence.py` does).
+Units (split groups), not items, are what is tested: average within a group first (`evaluation/gate/paired.py` does).
 All p-values are one-sided, small when the stated alternative holds.
 """
 
@@ -20,17 +20,17 @@ _CHUNK = 1024
 
 
 def seed_of(text: str) -> int:
-    """A 64-bit seed from a digest or any other text."""
+    """Derive a 64-bit seed from a digest or any other text."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 
 
 def flips_needed(challengers: int, alpha: float) -> int:
-    """Sign flips that resolve a p-value far below the smallest Holm threshold: 100 K / alpha."""
+    """Count the sign flips that resolve a p-value far below the smallest Holm threshold: 100 K / alpha."""
     return math.ceil(100 * max(1, challengers) / alpha)
 
 
 def sign_flip_p_values(differences: Floats, *, flips: int, seed: int) -> Floats:
-    """One-sided p-values that each column's mean is greater than zero, by unstudentised random sign flips.
+    """Compute one-sided p-values that each column's mean is greater than zero, by unstudentised random sign flips.
 
     p = (1 + #{flipped sum >= observed sum}) / (1 + flips). The same signs serve every column, so p-values of one call
     are comparable, and because signs do not depend on the values, raising a value never raises its column's p-value.
@@ -67,7 +67,7 @@ def normal_upper(z: float) -> float:
 
 
 def normal_quantile(p: float) -> float:
-    """The z with P(Z <= z) = p, by bisection on erfc: exact enough, and no import of scipy."""
+    """Find the z with P(Z <= z) = p, by bisection on erfc: exact enough, and no import of scipy."""
     if not 0.0 < p < 1.0:
         raise ValueError(f"a probability strictly between 0 and 1 was expected, got {p}")
     low, high = -40.0, 40.0
@@ -81,7 +81,7 @@ def normal_quantile(p: float) -> float:
 
 
 def tango_z(wins: float, losses: float, units: float, difference: float) -> float:
-    """Tango's score statistic for a paired difference of proportions against a hypothesised `difference`.
+    """Compute Tango's score statistic for a paired difference of proportions against a hypothesised `difference`.
 
     `wins` and `losses` are the discordant counts (fractions allowed). Large z speaks for "greater than `difference`".
     Source: Tango (1998), Statistics in Medicine 17:891-908, equations for the restricted estimate of q21.
@@ -103,7 +103,7 @@ _DESIGN_PRIOR = 10.0
 
 
 def paired_binary_margin_p(wins: Floats, losses: Floats, margin: float) -> float:
-    """One-sided p-value that a paired-binary difference is greater than `-margin` (non-inferiority), by group.
+    """Compute a one-sided p-value that a paired-binary difference is greater than `-margin` (non-inferiority).
 
     Tango's score test on an effective number of units: groups average several items, so a group's difference varies
     less than a single item's. The design effect is how clumped wins and losses are within groups,
@@ -126,7 +126,7 @@ def paired_binary_margin_p(wins: Floats, losses: Floats, margin: float) -> float
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down adjusted p-values, in the order given. Source: Holm (1979), Scand. J. Statist. 6:65."""
+    """Adjust p-values by Holm's step-down method, in the order given. Source: Holm (1979), Scand. J. Statist. 6:65."""
     order = sorted(range(len(p_values)), key=lambda i: p_values[i])
     adjusted = [1.0] * len(p_values)
     worst = 0.0
@@ -146,7 +146,7 @@ class Interval:
 
 
 def bca_interval(values: Floats, *, level: float = 0.95, draws: int = 2000, seed: int = 0) -> Interval:
-    """Bias-corrected accelerated bootstrap interval of the mean of unit values. It draws pictures; it decides nothing.
+    """Draw the bias-corrected accelerated (BCa) bootstrap interval of a mean. It decides nothing.
 
     Source: Efron (1987), JASA 82:171; the acceleration of a mean is its skewness / (6 sqrt n).
     """
@@ -179,7 +179,7 @@ def bca_interval(values: Floats, *, level: float = 0.95, draws: int = 2000, seed
 
 
 def units_for_margin(margin: float, *, variance: float, alpha: float, power: float = 0.8) -> int:
-    """Units a one-sided test needs to see `margin` when a unit's paired difference has `variance`.
+    """Compute the sample size: units a one-sided test needs to show `margin` where a unit's difference has `variance`.
 
     For paired yes/no answers of equal quality the variance is the share of discordant pairs: 5 points at 20% discord,
     alpha 5% and power 80% need 495 units.
@@ -192,6 +192,6 @@ def units_for_margin(margin: float, *, variance: float, alpha: float, power: flo
 
 
 def margin_for_units(units: int, *, variance: float, alpha: float, power: float = 0.8) -> float:
-    """The smallest difference that `units` units can see: `units_for_margin` the other way round."""
+    """Compute the minimum detectable effect of `units` units: `units_for_margin` the other way round."""
     reach = normal_quantile(1.0 - alpha) + normal_quantile(power)
     return reach * math.sqrt(variance / max(1, units))

@@ -1,22 +1,18 @@
-"""What happened: an interaction (a request and its answer), and feedback (what somebody said of it).
+"""Define events: an interaction (a request and its answer), and feedback (what somebody said of it).
 
-Events are values: frozen, strict, and equal after a round trip through JSON. Text is made storable where it enters:
-NUL and lone surrogates, which neither Postgres nor UTF-8 can hold, become U+FFFD.
+They are values: frozen, strict, and equal after a round trip through JSON.
 """
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, JsonValue, model_validator
+from pydantic import Field, JsonValue, model_validator
 from pydantic.config import ExtraValues
 
-from infra.stored import Stored
+from feedback.field_types import JsonObject, Moment, Name, Text
+from infra.stored_model import Stored
 
 FeedbackKind = Literal["thumb", "rating", "edit", "preference", "reference", "document"]
 Arm = Literal["champion", "canary", "holdback", "pinned", "arena"]
@@ -36,36 +32,8 @@ EXPLORING: frozenset[str] = frozenset({"canary", "arena"})
 """Arms whose answers were shown to learn something, not because the champion would have said them."""
 
 
-_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
-
-
-def storable(text: str) -> str:
-    """`text` with what cannot be stored (NUL, lone surrogates) replaced by U+FFFD."""
-    if text.isascii() and "\0" not in text:
-        return text
-    return _UNSTORABLE.sub("\ufffd", text)
-
-
-def _storable(value: Any) -> Any:
-    return storable(value) if isinstance(value, str) else value
-
-
-def _storable_json(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {_storable(key): _storable_json(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_storable_json(inner) for inner in value]
-    return _storable(value)
-
-
-Text = Annotated[str, BeforeValidator(_storable)]
-Name = Annotated[str, BeforeValidator(_storable), Field(min_length=1, max_length=200)]
-JsonObject = Annotated[dict[str, JsonValue], BeforeValidator(_storable_json)]
-Moment = Annotated[AwareDatetime, AfterValidator(lambda value: value.astimezone(UTC))]
-
-
 class Event(Stored):
-    """What happened. JSON is what was stored and keeps what is unknown in it; a mapping comes from outside and may not
+    """Base of events. JSON is what was stored and keeps what is unknown in it; a mapping comes from outside and may not
     hold anything unknown, unless `extra` says otherwise."""
 
     @classmethod
@@ -89,7 +57,7 @@ class Message(Event):
 
 
 def message_json(message: Message) -> dict[str, JsonValue]:
-    """A message as chat templates take it: what is not set is left out.
+    """Write a message as chat templates take it: what is not set is left out.
 
     Most messages hold words only; putting those together by hand is many times as fast as a dump.
     """
@@ -218,7 +186,7 @@ NOT_ANSWERS = frozenset({"json_schema", "regex"})
 
 
 def is_answer(grader: str | None) -> bool:
-    """Whether a reference with this grader is a right answer: to be learnt from, and to be compared with."""
+    """Tell whether a reference with this grader is a right answer: to be learnt from, and to be compared with."""
     return grader not in NOT_ANSWERS
 
 
@@ -286,44 +254,39 @@ class Feedback(Event):
 
 
 def texts_of(value: Value) -> tuple[str, ...]:
-    """The texts that a payload holds, none for a thumb or a rating."""
+    """Return the texts that a payload holds, none for a thumb or a rating."""
     if isinstance(value, Preference):
         return value.chosen, value.rejected
     return (value.text,) if isinstance(value, Edit | Reference | Document) else ()
 
 
 def subject_of(event: Feedback) -> str:
-    """What an event's rows are filed under: its interaction, or itself where it is a document.
+    """Return what an event's rows are filed under: its interaction, or itself where it is a document.
 
     Documents are marked, for their id may be that of an interaction too.
     """
     return event.interaction_id if event.interaction_id is not None else f"document/{event.event_id}"
 
 
-def pseudonym(identity: str, salt: str) -> str:
-    """A stable stand-in for a person's id: HMAC-SHA256 under `salt`, 96 bits. Nobody can turn it back without both."""
-    return "u-" + hmac.new(salt.encode(), storable(identity).encode(), hashlib.sha256).hexdigest()[:24]
-
-
 def score_of(value: Value) -> float | None:
-    """What a rating says on 0..1 (a thumb is 0 or 1); None for kinds that do not score."""
+    """Return what a rating says on 0..1 (a thumb is 0 or 1); None for kinds that do not score."""
     if isinstance(value, Thumb):
         return 1.0 if value.up else 0.0
     return value.fraction if isinstance(value, Rating) else None
 
 
-def event_time(value: datetime) -> datetime:
-    """`value` in UTC; a naive time is taken to be UTC already."""
-    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+def has_named_actor(event: Feedback) -> bool:
+    """Tell whether the actor is an account, not just the source of rows that do not say whose they are.
 
-
-def event_time_of(seconds: float) -> datetime:
-    """The time so many seconds after the beginning of 1970.
-
-    Raises:
-        ValueError: there is no such time, or none before the year 10000.
+    Nobody can take the name of a source from outside: the gateway gives the names itself, and a row that is mapped
+    from a file is refused if it tries.
     """
-    try:
-        return datetime.fromtimestamp(seconds, UTC)
-    except (ValueError, OverflowError, OSError) as error:  # which of them depends on how far off the number is
-        raise ValueError(f"{seconds!r} s since 1970 is no time ({error})") from None
+    return event.source == "gateway" or event.actor != event.source
+
+
+def speaker_of(event: Feedback) -> str:
+    """Return whose word it is, as far as that can be told: the account's, or that of the one row that names nobody.
+
+    What one row of a file says in several columns has one id with the kind behind it, and is one person's.
+    """
+    return event.actor if has_named_actor(event) else f"{event.source}/{event.event_id.removesuffix(f'/{event.kind}')}"

@@ -1,4 +1,4 @@
-"""Take in new feedback between nights.
+"""Ingest new feedback between nights.
 
 ratchet run ingest
 """
@@ -6,25 +6,26 @@ ratchet run ingest
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from prefect import flow
 
-from flows.intake_run import log_ingest, take_all_in
-from flows.opened import opened_config
-from tasks import intake, notify, train
+from feedback.ingest.summary import summarise
+from flows.intake.run import IngestSummary, ingest_all, log_ingest
+from flows.stack.open import open_config
+from tasks import train
+from tasks.reporting import prefect_artifacts
 
 
 @flow(name="ingest")
-def ingest(config: str = "ratchet.yaml") -> dict[str, Any]:
+def ingest(config: str = "ratchet.yaml") -> IngestSummary:
     """Bring everything new through redaction, duplicates, abuse and expectations into the lake.
 
     Args:
         config: path of the pipeline's config file, on the machine that runs this.
     """
-    settings = opened_config(Path(config))
+    settings = open_config(Path(config))
     base = train.find_base(settings.base_model, settings.places)
-    report = take_all_in(settings, base)
-    notify.show_intake(report)
+    report = ingest_all(settings, base)
+    prefect_artifacts.show_intake(report)
     log_ingest(settings, report)
-    return {**report.model_dump(mode="json"), "said": intake.said_of(report)}
+    return IngestSummary(**dict(report), summary=summarise(report))

@@ -1,121 +1,122 @@
-"""The night, top to bottom: ingest, snapshot, plan, train each recipe, evaluate, gate, release, notify.
+"""Run a night, top to bottom: ingest, snapshot, plan, train each recipe, evaluate, gate, release, notify.
 
     ratchet run nightly                      on the running stack
     flows.nightly.nightly                    the module entrypoint of the deployment
 
-Killed at any moment, the next run takes the same night up again (see flows/night.py): every step is remembered once it
-is finished, and safe to repeat when it was not.
+Killed at any moment, the next run resumes the same night (see flows/night/record.py): every step is recorded once it is
+finished, and safe to repeat when it was not.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from prefect import flow
 from prefect.runtime import flow_run
 
-from evaluation.gate import Verdict
+from deploy.controller.liveness import deliver_if_silent
+from deploy.nights.request import NightRequest
+from deploy.nights.steps import APPROVAL, DRIFT, FINGERPRINT, INGEST, PLAN, SNAPSHOT, VERDICT
 from evaluation.scorecard import read_scorecard
-from feedback.drift import DriftReport
-from feedback.ingest import IngestReport
-from feedback.snapshot import load_snapshot
-from flows.catching_up import caught_up
-from flows.drifting import look_for_drift
-from flows.dry_run import say_plan
-from flows.gate_sight import units_of
-from flows.intake_run import take_all_in
-from flows.night import Night, open_night
-from flows.night_end import end_unneeded, summary, tell_failure
-from flows.night_steps import (
-    approve,
-    evidence,
-    measure,
-    plan_of,
-    sight_of,
-    snapshot_of,
+from feedback.snapshots.snapshot import load_snapshot
+from flows.config.job_files import controller_job
+from flows.intake.run import ingest_all
+from flows.night.deferred_release import release_deferred_winner
+from flows.night.drift_check import check_drift
+from flows.night.dry_run import DryRun, plan_dry_run
+from flows.night.ending import NightSummary, SkippedNight, alert_failure, skip_night, summary
+from flows.night.evaluation_items import write_evaluation_items
+from flows.night.missed_runs import why_skipped
+from flows.night.no_verdict import end_without_verdict
+from flows.night.record import Night, open_night
+from flows.night.should_train import fingerprint_of, why_not_train
+from flows.night.steps import (
+    choose_snapshot,
+    gate_power_of,
+    judge_night,
+    night_reference,
+    plan_training,
     take_checkpoint,
     train_one,
     train_twin,
+    why_not_approved,
     why_not_trained,
 )
-from flows.night_tracking import log_night, log_verdict, machine_watched, open_tracking, pages
-from flows.opened import opened_config
-from flows.prefect_runs import close_dead_runs
-from flows.process_jobs import controller_job
-from flows.quiet_night import end_quietly
-from flows.request import NightRequest
-from flows.waiting import release_waiting
-from flows.worth import asked_of, nothing_new
-from infra.leftovers import sweep
-from tasks import intake, notify, release, train
-from training.plan import Plan
+from flows.night.tracking import links_of, log_night, log_verdict, open_tracker, system_metrics_logged
+from flows.planning.gate_power import units_of
+from flows.serving.prefect_runs import close_dead_runs
+from flows.stack.open import open_config
+from infra.cleanup import sweep
+from infra.database.open import open_database
+from tasks import release, train
+from tasks.reporting import prefect_artifacts
 
 
 @flow(name="nightly", validate_parameters=True)
-def nightly(request: NightRequest = NightRequest(), config: str = "ratchet.yaml") -> dict[str, Any]:  # noqa: B008
+def nightly(
+    request: NightRequest = NightRequest(),  # noqa: B008
+    config: str = "ratchet.yaml",
+) -> NightSummary | SkippedNight | DryRun:
     """Retrain on what users said, and let the best challenger replace the live model only when it measurably wins.
 
     Args:
         request: what this night is asked for; left as it is, the config decides.
         config: path of the pipeline's config file, on the machine that runs this.
     """
-    settings = opened_config(Path(config))
-    missed = caught_up(settings, request)
-    if missed is not None:
-        return end_unneeded(missed)
+    settings = open_config(Path(config))
+    reason = why_skipped(settings, request)
+    if reason is not None:
+        return skip_night(reason)
     sweep(settings.places)
     with open_night(settings, request) as night:
         if request.dry_run:
-            return say_plan(night)
-        close_dead_runs(night.file.flow_runs)
+            return plan_dry_run(night)
+        close_dead_runs(night.record.flow_runs)
         night.note_flow_run(str(flow_run.id))
         try:
             run_night(night)
         except Exception as error:
-            tell_failure(night, error)
+            alert_failure(night, error)
             raise
         return summary(night)
 
 
 def run_night(night: Night) -> None:
-    """All steps. Each is a line here; what it does stands in flows/night_steps.py and tasks/."""
+    """Run all steps. Each is a line here; what it does stands in flows/night/steps.py and tasks/."""
     config, places, tenant = night.config, night.config.places, night.tenant
     base = train.find_base(config.base_model, places)
     standing = release.find_champion(places, tenant, base.version, config.tenants[0])
 
-    report = night.once("ingest", IngestReport, lambda: take_all_in(config, base))
-    notify.show_intake(report)
-    name = night.once("snapshot", str, lambda: snapshot_of(night))
-    asked = night.once("asked", str, lambda: asked_of(night, name, base))
-    drift = night.once("drift", DriftReport, lambda: look_for_drift(night, name, standing))
-    notify.show_drift(drift)
-    nothing = nothing_new(night, name, asked, standing.champion, drifted=drift.drifted)
-    if nothing is not None:
-        waited = release_waiting(night, base, standing)
-        end_quietly(night, base, standing, report, drift, name, waited or nothing)
+    report = night.once(INGEST, lambda: ingest_all(config, base))
+    prefect_artifacts.show_intake(report)
+    name = night.once(SNAPSHOT, lambda: choose_snapshot(night))
+    fingerprint = night.once(FINGERPRINT, lambda: fingerprint_of(night, name, base))
+    drift = night.once(DRIFT, lambda: check_drift(night, name, standing))
+    prefect_artifacts.show_drift(drift)
+    reason = why_not_train(night, name, fingerprint, standing.champion, drifted=drift.drifted)
+    if name is None or reason is not None:
+        deferred = release_deferred_winner(night, base, standing)
+        end_without_verdict(night, base, standing, report, drift, name, deferred or str(reason))
         return
     snapshot = load_snapshot(places.snapshots_dir / name)
-    questions = intake.write_questions(snapshot, night.folder)
-    plan = night.once("plan", Plan, lambda: plan_of(night, snapshot.counts["train"], base))
-    notify.show_plan(plan, sight_of(night, plan, units_of(snapshot)))
+    questions = write_evaluation_items(snapshot, night.folder)
+    plan = night.once(PLAN, lambda: plan_training(night, snapshot.counts["train"], base))
+    prefect_artifacts.show_plan(plan, gate_power_of(night, plan, units_of(snapshot)))
     if not (plan.recipes or night.request.checkpoints) or not questions:
-        end_quietly(night, base, standing, report, drift, name, why_not_trained(plan, questions))
+        end_without_verdict(night, base, standing, report, drift, name, why_not_trained(plan, questions))
         return
 
-    tracker = open_tracking(night)
+    tracker = open_tracker(night)
     log_night(tracker, night, report, snapshot, drift)
-    with machine_watched(tracker, night):
+    with system_metrics_logged(tracker, night):
         challengers = tuple(train_one(night, recipe, base, snapshot, tracker) for recipe in plan.recipes)
-        challengers += tuple(take_checkpoint(night, named, base) for named in night.request.checkpoints)
+        challengers += tuple(take_checkpoint(night, checkpoint, base) for checkpoint in night.request.checkpoints)
         twin = train_twin(night, plan, base, snapshot, tracker)
-        verdict = night.once(
-            "verdict", Verdict, lambda: measure(night, base, standing, challengers, twin, snapshot, tracker)
-        )
+        verdict = night.once(VERDICT, lambda: judge_night(night, base, standing, challengers, twin, snapshot, tracker))
     scorecard = read_scorecard(places.evaluations_dir / night.night_id)
-    notify.show_scorecard(scorecard)
+    prefect_artifacts.show_scorecard(scorecard)
 
-    refusal = night.once("approval", str, lambda: approve(night, verdict, tracker))
+    refusal = night.once(APPROVAL, lambda: why_not_approved(night, verdict, tracker))
     entry = release.release(
         verdict,
         night_id=night.night_id,
@@ -123,12 +124,11 @@ def run_night(night: Night) -> None:
         challengers=challengers,
         refusal=refusal,
         places=places,
-        policy=config.canary,
         prover=controller_job(config, base),
-        evidence=evidence(night, snapshot, tracker),
+        reference=night_reference(night, snapshot, tracker),
     )
-    notify.show_verdict(verdict, entry)
-    notify.show_links(pages(tracker, night, report, judged=True))
+    prefect_artifacts.show_verdict(verdict, entry)
+    prefect_artifacts.show_links(links_of(tracker, night, report, judged=True))
     log_verdict(tracker, night, verdict, entry)
-    notify.send_if_nobody_does(places, config.alerts)
+    deliver_if_silent(open_database(places), config.alerts)
     night.close("done", f"{verdict.decision}: {entry.action} {entry.version}. {entry.reason}")

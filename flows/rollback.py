@@ -1,4 +1,4 @@
-"""Take the live version back, from Prefect's form.
+"""Roll the live version back, from Prefect's form.
 
 ratchet rollback --reason "..."          does the same without Prefect
 """
@@ -6,28 +6,30 @@ ratchet rollback --reason "..."          does the same without Prefect
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from prefect import flow
 
-from flows.config import tenant_of
-from flows.opened import opened_config
-from flows.process_jobs import controller_job
-from flows.request import RollbackRequest
-from tasks import notify, release, train
+from deploy.controller.liveness import deliver_if_silent
+from deploy.ledger.ledger import Entry
+from flows.config.job_files import controller_job
+from flows.config.pipeline import tenant_of
+from flows.config.rollback_request import RollbackRequest
+from flows.stack.open import open_config
+from infra.database.open import open_database
+from tasks import release, train
 
 
 @flow(name="rollback")
-def rollback(request: RollbackRequest, config: str = "ratchet.yaml") -> dict[str, Any]:
+def rollback(request: RollbackRequest, config: str = "ratchet.yaml") -> Entry:
     """Make the previous version live again and bar the one that is.
 
     Args:
         request: what to take back, and why.
         config: path of the pipeline's config file, on the machine that runs this.
     """
-    settings = opened_config(Path(config))
+    settings = open_config(Path(config))
     base = train.find_base(settings.base_model, settings.places)
-    entry = release.take_back(
+    entry: Entry = release.take_back(
         settings.places,
         tenant_of(settings, request.tenant),
         to=request.to,
@@ -36,5 +38,5 @@ def rollback(request: RollbackRequest, config: str = "ratchet.yaml") -> dict[str
         pause_seconds=settings.canary.pause_seconds,
         prover=controller_job(settings, base),
     )
-    notify.send_if_nobody_does(settings.places, settings.alerts)
-    return entry.model_dump(mode="json")
+    deliver_if_silent(open_database(settings.places), settings.alerts)
+    return entry

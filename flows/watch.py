@@ -8,30 +8,32 @@ The controller watches, takes back and moves forward by itself; this flow only l
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from prefect import flow
 
-from flows.intake_alerts import tell_of_staleness
-from flows.mlflow_alerts import tell_of_refusals
-from flows.opened import opened_config
+from deploy.controller.liveness import silence_alert
+from deploy.controller.summary import WatchReport
+from flows.intake.alerts import alert_staleness
+from flows.intake.mlflow_alerts import alert_refusals
+from flows.stack.open import open_config
+from infra.database.open import open_database
 from tasks import notify, watching
-from tasks.standing import controller_silent
+from tasks.reporting import prefect_artifacts
 
 
 @flow(name="watch")
-def watch(config: str = "ratchet.yaml") -> dict[str, Any]:
+def watch(config: str = "ratchet.yaml") -> WatchReport:
     """Show what is live for each tenant, and alert when the controller is silent.
 
     Args:
         config: path of the pipeline's config file, on the machine that runs this.
     """
-    settings = opened_config(Path(config))
-    seen = {tenant: watching.look_at(settings.places, tenant) for tenant in settings.tenants}
-    notify.show_standing(seen)
-    silent = controller_silent(settings.places, seconds=120)
+    settings = open_config(Path(config))
+    summaries = {tenant: watching.look_at(settings.places, tenant) for tenant in settings.tenants}
+    prefect_artifacts.show_releases(summaries)
+    silent = silence_alert(open_database(settings.places), seconds=120)
     if silent is not None:
         notify.alert(settings.places, settings.alerts, silent)
-    stale = tell_of_staleness(settings)
-    tell_of_refusals(settings)
-    return {"tenants": seen, "controller": "silent" if silent else "alive", "ingestion": stale or "up to date"}
+    stale = alert_staleness(settings)
+    alert_refusals(settings)
+    return WatchReport(tenants=summaries, controller="silent" if silent else "alive", ingestion=stale or "up to date")

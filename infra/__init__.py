@@ -1,1 +1,1 @@
-"""What everything stands on: settings, database, artifacts, tracking, alerts, the local stack."""
+"""Hold what every other package stands on: settings, database, artifacts, tracking, alerts, the local stack."""

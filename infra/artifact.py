@@ -1,4 +1,4 @@
-"""Identity of what is made: the key says what was asked for, the digest what bytes came out.
+"""Identify, publish and verify artifacts: the key says what was asked for, the digest what bytes came out.
 
 Beside every artifact stands `record.json`, written last and atomically. No record, no artifact: a half-written
 folder is never read.
@@ -16,21 +16,23 @@ import uuid
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, JsonValue, ValidationError
 
-from infra.database import now
+from infra.database.connect import now
 from infra.errors import CorruptArtifact
-from infra.stored import StoredFile
+from infra.settings import in_a_line
+from infra.stored_model import StoredFile
 
 RECORD = "record.json"
+Facts = TypeVar("Facts", bound=BaseModel)
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 _quoted = json.encoder.encode_basestring
 
 
-def canonical_json(value: Any) -> str:
-    """JSON with sorted keys and no spaces, so that equal values give equal text. Pydantic models are dumped first.
+def canonical_json(value: object) -> str:
+    """Write JSON with sorted keys and no spaces: equal values give equal text. Pydantic models are dumped first.
 
     Raises:
         TypeError: the value holds something JSON cannot say, a path for example: places are not identity.
@@ -42,19 +44,24 @@ def canonical_json(value: Any) -> str:
     return _CANONICAL.encode(value)
 
 
-def key_of(value: Any) -> str:
-    """Fingerprint of what was asked for: SHA-256 (hex) of its canonical JSON."""
+def key_of(value: object) -> str:
+    """Fingerprint what was asked for: SHA-256 (hex) of its canonical JSON."""
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
 
 
+def version_name(digest: str) -> str:
+    """Name the version whose weights have this digest (hex), as served: "v" and the digest's first 16 digits."""
+    return f"v{digest[:16]}"
+
+
 def digest_file(path: Path) -> str:
-    """SHA-256 (hex) of a file's bytes."""
+    """Hash a file's bytes: SHA-256 (hex)."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def digest_dir(path: Path) -> str:
-    """SHA-256 (hex) over the relative names and bytes of all files below `path`, its `record.json` left out.
+    """Hash a folder: SHA-256 (hex) of names and bytes of all files below `path`, its `record.json` left out.
 
     Raises:
         CorruptArtifact: the folder does not exist or holds no file.
@@ -69,7 +76,10 @@ def digest_dir(path: Path) -> str:
 
 
 class Record(StoredFile):
-    """What an artifact is, said beside it."""
+    """What an artifact is, in `record.json` beside it.
+
+    `config` and `result` have a model beside their producer: read them by `parse_config` and `parse_result`.
+    """
 
     kind_of_file = "record"
 
@@ -89,6 +99,30 @@ class Record(StoredFile):
     """What came out: measures and names."""
     created_at: datetime
     """When it was finished (UTC). Not part of any identity."""
+
+    def parse_config(self, model: type[Facts]) -> Facts:
+        """Read the config that ran as the model of its producer.
+
+        Raises:
+            CorruptArtifact: it is not of that model.
+        """
+        return self._parse("config", self.config, model)
+
+    def parse_result(self, model: type[Facts]) -> Facts:
+        """Read what came out as the model of its producer.
+
+        Raises:
+            CorruptArtifact: it is not of that model.
+        """
+        return self._parse("result", self.result, model)
+
+    def _parse(self, part: str, facts: object, model: type[Facts]) -> Facts:
+        try:
+            return model.model_validate(facts)
+        except ValidationError as error:
+            raise CorruptArtifact(
+                f"the {part} in the record of {self.name} is no {model.__name__} ({in_a_line(error)}); make it again"
+            ) from error
 
 
 def atomic_write(path: Path, content: str | bytes) -> None:
@@ -110,7 +144,7 @@ def write_record(directory: Path, record: Record) -> None:
 
 
 def read_record(directory: Path) -> Record | None:
-    """The record beside an artifact, or None where the artifact is not (wholly) there.
+    """Read the record beside an artifact; None where the artifact is not (wholly) there.
 
     Raises:
         CorruptArtifact: there is a record but it cannot be read.
@@ -140,10 +174,10 @@ def verify(directory: Path, weights: Path | None = None) -> Record:
     record = read_record(directory)
     if record is None:
         raise CorruptArtifact(f"{directory} has no {RECORD}: it was not finished; make it again")
-    found = digest_dir(weights or directory)
-    if found != record.digest:
+    digest = digest_dir(weights or directory)
+    if digest != record.digest:
         raise CorruptArtifact(
-            f"{directory} was changed after it was made: digest {found[:16]}, record says {record.digest[:16]}; "
+            f"{directory} was changed after it was made: digest {digest[:16]}, record says {record.digest[:16]}; "
             "restore it or make it again"
         )
     return record
@@ -193,21 +227,25 @@ def finished_record(
     key: str,
     digest: str,
     parents: Mapping[str, str] | None = None,
-    config: Mapping[str, Any] | None = None,
+    config: BaseModel | Mapping[str, JsonValue] | None = None,
     versions: Mapping[str, str] | None = None,
-    result: Mapping[str, Any] | None = None,
+    result: BaseModel | Mapping[str, JsonValue] | None = None,
 ) -> Record:
-    """A record stamped with the time."""
+    """Make a record stamped with the time; models become JSON."""
     return Record(
         name=name,
         key=key,
         digest=digest,
         parents=parents or {},
-        config=config or {},
+        config=_as_json(config),
         versions=versions or {},
-        result=result or {},
+        result=_as_json(result),
         created_at=now(),
     )
+
+
+def _as_json(facts: BaseModel | Mapping[str, JsonValue] | None) -> Mapping[str, JsonValue]:
+    return facts.model_dump(mode="json", by_alias=True) if isinstance(facts, BaseModel) else facts or {}
 
 
 def _sync_dir(path: Path) -> None:

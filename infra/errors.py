@@ -1,4 +1,7 @@
-"""Errors with meanings of their own. A message says what is wrong, the value got, what was expected, what to do."""
+"""Define errors by who can mend them, each with an exit code.
+
+A message says what is wrong, the value got, what was expected, what to do.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The base of every config, and the places where things are kept on this machine.
+"""Define the base class of configs, and the places where things are kept on this machine.
 
 Literals are identity, places are not: nothing from `Places` may ever enter a key (see infra/artifact.py).
 """
@@ -28,14 +28,14 @@ class Config(BaseModel):
 
 
 def in_a_line(error: ValidationError) -> str:
-    """All that does not fit, for people: where, what is wrong with it, what was got."""
-    said = []
-    for one in error.errors():
-        where = ".".join(str(part) for part in one["loc"])
-        got = repr(one["input"])
-        wrong = "unknown" if one["type"] == "extra_forbidden" else one["msg"].removeprefix("Value error, ")
-        said.append(f"{where + ': ' if where else ''}{wrong}, got {got if len(got) <= 60 else got[:57] + '...'}")
-    return "; ".join(said)
+    """Describe a validation error in one line: where, what is wrong, what was got."""
+    wrong = []
+    for item in error.errors():
+        where = ".".join(str(part) for part in item["loc"])
+        got = repr(item["input"])
+        why = "unknown" if item["type"] == "extra_forbidden" else item["msg"].removeprefix("Value error, ")
+        wrong.append(f"{where + ': ' if where else ''}{why}, got {got if len(got) <= 60 else got[:57] + '...'}")
+    return "; ".join(wrong)
 
 
 DATABASE_VARIABLE = "RATCHET_DATABASE_URL"
@@ -149,7 +149,7 @@ class Places(Config):
 
 
 def secret(name: str) -> str:
-    """The value of environment variable `name`. Secrets come from the environment only, never from a file of config.
+    """Read a secret from environment variable `name`: secrets come from the environment only, never from a config file.
 
     Raises:
         UserError: it is not set.

@@ -1,4 +1,4 @@
-"""How our requests sign in at Prefect and MLflow: by the variables of the environment that their own clients read."""
+"""Sign in at Prefect and MLflow, by the environment variables that their own clients read."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ MLFLOW_USER, MLFLOW_PASSWORD = "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASS
 
 
 def prefect_headers() -> dict[str, str]:
-    """What a request to Prefect's API must carry; nothing where no sign-in is set."""
-    said = os.environ.get(PREFECT_SIGN_IN)
+    """Make the headers that Prefect's API asks for; none where no sign-in is set."""
+    login = os.environ.get(PREFECT_SIGN_IN)
     # The whole string at once: it need not have a user's and a password's part.
-    return {"Authorization": f"Basic {base64.b64encode(said.encode()).decode()}"} if said else {}
+    return {"Authorization": f"Basic {base64.b64encode(login.encode()).decode()}"} if login else {}
 
 
 def mlflow_login() -> tuple[str, str] | None:
-    """User and password for MLflow; None where no sign-in is set."""
+    """Read user and password for MLflow; None where no sign-in is set."""
     user, password = os.environ.get(MLFLOW_USER), os.environ.get(MLFLOW_PASSWORD)
     return (user, password) if user and password else None

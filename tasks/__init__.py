@@ -1,1 +1,1 @@
-"""Thin Prefect skins over the packages below: run names, progress, artifacts, and retries where another try helps."""
+"""Wrap the packages below as Prefect tasks: run names, progress, artifacts, and retries where another try helps."""

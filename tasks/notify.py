@@ -1,168 +1,22 @@
-"""What people see of a night: Prefect artifacts, and alerts for what the ledger does not say."""
+"""Alert people of what the ledger does not say, as a task."""
 
 from __future__ import annotations
 
-import html
-import logging
-import math
-from collections.abc import Mapping
-from datetime import timedelta
-
 from prefect import task
-from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
-from deploy.controller import last_beats
-from deploy.ledger import Entry
-from evaluation.gate import Verdict
-from evaluation.scorecard import Scorecard
-from feedback.drift import DriftReport
-from feedback.ingest import IngestReport
-from infra.alerts import Alert, AlertsConfig, deliver, enqueue
-from infra.database import begin_write, now
+from deploy.controller.liveness import deliver_if_silent
+from infra.alerts.config import AlertsConfig
+from infra.alerts.outbox import Alert, enqueue
+from infra.database.connect import begin_write
+from infra.database.open import open_database
 from infra.settings import Places
-from tasks.opened import database
-from training.plan import GUESS, Plan
-
-log = logging.getLogger(__name__)
 
 
 @task(name="alert", cache_policy=NO_CACHE)
-def alert(places: Places, config: AlertsConfig, what: Alert) -> None:
+def alert(places: Places, config: AlertsConfig, message: Alert) -> None:
     """Write an alert, and send it ourselves when no controller is alive to do it."""
-    engine = database(places)
-    with begin_write(engine) as connection:
-        enqueue(connection, what)
-    send_if_nobody_does(places, config)
-
-
-def send_if_nobody_does(places: Places, config: AlertsConfig) -> None:
-    """Deliver what is due unless a controller beat within the last half minute: it delivers all the time."""
-    engine = database(places)
-    if not any(at > now() - timedelta(seconds=30) for at, _ in last_beats(engine).values()):
-        deliver(engine, config)
-
-
-def text_only(markdown: str) -> str:
-    """Markdown in which no HTML is left: Markdown may hold any, and a browser would obey it."""
-    return html.escape(markdown, quote=False)
-
-
-def show_intake(report: IngestReport) -> None:
-    """A table of what came in, by step and reason."""
-    rows = [
-        {"step": step, "what": reason, "events": count}
-        for step, counts in report.counts.items()
-        for reason, count in counts.items()
-    ]
-    create_table_artifact(
-        rows or [{"step": "ingest", "what": "nothing new", "events": 0}],
-        key="intake",
-        description="What came in, and what became of it.",
-    )
-    if report.data_docs is not None and (report.data_docs / "index.html").exists():
-        show_links({"Data Docs": (report.data_docs / "index.html").absolute().as_uri()})
-
-
-def show_drift(report: DriftReport) -> None:
-    """How far what users ask has moved since the champion was trained, column by column."""
-    rows: list[dict[str, str]] = [
-        {"column": name, "population stability index": f"{value:.3f}"} for name, value in report.columns.items()
-    ]
-    rows += [
-        {"column": name, "population stability index": f"not compared: {why}"} for name, why in report.left_out.items()
-    ]
-    said = "drifted" if report.drifted else "nothing to tell yet" if report.share is None else "no drift"
-    create_table_artifact(rows, key="drift", description=f"Against what the champion was trained on: {said}.")
-
-
-def show_durations(seconds: Mapping[str, float]) -> None:
-    """How long every step took, the longest first."""
-    rows = [
-        {"step": step, "seconds": f"{spent:.1f}"} for step, spent in sorted(seconds.items(), key=lambda item: -item[1])
-    ]
-    if rows:
-        total = sum(seconds.values())
-        create_table_artifact(rows, key="durations", description=f"How long each step took; {total:.0f} s in all.")
-
-
-def show_plan(plan: Plan, sees: str = "") -> None:
-    """Which recipes run tonight, how long they take, why others don't, and what the gate could see of them."""
-    create_markdown_artifact(text_only(plan_page(plan, sees)), key="plan", description="Tonight's recipes.")
-
-
-def plan_page(plan: Plan, sees: str) -> str:
-    """The plan in Markdown.
-
-    Args:
-        sees: the smallest gain that the gate can see tonight, in a sentence; "" leaves it out.
-    """
-    lines = ["# Plan", "", f"About {plan.minutes:.0f} minutes of training.", "", "| recipe | minutes |", "|---|---|"]
-    lines += [f"| {estimate.recipe} | {estimate.minutes:.0f} |" for estimate in plan.estimates]
-    if plan.guessed:
-        lines += ["", f"{GUESS[0].upper()}{GUESS[1:]}."]
-    if plan.left_out:
-        lines += ["", "Not tonight:", ""] + [f"- {left.recipe}: {left.reason}" for left in plan.left_out]
-    if sees:
-        lines += ["", f"What the gate can tell tonight: {sees}."]
-    return "\n".join(lines)
-
-
-def show_scorecard(scorecard: Scorecard) -> None:
-    """A table with one row per version and one column per metric."""
-    means = {(e.version, e.metric): e for e in scorecard.estimates if e.part == "all"}
-    rows = []
-    for card in scorecard.versions:
-        row: dict[str, str] = {"version": card.label, "role": card.role, "name": card.version}
-        for metric in scorecard.metrics:
-            found = means.get((card.version, metric.name))
-            row[metric.name] = "-" if found is None else f"{found.mean:.3f} [{found.low:.3f}, {found.high:.3f}]"
-        rows.append(row)
-    create_table_artifact(rows, key="scorecard", description="All versions on the same items, with 95% intervals.")
-
-
-def show_verdict(verdict: Verdict, entry: Entry) -> None:
-    """The verdict in plain words, and what the ledger says of it."""
-    words = {"promote": "Promote", "reject": "Reject", "inconclusive": "Inconclusive: the champion stays"}
-    lines = [f"# {words[verdict.decision]}", ""]
-    lines += [f"- {reason}" for reason in verdict.reasons]
-    lines += ["", "| challenger | verdict | gain | 95% interval | p (adjusted) |", "|---|---|---|---|---|"]
-    for c in verdict.challengers:
-        gain = "-" if c.gain is None else f"{c.gain:+.3f}"
-        between = "-" if c.gain_low is None or c.gain_high is None else f"{c.gain_low:+.3f} to {c.gain_high:+.3f}"
-        lines.append(f"| {c.label} | {c.decision} | {gain} | {between} | {c.adjusted_p:.3g} |")
-    _show_leaderboard(verdict)
-    lines += ["", f"Ledger line {entry.seq}: **{entry.action}** {entry.version}. {entry.reason}"]
-    create_markdown_artifact(text_only("\n".join(lines)), key="verdict", description="What the gate decided, and why.")
-
-
-def _show_leaderboard(verdict: Verdict) -> None:
-    """Challengers by their gain, the best first."""
-    ranked = sorted(verdict.challengers, key=lambda c: (-(c.gain if c.gain is not None else -math.inf), c.version))
-    rows = [
-        {
-            "place": str(place),
-            "challenger": c.label,
-            "version": c.version,
-            f"gain in {verdict.primary}": "-" if c.gain is None else f"{c.gain:+.3f}",
-            "decision": c.decision,
-            "why": c.reasons[0] if c.reasons else "",
-        }
-        for place, c in enumerate(ranked, start=1)
-    ]
-    create_table_artifact(rows or [{"challenger": "none"}], key="leaderboard", description="Tonight's challengers.")
-
-
-def show_links(links: Mapping[str, str | None]) -> None:
-    """Where to look further."""
-    for name, url in links.items():
-        if url is not None:
-            key = "".join(letter if letter.isalnum() else "-" for letter in name.lower())
-            create_link_artifact(link=url, link_text=name, key=key, description=name)
-
-
-def show_standing(seen: Mapping[str, Mapping[str, object]]) -> None:
-    """A table of what is live for each tenant."""
-    columns = ("champion", "since", "why", "canary", "canary_share", "holdback", "paused")
-    rows = [{"tenant": tenant, **{name: str(facts[name]) for name in columns}} for tenant, facts in seen.items()]
-    create_table_artifact(rows, key="standing", description="What is live, since when, and why.")
+    database = open_database(places)
+    with begin_write(database) as connection:
+        enqueue(connection, message)
+    deliver_if_silent(database, config)

@@ -1,65 +1,30 @@
-"""From a plan to challengers: each recipe trained, its curves on MLflow, its progress in Prefect."""
+"""Train challengers as tasks: find the base model, plan the recipes, train each of them, take kept checkpoints."""
 
 from __future__ import annotations
 
-import logging
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from infra.artifact import Record
-from infra.errors import Diverged, RatchetError, UserError
+from deploy.engines import SERVING_ENGINES
+from deploy.nights.challenger import Challenger
+from deploy.nights.train_challenger import take_checkpoint, train_challenger
 from infra.settings import Places
-from infra.stored import Stored
-from infra.tracking import Point, Tracker
+from infra.telemetry.mlflow_tracker import Tracker
+from tasks.reporting.training_log import TrainingLog
 from training.base_model import Base, resolve_base
-from training.challenger import train_recipe
-from training.checkpoints import FOLDER, make_version
-from training.fitting import room_here
-from training.job import StageJob
-from training.memory import shape_of_folder
-from training.plan import Plan, TrainingConfig, plan_night
-from training.recipe import Recipe
-
-log = logging.getLogger(__name__)
-
-
-class TrainedStage(Stored):
-    """One finished stage of a challenger."""
-
-    key: str
-    """Key of the stage; names its folder."""
-    digest: str
-    """Digest of its weights."""
-    kind: Literal["adapter", "model"]
-    """What it made."""
-    objective: str
-    """Its objective."""
-
-    @property
-    def version(self) -> str:
-        """Name of its weights as a version."""
-        return f"v{self.digest[:16]}"
-
-
-class Challenger(Stored):
-    """A recipe that was launched, and what came of it."""
-
-    recipe: str
-    """Name of the recipe."""
-    stages: tuple[TrainedStage, ...] = ()
-    """Its finished stages; the last one asks to go live."""
-    error: str | None = None
-    """Why it failed. It still counts in the gate's correction."""
+from training.recipes.plan import Plan, TrainingConfig
+from training.recipes.plan_here import plan_here
+from training.recipes.recipe import Recipe
+from training.stages.recipe_runner import train_recipe
 
 
 @task(name="find base model", cache_policy=NO_CACHE)
 def find_base(name: str, places: Places) -> Base:
-    """Where the base model is, converted if that was never done."""
+    """Find the base model, converting it if that was never done."""
     return resolve_base(name, places.cache_dir)
 
 
@@ -72,18 +37,8 @@ def plan(
     engine: str = "embedded",
     cache: Path | None = None,
 ) -> Plan:
-    """Which recipes tonight's data, budget and memory support, and the engine that serves could load."""
-    try:
-        shape = shape_of_folder(base.path)
-    except UserError as error:  # each recipe would fail with it, and say so; nothing can be reckoned without it
-        log.warning("memory and minutes are planned without the base model's size: %s", error)
-        chosen = plan_night(counts, config, lora_only=engine == "vllm")
-    else:
-        room = room_here(shape, dtype=config.dtype, processes=config.processes, memory_gb=config.memory_gb, cache=cache)
-        chosen = plan_night(counts, config, parameters=shape.total, lora_only=engine == "vllm", room=room)
-    for left in chosen.left_out:
-        log.info("not tonight: %s: %s", left.recipe, left.reason)
-    return chosen
+    """Choose the recipes that tonight's data, budget and memory support and the serving engine can load."""
+    return plan_here(counts, config, base, lora_only=SERVING_ENGINES.named(engine).lora_only, cache=cache)
 
 
 @task(name="train", task_run_name="train {recipe.name}", cache_policy=NO_CACHE)
@@ -97,158 +52,20 @@ def train(
     tracker: Tracker,
     night_key: str,
 ) -> Challenger:
-    """All stages of one recipe. A recipe that fails is a challenger without weights; the night goes on."""
-    diary = TrainingDiary(tracker, night_key, recipe)
-    diary.open()
-    challenger = _trained(recipe, lambda: _stages(recipe, base, data, config, places, diary.note))
-    diary.close(challenger, places.stages_dir)
+    """Train all stages of one recipe. A recipe that fails is a challenger without weights; the night goes on."""
+    training_log = TrainingLog(tracker, night_key, recipe)
+    training_log.open()
+    run = partial(train_recipe, recipe, base=base, train=data[0], validation=data[1], config=config)
+    run_here = partial(run, stages_dir=places.stages_dir, cache=places.cache_dir, on_progress=training_log.log_progress)
+    challenger = train_challenger(recipe, run_here)
+    training_log.close(challenger, places.stages_dir)
     return challenger
-
-
-def _stages(
-    recipe: Recipe,
-    base: Base,
-    data: tuple[Path, Path],
-    config: TrainingConfig,
-    places: Places,
-    note: Callable[[StageJob, Mapping[str, Any]], None],
-) -> list[Record]:
-    return train_recipe(
-        recipe,
-        base=base,
-        train=data[0],
-        validation=data[1],
-        stages_dir=places.stages_dir,
-        cache=places.cache_dir,
-        config=config,
-        on_progress=note,
-    )
-
-
-def _trained(recipe: Recipe, stages: Callable[[], list[Record]], *, attempts: int = 2) -> Challenger:
-    for attempt in range(1, attempts + 1):
-        try:
-            records = stages()
-        except (UserError, Diverged) as error:  # another try would end in the same way
-            log.error("%s cannot be trained: %s", recipe.name, error)
-            return Challenger(recipe=recipe.name, error=str(error))
-        except RatchetError as error:
-            # Once more: it goes on from its last checkpoint, and a full disk or a killed process may be mended by then.
-            log.error("%s failed (try %s of %s): %s", recipe.name, attempt, attempts, error)
-            failure = str(error)
-            continue
-        found = zip(recipe.stages, records, strict=True)
-        return Challenger(
-            recipe=recipe.name,
-            stages=tuple(
-                TrainedStage(key=r.key, digest=r.digest, kind=r.result["kind"], objective=spec.objective)
-                for spec, r in found
-            ),
-        )
-    return Challenger(recipe=recipe.name, error=failure)
 
 
 @task(name="checkpoint", task_run_name="checkpoint {named}", cache_policy=NO_CACHE)
 def checkpoint(named: str, base: Base, places: Places) -> Challenger:
-    """A kept checkpoint, named KEY:STEP, as a challenger; one that cannot be used is a challenger without weights.
+    """Make a challenger of a kept checkpoint, named KEY:STEP; one that cannot be used is a challenger without weights.
 
     Recipes were trained by the time it is asked for, and are not lost to a mistyped name.
     """
-    key, _, step = named.partition(":")
-    try:
-        record = make_version(places.stages_dir, key, int(step), base)
-    except RatchetError as error:
-        log.error("checkpoint %s cannot be examined: %s", named, error)
-        return Challenger(recipe=f"{key[:12]}@{step}", error=str(error))
-    spec, kind = record.config["spec"], record.result["kind"]
-    stage = TrainedStage(key=record.key, digest=record.digest, kind=kind, objective=spec["objective"])
-    return Challenger(recipe=f"{record.name.partition('/')[0]}@{step}", stages=(stage,))
-
-
-class TrainingDiary:
-    """Writes a challenger's training to MLflow (curves, parameters, records) and a progress bar to Prefect."""
-
-    def __init__(self, tracker: Tracker, night_key: str, recipe: Recipe, *, every_seconds: float = 3.0) -> None:
-        self.tracker = tracker
-        self.night_key = night_key
-        self.recipe = recipe
-        self.key = f"{night_key}/{recipe.name}"
-        self.every_seconds = every_seconds
-        self.job: StageJob | None = None
-        self.points: list[Point] = []
-        self.written = time.monotonic()
-        self.progress: Any = None
-
-    def open(self) -> None:
-        """Open the challenger's run, nested in the night's."""
-        tags = {"ratchet.recipe": self.recipe.name, "ratchet.kind": "challenger"}
-        self.tracker.run(self.key, name=self.recipe.name, parent=self.night_key, tags=tags)
-
-    def note(self, job: StageJob, line: Mapping[str, Any]) -> None:
-        """One line of a stage's progress."""
-        if self.job is None or self.job.key != job.key:
-            self._next_stage(job)
-        at, step = int(time.time() * 1000), int(line["step"])
-        for name in ("loss", "eval_loss", "lr", "tokens", "seconds"):
-            if isinstance(line.get(name), int | float):
-                self.points.append(Point(name=name, value=float(line[name]), step=step, at_ms=at))
-        if time.monotonic() - self.written > self.every_seconds or step >= int(line["total"]):
-            self._write()
-            self._show(100.0 * step / max(1, int(line["total"])), line)
-
-    def close(self, challenger: Challenger, stages_dir: Path) -> None:
-        """Attach what every stage made, and end the runs."""
-        self._write()
-        for index, stage in enumerate(challenger.stages):
-            key = self._stage_key(index, stage.objective)
-            self.tracker.run(key, name=f"{self.recipe.name}: {stage.objective}", parent=self.key)
-            self.tracker.tags(key, {"ratchet.stage_key": stage.key, "ratchet.version": stage.version})
-            self.tracker.artifact(key, stages_dir / stage.key / "record.json")
-            if (stages_dir / stage.key / FOLDER).is_dir():
-                self.tracker.artifact(key, stages_dir / stage.key / FOLDER, FOLDER)
-            self.tracker.finish(key)
-        if challenger.stages:
-            last = challenger.stages[-1]
-            self.tracker.tags(self.key, {"ratchet.version": last.version})
-            if last.kind == "adapter":
-                told = {"recipe": self.recipe.name, "digest": last.digest, "objective": last.objective}
-                self.tracker.model(self.key, version=last.version, path=stages_dir / last.key / "adapter", params=told)
-        if challenger.error is not None:
-            self.tracker.tags(self.key, {"ratchet.error": challenger.error[:4000]})
-        self.tracker.finish(self.key, "FAILED" if challenger.error else "FINISHED")
-
-    def _next_stage(self, job: StageJob) -> None:
-        self._write()
-        self.job = job
-        key = self._key_of(job)
-        self.tracker.run(key, name=f"{self.recipe.name}: {job.spec.objective}", parent=self.key)
-        self.tracker.params(key, {**job.spec.model_dump(mode="json"), "seed": job.seed, "dtype": job.dtype})
-        rows = {"train": 0}
-        self.tracker.dataset(
-            key, name="train", digest=job.train_digest, source=str(job.train), context="training", rows=rows
-        )
-        log.info("training %s", job.label)
-        self.progress = None
-
-    def _write(self) -> None:
-        if self.job is not None and self.points:
-            self.tracker.points(self._key_of(self.job), self.points)
-        self.points, self.written = [], time.monotonic()
-
-    def _show(self, percent: float, line: Mapping[str, Any]) -> None:
-        from prefect.artifacts import create_progress_artifact, update_progress_artifact
-
-        if self.job is None:
-            return
-        if self.progress is None:
-            label = f"{self.job.label}: step {line['step']} of {line['total']}"
-            self.progress = create_progress_artifact(percent, description=label)
-        else:
-            update_progress_artifact(self.progress, percent)
-
-    def _key_of(self, job: StageJob) -> str:
-        index = int(job.label.rsplit("/", 1)[1].split("-", 1)[0]) - 1
-        return self._stage_key(index, job.spec.objective)
-
-    def _stage_key(self, index: int, objective: str) -> str:
-        return f"{self.key}/{index + 1}-{objective}"
+    return take_checkpoint(named, base, places.stages_dir)

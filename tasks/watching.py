@@ -1,17 +1,16 @@
-"""What is live and how its watch stands, as tasks."""
+"""Look at what is live and how its watch stands, as a task."""
 
 from __future__ import annotations
-
-from typing import Any
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from deploy.controller.summary import ReleaseSummary, summarise_release
+from infra.database.open import open_database
 from infra.settings import Places
-from tasks.standing import standing_facts
 
 
 @task(name="look at the watch", task_run_name="look at {tenant}", cache_policy=NO_CACHE)
-def look_at(places: Places, tenant: str) -> dict[str, Any]:
-    """Champion, canary and the last judgement."""
-    return standing_facts(places, tenant)
+def look_at(places: Places, tenant: str) -> ReleaseSummary:
+    """Read champion, canary and the last judgement."""
+    return summarise_release(open_database(places), tenant)

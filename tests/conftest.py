@@ -36,7 +36,7 @@ settings.load_profile("ci" if os.environ.get("CI") else "people")
 
 SERVERS = ("running_stack", "serving", "mlflow_url")
 """Fixtures that start servers for a whole session."""
-LONGEST = ("test_demo_acts.py", *SERVERS)
+LONGEST = ("flows/demo/test_demo_acts.py", *SERVERS)
 """What takes longest is begun first, so that no worker is left with it at the end."""
 
 
@@ -46,7 +46,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     groups: dict[pytest.Item, str] = {}
     for item in items:
         used = getattr(item, "fixturenames", ())
-        groups[item] = next((name for name in SERVERS if name in used), item.path.name)
+        file = item.path.relative_to(Path(__file__).parent).as_posix()
+        groups[item] = next((name for name in SERVERS if name in used), file)
         item.add_marker(pytest.mark.xdist_group(groups[item]))
     places = {name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: places.get(groups[item], len(places)))

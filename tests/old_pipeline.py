@@ -10,7 +10,7 @@ from pathlib import Path
 
 import yaml
 
-from infra.database import connect
+from infra.database.connect import connect
 from tests.flows.world import free_ports
 
 FIXTURE = Path(__file__).parent / "fixtures" / "59abc90"

@@ -1,1 +1,1 @@
-"""From a snapshot to an adapter or a model."""
+"""Train: from a snapshot to an adapter or a model."""

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import sys
 
-from training.job import StageJob
-from training.process import child_main
+from infra.processes.child import child_main
+from training.stages.job import StageJob
 
 
 def main(arguments: list[str]) -> int:
     """Run the job file named by the one argument."""
 
     def run(job: StageJob) -> None:
-        from training.stage import run_stage
+        from training.stages.run import run_stage
 
         run_stage(job)
 

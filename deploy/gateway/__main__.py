@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import logging
-import os
 import sys
-from pathlib import Path
 
-from infra.errors import ConfigError, RatchetError
+from deploy.config import ENGINE_KEY, GatewayJob
+from infra.processes.job_file import job_main
 
 
 def main(argv: list[str]) -> int:
     """Serve until SIGTERM; running answers end first."""
-    try:
-        return serve(argv)
-    except RatchetError as error:
-        print(f"gateway: {error}", file=sys.stderr)
-        return error.exit_code
+    return job_main("gateway", argv, GatewayJob, serve)
 
 
-def serve(argv: list[str]) -> int:
+def serve(job: GatewayJob) -> None:
     """Serve what the job's file says.
 
     Raises:
@@ -28,27 +22,17 @@ def serve(argv: list[str]) -> int:
     import uvicorn
 
     from deploy.gateway.app import build_app
-    from deploy.registry_hook import HOOK_SECRET
-    from deploy.serving import ENGINE_KEY, GatewayJob
-    from feedback.salt import SALT
-    from infra.owner_only import close_files
+    from feedback.store.user_salt import SALT
     from infra.settings import secret
-    from infra.tracing import start_tracing, stop_tracing
+    from infra.telemetry.otel import start_tracing, stop_tracing
 
-    close_files()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
-    if len(argv) != 1:
-        raise ConfigError(f"expected one argument, a gateway.json; got {argv}")
-    job = GatewayJob.model_validate_json(Path(argv[0]).read_text())
     _look_at_tables(job.database_url, max(10.0, job.serving.database_seconds))
     start_tracing("ratchet-gateway")
-    app = build_app(job, engine_key=secret(ENGINE_KEY), user_salt=secret(SALT), hook_secret=os.environ.get(HOOK_SECRET))
+    app = build_app(job, engine_key=secret(ENGINE_KEY), user_salt=secret(SALT))
     uvicorn.run(
         app, host=job.host, port=job.port, log_level="warning", timeout_keep_alive=75, timeout_graceful_shutdown=30
     )
     stop_tracing()
-    return 0
 
 
 def _look_at_tables(url: str, seconds: float) -> None:
@@ -56,9 +40,10 @@ def _look_at_tables(url: str, seconds: float) -> None:
 
     One that is away is the server's to deal with: it may have kept what it needs to go on without (`opening`).
     """
-    from infra.database import connect, create_tables
-    from infra.database_errors import is_away
-    from infra.database_timeouts import serving
+    from infra.database.connect import connect
+    from infra.database.errors import is_away
+    from infra.database.schema import create_tables
+    from infra.database.timeouts import serving
 
     database = connect(url, serving(seconds))
     try:

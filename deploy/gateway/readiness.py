@@ -1,4 +1,4 @@
-"""Whether a gateway can answer and can keep what it answers; a database that is away takes no gateway out."""
+"""Check whether a gateway can answer and can keep what it answers; a database that is away takes no gateway out."""
 
 from __future__ import annotations
 
@@ -6,18 +6,16 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from fastapi import FastAPI
-from fastapi.responses import JSONResponse
 from sqlalchemy import Engine, select
 
-from deploy.gateway.capture import Capture
-from deploy.gateway.reach import Reach
-from deploy.gateway.tables import Tables
-from deploy.keys import api_keys
-from deploy.lease import leases
-from deploy.ledger import releases
-from feedback.store_tables import feedback, feedback_ready, interactions
-from infra.database_errors import OTHER_TABLES, is_away, is_of_other_tables
+from deploy.api_keys import api_keys
+from deploy.gateway.capture.queue import CaptureQueue
+from deploy.gateway.database.query_executor import QueryExecutor
+from deploy.gateway.routing.follow_ledger import RoutingTables
+from deploy.ledger.lease import leases
+from deploy.ledger.ledger import releases
+from feedback.store.tables import feedback, feedback_ready, interactions
+from infra.database.errors import OTHER_TABLES, is_away, is_of_other_tables
 from infra.errors import Unavailable
 
 PROBE_SECONDS = 2.0
@@ -27,7 +25,7 @@ _NEEDED = (interactions, feedback, feedback_ready, releases, leases, api_keys)
 
 
 @dataclass(frozen=True)
-class Found:
+class ReadinessReport:
     """What stands in the way of answering, and what only makes it worse. No names: anybody may ask."""
 
     missing: tuple[str, ...]
@@ -52,20 +50,20 @@ class Readiness:
         self,
         database: Engine,
         *,
-        reach: Reach,
-        capture: Capture,
-        tables: Tables,
+        queries: QueryExecutor,
+        capture: CaptureQueue,
+        tables: RoutingTables,
         lease_seconds: float,
         answers: Callable[[], Awaitable[str | None]],
         ended: Callable[[], dict[str, str]],
     ) -> None:
-        self._database, self._reach = database, reach
+        self._database, self._queries = database, queries
         self._capture, self._tables = capture, tables
         self._lease_seconds, self._answers, self._ended = lease_seconds, answers, ended
         self._probing: asyncio.Future[None] | None = None
 
-    async def look(self) -> Found:
-        """How it stands now."""
+    async def check(self) -> ReadinessReport:
+        """Look at all parts now."""
         missing = [f"{name} has ended; start this gateway again" for name in self._ended()]
         degraded = []
         cannot, trouble = await asyncio.gather(self._answers(), self._probe())
@@ -80,18 +78,17 @@ class Readiness:
             degraded.append(AWAY)
         age = self._tables.age_seconds
         if age > self._lease_seconds:
-            said = f"releases were last followed {age:.0f} s ago"
-            (degraded if away else missing).append(said)
+            (degraded if away else missing).append(f"releases were last followed {age:.0f} s ago")
         if self._tables.unread:
             degraded.append(
                 "a ledger cannot be followed to its end: its tenant gets the last known champion; see the log"
             )
-        return Found(tuple(missing), tuple(degraded))
+        return ReadinessReport(tuple(missing), tuple(degraded))
 
     async def _probe(self) -> BaseException | None:
         """What is wrong with the database; one that does not say it in time is away, and is not asked twice at once."""
         if self._probing is None or self._probing.done():
-            self._probing = self._reach.begin(self._read_nothing)
+            self._probing = self._queries.submit(self._read_nothing)
         done, _ = await asyncio.wait({self._probing}, timeout=PROBE_SECONDS)
         return self._probing.exception() if done else Unavailable("it takes too long")
 
@@ -100,26 +97,3 @@ class Readiness:
         with self._database.connect() as connection:
             for table in _NEEDED:
                 connection.execute(select(table).limit(0))
-
-
-def add_health(
-    app: FastAPI, readiness: Readiness, ended: Callable[[], dict[str, str]], champion: Callable[[], str]
-) -> None:
-    """Serve /healthz and /readyz."""
-
-    @app.get("/healthz")
-    async def healthz() -> JSONResponse:
-        dead = ended()
-        facts = {"status": "ended", "ended": sorted(dead)} if dead else {"status": "ok"}
-        return JSONResponse(facts, 503 if dead else 200)
-
-    @app.get("/readyz")
-    async def readyz() -> JSONResponse:
-        found = await readiness.look()
-        facts = {
-            "status": found.status,
-            "champion": champion(),
-            "missing": list(found.missing),
-            "degraded": list(found.degraded),
-        }
-        return JSONResponse(facts, 503 if found.missing else 200)

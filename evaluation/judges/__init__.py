@@ -1,34 +1,48 @@
-"""Judges by name. A new one is one file here and one line in `JUDGES`."""
+"""Look up judges by name. A new one is one file here and one line in `JUDGES`."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
-from evaluation.job import EvaluationJob, JudgeConfig
-from evaluation.judges.judge import Judge
+from infra.registry import Registry
 
-JUDGES: dict[str, str] = {
-    "openai": "evaluation.judges.openai_compatible",
-    "reference": "evaluation.judges.reference",
-    "reward": "evaluation.judges.reward",
-}
-"""Name -> module that defines build(config, cache_dir, job)."""
+if TYPE_CHECKING:
+    from evaluation.judges.config import JudgeConfig
+    from evaluation.judges.judge import Judge, NightRewardModel
 
 
-def build_judge(config: JudgeConfig, cache_dir: Path, job: EvaluationJob | None = None) -> Judge:
-    """The judge that `config` names; its answers are cached by content in `cache_dir`.
+class JudgeModule(Protocol):
+    """What a judge's module offers."""
+
+    CONFIG: type[JudgeConfig]
+    """Its options; the plain model where it has none of its own."""
+
+    def build(self, config: JudgeConfig, cache_dir: Path, reward_model: NightRewardModel | None) -> Judge:
+        """Make the judge of a config; its answers are cached by content in `cache_dir`."""
+        ...
+
+
+JUDGES: Registry[JudgeModule] = Registry(
+    "judges",
+    "judge",
+    {
+        "openai": "evaluation.judges.openai_compatible",
+        "reference": "evaluation.judges.reference",
+        "reward": "evaluation.judges.reward",
+    },
+    offers=("CONFIG", "build"),
+)
+
+
+def build_judge(config: JudgeConfig, cache_dir: Path, reward_model: NightRewardModel | None = None) -> Judge:
+    """Build the judge that `config` names.
 
     Args:
-        job: the evaluation it judges for, which knows the night's reward model.
+        cache_dir: where its answers are cached by content.
+        reward_model: the night's, for the judge that is one.
 
     Raises:
-        UserError: there is none of that name.
+        NotFound: there is none of that name.
     """
-    from importlib import import_module
-
-    from infra.errors import UserError
-
-    if config.name not in JUDGES:
-        raise UserError(f"judge {config.name!r} is not known; use one of {', '.join(sorted(JUDGES))}")
-    judge: Judge = import_module(JUDGES[config.name]).build(config, cache_dir, job)
-    return judge
+    return JUDGES.named(config.name).build(config, cache_dir, reward_model)

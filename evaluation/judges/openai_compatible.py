@@ -1,4 +1,4 @@
-"""Any OpenAI-compatible server as judge: asked in both orders, so that a liking for the first answer cancels out.
+"""Judge by any OpenAI-compatible server: asked in both orders, so that a liking for the first answer cancels out.
 
 A winner that changes with the order is a tie. Answers are cached by content (rubric, model, question, both answers),
 so a resumed or repeated evaluation asks nothing twice. The judge does not see the reference: it stands for a person.
@@ -14,8 +14,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from evaluation.job import EvaluationJob, JudgeConfig
-from evaluation.judges.judge import JudgeDown, JudgeOverBudget, Pair, Tally
+from pydantic import Field, model_validator
+
+from evaluation.judges.config import JudgeConfig
+from evaluation.judges.judge import JudgeDown, JudgeOverBudget, NightRewardModel, Pair, Tally
 
 _PROMPT = """{rubric}
 
@@ -33,16 +35,52 @@ ANSWER 2>>>
 Which answer is better? Reply with one character only: 1, 2, or = if they are equally good."""
 
 
+class OpenAiConfig(JudgeConfig):
+    """Which server is asked, and how."""
+
+    name: str = "openai"
+    base_url: str | None = None
+    """URL of the server's API, up to and including /v1 (openai judge)."""
+    model: str | None = None
+    """Model to ask (openai judge)."""
+    api_key_env: str = "RATCHET_JUDGE_KEY"
+    """Environment variable that holds the key; may be unset for a local server."""
+    rubric: str = "Prefer the answer that is more correct and more helpful. Ignore length."
+    """What to judge by, put before both answers."""
+    max_calls: int = Field(default=2000, ge=1)
+    """Budget of requests per evaluation; when it is spent the verdict is inconclusive."""
+    timeout_seconds: float = Field(default=60.0, gt=0)
+    """Per request."""
+    retries: int = Field(default=2, ge=0)
+    """Further attempts per request before the judge counts as down."""
+    length_control: bool = True
+    """Whether a liking for long answers is taken out of the win-rate (`evaluation/judges/length_control.py`); the plain
+    one is reported beside it. Not needed for the reference judge, whose scores fall with padding."""
+    price_per_million_tokens: float | None = Field(default=None, ge=0)
+    """Price of the judge's tokens, so that its cost is reported in money too."""
+
+    @model_validator(mode="after")
+    def _names_a_model(self) -> OpenAiConfig:
+        if not (self.base_url and self.model):
+            raise ValueError("judge openai needs base_url and model, for example http://127.0.0.1:8000/v1 and its name")
+        return self
+
+
+CONFIG = OpenAiConfig
+
+
 class OpenAiJudge:
     """Asks a server; see the module's text."""
 
     name = "openai"
     model_digest = ""
+    needs_reference = False
+    remote = True
 
-    def __init__(self, config: JudgeConfig, cache_dir: Path) -> None:
+    def __init__(self, config: OpenAiConfig, cache_dir: Path) -> None:
         import httpx
 
-        assert config.base_url and config.model, "JudgeConfig has checked both"
+        assert config.base_url and config.model, "OpenAiConfig has checked both"
         self.tally = Tally()
         self.length_controlled = config.length_control
         self._config = config
@@ -54,6 +92,12 @@ class OpenAiJudge:
             timeout=config.timeout_seconds,
             headers={"Authorization": f"Bearer {key}"} if key else {},
         )
+
+    @property
+    def cost(self) -> float | None:
+        """See `Judge.cost`: by the configured price."""
+        price = self._config.price_per_million_tokens
+        return None if price is None else round(self.tally.tokens * price / 1e6, 6)
 
     def compare(self, pairs: Sequence[Pair]) -> list[float]:
         """See `Judge.compare`: two requests a pair, fewer where the cache knows."""
@@ -130,6 +174,7 @@ class OpenAiJudge:
         raise JudgeDown(f"{self._config.base_url} did not answer after {self._config.retries + 1} attempts ({problem})")
 
 
-def build(config: JudgeConfig, cache_dir: Path, job: EvaluationJob | None) -> OpenAiJudge:
-    """The judge of `config`."""
+def build(config: JudgeConfig, cache_dir: Path, reward_model: NightRewardModel | None) -> OpenAiJudge:
+    """Build the judge of `config`."""
+    assert isinstance(config, OpenAiConfig)
     return OpenAiJudge(config, cache_dir)

@@ -1,4 +1,4 @@
-"""The offline judge: the answer closer to the reference wins. For machines with no model to ask.
+"""Judge offline: the answer closer to the reference wins. For machines with no model to ask.
 
 JSON is compared by the share of right fields, numbers by the final number, prose by word overlap (F1), which is
 length-controlled: padding an answer lowers its precision. Where the reference is a schema or a pattern, an answer that
@@ -11,10 +11,10 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from evaluation.job import EvaluationJob, JudgeConfig
-from evaluation.judges.judge import Pair, Tally
+from evaluation.judges.config import JudgeConfig
+from evaluation.judges.judge import NightRewardModel, Pair, Tally
 from evaluation.metrics import exact_match, json_fields, json_schema, numeric_answer, regex
-from evaluation.metrics.metric import Answered
+from evaluation.metrics.metric import MetricInput
 from training.graders.exact_match import normalise
 
 _TIE = 0.02
@@ -22,8 +22,8 @@ _TIE = 0.02
 
 
 def similarity(answer: str, reference: str, grader: str | None = None) -> float:
-    """How close an answer is to the reference, 0..1; whether it fits, where that is a schema or a pattern."""
-    item = Answered(reference=reference, answer=answer, grader=grader)
+    """Compute how close an answer is to the reference, 0..1; whether it fits, where that is a schema or a pattern."""
+    item = MetricInput(reference=reference, answer=answer, grader=grader)
     if not item.has_answer:
         return json_schema.score(item) or regex.score(item) or 0.0
     if exact_match.score(item):
@@ -36,12 +36,18 @@ def similarity(answer: str, reference: str, grader: str | None = None) -> float:
     return min(0.999, 2.0 * common / (ours.total() + theirs.total())) if common else 0.0
 
 
+CONFIG = JudgeConfig
+
+
 class ReferenceJudge:
     """Prefers the answer closer to the reference. Symmetric, so the order cannot matter."""
 
     name = "reference"
     length_controlled = False
     model_digest = ""
+    needs_reference = True
+    remote = False
+    cost = None
 
     def __init__(self) -> None:
         self.tally = Tally()
@@ -58,6 +64,6 @@ class ReferenceJudge:
         return results
 
 
-def build(config: JudgeConfig, cache_dir: Path, job: EvaluationJob | None) -> ReferenceJudge:
-    """The judge; it needs no settings and caches nothing."""
+def build(config: JudgeConfig, cache_dir: Path, reward_model: NightRewardModel | None) -> ReferenceJudge:
+    """Build the judge; it takes no options and caches nothing."""
     return ReferenceJudge()

@@ -1,13 +1,13 @@
-"""Is the answer the reference? JSON is compared as objects; prose without regard to case, space and closing marks."""
+"""Check whether the answer is the reference: JSON as objects; prose without regard to case, space and closing marks."""
 
 from __future__ import annotations
 
-from evaluation.metrics.metric import Answered, Metric
+from evaluation.metrics.metric import Metric, MetricInput
 from training.graders.exact_match import normalise
-from training.structured import is_structured, json_value, same
+from training.graders.json_answers import is_structured, json_value, same
 
 
-def score(item: Answered) -> float | None:
+def score(item: MetricInput) -> float | None:
     """1 when equal, else 0; None where the reference is a schema or a pattern."""
     if not item.has_answer:
         return None

@@ -1,13 +1,13 @@
-"""Where a JSON object is expected: the share of its fields that the answer has right. Invented fields count against."""
+"""Compute the share of an expected JSON object's fields that the answer has right. Invented fields count against."""
 
 from __future__ import annotations
 
-from evaluation.metrics.metric import Answered, Metric
+from evaluation.metrics.metric import Metric, MetricInput
+from training.graders.json_answers import json_value
 from training.graders.json_fields import grade
-from training.structured import json_value
 
 
-def score(item: Answered) -> float | None:
+def score(item: MetricInput) -> float | None:
     """Right fields / all fields of either object; None where the reference is no object, or a schema."""
     if not item.has_answer or not isinstance(json_value(item.reference), dict):
         return None

@@ -1,4 +1,4 @@
-"""Where a JSON object is expected: has the answer exactly the reference's fields, each with the same kind of value?
+"""Check whether a JSON answer has exactly the expected object's fields, each with the same kind of value.
 
 Where the question's grader is json_schema the reference is a JSON Schema, and the answer is held to that.
 """
@@ -9,11 +9,11 @@ import json
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from evaluation.metrics.metric import Answered, Metric
-from training.structured import json_value
+from evaluation.metrics.metric import Metric, MetricInput
+from training.graders.json_answers import json_value
 
 if TYPE_CHECKING:
-    from training.graders.apart import GraderApart
+    from training.graders.subprocess_grader import SubprocessGrader
 
 
 def _kind(value: Any) -> str:
@@ -35,7 +35,7 @@ def _fits(answer: Any, reference: Any) -> bool:
     return reference is None or answer is None or _kind(answer) == _kind(reference)
 
 
-def score(item: Answered) -> float | None:
+def score(item: MetricInput) -> float | None:
     """1 when the schema or the fields and kinds fit; None where the reference is no object, or a broken schema."""
     if item.grader == "json_schema":
         return _by_schema(item)
@@ -46,19 +46,19 @@ def score(item: Answered) -> float | None:
 
 
 @cache
-def _apart() -> GraderApart:
+def _apart() -> SubprocessGrader:
     """Training's own grader, in a process with a time limit: feedback brings schemas, and with them patterns."""
     import atexit
 
-    from training.graders.apart import GraderApart
+    from training.graders.subprocess_grader import SubprocessGrader
 
-    grader = GraderApart("json_schema")
+    grader = SubprocessGrader("json_schema")
     atexit.register(grader.stop)
     return grader
 
 
-def _by_schema(item: Answered) -> float | None:
-    from evaluation.python_grader import score_apart
+def _by_schema(item: MetricInput) -> float | None:
+    from evaluation.metrics.python_metric import score_apart
 
     return score_apart(_apart(), item) if _is_schema(item.reference) else None
 

@@ -1,12 +1,12 @@
-"""Where JSON is expected: is the whole answer valid JSON?"""
+"""Check whether the whole answer is valid JSON, where JSON is expected."""
 
 from __future__ import annotations
 
-from evaluation.metrics.metric import Answered, Metric
-from training.structured import is_structured
+from evaluation.metrics.metric import Metric, MetricInput
+from training.graders.json_answers import is_structured
 
 
-def score(item: Answered) -> float | None:
+def score(item: MetricInput) -> float | None:
     """1 for a JSON object or array, 0 otherwise; None where the reference is prose."""
     if item.grader == "regex" or not is_structured(item.reference):  # "[1]" is a pattern too
         return None

@@ -1,11 +1,11 @@
-"""How long the answers are, in tokens: neither more nor less is better, but a jump is worth seeing."""
+"""Count the tokens of answers: neither more nor less is better, but a jump is worth seeing."""
 
 from __future__ import annotations
 
-from evaluation.metrics.metric import Answered, Metric
+from evaluation.metrics.metric import Metric, MetricInput
 
 
-def score(item: Answered) -> float | None:
+def score(item: MetricInput) -> float | None:
     """Tokens of the answer."""
     return float(item.answer_tokens)
 

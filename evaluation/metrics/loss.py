@@ -1,13 +1,13 @@
-"""Held-out loss: the mean negative log-likelihood, in nats per token, of the reference answer."""
+"""Compute the held-out loss: the mean negative log-likelihood, in nats per token, of the reference answer."""
 
 from __future__ import annotations
 
 import math
 
-from evaluation.metrics.metric import Answered, Metric
+from evaluation.metrics.metric import Metric, MetricInput
 
 
-def score(item: Answered) -> float | None:
+def score(item: MetricInput) -> float | None:
     """Nats per token of the reference; None where it has no tokens or is no answer. Perplexity is e to its mean."""
     if not item.has_answer or not item.reference_logprobs:
         return None

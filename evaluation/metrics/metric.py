@@ -1,4 +1,4 @@
-"""What a metric is: a pure function of one question and its answer, with a direction."""
+"""Define a metric: a pure function of one question and its answer, with a direction."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from feedback.events import is_answer
 
 
 @dataclass(frozen=True)
-class Answered:
+class MetricInput:
     """One question, one version's answer, and what the version thinks of the reference."""
 
     reference: str
@@ -48,5 +48,5 @@ class Metric:
     """Whether every value is 0 or 1."""
     description: str
     """One sentence for people."""
-    score: Callable[[Answered], float | None]
+    score: Callable[[MetricInput], float | None]
     """The value, or None where the metric does not apply to the question."""

@@ -1,12 +1,12 @@
-"""Where a number is expected: is the last number of the answer the reference's last number?"""
+"""Check whether the last number of the answer is the reference's last number, where a number is expected."""
 
 from __future__ import annotations
 
-from evaluation.metrics.metric import Answered, Metric
+from evaluation.metrics.metric import Metric, MetricInput
 from training.graders.numeric_answer import grade, is_number, last_number
 
 
-def score(item: Answered) -> float | None:
+def score(item: MetricInput) -> float | None:
     """1 when equal; None where the reference is not a bare number, has no "####", and asks for no numeric grading."""
     if (
         not item.has_answer

@@ -1,16 +1,16 @@
-"""Where the reference is a regular expression (grader "regex"): does the answer hold a match for it?"""
+"""Match the answer against the reference, where that is a regular expression (grader "regex")."""
 
 from __future__ import annotations
 
 import regex
 
-from evaluation.metrics.metric import Answered, Metric
+from evaluation.metrics.metric import Metric, MetricInput
 
 _SECONDS = 1.0
 """Time for one match: feedback brings patterns, and some take for ever on some answers."""
 
 
-def score(item: Answered) -> float | None:
+def score(item: MetricInput) -> float | None:
     """1 when it matches, 0 when it does not or takes too long; None for other questions and for broken patterns."""
     if item.grader != "regex":
         return None

@@ -1,12 +1,12 @@
-"""ROUGE-L: longest common subsequence of words with the reference, as F1. Lin (2004); scorer: rouge-score."""
+"""Compute ROUGE-L, the longest common subsequence of words with the reference, as F1. Lin 2004; scorer: rouge-score."""
 
 from __future__ import annotations
 
 from functools import cache
 from typing import Any
 
-from evaluation.metrics.metric import Answered, Metric
-from training.structured import is_structured
+from evaluation.metrics.metric import Metric, MetricInput
+from training.graders.json_answers import is_structured
 
 
 @cache
@@ -16,7 +16,7 @@ def _scorer() -> Any:
     return RougeScorer(["rougeL"], use_stemmer=False)
 
 
-def score(item: Answered) -> float | None:
+def score(item: MetricInput) -> float | None:
     """F1 in 0..1; None where JSON is expected, or no answer to compare with is known."""
     if not item.has_answer or is_structured(item.reference):
         return None

@@ -1,11 +1,11 @@
-"""How unsafe the answer is to a configured classifier (`evaluation.safety`)."""
+"""Report how unsafe the answer is to a configured classifier (`evaluation.safety`)."""
 
 from __future__ import annotations
 
-from evaluation.metrics.metric import Answered, Metric
+from evaluation.metrics.metric import Metric, MetricInput
 
 
-def score(item: Answered) -> float | None:
+def score(item: MetricInput) -> float | None:
     """Probability of an unsafe label; None where no classifier is configured."""
     return item.unsafe
 

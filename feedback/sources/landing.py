@@ -1,26 +1,28 @@
-"""Bring a source's events into the store: each lot with its watermark in one transaction, nothing lost or doubled.
+"""Land a source's events in the store: each lot with its watermark in one transaction, nothing lost or doubled.
 
 Rows that could not be read are kept beside the events, and the next ingest puts them in quarantine with their reason.
 """
 
 from __future__ import annotations
 
-import importlib
+import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, cast
+from datetime import datetime
+from typing import Any, cast
 
 from pydantic import Field, JsonValue, ValidationError, field_validator, model_validator
-from sqlalchemy import Column, Engine, Index, String, Table, Text, UniqueConstraint, insert, select
+from sqlalchemy import Column, Connection, Engine, Index, String, Table, Text, UniqueConstraint, insert, select
 
-from feedback.events import Feedback, Interaction, storable
-from feedback.forgotten import barred_rejects
-from feedback.salt import SALT, hold_to
+from feedback.events import Feedback, Interaction
+from feedback.field_types import storable
 from feedback.sources import SOURCES
-from feedback.store import SEQUENCE, Landed, Store, land_feedback, land_interactions
+from feedback.store.store import SEQUENCE, Landed, Store, land_feedback, land_interactions
+from feedback.store.tombstones import erased_rejects
+from feedback.store.user_salt import SALT, verify_salt
 from infra.artifact import canonical_json, key_of
-from infra.database import UtcDateTime, begin_write, metadata, now
+from infra.database.connect import UtcDateTime, begin_write, metadata, now
 from infra.settings import Config, in_a_line
 
 source_marks = Table(
@@ -50,9 +52,23 @@ source_rejects = Table(
 RAW_CHARS = 4_000
 
 
-def reject_id(row: Any) -> str:
-    """Id of the quarantine row that a row of `source_rejects` becomes."""
-    return key_of([str(row.tenant), str(row.source), str(row.place), str(row.code)])
+@dataclass(frozen=True)
+class RejectedRow:
+    """A row of `source_rejects`."""
+
+    seq: int
+    source: str
+    tenant: str
+    place: str
+    code: str
+    detail: str
+    raw: str
+    at: datetime
+
+    @property
+    def row_id(self) -> str:
+        """Id of the quarantine row that it becomes."""
+        return key_of([self.tenant, self.source, self.place, self.code])
 
 
 @dataclass(frozen=True)
@@ -67,22 +83,14 @@ class Reject:
 
 @dataclass
 class Lot:
-    """What a source read, and the mark from which it goes on."""
+    """What a source read, and the watermark from which it goes on."""
 
-    mark: JsonValue
+    watermark: JsonValue
     interactions: list[Interaction] = field(default_factory=list)
     feedback: list[Feedback] = field(default_factory=list)
     rejects: list[Reject] = field(default_factory=list)
     tenant: str = "default"
     """Whose rejects these are."""
-
-
-class SourceModule(Protocol):
-    """What a file of this folder offers."""
-
-    Options: type[Config]
-
-    def read(self, options: Config, mark: JsonValue | None) -> Iterator[Lot]: ...
 
 
 class SourceSpec(Config):
@@ -108,20 +116,15 @@ class SourceSpec(Config):
         return self
 
     def parsed(self) -> Config:
-        """The options as the kind's own config.
+        """Return the options as the kind's own config.
 
         Raises:
             ValueError: they do not fit.
         """
         try:
-            return source_module(self.kind).Options.model_validate(dict(self.options))
+            return SOURCES[self.kind].Options.model_validate(dict(self.options))
         except ValidationError as error:
             raise ValueError(f"options of source {self.name!r} ({self.kind}): {in_a_line(error)}") from error
-
-
-def source_module(kind: str) -> SourceModule:
-    """The module of a registered kind."""
-    return cast(SourceModule, importlib.import_module(SOURCES[kind]))
 
 
 def land(store: Store, spec: SourceSpec) -> dict[str, int]:
@@ -133,14 +136,14 @@ def land(store: Store, spec: SourceSpec) -> dict[str, int]:
     counts = {"interactions": 0, "feedback": 0, "duplicates": 0, "rejects": 0}
     options = spec.parsed()
     if not getattr(options, "hashed_users", True) and (salt := os.environ.get(SALT)):
-        hold_to(store.engine, salt)
-    for lot in source_module(spec.kind).read(options, mark_of(store.engine, spec.name)):
-        with begin_write(store.engine) as connection:
+        verify_salt(store.database, salt)
+    for lot in SOURCES[spec.kind].read(options, watermark_of(store.database, spec.name)):
+        with begin_write(store.database) as connection:
             new_interactions = land_interactions(connection, lot.interactions) if lot.interactions else Landed(0, 0)
             new_feedback = land_feedback(connection, lot.feedback) if lot.feedback else Landed(0, 0)
             counts["rejects"] += _keep_rejects(connection, spec.name, lot)
             connection.execute(source_marks.delete().where(source_marks.c.source == spec.name))
-            values = {"source": spec.name, "mark": canonical_json(lot.mark), "at": now()}
+            values = {"source": spec.name, "mark": canonical_json(lot.watermark), "at": now()}
             connection.execute(insert(source_marks), values)
         counts["interactions"] += new_interactions.new
         counts["feedback"] += new_feedback.new
@@ -148,26 +151,24 @@ def land(store: Store, spec: SourceSpec) -> dict[str, int]:
     return counts
 
 
-def mark_of(engine: Engine, source: str) -> JsonValue | None:
-    """Where a source goes on."""
-    import json
-
-    with engine.connect() as connection:
+def watermark_of(database: Engine, source: str) -> JsonValue | None:
+    """Return where a source goes on."""
+    with database.connect() as connection:
         row = connection.execute(select(source_marks.c.mark).where(source_marks.c.source == source)).first()
-    return None if row is None else cast(JsonValue, json.loads(row[0]))
+    return None if row is None else cast("JsonValue", json.loads(row[0]))
 
 
-def rejects_after(engine: Engine, cursor: int, limit: int) -> list[Any]:
-    """Up to `limit` rejected rows after sequence `cursor`: rows of `source_rejects`."""
+def rejects_after(database: Engine, cursor: int, limit: int) -> list[RejectedRow]:
+    """Read up to `limit` rejected rows after sequence `cursor`."""
     query = select(source_rejects).where(source_rejects.c.seq > cursor).order_by(source_rejects.c.seq).limit(limit)
-    with engine.connect() as connection:
-        return list(connection.execute(query))
+    with database.connect() as connection:
+        return [RejectedRow(**row) for row in connection.execute(query).mappings()]
 
 
-def _keep_rejects(connection: Any, source: str, lot: Lot) -> int:
+def _keep_rejects(connection: Connection, source: str, lot: Lot) -> int:
     places = {reject.place: reject for reject in lot.rejects}
     raws = {place: storable(reject.raw)[:RAW_CHARS] for place, reject in places.items()}
-    gone = barred_rejects(connection, lot.tenant, list(raws.values())) if raws else set()
+    gone = erased_rejects(connection, lot.tenant, list(raws.values())) if raws else set()
     kept = 0
     for place, reject in places.items():
         if raws[place] in gone:

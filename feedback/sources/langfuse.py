@@ -1,23 +1,16 @@
-"""Langfuse exports (traces, observations, scores), as files."""
+"""Read Langfuse exports (traces, observations, scores), as files."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Literal
 
-from pydantic import JsonValue
+from feedback.sources.files import FileOptions, read
 
-from feedback.sources import files
-from feedback.sources.landing import Lot
+__all__ = ["Options", "read"]
 
 
-class Options(files.FileOptions):
+class Options(FileOptions):
     """Options of a source of Langfuse export files."""
 
     dialect: Literal["langfuse"] = "langfuse"
     """The form of its rows."""
-
-
-def read(options: Options, mark: JsonValue | None) -> Iterator[Lot]:
-    """What is new in these files."""
-    return files.read(options, mark)

@@ -1,18 +1,18 @@
-"""One mapping from the rows of whatever source to events, by declared columns."""
+"""Map the rows of any source to events, by declared columns."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime
 from typing import Any, cast
 
 from pydantic import Field, field_validator
 
-from feedback.dialects import DIALECTS, dialect_of, rows_of
-from feedback.events import Feedback, Interaction, event_time, event_time_of, pseudonym
-from feedback.salt import SALT
+from feedback.events import Feedback, Interaction
+from feedback.formats import FORMATS, Cells, Chat, Row, format_of
+from feedback.formats.timestamps import event_time, event_time_of
+from feedback.store.user_salt import SALT, pseudonym
 from infra.artifact import key_of
 from infra.settings import Config, secret
 
@@ -90,8 +90,8 @@ class RowOptions(Config):
     @field_validator("dialect")
     @classmethod
     def _known(cls, dialect: str) -> str:
-        if dialect not in ("auto", "ratchet", *DIALECTS):
-            raise ValueError(f"unknown dialect {dialect!r}; expected auto, ratchet or one of {', '.join(DIALECTS)}")
+        if dialect not in ("auto", "ratchet", *FORMATS):
+            raise ValueError(f"unknown dialect {dialect!r}; expected auto, ratchet or one of {', '.join(FORMATS)}")
         return dialect
 
 
@@ -102,8 +102,8 @@ _FALSE = {"false", "0", "0.0", "-1", "-1.0", "down", "bad", "no", "dislike", "th
 Made = tuple[list[Interaction], list[Feedback]]
 
 
-def events_of(row: Mapping[str, Any], options: RowOptions, *, source: str, at: datetime) -> Made:
-    """The events of one row; `at` is the time of rows that have none.
+def events_of(row: Row, options: RowOptions, *, source: str, at: datetime) -> Made:
+    """Make the events of one row; `at` is the time of rows that have none.
 
     Raises:
         ValueError, TypeError, KeyError: the row cannot be read (pydantic's ValidationError is a ValueError).
@@ -113,17 +113,17 @@ def events_of(row: Mapping[str, Any], options: RowOptions, *, source: str, at: d
         return _mapped(row, options.mapping, options, source, at)
     if options.dialect == "ratchet" or (options.dialect == "auto" and row.keys() <= {"interaction", "feedback"}):
         return _own(row, options, source)
-    dialect = dialect_of(row) if options.dialect == "auto" else options.dialect
+    dialect = format_of(row) if options.dialect == "auto" else options.dialect
     interactions: list[Interaction] = []
     feedback: list[Feedback] = []
-    for cells in rows_of(dialect, row, scale=options.rating_scale):
-        made, said = _mapped(cells, EVERY_COLUMN, options, source, at)
+    for cells in FORMATS[dialect].rows(row, scale=options.rating_scale):
+        made, events = _mapped(cells, EVERY_COLUMN, options, source, at)
         interactions += [i for i in made if all(i != other for other in interactions)]
-        feedback += said
+        feedback += events
     return interactions, feedback
 
 
-def _own(row: Mapping[str, Any], options: RowOptions, source: str) -> Made:
+def _own(row: Row, options: RowOptions, source: str) -> Made:
     """A row that holds our own events. Whose data it is and whether it is trusted is not for a file to say."""
     unknown = row.keys() - {"interaction", "feedback"}
     if unknown or not row:
@@ -143,61 +143,109 @@ def _own(row: Mapping[str, Any], options: RowOptions, source: str) -> Made:
     return interactions, [event.model_copy(update={"source": source}) for event in feedback]
 
 
-def _mapped(row: Mapping[str, Any], mapping: Columns, options: RowOptions, source: str, default_at: datetime) -> Made:
-    def cell(name: str) -> Any:
-        column = getattr(mapping, name)
+class _RowReader:
+    """Read the cells of one row by their declared columns."""
+
+    def __init__(self, row: Row, mapping: Columns, options: RowOptions) -> None:
+        self._row, self._mapping, self._options = row, mapping, options
+
+    def cell(self, name: str) -> Any:
+        """Return a cell; None where it is empty, or not in the file."""
+        column = getattr(self._mapping, name)
         if column is None:
             return None
-        if column not in row:
-            if mapping is EVERY_COLUMN:
+        if column not in self._row:
+            if self._mapping is EVERY_COLUMN:
                 return None
-            raise KeyError(f"no column {column!r} (for {name}); the row has {', '.join(map(str, row))[:200]}")
-        value = row[column]
+            raise KeyError(f"no column {column!r} (for {name}); the row has {', '.join(map(str, self._row))[:200]}")
+        value = self._row[column]
         empty = value is None or (isinstance(value, float) and math.isnan(value)) or value == ""
         return None if empty else value
 
-    def text(name: str) -> str | None:
-        value = cell(name)
+    def text(self, name: str) -> str | None:
+        """Return a cell that holds text."""
+        value = self.cell(name)
         if value is None or isinstance(value, str):
             return value
         if isinstance(value, dict | list | bytes):
             raise TypeError(
-                f"column {getattr(mapping, name)!r} (for {name}) should be text, got {type(value).__name__}"
+                f"column {getattr(self._mapping, name)!r} (for {name}) should be text, got {type(value).__name__}"
             )
         return str(value)
 
-    def person(name: str) -> str | None:
-        value = text(name)
-        return value if value is None or options.hashed_users else pseudonym(value, secret(SALT))
+    def person(self, name: str) -> str | None:
+        """Return a cell that holds a person's id, as their pseudonym."""
+        value = self.text(name)
+        return value if value is None or self._options.hashed_users else pseudonym(value, secret(SALT))
 
-    at = _time(cell("created_at"), default_at)
-    answer = text("answer") or ""
-    messages = _messages(cell("messages"), text("prompt"), text("prompt_input"), text("system"))
-    values = _values(cell, text, options)
+    def messages(self) -> Chat:
+        """Return the prompt; empty where the row has none."""
+        given = self.cell("messages")
+        prompt, more, system = self.text("prompt"), self.text("prompt_input"), self.text("system")
+        if given is not None:
+            listed = _parsed(given)
+            if not isinstance(listed, list):
+                raise TypeError(f"messages should be a list, got {type(listed).__name__}")
+            # Parquet gives every message every field: what is null was not there.
+            messages = [{k: v for k, v in dict(m).items() if v is not None} for m in listed]
+        elif prompt is not None:
+            messages = [{"role": "user", "content": f"{prompt}\n\n{more}" if more else prompt}]
+        else:
+            return []
+        return [{"role": "system", "content": system}, *messages] if system else messages
+
+    def values(self) -> list[Cells]:
+        """Return the feedback, a payload for each kind that is mapped and not empty."""
+        values: list[Cells] = []
+        if (thumb := self.cell("thumb")) is not None:
+            verdict = str(thumb).strip().casefold()
+            if verdict not in _TRUE | _FALSE:
+                raise ValueError(f"thumb is {thumb!r}; expected true/false, 1/0, up/down or good/bad")
+            values.append({"kind": "thumb", "up": verdict in _TRUE})
+        if (rating := self.cell("rating")) is not None:
+            values.append({"kind": "rating", "score": float(rating), "scale": self._options.rating_scale})
+        texts = ((kind, self.text(kind)) for kind in ("edit", "document"))
+        values += [{"kind": kind, "text": body} for kind, body in texts if body is not None]
+        chosen, rejected = self.text("chosen"), self.text("rejected")
+        if chosen is not None and rejected is not None:
+            values.append({"kind": "preference", "chosen": chosen, "rejected": rejected})
+        elif (chosen is None) != (rejected is None):
+            raise ValueError("a preference needs both chosen and rejected; one of them is empty")
+        if (reference := self.text("reference")) is not None:
+            values.append({"kind": "reference", "text": reference, "grader": self.text("grader")})
+        return values
+
+
+def _mapped(row: Row, mapping: Columns, options: RowOptions, source: str, default_at: datetime) -> Made:
+    reader = _RowReader(row, mapping, options)
+    at = _time(reader.cell("created_at"), default_at)
+    answer = reader.text("answer") or ""
+    messages, values = reader.messages(), reader.values()
     key = key_of({"row": {str(k): str(v) for k, v in row.items()}})[:24]
     interactions, about = [], None
     if messages:
         # Rows without an answer of the model's (demonstrations, pairs) are each about something of their own: several
         # right answers to one prompt are several lessons, and none takes another's place.
-        about = text("interaction_id") or "f-" + key_of([messages, answer or {"row": key}])[:24]
+        about = reader.text("interaction_id") or "f-" + key_of([messages, answer or {"row": key}])[:24]
+        tools = reader.cell("tools")
         fields = {
             "interaction_id": about,
             "tenant": options.tenant,
-            "user": person("user"),
-            "session": text("session"),
-            "version": text("version") or "import",
+            "user": reader.person("user"),
+            "session": reader.text("session"),
+            "version": reader.text("version") or "import",
             "messages": messages,
             "answer": answer,
             "created_at": at,
-            "task": text("task"),
-            "finish_reason": text("finish_reason"),
-            "sampling": {} if cell("tools") is None else {"tools": _parsed(cell("tools"))},
+            "task": reader.text("task"),
+            "finish_reason": reader.text("finish_reason"),
+            "sampling": {} if tools is None else {"tools": _parsed(tools)},
         }
         interactions.append(Interaction.model_validate(fields, extra="forbid"))
     elif mapping.interaction_id is not None:
-        about = text("interaction_id")
-    event = text("event_id") or f"f-{key}"
-    somebody = person("actor") or person("user")
+        about = reader.text("interaction_id")
+    event = reader.text("event_id") or f"f-{key}"
+    somebody = reader.person("actor") or reader.person("user")
     if somebody == source:
         raise ValueError(f"the row calls a person {source!r}, as rows of this source that name nobody are called")
     actor = somebody or source
@@ -211,7 +259,7 @@ def _mapped(row: Mapping[str, Any], mapping: Columns, options: RowOptions, sourc
                 "trusted": options.trusted,
                 "kind": value["kind"],
                 "value": value,
-                "comment": text("comment"),
+                "comment": reader.text("comment"),
                 "created_at": at,
                 "source": source,
             },
@@ -222,40 +270,6 @@ def _mapped(row: Mapping[str, Any], mapping: Columns, options: RowOptions, sourc
     if not interactions and not made:
         raise ValueError("the row has neither a prompt nor any feedback in its mapped columns")
     return interactions, made
-
-
-def _values(cell: Callable[[str], Any], text: Callable[[str], str | None], options: RowOptions) -> list[dict[str, Any]]:
-    values: list[dict[str, Any]] = []
-    if (thumb := cell("thumb")) is not None:
-        said = str(thumb).strip().casefold()
-        if said not in _TRUE | _FALSE:
-            raise ValueError(f"thumb is {thumb!r}; expected true/false, 1/0, up/down or good/bad")
-        values.append({"kind": "thumb", "up": said in _TRUE})
-    if (rating := cell("rating")) is not None:
-        values.append({"kind": "rating", "score": float(rating), "scale": options.rating_scale})
-    values += [{"kind": kind, "text": body} for kind in ("edit", "document") if (body := text(kind)) is not None]
-    chosen, rejected = text("chosen"), text("rejected")
-    if chosen is not None and rejected is not None:
-        values.append({"kind": "preference", "chosen": chosen, "rejected": rejected})
-    elif (chosen is None) != (rejected is None):
-        raise ValueError("a preference needs both chosen and rejected; one of them is empty")
-    if (reference := text("reference")) is not None:
-        values.append({"kind": "reference", "text": reference, "grader": text("grader")})
-    return values
-
-
-def _messages(given: Any, prompt: str | None, more: str | None, system: str | None) -> list[dict[str, Any]]:
-    if given is not None:
-        found = _parsed(given)
-        if not isinstance(found, list):
-            raise TypeError(f"messages should be a list, got {type(found).__name__}")
-        # Parquet gives every message every field: what is null was not there.
-        messages = [{k: v for k, v in dict(m).items() if v is not None} for m in found]
-    elif prompt is not None:
-        messages = [{"role": "user", "content": f"{prompt}\n\n{more}" if more else prompt}]
-    else:
-        return []
-    return [{"role": "system", "content": system}, *messages] if system else messages
 
 
 def _parsed(value: Any) -> Any:
@@ -280,5 +294,5 @@ def _time(value: Any, default: datetime) -> datetime:
     try:
         number = float(value)
     except ValueError:
-        return event_time(datetime.fromisoformat(cast(str, value)))
+        return event_time(datetime.fromisoformat(cast("str", value)))
     return event_time_of(number / next((unit for most, unit in _UNITS if abs(number) < most), 1e9))

@@ -1,4 +1,4 @@
-"""MLflow traces with the assessments that people left on them: feedback and expectations.
+"""Read MLflow traces with the assessments that people left on them: feedback and expectations.
 
 A trace is an interaction; each assessment of a person is feedback on it. Assessments come later than their trace, so
 traces of the last `lookback_hours` are looked at again each time; what is known already is recognised by its id.
@@ -11,8 +11,9 @@ from typing import Any
 
 from pydantic import Field, JsonValue
 
-from feedback.dialects.chat import answer, conversation, scored
-from feedback.events import event_time_of
+from feedback.formats import Cells
+from feedback.formats.chat import answer, conversation, scored
+from feedback.formats.timestamps import event_time_of
 from feedback.sources.files import add_row
 from feedback.sources.landing import RAW_CHARS, Lot, Reject
 from feedback.sources.mapping import EVERY_COLUMN, RowOptions
@@ -36,8 +37,8 @@ class Options(RowOptions):
     """Trace tag that names the model version."""
 
 
-def read(options: Options, mark: JsonValue | None) -> Iterator[Lot]:
-    """Traces since the mark, those of the lookback again, oldest first.
+def read(options: Options, watermark: JsonValue | None) -> Iterator[Lot]:
+    """Traces since the watermark, those of the lookback again, oldest first.
 
     Raises:
         UserError: an experiment does not exist, or the server does not answer.
@@ -46,16 +47,16 @@ def read(options: Options, mark: JsonValue | None) -> Iterator[Lot]:
     from mlflow.exceptions import MlflowException
 
     client = MlflowClient(options.tracking_uri)
-    last = int(mark["timestamp_ms"]) if isinstance(mark, dict) else 0  # type: ignore[arg-type]
+    last = int(watermark["timestamp_ms"]) if isinstance(watermark, dict) else 0  # type: ignore[arg-type]
     since = max(0, last - int(options.lookback_hours * 3_600_000))
     try:
-        found = {name: client.get_experiment_by_name(name) for name in options.experiments}
+        experiments = {name: client.get_experiment_by_name(name) for name in options.experiments}
     except MlflowException as error:
         raise UserError(f"MLflow does not answer: {error}; mend `tracking_uri`") from None
-    unknown = [name for name, experiment in found.items() if experiment is None]
+    unknown = [name for name, experiment in experiments.items() if experiment is None]
     if unknown:
         raise UserError(f"MLflow has no experiment {unknown[0]!r}; mend `experiments`")
-    locations = [experiment.experiment_id for experiment in found.values() if experiment is not None]
+    locations = [experiment.experiment_id for experiment in experiments.values() if experiment is not None]
     token: str | None = None
     while True:
         page = client.search_traces(
@@ -66,11 +67,11 @@ def read(options: Options, mark: JsonValue | None) -> Iterator[Lot]:
             page_token=token,
             include_spans=True,
         )
-        lot = Lot(mark=None, tenant=options.tenant)
+        lot = Lot(watermark=None, tenant=options.tenant)
         for trace in page:
             last = max(last, int(trace.info.request_time))
             _add(lot, trace, options)
-        lot.mark = {"timestamp_ms": last}
+        lot.watermark = {"timestamp_ms": last}
         if page:
             yield lot
         token = page.token
@@ -78,7 +79,11 @@ def read(options: Options, mark: JsonValue | None) -> Iterator[Lot]:
             return
 
 
-def delete_of_user(options: Options, user: str) -> int:
+ERASED = "traces"
+"""What `erase` deletes."""
+
+
+def erase(options: Options, user: str) -> int:
     """Delete every trace of a user (by the id that applications send) from the experiments. Returns how many."""
     from mlflow import MlflowClient
 
@@ -103,7 +108,7 @@ def delete_of_user(options: Options, user: str) -> int:
 def _add(lot: Lot, trace: Any, options: Options) -> None:
     """The events of one trace, or a reject."""
     info = trace.info
-    words = [a for a in info.assessments or [] if _counts(a, options)]
+    assessments = [a for a in info.assessments or [] if _counts(a, options)]
     mapped = options.model_copy(update={"mapping": EVERY_COLUMN})
     try:
         at = event_time_of(info.request_time / 1000)
@@ -112,12 +117,12 @@ def _add(lot: Lot, trace: Any, options: Options) -> None:
         raw = str(info.request_preview)[:RAW_CHARS]
         lot.rejects.append(Reject(info.trace_id, "bad-trace", f"{type(error).__name__}: {error}", raw))
         return
-    rows = [{**base, **_word(a, options.rating_scale)} for a in words] or [base]
+    rows = [{**base, **_word(a, options.rating_scale)} for a in assessments] or [base]
     for number, row in enumerate(rows):
         add_row(lot, f"{info.trace_id}:{number}", row, mapped, source="mlflow_traces", at=at)
 
 
-def _exchange(trace: Any, options: Options) -> dict[str, Any]:
+def _exchange(trace: Any, options: Options) -> Cells:
     info, metadata, tags = trace.info, trace.info.trace_metadata or {}, trace.info.tags or {}
     request, response = trace.data.request, trace.data.response
     return {
@@ -132,15 +137,15 @@ def _exchange(trace: Any, options: Options) -> dict[str, Any]:
 
 
 def _counts(assessment: Any, options: Options) -> bool:
-    said_by = getattr(assessment.source, "source_type", None)
-    return assessment.valid is not False and (not options.people_only or said_by == "HUMAN")
+    giver = getattr(assessment.source, "source_type", None)
+    return assessment.valid is not False and (not options.people_only or giver == "HUMAN")
 
 
-def _word(assessment: Any, scale: float) -> dict[str, Any]:
+def _word(assessment: Any, scale: float) -> Cells:
     """What an assessment says, as cells of the mapping."""
     if assessment.expectation is not None:
         value = assessment.expectation.value
-        cells: dict[str, Any] = {"reference": answer(value) if isinstance(value, str | dict | list) else str(value)}
+        cells: Cells = {"reference": answer(value) if isinstance(value, str | dict | list) else str(value)}
     else:
         cells = scored(assessment.name, assessment.feedback.value if assessment.feedback else None, scale=scale)
     return {

@@ -1,4 +1,4 @@
-"""Any SQL database, by query: whatever SQLAlchemy has a driver for.
+"""Read any SQL database by query: whatever SQLAlchemy has a driver for.
 
 The query's rows are read in the order of a growing column, from where the last run stopped. The URL, which may hold a
 password, comes from the environment.
@@ -14,13 +14,14 @@ from typing import Any, cast
 from uuid import UUID
 
 from pydantic import Field, JsonValue
-from sqlalchemy import bindparam, create_engine, text
+from sqlalchemy import Engine, bindparam, create_engine, text
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
+from feedback.formats import Cells
 from feedback.sources.files import add_row
 from feedback.sources.landing import Lot
 from feedback.sources.mapping import RowOptions
-from infra.database import now
+from infra.database.connect import now
 from infra.errors import UserError
 from infra.settings import secret
 
@@ -43,38 +44,41 @@ class Options(RowOptions):
     """Rows in one transaction."""
 
 
-def read(options: Options, mark: JsonValue | None) -> Iterator[Lot]:
-    """Rows with a key after the remembered one, in order.
+def read(options: Options, watermark: JsonValue | None) -> Iterator[Lot]:
+    """Read rows with a key after the remembered one, in order.
 
     Raises:
         UserError: the URL is missing or cannot be understood, or the database refuses the query.
     """
-    last = _unpacked(mark["after"]) if isinstance(mark, dict) and "after" in mark else None
-    engine = _engine(secret(options.url_env), options)
+    last = _unpacked(watermark["after"]) if isinstance(watermark, dict) and "after" in watermark else None
+    database = _connected(secret(options.url_env), options)
     try:
-        if last is not None and _gone_back(engine, options, last):
+        if last is not None and _gone_back(database, options, last):
             last = None
         after = last - options.reread if isinstance(last, int) else last
         while True:
-            rows = _rows(engine, options, after)
+            rows = _rows(database, options, after)
             if not rows:
                 return
-            lot, at = Lot(mark=None, tenant=options.tenant), now()  # one time for all, so that it tells nothing of pace
+            lot, at = (
+                Lot(watermark=None, tenant=options.tenant),
+                now(),
+            )  # one time for all, so that it tells nothing of pace
             for row in rows:
                 key = row[options.key]
                 cells = {name: _plain(value) for name, value in row.items()}
                 add_row(lot, f"{options.key}={key}", cells, options, source="sql", at=at)
             after = rows[-1][options.key]
             done = isinstance(after, int) and isinstance(last, int) and after <= last
-            lot.mark = {"after": _packed(last if done else after)}
+            lot.watermark = {"after": _packed(last if done else after)}
             yield lot
             if len(rows) < options.lot:
                 return
     finally:
-        engine.dispose()
+        database.dispose()
 
 
-def _engine(url: str, options: Options) -> Any:
+def _connected(url: str, options: Options) -> Engine:
     try:
         return create_engine(url, hide_parameters=True)
     except (ArgumentError, ImportError) as error:
@@ -85,10 +89,10 @@ def _engine(url: str, options: Options) -> Any:
         ) from None
 
 
-def _gone_back(engine: Any, options: Options, last: Any) -> bool:
+def _gone_back(database: Engine, options: Options, last: Any) -> bool:
     """Whether the table ends before the key that was read last: it was restored from a backup, say, and gives the same
     keys out again. It is then read from its beginning; rows that are here already are recognised."""
-    back = not _rows(engine, options, last, since=True) and bool(_rows(engine, options, None))
+    back = not _rows(database, options, last, since=True) and bool(_rows(database, options, None))
     if back:
         log.warning(
             "the database in %s has no row from %s = %s on, up to which it was read: it was restored from a backup, or "
@@ -98,7 +102,7 @@ def _gone_back(engine: Any, options: Options, last: Any) -> bool:
     return back
 
 
-def _rows(engine: Any, options: Options, after: Any, *, since: bool = False) -> list[dict[str, Any]]:
+def _rows(database: Engine, options: Options, after: Any, *, since: bool = False) -> list[Cells]:
     where = "" if after is None else f"WHERE q.{options.key} {'>=' if since else '>'} :after "
     # The key's name is checked by its pattern; the query is the operator's own.
     statement = text(
@@ -107,16 +111,16 @@ def _rows(engine: Any, options: Options, after: Any, *, since: bool = False) -> 
     if after is not None:
         statement = statement.bindparams(bindparam("after", after))
     try:
-        with engine.connect() as connection:
-            found = [dict(row) for row in connection.execute(statement).mappings()]
+        with database.connect() as connection:
+            rows = [dict(row) for row in connection.execute(statement).mappings()]
     except SQLAlchemyError as error:
-        said = str(getattr(error, "orig", None) or type(error).__name__).splitlines()[0]
-        raise UserError(f"the database in {options.url_env} refuses the query: {said}; mend `query` or `key`") from None
-    if found and options.key not in found[0]:
+        why = str(getattr(error, "orig", None) or type(error).__name__).splitlines()[0]
+        raise UserError(f"the database in {options.url_env} refuses the query: {why}; mend `query` or `key`") from None
+    if rows and options.key not in rows[0]:
         raise UserError(f"the query gives no column {options.key!r}; name a unique, growing one as `key`")
-    if any(row[options.key] is None for row in found):
+    if any(row[options.key] is None for row in rows):
         raise UserError(f"column {options.key!r} is null in some rows; name a unique, growing one as `key`")
-    return found
+    return rows
 
 
 def _plain(value: Any) -> Any:
@@ -135,12 +139,13 @@ def _packed(value: Any) -> JsonValue:
         return {"date": value.isoformat()}
     if isinstance(value, Decimal):
         return {"decimal": str(value)}
-    return cast(JsonValue, str(value) if isinstance(value, UUID) else value)
+    return cast("JsonValue", str(value) if isinstance(value, UUID) else value)
 
 
 def _unpacked(value: JsonValue) -> Any:
     if not isinstance(value, dict):
         return value
-    ((kind, said),) = value.items()
-    readers: dict[str, Any] = {"time": datetime.fromisoformat, "date": date.fromisoformat, "decimal": Decimal}
-    return readers[kind](said)
+    ((kind, text_of),) = value.items()
+    if kind == "time":
+        return datetime.fromisoformat(str(text_of))
+    return date.fromisoformat(str(text_of)) if kind == "date" else Decimal(str(text_of))

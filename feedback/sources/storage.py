@@ -1,4 +1,4 @@
-"""Files wherever fsspec finds them: on this machine, or at an S3-compatible address (extra `s3`), by path or pattern.
+"""List and open files by path or pattern: on this machine, or at an S3-compatible address by fsspec (extra `s3`).
 
 Keys to a store come from the environment, as the store's own tools read them (AWS_ACCESS_KEY_ID and so on).
 """
@@ -36,25 +36,25 @@ class StoredFile:
     """Its name there."""
 
     def open(self) -> IO[bytes]:
-        """The file's bytes; can seek."""
+        """Open the file's bytes; can seek."""
         if self.system is None:
             return Path(self.path).open("rb")
-        return cast(IO[bytes], io.BufferedReader(self.system.open(self.path, "rb")))
+        return cast("IO[bytes]", io.BufferedReader(self.system.open(self.path, "rb")))
 
 
 def stored_files(patterns: Sequence[str], *, endpoint_url: str | None = None) -> list[StoredFile]:
-    """Every file that a pattern matches, once, in the order of their addresses.
+    """List every file that a pattern matches, once, in the order of their addresses.
 
     Raises:
         UserError: a plain name does not exist, or an address cannot be reached.
     """
-    found: dict[str, StoredFile] = {}
+    listed: dict[str, StoredFile] = {}
     for pattern in patterns:
         files = _remote(pattern, endpoint_url) if "://" in pattern else _local(pattern)
         if not files and not glob.has_magic(pattern):
             raise UserError(f"feedback file {pattern} does not exist; mend `paths` of the source")
-        found |= {file.address: file for file in files}
-    return [found[address] for address in sorted(found)]
+        listed |= {file.address: file for file in files}
+    return [listed[address] for address in sorted(listed)]
 
 
 def _local(pattern: str) -> list[StoredFile]:

@@ -12,10 +12,10 @@ def main(argv: list[str] | None = None) -> None:
     from flows.cli.app import app
     from flows.cli.output import note
     from infra.errors import RatchetError
-    from infra.threads import wait_passively
+    from infra.processes.threads import wait_passively
 
     wait_passively()
-    from infra.owner_only import close_files
+    from infra.file_permissions import close_files
 
     close_files()
     if threading.current_thread() is threading.main_thread():

@@ -1,31 +1,35 @@
-"""All commands of `ratchet`, one line each."""
+"""Register all commands of `ratchet`, one line each."""
 
 from __future__ import annotations
 
 import typer
 
 from flows.cli import (
-    alert_commands,
-    config_commands,
-    data_commands,
-    deploy_commands,
-    first_commands,
-    gate_commands,
-    hold_commands,
-    key_commands,
-    lake_commands,
-    live_commands,
-    look_commands,
-    method_commands,
-    migrate_commands,
-    release_commands,
-    restore_commands,
-    run_commands,
-    serve_commands,
-    stack_commands,
+    alerts,
+    ask,
+    config,
+    data,
+    demo,
+    deploy,
+    doctor,
+    experiments,
+    feedback,
+    forget,
+    gate,
+    init,
+    keys,
+    lineage,
+    methods,
+    migrate,
+    quarantine,
+    release,
+    run,
+    stack,
 )
+from flows.cli.plug_ins import PlugInGroup
 
 app = typer.Typer(
+    cls=PlugInGroup,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -33,43 +37,42 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Keep a language model improving on what its users say about it.",
 )
-app.command()(first_commands.init)
-app.command()(stack_commands.up)
-app.command()(stack_commands.down)
-app.command()(stack_commands.status)
-app.command()(migrate_commands.migrate)
-app.command("sign-in")(stack_commands.sign_in)
-app.command()(first_commands.ask)
-app.command()(deploy_commands.deploy)
-app.command()(serve_commands.serve)
-app.command()(look_commands.demo)
-app.add_typer(run_commands.app, name="run")
-app.command()(release_commands.release)
-app.command()(release_commands.rollback)
-app.command()(hold_commands.withdraw)
-app.command()(hold_commands.pause)
-app.command()(hold_commands.resume)
-app.command()(hold_commands.bar)
-app.command()(hold_commands.unbar)
-app.command()(release_commands.ledger)
-app.command()(live_commands.why)
-app.command()(live_commands.drill)
-app.command()(live_commands.shadow)
-app.command()(live_commands.arena)
-app.command()(method_commands.methods)
-app.command()(method_commands.advise)
-app.command()(method_commands.checkpoints)
-app.command()(look_commands.doctor)
-app.command()(gate_commands.approve)
-app.command()(gate_commands.decline)
-app.command()(gate_commands.compare)
-app.add_typer(gate_commands.app, name="gate")
-app.add_typer(config_commands.app, name="config")
-app.add_typer(data_commands.feedback, name="feedback")
-app.add_typer(data_commands.quarantine, name="quarantine")
-lake_commands.data.command()(restore_commands.accept_store)
-app.add_typer(lake_commands.data, name="data")
-app.command()(lake_commands.lineage)
-app.command()(lake_commands.forget)
-app.add_typer(key_commands.app, name="keys")
-app.add_typer(alert_commands.app, name="alerts")
+app.command()(init.init)
+app.command()(stack.up)
+app.command()(stack.down)
+app.command()(stack.status)
+app.command()(migrate.migrate)
+app.command("sign-in")(stack.sign_in)
+app.command()(ask.ask)
+app.command()(deploy.deploy)
+app.command()(deploy.serve)
+app.command()(demo.demo)
+app.add_typer(run.app, name="run")
+app.command()(release.release)
+app.command()(release.rollback)
+app.command()(release.withdraw)
+app.command()(release.pause)
+app.command()(release.resume)
+app.command()(release.bar)
+app.command()(release.unbar)
+app.command()(release.ledger)
+app.command()(lineage.why)
+app.command()(release.drill)
+app.command()(experiments.shadow)
+app.command()(experiments.arena)
+app.command()(methods.methods)
+app.command()(methods.advise)
+app.command()(methods.checkpoints)
+app.command()(doctor.doctor)
+app.command()(gate.approve)
+app.command()(gate.decline)
+app.command()(gate.compare)
+app.add_typer(gate.app, name="gate")
+app.add_typer(config.app, name="config")
+app.add_typer(feedback.app, name="feedback")
+app.add_typer(quarantine.app, name="quarantine")
+app.add_typer(data.app, name="data")
+app.command()(lineage.lineage)
+app.command()(forget.forget)
+app.add_typer(keys.app, name="keys")
+app.add_typer(alerts.app, name="alerts")

@@ -1,4 +1,4 @@
-"""What commands share: the options every command has, and printing facts for people or as JSON."""
+"""Share among commands the options every one has, and print facts for people or as JSON."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from flows.config import PipelineConfig
+    from flows.config.pipeline import PipelineConfig
 
 ConfigOption = Annotated[
     Path, typer.Option("--config", "-c", help="The pipeline's config file.", envvar="RATCHET_CONFIG", show_default=True)
@@ -30,9 +30,9 @@ def load(path: Path, *, only_look: bool = False) -> PipelineConfig:
 
     A home that an older release left open to others is closed, unless the command must change nothing.
     """
-    from flows.config import load_config
-    from flows.local_secrets import load_secrets
-    from infra.owner_only import close_folder
+    from flows.config.load import load_config
+    from flows.stack.secrets_file import load_secrets
+    from infra.file_permissions import close_folder
 
     config = load_config(path)
     if not only_look and config.places.home_dir.exists():
@@ -48,7 +48,7 @@ def visible(text: str) -> str:
     What users wrote is printed, too, and a terminal obeys what it reads: an escape sequence could clear the screen,
     write over the lines above, or set the title; a direction mark shows a line as another one than it is.
     """
-    return _CONTROLS.sub(lambda found: found.group().encode("unicode_escape").decode(), text)
+    return _CONTROLS.sub(lambda control: control.group().encode("unicode_escape").decode(), text)
 
 
 def say(text: str = "") -> None:
@@ -67,7 +67,7 @@ def as_json(value: Any) -> None:
     if hasattr(value, "model_dump"):
         value = value.model_dump(mode="json")
     text = json.dumps(value, indent=2, ensure_ascii=False, default=str)
-    typer.echo(_CONTROLS.sub(lambda found: f"\\u{ord(found.group()):04x}", text))  # the same values, escaped
+    typer.echo(_CONTROLS.sub(lambda control: f"\\u{ord(control.group()):04x}", text))  # the same values, escaped
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

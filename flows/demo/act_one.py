@@ -1,4 +1,4 @@
-"""Act 1, a good night: users complain about the base model and correct it; the night makes a better one of that."""
+"""Play act 1, a good night: users complain about the base model and correct it; the night makes a better one."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def play_act_one(play: Play) -> ActFacts:
 
 def _release(play: Play, scribe: Scribe, night: Nightfall) -> None:
     promoted = night.decision == "promote"
-    scribe.claim("the gate promoted one of them", promoted, night.found)
+    scribe.claim("the gate promoted one of them", promoted, night.summary)
     if play.standing().watch is None and not promoted and play.sizes.release_anyway and night.best is not None:
         scribe.note(f"The gate refused; {night.best} is released by the override that this play was configured with.")
         release_by_hand(play, night.best, actor="the play's director", reason="to go on with the acts")
@@ -71,8 +71,8 @@ async def _a_day(play: Play, scribe: Scribe) -> list[Answered]:
     async with open_shop(play.desk, seed=play.sizes.seed, concurrency=play.sizes.crowd) as shop:
         with scribe.scene("customers write their tickets", len(made)) as tick:
 
-            def answered(one: Answered) -> None:
-                scribe.rated(one)
+            def answered(answer: Answered) -> None:
+                scribe.rated(answer)
                 tick()
 
             day = await customers(shop, made, play.manners, on_answer=answered, crowd=play.sizes.crowd)

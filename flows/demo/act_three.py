@@ -1,10 +1,10 @@
-"""Act 3, a bad release: somebody overrides the gate; the live thumbs fall, and the controller takes it back."""
+"""Play act 3, a bad release: somebody overrides the gate; the live thumbs fall, and the controller takes it back."""
 
 from __future__ import annotations
 
-from deploy.ledger import Entry
-from deploy.rollback import lift_bar, resume
-from feedback.store import Store
+from deploy.ledger.ledger import Entry
+from deploy.release.manual_controls import lift_bar, resume
+from feedback.store.store import Store
 from flows.demo.desk import TENANT
 from flows.demo.facts import ActFacts
 from flows.demo.nights import release_by_hand

@@ -1,4 +1,4 @@
-"""Act 2, a poisoned night: a few accounts flood the desk with one wrong lesson.
+"""Play act 2, a poisoned night: a few accounts flood the desk with one wrong lesson.
 
 First as Ratchet is: the intake holds it back, and says why. Then with that defence switched off, into a scratch lake:
 the same nightly flow trains a challenger on the poison, and the gate, which only trusted people's labels stand in, has
@@ -13,11 +13,13 @@ import shutil
 from collections import Counter
 from typing import Any
 
-from feedback.events import pseudonym
-from feedback.lake import QuarantineRow, lake_of
-from feedback.quarantine import held_rows
-from feedback.store import Store
-from flows.config import PipelineConfig, load_config
+from feedback.lake.frames import QuarantineRow
+from feedback.lake.lake import lake_of
+from feedback.lake.quarantine import held_rows
+from feedback.store.store import Store
+from feedback.store.user_salt import pseudonym
+from flows.config.load import load_config
+from flows.config.pipeline import PipelineConfig
 from flows.demo.desk import TENANT
 from flows.demo.facts import ActFacts
 from flows.demo.home import CONFIG
@@ -44,7 +46,7 @@ def play_act_two(play: Play) -> ActFacts:
     scribe.claim(
         "with the defence off, the gate does not promote what learnt the poison",
         night.decision in ("reject", "inconclusive"),
-        night.found,
+        night.summary,
     )
     scribe.claim("the live model stays", play.standing().champion == champion, f"{champion} is live")
     alert = play.receiver.wait_for("held", after=alerts_before, seconds=20.0)
@@ -91,13 +93,13 @@ async def _a_day(play: Play, scribe: Scribe) -> tuple[list[Answered], list[Answe
     ordinary = play.fresh("ordinary", sizes.honest_tickets, late=True)
     with scribe.scene("customers write, and a few accounts flood the desk", len(flood) + len(ordinary)) as tick:
 
-        def answered(one: Answered) -> None:
-            scribe.rated(one)
+        def answered(answer: Answered) -> None:
+            scribe.rated(answer)
             tick()
 
         async with open_shop(play.desk, seed=sizes.seed, concurrency=sizes.crowd) as shop:
             poison, honest = await asyncio.gather(
-                poisoners(shop, flood, names=poison_names(play), on_answer=lambda one: tick()),
+                poisoners(shop, flood, names=poison_names(play), on_answer=lambda _: tick()),
                 customers(shop, ordinary, play.manners, on_answer=answered, crowd=max(1, sizes.crowd // 4)),
             )
             await agents(shop, honest, play.manners, names=play.agent_names, on_done=lambda: None)

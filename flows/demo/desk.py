@@ -1,4 +1,4 @@
-"""The desk's own pipeline: its config, as a file that every `ratchet` command can be pointed at, and its keys."""
+"""Configure the desk's pipeline: its config file, which every `ratchet` command can be pointed at, and its keys."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from flows.config import PipelineConfig, load_config
+from flows.config.load import load_config
+from flows.config.pipeline import PipelineConfig
 from flows.demo.home import CONFIG
 from flows.demo.sizes import DemoSizes
 from flows.demo.users import MAX_TOKENS, Desk
 from infra.artifact import atomic_write
-from infra.processes import port_taken
+from infra.processes.identity import port_taken
 
 PIPELINE = "support-desk"
 TENANT = "default"
@@ -52,7 +53,7 @@ def receiver_port(config: PipelineConfig) -> int:
 
 def open_desk(config: PipelineConfig) -> Desk:
     """The desk with the pipeline's first keys, the same that `ratchet up` makes."""
-    from flows.first_keys import first_keys
+    from flows.stack.first_keys import first_keys
 
     keys = json.loads(first_keys(config).file.read_text())[TENANT]
     return Desk(

@@ -1,14 +1,16 @@
-"""What the acts of the demo leave behind for the report: plain facts, saved as JSON in the demo's home.
+"""Save the facts of each act for the report, as JSON in the demo's home.
 
 Each act writes one file when it ends, so that acts played one at a time still make one report.
 """
 
 from __future__ import annotations
 
-import math
 from datetime import datetime
 from pathlib import Path
 
+from pydantic import AliasChoices, Field
+
+from evaluation.proportions import wilson_interval
 from infra.artifact import atomic_write
 from infra.settings import Config
 
@@ -35,7 +37,7 @@ class Score(Config):
     @property
     def interval(self) -> tuple[float, float]:
         """95% Wilson interval of the share."""
-        return wilson(self.right, self.total)
+        return wilson_interval(self.right, self.total)
 
 
 class Thumbed(Config):
@@ -56,7 +58,7 @@ class Happening(Config):
     """When it began."""
     until: datetime | None = None
     """When it ended, for things that take time."""
-    what: str
+    event: str = Field(validation_alias=AliasChoices("event", "what"), serialization_alias="what")
     """In a few words."""
     decision: bool = False
     """Whether it changed who answers: drawn as a line over the thumbs."""
@@ -103,8 +105,8 @@ class Claim(Config):
     """What was to be shown."""
     holds: bool
     """Whether it came out so."""
-    found: str
-    """The numbers."""
+    numbers: str = Field(validation_alias=AliasChoices("numbers", "found"), serialization_alias="found")
+    """What came out, in numbers."""
 
 
 class ActFacts(Config):
@@ -145,21 +147,11 @@ class ActFacts(Config):
         return all(claim.holds for claim in self.claims)
 
 
-def wilson(right: int, total: int, z: float = 1.959963984540054) -> tuple[float, float]:
-    """Wilson's score interval of a share (Wilson 1927); (0, 1) when nothing was counted."""
-    if total == 0:
-        return 0.0, 1.0
-    share = right / total
-    middle = (share + z * z / (2 * total)) / (1 + z * z / total)
-    half = z / (1 + z * z / total) * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
-    return max(0.0, middle - half), min(1.0, middle + half)
-
-
 def write_facts(folder: Path, facts: ActFacts) -> Path:
     """Save an act's facts; an earlier play of the same act is replaced."""
     path = folder / f"act-{facts.act}.json"
     folder.mkdir(parents=True, exist_ok=True)
-    atomic_write(path, facts.model_dump_json(indent=2))
+    atomic_write(path, facts.model_dump_json(indent=2, by_alias=True))
     return path
 
 

@@ -1,13 +1,13 @@
-"""The demo's own folder: made with a marker in it, and wiped only when the marker is there."""
+"""Manage the demo's folder: made with a marker in it, and wiped only when the marker is there."""
 
 from __future__ import annotations
 
 import shutil
 from pathlib import Path
 
-from infra import stack
 from infra.artifact import atomic_write
 from infra.errors import UserError
+from infra.processes import stack
 
 MARKER = "made-by-ratchet-demo.txt"
 CONFIG = "ratchet.yaml"

@@ -1,29 +1,31 @@
-"""The nights of the demo: `ratchet run nightly`, as a person would start it, in a process of its own."""
+"""Run the nights of the demo: `ratchet run nightly`, as a person would start it, in a process of its own."""
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 
-from deploy.controller import make_prover
-from deploy.ledger import Entry
-from deploy.release import Override, open_release
-from deploy.versions import publish_version, version_name
+from deploy.controller.proving import make_prover
+from deploy.controller.rounds import releases_of
+from deploy.ledger.evidence import Override
+from deploy.ledger.ledger import Entry
+from deploy.nights.record import NightRecord
+from deploy.versions.versions import publish_version
 from evaluation.scorecard import Scorecard, read_scorecard
-from flows.config import PipelineConfig
+from flows.config.job_files import controller_job
+from flows.config.pipeline import PipelineConfig
 from flows.demo.desk import TENANT
 from flows.demo.home import CONFIG
 from flows.demo.play import Play
 from flows.demo.scribe import Bar, Scribe
-from flows.night import NightFile, nights_of
-from flows.process_jobs import controller_job
-from infra.artifact import read_record
+from flows.night.record import nights_of
+from infra.artifact import read_record, version_name
 from infra.errors import RatchetError
+from infra.processes.progress import FILE, last_progress
 from infra.settings import Config
+from infra.source_tree import python_path
 
 SCRATCH = "undefended"
 """Folder of the night that is played with the defence switched off."""
@@ -36,7 +38,7 @@ class Nightfall(Config):
 
     decision: str
     """promote, reject, inconclusive, or "none" when it did not come to a verdict."""
-    found: str
+    summary: str
     """The decision, and the share of right answers of each version that was measured."""
     labels: dict[str, str] = {}
     """What a measured version is called -> its name."""
@@ -59,9 +61,9 @@ def play_night(play: Play, scribe: Scribe, *, config: PipelineConfig | None = No
     scribe.note(f"The night ended: {brief(night.outcome)}")
     folder = config.places.evaluations_dir / night.night_id
     if not (folder / "scorecard.json").exists():
-        return Nightfall(decision="none", found=brief(night.outcome))
+        return Nightfall(decision="none", summary=brief(night.outcome))
     scorecard = read_scorecard(folder)
-    return _told(scribe, night, scorecard)
+    return _summed_up(scribe, night, scorecard)
 
 
 def play_intake(play: Play, scribe: Scribe) -> None:
@@ -82,16 +84,9 @@ def release_by_hand(play: Play, version: str, *, actor: str, reason: str) -> Ent
             record = read_record(folder)
             if record is not None and version_name(record.digest) == version:
                 publish_version(folder, places.versions_dir)
-    return open_release(
-        play.engine,
-        TENANT,
-        version,
-        versions_dir=places.versions_dir,
-        policy=play.config.canary,
-        prove=make_prover(controller_job(play.config, play.base)),
-        actor=actor,
-        override=Override(actor=actor, reason=reason),
-    )
+    job = controller_job(play.config, play.base)
+    releases = releases_of(play.engine, TENANT, job, make_prover(job))
+    return releases.open(version, actor=actor, override=Override(actor=actor, reason=reason))
 
 
 def brief(text: str, limit: int = 300) -> str:
@@ -99,7 +94,7 @@ def brief(text: str, limit: int = 300) -> str:
     return text if len(text) <= limit else text[:limit].rsplit(" ", 1)[0] + " ..."
 
 
-def _told(scribe: Scribe, night: NightFile, scorecard: Scorecard) -> Nightfall:
+def _summed_up(scribe: Scribe, night: NightRecord, scorecard: Scorecard) -> Nightfall:
     values = scorecard.gate.scores.get(_PRIMARY, {})
     challengers = {card.version for card in scorecard.challengers}
     shares: dict[str, float] = {}
@@ -111,14 +106,14 @@ def _told(scribe: Scribe, night: NightFile, scorecard: Scorecard) -> Nightfall:
     known = [version for version in challengers if version in shares]
     return Nightfall(
         decision=_decision(night),
-        found=f"{_decision(night)} ({measured or 'nothing was measured'})",
+        summary=f"{_decision(night)} ({measured or 'nothing was measured'})",
         labels={card.label: card.version for card in scorecard.versions},
         objectives={card.label: card.objective for card in scorecard.versions if card.version in challengers},
         best=max(known, key=lambda version: (shares[version], version)) if known else None,
     )
 
 
-def _decision(night: NightFile) -> str:
+def _decision(night: NightRecord) -> str:
     verdict = night.steps.get("verdict")
     return str(verdict["decision"]) if isinstance(verdict, dict) else "none"
 
@@ -128,12 +123,10 @@ def _run(play: Play, config: PipelineConfig, bar: Bar, *words: str) -> None:
     log = play.config.places.logs_dir / f"demo-{'-'.join(words)}-{int(time.time())}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "flows.cli", *words, "--config", str(config.places.home_dir / CONFIG)]
-    root = str(Path(__file__).resolve().parents[2])
-    path = os.pathsep.join(part for part in (root, os.environ.get("PYTHONPATH")) if part)
     began = time.time()
     with log.open("wb") as out:
         running = subprocess.Popen(
-            command, stdout=out, stderr=subprocess.STDOUT, env={**os.environ, "PYTHONPATH": path}
+            command, stdout=out, stderr=subprocess.STDOUT, env={**os.environ, "PYTHONPATH": python_path()}
         )
         try:
             while running.poll() is None:
@@ -151,18 +144,15 @@ def _run(play: Play, config: PipelineConfig, bar: Bar, *words: str) -> None:
 def _how_far(config: PipelineConfig, began: float) -> tuple[str, int, int | None]:
     """What the night is at: the newest line of progress that a stage or an evaluation wrote."""
     places = config.places
-    files = [*places.stages_dir.glob("*/progress.jsonl"), *places.evaluations_dir.glob("*/progress.jsonl")]
+    files = [*places.stages_dir.glob(f"*/{FILE}"), *places.evaluations_dir.glob(f"*/{FILE}")]
     times = {file: file.stat().st_mtime for file in files}
     fresh = [file for file in files if times[file] >= began]
     if not fresh:
         return "taking in what people said", 0, None
     newest = max(fresh, key=lambda file: times[file])
-    lines = newest.read_bytes().splitlines()
-    try:
-        line = json.loads(lines[-1]) if lines else {}
-    except ValueError:
-        line = {}
+    line = last_progress(newest)
+    done, total = (line.done, line.total) if line is not None else (0, None)
     if newest.is_relative_to(places.evaluations_dir):
-        return f"evaluation ({line.get('phase', 'starting')})", int(line.get("done", 0)), line.get("total")
+        return f"evaluation ({line.phase if line is not None else 'starting'})", done, total
     stages = sum(file.is_relative_to(places.stages_dir) for file in fresh)
-    return f"training, stage {stages}", int(line.get("step", 0)), line.get("total")
+    return f"training, stage {stages}", done, total

@@ -1,4 +1,4 @@
-"""The words of the demo's support desk: every phrase a ticket can be made of.
+"""List the phrases of the demo's support desk, of which tickets are made.
 
 Each table maps a meaning to its wordings. The *early* wordings are in use from the first day; the *late* ones only
 turn up in tickets written after the first night, so a model that memorised phrases instead of meanings loses points

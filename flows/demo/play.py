@@ -1,4 +1,4 @@
-"""What all acts share: the running desk, its ledger and alerts, and customers while a release is watched."""
+"""Share among the acts the running desk, its ledger and alerts, and customers while a release is watched."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Engine
 
-from deploy.ledger import Entry, Standing, current, history
-from flows.config import PipelineConfig
+from deploy.ledger.ledger import Entry, ReleaseState, current, history
+from flows.config.pipeline import PipelineConfig
 from flows.demo.desk import TENANT, open_desk, receiver_port
 from flows.demo.facts import ActFacts, LedgerLine, write_facts
 from flows.demo.home import CONFIG
@@ -54,7 +54,7 @@ class Play:
         """The desk's agents."""
         return [f"agent-{index + 1}" for index in range(self.sizes.agents)]
 
-    def standing(self) -> Standing:
+    def standing(self) -> ReleaseState:
         """What is live now."""
         return current(self.engine, TENANT)
 
@@ -103,11 +103,11 @@ class Watched(Config):
 @contextmanager
 def open_play(console: Console, home: Path, config: PipelineConfig, sizes: DemoSizes) -> Iterator[Play]:
     """Start the stack (harmless when it runs) and the receiver of alerts, and open the desk."""
-    from flows.local_secrets import load_secrets
-    from flows.local_stack import stack_plan
-    from infra import stack
-    from infra.owner_only import close_folder
-    from tasks.opened import database
+    from flows.stack.local_stack import stack_plan
+    from flows.stack.secrets_file import load_secrets
+    from infra.database.open import open_database
+    from infra.file_permissions import close_folder
+    from infra.processes import stack
     from training.base_model import resolve_base
 
     close_folder(config.places.home_dir)
@@ -122,7 +122,7 @@ def open_play(console: Console, home: Path, config: PipelineConfig, sizes: DemoS
         plan = stack_plan(config, home / CONFIG, base)
         with console.status("starting the servers") as status:
             stack.up(plan, on_progress=lambda line: status.update(f"starting the servers: {line}"))
-        engine = database(config.places)
+        engine = open_database(config.places)
         _wait_for_champion(engine)
         yield Play(console, home, config, sizes, desk, base, engine, receiver)
 
@@ -147,8 +147,8 @@ def watch_canary(play: Play, scribe: Scribe, stream: str) -> Watched:
     async def scene() -> list[Answered]:
         with scribe.scene("customers write while the canary is watched", len(made)) as tick:
 
-            def answered(one: Answered) -> None:
-                scribe.rated(one)
+            def answered(answer: Answered) -> None:
+                scribe.rated(answer)
                 tick()
 
             async with open_shop(play.desk, seed=play.sizes.seed, concurrency=play.sizes.crowd) as shop:
@@ -184,7 +184,7 @@ def exam(play: Play, scribe: Scribe, versions: dict[str, str], made: Sequence[Ti
         async def scene(version: str = version, label: str = label) -> list[Answered]:
             with scribe.scene(f"{label} answers {where}", len(made)) as tick:
                 async with open_shop(play.desk, seed=play.sizes.seed, concurrency=play.sizes.crowd) as shop:
-                    return await examine(shop, made, version, on_answer=lambda one: tick())
+                    return await examine(shop, made, version, on_answer=lambda _: tick())
 
         answers = asyncio.run(scene())
         shares[label] = scribe.score(label, version, where, [one.right for one in answers]).share

@@ -1,4 +1,4 @@
-"""The report's three pictures, as SVG text that stands inside a page on its own."""
+"""Draw the report's three pictures, as SVG text that stands inside a page on its own."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
-from flows.demo.facts import ActFacts, Score, wilson
+from evaluation.proportions import wilson_interval
+from flows.demo.facts import ActFacts, Score
 
 _INK, _MUTED, _GRID = "#1c2733", "#6b7a89", "#e3e8ee"
 _COLOURS = ("#8a97a5", "#2f6fde", "#0f9d77", "#d98014", "#c0392b", "#7d4fc4", "#26a5b8", "#a0522d")
@@ -51,7 +52,7 @@ def thumbs(acts: Sequence[ActFacts]) -> str:
                 seen = [up for _, _, up in points[max(first, at - _WINDOW + 1) : at + 1]]
                 if len(seen) < 5:
                     continue
-                bounds = wilson(sum(seen), len(seen))
+                bounds = wilson_interval(sum(seen), len(seen))
                 xs.append(points[at][0])
                 middle.append(sum(seen) / len(seen))
                 low.append(bounds[0])
@@ -64,7 +65,7 @@ def thumbs(acts: Sequence[ActFacts]) -> str:
                 x = sum(thumb.at <= moment.at for thumb in everything)
                 axes.axvline(x, color=_INK, linewidth=1, linestyle=(0, (3, 3)))
                 axes.annotate(
-                    moment.what, (x, 1.03), xycoords=("data", "axes fraction"), rotation=25, fontsize=8, color=_INK
+                    moment.event, (x, 1.03), xycoords=("data", "axes fraction"), rotation=25, fontsize=8, color=_INK
                 )
     axes.set_ylim(-0.02, 1.02)
     axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f}%")
@@ -88,7 +89,7 @@ def timeline(acts: Sequence[ActFacts]) -> str:
         else:
             width = max(0.03, _minutes(moment.until, start) - begin)
             axes.barh(row, width, left=begin, height=0.6, color=colour, alpha=0.8)
-    axes.set_yticks(range(len(rows)), [f"act {act.act}: {moment.what}" for act, moment in reversed(rows)], fontsize=8)
+    axes.set_yticks(range(len(rows)), [f"act {act.act}: {moment.event}" for act, moment in reversed(rows)], fontsize=8)
     axes.set_ylim(-0.7, len(rows) - 0.3)
     axes.set_xlabel("minutes since the curtain rose")
     return _svg(figure)

@@ -1,11 +1,11 @@
-"""Which acts are played, on which state, and what is shown at the end."""
+"""Choose which acts are played, on which state, and show the result at the end."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flows.config import PipelineConfig
+from flows.config.pipeline import PipelineConfig
 from flows.demo import home as homes
 from flows.demo.act_one import play_act_one
 from flows.demo.act_three import play_act_three

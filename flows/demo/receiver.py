@@ -1,4 +1,4 @@
-"""A real receiver of alerts: a small HTTP server of the demo that checks each signature and keeps what came."""
+"""Receive alerts by webhook: a small HTTP server that checks each signature and keeps what came."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from flows.demo.facts import ReceivedAlert
-from infra.alerts import signature_holds
-from infra.database import now
+from infra.alerts.signature import signature_holds
+from infra.database.connect import now
 
 
 class Receiver(ThreadingHTTPServer):
@@ -33,12 +33,12 @@ class Receiver(ThreadingHTTPServer):
     def wait_for(self, kind: str, *, after: int = 0, seconds: float) -> ReceivedAlert | None:
         """The first alert of that kind beyond the first `after` of all; None when none comes in time."""
 
-        def found() -> ReceivedAlert | None:
+        def first() -> ReceivedAlert | None:
             return next((alert for alert in list(self._received.values())[after:] if alert.kind == kind), None)
 
         with self._arrived:
-            self._arrived.wait_for(lambda: found() is not None, timeout=seconds)
-            return found()
+            self._arrived.wait_for(lambda: first() is not None, timeout=seconds)
+            return first()
 
     def keep(self, delivery: str, alert: ReceivedAlert) -> None:
         """Keep an alert, once by its delivery id: senders repeat what they are not sure of."""

@@ -1,4 +1,4 @@
-"""The end of the demo: a table in the terminal and a page that can be mailed around."""
+"""Report the demo: a table in the terminal and a page that can be mailed around."""
 
 from __future__ import annotations
 
@@ -72,7 +72,9 @@ def print_report(console: Console, acts: Sequence[ActFacts], *, page: Path, urls
         claims.add_column(heading, overflow="fold")
     for act in acts:
         for claim in act.claims:
-            claims.add_row(str(act.act), claim.text, "[green]yes[/]" if claim.holds else "[bold red]no[/]", claim.found)
+            claims.add_row(
+                str(act.act), claim.text, "[green]yes[/]" if claim.holds else "[bold red]no[/]", claim.numbers
+            )
     console.print(claims)
     for name, url in urls.items():
         console.print(f"  {name:<10} {url}", highlight=False)

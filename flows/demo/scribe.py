@@ -1,4 +1,4 @@
-"""Keeps the record of one act while it is played, and shows its progress on the terminal."""
+"""Record one act while it is played, and show its progress on the terminal."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from flows.demo.facts import ActFacts, Claim, Happening, LedgerLine, ReceivedAlert, Score, Thumbed
 from flows.demo.users import Answered
-from infra.database import now
+from infra.database.connect import now
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 class Bar:
     """The progress bar of one scene. Called, it moves on by one."""
 
-    def __init__(self, progress: Progress, what: str, total: int | None) -> None:
+    def __init__(self, progress: Progress, title: str, total: int | None) -> None:
         self._progress = progress
-        self._what = what
-        self._task = progress.add_task(what, total=total)
+        self._title = title
+        self._task = progress.add_task(title, total=total)
 
     def __call__(self) -> None:
         """One more is done."""
@@ -30,11 +30,11 @@ class Bar:
 
     def show(self, detail: str, done: int, total: int | None) -> None:
         """Say what is going on within the scene, and how far it is; no total: nobody knows."""
-        self._progress.update(self._task, description=f"{self._what}: {detail}", completed=done, total=total)
+        self._progress.update(self._task, description=f"{self._title}: {detail}", completed=done, total=total)
 
     def end(self) -> None:
         """The scene is over: the bar is full, whatever it counted."""
-        self._progress.update(self._task, description=self._what, completed=1, total=1)
+        self._progress.update(self._task, description=self._title, completed=1, total=1)
 
 
 class Scribe:
@@ -56,7 +56,7 @@ class Scribe:
         console.rule(f"[bold]Act {act}: {title}")
 
     @contextmanager
-    def scene(self, what: str, total: int | None = None) -> Iterator[Bar]:
+    def scene(self, title: str, total: int | None = None) -> Iterator[Bar]:
         """One stretch of the act, with a progress bar; calling it means that one of `total` is done."""
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
@@ -65,20 +65,20 @@ class Scribe:
             columns.insert(3, MofNCompleteColumn())
         begin = now()
         with Progress(*columns, console=self.console) as progress:
-            bar = Bar(progress, what, total)
+            bar = Bar(progress, title, total)
             yield bar
             if total is None:
                 bar.end()
-        self.happenings.append(Happening(at=begin, until=now(), what=what))
+        self.happenings.append(Happening(at=begin, until=now(), event=title))
 
     def rated(self, answered: Answered) -> None:
         """Keep a thumb, if there was one."""
         if answered.thumb is not None:
             self.thumbs.append(Thumbed(at=answered.at, version=answered.version, up=answered.thumb))
 
-    def decided(self, at: datetime, what: str) -> None:
+    def decided(self, at: datetime, title: str) -> None:
         """Something changed who answers."""
-        self.happenings.append(Happening(at=at, what=what, decision=True))
+        self.happenings.append(Happening(at=at, event=title, decision=True))
 
     def score(self, label: str, version: str, measured_on: str, right: Sequence[bool]) -> Score:
         """Keep how many of some answers were exactly right."""
@@ -97,11 +97,11 @@ class Scribe:
         self.notes.append(text)
         self.console.print(f"  {text}", highlight=False, markup=False)
 
-    def claim(self, text: str, holds: bool, found: str) -> None:
+    def claim(self, text: str, holds: bool, numbers: str) -> None:
         """Keep whether something came out as it was to be shown, and say so."""
-        self.claims.append(Claim(text=text, holds=holds, found=found))
+        self.claims.append(Claim(text=text, holds=holds, numbers=numbers))
         mark = "[green]yes[/]" if holds else "[bold red]NO[/]"
-        self.console.print(f"  {mark}  {text}: {found}", highlight=False)
+        self.console.print(f"  {mark}  {text}: {numbers}", highlight=False)
 
     def facts(self, *, ledger: Sequence[LedgerLine], alerts: Sequence[ReceivedAlert]) -> ActFacts:
         """The act is over."""

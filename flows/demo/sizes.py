@@ -1,4 +1,4 @@
-"""How big the demo's world is: every number of it in one place, so that tests can play the same acts smaller."""
+"""Set how big the demo's world is: every number in one place, so that tests can play the same acts smaller."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The demo's people: customers, agents and poisoners, who all go through the real gateway over HTTP.
+"""Simulate the demo's people: customers, agents and poisoners, who all go through the real gateway over HTTP.
 
 Nobody here knows which version answers, and nobody is told what to find: a customer rates by whether the triage of her
 ticket is right, an agent corrects what is wrong, both with human error. What a person does depends only on the seed and
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -17,7 +17,7 @@ from datetime import datetime
 import httpx
 
 from flows.demo.world import SABOTAGE, TASK, Ticket, confuse, is_right
-from infra.database import now
+from infra.database.connect import now
 
 MAX_TOKENS = 36
 """Longest answer that the desk's application asks for; a right one takes about 25 tokens."""
@@ -119,9 +119,11 @@ class Shop:
             version=response.headers["X-Ratchet-Version"],
         )
 
-    async def say(self, answered: Answered, kind: str, payload: dict[str, object], *, key: str, actor: str) -> None:
+    async def say(
+        self, answered: Answered, kind: str, payload: Mapping[str, str | bool], *, key: str, actor: str
+    ) -> None:
         """Leave one feedback. What the gateway refuses is remembered in `problems`."""
-        body: dict[str, object] = {
+        body = {
             "event_id": f"{answered.interaction_id}.{actor}.{kind}",
             "interaction_id": answered.interaction_id,
             "kind": kind,
@@ -137,7 +139,7 @@ class Shop:
         if response.status_code not in (200, 202):
             self.problems.append(f"{kind}: {response.status_code} {response.text[:200]}")
 
-    async def _post(self, path: str, key: str, body: dict[str, object], headers: dict[str, str]) -> httpx.Response:
+    async def _post(self, path: str, key: str, body: Mapping[str, object], headers: dict[str, str]) -> httpx.Response:
         headers = {"Authorization": f"Bearer {key}", **headers}
         for _ in range(100):
             response = await self.client.post(path, json=body, headers=headers)
@@ -187,21 +189,21 @@ async def agents(
 ) -> None:
     """Let the desk's agents review answers: each gets an edit, a preference or a reference from one agent."""
 
-    async def review(one: Answered) -> None:
-        rng = random.Random(f"{shop.seed}/agent/{one.ticket.ticket_id}")
+    async def review(answer: Answered) -> None:
+        rng = random.Random(f"{shop.seed}/agent/{answer.ticket.ticket_id}")
         agent = rng.choice(list(names))
-        ticket = one.ticket
+        ticket = answer.ticket
         label = confuse(ticket, rng).text() if rng.random() < manners.label_error else ticket.triage.text()
         kind = rng.choices(("edit", "preference", "reference"), (75, 12, 13))[0]
-        if kind == "preference" and label == one.answer:
+        if kind == "preference" and label == answer.answer:
             kind = "edit"  # nothing to prefer it over
-        payload: dict[str, object] = {"text": label}
+        payload = {"text": label}
         if kind == "preference":
-            payload = {"chosen": label, "rejected": one.answer or "(no answer)"}
-        await shop.say(one, kind, payload, key=shop.desk.agent_key, actor=agent)
+            payload = {"chosen": label, "rejected": answer.answer or "(no answer)"}
+        await shop.say(answer, kind, payload, key=shop.desk.agent_key, actor=agent)
         on_done()
 
-    await asyncio.gather(*(review(one) for one in answered if one.status == 200))
+    await asyncio.gather(*(review(answer) for answer in answered if answer.status == 200))
 
 
 async def poisoners(

@@ -1,4 +1,4 @@
-"""The demo's world: a support desk whose customers' tickets must be answered with a JSON triage.
+"""Simulate the demo's world: a support desk whose customers' tickets must be answered with a JSON triage.
 
 Tickets come from a seeded grammar (phrases.py), so the right answer of each is known exactly, for ever, from its seed.
 The same seed and day always give the same tickets.

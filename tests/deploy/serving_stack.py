@@ -15,18 +15,20 @@ from pathlib import Path
 import httpx
 from sqlalchemy import Engine
 
+from deploy.api_keys import create_key
+from deploy.config import ConsoleJob, EngineJob, GatewayJob, ServingConfig
 from deploy.engines.client import EngineClient
-from deploy.keys import create_key
-from deploy.ledger import Entry, append, current
-from deploy.serving import ConsoleJob, EngineJob, GatewayJob, ServingConfig
-from deploy.versions import publish_version
+from deploy.ledger.ledger import Entry, append, current
+from deploy.versions.versions import publish_version
 from infra.artifact import digest_dir, finished_record, write_record
-from infra.database import connect, create_tables
+from infra.database.connect import connect
+from infra.database.schema import create_tables
 from infra.settings import Config
 from tests.tiny_adapter import build_tiny_adapter
 from tests.waiting import wait
-from training.generation import Generator, Request
-from training.probe import CONVERSATIONS, Probe, ProbePrompt, take_probe
+from training.generation.generator import Generator, Request
+from training.stages.probe import Probe, ProbePrompt, take_probe
+from training.weights.probe_prompts import CONVERSATIONS
 
 BASE = "base-0123456789ab"
 ENGINE_KEY = "engine-key-of-a-test"

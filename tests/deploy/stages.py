@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from deploy.versions import publish_version
+from deploy.versions.versions import publish_version
 from infra.artifact import digest_dir, finished_record, write_record
 
 

@@ -19,15 +19,18 @@ import httpx
 import pytest
 from sqlalchemy import text
 
-from deploy.canary_policy import CanaryPolicy
-from deploy.controller import ControllerJob, last_beats
-from deploy.ledger import current, history
-from deploy.parity import prover
-from deploy.registry import Registry
-from deploy.release import Override, open_release
-from feedback.store import Store
-from feedback.store import feedback as feedback_table
-from infra.database import connect, create_tables, now
+from deploy.canary.policy import CanaryPolicy
+from deploy.controller.heartbeat import last_beats
+from deploy.controller.job import ControllerJob
+from deploy.ledger.evidence import Override
+from deploy.ledger.ledger import current, history
+from deploy.registry.model_registry import ModelRegistry
+from deploy.release.opening import Releases
+from deploy.versions.parity import prover
+from feedback.store.store import Store
+from feedback.store.store import feedback as feedback_table
+from infra.database.connect import connect, now
+from infra.database.schema import create_tables
 from infra.settings import Config
 from tests.deploy.serving_stack import BASE, ENGINE_KEY, SALT, Stack, free_port, prepare
 from tests.postgres import Postgres, find_binaries
@@ -195,7 +198,7 @@ def _chaos(stack: Stack, server: Postgres, folder: Path, ends: ExitStack) -> Non
     def beating() -> bool:
         """Whether the controller that was started last has said so: an older one's word does not count."""
         at = last_beats(stack.database).get("chaos")
-        return at is not None and at[0] > killed_at and (now() - at[0]).total_seconds() < 5
+        return at is not None and at.at > killed_at and (now() - at.at).total_seconds() < 5
 
     engine = _own("deploy.engines.embedded", stack.engine_job, folder, _get(f"{stack.engine_url}/health"))
     gateway = _own("deploy.gateway", stack.gateway_job, folder, _get(f"{stack.url}/readyz"))
@@ -213,16 +216,13 @@ def _chaos(stack: Stack, server: Postgres, folder: Path, ends: ExitStack) -> Non
         thread.start()
     time.sleep(2.0)
     with stack.engine() as client:
-        open_release(
+        Releases(
             stack.database,
             "default",
-            stack.versions[0],
             versions_dir=stack.versions_dir,
             policy=POLICY,
             prove=prover(client, stack.versions_dir, base_version=BASE),
-            actor="test",
-            override=Override(actor="ada", reason="chaos"),
-        )
+        ).open(stack.versions[0], actor="test", override=Override(actor="ada", reason="chaos"))
     down: dict[str, tuple[float, float]] = {}
     for part in (gateway, engine, mlflow, controller):
         began = time.monotonic()
@@ -276,9 +276,9 @@ def _check(stack: Stack, users: Users, down: dict[str, tuple[float, float]], mlf
     assert outside(users.refused, "gateway", "postgres") == []
     standing = current(stack.database, "default")
     assert standing.champion == stack.versions[0] and standing.holdback == BASE
-    registry = Registry(mlflow_url, "chaos")
+    registry = ModelRegistry(mlflow_url, "chaos")
     wanted = {"champion": stack.versions[0], "previous": BASE}
-    _until(lambda: {alias: registry.version_of(n)[0] for alias, n in registry.aliases().items()} == wanted)
+    _until(lambda: {alias: registry.version_of(n).version for alias, n in registry.aliases().items()} == wanted)
     assert httpx.get(f"{stack.url}/readyz").json()["status"] == "ready"
 
 

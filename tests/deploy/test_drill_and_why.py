@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from deploy.drill import drill
-from deploy.ledger import current, history
-from deploy.parity import prover
-from deploy.release import bar
-from deploy.standing import DRILL_TENANT
-from deploy.why import explain
+from deploy.ledger.evidence import VerdictSummary
+from deploy.ledger.ledger import current, history
+from deploy.ledger.state import DRILL_TENANT
+from deploy.lineage.explain import explain
+from deploy.release.manual_controls import bar
+from deploy.rollback_drill import drill
+from deploy.versions.parity import prover
 from infra.errors import NotFound
 from tests.deploy.serving_stack import BASE, Stack, wait_until_routed
 
@@ -52,7 +53,7 @@ def test_why_leads_from_an_answer_to_its_release_gate_and_making(serving: Stack)
     found = explain(serving.database, serving.versions_dir, tenant, answered, shared="default")
     assert (found.version, found.arm, found.feedback) == (version, "champion", 1)
     assert found.release == history(serving.database, tenant)[-1]
-    assert found.gated is not None and found.gated.evidence["gate"] == gate
+    assert found.gated is not None and found.gated.evidence.gate == VerdictSummary.model_validate(gate)
     assert found.record is not None and found.record.name.startswith("tiny ")
     assert [each.action for each in found.lines] == ["gated", "canary", "champion"]
     json.dumps(found.model_dump(mode="json"))
@@ -74,25 +75,23 @@ def test_why_finds_the_shared_champions_release_behind_an_answer_to_a_tenant_wit
 
 
 def test_a_release_names_the_barred_version_it_behaves_like(serving: Stack, tmp_path: Path) -> None:
-    from deploy.canary_policy import CanaryPolicy
-    from deploy.release import Override, open_release
-    from infra.alerts import list_alerts
+    from deploy.canary.policy import CanaryPolicy
+    from deploy.ledger.evidence import Override, Proof
+    from deploy.release.opening import Releases
+    from infra.alerts.outbox import list_alerts
 
     tenant = "twins"
     bad, new = serving.versions[1:3]
     serving.say("baseline", BASE, tenant=tenant)
     bar(serving.database, tenant, bad, actor="ada", reason="rude")
-    line = open_release(
+    line = Releases(
         serving.database,
         tenant,
-        new,
         versions_dir=serving.versions_dir,
         policy=CanaryPolicy(),
-        prove=lambda name: {"proved": name},
-        actor="ada",
-        override=Override(actor="ada", reason="now"),
-    )
-    like = line.evidence["like_barred"]
+        prove=lambda name: Proof(version=name),
+    ).open(new, actor="ada", override=Override(actor="ada", reason="now"))
+    like = line.evidence.model_dump()["like_barred"]
     assert like["version"] == bad and 0.0 < like["likeness"] < 0.9
     [opened] = [
         a for a in list_alerts(serving.database, limit=200) if a.tenant == tenant and a.kind == "release_opened"

@@ -8,17 +8,19 @@ from pathlib import Path
 import httpx
 import pytest
 
-from deploy.arena import tally
-from deploy.canary_policy import CanaryPolicy
-from deploy.ledger import current, history
-from deploy.parity import prover
-from deploy.release import Override, open_release, start
-from deploy.serving import ServingConfig
-from deploy.shadow import compare, shadow_answers_of
-from deploy.shadow_watch import look_at_shadow
+from deploy.canary.policy import CanaryPolicy
+from deploy.config import ServingConfig
+from deploy.controller.shadow_watch import watch_shadow
+from deploy.experiments.arena import tally
+from deploy.experiments.shadow import compare, shadow_answers_of
+from deploy.ledger.evidence import Override
+from deploy.ledger.ledger import current, history
+from deploy.release.lifecycle import start
+from deploy.release.opening import Releases
+from deploy.versions.parity import prover
 from feedback.events import Preference
-from feedback.store import Store
-from infra.alerts import list_alerts
+from feedback.store.store import Store
+from infra.alerts.outbox import list_alerts
 from tests.deploy.serving_stack import BASE, Stack, free_port, process, publish_many, wait_until_routed
 from tests.waiting import wait
 
@@ -32,16 +34,13 @@ def shadowed(serving: Stack, tenant: str) -> str:
     start(serving.database, tenant, BASE)
     version = serving.versions[0]
     with serving.engine() as engine:
-        line = open_release(
+        line = Releases(
             serving.database,
             tenant,
-            version,
             versions_dir=serving.versions_dir,
             policy=CanaryPolicy(shadow_share=1.0, shadow_seconds=0.0, steps=(0.5,)),
             prove=prover(engine, serving.versions_dir, base_version=BASE),
-            actor="night",
-            override=Override(actor="ada", reason="to see"),
-        )
+        ).open(version, actor="night", override=Override(actor="ada", reason="to see"))
     assert (line.action, line.share) == ("gated", 1.0)
     wait_until_routed(serving, line)
     return version
@@ -60,9 +59,10 @@ def test_shadow_answers_are_unseen_kept_compared_and_then_the_canary_opens(servi
     )
     assert (report.copies, report.failed, report.judged) == (2, 0, 2)
     assert report.win_rate == 1.0, "what it said is its own"
-    line = look_at_shadow(serving.database, tenant, policy=CanaryPolicy())
+    line = watch_shadow(serving.database, tenant, policy=CanaryPolicy())
     assert line is not None and (line.action, line.share) == ("canary", 0.5)
-    assert line.evidence["shadow"]["copies"] == 2 and line.evidence["override"]["actor"] == "ada"
+    assert line.evidence.model_dump()["shadow"]["copies"] == 2
+    assert line.evidence.override is not None and line.evidence.override.actor == "ada"
     assert current(serving.database, tenant).shadow is None
 
 
@@ -70,7 +70,7 @@ def test_a_shadow_behind_an_outside_champion_never_opens_a_canary(serving: Stack
     tenant = "outside"
     version = shadowed(serving, tenant)
     for _ in range(2):
-        assert look_at_shadow(serving.database, tenant, policy=CanaryPolicy(), shadow_only=True) is None
+        assert watch_shadow(serving.database, tenant, policy=CanaryPolicy(), shadow_only=True) is None
     assert current(serving.database, tenant).shadow == version
     told = [alert for alert in list_alerts(serving.database, limit=100) if alert.kind == "shadow_compared"]
     assert [alert.tenant for alert in told] == [tenant], "told once"

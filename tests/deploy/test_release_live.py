@@ -8,17 +8,20 @@ from pathlib import Path
 
 import pytest
 
-from deploy.canary_policy import CanaryPolicy
-from deploy.controller import ControllerJob, make_prover, prove_everywhere
+from deploy.canary.policy import CanaryPolicy
+from deploy.config import ENGINE_KEY as ENGINE_KEY_NAME
+from deploy.controller.canary_watch import watch_canary
+from deploy.controller.job import ControllerJob
+from deploy.controller.proving import make_prover, prove_everywhere
 from deploy.engines.client import EngineClient
-from deploy.lease import canary_lease, renew
-from deploy.ledger import current, history
-from deploy.parity import ParityError, prover
-from deploy.release import Override, open_release, start
-from deploy.serving import ENGINE_KEY as ENGINE_KEY_NAME
-from deploy.watching import look
-from infra.alerts import list_alerts
-from infra.database import now
+from deploy.ledger.evidence import Override, VerdictSummary
+from deploy.ledger.lease import canary_lease, renew
+from deploy.ledger.ledger import current, history
+from deploy.release.lifecycle import start
+from deploy.release.opening import Releases
+from deploy.versions.parity import ParityError, prover
+from infra.alerts.outbox import list_alerts
+from infra.database.connect import now
 from infra.errors import RatchetError, Unavailable
 from tests.deploy.serving_stack import BASE, ENGINE_KEY, Stack
 
@@ -40,17 +43,11 @@ def test_from_the_proof_to_the_rollback_on_what_users_said(serving: Stack, monke
     )
     start(database, TENANT, base)
     prove = make_prover(job)
-    opened = open_release(
-        database,
-        TENANT,
-        version,
-        versions_dir=serving.versions_dir,
-        policy=POLICY,
-        prove=prove,
-        actor="ada",
-        override=Override(actor="ada", reason="to see it go back"),
+    opened = Releases(database, TENANT, versions_dir=serving.versions_dir, policy=POLICY, prove=prove).open(
+        version, actor="ada", override=Override(actor="ada", reason="to see it go back")
     )
-    assert opened.evidence["parity"]["version"] == version and opened.evidence["parity"]["tokens"] > 0
+    assert opened.evidence.parity is not None
+    assert opened.evidence.parity.version == version and (opened.evidence.parity.tokens or 0) > 0
     assert renew(database, canary_lease(TENANT), "test", 600)
 
     versions: dict[str, str] = {}
@@ -74,7 +71,7 @@ def test_from_the_proof_to_the_rollback_on_what_users_said(serving: Stack, monke
             client.post("/v1/feedback", json=said).raise_for_status()
     assert set(versions.values()) == {base, version}
 
-    judged = look(database, TENANT, policy=POLICY, holder="test", at=now() + timedelta(seconds=120))
+    judged = watch_canary(database, TENANT, policy=POLICY, holder="test", at=now() + timedelta(seconds=120))
     assert judged is not None and judged.rated == 60 and judged.decision == "back"
     counted = sum(served == version for served in versions.values())
     assert judged.version.rated == judged.version.complaints == counted and judged.control.complaints == 0
@@ -88,16 +85,13 @@ def test_a_version_that_is_not_what_its_probe_says_is_never_released(serving: St
     start(serving.database, tenant, BASE)
     before = current(serving.database, tenant)
     with serving.engine() as engine, pytest.raises(ParityError, match=f"what the engine serves as {version} is not"):
-        open_release(
+        Releases(
             serving.database,
             tenant,
-            version,
             versions_dir=tmp_path,
             policy=POLICY,
             prove=prover(engine, tmp_path, base_version=BASE),
-            actor="night",
-            gate={"decision": "promote"},
-        )
+        ).open(version, actor="night", gate=VerdictSummary(decision="promote"))
     assert current(serving.database, tenant) == before
     [told] = [a for a in list_alerts(serving.database, limit=500) if a.tenant == tenant and a.kind != "baseline"]
     assert told.severity == "critical" and version in told.title
@@ -108,8 +102,8 @@ def test_an_engine_that_is_away_keeps_no_release_from_the_others(serving: Stack)
     with serving.engine() as engine, EngineClient("http://127.0.0.1:9", "key") as nobody:
         here, away = (prover(each, serving.versions_dir, base_version=BASE) for each in (engine, nobody))
         found = prove_everywhere([away, here])(version)
-        assert (found["version"], found["engines"], found["engines_away"]) == (version, 1, 1)
-        assert "engines_away" not in prove_everywhere([here, here])(version)
+        assert (found.version, found.engines, found.engines_away) == (version, 1, 1)
+        assert "engines_away" not in prove_everywhere([here, here])(version).model_dump()
         with pytest.raises(Unavailable):
             prove_everywhere([away])(version)
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from deploy.sql_tables import TABLES, declared
-from infra.database import connect, create_tables
-from infra.schema import differences
+from infra.database.connect import connect
+from infra.database.schema import create_tables, differences
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("flows", "tasks", "deploy", "evaluation", "training", "feedback", "infra")
@@ -25,7 +25,7 @@ def test_the_declared_tables_are_those_of_the_last_revision(
     create_tables(engine)
     with engine.connect() as connection:
         found = differences(connection, declared())
-    assert [one.words for one in found] == [], RULE
+    assert [one.description for one in found] == [], RULE
 
 
 def test_every_table_is_in_the_list() -> None:
@@ -51,4 +51,4 @@ def test_no_module_declares_a_table_that_the_list_does_not_import() -> None:
             ):
                 grounds.add(file.relative_to(ROOT).as_posix())
     assert named == {table.name for table in TABLES}
-    assert grounds == {"infra/database.py"}, "tables on another ground are in no list and no revision"
+    assert grounds == {"infra/database/connect.py"}, "tables on another ground are in no list and no revision"

@@ -18,8 +18,8 @@ def test_langchain_chats_streams_and_names_its_user(serving: Stack) -> None:
     from langchain_openai import ChatOpenAI
     from pydantic import SecretStr
 
-    from feedback.events import pseudonym
-    from feedback.store import Store
+    from feedback.store.store import Store
+    from feedback.store.user_salt import pseudonym
     from tests.deploy.serving_stack import SALT
 
     model = ChatOpenAI(  # type: ignore[call-arg]  # they name their fields by aliases

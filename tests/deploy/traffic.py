@@ -8,11 +8,11 @@ from datetime import datetime
 
 from sqlalchemy import Engine
 
-from deploy.ledger import current
-from deploy.routing import assign, table_of
+from deploy.gateway.routing.assign import assign, routing_table
+from deploy.ledger.ledger import current
 from feedback.events import Feedback, Interaction, Message, Routing, Thumb
-from feedback.store import land_feedback, land_interactions
-from infra.database import begin_write, now
+from feedback.store.store import land_feedback, land_interactions
+from infra.database.connect import begin_write, now
 
 
 def serve(
@@ -34,7 +34,7 @@ def serve(
         astray: share of users who are answered by the version under watch whatever routing says, as by a broken cache.
     """
     dice, at = random.Random(seed), at or now()
-    table = table_of(current(engine, tenant), base="none", lease_valid=True)
+    table = routing_table(current(engine, tenant), base="none", lease_valid=True)
     interactions, thumbs = [], []
     counts: dict[str, int] = {}
     for number in range(users):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from evaluation.gate import GatePolicy
-from evaluation.scorecard import JudgeReport, MetricInfo, NoiseFloor, Scorecard, ScoredItem, Table, VersionCard
+from evaluation.gate.policy import GatePolicy
+from evaluation.scorecard import JudgeReport, MetricInfo, NoiseFloor, Scorecard, ScoredItem, Table
+from evaluation.version_card import VersionCard
 
 Values = Sequence[float | None]
 

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from evaluation.job import Candidate, EvaluationConfig, EvaluationJob
+from evaluation.job.config import Candidate, EvaluationConfig, EvaluationJob
 from infra.artifact import digest_dir
 
 
@@ -44,7 +44,7 @@ def build_night(folder: Path, base_path: Path, items: int = 24) -> Night:
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
-    from training.probe import take_probe
+    from training.stages.probe import take_probe
 
     challengers = []
     for seed in (1, 2):

@@ -9,12 +9,12 @@ import random
 from dataclasses import dataclass
 from pathlib import Path
 
-from evaluation.job import Candidate, EvaluationConfig, EvaluationJob
+from evaluation.job.config import Candidate, EvaluationConfig, EvaluationJob
 from flows.demo.world import Ticket, tickets
 from training.base_model import DEFAULT_BASE, Base, resolve_base
-from training.job import make_job
-from training.launch import launch_stage
-from training.recipe import StageSpec
+from training.recipes.recipe import StageSpec
+from training.stages.job import Placement, StageInputs, make_job
+from training.stages.launch import launch_stage
 
 SEEDS = 5
 TRAIN, GATE = 40, 48
@@ -43,17 +43,9 @@ class Workshop:
         train.write_text(_rows(labelled))
         validation.write_text(_rows([(t, t.triage.text()) for t in tickets(seed=5, stream="v", count=4, late=False)]))
         spec = StageSpec(objective="sft", tuner=tuner, epochs=epochs, learning_rate=rate, batch_size=4, evaluations=0)
-        job = make_job(
-            spec,
-            label=f"{name}/1-sft",
-            base=self.base,
-            train=train,
-            validation=validation,
-            stages_dir=self.folder / "stages",
-            cache=self.folder / "cache",
-            seed=seed,
-            threads=THREADS,
-        )
+        inputs = StageInputs(base=self.base, train=train, validation=validation)
+        placement = Placement(stages_dir=self.folder / "stages", cache=self.folder / "cache", threads=THREADS)
+        job = make_job(spec, inputs, placement, label=f"{name}/1-sft", seed=seed)
         record = launch_stage(job)
         kind = record.result["kind"]
         return Candidate(

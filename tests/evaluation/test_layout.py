@@ -8,8 +8,9 @@ import sys
 
 def test_config_modules_import_nothing_heavy() -> None:
     code = (
-        "import sys; import evaluation.gate, evaluation.policy, evaluation.job, evaluation.scorecard; "
-        "import evaluation.launch, evaluation.metrics, evaluation.judges; "
+        "import sys; import evaluation.gate.decide, evaluation.gate.policy, evaluation.job.config; "
+        "import evaluation.scorecard; "
+        "import evaluation.run.launch, evaluation.metrics, evaluation.judges; "
         "print(sorted({'numpy', 'torch', 'pandas', 'transformers', 'lm_eval', 'scipy', 'matplotlib', 'jinja2'}"
         " & set(sys.modules)))"
     )

@@ -6,7 +6,7 @@ generators are CUDA ones, and what a GPU would refuse (tensors of two devices in
 Run any tests on it, in processes of their own, since it cannot be taken out again:
 
     python -m tests.fakecuda.build      # compiles, and prints the two variables that follow
-    FAKE_CUDA_DEVICES=1 FAKE_CUDA_LIBRARY=... PYTHONPATH=tests/fakecuda/site:. pytest tests/training/test_stage.py
+    FAKE_CUDA_DEVICES=1 FAKE_CUDA_LIBRARY=... PYTHONPATH=tests/fakecuda/site:. pytest tests/training/stages/test_run.py
 
 Operations that have CUDA kernels only (NCCL, triton, bitsandbytes' own) do not run on it.
 """

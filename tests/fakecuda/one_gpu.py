@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 
-from tests.training.test_stage import spec
+from tests.training.stages.test_run import spec
 from tests.training.world import job_for
-from training.engine import StageTrainer
-from training.generation import Generator, Request
+from training.engines.native.loop.trainer import StageTrainer
+from training.generation.generator import Generator, Request
 from training.hardware import accelerators, best_dtype, memory_bytes
-from training.stage import run_stage
+from training.stages.run import run_stage
 
 PROMPT = [{"role": "user", "content": "please answer with a json object"}]
 BREAK = 4
@@ -31,7 +31,7 @@ def answers(base: Path) -> dict[str, Any]:
     generator = Generator(base, dtype="float32")
     ids = generator.encode_chat(PROMPT)
     asked = [Request(prompt_ids=ids, max_tokens=8, temperature=t, seed=1) for t in (0.0, 1.0)]
-    placed = {str(p.device) for p in generator._lanes[None].model.parameters()}
+    placed = {str(p.device) for p in generator.attached.lanes[None].model.parameters()}
     return {"tokens": [done.token_ids for done in generator.generate(asked)], "placed": sorted(placed)}
 
 

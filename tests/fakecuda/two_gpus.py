@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
-from tests.training.test_stage import spec
+from tests.training.stages.test_run import spec
 from tests.training.world import job_for
-from training.engine import StageTrainer
+from training.engines.native.loop.trainer import StageTrainer
 from training.hardware import accelerators
-from training.stage import run_stage
+from training.stages.run import run_stage
 
 
 def main(folder: Path, base: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from feedback.ingest import run_ingest
+from feedback.ingest.run import run_ingest
 from feedback.sources.landing import SourceSpec
 from tests.feedback.world import FAST, make_lake, make_store
 

@@ -20,9 +20,9 @@ from feedback.events import (
     Reference,
     Routing,
     Thumb,
-    pseudonym,
-    storable,
 )
+from feedback.field_types import storable
+from feedback.store.user_salt import pseudonym
 
 anything = st.text(alphabet=st.characters(), max_size=40)  # lone surrogates and NUL included
 names = st.text(min_size=1, max_size=30)
@@ -109,7 +109,10 @@ def test_times_become_utc_and_people_become_pseudonyms() -> None:
 
 def test_feedback_imports_light() -> None:
     heavy = "numpy pandas polars pyarrow deltalake great_expectations evidently datasketch scipy torch mlflow prefect"
-    modules = "ingest snapshot gate_items drift quarantine sources.files sources.gateway expectations abuse"
+    modules = (
+        "ingest.run snapshots.snapshot snapshots.gate_items quality.drift lake.quarantine sources.files "
+        "sources.gateway quality.expectations abuse.detect erasure.belongings"
+    )
     code = (
         f"import sys, importlib\nfor m in {modules.split()!r}: importlib.import_module('feedback.' + m)\n"
         f"print([m for m in {heavy.split()!r} if m in sys.modules])"

@@ -9,21 +9,24 @@ from pathlib import Path
 
 import pytest
 
-from feedback.abuse import AbuseConfig, Grounds, Said, judge
-from feedback.dedupe import DedupeConfig
+from feedback.abuse.claims import EventInContext
+from feedback.abuse.config import AbuseConfig
+from feedback.abuse.detect import DetectionContext, detect_abuse
+from feedback.duplicates.fingerprints import DedupeConfig
 from feedback.events import Feedback, Thumb
 from feedback.examples import Example, ShapeRules
-from feedback.gate_items import newest
-from feedback.ingest import run_ingest
-from feedback.lesson import Lesson
-from feedback.past import Past
-from feedback.prepare import Batch, NormaliseConfig, Steps, prepare
-from feedback.quarantine import accept, held_rows
-from feedback.redact import RedactConfig
-from feedback.store import Ready
-from feedback.words import Wordbook
-from infra.database import now
-from tests.feedback.world import FAST, START, interaction, make_lake, make_store, said
+from feedback.index.ingest_index import IngestIndex
+from feedback.index.update import ActorActivity, ActorAgreement, AgreementSums, IndexUpdate, Suspension
+from feedback.ingest.prepare import prepare
+from feedback.ingest.run import run_ingest
+from feedback.ingest.subjects import NormaliseConfig, RawBatch, Steps
+from feedback.lake.quarantine import accept, held_rows
+from feedback.redaction.redact import RedactConfig
+from feedback.snapshots.gate_items import newest
+from feedback.store.store import Ready
+from feedback.text.vocabulary import TokenIndex
+from infra.database.connect import now
+from tests.feedback.world import FAST, START, feedback_on, interaction, make_lake, make_store
 
 OPEN = datetime(9999, 12, 31, tzinfo=UTC)
 DAY = 86_400
@@ -35,7 +38,7 @@ def test_what_is_dated_in_the_future_is_held_with_its_reason_and_may_be_let_in(t
         asked = f"What is the capital of country number {number}?"
         store.record_interaction(interaction(number, asked, created_at=OPEN if number == 1 else START))
     for number, at in enumerate((OPEN, START, now() + timedelta(hours=23), START)):
-        store.record_feedback(said(number, Thumb(up=True), f"p{number}", created_at=at))
+        store.record_feedback(feedback_on(number, Thumb(up=True), f"p{number}", created_at=at))
     report = run_ingest(store, lake, (), FAST)
     assert report.counts["quarantined"] == {"in-future": 2} and report.counts["fates"]["accepted"] == 2
     held = held_rows(store, lake)
@@ -53,10 +56,10 @@ def test_whether_it_is_the_future_follows_from_its_arrival_however_late_it_is_co
     for moment in (now() + timedelta(days=300), now() - timedelta(days=300)):
         held = []
         for hours in (23, 25):
-            word = said(1, Thumb(up=True), created_at=moment + timedelta(hours=hours))
+            word = feedback_on(1, Thumb(up=True), created_at=moment + timedelta(hours=hours))
             fresh = [Ready(1, word, 1, False, moment)]
             about = {("acme", "i1"): interaction(1, "What is the capital of Peru?")}
-            prepared = prepare(Batch(fresh, about, {}, {}), steps)
+            prepared = prepare(RawBatch(fresh, about, {}, {}), steps)
             assert prepared.at == moment
             held.append({code for _, code, _ in prepared.subjects[0].held.values()})
         assert held == [set(), {"in-future"}]
@@ -72,34 +75,37 @@ def test_ages_count_from_the_newest_row_that_is_not_of_the_future() -> None:
 
 
 @pytest.fixture
-def past(tmp_path: Path) -> Iterator[Past]:
-    with closing(Past(tmp_path / "index.db")) as opened:
+def index(tmp_path: Path) -> Iterator[IngestIndex]:
+    with closing(IngestIndex(tmp_path / "index.db")) as opened:
         yield opened
 
 
-def given(actor: str, number: int, at: datetime) -> Said:
-    event: Feedback = said(number, Thumb(up=True), actor, created_at=at)
-    return Said(None, event, None, fresh=True, foreign=False)
+def given(actor: str, number: int, at: datetime) -> EventInContext:
+    event: Feedback = feedback_on(number, Thumb(up=True), actor, created_at=at)
+    return EventInContext(None, event, None, fresh=True, language_mismatch=False)
 
 
-def test_a_row_of_the_future_ends_no_suspension_and_lengthens_none(past: Past) -> None:
+def test_a_row_of_the_future_ends_no_suspension_and_lengthens_none(index: IngestIndex) -> None:
     at = now()
     until = at.timestamp() + 3 * DAY
-    past.learn(1, Lesson(suspended=[("acme", "mallory", until, "disagrees")]).as_json())
-    lesson = Lesson()
-    grounds = Grounds(AbuseConfig(), past, Wordbook(), None, at)
-    found = judge([given("mallory", 1, at), given("someone", 2, OPEN)], grounds, lesson)
+    index.learn(1, IndexUpdate(suspended=[Suspension("acme", "mallory", until, "disagrees")]))
+    context = DetectionContext(AbuseConfig(), index, TokenIndex(), None, at)
+    found = detect_abuse([given("mallory", 1, at), given("someone", 2, OPEN)], context, IndexUpdate())
     assert found == {("acme", "e1-thumb-mallory"): ("suspended", "disagrees")}
 
 
-def test_what_an_older_index_remembers_of_the_future_is_passed_over(past: Past) -> None:
+def test_what_an_older_index_remembers_of_the_future_is_passed_over(index: IngestIndex) -> None:
     at = now()
     hour = int(OPEN.timestamp() // 3_600)
-    taught = Lesson(
-        suspended=[("acme", "mallory", OPEN.timestamp() + 7 * DAY, "disagrees")],
-        activity=[("acme", "mallory", hour, 1_000), *(("acme", f"p{n}", hour, 1) for n in range(20))],
-        standing=[("acme", "mallory", hour, 50, 0.0, 50.0, 1.0)],
+    taught = IndexUpdate(
+        suspended=[Suspension("acme", "mallory", OPEN.timestamp() + 7 * DAY, "disagrees")],
+        activity=[
+            ActorActivity("acme", "mallory", hour, 1_000),
+            *(ActorActivity("acme", f"p{n}", hour, 1) for n in range(20)),
+        ],
+        agreement=[ActorAgreement("acme", "mallory", hour, AgreementSums(50, 0.0, 50.0, 1.0))],
     )
-    past.learn(1, taught.as_json())
+    index.learn(1, taught)
     few = [given("mallory", number, at - timedelta(hours=number)) for number in range(5)]
-    assert judge(few, Grounds(AbuseConfig(fair_multiple=1), past, Wordbook(), None, at), Lesson()) == {}
+    context = DetectionContext(AbuseConfig(fair_multiple=1), index, TokenIndex(), None, at)
+    assert detect_abuse(few, context, IndexUpdate()) == {}

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from feedback.events import Edit, Preference, Thumb, Value
-from feedback.ingest import run_ingest
-from feedback.prepare import NormaliseConfig
-from feedback.quarantine import accept, held_rows
-from feedback.redact import RedactConfig
-from tests.feedback.world import FAST, interaction, make_lake, make_store, said
+from feedback.ingest.run import run_ingest
+from feedback.ingest.subjects import NormaliseConfig
+from feedback.lake.quarantine import accept, held_rows
+from feedback.redaction.redact import RedactConfig
+from tests.feedback.world import FAST, feedback_on, interaction, make_lake, make_store
 
 LONG = "write to ann@example.org or " + "bob@example.org, " * 300 + "eve@example.org"
 LIMITED = FAST.model_copy(update={"normalise": NormaliseConfig(max_chars=2_500)})
@@ -22,7 +22,7 @@ LIMITED = FAST.model_copy(update={"normalise": NormaliseConfig(max_chars=2_500)}
 def test_of_a_long_word_the_redacted_beginning_is_kept(tmp_path: Path, value: Value) -> None:
     store, lake = make_store(tmp_path), make_lake(tmp_path)
     store.record_interaction(interaction(1, "Who may help me, please?", "ask ann@example.org"))
-    store.record_feedback(said(1, value))
+    store.record_feedback(feedback_on(1, value))
     report = run_ingest(store, lake, (), LIMITED)
     assert report.counts["quarantined"] == {"too-long": 1}
     assert report.counts["redact"]["EMAIL"] < 70, "the rest was not looked at"
@@ -41,8 +41,8 @@ def test_of_a_long_word_the_redacted_beginning_is_kept(tmp_path: Path, value: Va
 def test_a_long_answer_holds_what_is_said_of_it(tmp_path: Path, redact: bool) -> None:
     store, lake = make_store(tmp_path), make_lake(tmp_path)
     store.record_interaction(interaction(1, "Who may help me, please?", LONG))
-    store.record_feedback(said(1, Thumb(up=True), "p1"))
-    store.record_feedback(said(1, Edit(text="Ann"), "p2"))
+    store.record_feedback(feedback_on(1, Thumb(up=True), "p1"))
+    store.record_feedback(feedback_on(1, Edit(text="Ann"), "p2"))
     config = LIMITED.model_copy(update={"redact": RedactConfig(enabled=redact)})
     assert run_ingest(store, lake, (), config).counts["quarantined"] == {"too-long": 2}
     for row in held_rows(store, lake):

@@ -10,16 +10,16 @@ import pytest
 from pydantic import ValidationError
 from sqlalchemy import text
 
-from deploy.gateway.spool import Spool
+from deploy.gateway.capture.spool import Spool
 from feedback.events import Edit, Feedback, Interaction
-from feedback.firewall import Firewall
-from feedback.ingest import run_ingest
-from feedback.lake import Lake, Manifest
-from feedback.past import Past
-from feedback.quarantine import held_rows
-from feedback.snapshot import SnapshotConfig, cut_snapshot, load_snapshot
-from infra.stored import FORMS, NewerForm
-from tests.feedback.world import FAST, interaction, make_lake, make_store, said
+from feedback.index.ingest_index import IngestIndex
+from feedback.ingest.run import run_ingest
+from feedback.lake.lake import Lake, Manifest
+from feedback.lake.quarantine import held_rows
+from feedback.snapshots.snapshot import SnapshotConfig, cut_snapshot, load_snapshot
+from feedback.snapshots.splits import SplitStore
+from infra.stored_model import FORMS, NewerForm
+from tests.feedback.world import FAST, feedback_on, interaction, make_lake, make_store
 
 
 def later(body: str) -> str:
@@ -32,7 +32,7 @@ def later(body: str) -> str:
 
 
 def test_an_event_keeps_what_it_does_not_know() -> None:
-    for body in (interaction(1, "hello").model_dump_json(), said(1, Edit(text="so")).model_dump_json()):
+    for body in (interaction(1, "hello").model_dump_json(), feedback_on(1, Edit(text="so")).model_dump_json()):
         kind = Interaction if "messages" in body else Feedback
         read = kind.model_validate_json(later(body))
         assert json.loads(read.model_dump_json()) == json.loads(later(body))
@@ -45,8 +45,8 @@ def test_rows_of_a_later_release_are_ingested_after_going_back(tmp_path: Path) -
     store, lake = make_store(tmp_path), make_lake(tmp_path)
     for number in range(3):
         store.record_interaction(interaction(number, f"what about invoice {number * 7919}?"))
-        store.record_feedback(said(number, Edit(text=f"invoice {number} is paid"), actor="agent", trusted=True))
-    with store.engine.begin() as connection:
+        store.record_feedback(feedback_on(number, Edit(text=f"invoice {number} is paid"), actor="agent", trusted=True))
+    with store.database.begin() as connection:
         for table in ("interactions", "feedback"):
             for seq, body in connection.execute(text(f"SELECT seq, body FROM {table}")).all():  # noqa: S608
                 connection.execute(
@@ -68,7 +68,7 @@ def ingested(tmp_path: Path, first: int = 0) -> Lake:
     store, lake = make_store(tmp_path), make_lake(tmp_path)
     for number in range(first, first + 4):
         store.record_interaction(interaction(number, f"what about invoice {number * 7919}?"))
-        store.record_feedback(said(number, Edit(text=f"invoice {number} is paid"), actor="agent", trusted=True))
+        store.record_feedback(feedback_on(number, Edit(text=f"invoice {number} is paid"), actor="agent", trusted=True))
     run_ingest(store, lake, FAST.sources, FAST)
     return lake
 
@@ -84,7 +84,7 @@ def test_a_lake_with_columns_of_another_release_is_read_and_written_on(tmp_path:
         if there is None:
             continue
         # A later one added a column; to this one it is as if an earlier one had not had `version` and `task` yet.
-        rows = pl.read_delta(lake.place.table(table)).with_columns(pl.lit("later").alias("told_by"))
+        rows = pl.read_delta(lake.storage.table(table)).with_columns(pl.lit("later").alias("told_by"))
         rows = rows.drop([name for name in ("version", "task") if name in rows.columns])
         write_deltalake(there, rows, mode="overwrite", schema_mode="overwrite", partition_by=["tenant"])
     again = lake.examples()
@@ -118,8 +118,8 @@ def test_forms_of_a_later_release_are_refused_in_words(tmp_path: Path) -> None:
     with sqlite3.connect(index) as connection:
         connection.execute(f"PRAGMA user_version={FORMS['index of the past'] + 1}")
     with pytest.raises(NewerForm, match="index of the past"):
-        Past(index)
+        IngestIndex(index)
     with sqlite3.connect(tmp_path / "snapshots" / "firewall.db") as connection:
         connection.execute("PRAGMA user_version=2")
     with pytest.raises(NewerForm, match="of a firewall"):
-        Firewall(tmp_path / "snapshots")
+        SplitStore(tmp_path / "snapshots")

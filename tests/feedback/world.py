@@ -9,11 +9,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from feedback.events import Edit, Feedback, Interaction, Message, Thumb, Value
-from feedback.expectations import ExpectationsConfig
-from feedback.ingest import IngestConfig
-from feedback.lake import Lake
-from feedback.store import Store, land_feedback, land_interactions
-from infra.database import begin_write, connect, create_tables
+from feedback.ingest.run import IngestConfig
+from feedback.lake.lake import Lake
+from feedback.quality.suite import ExpectationsConfig
+from feedback.store.store import Store, land_feedback, land_interactions
+from infra.database.connect import begin_write, connect
+from infra.database.schema import create_tables
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 QUIET = ExpectationsConfig(enabled=False)
@@ -37,10 +38,10 @@ DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sun
 
 def make_store(path: Path) -> Store:
     engine = connect(f"sqlite:///{path / 'store.db'}")
-    import feedback.quarantine
+    import feedback.lake.quarantine
     import feedback.sources.landing
 
-    assert feedback.quarantine and feedback.sources.landing  # their tables are declared
+    assert feedback.lake.quarantine and feedback.sources.landing  # their tables are declared
     create_tables(engine)
     return Store(engine)
 
@@ -62,7 +63,7 @@ def interaction(number: int | str, prompt: str, answer: str = "an answer", **fie
     return Interaction.model_validate(values | fields)
 
 
-def said(number: int | str, value: Value, actor: str = "someone", **fields: object) -> Feedback:
+def feedback_on(number: int | str, value: Value, actor: str = "someone", **fields: object) -> Feedback:
     values = {
         "event_id": f"e{number}-{value.kind}-{actor}",
         "tenant": "acme",
@@ -120,7 +121,7 @@ def fill(
             slip = chance.random() < error
             best = triage(chance.choice(sorted(TOPICS)), True) if slip else right
             value = Thumb(up=not slip) if answer == right else Edit(text=best)
-        feedback = said(number, value, actor, trusted=is_trusted, created_at=at + timedelta(minutes=1))
+        feedback = feedback_on(number, value, actor, trusted=is_trusted, created_at=at + timedelta(minutes=1))
         if bad:
             poisoned.add(feedback.event_id)
         rows.append((event, feedback))
@@ -131,6 +132,6 @@ def fill(
 
 def put(store: Store, asked: Sequence[Interaction], words: Sequence[Feedback]) -> None:
     """All at once: one transaction instead of one each."""
-    with begin_write(store.engine) as connection:
+    with begin_write(store.database) as connection:
         land_interactions(connection, asked)
         land_feedback(connection, words)

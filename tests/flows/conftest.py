@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.local_secrets import SECRET_NAMES, SERVERS_SIDE
+from flows.stack.secrets_file import SECRET_NAMES, SERVERS_SIDE
 from tests.flows.world import Stack, start_stack
 
 

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from deploy.ledger import current, history
+from deploy.ledger.ledger import current, history
 from feedback.events import Feedback, Thumb
-from feedback.store import Store
-from flows.config import PipelineConfig
-from flows.first_keys import first_keys
-from tasks.opened import database
+from feedback.store.store import Store
+from flows.config.pipeline import PipelineConfig
+from flows.stack.first_keys import first_keys
+from infra.database.open import open_database
 from tests.chromium import SHOTS, chromium, shot
 from tests.flows.world import ONE_RECIPE, START, ratchet, start_stack, tell_feedback
 
@@ -51,7 +51,7 @@ def desk(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 def _say_something_wrong(config: PipelineConfig) -> None:
     """Two people contradict one another about an answer, which the intake holds for a person to settle."""
-    store = Store(database(config.places))
+    store = Store(open_database(config.places))
     for number, up in enumerate((True, False) * 2):
         store.record_feedback(
             Feedback(
@@ -248,7 +248,7 @@ def test_playground_chats_takes_a_thumb_an_edit_and_a_blind_choice(desk: Pipelin
     page.get_by_role("button", name="A is better").click(timeout=60_000)
     page.get_by_text("You preferred A").wait_for()
     shot(page, "console-arena")
-    kinds = [event.feedback.kind for event in Store(database(desk.places)).feedback_after(0, 10_000)]
+    kinds = [event.feedback.kind for event in Store(open_database(desk.places)).feedback_after(0, 10_000)]
     assert {"preference", "edit"} <= set(kinds)
     assert wrong == []
     page.close()
@@ -286,7 +286,7 @@ def test_lineage_goes_from_an_answer_to_the_snapshot(desk: PipelineConfig, brows
 
 
 def test_rollback_asks_for_a_reason_and_a_word_and_is_followed(desk: PipelineConfig, browser: Browser) -> None:
-    engine = database(desk.places)
+    engine = open_database(desk.places)
     watched = current(engine, "default").canary
     assert watched is not None
     page, wrong = _open(browser, desk, "admin")

@@ -32,7 +32,7 @@ def test_every_example_is_tested() -> None:
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
 def test_an_examples_config_is_valid_and_its_data_repeat(example: Path, tmp_path: Path) -> None:
-    from flows.config import load_config
+    from flows.config.load import load_config
 
     first = copied(example, tmp_path / "a", 40)
     again = copied(example, tmp_path / "b", 40)

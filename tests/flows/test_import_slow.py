@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
-from feedback.dialects import DIALECTS
-from tests.feedback.dialects.test_dialects import attribute
+from feedback.formats import FORMATS as REGISTERED
+from tests.feedback.formats.test_formats import attribute
 from tests.feedback.world import ticket
 from tests.flows.world import Stack, ratchet, start_stack
 
@@ -111,7 +111,7 @@ def tenant_of(name: str) -> str:
 
 
 def test_every_dialect_has_a_file_here() -> None:
-    assert FORMS.keys() == DIALECTS.keys()
+    assert FORMS.keys() == REGISTERED.keys()
 
 
 @pytest.fixture(scope="module")

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
+from deploy.nights.record import NightRecord
 from evaluation.scorecard import read_scorecard
 from feedback.events import Feedback, Reference
-from feedback.store import Store
-from flows.config import PipelineConfig
-from flows.night import NightFile
-from tasks.opened import database
+from feedback.store.store import Store
+from flows.config.pipeline import PipelineConfig
+from infra.database.open import open_database
 from tests.flows.test_nightly import config_file, last_night
 from tests.flows.world import START, TOPICS, Stack, ratchet, tell_feedback
 
@@ -46,7 +46,7 @@ RECIPES = (
 
 def tell_references(config: PipelineConfig, count: int) -> None:
     """The right answer to each of the first conversations: a problem for objectives that are graded."""
-    store = Store(database(config.places))
+    store = Store(open_database(config.places))
     for number in range(count):
         value = Reference(text=f"category {TOPICS[number % len(TOPICS)]}")
         store.record_feedback(
@@ -58,7 +58,7 @@ def tell_references(config: PipelineConfig, count: int) -> None:
         )  # fmt: skip
 
 
-def run_night(config: PipelineConfig, *words: str) -> tuple[dict[str, Any], NightFile]:
+def run_night(config: PipelineConfig, *words: str) -> tuple[dict[str, Any], NightRecord]:
     found: dict[str, Any] = json.loads(ratchet("run", "nightly", "--json", *words, config=config_file(config)).stdout)
     night = last_night(config)
     assert night is not None

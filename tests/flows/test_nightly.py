@@ -15,16 +15,19 @@ from typing import Any
 import pytest
 import yaml
 
-from deploy.ledger import current, history
-from deploy.release import pause, promote, resume, start
-from deploy.rescore import rescored
-from evaluation.noise import known_floors
+from deploy.canary.rescore import rescored
+from deploy.ledger.ledger import current, history
+from deploy.nights.record import NightRecord
+from deploy.nights.steps import RESCORE
+from deploy.release.lifecycle import promote, start
+from deploy.release.manual_controls import pause, resume
+from evaluation.run.noise_floors import known_floors
 from evaluation.scorecard import read_scorecard
-from feedback.gate_items import gate_items
-from feedback.snapshot import load_snapshot
-from flows.config import PipelineConfig
-from flows.night import RESCORE, NightFile, nights_of
-from tasks.opened import database
+from feedback.snapshots.gate_items import gate_items
+from feedback.snapshots.snapshot import load_snapshot
+from flows.config.pipeline import PipelineConfig
+from flows.night.record import nights_of
+from infra.database.open import open_database
 from tests.flows.world import ONE_RECIPE, ROOT, Stack, ratchet, tell_feedback
 from tests.prefect_api import ask_prefect
 
@@ -35,7 +38,7 @@ def config_file(config: PipelineConfig) -> Path:
     return config.places.home_dir.parent / "ratchet.yaml"
 
 
-def last_night(config: PipelineConfig) -> NightFile | None:
+def last_night(config: PipelineConfig) -> NightRecord | None:
     nights = nights_of(config, "default")
     return nights[-1] if nights else None
 
@@ -54,7 +57,7 @@ def gist(config: PipelineConfig) -> dict[str, Any]:
         "snapshot": night.steps["snapshot"],
         "stages": {name: [stage["key"] for stage in stages] for name, stages in trained.items()},
         "verdict": (verdict["decision"], verdict["champion"], verdict["policy_digest"], challengers),
-        "ledger": [line.action for line in history(database(config.places), "default")],
+        "ledger": [line.action for line in history(open_database(config.places), "default")],
     }
 
 
@@ -89,7 +92,7 @@ def evaluating(config: PipelineConfig) -> bool:
 
 def ledger_written(config: PipelineConfig) -> bool:
     """The release stands in the ledger and the night does not know it yet."""
-    lines = history(database(config.places), "default")
+    lines = history(open_database(config.places), "default")
     return any(line.action in ("canary", "held") for line in lines)
 
 
@@ -132,18 +135,18 @@ def assert_same_as_undisturbed(config: PipelineConfig, reference: PipelineConfig
     assert (night.state, night.attempts) == ("done", attempts)
     assert len(nights_of(config, "default")) == 1
     assert gist(config) == gist(reference)
-    lines = history(database(config.places), "default")
+    lines = history(open_database(config.places), "default")
     assert [line.action for line in lines] == ["baseline", "gated", "canary"]
     assert lines[-1].version == night.steps["verdict"]["winner"]
 
 
 def test_a_night_promotes_what_measurably_wins(reference: PipelineConfig) -> None:
-    lines = history(database(reference.places), "default")
+    lines = history(open_database(reference.places), "default")
     assert [line.action for line in lines] == ["baseline", "gated", "canary"]
     night = last_night(reference)
     assert night is not None
     assert lines[-1].night_id == night.night_id
-    assert lines[-1].evidence["gate"]["snapshot"] == night.steps["snapshot"]
+    assert lines[-1].evidence.model_dump()["gate"]["snapshot"] == night.steps["snapshot"]
 
 
 def test_prefect_shows_the_scorecard_the_verdict_and_the_way_to_mlflow(reference: PipelineConfig) -> None:
@@ -222,7 +225,7 @@ def test_noise_of_seeds_and_of_the_instrument_is_measured_and_kept(reference: Pi
     assert (card.noise["loss"].seed_to_seed or 0.0) > 0
     assert [c.role for c in card.versions if "seed 1" in c.label] == ["reference"]  # it asks for nothing
     assert night.steps["verdict"]["floor"] == pytest.approx(card.noise["loss"].floor)
-    known = known_floors(database(reference.places), card.hardware, night_id="tomorrow")
+    known = known_floors(open_database(reference.places), card.hardware, night_id="tomorrow")
     assert known["loss"] == pytest.approx(card.noise["loss"].floor)
 
 
@@ -301,11 +304,11 @@ def test_a_winner_held_for_what_passes_is_released_by_a_later_night_with_nothing
     running_stack: Stack, reference: PipelineConfig, tmp_path: Path
 ) -> None:
     config = running_stack.neighbour(tmp_path, **TRAINING)
-    engine = database(config.places)
-    start(engine, "default", str(current(database(reference.places), "default").base))
+    engine = open_database(config.places)
+    start(engine, "default", str(current(open_database(reference.places), "default").base))
     pause(engine, "default", actor="ada", reason="holidays")
 
-    def nights() -> tuple[NightFile, str]:
+    def nights() -> tuple[NightRecord, str]:
         done = json.loads(ratchet("run", "nightly", "--json", config=config_file(config)).stdout)
         night = last_night(config)
         assert night is not None and night.state == "done"
@@ -323,7 +326,7 @@ def test_a_winner_held_for_what_passes_is_released_by_a_later_night_with_nothing
     assert "verdict" not in released.steps and "plan" not in released.steps  # nothing trained or judged again
     line = history(engine, "default")[-1]
     assert (line.action, line.version, line.night_id) == ("canary", winner, released.night_id)
-    gate = line.evidence["gate"]
+    gate = line.evidence.model_dump()["gate"]
     assert (gate["judged_in"], gate["snapshot"]) == (judged.night_id, judged.steps["snapshot"])
     assert gate["mlflow_run"]
     assert nights()[1].startswith(f"nothing new since night {judged.night_id}")
@@ -333,28 +336,28 @@ def test_a_winner_held_for_what_passes_is_released_by_a_later_night_with_nothing
 def test_a_quiet_night_scores_the_live_champion_again_on_what_is_new(running_stack: Stack, tmp_path: Path) -> None:
     config = running_stack.neighbour(tmp_path, **TRAINING)
     ratchet("run", "nightly", "--json", config=config_file(config))
-    engine = database(config.places)
-    promote(engine, current(engine, "default"), policy=config.canary, reason="the canary won", evidence={})
+    engine = open_database(config.places)
+    promote(engine, current(engine, "default"), policy=config.canary, reason="the canary won")
     standing = current(engine, "default")
     assert standing.champion is not None and standing.previous == standing.base
     values = yaml.safe_load(config_file(config).read_text()) | {"schedule": {"min_new_examples": 10_000}}
     config_file(config).write_text(yaml.safe_dump(values, sort_keys=False))
 
-    def quiet_night() -> NightFile:
+    def quiet_night() -> NightRecord:
         found = json.loads(ratchet("run", "nightly", "--json", config=config_file(config)).stdout)
         assert found["decision"] is None and found["outcome"].startswith(("only ", "nothing new"))
         night = last_night(config)
         assert night is not None
         return night
 
-    assert RESCORE not in quiet_night().steps  # the gate's items have all been used
+    assert RESCORE.name not in quiet_night().steps  # the gate's items have all been used
     assert not rescored(engine, "default", standing.champion, since=standing.since)
     tell_feedback(config, first=60, conversations=60)
     night = quiet_night()
     looked = night.steps["drift"]
     assert "traffic.task" in looked["columns"] or "traffic.task" in looked["left_out"]  # answers nobody judged, too
     card = read_scorecard(config.places.evaluations_dir / night.night_id)
-    assert night.steps[RESCORE] == {
+    assert night.steps[RESCORE.name] == {
         "champion": standing.champion,
         "predecessor": standing.base,
         "snapshot": night.steps["snapshot"],
@@ -375,7 +378,7 @@ def test_a_quiet_night_scores_the_live_champion_again_on_what_is_new(running_sta
     wanted = f"tags.`ratchet.key` = 'night/{night.night_id}'"
     [run] = client.search_runs([experiment.experiment_id], wanted)
     assert (run.info.status, run.data.tags["ratchet.decision"]) == ("FINISHED", "none")
-    assert RESCORE not in quiet_night().steps  # the same questions again would say nothing more
+    assert RESCORE.name not in quiet_night().steps  # the same questions again would say nothing more
     assert len(rescored(engine, "default", standing.champion, since=standing.since)) == 1
 
 

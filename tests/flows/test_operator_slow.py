@@ -18,16 +18,17 @@ import httpx
 import pytest
 import yaml
 
-from deploy.ledger import current, history
-from flows.config import PipelineConfig, load_config
-from flows.first_keys import first_keys
-from flows.night import nights_of
-from infra.alerts import signature_holds
+from deploy.ledger.ledger import current, history
+from flows.config.load import load_config
+from flows.config.pipeline import PipelineConfig
+from flows.night.record import nights_of
+from flows.stack.first_keys import first_keys
+from infra.alerts.signature import signature_holds
+from infra.database.open import open_database
 from infra.sign_in import mlflow_login, prefect_headers
-from tasks.opened import database
 from tests.chromium import chromium, shot
 from tests.flows.world import ONE_RECIPE, ratchet, start_stack, tell_feedback
-from tests.infra.test_alerts import Receiver
+from tests.infra.alerts.test_outbox import Receiver
 from tests.prefect_api import ask_prefect
 from tests.waiting import wait
 
@@ -159,7 +160,7 @@ def test_mlflow_shows_the_night_and_the_version_a_person_can_decide_from(desk: D
     top = runs[f"night/{night.night_id}"]
     assert any(name.startswith("system/cpu") for name in top.data.metrics)
     assert {"items.json", "examples.json"} <= {e["path"] for e in json.loads(top.data.tags["mlflow.loggedArtifacts"])}
-    canary = current(database(desk.config.places), "default").canary
+    canary = current(open_database(desk.config.places), "default").canary
     version = wait(
         "the model version",
         lambda: next(
@@ -201,7 +202,7 @@ def test_a_rollback_in_the_console_is_told_by_a_signed_alert(desk: Desk, browser
     page.get_by_role("dialog").get_by_role("button", name="Roll back").click()
     page.get_by_text("was taken back").first.wait_for()
     page.close()
-    assert history(database(desk.config.places), "default")[-1].action == "rolled_back"
+    assert history(open_database(desk.config.places), "default")[-1].action == "rolled_back"
 
     alert = wait("the alert", lambda: _alert(desk, "rolled_back"), 90)
     assert alert["severity"] == "critical"
@@ -210,7 +211,7 @@ def test_a_rollback_in_the_console_is_told_by_a_signed_alert(desk: Desk, browser
     from mlflow.tracking import MlflowClient
 
     client = MlflowClient(desk.config.places.mlflow)
-    version = history(database(desk.config.places), "default")[-1].version
+    version = history(open_database(desk.config.places), "default")[-1].version
 
     def told() -> bool:
         found = client.search_model_versions("name = 'desk'")
@@ -234,7 +235,7 @@ def _alert(desk: Desk, kind: str) -> Any:
 def test_the_champion_alias_moved_in_mlflows_page_is_followed_by_the_gateway(desk: Desk, browser: Browser) -> None:
     from mlflow.tracking import MlflowClient
 
-    engine = database(desk.config.places)
+    engine = open_database(desk.config.places)
     version = history(engine, "default")[-1].version
     ratchet("unbar", version, "--reason", "the tone was mended upstream", config=desk.file)
     ratchet("resume", "--reason", "the tone was mended upstream", config=desk.file)
@@ -281,7 +282,7 @@ def _aliases(client: Any) -> dict[str, str]:
 
 
 def test_a_challenger_that_regresses_is_refused_and_people_are_told(desk: Desk, browser: Browser) -> None:
-    before = current(database(desk.config.places), "default")
+    before = current(open_database(desk.config.places), "default")
     desk.receiver.received.clear()
     # The gate wants questions that no verdict has used.
     tell_feedback(desk.config, first=100)
@@ -297,7 +298,7 @@ def test_a_challenger_that_regresses_is_refused_and_people_are_told(desk: Desk, 
     assert "reject" in alert["title"] + alert["text"]
     assert alert["next_step"]
     assert alert["links"]["console"].endswith("/console#nights")
-    after = current(database(desk.config.places), "default")
+    after = current(open_database(desk.config.places), "default")
     assert (after.champion, after.canary) == (before.champion, before.canary), "what is live is left alone"
 
     page = _page(browser)

@@ -16,12 +16,13 @@ import httpx
 import pytest
 import yaml
 
-from deploy.keys import create_key
-from deploy.ledger import current, history
-from flows.config import PipelineConfig, load_config
-from infra.database import connect
+from deploy.api_keys import create_key
+from deploy.ledger.ledger import current, history
+from flows.config.load import load_config
+from flows.config.pipeline import PipelineConfig
+from infra.database.connect import connect
+from infra.database.open import open_database
 from infra.sign_in import prefect_headers
-from tasks.opened import database
 from tests.flows.world import ROOT, free_ports, tell_feedback, write_pipeline
 from tests.postgres import Postgres
 from tests.prefect_api import ask_prefect
@@ -205,9 +206,9 @@ def test_a_night_goes_through_prefect_postgres_mlflow_with_sign_in_and_s3(
     run = ask_prefect(api, "POST", f"/deployments/{found.json()['id']}/create_flow_run", json=asked)["id"]
     ended = _wait_for_run(api, run)
     assert ended["state_type"] == "COMPLETED", ended["state"]
-    lines = history(database(config.places), "default")
+    lines = history(open_database(config.places), "default")
     assert [line.action for line in lines] == ["baseline", "gated", "canary"]
-    standing = current(database(config.places), "default")
+    standing = current(open_database(config.places), "default")
 
     key, _ = create_key(connect(config.places.database), tenant="default", name="t", scopes=["admin"])
     client = openai.OpenAI(base_url=f"{config.places.gateway_url}/v1", api_key=key)

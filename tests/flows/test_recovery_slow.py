@@ -16,11 +16,12 @@ import httpx
 import pytest
 import yaml
 
-from flows.night import NightFile, nights_of
-from infra.alerts import list_alerts
+from deploy.nights.record import NightRecord
+from flows.night.record import nights_of
+from infra.alerts.outbox import list_alerts
+from infra.database.open import open_database
+from infra.processes.stack import read_pid_file, status
 from infra.sign_in import prefect_headers
-from infra.stack import read_pid_file, status
-from tasks.opened import database
 from tests.flows.world import ONE_RECIPE, Stack, ratchet, start_stack, tell_feedback
 from tests.waiting import wait
 
@@ -70,7 +71,7 @@ def begin(stack: Stack) -> str:
     return str(ask(stack, f"deployments/{deployment(stack)}/create_flow_run", body)["id"])
 
 
-def nights(stack: Stack) -> list[NightFile]:
+def nights(stack: Stack) -> list[NightRecord]:
     return nights_of(stack.config, "default")
 
 
@@ -85,18 +86,18 @@ def in_training(stack: Stack, run: str) -> int | None:
     return int(said.split()[1].rstrip(","))
 
 
-def ended(stack: Stack, known: int) -> NightFile | None:
+def ended(stack: Stack, known: int) -> NightRecord | None:
     """The night after the first ``known`` ones, once it is closed."""
     found = nights(stack)
     assert len(found) <= known + 1, "no second night beside the half-done one"
     return found[-1] if len(found) == known + 1 and found[-1].state != "running" else None
 
 
-def states(stack: Stack, night: NightFile) -> list[str]:
+def states(stack: Stack, night: NightRecord) -> list[str]:
     return [ask(stack, f"flow_runs/{run}")["state_type"] for run in night.flow_runs]
 
 
-def one_after_the_other(found: list[NightFile]) -> bool:
+def one_after_the_other(found: list[NightRecord]) -> bool:
     return all(one.finished_at is not None and one.finished_at <= other.started_at for one, other in pairwise(found))
 
 
@@ -115,7 +116,7 @@ def test_a_night_whose_process_is_killed_is_taken_up_by_itself(stack: Stack) -> 
     night = wait("the end of the night", lambda: ended(stack, known), 2400)
     assert (night.state, night.attempts) == ("done", 2)
     assert states(stack, night) == ["CRASHED", "COMPLETED"]
-    told = [alert for alert in list_alerts(database(stack.config.places)) if alert.kind == "run_failed"]
+    told = [alert for alert in list_alerts(open_database(stack.config.places)) if alert.kind == "run_failed"]
     assert [alert.severity for alert in told] == ["warning"]
     assert "taken up" in told[0].next_step
 

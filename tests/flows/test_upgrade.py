@@ -9,39 +9,40 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, func, select
 
-from deploy.controller import run
+from deploy.api_keys import create_key, list_keys
+from deploy.controller.canary_watch import policy_in_force
+from deploy.controller.run import run
 from deploy.gateway.__main__ import main as gateway
-from deploy.gateway.engines import Engines
-from deploy.gateway.tables import Tables
-from deploy.keys import create_key, list_keys
-from deploy.lease import canary_lease, renew
-from deploy.ledger import current, history
-from deploy.routing import RoutingTable
+from deploy.gateway.backends.replicas import ReplicaPool
+from deploy.gateway.routing.assign import RoutingTable
+from deploy.gateway.routing.follow_ledger import RoutingTables
+from deploy.ledger.lease import canary_lease, renew
+from deploy.ledger.ledger import current, history
+from deploy.nights.challenger import Challenger
 from deploy.sql_tables import declared
-from deploy.versions import find_version, list_versions, load_version
-from deploy.watching import policy_of
-from evaluation.gate import Verdict
+from deploy.versions.versions import find_version, list_versions, load_version
+from evaluation.gate.verdict import Verdict
 from evaluation.scorecard import read_scorecard
 from feedback.events import Edit, Feedback
-from feedback.gate_items import gate_items, item_id_of
-from feedback.ingest import IngestConfig, run_ingest
-from feedback.lake import Lake, lake_of
-from feedback.quarantine import held_rows
-from feedback.salt import hold_to
-from feedback.snapshot import cut_snapshot, load_snapshot
-from feedback.store import Store, feedback, interactions
-from flows.cli.migrate_commands import migrate as migrate_command
-from flows.config import PipelineConfig, load_config
-from flows.night import nights_of
-from flows.process_jobs import controller_job, gateway_job
+from feedback.ingest.run import IngestConfig, run_ingest
+from feedback.lake.lake import Lake, lake_of
+from feedback.lake.quarantine import held_rows
+from feedback.snapshots.gate_items import gate_items, item_id_of
+from feedback.snapshots.snapshot import cut_snapshot, load_snapshot
+from feedback.store.store import Store, feedback, interactions
+from feedback.store.user_salt import verify_salt
+from flows.cli.migrate import migrate as migrate_command
+from flows.config.job_files import controller_job, gateway_job
+from flows.config.load import load_config
+from flows.config.pipeline import PipelineConfig
+from flows.night.record import nights_of
 from infra.artifact import verify
-from infra.database import connect, create_tables, now
-from infra.schema import SchemaMismatch, check, differences, migrate, pending
-from tasks.train import Challenger
+from infra.database.connect import connect, now
+from infra.database.schema import SchemaMismatch, check, create_tables, differences, migrate, pending
 from tests.flows.world import ratchet
 from tests.old_pipeline import SALT, lay_out, load_into_postgres
 from training.base_model import resolve_base
-from training.probe import read_probe
+from training.stages.probe import read_probe
 
 INTERACTIONS, FEEDBACK, CANARY_REQUESTS, HELD = 60, 97, 12, 17
 
@@ -59,7 +60,7 @@ def migrated(file: Path) -> Engine:
 
 
 def routed(engine: Engine, base: str) -> RoutingTable:
-    tables = Tables(engine, Engines([]), shared="default", base=base, poll_seconds=60.0)
+    tables = RoutingTables(engine, ReplicaPool([]), shared="default", base=base, poll_seconds=60.0)
 
     async def once() -> None:
         await tables.start()
@@ -91,12 +92,12 @@ def test_the_database_is_recognised_migrated_and_read(dialect: str, file: Path, 
     assert len(asked) == INTERACTIONS and all(one.model_extra == {} for _, one in asked)
     assert sum(one.routing is not None for _, one in asked) == CANARY_REQUESTS
     assert len(store.feedback_after(0, 1000)) == FEEDBACK
-    hold_to(engine, SALT)
+    verify_salt(engine, SALT)
 
     standing = current(engine, "default")
     assert [line.action for line in history(engine, "default")] == ["baseline", "gated", "canary"]
     assert standing.canary is not None and standing.champion is not None
-    assert policy_of(engine, standing, load_config(file).canary) == load_config(file).canary
+    assert policy_in_force(engine, standing, load_config(file).canary) == load_config(file).canary
     assert renew(engine, canary_lease("default"), "a-test", 60.0)
     table = routed(engine, standing.champion)
     assert (table.challenger, table.champion) == (standing.canary, standing.champion) and table.share > 0

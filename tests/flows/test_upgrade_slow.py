@@ -10,11 +10,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from deploy.ledger import current, history
-from flows.config import load_config
-from flows.local_secrets import SECRET_NAMES
-from flows.night import nights_of
-from tasks.opened import database
+from deploy.ledger.ledger import current, history
+from flows.config.load import load_config
+from flows.night.record import nights_of
+from flows.stack.secrets_file import SECRET_NAMES
+from infra.database.open import open_database
 from tests.flows.world import ratchet, tell_feedback
 from tests.old_pipeline import SALT, lay_out
 
@@ -36,7 +36,7 @@ def test_a_pipeline_of_0_1_0_goes_on(file: Path) -> None:
     config = load_config(file)
     ratchet("migrate", config=file)
     ratchet("up", config=file)
-    engine = database(config.places)
+    engine = open_database(config.places)
     canary, champion = current(engine, "default").canary, current(engine, "default").champion
     key = json.loads((config.places.run_dir / "keys.json").read_text())["default"]["app"]
     answered = set()

@@ -12,11 +12,12 @@ from typing import TypeVar
 import yaml
 
 from feedback.events import Edit, Feedback, Interaction, Message, Thumb
-from feedback.store import Store
-from flows.config import PipelineConfig, load_config
-from flows.local_secrets import load_secrets
-from infra.stack import down
-from tasks.opened import database
+from feedback.store.store import Store
+from flows.config.load import load_config
+from flows.config.pipeline import PipelineConfig
+from flows.stack.secrets_file import load_secrets
+from infra.database.open import open_database
+from infra.processes.stack import down
 
 TOPICS = ("billing", "router", "delivery", "parcel", "refund", "portal", "order", "login")
 T = TypeVar("T")
@@ -93,7 +94,7 @@ def write_pipeline(folder: Path, base: Path, **places: object) -> Path:
 
 def tell_feedback(config: PipelineConfig, *, conversations: int = 60, first: int = 0) -> None:
     """Write interactions with thumbs and trusted edits, each in a conversation of its own."""
-    store = Store(database(config.places))
+    store = Store(open_database(config.places))
     for number in range(first, first + conversations):
         topic = TOPICS[number % len(TOPICS)]
         at = START + timedelta(minutes=number)

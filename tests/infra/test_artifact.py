@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from infra.artifact import (
     RECORD,
+    Record,
     canonical_json,
     digest_dir,
     finished_record,
@@ -20,6 +21,7 @@ from infra.artifact import (
     verify,
 )
 from infra.errors import CorruptArtifact
+from infra.stored_model import Stored
 
 
 def make(folder: Path, text: str = "weights") -> str:
@@ -73,3 +75,16 @@ def test_no_record_no_artifact_and_the_first_publisher_wins(tmp_path: Path) -> N
     (final / RECORD).write_text("{}")
     with pytest.raises(CorruptArtifact, match="not a record"):
         read_record(final)
+
+
+def test_config_and_result_are_read_by_the_model_of_their_producer() -> None:
+    class Result(Stored):
+        steps: int
+        label: str = "none"
+
+    record = finished_record(name="x", key="k", digest="d", config={"a": 1}, result=Result(steps=3))
+    assert record.result == {"steps": 3, "label": "none"}
+    again = Record.model_validate_json(record.model_dump_json())
+    assert again.parse_result(Result) == Result(steps=3)
+    with pytest.raises(CorruptArtifact, match="the config in the record of x is no Result"):
+        again.parse_config(Result)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from deploy.gateway.metrics import Metrics
+from deploy.gateway.telemetry.metrics import Metrics
 
 ROOT = Path(__file__).parent.parent.parent
 INFRA = ROOT / "infra"
@@ -125,7 +125,7 @@ def test_dockerfiles_copy_what_exists_and_run_as_nobody_special(path: Path) -> N
 @pytest.mark.parametrize("name", ["infra/docker/ratchet.yaml", "infra/k8s/base/ratchet.yaml",
                                   "infra/k8s/overlays/gpu/ratchet.yaml"])  # fmt: skip
 def test_pipelines_of_the_manifests_are_valid_and_name_services_that_exist(name: str) -> None:
-    from flows.config import load_config
+    from flows.config.load import load_config
 
     config = load_config(ROOT / name)
     addresses = [config.places.mlflow, config.places.prefect_api, config.serving.engine_url or ""]
@@ -166,7 +166,7 @@ def test_kustomizations_name_files_that_exist_and_patch_what_is_there() -> None:
 
 
 def test_selectors_find_their_pods_and_commands_exist() -> None:
-    from flows.local_stack import OWN_PARTS
+    from flows.stack.local_stack import OWN_PARTS
 
     pods = {}
     for _, manifest in manifests():

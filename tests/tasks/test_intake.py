@@ -5,14 +5,14 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from feedback.drift import DriftConfig
 from feedback.examples import Example
-from feedback.redact import RedactConfig
-from feedback.snapshot_layout import Snapshot
+from feedback.quality.drift import DriftConfig
+from feedback.redaction.redact import RedactConfig
+from feedback.snapshots.layout import Snapshot
+from infra.database.open import open_database
 from infra.settings import Places
 from tasks.intake import traffic
-from tasks.opened import database
-from tests.feedback.test_traffic import BORDER, GARDEN, put
+from tests.feedback.quality.test_traffic_drift import BORDER, GARDEN, put
 
 
 def test_a_row_dated_in_the_future_does_not_hide_that_traffic_moved(tmp_path: Path) -> None:
@@ -24,7 +24,7 @@ def test_a_row_dated_in_the_future_does_not_hide_that_traffic_moved(tmp_path: Pa
     times = (BORDER, datetime(9999, 12, 31, tzinfo=UTC))
     rows = [Example.model_validate({**row, "example_id": f"x-{at.year}", "created_at": at}) for at in times]
     before.train.write_text("".join(one.model_dump_json() + "\n" for one in rows))
-    put(database(places), "old", 240, BORDER - timedelta(days=1))
-    put(database(places), "new", 240, BORDER + timedelta(hours=1), about=GARDEN)
+    put(open_database(places), "old", 240, BORDER - timedelta(days=1))
+    put(open_database(places), "new", 240, BORDER + timedelta(hours=1), about=GARDEN)
     report = traffic.fn(before, places, tmp_path / "traffic.html", DriftConfig(), RedactConfig())
     assert report.drifted and report.columns["traffic.topic"] > 1

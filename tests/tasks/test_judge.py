@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
-from deploy.canary_policy import CanaryPolicy
-from deploy.ledger import Entry, append, current
-from deploy.release import start
-from deploy.rescore import rescored
+from deploy.canary.policy import CanaryPolicy
+from deploy.canary.rescore import rescored
+from deploy.ledger.ledger import Entry, append, current
+from deploy.release.lifecycle import start
 from evaluation.scorecard import Scorecard
-from infra.alerts import list_alerts
+from infra.alerts.outbox import list_alerts
+from infra.database.open import open_database
 from infra.settings import Places
 from tasks.judge import rescore_champion
-from tasks.opened import database
 from tests.evaluation.cards import policy, scorecard, share, version
 
 WORSE = {"champion": share(40, 0), "before": share(40, 38)}
@@ -57,7 +57,7 @@ def test_every_night_s_p_value_is_kept_once_and_a_worse_champion_alerts_when_not
     tmp_path: Path, stands: Callable[[Engine], None], told: bool
 ) -> None:
     places = Places(home=tmp_path)
-    engine = database(places)
+    engine = open_database(places)
     stands(engine)
     standing = current(engine, "t")
     for night, values in (("n1", EQUAL), ("n2", WORSE), ("n2", WORSE)):
@@ -72,7 +72,7 @@ def test_every_night_s_p_value_is_kept_once_and_a_worse_champion_alerts_when_not
 
 def test_what_a_night_measured_of_a_champion_that_went_meanwhile_is_not_kept(tmp_path: Path) -> None:
     places = Places(home=tmp_path)
-    engine = database(places)
+    engine = open_database(places)
     settled(engine)
     began_with = current(engine, "t")
     say(engine, "rolled_back", "champion", previous="before")

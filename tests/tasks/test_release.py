@@ -8,15 +8,18 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
-from deploy.canary_policy import CanaryPolicy
-from deploy.ledger import Entry, append, current
-from deploy.release import bar, hold, lift_bar, open_release, pause, promote, resume, settle, start, withdraw
-from evaluation.gate import Verdict
-from infra.database import now
+from deploy.canary.policy import CanaryPolicy
+from deploy.ledger.evidence import Proof, VerdictSummary
+from deploy.ledger.ledger import Entry, append, current
+from deploy.release.lifecycle import complete_holdback, hold, promote, start, withdraw
+from deploy.release.manual_controls import bar, lift_bar, pause, resume
+from deploy.release.opening import Releases
+from deploy.release.preconditions import deferred_release
+from evaluation.gate.verdict import Verdict
+from infra.database.connect import now
+from infra.database.open import open_database
 from infra.errors import RatchetError
 from infra.settings import Places
-from tasks.opened import database
-from tasks.release import why_waits
 from tests.deploy.stages import published
 
 POLICY = CanaryPolicy(steps=(0.5,), holdback=0.1)
@@ -27,33 +30,25 @@ class World:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.places = folder, Places(home=folder / "home")
-        self.db: Engine = database(self.places)
+        self.db: Engine = open_database(self.places)
         start(self.db, "t", "base-1")
         self.v1, self.v2 = (published(folder, content) for content in ("one", "two"))
         self.broken, self.began = False, now()
 
-    def prove(self, version: str) -> dict[str, str]:
+    def prove(self, version: str) -> Proof:
         if self.broken:
             raise RatchetError("it answers like the base model")
-        return {"proved": version}
+        return Proof(version=version)
 
     def night(self, version: str, name: str, champion: str = "base-1") -> Entry:
-        return open_release(
-            self.db,
-            "t",
-            version,
-            versions_dir=self.folder / "versions",
-            policy=POLICY,
-            prove=self.prove,
-            actor="night",
-            gate={"decision": "promote", "champion": champion},
-            night_id=name,
+        return Releases(self.db, "t", versions_dir=self.folder / "versions", policy=POLICY, prove=self.prove).open(
+            version, actor="night", gate=VerdictSummary(decision="promote", champion=champion), night_id=name
         )
 
     def cause(
         self, version: str, *, champion: str = "base-1", held: bool = True, since: datetime | None = None
     ) -> str | None:
-        found = Verdict(
+        verdict = Verdict(
             decision="promote",
             winner=version,
             reasons=(),
@@ -67,7 +62,16 @@ class World:
             scorecard_digest="s",
             policy_digest="p",
         )
-        return why_waits(found, "t", self.places, since=since or self.began, shadow_only=False, held=held)
+        waiting = deferred_release(
+            self.db,
+            "t",
+            version,
+            VerdictSummary.of(verdict),
+            since=since or self.began,
+            held=held,
+            shadow_only=False,
+        )
+        return None if waiting is None else waiting.cause or ""
 
 
 @pytest.fixture
@@ -84,10 +88,10 @@ def test_what_was_said_of_the_same_weights_before_their_night_ends_no_wait(world
 
 def test_it_waits_for_another_watch_to_end_and_may_then_be_released(world: World) -> None:
     assert world.night(world.v1, "n1").action == "canary"
-    promote(world.db, current(world.db, "t"), policy=POLICY, reason="not worse", evidence={})
+    promote(world.db, current(world.db, "t"), policy=POLICY, reason="not worse")
     assert world.night(world.v2, "n2", champion=world.v1).action == "held"
     assert "one watch at a time" in (world.cause(world.v2, champion=world.v1) or "")
-    settle(world.db, current(world.db, "t"), reason="over", evidence={})
+    complete_holdback(world.db, current(world.db, "t"), reason="over")
     assert world.cause(world.v2, champion=world.v1) == ""
     line = world.night(world.v2, "n3", champion=world.v1)
     assert (line.action, line.night_id) == ("canary", "n3")

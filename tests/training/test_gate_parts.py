@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from feedback.gate_items import gate_items
-from feedback.ingest import run_ingest
-from feedback.snapshot import SnapshotConfig, cut_snapshot
-from feedback.snapshot_layout import GATE_FILES
+from feedback.ingest.run import run_ingest
+from feedback.snapshots.gate_items import gate_items
+from feedback.snapshots.layout import GATE_FILES
+from feedback.snapshots.snapshot import SnapshotConfig, cut_snapshot
 from infra.errors import UserError
 from tests.feedback.world import FAST, fill, make_lake, make_store
-from training.batching import read_examples
+from training.stages.tokenization import read_examples
 
 
 def test_training_cannot_read_gate_parts(tmp_path: Path) -> None:

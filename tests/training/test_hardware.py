@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.noise import hardware_name
+from evaluation.run.noise_floors import hardware_name
 from training import hardware
 
 
@@ -21,7 +21,7 @@ def test_the_measurement_is_kept_and_decides(tmp_path: Path) -> None:
     kept = json.loads(file.read_text())
     (name,) = kept
     ratio = kept[name]["float32"] / kept[name]["bfloat16"]
-    assert first == ("bfloat16" if ratio >= hardware.WORTH else "float32")
+    assert first == ("bfloat16" if ratio >= hardware.MINIMUM_SPEEDUP else "float32")
     # What is kept is believed, whatever a new measurement would say.
     for seconds, expected in ((1.0, "bfloat16"), (0.001, "float32")):
         file.write_text(json.dumps({name: {"float32": seconds, "bfloat16": 0.01}}))
@@ -53,4 +53,4 @@ def test_who_plans_asks_torch_without_importing_it() -> None:
         "assert 'torch' not in sys.modules; print(found.model_dump_json())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert hardware.Accelerators.model_validate_json(done.stdout) == hardware.look()
+    assert hardware.Accelerators.model_validate_json(done.stdout) == hardware.detect()

@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.learning import EXPERIMENTS, MUST_HOLD, run
 from benchmarks.learning_bench import data_folder
-from infra.threads import physical_cores
+from infra.processes.threads import physical_cores
 
 pytestmark = [
     pytest.mark.slow,

@@ -8,8 +8,8 @@ from typing import Any
 
 from infra.artifact import Record
 from training.base_model import resolve_base
-from training.job import StageJob, make_job
-from training.recipe import StageSpec
+from training.recipes.recipe import StageSpec
+from training.stages.job import Placement, StageInputs, StageJob, make_job
 
 GOOD, BAD = '{"category": "billing"}', "I am sorry to hear that."
 
@@ -52,15 +52,13 @@ def job_for(
     if not train.exists():
         train.write_text(rows(0, examples))
         validation.write_text(rows(100, 104))
+    placed = {name: kwargs.pop(name) for name in ("checkpoint_seconds", "memory") if name in kwargs}
+    more = {name: kwargs.pop(name) for name in ("reward", "replay") if name in kwargs}
+    base_model = resolve_base(str(base), tmp_path / "cache")
     return make_job(
         spec,
+        StageInputs(base=base_model, train=train, validation=validation, previous=previous, **more),
+        Placement(stages_dir=tmp_path / "stages", cache=tmp_path / "cache", threads=1, **placed),
         label="test",
-        base=resolve_base(str(base), tmp_path / "cache"),
-        train=train,
-        validation=validation,
-        stages_dir=tmp_path / "stages",
-        cache=tmp_path / "cache",
-        previous=previous,
-        threads=1,
         **{"dtype": "float32", **kwargs},
     )

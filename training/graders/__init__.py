@@ -1,4 +1,4 @@
-"""Graders: functions that score an answer against a reference. One file and one line in `GRADERS` for each.
+"""Register the graders: functions that score an answer against a reference. One file and one line for each.
 
 A problem may name its grader; else the look of its reference decides (`grader_for`). A function of your own is named by
 import path in the recipe, never by the data: feedback comes from strangers, and a name in it must not run code.
@@ -7,58 +7,39 @@ import path in the recipe, never by the data: feedback comes from strangers, and
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from importlib import import_module
 
-from infra.errors import NotFound
+from infra.registry import Registry
+from training.graders.grader import Grader
 
-GRADERS: Mapping[str, str] = {
-    "exact_match": "training.graders.exact_match",
-    "numeric_answer": "training.graders.numeric_answer",
-    "regex": "training.graders.regex",
-    "json_schema": "training.graders.json_schema",
-    "json_fields": "training.graders.json_fields",
-}
+__all__ = ["GRADERS", "OWN", "Grader", "grader_for", "grader_named"]
+
+GRADERS = Registry(
+    "graders",
+    "grader",
+    {
+        "exact_match": "training.graders.exact_match",
+        "numeric_answer": "training.graders.numeric_answer",
+        "regex": "training.graders.regex",
+        "json_schema": "training.graders.json_schema",
+        "json_fields": "training.graders.json_fields",
+    },
+    attribute="GRADER",
+    of=Grader,
+    own=", or python:package.module:function in the recipe's options",
+)
 """Name -> module that defines `GRADER`."""
 
 OWN = re.compile(r"^python:[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
 """How a function of one's own is named: python:package.module:function."""
 
 
-@dataclass(frozen=True)
-class Grader:
-    """One way to score an answer."""
-
-    name: str
-    summary: str
-    """One sentence."""
-    grade: Callable[[str, str], float]
-    """(answer, reference) -> 0 (wrong) to 1 (right)."""
-    apart: bool = False
-    """Whether it runs in a process of its own with a time limit, since what it is given decides how long it takes."""
-
-
-def grader_named(name: str) -> Grader:
-    """The grader called `name`.
-
-    Raises:
-        NotFound: there is none; the message lists those there are.
-    """
-    if name not in GRADERS:
-        raise NotFound(
-            f"unknown grader {name!r}; expected one of {', '.join(GRADERS)}, or python:package.module:function in the "
-            "recipe's options"
-        )
-    grader = import_module(GRADERS[name]).GRADER
-    assert isinstance(grader, Grader) and grader.name == name
-    return grader
+grader_named = GRADERS.named
 
 
 def grader_for(named: str | None, reference: str) -> str | None:
-    """The grader of a problem: the one it names, else by the look of its reference; None for an unknown name."""
+    """Find the grader of a problem: the one it names, else by the look of its reference; None for an unknown name."""
+    from training.graders.json_answers import is_structured
     from training.graders.numeric_answer import is_number
-    from training.structured import is_structured
 
     if named:
         return named if named in GRADERS else None

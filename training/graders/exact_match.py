@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 
-from training.graders import Grader
+from training.graders.grader import Grader
 
 
 def normalise(text: str) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from training.graders import Grader
-from training.structured import NOTHING, json_value, same
+from training.graders.grader import Grader
+from training.graders.json_answers import NOTHING, json_value, same
 
 
 def grade(answer: str, reference: str) -> float:

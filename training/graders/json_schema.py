@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
-from training.graders import Grader
-from training.structured import NOTHING, json_value
+from training.graders.grader import Grader
+from training.graders.json_answers import NOTHING, json_value
 
 
 def grade(answer: str, reference: str) -> float:
@@ -30,4 +30,4 @@ def grade(answer: str, reference: str) -> float:
         return 0.0
 
 
-GRADER = Grader("json_schema", "the answer is JSON that the reference, a JSON Schema, allows", grade, apart=True)
+GRADER = Grader("json_schema", "the answer is JSON that the reference, a JSON Schema, allows", grade, isolated=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 
-from training.graders import Grader
+from training.graders.grader import Grader
 
 _NUMBER = re.compile(r"(?<![\w.])-?\$?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?")
 _FINAL = re.compile(r"####\s*(.+)")
@@ -14,8 +14,8 @@ _FINAL = re.compile(r"####\s*(.+)")
 def last_number(text: str) -> float | None:
     """The number after the last "####" if there is one, else the last number of the text; None without any."""
     final = _FINAL.findall(text)
-    found = _NUMBER.findall(final[-1] if final else text)
-    return float(found[-1].replace(",", "").replace("$", "")) if found else None
+    numbers = _NUMBER.findall(final[-1] if final else text)
+    return float(numbers[-1].replace(",", "").replace("$", "")) if numbers else None
 
 
 def is_number(reference: str) -> bool:

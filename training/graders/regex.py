@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from training.graders import Grader
+from training.graders.grader import Grader
 
 
 def grade(answer: str, reference: str) -> float:
@@ -16,4 +16,4 @@ def grade(answer: str, reference: str) -> float:
     return float(re.search(reference, answer) is not None)
 
 
-GRADER = Grader("regex", "the reference is a regular expression found in the answer", grade, apart=True)
+GRADER = Grader("regex", "the reference is a regular expression found in the answer", grade, isolated=True)

@@ -1,4 +1,4 @@
-"""Grade in a process apart: `python -m training.graders.worker NAME`, one JSON line in, one out, until the input ends.
+"""Grade in a process of its own: `python -m training.graders.worker NAME`, one JSON line in, one out.
 
 A grader that hangs is killed with this process and no other; what it prints goes to stderr.
 """
@@ -9,15 +9,16 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
-Grade = Callable[[dict[str, Any]], Any]
+Grade = Callable[[Mapping[str, Any]], Any]
+"""A question as `SubprocessGrader.ask` takes it -> its grade, of whatever type a function of one's own returns."""
 
 
 def load(name: str) -> Grade:
-    """The function behind a grader's name: one of ours, or python:package.module:function.
+    """Load the function behind a grader's name: one of ours, or python:package.module:function.
 
     One's own is called with (answer, reference) and, where it takes three arguments, the conversation.
     """
@@ -25,41 +26,41 @@ def load(name: str) -> Grade:
         from training.graders import grader_named
 
         ours = grader_named(name)
-        return lambda asked: ours.grade(asked["answer"], asked["reference"] or "")
+        return lambda question: ours.grade(question["answer"], question["reference"] or "")
     import inspect
 
     _, module, function = name.split(":")
     own: Callable[..., Any] = getattr(import_module(module), function)
     if len(inspect.signature(own).parameters) >= 3:
-        return lambda asked: own(asked["answer"], asked["reference"], asked["messages"])
-    return lambda asked: own(asked["answer"], asked["reference"])
+        return lambda question: own(question["answer"], question["reference"], question["messages"])
+    return lambda question: own(question["answer"], question["reference"])
 
 
 def main(name: str) -> int:
     """Answer until stdin ends."""
-    from training.parent import die_with_parent
+    from infra.processes.parent_death import die_with_parent
 
     die_with_parent()
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # whatever a grader prints must not look like a grade
 
-    def say(**said: Any) -> None:
-        answers.write(json.dumps(said) + "\n")
+    def reply(**facts: Any) -> None:
+        answers.write(json.dumps(facts) + "\n")
 
     try:
         grade = load(name)
     except Exception as error:
-        say(error=f"{type(error).__name__}: {error}")
+        reply(error=f"{type(error).__name__}: {error}")
         return 1
-    say(ready=True)
+    reply(ready=True)
     for line in sys.stdin:
         try:
             value = grade(json.loads(line))
             if value is not None and not math.isfinite(float(value)):
                 raise ValueError(f"the grade is {value}; expected a finite number")
-            say(grade=None if value is None else float(value))
+            reply(grade=None if value is None else float(value))
         except Exception as error:
-            say(error=f"{type(error).__name__}: {error}")
+            reply(error=f"{type(error).__name__}: {error}")
     return 0
 
 

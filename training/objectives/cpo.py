@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from infra.settings import Config
-from training.objectives import Objective
 from training.objectives.dpo import encode, epochs
+from training.objectives.objective import Objective
 
 if TYPE_CHECKING:
     import torch
 
-    from training.step import Pass
+    from training.engines.native.packing.batch import LossInputs
 
 
 class CpoOptions(Config):
@@ -26,7 +26,7 @@ class CpoOptions(Config):
     """Weight of the better answer's cross-entropy."""
 
 
-def loss(scored: Pass, options: CpoOptions) -> tuple[torch.Tensor, dict[str, float]]:
+def loss(scored: LossInputs, options: CpoOptions) -> tuple[torch.Tensor, dict[str, float]]:
     """-log sigmoid(beta (log pi(chosen) - log pi(rejected))) + imitate x mean -log pi(chosen), over its tokens."""
     from torch.nn.functional import logsigmoid
 
@@ -48,6 +48,6 @@ OBJECTIVE = Objective(
     epochs=epochs,
     sequences=2,
     dropout=False,
-    rate_against_sft=0.1,
+    lr_multiplier_vs_sft=0.1,
     cost=2.0,
 )

@@ -18,15 +18,17 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field, model_validator
 
 from infra.settings import Config
-from training.objectives import Objective, Online
+from training.objectives.objective import Objective, Online
 
 if TYPE_CHECKING:
     import torch
 
     from feedback.examples import Example
-    from training.batching import Item, Template, Tokens
-    from training.rollouts import Rollouts
-    from training.step import Pass
+    from training.chat.template import Template, Tokens
+    from training.engines.native.online.rollouts import Rollouts
+    from training.engines.native.online.teachers import TeacherEndpoint
+    from training.engines.native.packing.batch import LossInputs
+    from training.engines.native.packing.items import Item
 
 
 class DistillOptions(Config):
@@ -72,9 +74,10 @@ def encode(example: Example, template: Template, options: DistillOptions) -> lis
     Raises:
         Unlearnable: the teacher would read just what the student reads.
     """
-    from training.batching import Item, Tokens, Unlearnable, plain
+    from training.chat.template import Tokens, Unlearnable, messages_for_template
+    from training.engines.native.packing.items import Item
 
-    messages = plain(example.messages)
+    messages = messages_for_template(example.messages)
     if not messages or (options.answers == "given" and not example.completion):
         return []
     own = messages[0]["role"] == "system"
@@ -103,11 +106,26 @@ def arrange(items: list[Item], options: DistillOptions) -> list[Item]:
     return list({item.sequences[0].ids: item for item in items}.values())
 
 
+def endpoint(options: DistillOptions) -> TeacherEndpoint | None:
+    """Where the teacher is asked; None where it is a local model."""
+    from training.engines.native.online.teachers import TeacherEndpoint
+
+    if options.teacher_url is None:
+        return None
+    assert options.teacher, "the options have been checked"
+    return TeacherEndpoint(
+        url=options.teacher_url,
+        model=options.teacher,
+        key_env=options.teacher_key_env,
+        max_new_tokens=options.max_new_tokens,
+    )
+
+
 def prepare(rollouts: Rollouts, items: Sequence[Item], options: DistillOptions) -> list[Item]:
     """The teacher's answer to every prompt."""
-    from training.teachers import answers_of
+    from training.engines.native.online.teachers import answers_of
 
-    answers = answers_of(rollouts, items, options)
+    answers = answers_of(rollouts, items, endpoint(options), options.max_new_tokens)
     read = 1 if options.learn == "answers" else 2  # the teacher reads along only where its distributions are learned
     return [
         replace(item, sequences=tuple(_with(prompt, answer) for prompt in item.sequences[:read]), note="")
@@ -117,7 +135,7 @@ def prepare(rollouts: Rollouts, items: Sequence[Item], options: DistillOptions) 
 
 
 def _with(prompt: Tokens, answer: Sequence[int]) -> Tokens:
-    from training.batching import Tokens
+    from training.chat.template import Tokens
 
     return Tokens((*prompt.ids, *answer), (*([False] * len(prompt.ids)), *([True] * len(answer))))
 
@@ -131,7 +149,7 @@ def collect(rollouts: Rollouts, items: Sequence[Item], options: DistillOptions) 
     ]
 
 
-def loss(scored: Pass, options: DistillOptions) -> tuple[torch.Tensor, dict[str, float]]:
+def loss(scored: LossInputs, options: DistillOptions) -> tuple[torch.Tensor, dict[str, float]]:
     """Divergence of teacher and student at every answer token, weighted."""
     divergence = generalised_divergence(
         scored.logits / options.temperature, scored.teacher_logits / options.temperature, options.divergence
@@ -157,7 +175,7 @@ def generalised_divergence(student: torch.Tensor, teacher: torch.Tensor, between
     return between * from_teacher + (1 - between) * from_student
 
 
-def mass(scored: Pass) -> torch.Tensor:
+def normalizer(scored: LossInputs) -> torch.Tensor:
     """Weighted number of answer tokens."""
     return scored.weight[scored.item_of_token].sum()
 
@@ -167,7 +185,7 @@ def variant(objective: Objective, options: DistillOptions) -> Objective:
     if options.learn == "answers":
         from training.objectives.sft import loss as imitation
 
-        return replace(objective, loss=imitation, reads=frozenset(), teacher=False, sequences=1, quiet=())
+        return replace(objective, loss=imitation, reads=frozenset(), teacher=False, sequences=1, no_grad_sequences=())
     if options.answers == "student":
         return replace(objective, prepare=None, online=Online(collect=collect, grades=False))
     return objective if options.answers == "teacher" else replace(objective, prepare=None)
@@ -187,13 +205,13 @@ OBJECTIVE = Objective(
     arrange=arrange,
     prepare=prepare,
     loss=loss,
-    mass=mass,
+    normalizer=normalizer,
     variant=variant,
     epochs=epochs,
     sequences=2,
-    quiet=(1,),
+    no_grad_sequences=(1,),
     reads=frozenset({"logits"}),
     teacher=True,
-    places=("teacher_url", "teacher_key_env"),
+    location_options=("teacher_url", "teacher_key_env"),
     cost=4.0,
 )

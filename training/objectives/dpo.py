@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from infra.settings import Config
-from training.objectives import Objective
+from training.objectives.objective import Objective
 
 if TYPE_CHECKING:
     import torch
 
     from feedback.examples import Example
-    from training.batching import Item, Template
-    from training.step import Pass
+    from training.chat.template import Template
+    from training.engines.native.packing.batch import LossInputs
+    from training.engines.native.packing.items import Item
 
 
 class DpoOptions(Config):
@@ -30,18 +31,19 @@ class DpoOptions(Config):
 
 
 def encode(example: Example, template: Template, options: object) -> list[Item]:
-    """The chosen and the rejected answer to the same prompt; loss on the answers only."""
-    from training.batching import Item, plain
+    """Make an item of the chosen and the rejected answer to the same prompt; loss on the answers only."""
+    from training.chat.template import messages_for_template
+    from training.engines.native.packing.items import Item
 
     if not example.chosen or not example.rejected or example.chosen == example.rejected:
         return []
-    messages = plain(example.messages)
+    messages = messages_for_template(example.messages)
     chosen = template.answer(messages, example.chosen, ended="chosen" not in example.cut)
     rejected = template.answer(messages, example.rejected, ended="rejected" not in example.cut)
     return [Item((chosen, rejected), example.weight)]
 
 
-def loss(scored: Pass, options: DpoOptions) -> tuple[torch.Tensor, dict[str, float]]:
+def loss(scored: LossInputs, options: DpoOptions) -> tuple[torch.Tensor, dict[str, float]]:
     """-log sigmoid(beta h), h = log(pi/ref)(chosen) - log(pi/ref)(rejected); smoothed by the flipped pair's."""
     from torch.nn.functional import logsigmoid
 
@@ -70,6 +72,6 @@ OBJECTIVE = Objective(
     sequences=2,
     reference=True,
     dropout=False,
-    rate_against_sft=0.1,
+    lr_multiplier_vs_sft=0.1,
     cost=3.0,
 )

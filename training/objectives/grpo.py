@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from training.objectives import Objective, Online
-from training.online import SamplingOptions, encode_prompt, group_advantages, one_per_prompt
+from training.engines.native.online.advantages import SamplingOptions, encode_prompt, group_advantages, one_per_prompt
+from training.objectives.objective import Objective, Online
 
 if TYPE_CHECKING:
     import torch
 
-    from training.batching import Item
-    from training.rollouts import Rollouts
-    from training.step import Pass
+    from training.engines.native.online.rollouts import Rollouts
+    from training.engines.native.packing.batch import LossInputs
+    from training.engines.native.packing.items import Item
 
 
 class GrpoOptions(SamplingOptions):
@@ -37,7 +37,7 @@ class GrpoOptions(SamplingOptions):
 
 
 def collect(rollouts: Rollouts, items: Sequence[Item], options: GrpoOptions) -> list[Item]:
-    """Answers with their advantage on every token."""
+    """Collect answers with their advantage on every token."""
     answers = rollouts.sample(items, options.group, options.max_new_tokens)
     grades = rollouts.grade(items, answers)
     made = []
@@ -45,18 +45,18 @@ def collect(rollouts: Rollouts, items: Sequence[Item], options: GrpoOptions) -> 
         for answer, advantage in zip(group, group_advantages(rewards, scale=options.scale), strict=True):
             made.append(rollouts.whole(item, answer, advantage=[advantage] * len(answer.ids)))
     rollouts.note("undecided", [float(max(rewards) == min(rewards)) for rewards in grades])
-    return rollouts.with_logps(made, now=options.updates > 1, start=options.beta > 0)
+    return rollouts.scorer.with_logps(made, now=options.updates > 1, start=options.beta > 0)
 
 
 def held_out(rollouts: Rollouts, items: Sequence[Item], options: SamplingOptions) -> tuple[float, dict[str, float]]:
-    """Mean grade of greedy answers to held-out prompts, negated: less is better."""
+    """Measure the mean grade of greedy answers to held-out prompts, negated: less is better."""
     answers = rollouts.sample(items, 1, options.max_new_tokens)
     grades = [grade for group in rollouts.grade(items, answers) for grade in group]
     reward = sum(grades) / len(grades)
     return -reward, {"reward": reward}
 
 
-def loss(scored: Pass, options: GrpoOptions) -> tuple[torch.Tensor, dict[str, float]]:
+def loss(scored: LossInputs, options: GrpoOptions) -> tuple[torch.Tensor, dict[str, float]]:
     """-(min(ratio A, clip(ratio) A) - beta KL) for each token; averaged over an answer's tokens, then over answers."""
     import torch
 
@@ -77,21 +77,21 @@ def loss(scored: Pass, options: GrpoOptions) -> tuple[torch.Tensor, dict[str, fl
     return losses.sum(), seen
 
 
-def mass(scored: Pass) -> torch.Tensor:
-    """Number of answers. (Of tokens, where every token weighs the same, see `token_mass`.)"""
+def normalizer(scored: LossInputs) -> torch.Tensor:
+    """Count the answers. (Of tokens, where every token weighs the same, see `count_tokens`.)"""
     return scored.counts.new_tensor(float(len(scored.counts)))
 
 
-def token_mass(scored: Pass) -> torch.Tensor:
-    """Number of tokens."""
+def count_tokens(scored: LossInputs) -> torch.Tensor:
+    """Count the tokens."""
     return scored.counts.sum()
 
 
 def variant(objective: Objective, options: GrpoOptions) -> Objective:
-    """With the mass that the options ask for."""
+    """Choose the normalizer that the options ask for."""
     from dataclasses import replace
 
-    return objective if options.average == "answer" else replace(objective, mass=token_mass)
+    return objective if options.average == "answer" else replace(objective, normalizer=count_tokens)
 
 
 def epochs(examples: int) -> float:
@@ -108,11 +108,11 @@ OBJECTIVE = Objective(
     encode=encode_prompt,
     arrange=one_per_prompt,
     loss=loss,
-    mass=mass,
+    normalizer=normalizer,
     variant=variant,
     epochs=epochs,
     online=Online(collect=collect, held_out=held_out, updates=lambda options: int(options.updates)),
     dropout=False,
-    rate_against_sft=0.1,
+    lr_multiplier_vs_sft=0.1,
     cost=30.0,
 )

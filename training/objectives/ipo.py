@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from infra.settings import Config
-from training.objectives import Objective
 from training.objectives.dpo import encode, epochs
+from training.objectives.objective import Objective
 
 if TYPE_CHECKING:
     import torch
 
-    from training.step import Pass
+    from training.engines.native.packing.batch import LossInputs
 
 
 class IpoOptions(Config):
@@ -27,7 +27,7 @@ class IpoOptions(Config):
     """The margin aimed at is 1 / (2 beta)."""
 
 
-def loss(scored: Pass, options: IpoOptions) -> tuple[torch.Tensor, dict[str, float]]:
+def loss(scored: LossInputs, options: IpoOptions) -> tuple[torch.Tensor, dict[str, float]]:
     """(h - 1 / (2 beta))^2, h = mean log(pi/ref)(chosen) - mean log(pi/ref)(rejected)."""
     ratios = (scored.logps - scored.reference) / scored.counts
     margin = ratios[:, 0] - ratios[:, 1]
@@ -49,6 +49,6 @@ OBJECTIVE = Objective(
     sequences=2,
     reference=True,
     dropout=False,
-    rate_against_sft=0.1,
+    lr_multiplier_vs_sft=0.1,
     cost=3.0,
 )

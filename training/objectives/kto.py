@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from infra.settings import Config
-from training.objectives import Objective
+from training.objectives.objective import Objective
 
 if TYPE_CHECKING:
     import torch
 
     from feedback.examples import Example
-    from training.batching import Item, Template
-    from training.step import Pass
+    from training.chat.template import Template
+    from training.engines.native.packing.batch import LossInputs
+    from training.engines.native.packing.items import Item
 
 
 class KtoOptions(Config):
@@ -34,19 +35,20 @@ class KtoOptions(Config):
 
 
 def encode(example: Example, template: Template, options: KtoOptions) -> list[Item]:
-    """The answer that was rated."""
-    from training.batching import Item, plain
+    """Make an item of the answer that was rated."""
+    from training.chat.template import messages_for_template
+    from training.engines.native.packing.items import Item
 
     if not example.completion or example.good is None:
         return []
     ended = "completion" not in example.cut
-    answer = template.answer(plain(example.messages), example.completion, ended=ended)
+    answer = template.answer(messages_for_template(example.messages), example.completion, ended=ended)
     return [Item((answer,), example.weight, example.good)]
 
 
 def arrange(items: list[Item], options: KtoOptions) -> list[Item]:
     """Give every item the answer of the next one as its mismatched sequence, and balance good against bad."""
-    from training.batching import Tokens
+    from training.chat.template import Tokens
 
     good = sum(item.good for item in items)
     bad = len(items) - good
@@ -63,12 +65,12 @@ def arrange(items: list[Item], options: KtoOptions) -> list[Item]:
     return arranged
 
 
-def loss(scored: Pass, options: KtoOptions) -> tuple[torch.Tensor, dict[str, float]]:
+def loss(scored: LossInputs, options: KtoOptions) -> tuple[torch.Tensor, dict[str, float]]:
     """1 - sigmoid(beta (h - z0)) for good answers, 1 - sigmoid(beta (z0 - h)) for bad ones, h = log(pi/ref)."""
     import torch
 
     ratio = scored.logps[:, 0] - scored.reference[:, 0]
-    z0 = (scored.step_quiet - scored.step_quiet_reference).mean().clamp(min=0)
+    z0 = (scored.no_grad_logps - scored.no_grad_reference).mean().clamp(min=0)
     sign = torch.where(scored.good, 1.0, -1.0)
     losses = 1 - torch.sigmoid(options.beta * sign * (ratio - z0))
     return (losses * scored.weight).sum(), {
@@ -77,8 +79,8 @@ def loss(scored: Pass, options: KtoOptions) -> tuple[torch.Tensor, dict[str, flo
     }
 
 
-def mass(scored: Pass) -> torch.Tensor:
-    """Number of examples (not their weights: the paper's mean is over examples)."""
+def normalizer(scored: LossInputs) -> torch.Tensor:
+    """Count the examples (not their weights: the paper's mean is over examples)."""
     return scored.weight.new_tensor(float(len(scored.weight)))
 
 
@@ -94,13 +96,13 @@ OBJECTIVE = Objective(
     options=KtoOptions,
     encode=encode,
     loss=loss,
-    mass=mass,
+    normalizer=normalizer,
     arrange=arrange,
     epochs=epochs,
     sequences=2,
-    quiet=(1,),
+    no_grad_sequences=(1,),
     reference=True,
     dropout=False,
-    rate_against_sft=0.1,
+    lr_multiplier_vs_sft=0.1,
     cost=2.0,
 )

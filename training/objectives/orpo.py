@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from infra.settings import Config
-from training.objectives import Objective
 from training.objectives.dpo import encode
+from training.objectives.objective import Objective
 
 if TYPE_CHECKING:
     import torch
 
-    from training.step import Pass
+    from training.engines.native.packing.batch import LossInputs
 
 
 class OrpoOptions(Config):
@@ -27,7 +27,7 @@ class OrpoOptions(Config):
     """The paper's lambda: weight of the odds ratio beside the cross-entropy."""
 
 
-def loss(scored: Pass, options: OrpoOptions) -> tuple[torch.Tensor, dict[str, float]]:
+def loss(scored: LossInputs, options: OrpoOptions) -> tuple[torch.Tensor, dict[str, float]]:
     """Cross-entropy of the chosen answer plus the weighted odds-ratio term."""
     import torch
     from torch.nn.functional import logsigmoid
@@ -55,6 +55,6 @@ OBJECTIVE = Objective(
     epochs=epochs,
     sequences=2,
     dropout=False,
-    rate_against_sft=0.5,
+    lr_multiplier_vs_sft=0.5,
     cost=2.0,
 )

@@ -14,16 +14,22 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from training.objectives import Objective, Online
-from training.objectives.grpo import epochs, held_out, token_mass
-from training.online import SamplingOptions, encode_prompt, generalised_advantages, one_per_prompt, whitened
+from training.engines.native.online.advantages import (
+    SamplingOptions,
+    encode_prompt,
+    generalised_advantages,
+    one_per_prompt,
+    whitened,
+)
+from training.objectives.grpo import count_tokens, epochs, held_out
+from training.objectives.objective import Objective, Online
 
 if TYPE_CHECKING:
     import torch
 
-    from training.batching import Item
-    from training.rollouts import Rollouts
-    from training.step import Pass
+    from training.engines.native.online.rollouts import Rollouts
+    from training.engines.native.packing.batch import LossInputs
+    from training.engines.native.packing.items import Item
 
 
 class PpoOptions(SamplingOptions):
@@ -46,11 +52,11 @@ class PpoOptions(SamplingOptions):
 
 
 def collect(rollouts: Rollouts, items: Sequence[Item], options: PpoOptions) -> list[Item]:
-    """One answer to each prompt, with old log-probability, old value, advantage and return of every token."""
+    """Collect one answer to each prompt, with old log-probability, old value, advantage and return of every token."""
     answers = rollouts.sample(items, 1, options.max_new_tokens)
     grades = rollouts.grade(items, answers)
     whole = [rollouts.whole(item, group[0]) for item, group in zip(items, answers, strict=True)]
-    scored = rollouts.with_logps(whole, now=True, start=True)
+    scored = rollouts.scorer.with_logps(whole, now=True, start=True)
     estimates, drifts = [], []
     for item, group, grade in zip(scored, answers, grades, strict=True):
         score = grade[0] - (0.0 if group[0].finished else options.unfinished_penalty)
@@ -76,7 +82,7 @@ def _with_targets(item: Item, advantage: Sequence[float], returns: Sequence[floa
     return replace(item, columns={**kept, "advantage": tuple(advantage), "return": tuple(returns)})
 
 
-def loss(scored: Pass, options: PpoOptions) -> tuple[torch.Tensor, dict[str, float]]:
+def loss(scored: LossInputs, options: PpoOptions) -> tuple[torch.Tensor, dict[str, float]]:
     """max(-ratio A, -clip(ratio) A) + weight 1/2 max((V - R)^2, (clip(V) - R)^2), summed over tokens."""
     import torch
 
@@ -103,11 +109,11 @@ OBJECTIVE = Objective(
     encode=encode_prompt,
     arrange=one_per_prompt,
     loss=loss,
-    mass=token_mass,
+    normalizer=count_tokens,
     epochs=epochs,
     reads=frozenset({"values"}),
     online=Online(collect=collect, held_out=held_out, updates=lambda options: int(options.updates)),
     dropout=False,
-    rate_against_sft=0.1,
+    lr_multiplier_vs_sft=0.1,
     cost=20.0,
 )

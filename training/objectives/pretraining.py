@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from infra.settings import Config
-from training.objectives import Objective
-from training.objectives.sft import epochs, loss, mass
+from training.objectives.objective import Objective
+from training.objectives.sft import epochs, loss, normalizer
 
 if TYPE_CHECKING:
     from feedback.examples import Example
-    from training.batching import Item, Template
+    from training.chat.template import Template
+    from training.engines.native.packing.items import Item
 
 
 class PretrainingOptions(Config):
@@ -23,8 +24,8 @@ class PretrainingOptions(Config):
 
 
 def encode(example: Example, template: Template, options: PretrainingOptions) -> list[Item]:
-    """One item for each stretch of the document."""
-    from training.batching import Item
+    """Make one item for each stretch of the document."""
+    from training.engines.native.packing.items import Item
 
     if not example.text:
         return []
@@ -38,7 +39,7 @@ OBJECTIVE = Objective(
     options=PretrainingOptions,
     encode=encode,
     loss=loss,
-    mass=mass,
+    normalizer=normalizer,
     epochs=epochs,
     cost=2.0,
 )

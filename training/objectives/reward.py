@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from infra.settings import Config
-from training.objectives import Objective
 from training.objectives.dpo import encode
+from training.objectives.objective import Objective
 
 if TYPE_CHECKING:
     import torch
 
-    from training.step import Pass
+    from training.engines.native.packing.batch import LossInputs
 
 
 class RewardOptions(Config):
@@ -27,7 +27,7 @@ class RewardOptions(Config):
     """Weight of a term that holds the scores of a pair around 0 (Eisenstein et al. 2023, arXiv:2312.09244)."""
 
 
-def loss(scored: Pass, options: RewardOptions) -> tuple[torch.Tensor, dict[str, float]]:
+def loss(scored: LossInputs, options: RewardOptions) -> tuple[torch.Tensor, dict[str, float]]:
     """-log sigmoid(score(chosen) - score(rejected)) + centre (score(chosen) + score(rejected))^2."""
     from torch.nn.functional import logsigmoid
 
@@ -56,6 +56,6 @@ OBJECTIVE = Objective(
     reads=frozenset({"score"}),
     product="reward",
     dropout=False,
-    rate_against_sft=0.2,
+    lr_multiplier_vs_sft=0.2,
     cost=2.0,
 )

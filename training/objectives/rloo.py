@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from training.objectives import Objective, Online
-from training.objectives.grpo import epochs, held_out, mass
-from training.online import SamplingOptions, encode_prompt, leave_one_out, one_per_prompt
+from training.engines.native.online.advantages import SamplingOptions, encode_prompt, leave_one_out, one_per_prompt
+from training.objectives.grpo import epochs, held_out, normalizer
+from training.objectives.objective import Objective, Online
 
 if TYPE_CHECKING:
     import torch
 
-    from training.batching import Item
-    from training.rollouts import Rollouts
-    from training.step import Pass
+    from training.engines.native.online.rollouts import Rollouts
+    from training.engines.native.packing.batch import LossInputs
+    from training.engines.native.packing.items import Item
 
 
 class RlooOptions(SamplingOptions):
@@ -33,11 +33,11 @@ class RlooOptions(SamplingOptions):
 
 
 def collect(rollouts: Rollouts, items: Sequence[Item], options: RlooOptions) -> list[Item]:
-    """Answers with their advantage on every token."""
+    """Collect answers with their advantage on every token."""
     answers = rollouts.sample(items, options.group, options.max_new_tokens)
     grades = rollouts.grade(items, answers)
     whole = [rollouts.whole(i, a) for i, group in zip(items, answers, strict=True) for a in group]
-    scored = rollouts.with_logps(whole, now=True, start=options.beta > 0)
+    scored = rollouts.scorer.with_logps(whole, now=True, start=options.beta > 0)
     made: list[Item] = []
     for rewards in grades:
         group = scored[len(made) : len(made) + len(rewards)]
@@ -63,7 +63,7 @@ def _with_advantage(item: Item, advantage: float) -> Item:
     return replace(item, columns={"old": old, "advantage": (advantage,) * len(old)})
 
 
-def loss(scored: Pass, options: RlooOptions) -> tuple[torch.Tensor, dict[str, float]]:
+def loss(scored: LossInputs, options: RlooOptions) -> tuple[torch.Tensor, dict[str, float]]:
     """-min(ratio A, clip(ratio) A), the ratio that of the whole answer's probability."""
     import torch
 
@@ -85,10 +85,10 @@ OBJECTIVE = Objective(
     encode=encode_prompt,
     arrange=one_per_prompt,
     loss=loss,
-    mass=mass,
+    normalizer=normalizer,
     epochs=epochs,
     online=Online(collect=collect, held_out=held_out, updates=lambda options: int(options.updates)),
     dropout=False,
-    rate_against_sft=0.1,
+    lr_multiplier_vs_sft=0.1,
     cost=20.0,
 )

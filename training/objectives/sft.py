@@ -9,14 +9,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from infra.settings import Config
-from training.objectives import Objective
+from training.objectives.objective import Objective
 
 if TYPE_CHECKING:
     import torch
 
     from feedback.examples import Example
-    from training.batching import Item, Template
-    from training.step import Pass
+    from training.chat.template import Template
+    from training.engines.native.packing.batch import LossInputs
+    from training.engines.native.packing.items import Item
 
 
 class SftOptions(Config):
@@ -30,26 +31,27 @@ class SftOptions(Config):
 
 
 def encode(example: Example, template: Template, options: SftOptions) -> list[Item]:
-    """One item for each judged answer; of all turns: one for each conversation (one for each turn, where the template
-    rewrites earlier ones)."""
-    from training.batching import Item, plain
+    """Make one item for each judged answer; of all turns: one for each conversation (one for each turn, where the
+    template rewrites earlier ones)."""
+    from training.chat.template import messages_for_template
+    from training.engines.native.packing.items import Item
 
     if not example.completion:
         return []
-    messages, ended = plain(example.messages), "completion" not in example.cut
+    messages, ended = messages_for_template(example.messages), "completion" not in example.cut
     if options.turns == "last":
         return [Item((template.answer(messages, example.completion, ended=ended),), example.weight)]
-    found = template.conversation(messages, example.completion, ended=ended)
-    return [Item((tokens,), example.weight) for tokens in found]
+    conversations = template.conversation(messages, example.completion, ended=ended)
+    return [Item((tokens,), example.weight) for tokens in conversations]
 
 
-def loss(scored: Pass, options: SftOptions) -> tuple[torch.Tensor, dict[str, float]]:
+def loss(scored: LossInputs, options: SftOptions) -> tuple[torch.Tensor, dict[str, float]]:
     """Sum over answer tokens of weight x -log p."""
     return -(scored.token_logps * scored.weight[scored.item_of_token]).sum(), {}
 
 
-def mass(scored: Pass) -> torch.Tensor:
-    """Weighted number of answer tokens."""
+def normalizer(scored: LossInputs) -> torch.Tensor:
+    """Count the answer tokens, weighted."""
     return scored.weight[scored.item_of_token].sum()
 
 
@@ -66,7 +68,7 @@ OBJECTIVE = Objective(
     options=SftOptions,
     encode=encode,
     loss=loss,
-    mass=mass,
+    normalizer=normalizer,
     epochs=epochs,
     replay_shapes=("document",),
 )

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from infra.settings import Config
-from training.objectives import Objective
 from training.objectives.dpo import encode, epochs
+from training.objectives.objective import Objective
 
 if TYPE_CHECKING:
     import torch
 
-    from training.step import Pass
+    from training.engines.native.packing.batch import LossInputs
 
 
 class SimpoOptions(Config):
@@ -25,7 +25,7 @@ class SimpoOptions(Config):
     """The paper's gamma: by how much the better answer's reward is to lead."""
 
 
-def loss(scored: Pass, options: SimpoOptions) -> tuple[torch.Tensor, dict[str, float]]:
+def loss(scored: LossInputs, options: SimpoOptions) -> tuple[torch.Tensor, dict[str, float]]:
     """-log sigmoid(beta (mean log pi(chosen) - mean log pi(rejected)) - margin)."""
     from torch.nn.functional import logsigmoid
 
@@ -48,6 +48,6 @@ OBJECTIVE = Objective(
     epochs=epochs,
     sequences=2,
     dropout=False,
-    rate_against_sft=0.1,
+    lr_multiplier_vs_sft=0.1,
     cost=2.0,
 )

@@ -8,13 +8,14 @@ each layer.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, model_validator
 
 from infra.settings import Config
-from training.tuners import During, Shape, Tuner
+from training.tuners.tuner import LoraMatrices, ModelShape, TrainingHooks, Tuner
 
 if TYPE_CHECKING:
     import torch
@@ -73,7 +74,7 @@ def save(model: Any, folder: Path) -> None:
     save_convertible(model, folder)
 
 
-def parameters(shape: Shape, options: AdaloraOptions) -> int:
+def parameters(shape: ModelShape, options: AdaloraOptions) -> int:
     """start_rank (inputs + outputs + 1) for each linear layer."""
     return sum(options.start_rank * (inputs + outputs + 1) for _, inputs, outputs in shape.linears)
 
@@ -135,15 +136,28 @@ def restore(model: Any, tensors: dict[str, torch.Tensor]) -> None:
     model.peft_config["default"].rank_pattern = pattern or None
 
 
+def to_lora(tensors: Mapping[str, torch.Tensor], config: Mapping[str, Any], widths: Mapping[str, int]) -> LoraMatrices:
+    """Convert: W + (alpha / r) P Lambda Q is the LoRA with B' = P Lambda and A' = Q, each layer at the rank left."""
+    scale = config["lora_alpha"] / (config["init_r"] + 1e-5)  # peft divides by that much
+    layers = {}
+    for key, values in tensors.items():
+        if key.endswith(".lora_E") and values.shape[0]:
+            module = key.removesuffix(".lora_E")
+            up = tensors[f"{module}.lora_B"] * values.view(1, -1) * scale
+            layers[module] = (tensors[f"{module}.lora_A"], up)
+    return layers
+
+
 TUNER = Tuner(
     name="adalora",
     summary="LoRA that moves its ranks to the layers that need them (Zhang et al. 2023)",
     options=AdaloraOptions,
     attach=attach,
     parameters=parameters,
+    peft_type="ADALORA",
     served="merged",
-    as_lora="converts",
+    to_lora=to_lora,
     save=save,
     cost=1.3,
-    during=During(begin=begin, penalty=penalty, after_step=after_step, state=state, restore=restore),
+    hooks=TrainingHooks(begin=begin, penalty=penalty, after_step=after_step, state=state, restore=restore),
 )

@@ -1,4 +1,4 @@
-"""The calls that put a fresh adapter on a model and save it, and the words for a model that has no place for it."""
+"""Attach a fresh adapter to a model and save it, or refuse a model that has no place for it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _AS_LORA = "ratchet_save_as_lora"
 
 
 def attach_adapter(model: Any, config: Any) -> Any:
-    """`model` wrapped by peft with a fresh adapter called "default", in the dtypes it has.
+    """Wrap `model` by peft with a fresh adapter called "default", in the dtypes it has.
 
     Raises:
         UserError: the model has none of the layers that the adapter goes on.
@@ -31,7 +31,7 @@ def attach_adapter(model: Any, config: Any) -> Any:
 
 
 def attach_convertible(model: Any, config: Any, as_lora: bool) -> Any:
-    """Like `attach_adapter`, for a kind that equals a LoRA; `as_lora` says what `save_convertible` is to write."""
+    """Attach an adapter of a kind that equals a LoRA; `as_lora` says what `save_convertible` is to write."""
     wrapped = attach_adapter(model, config)
     setattr(wrapped, _AS_LORA, as_lora)
     return wrapped
@@ -39,14 +39,14 @@ def attach_convertible(model: Any, config: Any, as_lora: bool) -> Any:
 
 def save_convertible(model: Any, folder: Path) -> None:
     """Save what `attach_convertible` wrapped: peft's files, or those of the plain LoRA that equals it."""
-    from training.conversion import save_as_lora
-    from training.weights import save_weights
+    from training.tuners.lora_conversion import save_as_lora
+    from training.weights.files import save_weights
 
     (save_as_lora if getattr(model, _AS_LORA, False) else save_weights)(model, folder)
 
 
 def attach_lora(model: Any, options: Any, **more: Any) -> Any:
-    """A LoRA adapter on every linear layer of the blocks, with the rank, alpha and dropout of `options`."""
+    """Attach a LoRA adapter to every linear layer of the blocks, with the rank, alpha and dropout of `options`."""
     from peft import LoraConfig
 
     config = LoraConfig(
@@ -61,7 +61,7 @@ def attach_lora(model: Any, options: Any, **more: Any) -> Any:
 
 
 def layers_called(model: Any, wanted: Sequence[Sequence[str]], kind: str) -> list[str]:
-    """The first group of `wanted` whose every name ends the name of some linear layer of the model.
+    """Find the first group of `wanted` whose every name ends the name of some linear layer of the model.
 
     Raises:
         UserError: it has none of these groups.
@@ -79,7 +79,7 @@ def layers_called(model: Any, wanted: Sequence[Sequence[str]], kind: str) -> lis
 
 
 def words_for(model: Any, count: int) -> list[int]:
-    """`count` tokens of ordinary words, repeated if need be, by the tokenizer in the model's own folder.
+    """Make `count` tokens of ordinary words, repeated if need be, by the tokenizer in the model's own folder.
 
     Virtual tokens begin as these: both papers that introduced them found real words to start far better from than
     noise (Li and Liang 2021, section 7.4; Lester et al. 2021, section 3.2).

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import Field
 
 from infra.settings import Config
-from training.tuners import Shape, Tuner
+from training.tuners.tuner import ModelShape, Tuner
 
 PLACES = (("o_proj", "down_proj"), ("out_proj", "fc2"), ("dense", "dense_4h_to_h"))
 """Names of a block's last linear layers, after attention and after the feed-forward, by family of models."""
@@ -27,13 +27,13 @@ class BottleneckOptions(Config):
 def attach(model: Any, options: BottleneckOptions, base_name: str) -> Any:
     """Wrap `model` with a fresh adapter called "default"."""
     from training.tuners.attach import attach_adapter, layers_called
-    from training.tuners.bottleneck_layers import BottleneckConfig
+    from training.weights.bottleneck_peft import BottleneckConfig
 
     names = layers_called(model, PLACES, "bottleneck")
     return attach_adapter(model, BottleneckConfig(size=options.size, target_modules=names, task_type="CAUSAL_LM"))
 
 
-def parameters(shape: Shape, options: BottleneckOptions) -> int:
+def parameters(shape: ModelShape, options: BottleneckOptions) -> int:
     """Two matrices and two biases after each of the two sub-layers: 2 size outputs + size + outputs."""
     have = {name for name, _, _ in shape.linears}
     names = next((group for group in PLACES if set(group) <= have), ())
@@ -48,6 +48,7 @@ TUNER = Tuner(
     options=BottleneckOptions,
     attach=attach,
     parameters=parameters,
+    peft_type="BOTTLENECK",
     served="copy",
     merges=False,
     cost=0.9,

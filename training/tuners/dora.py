@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import Field
 
 from infra.settings import Config
-from training.tuners import Shape, Tuner
+from training.tuners.tuner import ModelShape, Tuner
 
 
 class DoraOptions(Config):
@@ -32,7 +32,7 @@ def attach(model: Any, options: DoraOptions, base_name: str) -> Any:
     return attach_lora(model, options, use_dora=True)
 
 
-def parameters(shape: Shape, options: DoraOptions) -> int:
+def parameters(shape: ModelShape, options: DoraOptions) -> int:
     """r (inputs + outputs), and a magnitude for each output, for each linear layer."""
     return sum(options.rank * (inputs + outputs) + outputs for _, inputs, outputs in shape.linears)
 
@@ -43,7 +43,9 @@ TUNER = Tuner(
     options=DoraOptions,
     attach=attach,
     parameters=parameters,
+    peft_type="LORA",
     served="merged",
     rank_bounds=(4, 32),
+    kept_outputs=2,  # the norm scales the base's output and the adapter's
     cost=1.8,
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from infra.settings import Config
-from training.tuners import Shape, Tuner
+from training.tuners.tuner import ModelShape, Tuner
 
 
 class FullOptions(Config):
@@ -17,7 +17,7 @@ def attach(model: Any, options: FullOptions, base_name: str) -> Any:
     return model.requires_grad_(True)
 
 
-def parameters(shape: Shape, options: FullOptions) -> int:
+def parameters(shape: ModelShape, options: FullOptions) -> int:
     """All of them."""
     return shape.total
 
@@ -30,7 +30,7 @@ TUNER = Tuner(
     parameters=parameters,
     saves="model",
     served="model",
-    rate_against_full=1.0,
+    lr_multiplier_vs_full=1.0,
     cost=1.6,
     learning_rates=(1e-5, 1e-4),
     merges=False,

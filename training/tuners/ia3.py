@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from infra.settings import Config
-from training.tuners import Shape, Tuner
+from training.tuners.tuner import ModelShape, Tuner
 
 PLACES = (("k_proj", "v_proj", "down_proj"), ("k_proj", "v_proj", "fc2"))
 
@@ -29,7 +29,7 @@ def attach(model: Any, options: Ia3Options, base_name: str) -> Any:
     return attach_adapter(model, config)
 
 
-def parameters(shape: Shape, options: Ia3Options) -> int:
+def parameters(shape: ModelShape, options: Ia3Options) -> int:
     """Outputs of keys and values, inputs of the feed-forward's last layer, in each block."""
     ends = {name for group in PLACES for name in group[-1:]}
     return sum(
@@ -45,8 +45,9 @@ TUNER = Tuner(
     options=Ia3Options,
     attach=attach,
     parameters=parameters,
+    peft_type="IA3",
     served="merged",
-    rate_against_full=50.0,
+    lr_multiplier_vs_full=50.0,
     learning_rates=(3e-3, 1e-2),
     cost=0.9,
 )

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from infra.settings import Config
-from training.tuners import Shape, Tuner
+from training.tuners.tuner import ModelShape, Tuner
 
 START = "ratchet_start"
 """Attribute of the wrapped model that keeps B0 and A0 by name."""
@@ -53,7 +53,7 @@ def attach(model: Any, options: LoraOptions, base_name: str) -> Any:
 
 def save(model: Any, folder: Path) -> None:
     """Peft's files; for an adapter that began from parts of the base, those of the plain LoRA that equals it."""
-    from training.weights import save_weights
+    from training.weights.files import save_weights
 
     start = getattr(model, START, None)
     if start is None:
@@ -79,12 +79,12 @@ def save(model: Any, folder: Path) -> None:
     plain.save_pretrained(folder)
 
 
-def parameters(shape: Shape, options: LoraOptions) -> int:
+def parameters(shape: ModelShape, options: LoraOptions) -> int:
     """r (inputs + outputs) for each linear layer."""
     return sum(options.rank * (inputs + outputs) for _, inputs, outputs in shape.linears)
 
 
-def saved(shape: Shape, options: LoraOptions) -> int:
+def saved(shape: ModelShape, options: LoraOptions) -> int:
     """Twice that for an adapter that began from parts of the base."""
     return parameters(shape, options) * (1 if options.init == "default" else 2)
 
@@ -95,7 +95,8 @@ TUNER = Tuner(
     options=LoraOptions,
     attach=attach,
     parameters=parameters,
-    as_lora="is",
+    peft_type="LORA",
+    saves_plain_lora=True,
     rank_bounds=(8, 64),
     saved=saved,
     save=save,

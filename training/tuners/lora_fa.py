@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import Field
 
 from infra.settings import Config
-from training.tuners import Shape, Tuner
+from training.tuners.tuner import ModelShape, Tuner
 
 
 class LoraFaOptions(Config):
@@ -37,12 +37,12 @@ def freeze(model: Any) -> Any:
     return model
 
 
-def parameters(shape: Shape, options: LoraFaOptions) -> int:
+def parameters(shape: ModelShape, options: LoraFaOptions) -> int:
     """r outputs for each linear layer."""
     return sum(options.rank * outputs for _, _, outputs in shape.linears)
 
 
-def saved(shape: Shape, options: LoraFaOptions) -> int:
+def saved(shape: ModelShape, options: LoraFaOptions) -> int:
     """Both matrices: A is not trained, but engines need it."""
     return sum(options.rank * (inputs + outputs) for _, inputs, outputs in shape.linears)
 
@@ -53,7 +53,8 @@ TUNER = Tuner(
     options=LoraFaOptions,
     attach=attach,
     parameters=parameters,
-    as_lora="is",
+    peft_type="LORA",
+    saves_plain_lora=True,
     rank_bounds=(16, 128),
     saved=saved,
     resume=freeze,

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import Field
 
 from infra.settings import Config
-from training.tuners import Shape, Tuner
+from training.tuners.tuner import ModelShape, Tuner
 
 
 class PrefixOptions(Config):
@@ -44,7 +44,7 @@ def attach(model: Any, options: PrefixOptions, base_name: str) -> Any:
     return wrapped
 
 
-def parameters(shape: Shape, options: PrefixOptions) -> int:
+def parameters(shape: ModelShape, options: PrefixOptions) -> int:
     """A key and a value for each virtual token and layer."""
     return options.tokens * shape.layers * 2 * shape.kv_width
 
@@ -55,10 +55,13 @@ TUNER = Tuner(
     options=PrefixOptions,
     attach=attach,
     parameters=parameters,
+    peft_type="PREFIX_TUNING",
     merges=False,
     packs=False,
-    begins_as_base=False,
-    rate_against_full=50.0,
+    identity_at_init=False,
+    recomputes=False,  # a cache is not recomputed
+    virtual_tokens="keys_values",
+    lr_multiplier_vs_full=50.0,
     learning_rates=(3e-3, 1e-2),
     cost=1.1,
 )

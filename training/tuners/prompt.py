@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import Field
 
 from infra.settings import Config
-from training.tuners import Shape, Tuner
+from training.tuners.tuner import ModelShape, Tuner
 
 
 class PromptOptions(Config):
@@ -39,7 +39,7 @@ def attach(model: Any, options: PromptOptions, base_name: str) -> Any:
     return wrapped
 
 
-def parameters(shape: Shape, options: PromptOptions) -> int:
+def parameters(shape: ModelShape, options: PromptOptions) -> int:
     """An embedding for each virtual token."""
     return options.tokens * shape.hidden
 
@@ -50,10 +50,12 @@ TUNER = Tuner(
     options=PromptOptions,
     attach=attach,
     parameters=parameters,
+    peft_type="PROMPT_TUNING",
     merges=False,
     packs=False,
-    begins_as_base=False,
-    rate_against_full=100.0,
+    identity_at_init=False,
+    virtual_tokens="embeddings",
+    lr_multiplier_vs_full=100.0,
     learning_rates=(1e-2, 3e-2),
     cost=1.1,
 )

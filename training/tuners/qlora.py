@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import Field
 
 from infra.settings import Config
-from training.tuners import Shape, Tuner
+from training.tuners.tuner import ModelShape, Tuner
 
 
 class QloraOptions(Config):
@@ -35,7 +35,7 @@ def attach(model: Any, options: QloraOptions, base_name: str) -> Any:
     return attach_lora(model, options)
 
 
-def parameters(shape: Shape, options: QloraOptions) -> int:
+def parameters(shape: ModelShape, options: QloraOptions) -> int:
     """r (inputs + outputs) for each linear layer."""
     return sum(options.rank * (inputs + outputs) for _, inputs, outputs in shape.linears)
 
@@ -46,7 +46,8 @@ TUNER = Tuner(
     options=QloraOptions,
     attach=attach,
     parameters=parameters,
-    as_lora="is",
+    peft_type="LORA",
+    saves_plain_lora=True,
     quantised=True,
     cost=1.6,
 )

@@ -1,1 +1,1 @@
-"""The console: one page for operators and reviewers, and the API below it. Plain files, no build step."""
+"""Serve the console: one page for operators and reviewers, and the API below it. Plain files, no build step."""

@@ -1,121 +1,91 @@
-"""From any id to where it came from and what it led to; and the rows that were kept out."""
+"""Show on the console where any id came from and what it led to, a card for each thing that it names."""
 
 from __future__ import annotations
 
-from collections import Counter
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping
+from itertools import islice
 
-from sqlalchemy import Engine, select
+from pydantic import Field
+from sqlalchemy import Engine
 
-from deploy.gateway.console.nights import night_files
-from deploy.keys import ApiKey
-from deploy.ledger import history
-from deploy.serving import ConsoleJob
-from feedback.snapshot_layout import GATE_FILES, SHOWN, TRAIN, VALIDATION
-from feedback.store import Store
-from feedback.store import feedback as feedback_table
+from deploy.config import ConsoleJob
+from deploy.lineage.lookup import Lookup, parts_with
+from deploy.nights.record import NightRecord
+from deploy.nights.steps import SNAPSHOT, VERDICT
+from feedback.examples import Example
+from feedback.store.store import Store
 from infra.artifact import read_record
 from infra.errors import NotFound
-from infra.settings import Places
+from infra.settings import Config, Places
 
-if TYPE_CHECKING:
-    from deploy.gateway.console.mount import Decision
-
-Card = dict[str, Any]
-"""kind, title, facts (name -> value), links (ids that can be asked for in turn)."""
-
-
-def held(engine: Engine, home: Path, tenant: str, code: str | None, limit: int) -> dict[str, Any]:
-    """Rows that wait for a decision, newest first, with the number for every reason."""
-    from feedback.lake import lake_of
-    from feedback.quarantine import held_rows
-
-    rows = held_rows(Store(engine), lake_of(Places(home=home)), tenant=tenant)
-    shown = [row for row in rows if code is None or row.code == code]
-    return {
-        "total": len(rows),
-        "codes": dict(Counter(row.code for row in rows).most_common()),
-        "rows": [row.model_dump(mode="json") for row in shown[:limit]],
-    }
+_MEASURES = ("examples", "steps", "validation_loss", "trained_parameters", "seconds")
+"""Of a stage's result, those that are shown."""
+_MOST = 20
+"""Most examples, outcomes and snapshots that are looked at."""
 
 
-def decide(engine: Engine, home: Path, key: ApiKey, row_id: str, decision: str, asked: Decision) -> str:
-    """Accept or drop a row of the key's own tenant; its id.
+class Card(Config):
+    """What is known of one thing."""
 
-    Raises:
-        NotFound: the tenant has no such row.
-        UserError: it was decided before, or the correction does not fit.
-    """
-    from feedback.lake import lake_of
-    from feedback.quarantine import accept, drop, show
-
-    store, lake = Store(engine), lake_of(Places(home=home))
-    row = show(store, lake, row_id)
-    if row.tenant != key.tenant:
-        raise NotFound(f"no quarantined row {row_id!r}")
-    by = f"console:{key.name}"
-    if decision == "accept":
-        return accept(store, lake, row.row_id, by=by, note=asked.note, correction=asked.correction).row_id
-    return drop(store, lake, row.row_id, by=by, note=asked.note).row_id
+    kind: str
+    title: str
+    """Its id."""
+    facts: Mapping[str, object]
+    """Name to value; empty ones are left out."""
+    links: tuple[str, ...]
+    """Ids that can be asked for in turn."""
 
 
-def trace(engine: Engine, console: ConsoleJob, tenant: str, asked: str) -> dict[str, Any]:
-    """Everything known of an id, whatever it names.
+class Cards(Config):
+    """All that an id names."""
+
+    name: str = Field(serialization_alias="asked")
+    cards: tuple[Card, ...]
+
+
+def trace(database: Engine, console: ConsoleJob, tenant: str, name: str) -> Cards:
+    """Say everything that is known of an id, whatever it names.
 
     Raises:
         NotFound: it names nothing of this tenant.
     """
-    places = Places(home=console.home)
-    cards = [
-        *_answer(engine, tenant, asked),
-        *_event(engine, tenant, asked),
-        *_examples(places, tenant, asked),
-        *_version(engine, console, tenant, asked),
-        *_snapshot(places, tenant, asked),
-        *_night(console.home, tenant, asked),
-    ]
+    lookup = Lookup(Places(home=console.home), Store(database), tenant)
+    cards = [card for of in (_answer, _event, _examples, _version, _snapshot, _night) for card in of(lookup, name)]
     if not cards:
         raise NotFound(
-            f"nothing of this tenant is called {asked!r}; expected the id of an answer, a feedback event, an example, "
+            f"nothing of this tenant is called {name!r}; expected the id of an answer, a feedback event, an example, "
             "a snapshot, a version or a night"
         )
-    return {"asked": asked, "cards": cards}
+    return Cards(name=name, cards=tuple(cards))
 
 
-def _card(kind: str, title: str, facts: dict[str, Any], links: list[str | None]) -> Card:
+def _card(kind: str, title: str, facts: Mapping[str, object], links: Iterable[str | None]) -> Card:
     shown = {name: value for name, value in facts.items() if value not in (None, "", [], {})}
-    return {"kind": kind, "title": title, "facts": shown, "links": [link for link in dict.fromkeys(links) if link]}
+    return Card(kind=kind, title=title, facts=shown, links=tuple(link for link in dict.fromkeys(links) if link))
 
 
-def _answer(engine: Engine, tenant: str, asked: str) -> list[Card]:
-    store = Store(engine)
-    found = store.interaction(tenant, asked)
-    if found is None:
+def _answer(lookup: Lookup, name: str) -> list[Card]:
+    answer = lookup.store.interaction(lookup.tenant, name)
+    if answer is None:
         return []
-    said = store.feedback_for(tenant, asked)
+    events = lookup.store.feedback_for(lookup.tenant, name)
     facts = {
-        "asked": found.messages[-1].content if found.messages else "",
-        "answered": found.answer,
-        "version": found.version,
-        "at": found.created_at.isoformat(),
-        "user": found.user,
-        "arm": found.routing.arm if found.routing else None,
-        "ledger line": found.routing.release_seq if found.routing else None,
-        "feedback": [f"{event.kind} by {event.actor}{' (trusted)' if event.trusted else ''}" for event in said],
+        "asked": answer.messages[-1].content if answer.messages else "",
+        "answered": answer.answer,
+        "version": answer.version,
+        "at": answer.created_at.isoformat(),
+        "user": answer.user,
+        "arm": answer.routing.arm if answer.routing else None,
+        "ledger line": answer.routing.release_seq if answer.routing else None,
+        "feedback": [f"{event.kind} by {event.actor}{' (trusted)' if event.trusted else ''}" for event in events],
     }
-    return [_card("answer", asked, facts, [found.version, *(event.event_id for event in said)])]
+    return [_card("answer", name, facts, [answer.version, *(event.event_id for event in events)])]
 
 
-def _event(engine: Engine, tenant: str, asked: str) -> list[Card]:
-    query = select(feedback_table.c.body).where(feedback_table.c.tenant == tenant, feedback_table.c.event_id == asked)
-    from feedback.events import Feedback
-
-    with engine.connect() as connection:
-        row = connection.execute(query).first()
-    if row is None:
+def _event(lookup: Lookup, name: str) -> list[Card]:
+    event = lookup.event(name)
+    if event is None:
         return []
-    event = Feedback.model_validate_json(row[0])
     facts = {
         "kind": event.kind,
         "said": event.value.model_dump(mode="json", exclude={"kind"}),
@@ -124,134 +94,98 @@ def _event(engine: Engine, tenant: str, asked: str) -> list[Card]:
         "at": event.created_at.isoformat(),
         "source": event.source,
     }
-    return [_card("event", asked, facts, [event.interaction_id])]
+    return [_card("event", name, facts, [event.interaction_id])]
 
 
-def _examples(places: Places, tenant: str, asked: str) -> list[Card]:
+def _examples(lookup: Lookup, name: str) -> list[Card]:
     """Examples of that id, made of that event or about that answer; with how the events ended."""
     import polars as pl
 
-    from feedback.gate_items import item_id_of
-    from feedback.lake import example_of, lake_of
-
-    lake = lake_of(places)
-    accepted, fates = lake.scan("accepted"), lake.scan("fates")
     cards: list[Card] = []
-    if fates is not None:
-        mine = (pl.col("tenant") == tenant) & ((pl.col("event_id") == asked) | (pl.col("subject") == asked))
-        for row in fates.filter(mine).head(20).collect().iter_rows(named=True):
-            facts = {"status": row["status"], "reason": row["code"], "batch": row["batch"], "about": row["subject"]}
-            cards.append(_card("fate", row["event_id"], facts, [row["subject"], *row["examples"]]))
-    if accepted is not None:
-        about = (
-            (pl.col("example_id") == asked)
-            | (pl.col("subject") == asked)
-            | pl.col("source_events").list.contains(asked)
-        )
-        rows = accepted.filter((pl.col("tenant") == tenant) & about).head(20).collect()
-        for row in rows.iter_rows(named=True):
-            snapshots = holding(places, row["example_id"], item_id_of(example_of(row)))
-            facts = {"shape": row["shape"], "task": row["task"], "trusted": row["trusted"], "reason": row["reason"]}
-            facts |= {"batch": row["batch"], "in snapshots": snapshots}
-            links = [row["subject"], *row["source_events"], *snapshots]
-            cards.append(_card("example", row["example_id"], facts, links))
+    of_event = (pl.col("event_id") == name) | (pl.col("subject") == name)
+    for ingested in lookup.outcomes(of_event, limit=_MOST):
+        last = ingested.outcome
+        facts = {"status": last.status, "reason": last.code, "batch": ingested.batch, "about": last.subject}
+        cards.append(_card("fate", last.event_id, facts, [last.subject, *last.examples]))
+    about = (pl.col("example_id") == name) | (pl.col("subject") == name) | pl.col("source_events").list.contains(name)
+    for accepted in lookup.accepted(about, limit=_MOST):
+        row, snapshots = accepted.example, _newest_holding(lookup, accepted.example)
+        facts = {"shape": row.shape, "task": row.task, "trusted": row.trusted, "reason": row.reason}
+        facts |= {"batch": accepted.batch, "in snapshots": snapshots}
+        cards.append(_card("example", row.example_id, facts, [row.subject, *row.source_events, *snapshots]))
     return cards
 
 
-def holding(places: Places, example_id: str, item_id: str) -> list[str]:
-    """Snapshots that hold an example, or the gate item made of it; the newest 20 are looked at."""
-    needles = (f'"example_id":"{example_id}"', f'"item_id":"{item_id}"')
-    folders = sorted(places.snapshots_dir.glob("s-*"), key=lambda path: path.stat().st_mtime, reverse=True)[:20]
-    found = []
-    for folder in folders:
-        for file in (folder / part for part in (TRAIN, VALIDATION, *GATE_FILES.values(), SHOWN)):
-            if not file.exists():
-                continue
-            with file.open(encoding="utf-8") as rows:
-                if any(needle in row for row in rows for needle in needles):
-                    found.append(folder.name)
-                    break
-    return found
+def _newest_holding(lookup: Lookup, example: Example) -> list[str]:
+    """Snapshots that hold an example, or the gate item made of it; the newest are looked at."""
+    folders = sorted(lookup.snapshots(), key=lambda path: path.stat().st_mtime, reverse=True)
+    return [folder.name for folder in folders[:_MOST] if any(True for _ in islice(parts_with(folder, example), 1))]
 
 
-def _version(engine: Engine, console: ConsoleJob, tenant: str, asked: str) -> list[Card]:
-    lines = [line for line in history(engine, tenant) if asked in (line.version, line.previous)]
-    about = [line for line in lines if line.version == asked]
-    if not lines:
+def _version(lookup: Lookup, name: str) -> list[Card]:
+    entries = [entry for entry in lookup.entries if name in (entry.version, entry.previous)]
+    about = lookup.entries_of(name)
+    if not entries:
         return []
-    places = Places(home=console.home)
-    record = read_record(places.versions_dir / asked) if "/" not in asked and not asked.startswith(".") else None
-    gates = [dict(line.evidence.get("gate") or {}) for line in about]
-    evidence = next((gate for gate in gates if gate), {})
-    run = evidence.get("mlflow_run")
+    folder = lookup.places.versions_dir / name
+    record = read_record(folder) if "/" not in name and not name.startswith(".") else None
+    gate = next((entry.evidence.gate for entry in about if entry.evidence.gate is not None), None)
+    snapshot = gate.snapshot if gate is not None else None
     facts = {
-        "releases": [
-            f"{line.seq}: {line.action} by {line.actor} at {line.at:%Y-%m-%d %H:%M} ({line.reason})" for line in about
-        ],
+        "releases": [f"{e.seq}: {e.action} by {e.actor} at {e.at:%Y-%m-%d %H:%M} ({e.reason})" for e in about],
         "made of": record.name if record else None,
         "recipe": dict(record.config.get("spec", {})) if record else None,
         "parents": dict(record.parents) if record else None,
-        "result": {
-            name: record.result.get(name)
-            for name in ("examples", "steps", "validation_loss", "trained_parameters", "seconds")
-        }
-        if record
-        else None,
+        "result": {measure: record.result.get(measure) for measure in _MEASURES} if record else None,
         "digest": record.digest if record else None,
-        "snapshot": evidence.get("snapshot"),
-        "gain": evidence.get("gain"),
-        "MLflow run": run,
+        "snapshot": snapshot,
+        "gain": gate.gain if gate is not None else None,
+        "MLflow run": gate.mlflow_run if gate is not None else None,
     }
-    nights = [line.night_id for line in about]
-    others = [name for line in lines for name in (line.version, line.previous) if name != asked]
-    return [_card("version", asked, facts, [evidence.get("snapshot"), *nights, *others])]
+    nights = [entry.night_id for entry in about]
+    others = [version for entry in entries for version in (entry.version, entry.previous) if version != name]
+    return [_card("version", name, facts, [snapshot, *nights, *others])]
 
 
-def _snapshot(places: Places, tenant: str, asked: str) -> list[Card]:
-    from feedback.snapshot import load_snapshot
+def _snapshot(lookup: Lookup, name: str) -> list[Card]:
+    from feedback.snapshots.snapshot import load_snapshot
 
-    if not asked.startswith("s-") or "/" in asked:
+    if not name.startswith("s-") or "/" in name:
         return []
     try:
-        found = load_snapshot(places.snapshots_dir / asked)
+        snapshot = load_snapshot(lookup.places.snapshots_dir / name)
     except NotFound:
         return []
-    if found.tenant != tenant:
+    if snapshot.tenant != lookup.tenant:
         return []
-    used = [night for night in night_files(places.home_dir, tenant) if night["steps"].get("snapshot") == asked]
-    facts = {"rows": found.counts, "removed": found.removed, "digest": found.digest}
-    made = [f"v{stage['digest'][:16]}" for night in used for stage in _stages(night)]
-    return [_card("snapshot", asked, {**facts, "trained": made}, [*(n["night_id"] for n in used), *made])]
+    nights = [night for night in lookup.nights if night.result(SNAPSHOT) == name]
+    made = [version for night in nights for version in _trained(night)]
+    facts = {"rows": snapshot.counts, "removed": snapshot.removed, "digest": snapshot.digest, "trained": made}
+    return [_card("snapshot", name, facts, [*(night.night_id for night in nights), *made])]
 
 
-def _stages(night: dict[str, Any]) -> list[dict[str, Any]]:
-    return [
-        stage
-        for name, step in night["steps"].items()
-        if name.startswith("train ") and isinstance(step, dict)
-        for stage in step.get("stages", ())
-    ]
-
-
-def _night(home: Path, tenant: str, asked: str) -> list[Card]:
-    night = next((one for one in night_files(home, tenant) if one["night_id"] == asked), None)
+def _night(lookup: Lookup, name: str) -> list[Card]:
+    night = next((night for night in lookup.nights if night.night_id == name), None)
     if night is None:
         # A version that was trained and never released is known by its night only.
-        made = [one for one in night_files(home, tenant) if any(f"v{s['digest'][:16]}" == asked for s in _stages(one))]
         return [
-            _card("trained", asked, {"in night": one["night_id"], "outcome": one["outcome"]},
-                  [one["night_id"], one["steps"].get("snapshot")])
-            for one in made[:5]
-        ]  # fmt: skip
-    steps = night["steps"]
-    verdict = steps.get("verdict") or {}
+            _card("trained", name, {"in night": n.night_id, "outcome": n.outcome}, [n.night_id, n.result(SNAPSHOT)])
+            for n in [night for night in lookup.nights if name in _trained(night)][:5]
+        ]
+    verdict = night.result(VERDICT)
+    times = night.model_dump(mode="json", include={"started_at", "finished_at"})
     facts = {
-        "state": night["state"],
-        "outcome": night["outcome"],
-        "began": night["started_at"],
-        "ended": night["finished_at"],
-        "decision": verdict.get("decision"),
-        "reasons": verdict.get("reasons"),
+        "state": night.state,
+        "outcome": night.outcome,
+        "began": times["started_at"],
+        "ended": times["finished_at"],
+        "decision": verdict.decision if verdict else None,
+        "reasons": list(verdict.reasons) if verdict else None,
     }
-    trained = [f"v{stage['digest'][:16]}" for stage in _stages(night)]
-    return [_card("night", asked, facts, [steps.get("snapshot"), *trained, verdict.get("champion")])]
+    links = [night.result(SNAPSHOT), *_trained(night), verdict.champion if verdict else None]
+    return [_card("night", name, facts, links)]
+
+
+def _trained(night: NightRecord) -> list[str]:
+    """Versions that a night's stages made."""
+    return [stage.version for challenger in night.trained() for stage in challenger.stages]

@@ -1,4 +1,4 @@
-"""Adds the console to a gateway: its page and files under /console, its API under /console/api.
+"""Add the console to a gateway: its page and files under /console, its API under /console/api.
 
 Every answer of the API belongs to the key's own tenant. Numbers need any key with `chat`; what people wrote needs
 `trusted` or `admin`; what changes something needs `admin`.
@@ -9,22 +9,24 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
-from pydantic import Field
+from pydantic import BaseModel, Field
 from sqlalchemy import Engine
 
+from deploy.api_keys import ApiKey, Scope
+from deploy.config import ConsoleJob, GatewayJob
 from deploy.engines.protocol import ApiError, parse
-from deploy.gateway.auth import Gatekeeper
-from deploy.gateway.console import canary, lineage, nights, quality, releases
-from deploy.gateway.engines import Engines
-from deploy.keys import ApiKey
-from deploy.serving import ConsoleJob, GatewayJob
+from deploy.gateway.access.gatekeeper import Gatekeeper
+from deploy.gateway.backends.replicas import ReplicaPool
+from deploy.gateway.console import canary, lineage, nights, quality, quarantine, releases
+from deploy.ledger.evidence import Proof
 from infra.errors import Conflict, NotFound, RatchetError, Unavailable, UserError
 from infra.settings import Config
 
+T = TypeVar("T")
 STATIC = Path(__file__).parent / "static"
 PROVE_SECONDS = 120.0
 """Longest wait for the engine before a rollback that a person clicked goes on without its proof."""
@@ -68,13 +70,13 @@ class Resume(Config):
     """Why."""
 
 
-def add_console(app: FastAPI, job: GatewayJob, *, database: Engine, keeper: Gatekeeper, loading: Engines) -> None:
+def add_console(app: FastAPI, job: GatewayJob, *, database: Engine, keeper: Gatekeeper, loading: ReplicaPool) -> None:
     """Mount page and API; nothing without `job.console`."""
     if job.console is None:
         return
     console = job.console
     _add_files(app)
-    _add_looking(app, job, console, database, keeper)
+    _add_views(app, job, console, database, keeper)
     _add_texts(app, console, database, keeper)
     _add_actions(app, console, database, keeper, loading)
 
@@ -98,7 +100,7 @@ def _add_files(app: FastAPI) -> None:
         return serve(name)
 
 
-def _add_looking(app: FastAPI, job: GatewayJob, console: ConsoleJob, database: Engine, keeper: Gatekeeper) -> None:
+def _add_views(app: FastAPI, job: GatewayJob, console: ConsoleJob, database: Engine, keeper: Gatekeeper) -> None:
     @app.get("/console/api/me")
     async def me(request: Request) -> JSONResponse:
         """Who asks, and where MLflow and Prefect are."""
@@ -116,51 +118,52 @@ def _add_looking(app: FastAPI, job: GatewayJob, console: ConsoleJob, database: E
     async def ledger(request: Request) -> JSONResponse:
         """All lines of the tenant, newest first."""
         key = await _admit(keeper, request, "chat")
-        return _json(await asyncio.to_thread(releases.lines, database, key.tenant))
+        return _json(await asyncio.to_thread(releases.ledger, database, key.tenant))
 
     @app.get("/console/api/canary")
     async def watch(request: Request) -> JSONResponse:
         """The open watch with its evidence after every rated user, and the boundaries."""
         key = await _admit(keeper, request, "chat")
-        return _json(await asyncio.to_thread(canary.curve, database, key.tenant, console.canary))
+        curve = await asyncio.to_thread(canary.curve, database, key.tenant, console.canary)
+        return _json({"watch": None} if curve is None else curve)
 
     @app.get("/console/api/quality")
     async def versions(request: Request) -> JSONResponse:
         """Accuracy and satisfied users per version, with intervals."""
         key = await _admit(keeper, request, "chat")
-        return _json(await asyncio.to_thread(quality.versions, database, console.home, key.tenant))
+        return _json(await asyncio.to_thread(quality.quality_of_versions, database, console.home, key.tenant))
 
     @app.get("/console/api/nights")
     async def all_nights(request: Request) -> JSONResponse:
         """The last nights, and how far tonight's is."""
         key = await _admit(keeper, request, "chat")
-        return _json(await asyncio.to_thread(nights.overview, console.home, key.tenant))
+        return _json(await asyncio.to_thread(nights.list_nights, console.home, key.tenant))
 
     @app.get("/console/api/nights/{night_id}")
     async def one_night(request: Request, night_id: str) -> JSONResponse:
         """One night with its scorecard; examples only for keys that may read what people wrote."""
         key = await _admit(keeper, request, "chat")
         texts = _may_read(key)
-        return _json(await _told(lambda: nights.night(console.home, key.tenant, night_id, texts=texts)))
+        return _json(await _run(lambda: nights.show_night(console.home, key.tenant, night_id, texts=texts)))
 
 
 def _add_texts(app: FastAPI, console: ConsoleJob, database: Engine, keeper: Gatekeeper) -> None:
     @app.get("/console/api/quarantine")
-    async def quarantine(request: Request, code: str | None = None, limit: int = 50) -> JSONResponse:
+    async def held(request: Request, code: str | None = None, limit: int = 50) -> JSONResponse:
         """Rows that wait for a decision, newest first, and how many there are for each reason."""
         key = await _reader(keeper, request)
         count = min(max(limit, 1), 500)
-        return _json(await asyncio.to_thread(lineage.held, database, console.home, key.tenant, code, count))
+        return _json(await asyncio.to_thread(quarantine.held, database, console.home, key.tenant, code, count))
 
     @app.get("/console/api/lineage")
     async def trace(request: Request, q: str) -> JSONResponse:
         """From an answer, event, example, snapshot, version or night to what it came from and what it led to."""
         key = await _reader(keeper, request)
         asked = q.strip()[:200]
-        return _json(await _told(lambda: lineage.trace(database, console, key.tenant, asked)))
+        return _json(await _run(lambda: lineage.trace(database, console, key.tenant, asked)))
 
 
-def _add_actions(app: FastAPI, console: ConsoleJob, database: Engine, keeper: Gatekeeper, loading: Engines) -> None:
+def _add_actions(app: FastAPI, console: ConsoleJob, database: Engine, keeper: Gatekeeper, loading: ReplicaPool) -> None:
     @app.post("/console/api/quarantine/{row_id}/{decision}")
     async def decide(request: Request, row_id: str, decision: str) -> JSONResponse:
         """Accept a row (its events are taken in by the next ingest, as reviewed) or drop it."""
@@ -168,7 +171,7 @@ def _add_actions(app: FastAPI, console: ConsoleJob, database: Engine, keeper: Ga
         if decision not in ("accept", "drop"):
             raise ApiError(404, f"got {decision!r}, expected accept or drop")
         asked: Decision = parse(Decision, await _small(request))
-        row = await _told(lambda: lineage.decide(database, console.home, key, row_id, decision, asked))
+        row = await _run(lambda: quarantine.decide(database, console.home, key, row_id, decision, asked))
         return _json({"row_id": row, "decision": decision})
 
     @app.post("/console/api/rollback")
@@ -178,22 +181,22 @@ def _add_actions(app: FastAPI, console: ConsoleJob, database: Engine, keeper: Ga
         asked: TakeBack = parse(TakeBack, await _small(request))
         running = asyncio.get_running_loop()
 
-        def prove(version: str) -> dict[str, Any]:
+        def prove(version: str) -> Proof:
             return prove_in(loading, version, running)
 
-        return _json(await _told(lambda: releases.take_back(database, key, asked, console.pause_seconds, prove)))
+        return _json(await _run(lambda: releases.take_back(database, key, asked, console.pause_seconds, prove)))
 
     @app.post("/console/api/resume")
     async def resume(request: Request) -> JSONResponse:
         """Let nights release again after a rollback."""
         key = await _admit(keeper, request, "admin")
         asked: Resume = parse(Resume, await _small(request))
-        return _json(await _told(lambda: releases.go_on(database, key, asked.reason)))
+        return _json(await _run(lambda: releases.go_on(database, key, asked.reason)))
 
 
 def prove_in(
-    loading: Engines, version: str, running: asyncio.AbstractEventLoop, *, seconds: float = PROVE_SECONDS
-) -> dict[str, Any]:
+    loading: ReplicaPool, version: str, running: asyncio.AbstractEventLoop, *, seconds: float = PROVE_SECONDS
+) -> Proof:
     """Have the gateway's engines load and prove a version; called on another thread than the loop's.
 
     Raises:
@@ -207,10 +210,10 @@ def prove_in(
         raise Unavailable(
             f"no engine has loaded and proved {version} within {seconds:g} s; look at the engine's log and load"
         ) from None
-    return {"version": version, "proved": True}
+    return Proof(version=version, proved=True)
 
 
-async def _admit(keeper: Gatekeeper, request: Request, scope: Any) -> ApiKey:
+async def _admit(keeper: Gatekeeper, request: Request, scope: Scope) -> ApiKey:
     return await keeper.admit(request.headers.get("authorization"), scope)
 
 
@@ -226,8 +229,8 @@ def _may_read(key: ApiKey) -> bool:
     return "trusted" in key.scopes or "admin" in key.scopes
 
 
-async def _told(work: Callable[[], Any]) -> Any:
-    """The work on a thread of its own; its errors in the words of HTTP."""
+async def _run(work: Callable[[], T]) -> T:
+    """Do the work on a thread of its own; turn its errors into those of HTTP."""
     try:
         return await asyncio.to_thread(work)
     except NotFound as error:
@@ -248,5 +251,6 @@ async def _small(request: Request, limit: int = 65_536) -> bytes:
     return b"".join(parts) or b"{}"
 
 
-def _json(value: Any) -> JSONResponse:
+def _json(body: BaseModel | Mapping[str, object]) -> JSONResponse:
+    value = body.model_dump(mode="json", by_alias=True) if isinstance(body, BaseModel) else body
     return JSONResponse(value, headers={"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"})

@@ -1,122 +1,167 @@
-"""Nights as the console shows them: how far tonight's is, what earlier ones came to, and their scorecards.
+"""Show nights on the console: how far tonight's is, what earlier ones came to, and their scorecards.
 
-Read from the folders that the night writes, as data: the gateway shares a disk with the flow runner or shows none.
+Read from the folders that the night writes: the gateway shares a disk with the flow runner or shows none.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
-from typing import Any
 
+from pydantic import JsonValue, SerializerFunctionWrapHandler, model_serializer
+
+from deploy.nights.record import NightRecord, NightState, read_records
+from deploy.nights.request import StoredRequest
+from deploy.nights.steps import INGEST, PLAN, SNAPSHOT, VERDICT
+from evaluation.gate.verdict import Decision
 from evaluation.scorecard import Scorecard, read_scorecard
 from infra.errors import NotFound
-from infra.settings import Places
+from infra.processes.progress import FILE as PROGRESS
+from infra.processes.progress import last_progress
+from infra.settings import Config, Places
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,120}")
 
 
-def night_files(home: Path, tenant: str) -> list[dict[str, Any]]:
-    """All records of a tenant's nights, newest first."""
-    found = []
-    for file in Places(home=home).nights_dir.glob("*/night.json"):
-        try:
-            value = json.loads(file.read_text())
-        except (OSError, ValueError):
-            continue  # being replaced this moment
-        if value.get("tenant") == tenant:
-            found.append(value)
-    return sorted(found, key=lambda night: str(night["started_at"]), reverse=True)
+class Work(Config):
+    """How far something is that is being worked on now."""
+
+    what: str
+    done: int
+    total: int
+    loss: float | None = None
+    """Training loss; left out where there is none."""
+
+    @model_serializer(mode="wrap")
+    def _without_no_loss(self, dump: SerializerFunctionWrapHandler) -> object:
+        return {name: value for name, value in dump(self).items() if name != "loss" or value is not None}
+
+
+class NightRow(Config):
+    """One night in the list."""
+
+    night_id: str
+    state: NightState
+    attempts: int
+    started_at: datetime
+    finished_at: datetime | None
+    outcome: str
+    steps: tuple[str, ...]
+    """Finished steps, in order."""
+    seconds: Mapping[str, float]
+    """Step to how long it took."""
+    snapshot: JsonValue
+    """Its name, as the record keeps it."""
+    decision: Decision | None
+    winner: str | None
+    flow_runs: tuple[str, ...]
+
+
+class Tonight(NightRow):
+    """The night that runs."""
+
+    progress: tuple[Work, ...]
+
+
+class NightList(Config):
+    """The last nights, newest first."""
+
+    nights: tuple[NightRow, ...]
+    tonight: Tonight | None
+
+
+class NightPage(NightRow):
+    """One night: request, plan, ingest and verdict as its record keeps them, and the scorecard."""
+
+    request: StoredRequest
+    plan: JsonValue
+    intake: JsonValue
+    verdict: JsonValue
+    progress: tuple[Work, ...]
+    scorecard: Mapping[str, JsonValue] | None
+    examples: tuple[JsonValue, ...] | None
+    """Answers side by side; None for readers who may not see what people wrote."""
 
 
 def scorecard_of(home: Path, night_id: str) -> Scorecard | None:
-    """The night's scorecard once it is finished."""
+    """Read a night's scorecard; None before it is finished."""
     folder = Places(home=home).evaluations_dir / night_id
     return read_scorecard(folder) if (folder / "scorecard.json").exists() else None
 
 
-def overview(home: Path, tenant: str) -> dict[str, Any]:
-    """The last 30 nights; for one that runs, its steps and how far the work of the moment is."""
-    found = night_files(home, tenant)[:30]
-    running = next((night for night in found if night["state"] == "running"), None)
-    return {
-        "nights": [_gist(night) for night in found],
-        "tonight": None if running is None else {**_gist(running), "progress": progress(home, running)},
-    }
+def list_nights(home: Path, tenant: str) -> NightList:
+    """List the last 30 nights; of one that runs also how far the work of the moment is."""
+    records = read_records(Places(home=home).nights_dir, tenant)[:30]
+    running = next((record for record in records if record.state == "running"), None)
+    return NightList(
+        nights=tuple(_row(record) for record in records),
+        tonight=None if running is None else Tonight(**dict(_row(running)), progress=progress(home, running)),
+    )
 
 
-def night(home: Path, tenant: str, night_id: str, *, texts: bool) -> dict[str, Any]:
-    """One night: record, verdict, scorecard, and with `texts` the answers side by side.
+def show_night(home: Path, tenant: str, night_id: str, *, texts: bool) -> NightPage:
+    """Show one night, and with `texts` the answers side by side.
 
     Raises:
         NotFound: the tenant has no such night.
     """
     if not _NAME.fullmatch(night_id):
         raise NotFound(f"no night {night_id!r}")
-    record = next((one for one in night_files(home, tenant) if one["night_id"] == night_id), None)
+    record = next(
+        (record for record in read_records(Places(home=home).nights_dir, tenant) if record.night_id == night_id), None
+    )
     if record is None:
         raise NotFound(f"no night {night_id!r} of tenant {tenant!r}")
-    steps = record["steps"]
     scorecard = scorecard_of(home, night_id)
-    return {
-        **_gist(record),
-        "request": record["request"],
-        "plan": steps.get("plan"),
-        "intake": steps.get("ingest"),
-        "verdict": steps.get("verdict"),
-        "progress": progress(home, record) if record["state"] == "running" else [],
-        "scorecard": None if scorecard is None else _readable(scorecard),
-        "examples": _examples(home, night_id) if texts else None,
-    }
+    return NightPage(
+        **dict(_row(record)),
+        request=record.request,
+        plan=record.stored(PLAN),
+        intake=record.stored(INGEST),
+        verdict=record.stored(VERDICT),
+        progress=progress(home, record) if record.state == "running" else (),
+        scorecard=None if scorecard is None else _without_items(scorecard),
+        examples=_examples(home, night_id) if texts else None,
+    )
 
 
-def progress(home: Path, record: dict[str, Any]) -> list[dict[str, Any]]:
-    """What is being worked on now: a stage's steps, or the evaluation's questions."""
-    places, found = Places(home=home), []
-    for file in sorted(places.stages_dir.glob(".*.work/progress.jsonl")):
-        line = last_line(file)
+def progress(home: Path, record: NightRecord) -> tuple[Work, ...]:
+    """Say what is being worked on now: a stage's steps, or the evaluation's questions."""
+    places, work = Places(home=home), []
+    for file in sorted(places.stages_dir.glob(f".*.work/{PROGRESS}")):
+        line = last_progress(file)
         if line is not None:
-            what = f"training {line.get('label') or file.parent.name.removeprefix('.').split('.')[0][:8]}"
-            found.append({"what": what, "done": line.get("step", 0), "total": line.get("total", 0), **_loss(line)})
-    line = last_line(places.evaluations_dir / record["night_id"] / "progress.jsonl")
-    if line is not None and "verdict" not in record["steps"]:
-        found.append({"what": str(line.get("phase", "evaluation")), "done": line["done"], "total": line["total"]})
-    return found
+            what = f"training {file.parent.name.removeprefix('.').split('.')[0][:8]}"
+            work.append(Work(what=what, done=line.done, total=line.total, loss=line.loss))
+    line = last_progress(places.evaluations_dir / record.night_id / PROGRESS)
+    if line is not None and not record.has(VERDICT):
+        work.append(Work(what=line.phase or "evaluation", done=line.done, total=line.total))
+    return tuple(work)
 
 
-def last_line(file: Path) -> dict[str, Any] | None:
-    """The last whole line of a JSON-lines file, without reading the rest of it."""
-    try:
-        with file.open("rb") as lines:
-            lines.seek(max(0, file.stat().st_size - 4096))
-            whole = lines.read().split(b"\n")[:-1]
-        value = json.loads(whole[-1]) if whole else None
-    except (OSError, ValueError):
-        return None
-    return value if isinstance(value, dict) else None
+def _row(record: NightRecord) -> NightRow:
+    verdict = record.result(VERDICT)
+    return NightRow(
+        night_id=record.night_id,
+        state=record.state,
+        attempts=record.attempts,
+        started_at=record.started_at,
+        finished_at=record.finished_at,
+        outcome=record.outcome,
+        steps=tuple(record.steps),
+        seconds=record.seconds,
+        snapshot=record.stored(SNAPSHOT),
+        decision=verdict.decision if verdict else None,
+        winner=verdict.winner if verdict else None,
+        flow_runs=record.flow_runs,
+    )
 
 
-def _loss(line: dict[str, Any]) -> dict[str, Any]:
-    return {"loss": line["loss"]} if isinstance(line.get("loss"), int | float) else {}
-
-
-def _gist(record: dict[str, Any]) -> dict[str, Any]:
-    steps = record["steps"]
-    verdict = steps.get("verdict") or {}
-    names = ("night_id", "state", "attempts", "started_at", "finished_at", "outcome")
-    return {name: record.get(name) for name in names} | {
-        "steps": list(steps),
-        "seconds": record.get("seconds", {}),
-        "snapshot": steps.get("snapshot"),
-        "decision": verdict.get("decision"),
-        "winner": verdict.get("winner"),
-        "flow_runs": record.get("flow_runs", []),
-    }
-
-
-def _readable(scorecard: Scorecard) -> dict[str, Any]:
-    """A scorecard without the per-item values."""
+def _without_items(scorecard: Scorecard) -> dict[str, JsonValue]:
+    """A scorecard as JSON without the per-item values."""
     return scorecard.model_dump(
         mode="json", include={"champion", "base", "versions", "metrics", "judges", "seconds"}
     ) | {
@@ -128,11 +173,11 @@ def _readable(scorecard: Scorecard) -> dict[str, Any]:
     }
 
 
-def _examples(home: Path, night_id: str) -> list[dict[str, Any]]:
+def _examples(home: Path, night_id: str) -> tuple[JsonValue, ...]:
     """Answers to items that people may see (validation and retired ones, never the gate's)."""
     file = Places(home=home).evaluations_dir / night_id / "examples.json"
     try:
-        found = json.loads(file.read_text())
+        examples = json.loads(file.read_text())
     except (OSError, ValueError):
-        return []
-    return found[:50] if isinstance(found, list) else []
+        return ()
+    return tuple(examples[:50]) if isinstance(examples, list) else ()

@@ -1,75 +1,119 @@
-"""Per version: how often it was right on the gate's items, and how many of its users were satisfied."""
+"""Show per version how often it was right on the gate's items, and how many of its users were satisfied."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 from sqlalchemy import Engine, func, select
 
-from deploy.gateway.console.nights import night_files, scorecard_of
-from deploy.ledger import current
-from feedback.store import feedback, interactions
-from infra.database import now
+from deploy.gateway.console.nights import scorecard_of
+from deploy.ledger.ledger import current
+from deploy.nights.record import read_records
+from deploy.nights.steps import VERDICT
+from evaluation.proportions import wilson_interval
+from feedback.store.store import feedback, interactions
+from infra.database.connect import now
+from infra.settings import Config, Places
 
 DAYS = 90
 """How far back thumbs are counted."""
 
 
-def versions(engine: Engine, home: Path, tenant: str) -> dict[str, Any]:
-    """One entry per version that was measured or rated, newest measurement first."""
-    standing = current(engine, tenant)
+class Measurement(Config):
+    """A version's latest estimate of the metric that the night was decided on, with the 95% BCa interval."""
+
+    metric: str
+    direction: str
+    binary: bool
+    mean: float
+    low: float
+    high: float
+    units: int
+    night_id: str
+    label: str
+
+
+class Thumbs(Config):
+    """How many of the users who rated a version were satisfied, with the 95% Wilson interval."""
+
+    satisfied: int
+    rated: int
+    mean: float
+    low: float
+    high: float
+
+
+class VersionQuality(Config):
+    """One version that was measured or rated."""
+
+    version: str
+    role: str
+    """champion, canary, previous, base, barred, or nothing."""
+    measured: Measurement | None
+    thumbs: Thumbs | None
+
+
+class Quality(Config):
+    """All of them, newest measurement first."""
+
+    days: int
+    """How far back thumbs are counted."""
+    versions: tuple[VersionQuality, ...]
+
+
+def quality_of_versions(database: Engine, home: Path, tenant: str) -> Quality:
+    """List the versions that were measured or rated, newest measurement first."""
+    standing = current(database, tenant)
     measured = measurements(home, tenant)
-    thumbs = satisfied(engine, tenant)
+    thumbs = satisfied(database, tenant)
     roles = {standing.base: "base", standing.previous: "previous", standing.canary: "canary"}
     roles[standing.champion] = "champion"
-    names = [*dict.fromkeys([*measured, *thumbs])]
-    return {
-        "days": DAYS,
-        "versions": [
-            {
-                "version": name,
-                "role": "barred" if name in standing.barred else roles.get(name, ""),
-                "measured": measured.get(name),
-                "thumbs": thumbs.get(name),
-            }
-            for name in names
-        ],
-    }
+    return Quality(
+        days=DAYS,
+        versions=tuple(
+            VersionQuality(
+                version=name,
+                role="barred" if name in standing.barred else roles.get(name, ""),
+                measured=measured.get(name),
+                thumbs=thumbs.get(name),
+            )
+            for name in dict.fromkeys([*measured, *thumbs])
+        ),
+    )
 
 
-def measurements(home: Path, tenant: str) -> dict[str, dict[str, Any]]:
-    """Version -> its latest estimate of the metric that the night was decided on, with the 95% BCa interval."""
-    found: dict[str, dict[str, Any]] = {}
-    for night in night_files(home, tenant)[:30]:
-        scorecard, verdict = scorecard_of(home, night["night_id"]), night["steps"].get("verdict")
+def measurements(home: Path, tenant: str) -> Mapping[str, Measurement]:
+    """Return each version's latest measurement in the last 30 nights."""
+    latest: dict[str, Measurement] = {}
+    for night in read_records(Places(home=home).nights_dir, tenant)[:30]:
+        scorecard, verdict = scorecard_of(home, night.night_id), night.result(VERDICT)
         if scorecard is None:
             continue
         names = [metric.name for metric in scorecard.metrics]
-        primary = verdict["primary"] if verdict else next((n for n in ("exact_match", "loss") if n in names), None)
+        primary = verdict.primary if verdict else next((n for n in ("exact_match", "loss") if n in names), None)
         info = scorecard.metric(primary) if primary else None
         for estimate in scorecard.estimates:
-            if info is None or estimate.metric != primary or estimate.part != "all" or estimate.version in found:
+            if info is None or estimate.metric != primary or estimate.part != "all" or estimate.version in latest:
                 continue
             card = scorecard.card(estimate.version)
-            found[estimate.version] = {
-                "metric": primary,
-                "direction": info.direction,
-                "binary": info.binary,
-                "mean": estimate.mean,
-                "low": estimate.low,
-                "high": estimate.high,
-                "units": estimate.units,
-                "night_id": night["night_id"],
-                "label": card.label if card else "",
-            }
-    return found
+            latest[estimate.version] = Measurement(
+                metric=estimate.metric,
+                direction=info.direction,
+                binary=info.binary,
+                mean=estimate.mean,
+                low=estimate.low,
+                high=estimate.high,
+                units=estimate.units,
+                night_id=night.night_id,
+                label=card.label if card else "",
+            )
+    return latest
 
 
-def satisfied(engine: Engine, tenant: str) -> dict[str, dict[str, Any]]:
-    """Version -> share of rating users who were satisfied (mean of what they said at least one half).
+def satisfied(database: Engine, tenant: str) -> Mapping[str, Thumbs]:
+    """Return by version how many rating users were satisfied (mean of what they said at least one half).
 
     The unit is the user, as everywhere: one person's hundred thumbs count once. Pinned and arena answers are left out,
     for they were asked for by name.
@@ -93,24 +137,14 @@ def satisfied(engine: Engine, tenant: str) -> dict[str, dict[str, Any]]:
         .group_by(interactions.c.version, "unit")
     )
     counts: dict[str, list[int]] = {}
-    with engine.connect() as connection:
+    with database.connect() as connection:
         for version, _, score in connection.execute(per_user):
             entry = counts.setdefault(version, [0, 0])
             entry[0] += int(score >= 0.5)
             entry[1] += 1
-    return {version: _share(good, rated) for version, (good, rated) in counts.items()}
+    return {version: _thumbs(good, rated) for version, (good, rated) in counts.items()}
 
 
-def _share(good: int, rated: int) -> dict[str, Any]:
-    low, high = wilson(good, rated)
-    return {"satisfied": good, "rated": rated, "mean": good / rated, "low": low, "high": high}
-
-
-def wilson(good: int, total: int, z: float = 1.959964) -> tuple[float, float]:
-    """95% score interval of a proportion (Wilson 1927, JASA 22:209, equation 2)."""
-    if total == 0:
-        return 0.0, 1.0
-    share, spread = good / total, z * z / total
-    middle = (share + spread / 2) / (1 + spread)
-    half = z * math.sqrt(share * (1 - share) / total + spread / (4 * total)) / (1 + spread)
-    return max(0.0, middle - half), min(1.0, middle + half)
+def _thumbs(good: int, rated: int) -> Thumbs:
+    low, high = wilson_interval(good, rated)
+    return Thumbs(satisfied=good, rated=rated, mean=good / rated, low=low, high=high)

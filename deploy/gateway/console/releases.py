@@ -1,102 +1,160 @@
-"""What the console shows and does of releases: the standing, the timeline, the ledger, the way back."""
+"""Show releases on the console (what is live, the ledger), and roll back or resume from there."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from sqlalchemy import Engine
 
-from deploy.controller import last_beats
-from deploy.keys import ApiKey
-from deploy.ledger import current, history
-from deploy.release import resume, roll_back
-from deploy.watching import last_assessment
-from infra.alerts import list_alerts
-from infra.database import now
+from deploy.api_keys import ApiKey
+from deploy.canary.assess import Assessment
+from deploy.controller.heartbeat import last_beats
+from deploy.controller.summary import summarise_release
+from deploy.ledger.evidence import Prove
+from deploy.ledger.ledger import Entry, current, history
+from deploy.release.manual_controls import resume
+from deploy.release.rollback import roll_back_from
+from infra.alerts.outbox import StoredAlert, list_alerts
+from infra.database.connect import now
 from infra.errors import Conflict
+from infra.settings import Config
 
 if TYPE_CHECKING:
     from deploy.gateway.console.mount import TakeBack
 
 
-def live(engine: Engine, tenant: str) -> dict[str, Any]:
-    """The standing with its reason, the last judgement of the watch, alerts, and when the controller last spoke."""
-    standing, lines = current(engine, tenant), history(engine, tenant)
-    why = next((line for line in reversed(lines) if line.seq == standing.champion_seq), None)
-    judged = last_assessment(engine, tenant) if standing.watch else None
-    beats = [at for at, _ in last_beats(engine).values()]
-    return {
-        "now": now().isoformat(),
-        "seq": standing.seq,
-        "champion": standing.champion,
-        "since": standing.since.isoformat() if standing.since else None,
-        "by": why.actor if why else None,
-        "why": why.reason if why else "nothing was ever released: the first night makes the base model the champion",
-        "previous": standing.previous,
-        "base": standing.base,
-        "canary": standing.canary,
-        "canary_share": standing.canary_share,
-        "holdback": standing.holdback,
-        "barred": dict(standing.barred),
-        "paused": standing.paused_at(now()),
-        "judged": judged[0].model_dump(mode="json") if judged else None,
-        "controller_seen": max(beats).isoformat() if beats else None,
-        "alerts": [
-            alert.model_dump(mode="json", include={"alert_id", "kind", "severity", "title", "text", "next_step"})
-            | {"at": alert.created_at.isoformat(), "delivered": list(alert.delivered), "failing": dict(alert.failing)}
-            for alert in list_alerts(engine, tenant=tenant, limit=20)
-        ],
-    }
+class SentAlert(Config):
+    """An alert of the outbox, and where it arrived."""
+
+    alert_id: str
+    kind: str
+    severity: str
+    title: str
+    text: str
+    next_step: str
+    at: str
+    """When it was written (ISO 8601)."""
+    delivered: tuple[str, ...]
+    """Receivers that took it."""
+    failing: Mapping[str, str]
+    """Receiver to why it did not."""
 
 
-def lines(engine: Engine, tenant: str) -> dict[str, Any]:
-    """The ledger, newest line first, and where a rollback would go."""
-    standing = current(engine, tenant)
-    return {
-        "seq": standing.seq,
-        "champion": standing.champion,
-        "canary": standing.canary,
-        "previous": standing.previous,
-        "base": standing.base,
-        "paused": standing.paused_at(now()),
-        "can_roll_back": standing.champion is not None and bool(standing.canary or standing.champion != standing.base),
-        "lines": [line.model_dump(mode="json") for line in reversed(history(engine, tenant))],
-    }
+class Live(Config):
+    """What is live, since when and why; what happened lately; who watches."""
+
+    now: str
+    seq: int
+    """Ledger place of the last entry."""
+    champion: str | None
+    since: str | None
+    by: str | None
+    why: str
+    previous: str | None
+    base: str | None
+    canary: str | None
+    canary_share: float
+    holdback: str | None
+    barred: Mapping[str, str]
+    """Version to why it may not be released again."""
+    paused: bool
+    judged: Assessment | None
+    """The last judgement of the open watch."""
+    controller_seen: str | None
+    """When the controller last gave a sign of life (ISO 8601)."""
+    alerts: tuple[SentAlert, ...]
+
+
+class Ledger(Config):
+    """The ledger, newest entry first, and where a rollback would go."""
+
+    seq: int
+    champion: str | None
+    canary: str | None
+    previous: str | None
+    base: str | None
+    paused: bool
+    can_roll_back: bool
+    lines: tuple[Entry, ...]
+
+
+def live(database: Engine, tenant: str) -> Live:
+    """Summarise a tenant's release, the last judgement of its watch, alerts, and the controller's sign of life."""
+    state, summary = current(database, tenant), summarise_release(database, tenant)
+    beats = [beat.at for beat in last_beats(database).values()]
+    never = "nothing was ever released: the first night makes the base model the champion"
+    return Live(
+        now=now().isoformat(),
+        seq=state.seq,
+        base=state.base,
+        **summary.model_dump(exclude={"why", "watch", "last_line"}),
+        why=summary.why if summary.by is not None else never,
+        judged=summary.watch,
+        controller_seen=max(beats).isoformat() if beats else None,
+        alerts=tuple(_sent(alert) for alert in list_alerts(database, tenant=tenant, limit=20)),
+    )
+
+
+def _sent(alert: StoredAlert) -> SentAlert:
+    return SentAlert(
+        alert_id=alert.alert_id,
+        kind=alert.kind,
+        severity=alert.severity,
+        title=alert.title,
+        text=alert.text,
+        next_step=alert.next_step,
+        at=alert.created_at.isoformat(),
+        delivered=alert.delivered,
+        failing=alert.failing,
+    )
+
+
+def ledger(database: Engine, tenant: str) -> Ledger:
+    """Read the ledger, newest entry first, and say whether a rollback leads anywhere."""
+    state = current(database, tenant)
+    return Ledger(
+        seq=state.seq,
+        champion=state.champion,
+        canary=state.canary,
+        previous=state.previous,
+        base=state.base,
+        paused=state.paused_at(now()),
+        can_roll_back=state.champion is not None and bool(state.canary or state.champion != state.base),
+        lines=tuple(reversed(history(database, tenant))),
+    )
 
 
 def take_back(
-    engine: Engine,
+    database: Engine,
     key: ApiKey,
-    asked: TakeBack,
+    request: TakeBack,
     pause_seconds: float | None,
-    prove: Callable[[str], Mapping[str, Any]],
-) -> dict[str, Any]:
+    prove: Prove,
+) -> Entry:
     """Roll back what stood when the person decided.
 
     Raises:
         Conflict: the ledger moved since the person looked.
         RefusedTransition: there is nothing to take back, or the target is refused.
     """
-    before = current(engine, key.tenant)
-    if before.seq != asked.expected_seq:
+    state = current(database, key.tenant)
+    if state.seq != request.expected_seq:
         raise Conflict(
-            f"the ledger moved on to line {before.seq} while you looked at line {asked.expected_seq}; "
+            f"the ledger moved on to line {state.seq} while you looked at line {request.expected_seq}; "
             "look again and decide anew"
         )
-    entry = roll_back(
-        engine,
-        key.tenant,
-        to=asked.to,
+    return roll_back_from(
+        database,
+        state,
+        to=request.to,
         actor=f"console:{key.name}",
-        reason=asked.reason,
+        reason=request.reason,
         pause_seconds=pause_seconds,
         prove=prove,
-        decided_on=before,
     )
-    return entry.model_dump(mode="json")
 
 
-def go_on(engine: Engine, key: ApiKey, reason: str) -> dict[str, Any]:
+def go_on(database: Engine, key: ApiKey, reason: str) -> Entry:
     """Let nights release again."""
-    return resume(engine, key.tenant, actor=f"console:{key.name}", reason=reason).model_dump(mode="json")
+    return resume(database, key.tenant, actor=f"console:{key.name}", reason=reason)

@@ -66,7 +66,7 @@ def test_an_sql_database_is_followed_by_its_key(tickets: Any, tmp_path: Path) ->
     add(tickets, ("one?", "1"), ("two?", "2"), (None, "nothing asked"), ("three?", "3"))
     done = land(store, sql())
     assert (done["interactions"], done["feedback"], done["rejects"]) == (3, 3, 1)
-    assert rejects_after(store.engine, 0, 9)[0].place.startswith("id=3")
+    assert rejects_after(store.database, 0, 9)[0].place.startswith("id=3")
     assert land(store, sql())["feedback"] == 0
     add(tickets, ("four?", "4"))
     assert land(store, sql(reread=0))["feedback"] == 1
@@ -201,7 +201,7 @@ def test_files_in_an_s3_compatible_store(s3: str, tmp_path: Path) -> None:
 
 
 def test_exports_are_sources_of_their_own(tmp_path: Path) -> None:
-    from tests.feedback.dialects.test_dialects import CASES
+    from tests.feedback.formats.test_formats import CASES
 
     store = make_store(tmp_path)
     for kind in ("langfuse", "langsmith", "otel"):

@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from feedback.events import Edit, Preference, Reference, Thumb
-from feedback.ingest import run_ingest
-from feedback.quarantine import held_rows
+from feedback.ingest.run import run_ingest
+from feedback.lake.quarantine import held_rows
 from feedback.sources import SOURCES
 from feedback.sources.files import Options, add_row
-from feedback.sources.landing import Lot, SourceSpec, land, rejects_after, source_module
-from feedback.store import Store
+from feedback.sources.landing import Lot, SourceSpec, land, rejects_after
+from feedback.store.store import Store
 from infra.errors import UserError
-from tests.feedback.world import FAST, START, interaction, make_lake, make_store, said
+from tests.feedback.world import FAST, START, feedback_on, interaction, make_lake, make_store
 
 COLUMNS = {"prompt": "q", "answer": "a", "edit": "fix", "thumb": "ok", "chosen": "best", "rejected": "worst"}
 
@@ -36,10 +36,10 @@ def row(**cells: object) -> dict[str, object]:
 
 def test_every_registered_source_offers_what_landing_needs() -> None:
     for kind in SOURCES:
-        module = source_module(kind)
+        module = SOURCES[kind]
         assert callable(module.read) and module.Options.model_json_schema()["properties"]
-    here = {path.stem for path in Path(source_module("files").__file__).parent.glob("*.py")}  # type: ignore[attr-defined]
-    assert here - {"__init__", "landing", "mapping", "storage"} == SOURCES.keys()
+    here = {path.stem for path in Path(SOURCES["files"].__file__).parent.glob("*.py")}  # type: ignore[attr-defined]
+    assert here - {"__init__", "landing", "mapping", "storage", "watermark", "erasure", "file_rows"} == SOURCES.keys()
 
 
 def test_rows_become_events_by_the_declared_columns(tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_only_what_was_added_is_read(tmp_path: Path) -> None:
 
 def test_own_events_round_trip(tmp_path: Path) -> None:
     store = make_store(tmp_path)
-    event, feedback = interaction(1, "hello"), said(1, Reference(text="x"))
+    event, feedback = interaction(1, "hello"), feedback_on(1, Reference(text="x"))
     line = {"interaction": event.model_dump(mode="json"), "feedback": feedback.model_dump(mode="json")}
     (tmp_path / "x.jsonl").write_text(json.dumps(line))
     land(store, spec(tmp_path))
@@ -93,10 +93,10 @@ def test_a_row_of_own_events_says_neither_whose_it_is_nor_that_it_is_trusted(
     tmp_path: Path, changed: dict[str, object], trusted: bool, why: str
 ) -> None:
     store = make_store(tmp_path)
-    line = {"feedback": said(1, Reference(text="x")).model_dump(mode="json") | changed}
+    line = {"feedback": feedback_on(1, Reference(text="x")).model_dump(mode="json") | changed}
     (tmp_path / "x.jsonl").write_text(json.dumps(line))
     assert land(store, spec(tmp_path, trusted=trusted))["rejects"] == 1
-    (reject,) = rejects_after(store.engine, 0, 10)
+    (reject,) = rejects_after(store.database, 0, 10)
     assert why in reject.detail
 
 
@@ -115,7 +115,7 @@ def test_csv_and_parquet(tmp_path: Path) -> None:
     (tmp_path / "y.parquet").write_bytes(b"PAR1 not really PAR1")
     done = land(store, spec(tmp_path, "*.[cp]*", mapping=COLUMNS))
     assert (done["feedback"], done["rejects"]) == (2, 3)
-    assert sorted(r.code for r in rejects_after(store.engine, 0, 10)) == ["bad-csv", "bad-encoding", "bad-parquet"]
+    assert sorted(r.code for r in rejects_after(store.database, 0, 10)) == ["bad-csv", "bad-encoding", "bad-parquet"]
     assert land(store, spec(tmp_path, "*.[cp]*", mapping=COLUMNS))["feedback"] == 0
 
 
@@ -172,7 +172,7 @@ def test_no_bytes_crash_a_source(tmp_path: Path, lines: list[bytes]) -> None:
     filled = sum(1 for line in file.read_bytes().split(b"\n") if line.strip())
     assert sum(len(lot.rejects) + max(len(lot.interactions), len(lot.feedback)) for lot in first) <= max(filled, 0) * 2
     if first:
-        assert list(read(options, first[-1].mark)) == []
+        assert list(read(options, first[-1].watermark)) == []
 
 
 def test_times_are_seconds_or_smaller_by_their_size_and_impossible_ones_are_rejects(tmp_path: Path) -> None:
@@ -204,7 +204,7 @@ def test_times_are_seconds_or_smaller_by_their_size_and_impossible_ones_are_reje
 @settings(max_examples=60, deadline=None)
 @given(st.integers() | st.floats() | st.text(max_size=9) | st.integers().map(str) | st.datetimes().map(str))
 def test_no_time_crashes_a_source(time: object) -> None:
-    lot = Lot(mark=None, tenant="acme")
+    lot = Lot(watermark=None, tenant="acme")
     options = Options.model_validate({"paths": ["x"], "mapping": {"prompt": "q", "edit": "a", "created_at": "t"}})
     add_row(lot, "1", {"q": "hi", "a": "x", "t": time}, options, source="files:x", at=START)
     assert len(lot.rejects) + len(lot.feedback) == 1
@@ -222,7 +222,7 @@ def test_of_a_parquet_file_only_rows_that_python_has_no_values_for_are_rejects(t
     mapping = {"prompt": "q", "edit": "fix", "created_at": "t"}
     done = land(store, spec(tmp_path, "x.parquet", mapping=mapping))
     assert (done["feedback"], done["rejects"]) == (2, 2)
-    first, second = rejects_after(store.engine, 0, 9)
+    first, second = rejects_after(store.database, 0, 9)
     assert (first.code, first.place.split(":")[1], second.place.split(":")[1]) == ("bad-parquet", "2", "4")
     assert first.detail.startswith("t: ") and "day: " in second.detail and '"q": "b"' in first.raw
     assert land(store, spec(tmp_path, "x.parquet", mapping=mapping))["feedback"] == 0
@@ -261,10 +261,10 @@ def test_a_gateway_with_a_database_of_its_own_is_followed(tmp_path: Path) -> Non
     follow = SourceSpec(name="g", kind="gateway", options={"database_url": url, "lot": 2})
     for number in range(5):
         theirs.record_interaction(interaction(number, "hello"))
-        theirs.record_feedback(said(number, Thumb(up=True)))
+        theirs.record_feedback(feedback_on(number, Thumb(up=True)))
     assert land(ours, follow) == {"interactions": 5, "feedback": 5, "duplicates": 0, "rejects": 0}
     assert land(ours, follow)["duplicates"] == 0 and ours.parked() == 0
-    theirs.record_feedback(said(3, Edit(text="x")))
+    theirs.record_feedback(feedback_on(3, Edit(text="x")))
     assert land(ours, follow)["feedback"] == 1
 
 
@@ -277,15 +277,15 @@ def test_a_gateways_database_that_was_restored_is_read_from_its_beginning(tmp_pa
     def tell(store: Store, first: int, last: int) -> None:
         for number in range(first, last):
             store.record_interaction(interaction(number, "hello"))
-            store.record_feedback(said(number, Thumb(up=True)))
-        store.record_feedback(said(f"{last}-lost", Thumb(up=True)))  # of an interaction that was never captured
+            store.record_feedback(feedback_on(number, Thumb(up=True)))
+        store.record_feedback(feedback_on(f"{last}-lost", Thumb(up=True)))  # of an interaction that was never captured
 
     tell(theirs, 0, 2)
-    theirs.engine.dispose()
+    theirs.database.dispose()
     shutil.copy(file, tmp_path / "backup.db")
     tell(theirs, 2, 6)
     assert land(ours, follow)["feedback"] == 8
-    theirs.engine.dispose()
+    theirs.database.dispose()
     shutil.copy(tmp_path / "backup.db", file)
     tell(make_store(tmp_path / "g"), 50, 50 + new)
     done = land(ours, follow)
@@ -310,4 +310,4 @@ def test_of_a_broken_json_array_the_rows_before_the_break_are_taken(tmp_path: Pa
     (tmp_path / "a.json").write_text(json.dumps(good)[:-1] + ', 7, {"instruction": "cut off')
     done = land(store, spec(tmp_path, "*.json"))
     assert (done["feedback"], done["rejects"]) == (3, 2)
-    assert [r.code for r in rejects_after(store.engine, 0, 9)] == ["bad-row", "bad-json"]
+    assert [r.code for r in rejects_after(store.database, 0, 9)] == ["bad-row", "bad-json"]

@@ -1,0 +1,1 @@
+"""Capture interactions durably: a queue in front of the database, and a spool on disk for when it is away."""

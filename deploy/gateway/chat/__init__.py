@@ -1,0 +1,1 @@
+"""Answer one chat request: from its body to the stored interaction, with shadow copies, arena and feedback."""

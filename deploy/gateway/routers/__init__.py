@@ -1,0 +1,1 @@
+"""Serve the HTTP routes: chat and models, arena, feedback, health and metrics."""

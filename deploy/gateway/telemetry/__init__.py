@@ -1,0 +1,1 @@
+"""Export metrics to Prometheus and spans to OpenTelemetry."""

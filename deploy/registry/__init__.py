@@ -1,0 +1,1 @@
+"""Reconcile the MLflow model registry with the ledger: its aliases, and promotions made there by hand."""

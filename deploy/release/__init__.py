@@ -1,0 +1,1 @@
+"""Release a version: preconditions, open a canary, hold, promote, and roll back."""

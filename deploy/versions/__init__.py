@@ -1,0 +1,1 @@
+"""Publish versions: the weights that are served, what an engine can serve, and parity between training and serving."""

@@ -1,0 +1,1 @@
+"""Describe one evaluation: its config, its items, and the durable journal of what was scored."""

@@ -1,0 +1,1 @@
+"""Report an evaluation as HTML with plots."""

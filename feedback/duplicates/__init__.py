@@ -1,0 +1,1 @@
+"""Find near-duplicates (MinHash) and contradictions between examples."""

@@ -1,0 +1,1 @@
+"""Erase a person (data subject) from everything that ingest and snapshots made."""

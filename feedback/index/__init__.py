@@ -1,0 +1,1 @@
+"""Index what earlier batches contained (SQLite): signatures for duplicates, labels, votes, activity of accounts."""

@@ -1,0 +1,1 @@
+"""Keep examples in Delta tables: commits, storage, maintenance, quarantine, and orphaned events."""

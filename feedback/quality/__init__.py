@@ -1,0 +1,1 @@
+"""Check data quality: great-expectations suites, drift by evidently, health of ingestion."""

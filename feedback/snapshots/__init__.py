@@ -1,0 +1,1 @@
+"""Cut snapshots: immutable training sets, the split into training and gate parts, and the gate items."""

@@ -1,0 +1,1 @@
+"""Analyse text: language, topics, vocabulary."""

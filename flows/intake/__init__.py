@@ -1,0 +1,1 @@
+"""Run an ingest and import files, with their alerts."""

@@ -1,0 +1,1 @@
+"""Run one night: whether to train, its steps, its record for resuming after a crash, re-scores, and its end."""

@@ -1,0 +1,1 @@
+"""Run the local stack: servers, secrets, first keys and config, `ratchet doctor`."""

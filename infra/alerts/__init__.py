@@ -1,0 +1,1 @@
+"""Deliver alerts: the outbox in SQL, and its receivers."""

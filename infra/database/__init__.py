@@ -1,0 +1,1 @@
+"""Connect to SQL (SQLite or Postgres): timeouts, error codes, schema version, migrations."""

@@ -1,0 +1,1 @@
+"""Send telemetry: MLflow runs by a journal, OpenTelemetry traces, system metrics."""

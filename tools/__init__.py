@@ -1,0 +1,1 @@
+"""Build what the repository holds beside the code."""

@@ -1,0 +1,1 @@
+"""Run the training loop: trainer, optimizer step, callbacks, loss-spike detection, choice of the best weights."""

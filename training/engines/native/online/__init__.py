@@ -1,0 +1,1 @@
+"""Sample for online objectives: rollouts, reward model, teacher, advantages."""

@@ -1,0 +1,1 @@
+"""Pack training items into rows without padding (sequence packing), and run the forward pass over them."""

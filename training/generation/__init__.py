@@ -1,0 +1,1 @@
+"""Generate: continuous batching on the base model with many adapters, sampling, prefixes, log-probabilities."""

@@ -1,0 +1,1 @@
+"""Load, merge, convert and save weights."""
