@@ -66,11 +66,14 @@ class Registry(Mapping[str, T], Generic[T]):
         """Name -> entry point of an installed package; a name that is built in is nobody else's."""
         added: dict[str, EntryPoint] = {}
         for point in _entry_points().get(self.group, ()):
-            taken = "built in" if point.name in self.built_in else f"of {_package(added.get(point.name))}"
-            if point.name in self.built_in or point.name in added:
-                log.warning("%s %r of %s is left out: the name is %s", self.noun, point.name, _package(point), taken)
+            if point.name in self.built_in:
+                owner = "built in"
+            elif point.name in added:
+                owner = f"of {_package(added[point.name])}"
             else:
                 added[point.name] = point
+                continue
+            log.warning("%s %r of %s is left out: the name is %s", self.noun, point.name, _package(point), owner)
         return added
 
     def __contains__(self, name: object) -> bool:

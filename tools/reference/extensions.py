@@ -6,6 +6,7 @@ import importlib
 import inspect
 
 from infra.registry import Registry
+from tools.reference.file_tree import PACKAGES
 from tools.reference.markdown import cell
 
 MODULES = (
@@ -22,7 +23,6 @@ MODULES = (
     "flows.cli.plug_ins",
 )
 """Module of each registry, which is also the one that a plug-in of that kind imports."""
-PACKAGES = ("flows", "deploy", "evaluation", "training", "feedback")
 BEGIN, END = "<!-- extensions -->", "<!-- /extensions -->"
 
 
